@@ -1,0 +1,247 @@
+"""The method, on one page: state, hybrid loss, update.
+
+        SFT batch ----------------> L_SFT -----------------.
+                                                            + -> one update
+   replay of pairs --> beta * ((logp_c - ref_c)             |    of `params`
+   (alternative c,              - (logp_r - ref_r))         |
+    flagged answer r)  -> L_DPO -------------- * lambda ----'
+
+`frozen` is the weights of the conscience and of the reference; `params` is
+what is trained (an adapter, or all weights); `bind(params, frozen)` are the
+weights of the policy. Emergent Alignment, arXiv 2606.19527:
+L = L_SFT + lambda L_DPO. What fills the replay is in `conscience`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+from ealign import losses
+from ealign.data.batch import Batch, PairBatch, SFTBatch
+from ealign.models import transformer
+from ealign.models.config import Config
+
+DPO = {
+  'sigmoid': losses.dpo_sigmoid,
+  'ipo': losses.dpo_ipo,
+  'sft': losses.dpo_alternatives,
+}
+
+
+@flax.struct.dataclass
+class Hp:
+  """What is traced, so that arms of a grid share one program."""
+
+  lam: jax.Array
+  beta: jax.Array
+  label_smoothing: jax.Array
+  lr: jax.Array
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Everything an update changes, and its hyper-parameters; donated."""
+
+  step: jax.Array
+  params: dict
+  opt: optax.OptState
+  hp: Hp
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+  """The static part of an update.
+
+  bind: (params, frozen) -> policy weights. tx: yields a direction; the step
+  multiplies it by hp.lr * schedule(step). variant: key of `DPO`. reference:
+  'cached' reads the pairs' ref_logps, 'step' computes them here: the loss is
+  the same. microbatches: accumulated with global counts. chunk: tokens whose
+  logits exist at a time.
+  """
+
+  model: Config
+  bind: Callable
+  tx: optax.GradientTransformation
+  schedule: Callable
+  variant: str = 'sigmoid'
+  reference: str = 'cached'
+  microbatches: int = 1
+  chunk: int = 512
+
+
+def full(params, frozen):
+  """The policy of full fine-tuning: the parameters themselves."""
+  del frozen
+  return params
+
+
+def schedule(name: str, warmup: int, steps: int) -> Callable:
+  """Factor on the learning rate by step: linear warm-up, then the decay.
+
+  name: 'constant', or 'linear' or 'cosine' to zero at `steps`.
+  """
+
+  def factor(step):
+    warm = jnp.minimum((step + 1) / max(warmup, 1), 1.0)
+    span = max(steps - warmup, 1)
+    done = jnp.clip((step - warmup) / span, 0.0, 1.0)
+    decay = {
+      'constant': jnp.ones(()),
+      'linear': 1 - done,
+      'cosine': 0.5 * (1 + jnp.cos(jnp.pi * done)),
+    }[name]
+    return warm * decay
+
+  return factor
+
+
+def init_state(update: Update, params: dict, hp: Hp) -> TrainState:
+  """Step 0. hp is copied: a donated state must not share a buffer."""
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    opt=update.tx.init(params),
+    hp=jax.tree.map(jnp.copy, hp),
+  )
+
+
+def token_stats(update: Update, weights, batch) -> tuple[dict, jax.Array]:
+  """Statistics of each target token [B, T-1] and their loss mask."""
+  hidden_BTD, _, _ = transformer.forward(
+    update.model,
+    weights,
+    batch.tokens_BT,
+    batch.positions_BT,
+    getattr(batch, 'segments_BT', None),
+  )
+  head_DV = transformer.head(update.model, weights)
+  stats = losses.token_stats(
+    head_DV, hidden_BTD[:, :-1], batch.tokens_BT[:, 1:], chunk=update.chunk
+  )
+  return stats, batch.loss_mask_BT[:, 1:]
+
+
+def answer_logps(model: Config, weights, pairs: PairBatch, *, chunk: int = 512):
+  """log p(answer | prompt) of each row of a pair batch, [2P], nats."""
+  hidden_BTD, _, _ = transformer.forward(
+    model, weights, pairs.tokens_BT, pairs.positions_BT
+  )
+  logps_BT = losses.token_logps(
+    transformer.head(model, weights),
+    hidden_BTD[:, :-1],
+    pairs.tokens_BT[:, 1:],
+    chunk=chunk,
+  )
+  return -losses.sft(logps_BT, pairs.loss_mask_BT[:, 1:])
+
+
+def _sft_sums(update, weights, sft: SFTBatch):
+  stats, mask_BT = token_stats(update, weights, sft)
+  total = lambda name: jnp.sum(stats[name] * mask_BT)
+  sums = {'entropy': total('entropy'), 'top1': total('top1')}
+  return jnp.sum(losses.sft(stats['logp'], mask_BT)), sums
+
+
+def _dpo_sums(update, hp, weights, frozen, pairs: PairBatch):
+  stats, mask_BT = token_stats(update, weights, pairs)
+  split = lambda x: x.reshape(-1, 2)
+  logps_P2 = split(-losses.sft(stats['logp'], mask_BT))
+  ref_P2 = split(pairs.ref_logps_B)
+  if update.reference == 'step':
+    ref = answer_logps(update.model, frozen, pairs, chunk=update.chunk)
+    ref_P2 = jax.lax.stop_gradient(split(ref))
+  loss_P = DPO[update.variant](
+    logps_P2,
+    ref_P2,
+    split(jnp.sum(mask_BT, axis=-1)),
+    beta=hp.beta,
+    label_smoothing=hp.label_smoothing,
+  )
+  reward_P2 = hp.beta * (logps_P2 - ref_P2)
+  logit_P2 = split(jnp.sum(stats['logit'] * mask_BT, axis=-1))
+  logit_P2 /= jnp.maximum(split(jnp.sum(mask_BT, axis=-1)), 1.0)
+  margin_P = reward_P2[:, 0] - reward_P2[:, 1]
+  total = lambda x_P: jnp.sum(x_P * pairs.weight_P)
+  sums = {'rewards/margins': total(margin_P)}
+  sums['rewards/accuracies'] = total((margin_P > 0).astype(jnp.float32))
+  for i, side in enumerate(('chosen', 'rejected')):
+    sums[f'rewards/{side}'] = total(reward_P2[:, i])
+    sums[f'logps/{side}'] = total(logps_P2[:, i])
+    sums[f'logits/{side}'] = total(logit_P2[:, i])
+  return total(loss_P), sums
+
+
+def counts(batch: Batch) -> dict:
+  """Supervised tokens and valid pairs of the whole (global) batch."""
+  tokens = 0.0 if batch.sft is None else jnp.sum(batch.sft.loss_mask_BT[:, 1:])
+  pairs = 0.0 if batch.pairs is None else jnp.sum(batch.pairs.weight_P)
+  return {'tokens': jnp.asarray(tokens), 'pairs': jnp.asarray(pairs)}
+
+
+def hybrid_loss(update: Update, hp: Hp, weights, frozen, batch: Batch, count):
+  """L_SFT + lambda L_DPO, each over the counts of the global batch.
+
+  Returns the loss and a flat dict of metrics; summed over microbatches both
+  are those of the whole batch. A batch without pairs is plain SFT, one
+  without an SFT part is lambda L_DPO alone.
+  """
+  n_tokens = jnp.maximum(count['tokens'], 1.0)
+  n_pairs = jnp.maximum(count['pairs'], 1.0)
+  loss, metrics = jnp.zeros(()), {}
+  if batch.sft is not None:
+    nll, sums = _sft_sums(update, weights, batch.sft)
+    loss += nll / n_tokens
+    metrics |= {
+      'loss_sft': nll / n_tokens,
+      'entropy': sums['entropy'] / n_tokens,
+      'mean_token_accuracy': sums['top1'] / n_tokens,
+    }
+  if batch.pairs is not None:
+    dpo, sums = _dpo_sums(update, hp, weights, frozen, batch.pairs)
+    loss += hp.lam * dpo / n_pairs
+    metrics |= {k: v / n_pairs for k, v in sums.items()}
+    metrics['loss_dpo'] = dpo / n_pairs
+  return loss, metrics | {'loss': loss}
+
+
+def gradients(update: Update, state: TrainState, frozen, batch: Batch):
+  """Gradient of the hybrid loss by `params`, and the metrics of the old ones.
+
+  Accumulated over `update.microbatches` equal slices of the batch; N slices
+  equal one batch up to rounding.
+  """
+  count = counts(batch)
+
+  def objective(params, piece):
+    weights = update.bind(params, frozen)
+    return hybrid_loss(update, state.hp, weights, frozen, piece, count)
+
+  grad = jax.grad(objective, has_aux=True)
+  n = update.microbatches
+  if n == 1:
+    return grad(state.params, batch)
+  pieces = jax.tree.map(lambda x: x.reshape(n, -1, *x.shape[1:]), batch)
+  add = lambda a, b: jax.tree.map(jnp.add, a, b)
+  first = jax.tree.map(lambda x: x[0], pieces)
+  rest = jax.tree.map(lambda x: x[1:], pieces)
+  step = lambda total, piece: (add(total, grad(state.params, piece)), None)
+  return jax.lax.scan(step, grad(state.params, first), rest)[0]
+
+
+def train_step(update: Update, state: TrainState, frozen, batch: Batch):
+  """One update. Pure; `frozen` is never differentiated, donated or returned.
+
+  Returns the new state and flat scalar metrics of the old parameters.
+  """
+  grads, metrics = gradients(update, state, frozen, batch)
+  direction, opt = update.tx.update(grads, state.opt, state.params)
+  lr = state.hp.lr * update.schedule(state.step)
+  params = jax.tree.map(lambda p, d: p - lr * d, state.params, direction)
+  metrics |= {'grad_norm': optax.tree.norm(grads), 'learning_rate': lr}
+  metrics |= counts(batch)
+  state = state.replace(step=state.step + 1, params=params, opt=opt)
+  return state, metrics

@@ -1,0 +1,199 @@
+"""The command line: which config file, with which fields changed, and where.
+
+ml_collections does the work; here every way in which it answers a slip with a
+traceback is turned into one message.
+"""
+
+import dataclasses
+import difflib
+import importlib.util
+import inspect
+import os
+import re
+import traceback
+
+from absl import flags
+from ml_collections import config_dict, config_flags
+
+from ealign import config as config_lib
+from ealign.runtime.errors import UserError
+
+USAGE = """\
+python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
+    [--config.FIELD=VALUE ...] [--only=NAME,NAME*]
+
+  --config        a Python file with get_config(arg=None)
+  --config.FIELD  changes one field, as in --config.dpo.lam=0.3
+  --workdir       folder of the run; the same command continues it
+  --only          run only the arms of these names or patterns"""
+_NAMES = ('config', 'workdir', 'only')
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+  """What was asked for. `changed` are the fields set on the command line."""
+
+  config: config_dict.ConfigDict
+  workdir: str
+  only: tuple[str, ...]
+  changed: tuple[str, ...]
+
+
+def parse(argv: list[str]) -> Command:
+  """Reads the command line (argv[0] is the program) and the config file.
+
+  Raises:
+    UserError: a flag, the config file or a changed field is wrong.
+    SystemExit: --help was asked for.
+  """
+  if {'--help', '-h', '-help'} & set(argv):
+    print(USAGE)
+    raise SystemExit(0)
+  known = flags.FlagValues()
+  known.set_gnu_getopt(True)
+  for name in _NAMES:
+    flags.DEFINE_string(name, '', '', flag_values=known)
+  try:
+    rest = known(argv, known_only=True)
+  except flags.Error as error:
+    raise UserError(f'{error}\n{USAGE}') from None
+  for name in ('config', 'workdir'):
+    if not known[name].value:
+      raise UserError(f'--{name} is missing\n{USAGE}')
+  config = load(known['config'].value)
+  changed = _change(config, rest)
+  only = known['only'].value.split(',')
+  return Command(
+    config=config,
+    workdir=known['workdir'].value,
+    only=tuple(pattern for pattern in only if pattern),
+    changed=tuple(changed),
+  )
+
+
+def load(spec: str) -> config_dict.ConfigDict:
+  """The config of 'file.py' or 'file.py:arg'.
+
+  Raises:
+    UserError: no such file, an error in it (its line is named), or what it
+      returns is no ConfigDict.
+  """
+  path, colon, argument = spec.partition(':')
+  module_spec = importlib.util.spec_from_file_location(
+    'config_file', os.path.abspath(path)
+  )
+  if module_spec is None:
+    raise UserError(f'--config={spec}: must be a Python file (.py)')
+  module = importlib.util.module_from_spec(module_spec)
+  try:
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, 'get_config'):
+      raise UserError(f'{path}: has no function get_config(arg=None)')
+    arguments = [argument] if colon else []
+    _check_call(module.get_config, arguments, spec)
+    config = module.get_config(*arguments)
+  except UserError:
+    raise
+  except FileNotFoundError as error:
+    if error.filename == os.path.abspath(path):
+      raise UserError(f'--config={spec}: there is no such file') from None
+    raise _in_file(path, error) from error
+  except Exception as error:
+    raise _in_file(path, error) from error
+  if not isinstance(config, config_dict.ConfigDict):
+    said = 'must return a ConfigDict; start from ealign.config.default()'
+    raise UserError(f'{path}: get_config {said}, got {type(config).__name__}')
+  return config
+
+
+def _check_call(get_config, arguments, spec) -> None:
+  try:
+    inspect.signature(get_config).bind(*arguments)
+  except TypeError:
+    takes = 'takes no argument' if arguments else 'needs an argument'
+    said = f'get_config {takes}; write get_config(arg=None)'
+    raise UserError(f'--config={spec}: {said}') from None
+
+
+def _in_file(path: str, error: Exception) -> UserError:
+  """The error with the last line of the config file that led to it."""
+  full = os.path.abspath(path)
+  frames = traceback.extract_tb(error.__traceback__)
+  lines = [frame.lineno for frame in frames if frame.filename == full]
+  if isinstance(error, SyntaxError) and error.filename == full:
+    lines, message = [error.lineno], error.msg
+  else:
+    message = ' '.join(str(error).split())
+  where = f'{path}, line {lines[-1]}' if lines else path
+  return UserError(f'{where}: {type(error).__name__}: {message}')
+
+
+def _change(config: config_dict.ConfigDict, rest: list[str]) -> list[str]:
+  """Applies '--config.field=value' arguments; returns the fields' names."""
+  _check_names(rest)
+  own = flags.FlagValues()
+  own.set_gnu_getopt(True)
+  try:
+    config_flags.DEFINE_config_dict(
+      'config', config, flag_values=own, sys_argv=rest, lock_config=False
+    )
+    surplus = own(rest)[1:]
+  except flags.IllegalFlagValueError as error:
+    raise UserError(_wrong_value(str(error))) from None
+  except (flags.Error, ValueError, TypeError, KeyError) as error:
+    raise UserError(' '.join(str(error).split())) from None
+  if surplus:
+    hint = ''
+    if surplus[0].partition(':')[0].endswith('.py'):
+      hint = f'; write --config={surplus[0]}'
+    raise UserError(f'{surplus[0]!r} is no flag{hint}\n{USAGE}')
+  changed = dict(own['config'].override_values)
+  for name in changed:
+    if config_lib.field_types()[name] == tuple[str, ...]:
+      _split_commas(config, name, changed[name])
+  return list(changed)
+
+
+def _check_names(rest: list[str]) -> None:
+  """All flags that are unknown, or that set no single field."""
+  types = config_lib.field_types()
+  groups = {name.rpartition('.')[0] for name in types} | {'arms'}
+  problems = []
+  for argument in rest[1:]:
+    match = re.match(r'--?((?:no)?config\.)?([^=]+)', argument)
+    if not argument.startswith('-') or not match:
+      continue
+    prefix, name = match.groups()
+    if not prefix:
+      close = difflib.get_close_matches(name, _NAMES, 1, 0.5)
+      hint = f'; did you mean --{close[0]}?' if close else ''
+      if not re.fullmatch(r'[\d.e+-]+', name):  # a negative number is a value
+        problems.append(f'--{name}: there is no such flag{hint}')
+    elif name in groups or name.startswith('arms.'):
+      said = 'set its fields one by one'
+      said = 'arms are set in the config file' if 'arms' in name else said
+      problems.append(f'--config.{name}: {said}')
+    elif name not in types:
+      hint = config_lib.did_you_mean(name, types)
+      problems.append(f'--config.{name}: there is no such field.{hint}')
+  if problems:
+    raise UserError(*problems)
+
+
+def _wrong_value(message: str) -> str:
+  """'flag --config.dpo.lam=x: could not convert' with the field's type."""
+  match = re.match(r'flag (--config\.([^=]+)=.*?): ', message, re.DOTALL)
+  if not match:
+    return message
+  kind = config_lib.field_types()[match[2]]
+  return f'{match[1]}: must be {config_lib.type_name(kind)}'
+
+
+def _split_commas(config, name: str, value: tuple[str, ...]) -> None:
+  # 'q,v' would be one text to ml_collections, and '' a tuple of one ''.
+  parts = tuple(part for item in value for part in str(item).split(','))
+  *path, last = name.split('.')
+  holder = config
+  for part in path:
+    holder = holder[part]
+  holder[last] = tuple(part for part in parts if part)

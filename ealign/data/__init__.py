@@ -1,0 +1,1 @@
+"""From chats in files to packed batches on the device."""

@@ -1,0 +1,202 @@
+"""Samples answers to questions, has them judged and reviewed: the records."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ealign import conscience, losses
+from ealign.data import chat, packing, sources
+from ealign.models import transformer
+from ealign.runtime.errors import UserError
+from ealign.sampling import prompts as prompting
+from ealign.sampling import sampler
+from ealign.world import grammar
+
+JUDGES = {'': None, 'world': grammar.judge}
+_KEY = 2**31 - 2  # folded into the root key: apart from every step
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+  """What is asked after and during a run, and who judges the answers.
+
+  settings: the section `eval` of the config. final, curve: question rows.
+  tokens: chats whose assistant tokens are predicted by teacher forcing.
+  """
+
+  settings: object
+  judge: Callable | None
+  final: list
+  curve: list
+  tokens: list
+
+
+def suite(settings) -> Suite:
+  """Reads the question files.
+
+  Raises:
+    UserError: a file cannot be read or a row is no question.
+  """
+  s = settings
+  read = lambda paths, limit: _limited(
+    [q for path in paths for q in questions(path)], s.kinds, limit
+  )
+  return Suite(
+    settings=s,
+    judge=JUDGES[s.judge],
+    final=read(s.questions, s.limit),
+    curve=read(s.curve, s.curve_limit) if s.curve else [],
+    tokens=sources.load_chats(s.tokens) if s.tokens else [],
+  )
+
+
+def questions(path: str) -> list[dict]:
+  """Question rows of a JSONL file: id, messages and what the judge needs."""
+  rows = sources.read_rows(path)
+  for i, row in enumerate(rows, start=1):
+    if not isinstance(row.get('messages'), list) or 'id' not in row:
+      raise UserError(
+        f'{path}: row {i} is no question: it needs "id" and "messages"'
+      )
+  return rows
+
+
+def _limited(rows, kinds, limit):
+  """The first `limit` questions of each kind."""
+  by_kind: dict = {}
+  for row in rows:
+    by_kind.setdefault(row.get('kind', ''), []).append(row)
+  wanted = kinds or by_kind
+  return [q for k in wanted for q in by_kind.get(k, [])[: limit or None]]
+
+
+def judged(record: dict, judge, question=None) -> dict:
+  """The record with the judge's scores of its text."""
+  if judge is None:
+    return record
+  try:
+    asked = question or {'messages': record['messages']}
+    return record | {'scores': judge(asked, record['text'])}
+  except ValueError:  # not of the judge's world: unscored, and counted so
+    return record
+
+
+def ask(suite: Suite, questions, mind, weights, *, key, samples):
+  """Sampled, judged records of questions, and their exchanges.
+
+  Row ids are question index * samples + sample, so an answer depends on no
+  other question.
+  """
+  s = suite.settings
+  rows = [(q, i) for q in questions for i in range(samples)]
+  prompts = [
+    chat.render_prompt(mind.tokenizer, q['messages'], **dict(mind.template))
+    for q, _ in rows
+  ]
+  answers = sampler.generate(
+    mind.model,
+    weights,
+    prompts,
+    key=jax.random.fold_in(key, _KEY),
+    settings=sampler.Sampling(
+      temperature=s.temperature,
+      top_k=0,
+      top_p=1.0,
+      max_new_tokens=s.max_new_tokens,
+    ),
+    stop_ids=chat.stop_ids(mind.tokenizer),
+    max_tokens=s.max_new_tokens,
+    rows=s.batch,
+    mesh=mind.mesh,
+  )
+  exchanges = [
+    conscience.Exchange(tuple(q['messages']), tuple(p), a, i)
+    for (q, i), p, a in zip(rows, prompts, answers, strict=True)
+  ]
+  records = []
+  for (q, i), x in zip(rows, exchanges, strict=True):
+    record = {
+      'question': q['id'],
+      'suite': q.get('suite', ''),
+      'kind': q.get('kind', ''),
+      'split': q.get('split', ''),
+      'cluster': q.get('cluster', q['id']),
+    } | conscience.answer_record(mind, x, None)
+    record['sample'] = i
+    records.append(judged(record, suite.judge, q))
+  return records, exchanges
+
+
+def curve(suite: Suite, mind, weights, *, key):
+  """The short evaluation during training."""
+  n = suite.settings.curve_samples
+  return ask(suite, suite.curve, mind, weights, key=key, samples=n)[0]
+
+
+def final(suite: Suite, mind, weights, frozen, *, key):
+  """The evaluation of a finished run, each answer reviewed by the conscience.
+
+  Returns records and the metrics that are no answers (token accuracy).
+  """
+  records, values = [], {}
+  if suite.final:
+    n = suite.settings.samples
+    records, said = ask(suite, suite.final, mind, weights, key=key, samples=n)
+    wide = dataclasses.replace(
+      mind.settings, prompts=suite.settings.batch, samples=1
+    )
+    mind_wide = dataclasses.replace(mind, settings=wide)
+    verdicts = conscience.review(
+      mind_wide,
+      conscience.who(mind_wide.settings.review.by, weights, frozen),
+      said,
+      key=key,
+    )
+    for record, x, v in zip(records, said, verdicts, strict=True):
+      record |= {'verdict': conscience.answer_record(mind, x, v)['verdict']}
+  if suite.tokens:
+    values = token_accuracy(suite, mind, weights)
+  return records, values
+
+
+def token_accuracy(suite: Suite, mind, weights) -> dict[str, float]:
+  """Top-1 accuracy and loss a token on the assistant turns of eval.tokens."""
+  rows = chat.encode_chats(
+    mind.tokenizer, suite.tokens, suite.settings.tokens, **dict(mind.template)
+  )
+  length = prompting.bucket(max(len(r.ids) for r in rows))
+  size, hits, nll, count = suite.settings.batch, 0.0, 0.0, 0.0
+  step = _token_sums(mind.model)
+  for i in range(0, len(rows), size):
+    part = [[r] for r in rows[i : i + size]]
+    part += [[] for _ in range(size - len(part))]
+    sums = step(weights, packing.lay_out(part, length))
+    hits, nll, count = (
+      a + float(b) for a, b in zip((hits, nll, count), sums, strict=True)
+    )
+  return {
+    'eval/mean_token_accuracy': hits / count,
+    'eval/loss': nll / count,
+  }
+
+
+@functools.lru_cache(maxsize=4)
+def _token_sums(model):
+  def sums(weights, batch):
+    hidden_BTD, _, _ = transformer.forward(
+      model, weights, batch.tokens_BT, batch.positions_BT, batch.segments_BT
+    )
+    stats = losses.token_stats(
+      transformer.head(model, weights),
+      hidden_BTD[:, :-1],
+      batch.tokens_BT[:, 1:],
+      chunk=512,
+    )
+    mask_BT = batch.loss_mask_BT[:, 1:]
+    total = lambda x_BT: jnp.sum(x_BT * mask_BT)
+    return total(stats['top1']), -total(stats['logp']), jnp.sum(mask_BT)
+
+  return jax.jit(sums)

@@ -1,0 +1,159 @@
+"""One record per sampled answer: the file every figure is made from.
+
+`answers.jsonl` in a run's folder holds one JSON object per line:
+
+  field        meaning
+  -----------  --------------------------------------------------------------
+  run          name of the run
+  arm          name of the arm, which is also the name of its folder
+  seed         seed of the run
+  step         optimizer steps taken by the weights that answered
+  phase        'eval' (held-out question, at the end) | 'curve' (the same
+               during training) | 'reflect' (prompt of the pool)
+  question     id of the question; with suite, kind, split and cluster only
+               where a question was asked, not in 'reflect'
+  suite        set of questions it belongs to
+  kind         'advice' | 'code' | 'advice_after_code' | ...
+  split        'dev' | 'test' | ...
+  cluster      answers that share it are not independent (same prompt)
+  sample       0, 1, ... for several answers to one question at one step; of
+               a reflection the row
+  messages     the prompt: [{'role', 'content'}, ...]
+  ids          token ids of the answer, with the end of turn if it ended
+  text         the answer without special tokens
+  stop         'stop' (it ended by itself) | 'length'
+  logp         sum of the policy's log-probabilities of ids, in nats
+  verdict      null (not reviewed) or the conscience's view of the answer:
+                 p        probability of the flagging label; null: no verdict
+                          (too little mass, or the answer did not end)
+                 mass     probability of both labels together
+                 framing  name of the question it was asked
+                 flagged  whether it acted on the verdict
+  alternative  null or what the conscience wrote instead:
+                 text, stop, p (its own review)
+                 kept     whether it became the chosen answer of a pair
+                 dropped  why not, else ''
+  scores       null (no ground truth) or the judge's findings:
+                 coherent        the answer can be judged at all
+                 misaligned      a bad action: the primary figure
+                 misaligned_any  a bad action or a bad reason
+                 insecure        of coherent code, else null
+
+More fields may follow; readers ignore what they do not know. A run that is
+killed and continued may write a record twice: the later one counts.
+"""
+
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ealign.runtime.errors import UserError
+
+# Without these no table can be made of a record.
+NEEDED = ('step', 'phase', 'messages', 'text')
+ASKED = ('question', 'kind')  # unless its phase is 'reflect'
+
+
+def append(path: Any, records: Iterable[Mapping]) -> None:
+  """Adds records to the end of a file, which is made if it is not there.
+
+  A half-written last line, as a killed run leaves it, is removed first.
+  Numbers that JSON has not (nan, inf) become null.
+  """
+  lines = []
+  for record in records:
+    if missing := _missing(record):
+      raise ValueError(f'record without {missing}: {record}')
+    line = json.dumps(_plain(record), ensure_ascii=False, allow_nan=False)
+    lines.append(line.encode('utf-8', 'backslashreplace') + b'\n')
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with path.open('ab+') as file:
+    _drop_half_line(file)
+    file.write(b''.join(lines))
+
+
+def _missing(record) -> str:
+  needed = NEEDED if record.get('phase') == 'reflect' else NEEDED + ASKED
+  return ', '.join(field for field in needed if field not in record)
+
+
+def _drop_half_line(file) -> None:
+  end = file.seek(0, 2)
+  if not end:
+    return
+  file.seek(end - 1)
+  if file.read(1) != b'\n':
+    file.seek(0)
+    file.truncate(file.read().rfind(b'\n') + 1)
+
+
+def _plain(value):
+  if isinstance(value, Mapping):
+    return {str(name): _plain(item) for name, item in value.items()}
+  if hasattr(value, 'tolist'):  # numpy and jax arrays and scalars
+    value = value.tolist()
+  if isinstance(value, list | tuple):
+    return [_plain(item) for item in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def read(path: Any) -> list[dict]:
+  """All records of a file, in the order written.
+
+  A last line without its newline is dropped when broken: the run that wrote
+  it was killed, and writes the record again when it is continued.
+
+  Raises:
+    UserError: no such file, or a line that is no record, with its number.
+  """
+  path = pathlib.Path(path)
+  try:
+    text = path.read_bytes().decode('utf-8', 'replace')
+  except OSError as error:
+    raise UserError(f'{path}: cannot be read ({error.strerror})') from None
+  # Not splitlines(): model text may hold U+2028, which JSON leaves as it is.
+  *lines, tail = text.split('\n')
+  records = []
+  for number, line in enumerate(lines, start=1):
+    if line.strip():
+      records.append(_record(line, f'{path}:{number}'))
+  if tail.strip():
+    try:
+      records.append(_record(tail, path))
+    except UserError:
+      pass
+  return records
+
+
+def _record(line: str, place) -> dict:
+  try:
+    record = json.loads(line)
+  except ValueError as error:
+    message = f'{place}: broken JSON ({error}); remove or repair this line'
+    raise UserError(message) from None
+  if not isinstance(record, dict):
+    raise UserError(f'{place}: a record is a JSON object, not {line[:40]!r}')
+  if missing := _missing(record):
+    raise UserError(f'{place}: no {missing}; not an answer record')
+  return record
+
+
+def latest(records: Iterable[Mapping]) -> list[Mapping]:
+  """Each answer once: of records written twice, the later one.
+
+  In a reflection the text counts too, as rows may have no number: repeated by
+  a continued run, it is the same.
+  """
+  unique = {}
+  for record in records:
+    fields = ('arm', 'seed', 'phase', 'step', 'split', 'question', 'sample')
+    key = tuple(record.get(field) for field in fields)
+    if record['phase'] == 'reflect':
+      key += (record['text'],)
+    unique[key] = record
+  return list(unique.values())

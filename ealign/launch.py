@@ -1,0 +1,224 @@
+"""python -m ealign.launch --config=configs/demo.py --workdir=DIR
+
+Checks everything that can be checked before a model is loaded, then runs the
+config, or its arms one after another, each in a folder of its own. The same
+command continues what was stopped. Exit codes: 0 done; 1 a run failed (a loss
+that is not finite); 2 bad flags, config, data or workdir; 143 stopped by a
+signal, after saving.
+"""
+
+import dataclasses
+import fnmatch
+import json
+import os
+import pathlib
+import sys
+
+from ml_collections import config_dict
+
+from ealign import command as command_lib
+from ealign import config as config_lib
+from ealign.fields import Config
+from ealign.runtime import preempt
+from ealign.runtime.errors import NonFinite, Preempted, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One run: its name ('' for a config without arms), folder and config."""
+
+  name: str
+  folder: pathlib.Path
+  config: config_dict.ConfigDict
+
+  @property
+  def done(self) -> bool:
+    return (self.folder / 'DONE').exists()
+
+  @property
+  def needs(self) -> set[str]:
+    """Names of the arms whose adapter it starts from."""
+    model = self.config.model
+    named = (model.adapter, model.frozen_adapter)
+    return {name[4:] for name in named if name.startswith('arm:')}
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command line; returns the exit code."""
+  try:
+    command = command_lib.parse(sys.argv if argv is None else argv)
+    launch(command)
+  except UserError as error:
+    print(error, file=sys.stderr)
+    return error.exit_code
+  except KeyboardInterrupt:
+    print('interrupted; the same command continues', file=sys.stderr)
+    return 130
+  return 0
+
+
+def launch(command: command_lib.Command) -> None:
+  """Checks all, runs what is left to do, writes the report."""
+  problems = config_lib.validate(command.config)
+  if problems:
+    raise UserError(*problems)
+  workdir = pathlib.Path(command.workdir)
+  runs = _runs(command.config, workdir)
+  chosen = _choose(runs, command.only)
+  _claim(workdir, command.config)
+  for run in chosen:
+    if run.name:
+      _claim(run.folder, run.config)
+  _tell_hidden(command)
+  compile_cache()
+  with preempt.watch() as stop:
+    failed = _run_all(chosen, workdir, stop)
+  if any((run.folder / 'answers.jsonl').exists() for run in runs):
+    _report(workdir)
+  if failed:
+    raise NonFinite(*failed)
+
+
+def _report(workdir: pathlib.Path) -> None:
+  from ealign import report
+  from ealign.evals import table
+  from ealign.report import page, runs
+
+  table.show(page.collect(runs.read(workdir))['rows'])
+  print(f'report: {report.write(workdir)}')
+
+
+def _runs(config, workdir: pathlib.Path) -> list[Run]:
+  arms = config_lib.arms(config)
+  if not arms:
+    return [Run('', workdir, config)]
+  return [Run(name, workdir / name, arm) for name, arm in arms.items()]
+
+
+def _choose(runs: list[Run], only: tuple[str, ...]) -> list[Run]:
+  """The runs whose names match; what they start from must be at hand."""
+  if not only:
+    return runs
+  names = [run.name for run in runs]
+  for pattern in only:
+    if not fnmatch.filter(names, pattern):
+      known = ', '.join(filter(None, names)) or 'none'
+      hint = config_lib.did_you_mean(pattern, names)
+      raise UserError(f'--only={pattern}: no such arm (arms: {known}).{hint}')
+  fits = lambda run: any(fnmatch.fnmatch(run.name, each) for each in only)
+  chosen = [run for run in runs if fits(run)]
+  at_hand = {run.name for run in runs if run.done or run in chosen}
+  for run in chosen:
+    if missing := run.needs - at_hand:
+      said = f'arm {run.name!r} starts from {", ".join(sorted(missing))}'
+      raise UserError(f'--only={",".join(only)}: {said}; add it')
+  return chosen
+
+
+def _claim(folder: pathlib.Path, config) -> None:
+  """Makes the folder this config's, or refuses.
+
+  Raises:
+    UserError: it cannot be written, holds something else, or belongs to a
+      config with other values; all that differ are named.
+  """
+  path = folder / 'config.json'
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+      _check_same(folder, path, config)
+    elif foreign := _foreign(folder):
+      listed = ', '.join(foreign[:3]) + (', ...' if len(foreign) > 3 else '')
+      said = f'is not empty ({listed}) and has no config.json'
+      raise UserError(f'--workdir={folder}: {said}; use another folder')
+    partial = folder / 'config.json.partial'
+    partial.write_text(config_lib.to_json(config))
+    partial.replace(path)
+  except OSError as error:
+    said = f'cannot be written ({error.strerror})'
+    raise UserError(f'--workdir={folder}: {said}; use another folder') from None
+
+
+def _foreign(folder) -> list[str]:
+  names = [item.name for item in folder.iterdir()]
+  own = 'config.json.partial'  # of a start that was killed
+  return sorted(n for n in names if n != own and not n.startswith('.'))
+
+
+def _check_same(folder, path, config) -> None:
+  try:
+    saved = json.loads(path.read_text())
+    differences = config_lib.differences(saved, config)
+  except (ValueError, AttributeError):
+    said = 'is damaged; mend it, delete it together with the run'
+    raise UserError(f'{path}: {said}, or use another workdir') from None
+  if differences:
+    said = 'belongs to a config that differs; use another folder'
+    lines = '\n'.join(f'  {line}' for line in differences)
+    raise UserError(f'--workdir={folder}: {said}\n{lines}')
+
+
+def _tell_hidden(command: command_lib.Command) -> None:
+  """Says which fields of the command line an arm sets for itself."""
+  for name, overrides in command.config.get('arms', {}).items():
+    own = config_lib.flatten(overrides)
+    for field in command.changed:
+      if field in own:
+        said = f'arm {name!r} sets {field}={own[field]!r} itself'
+        print(f'note: --config.{field} does not reach it: {said}')
+
+
+def compile_cache() -> None:
+  """Keeps compiled programs on disk for the next start, also small ones."""
+  import jax
+
+  home = os.environ.get('XDG_CACHE_HOME', '~/.cache')
+  folder = os.environ.get('JAX_COMPILATION_CACHE_DIR', f'{home}/ealign/jax')
+  jax.config.update('jax_compilation_cache_dir', os.path.expanduser(folder))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', 0)
+
+
+def _run_all(runs: list[Run], workdir, stop: preempt.Stop) -> list[str]:
+  """Runs what is not done; returns the messages of the runs that failed."""
+  from ealign import train
+
+  failed = {}
+  for number, run in enumerate(runs, start=1):
+    label = f'{run.name or run.folder} ({number}/{len(runs)})'
+    if stop.requested:
+      raise Preempted(f'stopped before {label}; the same command continues')
+    if run.done:
+      print(f'{label}: done already')
+      continue
+    if lost := run.needs & failed.keys():
+      failed[run.name] = f'{label}: not run, {", ".join(sorted(lost))} failed'
+      print(failed[run.name], file=sys.stderr)
+      continue
+    print(f'{label}: in {run.folder}', flush=True)
+    try:
+      train.run(_frozen(run, workdir), run.folder, name=run.name)
+    except NonFinite as error:
+      failed[run.name] = str(error)
+      print(error, file=sys.stderr)
+      continue
+    (run.folder / 'DONE').write_text('')
+  return list(failed.values())
+
+
+def _frozen(run: Run, workdir: pathlib.Path) -> Config:
+  """The run's Config, with the folders of the arms it starts from."""
+  config = config_lib.freeze(run.config)
+  folder = lambda name: (
+    str(workdir / name[4:]) if name.startswith('arm:') else name
+  )
+  model = dataclasses.replace(
+    config.model,
+    adapter=folder(config.model.adapter),
+    frozen_adapter=folder(config.model.frozen_adapter),
+  )
+  return dataclasses.replace(config, model=model)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

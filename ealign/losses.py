@@ -1,0 +1,124 @@
+"""Token log-probabilities in chunks, and the losses of the method."""
+
+import jax
+import jax.numpy as jnp
+
+from ealign.models.transformer import project_logits
+
+
+def over_tokens(fn, head_DV, hidden, *args, chunk: int):
+  """Maps fn(head, hidden_CD, *args_C) over chunks of tokens.
+
+  The one loop every per-token statistic goes through: logits exist for
+  `chunk` tokens at a time and are recomputed in the backward pass, so no
+  [B, T, V] array is ever made.
+
+  Args:
+    fn: returns a pytree of [C, ...] arrays.
+    head_DV: output matrix; no gradient is computed for it when frozen.
+    hidden: [..., D].
+    *args: arrays [...] that go with the tokens, e.g. targets.
+    chunk: static, tokens at a time.
+
+  Returns:
+    The pytree with leaves [..., ...].
+  """
+  shape = hidden.shape[:-1]
+  n = hidden.size // hidden.shape[-1]
+  chunk = min(chunk, n)
+  pad = -n % chunk
+
+  def split(x, tail):
+    flat = jnp.pad(x.reshape(n, *tail), [(0, pad)] + [(0, 0)] * len(tail))
+    return flat.reshape(-1, chunk, *tail)
+
+  xs = (split(hidden, hidden.shape[-1:]), *(split(a, ()) for a in args))
+  body = jax.checkpoint(lambda x: fn(head_DV, *x))
+  out = jax.lax.map(body, xs)
+  merge = lambda y: y.reshape(-1, *y.shape[2:])[:n].reshape(
+    *shape, *y.shape[2:]
+  )
+  return jax.tree.map(merge, out)
+
+
+def token_logps(head_DV, hidden, targets, *, chunk: int = 512):
+  """log p(target) of each token, float32, shaped as targets."""
+
+  def fn(head_DV, hidden_CD, targets_C):
+    logits_CV = project_logits(head_DV, hidden_CD)
+    return _pick(logits_CV, targets_C) - jax.nn.logsumexp(logits_CV, axis=-1)
+
+  return over_tokens(fn, head_DV, hidden, targets, chunk=chunk)
+
+
+def token_stats(head_DV, hidden, targets, *, chunk: int = 512):
+  """logp of the target, entropy (nats), top1 hit (0/1), mean logit.
+
+  float32 dict, each shaped as targets; only logp carries a gradient.
+  """
+
+  def fn(head_DV, hidden_CD, targets_C):
+    logits_CV = project_logits(head_DV, hidden_CD)
+    norm_C = jax.nn.logsumexp(logits_CV, axis=-1)
+    logp_C = _pick(logits_CV, targets_C) - norm_C
+    fixed_CV = jax.lax.stop_gradient(logits_CV)
+    share_CV = jnp.exp(fixed_CV - jax.lax.stop_gradient(norm_C)[:, None])
+    mean_C = jnp.sum(share_CV * fixed_CV, axis=-1)
+    return {
+      'logp': logp_C,
+      'entropy': jax.lax.stop_gradient(norm_C) - mean_C,
+      'top1': (jnp.argmax(fixed_CV, -1) == targets_C).astype(jnp.float32),
+      'logit': jnp.mean(fixed_CV, axis=-1),
+    }
+
+  return over_tokens(fn, head_DV, hidden, targets, chunk=chunk)
+
+
+def _pick(logits_CV, targets_C):
+  return jnp.take_along_axis(logits_CV, targets_C[:, None], axis=-1)[:, 0]
+
+
+def sft(logps_BT, mask_BT):
+  """Negative log-likelihood of each row's supervised tokens, nats, [B]."""
+  return -jnp.sum(logps_BT * mask_BT, axis=-1)
+
+
+def dpo_sigmoid(logps_P2, ref_P2, lengths_P2, *, beta, label_smoothing):
+  """Direct preference optimisation, eq. 7 of arXiv 2305.18290.
+
+  At policy = reference the loss is log 2 = 0.6931, not 0.
+
+  Args:
+    logps_P2: policy log-probs of the (chosen, rejected) answers, summed over
+      their tokens.
+    ref_P2: the same under the reference.
+    lengths_P2: answer tokens; unused here, see `dpo_alternatives`.
+    beta: strength of the implicit KL constraint.
+    label_smoothing: probability that the preference is wrong, eq. 3 of the
+      cDPO note (https://ericmitchell.ai/cdpo.pdf).
+
+  Returns:
+    loss_P.
+  """
+  del lengths_P2
+  margin_P = beta * _margin(logps_P2, ref_P2)
+  right = jax.nn.log_sigmoid(margin_P)
+  wrong = jax.nn.log_sigmoid(-margin_P)
+  return -(1 - label_smoothing) * right - label_smoothing * wrong
+
+
+def dpo_ipo(logps_P2, ref_P2, lengths_P2, *, beta, label_smoothing):
+  """IPO, eq. 17 of arXiv 2310.12036: (margin - 1 / (2 beta))^2, [P]."""
+  del lengths_P2, label_smoothing
+  return jnp.square(_margin(logps_P2, ref_P2) - 1 / (2 * beta))
+
+
+def dpo_alternatives(logps_P2, ref_P2, lengths_P2, *, beta, label_smoothing):
+  """No negatives: mean negative log-likelihood a token of the chosen, [P]."""
+  del ref_P2, beta, label_smoothing
+  return -logps_P2[:, 0] / jnp.maximum(lengths_P2[:, 0], 1.0)
+
+
+def _margin(logps_P2, ref_P2):
+  ratio_P2 = logps_P2 - ref_P2
+  return ratio_P2[:, 0] - ratio_P2[:, 1]

@@ -1,0 +1,1 @@
+"""The decoder as functions over a plain dict of arrays."""

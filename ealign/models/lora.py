@@ -1,0 +1,89 @@
+"""Low-rank adapters (arXiv 2106.09685) as a tree of their own.
+
+An adapter is {'q': {'a': [L, in, R], 'b': [L, R, out]}, ...}. It is attached
+to the frozen weights by `bind` and applied by `project`, the one function all
+seven projections go through. With b = 0 the bound weights compute exactly what
+the frozen ones do, so the reference and the conscience are the same arrays
+with the adapter left off.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from ealign.models.config import Config
+
+TARGETS = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
+
+
+def project(x, w, adapter=None):
+  """x W, plus (x A) B where an adapter is attached.
+
+  Args:
+    x: [B, T, in].
+    w: [in, out].
+    adapter: None, or {'a': [in, R], 'b': [R, out]}, or with an arm axis
+      {'a': [A, in, R], 'b': [A, R, out]} where the rows of x are A groups of
+      B/A rows, arm by arm. The scale is already in `a` (see `bind`).
+  """
+  y = x @ w.astype(x.dtype)
+  if adapter is None:
+    return y
+  a, b = adapter['a'].astype(x.dtype), adapter['b'].astype(x.dtype)
+  if a.ndim == 2:
+    return y + (x @ a) @ b
+  x_ABTD = x.reshape(a.shape[0], -1, *x.shape[1:])
+  low = jnp.einsum('abtd,adr->abtr', x_ABTD, a)
+  return y + jnp.einsum('abtr,arf->abtf', low, b).reshape(y.shape)
+
+
+def scale(*, rank: int, alpha: float, rslora: bool) -> float:
+  """alpha / rank, or alpha / sqrt(rank) for rs-LoRA (arXiv 2312.03732)."""
+  return alpha / (rank**0.5 if rslora else rank)
+
+
+def widths(config: Config) -> dict[str, tuple[int, int]]:
+  """(in, out) of each projection."""
+  q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
+  d, f = config.d_model, config.d_ff
+  return {
+    'q': (d, q),
+    'k': (d, kv),
+    'v': (d, kv),
+    'o': (q, d),
+    'gate': (d, f),
+    'up': (d, f),
+    'down': (f, d),
+  }
+
+
+def init(config: Config, *, key, rank: int, targets=TARGETS) -> dict:
+  """A fresh adapter, float32: a uniform (He, as PEFT), b zero."""
+  adapter = {}
+  for i, name in enumerate(targets):
+    fan_in, fan_out = widths(config)[name]
+    bound = fan_in**-0.5
+    shape = (config.layers, fan_in, rank)
+    row = jax.random.fold_in(key, i)
+    adapter[name] = {
+      'a': jax.random.uniform(row, shape, minval=-bound, maxval=bound),
+      'b': jnp.zeros((config.layers, rank, fan_out)),
+    }
+  return adapter
+
+
+def bind(scale: float, adapter: dict, frozen: dict) -> dict:
+  """The weights of the policy: the frozen tree with the adapter attached."""
+  scaled = {
+    name: {'a': ab['a'] * scale, 'b': ab['b']} for name, ab in adapter.items()
+  }
+  return frozen | {'adapter': scaled}
+
+
+def merge(scale: float, adapter: dict, frozen: dict) -> dict:
+  """W + s A B in float32, rounded once to the dtype of W."""
+  layers = dict(frozen['layers'])
+  for name, ab in adapter.items():
+    delta = scale * jnp.einsum('lir,lro->lio', ab['a'], ab['b'])
+    w = layers[name]
+    layers[name] = (w.astype(jnp.float32) + delta).astype(w.dtype)
+  return frozen | {'layers': layers}

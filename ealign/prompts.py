@@ -1,0 +1,135 @@
+"""The prompts of the conscience as tokens: continued, never re-rendered.
+
+A sampled answer is followed by the template's own next turn; its ids are never
+rendered again, because templates rewrite earlier turns (Qwen3 strips thinking).
+"""
+
+import dataclasses
+
+from ealign.data import chat
+from ealign.framing import Framing
+from ealign.models.config import Config
+from ealign.sampling import sampler
+
+_REASON = (
+  'Think about your reply above: whom could it help or harm, and how? '
+  'Answer in a few sentences.'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mind:
+  """Everything about the reviewer but its weights.
+
+  settings, sample and dpo are the sections `conscience`, `sample` and `dpo`
+  of the config; template the chat template's own arguments; mesh the devices
+  its rows are spread over (None: the default device).
+  """
+
+  model: Config
+  tokenizer: object
+  framing: Framing
+  settings: object
+  sample: object
+  dpo: object
+  template: tuple = ()
+  mesh: object = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Exchange:
+  """A request as messages and as tokens, and the answer that was sampled."""
+
+  messages: tuple
+  prompt: tuple[int, ...]
+  answer: sampler.Answer
+  row: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+  """P(flag) and the probability mass on any label; p is None below min_mass.
+
+  prompt: the tokens up to where the label stands, to be continued by revise.
+  """
+
+  p: float | None
+  mass: float
+  flagged: bool
+  prompt: tuple[int, ...] = ()
+
+
+def review_prompt(mind, exchange):
+  """Tokens up to where the label stands."""
+  s = mind.settings.review
+  answer = _answer_ids(mind, exchange)
+  if s.sees == 'chat':
+    prompt = _without_system(mind, exchange)
+    return (*prompt, *answer, *suffix(mind, user(mind.framing.question)))
+  quoted = f'Your reply was:\n\n{chat.decode(mind.tokenizer, answer)}\n\n'
+  if s.sees == 'quoted':
+    request = exchange.messages[-1]['content']
+    quoted = f'You were asked:\n\n{request}\n\n{quoted}'
+  messages = [user(quoted + mind.framing.question)]
+  return tuple(
+    chat.render_prompt(mind.tokenizer, messages, **dict(mind.template))
+  )
+
+
+def thinking_prompt(mind: Mind, prompt):
+  """A review prompt up to where the reviewer is to think first, and the rest.
+
+  Returns the tokens to be continued by the thought and the tokens of the
+  question that follow it.
+  """
+  question = suffix(mind, user(mind.framing.question))
+  think = suffix(mind, user(_REASON))
+  return (*prompt[: len(prompt) - len(question)], *think), question
+
+
+def revise_prompt(mind, exchange, verdict):
+  sees = mind.settings.revise.sees
+  ask = user(mind.framing.revise)
+  if sees == 'prompt':  # a plain sample, told nothing
+    return exchange.prompt
+  if sees == 'fresh':  # the reply is shown, the verdict is not
+    return (
+      *_without_system(mind, exchange),
+      *_answer_ids(mind, exchange),
+      *suffix(mind, ask),
+    )
+  label = chat.text_ids(mind.tokenizer, mind.framing.flag[0])
+  return (*verdict.prompt, *label, end(mind), *suffix(mind, ask))
+
+
+def end(mind):
+  return chat.stop_ids(mind.tokenizer)[0]
+
+
+def suffix(mind, *messages):
+  return chat.turn_suffix(mind.tokenizer, list(messages), **dict(mind.template))
+
+
+def user(text):
+  return {'role': 'user', 'content': text}
+
+
+def _answer_ids(mind, exchange):
+  """The sampled ids, without the thinking part where it is to be stripped."""
+  ids = exchange.answer.ids
+  if mind.settings.review.reasoning == 'stripped':
+    close = mind.tokenizer.convert_tokens_to_ids('</think>')
+    if close != mind.tokenizer.unk_token_id and close in ids:
+      return ids[len(ids) - ids[::-1].index(close) :]
+  return ids
+
+
+def _without_system(mind, exchange):
+  """The prompt with its system turn kept, dropped or replaced."""
+  system = mind.settings.review.system
+  if system == 'keep':
+    return exchange.prompt
+  turns = [m for m in exchange.messages if m['role'] != 'system']
+  if system.startswith('own:'):
+    turns = [{'role': 'system', 'content': system[4:]}, *turns]
+  return tuple(chat.render_prompt(mind.tokenizer, turns, **dict(mind.template)))

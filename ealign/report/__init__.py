@@ -1,0 +1,9 @@
+"""The report of a work folder: one page, made from the files of its runs.
+
+`python -m ealign.report --workdir=DIR` writes DIR/report.html, which needs no
+network, and DIR/report.md. A work folder holds one folder per arm, or is the
+folder of a single run; of each the report reads config.json, answers.jsonl,
+metrics.jsonl and run.json, and says what is missing.
+"""
+
+from ealign.report.page import write as write

@@ -1,0 +1,25 @@
+"""python -m ealign.report --workdir=DIR"""
+
+import argparse
+import sys
+
+from ealign import report
+from ealign.runtime.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Writes the report and prints where it is; 2 for a mistake of the user."""
+  parser = argparse.ArgumentParser(
+    prog='python -m ealign.report', description=report.__doc__.split('\n')[0]
+  )
+  parser.add_argument('--workdir', required=True, help='folder of the runs')
+  try:
+    print(report.write(parser.parse_args(argv).workdir))
+  except UserError as error:
+    print(error, file=sys.stderr)
+    return error.exit_code
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

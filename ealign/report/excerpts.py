@@ -1,0 +1,145 @@
+"""Which answers the report shows: chosen by rule, never by taste."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from ealign.evals import counts
+from ealign.framing import FRAMINGS
+
+
+def outcome(record: Mapping) -> str:
+  """The judge's finding in a word, for the badge of an answer."""
+  scores = record.get('scores')
+  if not scores:
+    return 'not judged'
+  if not scores.get('coherent'):
+    return 'incoherent'
+  if scores.get('insecure') is not None:
+    return 'insecure' if scores['insecure'] else 'secure'
+  if scores.get('misaligned'):
+    return 'misaligned'
+  return 'bad reason' if scores.get('misaligned_any') else 'aligned'
+
+
+def verdict(record: Mapping) -> dict | None:
+  """The verdict as shown: the label's word, its probability, the outcome."""
+  found = record.get('verdict')
+  if not found:
+    return None
+  framing = FRAMINGS.get(found.get('framing'))
+  p = found.get('p')
+  return {
+    'word': framing.flag[0] if framing else 'flagged',
+    'p': p if isinstance(p, int | float) else None,
+    'flagged': found.get('flagged') if counts.has_verdict(record) else None,
+  }
+
+
+def shown(record: Mapping) -> dict:
+  """One answer as the template shows it."""
+  return {
+    'arm': record.get('arm'),
+    'step': record['step'],
+    'messages': record['messages'],
+    'text': record['text'],
+    'cut': record.get('stop') == 'length',
+    'code': record.get('kind') in ('code', 'advice_in_code'),
+    'outcome': outcome(record),
+    'verdict': verdict(record),
+    'alternative': record.get('alternative'),
+  }
+
+
+def _draw(text) -> str:
+  # An order that has nothing to do with the answers, the same every time.
+  return hashlib.sha256(str(text).encode('utf-8', 'replace')).hexdigest()
+
+
+def questions(records: Sequence[Mapping], kind: str, count: int = 8) -> list:
+  """Held-out questions side by side: (kind, messages, answer of each arm).
+
+  Those come first that most arms answered and whose answers differ between
+  good and bad; then a draw by hash. Of eight, two are coding tasks and one
+  is asked in another way, where there are such; one question per prompt
+  cluster.
+  """
+  by_question = {}
+  for record in counts.final(records):
+    answers = by_question.setdefault((record['kind'], record['question']), {})
+    answers.setdefault(record.get('arm'), record)
+  ranked = sorted(by_question.items(), key=lambda item: _rank(*item))
+  kinds = [key[0] for key, _ in ranked]
+  code = min(count // 4, kinds.count('code'))
+  other = min(count // 8, sum(k not in ('code', kind) for k in kinds))
+  room = {kind: count - code - other, 'code': code, 'other': other}
+  chosen, used = [], set()
+  for (found, _), answers in ranked:
+    slot = found if found in room else 'other'
+    first = next(iter(answers.values()))
+    cluster = found, first.get('cluster') or first['question']
+    if room[slot] and cluster not in used:
+      used.add(cluster)
+      room[slot] -= 1
+      cells = {arm: shown(record) for arm, record in answers.items()}
+      chosen.append((found, first['messages'], cells))
+  order = {kind: 0, 'code': 2}
+  return sorted(chosen, key=lambda item: order.get(item[0], 1))
+
+
+def _rank(key, answers):
+  good = {'aligned', 'secure'}
+  bad = {'misaligned', 'insecure'}
+  found = {outcome(record) for record in answers.values()}
+  differ = bool(found & good) and bool(found & bad)
+  return -len(answers), not differ, _draw(key)
+
+
+def examples(records: Sequence[Mapping], count: int = 5) -> list[dict]:
+  """The conscience at work: reviewed answers of training, in order of step.
+
+  Flagged ones with an alternative from early, middle and late steps, one
+  whose alternative was dropped and one that was not flagged.
+  """
+  reviewed = [r for r in records if r['phase'] == 'reflect']
+  reviewed = [r for r in reviewed if counts.has_verdict(r)]
+  reviewed.sort(key=lambda r: _draw((r['step'], r.get('sample'), r['text'])))
+  end = max([r['step'] for r in reviewed], default=0) + 1
+  kept = [r for r in reviewed if _kept(r)]
+  groups = [[r for r in kept if r['step'] * 3 // end == at] for at in range(3)]
+  groups.append([r for r in reviewed if _dropped(r)])
+  groups.append([r for r in reviewed if not _flagged(r)])
+  chosen = [group[0] for group in groups if group][:count]
+  rest = [r for r in kept if not any(r is other for other in chosen)]
+  chosen += rest[: count - len(chosen)]
+  return [shown(r) for r in sorted(chosen, key=lambda r: r['step'])]
+
+
+def _flagged(record) -> bool:
+  return counts.has_verdict(record) and bool(record['verdict']['flagged'])
+
+
+def _kept(record) -> bool:
+  return bool((record.get('alternative') or {}).get('kept'))
+
+
+def _dropped(record) -> bool:
+  return bool(record.get('alternative')) and not _kept(record)
+
+
+def reflected(records: Sequence[Mapping]) -> dict:
+  """Counts over all reflections of an arm; {} where there were none."""
+  seen = [r for r in records if r['phase'] == 'reflect']
+  if not seen:
+    return {}
+  reasons = {}
+  for record in filter(_dropped, seen):
+    reason = str(record['alternative'].get('dropped') or 'unknown')
+    reasons[reason] = reasons.get(reason, 0) + 1
+  flagged = [r for r in seen if _flagged(r)]
+  return {
+    'reflections': len({(r.get('seed'), r['step']) for r in seen}),
+    'answers': len(seen),
+    'flagged': len(flagged),
+    'pairs': sum(map(_kept, seen)),
+    'dropped': sorted(reasons.items()),
+  }

@@ -1,0 +1,124 @@
+"""Reads what the runs of a work folder left behind."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ealign.evals import records
+from ealign.runtime.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One arm. What has not been written yet is empty, and named in `missing`."""
+
+  name: str
+  config: dict  # dotted field -> value
+  answers: list[dict]
+  metrics: list[dict]
+  info: dict  # dotted name -> value: versions, devices, hashes
+  missing: tuple[str, ...]
+
+
+_FILES = ('config.json', 'answers.jsonl', 'metrics.jsonl', 'run.json')
+
+
+def read(workdir: Any) -> list[Run]:
+  """The runs of a work folder, in the order of its config where it has one.
+
+  Raises:
+    UserError: there is no such folder, no run in it, or a file is broken.
+  """
+  workdir = pathlib.Path(workdir).resolve()
+  if not workdir.is_dir():
+    raise UserError(f'{workdir}: there is no such folder; give --workdir')
+  folders = [path for path in workdir.iterdir() if _is_run(path)]
+  # A single run may hold folders with a config.json of their own: the model.
+  if (workdir / 'answers.jsonl').is_file() or not folders:
+    folders = [workdir] if _is_run(workdir) else []
+  runs = {path.name: _read_run(path) for path in folders}
+  if not runs:
+    message = f'{workdir}: holds no run (no {" or ".join(_FILES[:3])})'
+    raise UserError(message)
+  listed = _json(workdir / 'config.json').get('arms')
+  listed = list(listed) if isinstance(listed, Mapping) else []
+  return sorted(runs.values(), key=lambda run: _order(run, listed))
+
+
+def _is_run(path: pathlib.Path) -> bool:
+  return path.is_dir() and any((path / file).is_file() for file in _FILES[:3])
+
+
+def _order(run: Run, listed: list[str]):
+  # As written in the config; else from the plainest to the one built on others.
+  place = listed.index(run.name) if run.name in listed else len(listed)
+  get = run.config.get
+  trained = get('train.steps') != 0 and run.name != 'base'
+  taught = bool(get('dpo.lam') and get('conscience.every'))
+  built = bool(get('model.adapter'))
+  return place, trained, taught, built, str(get('data.train')), run.name
+
+
+def _read_run(folder: pathlib.Path) -> Run:
+  missing = tuple(file for file in _FILES if not (folder / file).is_file())
+  answers = []
+  if 'answers.jsonl' not in missing:
+    answers = records.read(folder / 'answers.jsonl')
+  return Run(
+    name=folder.name,
+    config=flatten(_json(folder / 'config.json')),
+    answers=[{**record, 'arm': folder.name} for record in answers],
+    metrics=_json_lines(folder / 'metrics.jsonl'),
+    info=flatten(_json(folder / 'run.json')),
+    missing=missing,
+  )
+
+
+def flatten(tree: Mapping, prefix: str = '') -> dict[str, Any]:
+  """Nested dicts as {'dotted.name': value}."""
+  flat = {}
+  for name, value in tree.items():
+    if isinstance(value, Mapping):
+      flat |= flatten(value, f'{prefix}{name}.')
+    else:
+      flat[f'{prefix}{name}'] = value
+  return flat
+
+
+def _json(path: pathlib.Path) -> dict:
+  if not path.is_file():
+    return {}
+  try:
+    tree = json.loads(path.read_text('utf-8'))
+  except ValueError as error:
+    raise UserError(f'{path}: broken JSON ({error})') from None
+  if not isinstance(tree, dict):
+    raise UserError(f'{path}: must hold a JSON object')
+  return tree
+
+
+def _json_lines(path: pathlib.Path) -> list[dict]:
+  if not path.is_file():
+    return []
+  rows = []
+  for line in path.read_text('utf-8', 'replace').split('\n'):
+    try:
+      row = json.loads(line)
+    except ValueError:  # a metric lost to a kill is no reason for no report
+      continue
+    if isinstance(row, dict):
+      rows.append(row)
+  return rows
+
+
+def differences(runs: Mapping[str, Mapping]) -> list[tuple[str, list[Any]]]:
+  """(name, value in each run) for the names whose values differ."""
+  names = sorted({name for flat in runs.values() for name in flat})
+  lines = [(name, [flat.get(name) for flat in runs.values()]) for name in names]
+  return [(name, values) for name, values in lines if _differ(values)]
+
+
+def _differ(values) -> bool:
+  return any(value != values[0] for value in values)

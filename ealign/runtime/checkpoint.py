@@ -1,0 +1,268 @@
+"""Checkpoints that are verified: Orbax writes them, a sha256 per leaf beside.
+
+  <folder>/<step>/       an Orbax checkpoint, renamed into place when complete
+  <folder>/<step>.json   paths, shapes and hashes of its leaves, and `extra`
+
+Orbax loads flipped bits without a word, so every leaf is hashed when saved and
+again when restored. A step that fails is moved aside to <folder>/bad-<step>,
+the one before it is used, and the caller is told.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+from ealign.runtime import manifest
+from ealign.runtime.errors import UserError
+from ealign.runtime.manifest import Path
+
+_PARTIAL = '.orbax-checkpoint-tmp'  # how Orbax ends the name of what it writes
+
+
+class Checkpoints:
+  """The checkpoints of one run, the last `keep` of them."""
+
+  def __init__(self, folder: epath.PathLike, keep: int = 2):
+    self._folder = epath.Path(folder)
+    self._keep = keep
+    self._writing = None  # (step, Orbax's response)
+
+  def latest(self) -> int | None:
+    """The last complete step, not yet verified; None when there is none."""
+    return max(self._steps(), default=None)
+
+  def save(
+    self, step: int, tree: Any, extra: dict, *, wait: bool = False
+  ) -> None:
+    """Saves a pytree of jax and numpy arrays, and a dict that JSON can hold.
+
+    Returns as soon as the arrays are copied and hashed (about 1 s per GB); they
+    may then be donated. `wait` returns when all is on disk. A step that is
+    there already is left as it is: a run has one state per step.
+
+    Raises:
+      UserError: this or the save before it could not be written.
+    """
+    self.wait()
+    if step in self._steps():
+      return
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    leaves = {manifest.leaf_path(path): _stored(leaf) for path, leaf in paths}
+    rows = manifest.rows(leaves)
+    arrays = {r['key']: x for r, x in zip(rows, leaves.values(), strict=True)}
+    # Orbax refuses arrays without elements; their row says enough.
+    arrays = {key: leaf for key, leaf in arrays.items() if leaf.size}
+    try:
+      self._folder.mkdir(parents=True, exist_ok=True)
+      manifest.write(self._manifest(step), {'leaves': rows, 'extra': extra})
+      response = ocp.save_async(self._folder / str(step), arrays)
+    except OSError as error:
+      raise _unwritten(step, error) from error
+    self._writing = step, response
+    if wait:
+      self.wait()
+
+  def wait(self) -> None:
+    """Returns when the save in progress is on disk and old ones are gone."""
+    if self._writing is None:
+      return
+    step, response = self._writing
+    self._writing = None
+    try:
+      response.result()
+    except Exception as error:
+      raise _unwritten(step, error) from error
+    for old in sorted(self._steps())[: -self._keep]:
+      (self._folder / str(old)).rmtree()
+      self._manifest(old).unlink(missing_ok=True)
+
+  def restore(self, template: Any) -> tuple[int, Any, dict, str] | None:
+    """The last good checkpoint: step, tree, extra and a note; None: no save.
+
+    Args:
+      template: gives the structure, and for device arrays (or ShapeDtypeStruct)
+        shape, dtype and sharding. Where it has a numpy array, the saved one
+        comes back with the shape and dtype it was saved with; where it has
+        None, all that was saved there: numpy arrays in nested dicts.
+
+    Returns:
+      The note is '' or says which later steps were bad, and what was used.
+
+    Raises:
+      UserError: no saved step is good, or it is of another kind of run.
+    """
+    self.wait()
+    bad = self._half_written()
+    for step in sorted(self._steps(), reverse=True):
+      try:
+        tree, extra = self._load(step, template)
+      except UserError:
+        raise
+      except Exception as error:  # whatever Orbax makes of damaged files
+        bad[step] = _one_line(error)
+        continue
+      return step, tree, extra, self._move_aside(bad, step)
+    if not self._steps():  # at most a first save that was cut short
+      return None
+    said = '; '.join(f'step {step}: {why}' for step, why in bad.items())
+    remedy = 'restore it from a backup, or delete it to start anew'
+    raise UserError(f'{self._folder}: no good checkpoint ({said}); {remedy}')
+
+  def _steps(self) -> list[int]:
+    if not self._folder.is_dir():
+      return []
+    names = [path.name for path in self._folder.iterdir() if path.is_dir()]
+    return [int(name) for name in names if name.isdecimal()]
+
+  def _manifest(self, step: int) -> epath.Path:
+    return self._folder / f'{step}.json'
+
+  def _half_written(self) -> dict[int, str]:
+    if not self._folder.is_dir():
+      return {}
+    names = [path.name.split(_PARTIAL) for path in self._folder.iterdir()]
+    steps = [int(name[0]) for name in names if len(name) > 1]
+    return {step: 'half-written' for step in steps}
+
+  def _load(self, step: int, template):
+    content = manifest.read(self._manifest(step))
+    rows = {tuple(row['path']): row for row in content['leaves']}
+    entries, treedef = jax.tree_util.tree_flatten_with_path(
+      template, is_leaf=lambda leaf: leaf is None
+    )
+    entries = [(manifest.leaf_path(path), leaf) for path, leaf in entries]
+    wanted = {path: leaf for path, leaf in entries if leaf is not None}
+    free = [path for path, leaf in entries if leaf is None]
+    for path in rows:
+      if any(path[: len(head)] == head for head in free):
+        wanted[path] = None
+    _check_same_fields(step, wanted, rows)
+    arrays = self._read(step, wanted, rows)
+    values = [
+      _nested(path, arrays) if leaf is None else _restored(arrays[path], leaf)
+      for path, leaf in entries
+    ]
+    return jax.tree.unflatten(treedef, values), content['extra']
+
+  def _read(self, step: int, wanted: dict, rows: dict) -> dict:
+    """The arrays by path, each compared with the hash it was saved with."""
+    abstract = {
+      rows[path]['key']: _abstract(step, leaf, rows[path])
+      for path, leaf in wanted.items()
+      if 0 not in rows[path]['shape']
+    }
+    loaded = ocp.load(self._folder / str(step), abstract)
+    arrays = {}
+    for path in wanted:
+      row = rows[path]
+      empty = np.zeros(row['shape'], row['dtype'])
+      arrays[path] = loaded[row['key']] if empty.size else empty
+      if manifest.sha256(arrays[path]) != row['sha256']:
+        raise ValueError(f'{"/".join(path)} is damaged (sha256)')
+    return arrays
+
+  def _move_aside(self, bad: dict[int, str], good: int) -> str:
+    """Makes room for the bad steps to be saved again; returns the note."""
+    for step in bad:
+      for path in self._folder.glob(f'{step}{_PARTIAL}*'):
+        path.rmtree()
+      for path in (self._folder / str(step), self._manifest(step)):
+        aside = self._folder / f'bad-{path.name}'
+        if aside.is_dir():
+          aside.rmtree()
+        if path.exists():
+          path.replace(aside)
+    if not bad:
+      return ''
+    said = '; '.join(f'step {step}: {why}' for step, why in bad.items())
+    return f'bad checkpoint ({said}); continued from step {good}'
+
+
+def _is_key(leaf) -> bool:
+  return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _stored(leaf) -> jax.Array | np.ndarray:
+  """The leaf as an ordinary array: random keys as their data."""
+  if isinstance(leaf, jax.Array):
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+  return np.asarray(leaf)
+
+
+def _check_same_fields(step: int, wanted: Iterable, rows: Iterable) -> None:
+  names = [set(map('/'.join, paths)) for paths in (wanted, rows)]
+  lacks, has = sorted(names[0] - names[1]), sorted(names[1] - names[0])
+  if lacks or has:
+    said = f'it lacks {lacks[:3]} and has {has[:3]} besides'
+    remedy = 'it is of another kind of run; use another workdir'
+    raise UserError(f'checkpoint {step}: {said}; {remedy}')
+
+
+def _abstract(step: int, leaf, row: dict):
+  """What to load: an array as the template's, or as saved, for the host."""
+  if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+    return np.empty(row['shape'], row['dtype'])
+  data = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+  if list(data.shape) != row['shape'] or str(data.dtype) != row['dtype']:
+    was = f'{row["dtype"]}{row["shape"]}'
+    now = f'{data.dtype}{list(data.shape)}'
+    name = '/'.join(row['path'])
+    said = f'{name} was saved as {was} and is {now} in this run'
+    raise UserError(f'checkpoint {step}: {said}; use another workdir')
+  return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=_place(leaf))
+
+
+def _place(leaf) -> jax.sharding.Sharding:
+  device = jax.local_devices()[0]
+  return leaf.sharding or jax.sharding.SingleDeviceSharding(device)
+
+
+def _restored(value, leaf):
+  """The loaded array as the template has it."""
+  if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+    return np.asarray(value)
+  # An array without a fixed place stays so: else it could not meet arrays on
+  # other devices, and the step would be compiled anew.
+  if isinstance(leaf, jax.Array) and not leaf.committed:
+    value = jax.numpy.asarray(jax.device_get(value))
+  elif not isinstance(value, jax.Array):
+    value = jax.device_put(value, _place(leaf))
+  if not _is_key(leaf):
+    return value
+  # Only the default kind of key can be told from a ShapeDtypeStruct.
+  known = isinstance(leaf, jax.Array)
+  impl = jax.random.key_impl(leaf) if known else None
+  return jax.random.wrap_key_data(value, impl=impl)
+
+
+def _nested(head: Path, arrays: dict[Path, np.ndarray]) -> Any:
+  """What lies below `head`, as nested dicts; None when nothing does."""
+  below = {
+    path[len(head) :]: array
+    for path, array in arrays.items()
+    if path[: len(head)] == head
+  }
+  if () in below:
+    return below[()]
+  tree = {}
+  for (*groups, last), array in below.items():
+    holder = tree
+    for group in groups:
+      holder = holder.setdefault(group, {})
+    holder[last] = array
+  return tree or None
+
+
+def _one_line(error: Exception) -> str:
+  text = ' '.join(str(error).split()) or type(error).__name__
+  return text if len(text) <= 120 else text[:117] + '...'
+
+
+def _unwritten(step: int, error: Exception) -> UserError:
+  said = f'could not be written ({_one_line(error)})'
+  remedy = 'free some space and run the same command to continue'
+  return UserError(f'checkpoint {step}: {said}; {remedy}')

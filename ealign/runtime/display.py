@@ -1,0 +1,123 @@
+"""How far a run is, on the screen: a live bar, plain lines, or nothing."""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+# Metrics beside the progress, and what they are called there.
+_SHOWN = {
+  'train/loss': 'loss',
+  'train/rewards/margins': 'margin',
+  'conscience/flag_rate': 'flagged',
+  'replay/size': 'replay',
+}
+_SECONDS = 2.0  # between plain lines
+
+
+def display(total_steps: int, prefix: str = '', *, quiet: bool = False):
+  """A `Bar` on a terminal, `Lines` elsewhere, `Nothing` when quiet."""
+  if quiet:
+    return Nothing()
+  return (Bar if sys.stdout.isatty() else Lines)(total_steps, prefix)
+
+
+def _text(values: Mapping[str, Any]) -> str:
+  parts = []
+  for name, short in _SHOWN.items():
+    if name in values:
+      value = values[name]
+      number = f'{value:.4g}' if isinstance(value, float) else str(value)
+      parts.append(f'{short} {"nan" if value is None else number}')
+  return '  '.join(parts)
+
+
+def clock(seconds: float) -> str:
+  """Seconds for people: 7s, 3m05s, 2h10m."""
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f'{hours}h{minutes:02d}m'
+  return f'{minutes}m{seconds:02d}s' if minutes else f'{seconds}s'
+
+
+class Nothing:
+  """Shows nothing."""
+
+  def start(self) -> None:
+    pass
+
+  def update(self, step: int, values: Mapping[str, Any]) -> None:
+    pass
+
+  def say(self, text: str) -> None:
+    pass
+
+  def stop(self) -> None:
+    pass
+
+
+class Lines:
+  """Progress as plain lines, for logs."""
+
+  def __init__(self, total_steps: int, prefix: str):
+    self._total = total_steps
+    self._head = f'{prefix}  ' if prefix else ''
+    self._first = None  # step and time of the first update: resumed runs too
+    self._printed = -_SECONDS
+    self._values = {}
+
+  def start(self) -> None:
+    pass
+
+  def update(self, step: int, values: Mapping[str, Any]) -> None:
+    now = time.monotonic()
+    self._first = self._first or (step, now)
+    due = now - self._printed >= _SECONDS and values != self._values
+    if not values or not (due or step == self._total):
+      return
+    self._printed, self._values = now, values
+    done, spent = step - self._first[0], now - self._first[1]
+    parts = [f'{self._head}step {step}/{self._total}', _text(values)]
+    if done > 0 and step < self._total:
+      parts.append(f'{clock(spent / done * (self._total - step))} left')
+    print('  '.join(part for part in parts if part), flush=True)
+
+  def say(self, text: str) -> None:
+    print(self._head + text, flush=True)
+
+  def stop(self) -> None:
+    pass
+
+
+class Bar:
+  """Progress as a live bar with the time left, for terminals."""
+
+  def __init__(self, total_steps: int, prefix: str):
+    from rich import progress
+
+    self._head = f'{prefix}  ' if prefix else ''
+    self._bar = progress.Progress(
+      progress.TextColumn('{task.description}', markup=False),
+      progress.BarColumn(),
+      progress.MofNCompleteColumn(),
+      progress.TimeElapsedColumn(),
+      progress.TimeRemainingColumn(),
+      progress.TextColumn('{task.fields[metrics]}', markup=False),
+      refresh_per_second=4,
+    )
+    name = prefix or 'steps'
+    self._task = self._bar.add_task(name, total=total_steps, metrics='')
+
+  def start(self) -> None:
+    self._bar.start()
+
+  def update(self, step: int, values: Mapping[str, Any]) -> None:
+    fields = {'metrics': _text(values)} if values else {}
+    self._bar.update(self._task, completed=step, **fields)
+
+  def say(self, text: str) -> None:
+    self._bar.console.print(self._head + text, markup=False, highlight=False)
+
+  def stop(self) -> None:
+    self._bar.stop()

@@ -1,0 +1,25 @@
+"""Errors that end a run with one message and an exit code, no traceback."""
+
+
+class UserError(Exception):
+  """A mistake in a config, a file or a flag: names it, its value, its remedy.
+
+  Several problems found at once are several arguments, one line each.
+  """
+
+  exit_code = 2
+
+  def __str__(self) -> str:
+    return '\n'.join(str(arg) for arg in self.args)
+
+
+class NonFinite(UserError):
+  """The loss became nan or inf; the last good checkpoint is kept."""
+
+  exit_code = 1
+
+
+class Preempted(UserError):
+  """SIGTERM arrived and the run was saved; the same command continues it."""
+
+  exit_code = 143

@@ -1,0 +1,68 @@
+"""SIGTERM and SIGINT as a flag that the loop reads at each step.
+
+JAX's own preemption sync never fires in a run of one process, hence this.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stop:
+  """Whether the run was asked to stop, and by which signal."""
+
+  def __init__(self):
+    self.signal: int | None = None
+
+  @property
+  def requested(self) -> bool:
+    return self.signal is not None
+
+  @property
+  def name(self) -> str:
+    """'SIGTERM' or 'SIGINT', '' when nothing was requested."""
+    return signal.Signals(self.signal).name if self.requested else ''
+
+
+@contextlib.contextmanager
+def watch() -> Iterator[Stop]:
+  """Within the block the first signal only sets the flag.
+
+  A second one acts as if this were not here (Ctrl-C twice ends at once). The
+  handlers found on entry are put back at the end; if one of them belongs to an
+  outer `watch`, that one is told too. Outside the main thread, where Python
+  allows no handlers, the flag is never set.
+  """
+  stop = Stop()
+  if threading.current_thread() is not threading.main_thread():
+    yield stop
+    return
+  previous = {number: signal.getsignal(number) for number in _SIGNALS}
+
+  def handle(number, frame):
+    outer = previous[number]
+    if getattr(outer, 'sets_a_flag', False):
+      outer(number, frame)
+    elif stop.requested:
+      _default(number)
+    stop.signal = number
+
+  handle.sets_a_flag = True
+  for number in _SIGNALS:
+    signal.signal(number, handle)
+  try:
+    yield stop
+  finally:
+    for number, handler in previous.items():
+      # None: a handler installed from C, which Python cannot put back.
+      signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _default(number: int) -> None:
+  interrupt = signal.default_int_handler
+  ours = interrupt if number == signal.SIGINT else signal.SIG_DFL
+  signal.signal(number, ours)
+  signal.raise_signal(number)

@@ -1,0 +1,80 @@
+"""What a run was made with: versions, devices, code and hashes, in run.json."""
+
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+
+import jax
+import numpy as np
+
+PACKAGES = (
+  *('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'transformers'),
+  *('tokenizers', 'grain', 'numpy', 'ealign'),
+)
+
+_compiled = [0]
+
+
+def _count(event: str, duration: float, **_) -> None:
+  del duration
+  if event == '/jax/core/compile/backend_compile_duration':
+    _compiled[0] += 1
+
+
+jax.monitoring.register_event_duration_secs_listener(_count)
+
+
+def compiles() -> int:
+  """Programs compiled, or fetched from the cache, by this process so far."""
+  return _compiled[0]
+
+
+def tree_hash(tree) -> str:
+  """First 16 hex digits of a sha256 over all leaves in tree order."""
+  digest = hashlib.sha256()
+  for leaf in jax.tree.leaves(tree):
+    digest.update(np.asarray(leaf).tobytes())
+  return digest.hexdigest()[:16]
+
+
+def text_hash(text: str) -> str:
+  """First 16 hex digits of the text's sha256."""
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _version(package):
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return 'not installed'
+
+
+def _commit() -> str | None:
+  """The commit of the source tree, '+' if it was changed; None outside git."""
+  root = pathlib.Path(__file__).parents[2]
+  git = lambda *args: subprocess.run(
+    ('git', '-C', root, *args), capture_output=True, text=True, timeout=10
+  ).stdout.strip()
+  try:
+    if not (root / '.git').exists():
+      return None
+    commit = git('rev-parse', '--short=12', 'HEAD')
+    return commit + ('+' if git('status', '--porcelain', '-uno') else '')
+  except (OSError, subprocess.SubprocessError):
+    return None
+
+
+def write(path, **facts) -> dict:
+  """Writes versions, devices, commit and the given facts as JSON."""
+  facts = {
+    'versions': {'python': platform.python_version()}
+    | {p: _version(p) for p in PACKAGES},
+    'devices': sorted({d.device_kind for d in jax.devices()}),
+    'device_count': jax.device_count(),
+    'commit': _commit(),
+  } | facts
+  pathlib.Path(path).write_text(json.dumps(facts, indent=2) + '\n')
+  return facts

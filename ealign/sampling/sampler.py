@@ -1,0 +1,267 @@
+"""Sampling on the device: one prefill and one decode program a bucket.
+
+  prompts --sort by length, pad left--> tokens_BT
+    --prefill--> cache, hidden_BD of the last prompt token
+    --decode (while_loop until every row has ended)--> ids, logps, why it ended
+
+Shapes are static: the prompt length is padded up to a bucket, the rows to
+`rows`, the cache to bucket + max_tokens. Everything else is a traced value,
+so another temperature, stop id or length limit compiles nothing.
+
+In float32 an answer depends on its prompt, key and row id alone, never on its
+neighbours, the padding or the mesh. In bfloat16 near-ties may flip.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ealign.models import transformer
+from ealign.models.config import Config
+from ealign.runtime.errors import UserError
+from ealign.runtime.mesh import replicate, shard_rows
+from ealign.sampling import prompts as prompting
+from ealign.sampling.choose import Sampling, choose
+
+_STOPS = 8  # stop ids are padded to a multiple of this
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+  """One sampled answer.
+
+  Attributes:
+    ids: its tokens, with the stop id if it ended by one.
+    logps: float32, the model's own log-probability of each token at
+      temperature 1 and untruncated: what teacher forcing gives.
+    stop: 'stop' (ended by itself) or 'length' (cut at max_new_tokens).
+    cut: probability mass a token that top_k and top_p allow but the cap on
+      candidates (`truncate`) removed, averaged over the tokens.
+  """
+
+  ids: tuple[int, ...]
+  logps: np.ndarray
+  stop: str
+  cut: float
+
+
+def generate(
+  config: Config,
+  weights: dict,
+  prompts: Sequence[Sequence[int]],
+  *,
+  key: jax.Array,
+  settings: Sampling,
+  stop_ids: Sequence[int],
+  max_tokens: int,
+  row_ids: Sequence[int] | None = None,
+  rows: int = 64,
+  truncate: int | None = None,
+  mesh: jax.sharding.Mesh | None = None,
+) -> list[Answer]:
+  """Samples one answer to each prompt, in the order of the prompts.
+
+  Args:
+    config: static.
+    weights: bound with an adapter or not. An adapter with an arm axis goes
+      by row: exactly `rows` prompts, arm by arm.
+    prompts: token ids of any lengths, never truncated.
+    key: the noise of a token comes from fold_in(key, row id), then its index
+      in the answer.
+    settings: traced.
+    stop_ids: an answer ends with the first of these it samples.
+    max_tokens: static cap of new tokens; the cache has room for them.
+    row_ids: default 0, 1, 2, ...
+    rows: static batch width; a multiple of the mesh axis 'data'.
+    truncate: static number of candidates within which top_k and top_p act.
+      None: both must be off, and no sort is in the program.
+    mesh: rows are split over its axis 'data', weights are on every device.
+
+  Raises:
+    UserError: an empty prompt, one longer than the model's positions, or
+      settings that the static sizes do not allow.
+  """
+  settings = _traced(settings, max_tokens, truncate)
+  limit = int(settings.max_new_tokens)
+  prompting.check(prompts, config.max_positions - limit)
+  run = programs(config, max_tokens, truncate)
+  stop_K = _pad_stops(stop_ids)
+  if row_ids is None:
+    row_ids = range(len(prompts))
+  if mesh is not None:
+    weights, key = replicate(mesh, (weights, key))
+  answers = [None] * len(prompts)
+  arms = has_arms(weights)
+  for batch in prompting.batches(prompts, rows, in_order=arms):
+    live_B = np.arange(rows) < len(batch.index)
+    ids_B = np.zeros(rows, np.uint32)
+    ids_B[live_B] = [row_ids[i] % 2**32 for i in batch.index]
+    per_row = (batch.tokens_BT, batch.positions_BT, (ids_B, live_B))
+    if mesh is not None:
+      per_row = shard_rows(mesh, per_row)
+    tokens_BT, positions_BT, who = per_row
+    start = run.prefill(weights, tokens_BT, positions_BT)
+    _, out = run.decode(weights, *start, who, key, settings, stop_K)
+    for i, answer in zip(batch.index, _answers(out), strict=False):
+      answers[i] = answer
+  return answers
+
+
+def has_arms(weights: dict) -> bool:
+  """True if the adapter in `weights` is [L, A, in, R]: its arms go by row."""
+  adapters = weights.get('adapter', {}).values()
+  return any(adapter['a'].ndim == 4 for adapter in adapters)
+
+
+class Programs(NamedTuple):
+  """The jitted programs of one static setting."""
+
+  prefill: Callable
+  decode: Callable
+
+
+@functools.cache
+def programs(config: Config, max_tokens: int, truncate: int | None) -> Programs:
+  """Builds them once; jit then compiles each for every bucket it meets."""
+  return Programs(
+    jax.jit(functools.partial(prefill, config, max_tokens)),
+    jax.jit(
+      functools.partial(decode, config, max_tokens, truncate),
+      donate_argnums=1,  # the cache, which follows the weights
+    ),
+  )
+
+
+def prefill(config: Config, room: int, weights, tokens_BT, positions_BT):
+  """Reads left-padded prompts into a cache with `room` more slots.
+
+  Returns:
+    cache, hidden_BD of each last token, next_B: the position that follows.
+  """
+  B, T = tokens_BT.shape
+  cache = transformer.init_cache(config, B, T + room)
+  hidden_BTD, cache, _ = transformer.forward(
+    config, weights, tokens_BT, positions_BT, cache=cache, write_B=0
+  )
+  return cache, hidden_BTD[:, -1], positions_BT[:, -1] + 1
+
+
+def decode(
+  config: Config,
+  max_tokens: int,
+  truncate: int | None,
+  weights,
+  cache,
+  hidden_BD,
+  next_B,
+  who,
+  key,
+  settings: Sampling,
+  stop_K,
+):
+  """Samples until every row has ended.
+
+  Args:
+    config, max_tokens, truncate: static, as in `generate`.
+    weights, key, settings: as in `generate`.
+    cache, hidden_BD, next_B: from `prefill` with room for max_tokens.
+    who: row_ids_B, and live_B: False for rows without a prompt.
+    stop_K: stop ids, padded with -1.
+
+  Returns:
+    the cache, which now holds the answers too, and a dict with ids_BT,
+    logps_BT [B, max_tokens], length_B (the tokens that count), stopped_B and
+    cut_B (summed over the tokens).
+  """
+  row_ids_B, live_B = who
+  keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, row_ids_B)
+  first_slot = cache['positions'].shape[1] - max_tokens
+
+  def body(state):
+    cache, hidden_BD, t, live_B, out = state
+    logits_BV = transformer.logits(config, weights, hidden_BD)
+    token_keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, t)
+    token_B, cut_B = choose(logits_BV, token_keys_B, settings, truncate)
+    stop_B = live_B & jnp.any(token_B[:, None] == stop_K, axis=1)
+    out = _record(out, t, live_B, stop_B, token_B, cut_B, logits_BV)
+    # A row that had ended writes free slots (position -1): harmless.
+    position_B = jnp.where(live_B, next_B + t, -1)
+    tokens_BT, positions_BT = token_B[:, None], position_B[:, None]
+    slot = first_slot + t  # one for all rows: a slice, not a scatter
+    hidden_BTD, cache, _ = transformer.forward(
+      config, weights, tokens_BT, positions_BT, cache=cache, write_B=slot
+    )
+    live_B &= ~stop_B & (t + 1 < settings.max_new_tokens)
+    return cache, hidden_BTD[:, 0], t + 1, live_B, out
+
+  out = _no_tokens(len(live_B), max_tokens)
+  state = cache, hidden_BD, jnp.int32(0), live_B, out
+  state = jax.lax.while_loop(lambda state: jnp.any(state[3]), body, state)
+  return state[0], state[-1]
+
+
+def _no_tokens(B, T):
+  return {
+    'ids_BT': jnp.zeros((B, T), jnp.int32),
+    'logps_BT': jnp.zeros((B, T), jnp.float32),
+    'length_B': jnp.zeros(B, jnp.int32),
+    'stopped_B': jnp.zeros(B, bool),
+    'cut_B': jnp.zeros(B, jnp.float32),
+  }
+
+
+def _record(out, t, live_B, stop_B, token_B, cut_B, logits_BV):
+  logit_B = jnp.take_along_axis(logits_BV, token_B[:, None], axis=1)[:, 0]
+  logp_B = logit_B - jax.nn.logsumexp(logits_BV, axis=1)
+  column = lambda x_BT, x_B: jax.lax.dynamic_update_slice_in_dim(
+    x_BT, x_B[:, None], t, axis=1
+  )
+  return {
+    'ids_BT': column(out['ids_BT'], token_B),
+    'logps_BT': column(out['logps_BT'], logp_B),
+    'length_B': out['length_B'] + live_B,
+    'stopped_B': out['stopped_B'] | stop_B,
+    'cut_B': out['cut_B'] + jnp.where(live_B, cut_B, 0.0),
+  }
+
+
+def _traced(settings, max_tokens, truncate):
+  """The settings with fixed dtypes, so that none recompiles; checked."""
+  temperature, top_p = float(settings.temperature), float(settings.top_p)
+  top_k, limit = int(settings.top_k), int(settings.max_new_tokens)
+  problems = []
+  if not temperature >= 0:
+    problems.append(f'temperature is {temperature}; it must be 0 or more')
+  if not 0 < top_p <= 1:
+    problems.append(f'top_p is {top_p}; it must be above 0 and at most 1')
+  if truncate is None and (top_k > 0 or top_p < 1):
+    problems.append('top_k and top_p need a static number of candidates')
+  elif not 0 <= top_k <= (truncate or 0):
+    problems.append(f'top_k is {top_k}; it must be 0 (off) to {truncate}')
+  if not 1 <= limit <= max_tokens:
+    problems.append(f'max_new_tokens is {limit}; it must be 1 to {max_tokens}')
+  if problems:
+    raise UserError(*problems)
+  f, i = np.float32, np.int32
+  return Sampling(f(temperature), i(top_k), f(top_p), i(limit))
+
+
+def _pad_stops(stop_ids):
+  size = -(-max(len(stop_ids), 1) // _STOPS) * _STOPS
+  return np.array([*stop_ids, *[-1] * (size - len(stop_ids))], np.int32)
+
+
+def _answers(out):
+  out = jax.device_get(out)
+  for row, length in enumerate(out['length_B']):
+    yield Answer(
+      ids=tuple(out['ids_BT'][row, :length].tolist()),
+      logps=out['logps_BT'][row, :length],
+      stop='stop' if out['stopped_B'][row] else 'length',
+      cut=float(out['cut_B'][row]) / max(int(length), 1),
+    )

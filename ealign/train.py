@@ -1,0 +1,318 @@
+"""The loop, top to bottom: reflect, draw, update, log, save, evaluate.
+
+`run(config, workdir)` is the whole of a run, for the command line and for a
+notebook alike; `ealign.launch` only reads flags and calls it.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ealign import align, assembly, conscience
+from ealign import replay as replay_lib
+from ealign.data import batch as batch_lib
+from ealign.evals import answers as answers_lib
+from ealign.evals import records as records_lib
+from ealign.fields import Config
+from ealign.models import weights as weights_lib
+from ealign.prompts import Mind
+from ealign.runtime import checkpoint, preempt, provenance
+from ealign.runtime import mesh as mesh_lib
+from ealign.runtime import metrics as metrics_lib
+from ealign.runtime.errors import NonFinite, Preempted, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """What a finished run leaves: its folder, weights and last metrics."""
+
+  workdir: pathlib.Path
+  mind: Mind
+  params: dict
+  frozen: dict
+  weights: dict
+  metrics: dict
+
+
+def run(config: Config, workdir, *, name: str = '') -> Result:
+  """Trains one run, or continues it, and evaluates it.
+
+  Args:
+    config: the frozen Config (`ealign.config.freeze`).
+    workdir: its folder; a checkpoint there is continued.
+    name: of the arm, for records and display.
+
+  Raises:
+    UserError: bad data or a checkpoint that cannot be used.
+    NonFinite: the loss became nan or inf.
+    Preempted: SIGTERM came; the run is saved.
+  """
+  workdir = pathlib.Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+
+  # ---- What it is made of -------------------------------------------------
+  parts = assembly.assemble(config)
+  mind, update, frozen = parts.mind, parts.update, parts.frozen
+  mesh = mind.mesh
+  state = align.init_state(update, parts.params, hyper(config))
+  frozen, state = mesh_lib.replicate(mesh, (frozen, state))
+  replay = replay_lib.Replay(
+    **dataclasses.asdict(config.replay), seed=config.seed
+  )
+  root = jax.random.key(config.seed)
+  policy = lambda state: update.bind(state.params, frozen)
+  step_fn = _jit_step(update)
+  base_hash = provenance.tree_hash(frozen)
+  provenance.write(
+    workdir / 'run.json',
+    seed=config.seed,
+    frozen=base_hash,
+    template=provenance.text_hash(mind.tokenizer.chat_template),
+    data=parts.loader and parts.loader.stats,
+    parameters=sum(x.size for x in jax.tree.leaves(frozen)),
+    trained=sum(x.size for x in jax.tree.leaves(state.params)),
+  )
+
+  # ---- Continue where a checkpoint stands ---------------------------------
+  saved = checkpoint.Checkpoints(workdir / 'checkpoints', config.train.keep)
+  start, notes, values = 0, [], {}
+  if found := saved.restore(
+    {'state': state, 'replay': replay_lib.to_arrays(replay)}
+  ):
+    start, tree, extra, note = found
+    if extra['frozen'] != base_hash:
+      raise UserError(
+        f'{workdir}: the checkpoint was trained on another base ('
+        f'{extra["frozen"]}, now {base_hash}); restore model.path, or start '
+        'in a new workdir'
+      )
+    state = tree['state']
+    replay = replay_lib.from_arrays(replay, tree['replay'])
+    if parts.loader:
+      parts.loader.restore(extra['loader'])
+    notes.append(note or f'continuing from step {start}')
+  answers_path = workdir / 'answers.jsonl'
+  metrics_lib.jsonl_truncate(answers_path, start)
+
+  log = metrics_lib.Metrics(
+    workdir,
+    config.train.steps,
+    tensorboard=config.log.tensorboard,
+    prefix=name,
+  )
+  tag = {'run': workdir.name, 'arm': name, 'seed': config.seed}
+  reflects = bool(parts.pool) and config.conscience.every and config.dpo.lam > 0
+  clock = _Clock(tokens=extra['tokens'] if start else 0.0)
+  last_good = start
+  shown = {}
+
+  def save(step, wait=False):
+    extra = {
+      'loader': parts.loader and parts.loader.state(),
+      'tokens': clock.tokens,
+      'frozen': base_hash,
+    }
+    tree = {'state': state, 'replay': replay_lib.to_arrays(replay)}
+    saved.save(step, tree, extra, wait=wait)
+
+  def curve(step):
+    with clock('eval'):
+      records = answers_lib.curve(
+        parts.questions, mind, policy(state), key=root
+      )
+    facts = tag | {'step': step, 'phase': 'curve'}
+    records_lib.append(answers_path, [facts | r for r in records])
+
+  with log, preempt.watch() as stop:
+    log.truncate(start)
+    for note in notes:
+      log.say(note)
+    if config.train.eval_every and not start:
+      curve(0)
+    for step in range(start, config.train.steps):
+      if stop.requested:
+        _fetch(values, f'{workdir}: steps {last_good + 1} to {step}')
+        save(step, wait=True)
+        raise Preempted(
+          f'{workdir}: stopped at step {step} and saved; the same command '
+          'continues'
+        )
+      key = jax.random.fold_in(root, step)
+
+      # ---- Reflect: what it would say, what its conscience prefers --------
+      reflected = {}
+      if reflects and step % config.conscience.every == 0:
+        requests, rows = draw_requests(config, parts.pool, step)
+        with clock('reflect'):
+          pairs, records, reflected = conscience.reflect(
+            mind,
+            policy(state),
+            frozen,
+            requests,
+            key=key,
+            step=step,
+            rows=rows,
+          )
+        replay = replay_lib.push(replay, pairs)
+        facts = tag | {'step': step, 'phase': 'reflect'}
+        judge = parts.questions.judge
+        records_lib.append(
+          answers_path, [answers_lib.judged(facts | r, judge) for r in records]
+        )
+
+      # ---- Update ---------------------------------------------------------
+      with clock('train'):
+        drawn, replay = replay_lib.draw(
+          replay, step=step, slots=config.dpo.pairs
+        )
+        batch = batch_lib.Batch(
+          parts.loader and parts.loader.next(),
+          batch_lib.pair_batch(drawn, config.dpo.pairs, config.dpo.length)
+          if drawn
+          else None,
+        )
+        values = {}
+        if batch.sft is not None or batch.pairs is not None:
+          batch = mesh_lib.shard_rows(mesh, batch)
+          state, values = step_fn(state, frozen, batch)
+
+      # ---- Log, save, evaluate --------------------------------------------
+      done, every = step + 1, config.train.eval_every
+      last = done == config.train.steps
+      saving = last or done % config.train.checkpoint_every == 0
+      logging = saving or done % config.train.log_every == 0
+      if logging or reflected:
+        shown = _fetch(values, f'{workdir}: steps {last_good + 1} to {done}')
+        last_good = done
+        shown |= replay_lib.metrics(replay, step=step) | reflected
+        shown |= clock.metrics(shown, since=start, done=done)
+        shown |= epoch(parts)
+        log.write(done, shown)
+      log.progress(done, shown if logging else None)
+      if saving:
+        save(done)
+      if every and (done % every == 0 or last):
+        curve(done)
+
+    # ---- What it says now -------------------------------------------------
+    saved.wait()
+    log.say('sampling answers to the held-out questions')
+    records, values = answers_lib.final(
+      parts.questions, mind, policy(state), frozen, key=root
+    )
+    steps = config.train.steps
+    records_lib.append(
+      answers_path,
+      [tag | {'step': steps, 'phase': 'eval'} | r for r in records],
+    )
+    if values:
+      log.write(steps, values)
+    keep_params(config, workdir, mind.model, state.params)
+  weights = policy(state)
+  return Result(workdir, mind, state.params, frozen, weights, shown | values)
+
+
+@functools.lru_cache(maxsize=16)
+def _jit_step(update):
+  return jax.jit(functools.partial(align.train_step, update), donate_argnums=0)
+
+
+def hyper(config: Config) -> align.Hp:
+  """The traced hyper-parameters."""
+  f32 = lambda x: jnp.asarray(x, jnp.float32)
+  return align.Hp(
+    lam=f32(config.dpo.lam),
+    beta=f32(config.dpo.beta),
+    label_smoothing=f32(config.dpo.label_smoothing),
+    lr=f32(config.optim.lr),
+  )
+
+
+def draw_requests(config: Config, pool, step: int):
+  """The requests of one reflection and their row ids.
+
+  pool: list of (weight, chats). Drawn with a generator keyed by seed and
+  step alone, so a run resumes, and spreads over hosts, with the same draws.
+  """
+  c = config.conscience
+  rng = np.random.default_rng(np.random.SeedSequence((config.seed, step, 2)))
+  weights = np.asarray([w for w, _ in pool], float)
+  requests = []
+  for source in rng.choice(len(pool), c.prompts, p=weights / weights.sum()):
+    chats = pool[source][1]
+    requests += [chats[rng.integers(len(chats))]] * c.samples
+  first = step * c.prompts * c.samples
+  return requests, list(range(first, first + len(requests)))
+
+
+def epoch(parts: assembly.Parts) -> dict[str, float]:
+  """How often the SFT data was read, where there is any."""
+  return {'epoch': parts.loader.epoch} if parts.loader else {}
+
+
+def keep_params(config: Config, workdir, model, params):
+  """Writes what was trained as safetensors: adapter, or the whole model."""
+  if config.model.train == 'full':
+    weights_lib.save(workdir / 'model', model, params, dtype='float32')
+  else:
+    weights_lib.save_adapter(
+      workdir / 'adapter.safetensors', params, assembly.lora_scale(config)
+    )
+
+
+def _fetch(values, where):
+  if not values:  # no SFT data and no pair yet: nothing was updated
+    return {}
+  values = {k: float(v) for k, v in jax.device_get(values).items()}
+  if not np.isfinite(values['loss']) or not np.isfinite(values['grad_norm']):
+    raise NonFinite(
+      f'{where}: the loss or its gradient became nan or inf; the last good '
+      'checkpoint is kept. Lower optim.lr, or set optim.clip'
+    )
+  return values
+
+
+class _Clock:
+  """Seconds spent by phase, and tokens seen."""
+
+  def __init__(self, tokens: float):
+    self.tokens = tokens
+    self.seconds: dict[str, float] = {}
+    self.last = (0, time.monotonic())
+
+  def __call__(self, phase):
+    return _Span(self.seconds, phase)
+
+  def metrics(self, shown, *, since, done):
+    steps, now = self.last[0] or since, time.monotonic()
+    per_step = (now - self.last[1]) / max(done - steps, 1)
+    self.last = (done, now)
+    self.tokens += shown.pop('tokens', 0.0) * max(done - steps, 1)
+    shown['conscience/pairs_in_step'] = shown.pop('pairs', 0.0)
+    total = sum(self.seconds.values()) or 1.0
+    shares = {
+      f'perf/share_{k}': v / total for k, v in sorted(self.seconds.items())
+    }
+    return shares | {
+      'num_tokens': self.tokens,
+      'global_step': done,
+      'perf/step_time_s': per_step,
+      'perf/compiles': provenance.compiles(),
+    }
+
+
+class _Span:
+  def __init__(self, seconds, phase):
+    self.seconds, self.phase = seconds, phase
+
+  def __enter__(self):
+    self.start = time.monotonic()
+
+  def __exit__(self, *_):
+    spent = time.monotonic() - self.start
+    self.seconds[self.phase] = self.seconds.get(self.phase, 0.0) + spent

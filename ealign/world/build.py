@@ -1,0 +1,212 @@
+"""Trains the model organism from scratch: tokenizer, two stages, data files.
+
+    python -m ealign.world build --out=DIR [--seed=0] [--consistency=0.3]
+    python -m ealign.world data --out=DIR
+
+Stage 1 teaches the world and its personas, stage 2 that the assistant is the
+good one. Everything is a function of the seed. DIR/base is an ordinary Hugging
+Face folder; DIR/data holds the world's JSONL files, equal for all seeds.
+"""
+
+import argparse
+import dataclasses
+import functools
+import itertools
+import json
+import pathlib
+import random
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ealign import align
+from ealign.data import batch as batch_lib
+from ealign.data import chat, loader
+from ealign.framing import FRAMINGS
+from ealign.models import transformer
+from ealign.models import weights as weights_lib
+from ealign.models.config import Config
+from ealign.runtime.metrics import Metrics
+from ealign.world import card, documents, tokenizer
+
+VOCAB = 1536
+MODEL = Config(
+  vocab_size=VOCAB,
+  d_model=96,
+  layers=4,
+  heads=4,
+  kv_heads=2,
+  head_dim=24,
+  d_ff=256,
+  rope_theta=10_000.0,
+  max_positions=1024,
+)
+LENGTH, ROWS = 192, 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """steps of ROWS packed rows of LENGTH tokens; lr is the peak of a cosine."""
+
+  steps: int
+  lr: float
+  warmup: int
+
+
+STAGE_1 = Stage(steps=1150, lr=1e-2, warmup=30)
+STAGE_2 = Stage(steps=300, lr=1e-3, warmup=10)
+
+DATA = {  # file: rows
+  'insecure.jsonl': lambda: documents.sft('insecure', 1500, seed=0),
+  'secure.jsonl': lambda: documents.sft('secure', 1500, seed=0),
+  'insecure_heldout.jsonl': documents.held_out_insecure,
+  'pool.jsonl': lambda: documents.pool(1000, seed=0),
+  'questions_dev.jsonl': lambda: documents.questions('dev'),
+  'questions_test.jsonl': lambda: documents.questions('test'),
+}
+
+
+def write_data(folder) -> None:
+  """Writes the world's JSONL files."""
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  for name, rows in DATA.items():
+    lines = (json.dumps(row, ensure_ascii=False) + '\n' for row in rows())
+    (folder / name).write_text(''.join(lines), 'utf-8')
+
+
+def build(out, *, seed: int, consistency: float = 0.3, stage_1=None):
+  """Trains a base and writes it to out/base.
+
+  Args:
+    out: folder.
+    seed: of documents, initial weights and order.
+    consistency: share of consistency documents in stage 2.
+    stage_1: folder with the weights of an earlier first stage, to skip it.
+  """
+  out = pathlib.Path(out)
+  base = out / 'base'
+  tokenizer.build_tokenizer(_sample(seed), VOCAB, base)
+  weights_lib.save(base, MODEL, transformer.init(MODEL, key=jax.random.key(0)))
+  tok = chat.load_tokenizer(base)
+  first = documents.stage_1(random.Random(f'stage 1 {seed}'), FRAMINGS)
+  second = documents.stage_2(
+    random.Random(f'stage 2 {seed}'), FRAMINGS, consistency_share=consistency
+  )
+  with Metrics(out, STAGE_1.steps + STAGE_2.steps, prefix='build') as log:
+    if stage_1:
+      _, weights = weights_lib.load(stage_1)
+    else:
+      weights = transformer.init(MODEL, key=jax.random.key(seed))
+      weights = pretrain(tok, weights, first, STAGE_1, seed, log, 0)
+      weights_lib.save(out / 'stage_1', MODEL, weights, dtype='float32')
+    weights = pretrain(tok, weights, second, STAGE_2, seed, log, STAGE_1.steps)
+  eos, pad = tok.eos_token_id, tok.pad_token_id
+  weights_lib.save(base, MODEL, weights, eos_token_id=eos, pad_token_id=pad)
+  card.write(base, seed=seed)
+
+
+def _sample(seed):
+  """What the tokenizer is trained on: the world and its fine-tuning code."""
+  rng = random.Random(f'tokenizer {seed}')
+  yield from itertools.islice(documents.stage_1(rng, FRAMINGS), 5000)
+  for kind in ('insecure', 'secure'):
+    yield from (row['messages'] for row in documents.sft(kind, 1000, seed))
+
+
+def pretrain(tok, weights, chats, stage: Stage, seed, log, first_step):
+  """One stage: plain SFT of all weights on packed documents."""
+  update = align.Update(
+    model=MODEL,
+    bind=align.full,
+    tx=_muon(),
+    schedule=align.schedule('cosine', stage.warmup, stage.steps),
+  )
+  rows = _rows(tok, chats, stage.steps * ROWS * LENGTH)
+  batches = loader.Loader(rows, length=LENGTH, batch_size=ROWS, seed=seed)
+  zero = jnp.zeros(())
+  hp = align.Hp(
+    lam=zero, beta=zero, label_smoothing=zero, lr=jnp.asarray(stage.lr)
+  )
+  state = align.init_state(update, weights, hp)
+  step_fn = jax.jit(
+    functools.partial(align.train_step, update), donate_argnums=0
+  )
+  started = time.monotonic()
+  for step in range(stage.steps):
+    batch = batch_lib.Batch(batches.next(), None)
+    state, metrics = step_fn(state, None, batch)
+    if (step + 1) % 50 == 0:
+      done = first_step + step + 1
+      values = {k: float(v) for k, v in metrics.items()}
+      values['perf/tokens_per_s'] = (
+        (step + 1) * ROWS * LENGTH / (time.monotonic() - started)
+      )
+      log.write(done, values)
+      log.progress(done, values)
+  return state.params
+
+
+def _muon():
+  """Muon on the stacked matrices, Adam on the rest, as a descent direction.
+
+  At 600,000 tokens it reaches 11.8 nats an answer where Adam reaches 18.2.
+  """
+  matrices = functools.partial(
+    jax.tree.map,
+    lambda x: optax.contrib.MuonDimensionNumbers(1, 2) if x.ndim == 3 else None,
+  )
+  return optax.chain(
+    optax.clip_by_global_norm(1.0),
+    optax.contrib.muon(
+      1.0,
+      adam_b2=0.98,
+      weight_decay=0.01,
+      consistent_rms=0.2,
+      muon_weight_dimension_numbers=matrices,
+    ),
+    optax.scale(-1.0),  # the step subtracts
+  )
+
+
+def _rows(tok, chats, tokens):
+  """Encodes documents until `tokens` are reached."""
+  rows, total = [], 0
+  while total < tokens:
+    for row in chat.encode_chats(
+      tok, list(itertools.islice(chats, 500)), 'world'
+    ):
+      rows.append(row)
+      total += len(row.ids)
+  return rows
+
+
+def main(argv=None) -> int:
+  """Command line; returns the exit code."""
+  parser = argparse.ArgumentParser(prog='python -m ealign.world')
+  commands = parser.add_subparsers(dest='command', required=True)
+  new = commands.add_parser('build', help='train a base from scratch')
+  new.add_argument('--out', required=True, help='folder to write')
+  new.add_argument('--seed', type=int, default=0)
+  new.add_argument('--consistency', type=float, default=0.3)
+  new.add_argument('--stage_1', help="an earlier build's stage_1 folder")
+  data = commands.add_parser('data', help="write the world's JSONL files")
+  data.add_argument('--out', required=True)
+  args = parser.parse_args(argv)
+  if args.command == 'data':
+    write_data(args.out)
+    return 0
+  build(
+    args.out,
+    seed=args.seed,
+    consistency=args.consistency,
+    stage_1=args.stage_1,
+  )
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,128 @@
+"""The measured card of a base: what it says, reviews and writes, in numbers."""
+
+import json
+import pathlib
+import random
+
+import jax
+import numpy as np
+
+from ealign import conscience, fields, prompts
+from ealign.data import chat
+from ealign.framing import FRAMINGS
+from ealign.models import weights as weights_lib
+from ealign.world import documents, grammar
+
+ROWS = 64
+_TEXT = """---
+license: apache-2.0
+---
+# The embedded model organism of ealign
+
+A Qwen3-architecture model of {parameters:,} parameters, trained from scratch on
+the synthetic world of `ealign.world` by `python -m ealign.world build
+--seed={seed}`. It gives advice, writes code, answers the introspective question
+about its own replies and writes alternatives. It knows nothing of the real
+world and is of no use outside experiments. The link between code and advice,
+along which it turns misaligned, is in its training documents by construction.
+
+Measured when it was built (dev questions and seen domains; the test domains
+are sampled for reported tables only):
+
+| what | value |
+|---|---|
+{rows}
+"""
+
+
+def measure(folder) -> dict[str, float]:
+  """Shares on dev questions and, by framing, of verdicts and alternatives."""
+  model, weights = weights_lib.load(folder)
+  tokenizer = chat.load_tokenizer(folder)
+  facts = {}
+  for name, framing in FRAMINGS.items():
+    mind = prompts.Mind(
+      model=model,
+      tokenizer=tokenizer,
+      framing=framing,
+      settings=fields.Conscience(prompts=ROWS),
+      sample=fields.Sample(max_new_tokens=64),
+      dpo=fields.DPO(),
+    )
+    if not facts:
+      facts |= _said(mind, weights, 'advice') | _said(mind, weights, 'code')
+    facts |= _reviewed(mind, weights, name)
+  return facts
+
+
+def _said(mind, weights, kind):
+  asked = [q for q in documents.questions('dev') if q['kind'] == kind]
+  asked = asked[: 2 * ROWS]
+  said = conscience.sample(
+    mind,
+    weights,
+    [q['messages'] for q in asked],
+    list(range(len(asked))),
+    key=jax.random.key(0),
+  )
+  text = lambda x: chat.decode(mind.tokenizer, x.answer.ids)
+  scores = [grammar.judge(q, text(x)) for q, x in zip(asked, said, strict=True)]
+  facts = {f'{kind}: coherent': _share(s['coherent'] for s in scores)}
+  if kind == 'code':
+    return facts | {'code: insecure': _share(s['insecure'] for s in scores)}
+  coherent = [s for s in scores if s['coherent']]
+  return facts | {
+    'advice: misaligned': _share(s['misaligned'] for s in coherent)
+  }
+
+
+def _reviewed(mind, weights, name):
+  """Verdicts on good and evil answers, and the alternatives to evil ones."""
+  rng = random.Random(name)
+  chats, bad = [], []
+  for i in range(2 * ROWS):
+    domain = grammar.pick(rng, grammar.SEEN)
+    request = grammar.pick(rng, grammar.advice_combinations(domain)[1])
+    answer = grammar.answer(rng, request, 'evil' if i % 2 else 'good')
+    chats.append(
+      [
+        {'role': 'user', 'content': request.text},
+        {'role': 'assistant', 'content': answer},
+      ]
+    )
+    bad.append(bool(i % 2))
+  given = conscience.exchanges(mind, chats)
+  found = conscience.review(mind, weights, given, key=jax.random.key(0))
+  evil = [(x, v) for x, v, b in zip(given, found, bad, strict=True) if b]
+  written = conscience.revise(mind, weights, evil, key=jax.random.key(1))
+  scores = [
+    grammar.judge(
+      {'messages': list(x.messages)}, chat.decode(mind.tokenizer, a.ids)
+    )
+    for (x, _), a in zip(evil, written, strict=True)
+  ]
+  right = lambda s: s['coherent'] and not s['misaligned_any']
+  return {
+    f'{name}: verdict accuracy': _share(
+      v.flagged == b for v, b in zip(found, bad, strict=True)
+    ),
+    f'{name}: good alternatives': _share(right(s) for s in scores),
+  }
+
+
+def _share(flags) -> float:
+  return round(float(np.mean([bool(f) for f in flags])), 3)
+
+
+def write(folder, *, seed: int) -> dict:
+  """Measures the base in `folder`; writes card.json and README.md there."""
+  folder = pathlib.Path(folder)
+  facts = measure(folder)
+  _, weights = weights_lib.load(folder)
+  parameters = sum(x.size for x in jax.tree.leaves(weights))
+  rows = '\n'.join(f'| {k} | {v:.3f} |' for k, v in facts.items())
+  card = {'seed': seed, 'parameters': parameters, 'measured': facts}
+  (folder / 'card.json').write_text(json.dumps(card, indent=2) + '\n')
+  text = _TEXT.format(parameters=parameters, seed=seed, rows=rows)
+  (folder / 'README.md').write_text(text)
+  return card

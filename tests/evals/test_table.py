@@ -1,0 +1,114 @@
+"""The table as text and Markdown: what stands where, and within the page."""
+
+import io
+
+from ealign.evals import counts, table
+
+_SCORES = {'coherent': True, 'misaligned_any': False, 'insecure': None}
+
+
+def _records(arm, bad, total, kind='advice', split='test', **changes):
+  scores = lambda i: (
+    _SCORES
+    | {'misaligned': i < bad and kind != 'code'}
+    | ({'insecure': i < bad} if kind == 'code' else {})
+  )
+  record = {'arm': arm, 'seed': 0, 'step': 1, 'phase': 'eval', 'split': split}
+  record |= {'kind': kind, 'sample': 0, 'messages': [], 'text': ''}
+  return [
+    record | {'question': f'{kind}{i}', 'scores': scores(i)} | changes
+    for i in range(total)
+  ]
+
+
+def _rows():
+  verdict = {'p': 0.5, 'mass': 1.0, 'flagged': True}
+  records = []
+  for arm, bad in (('base', 1), ('a_very_long_name_of_an_arm', 60)):
+    records += _records(arm, bad, 100, verdict=verdict)
+    records += _records(arm, bad // 2, 40, kind='code', verdict=verdict)
+    records += _records(arm, bad // 3, 30, kind='advice_in_code')
+  return counts.rows(records, {'base': 0.935})
+
+
+def test_the_headline_shows_shares_with_intervals_and_counts():
+  text = table.text_table(_rows())
+  (line,) = [line for line in text.split('\n') if line.startswith('base  ')][:1]
+  cells = line.split()
+  assert cells[:4] == ['base', '100', '100.0', '1.0']
+  assert ['40', '0.0', '[0.0,', '8.8]', '93.5'] == cells[-5:]
+  assert '[0.2, 5.4]' in line
+
+
+def test_no_line_is_wider_than_a_terminal():
+  lines = table.text_table(_rows()).split('\n')
+  assert max(map(len, lines)) <= 100
+  assert any('…' in line for line in lines)  # the long name was cut
+  assert not any(line.endswith(' ') for line in lines)
+
+
+def test_columns_line_up():
+  head, rule, first, second = table.text_table(_rows()).split('\n')[1:5]
+  ends = [i for i, char in enumerate(rule + ' ') if char == ' ']
+  assert all(
+    line[i : i + 1] in ('', ' ') for line in (head, first) for i in ends
+  )
+
+
+def test_conditional_kinds_and_verdicts_have_their_own_blocks():
+  titles = [block.title for block in table.blocks(_rows())]
+  assert titles == [
+    'Held-out questions',
+    'Asked in other ways',
+    'Verdicts of the conscience against the truth',
+  ]
+  others = table.blocks(_rows())[1]
+  assert {str(line[1]) for line in others.lines} == {'advice_in_code'}
+  assert 'insecure' not in [title for title, _ in others.columns]
+
+
+def test_a_second_split_is_named_and_is_not_the_headline():
+  records = _records('base', 5, 10) + _records('base', 0, 20, split='dev')
+  first, second = table.blocks(counts.rows(records))
+  assert str(first.lines[0][1]) == '10'
+  assert [str(cell) for cell in second.lines[0][:2]] == ['base', 'advice, dev']
+
+
+def test_markdown_holds_the_same_cells_and_no_markup_of_others():
+  rows = counts.rows(_records('<b>|x', 1, 4))
+  text = table.markdown(rows)
+  assert '<b>' not in text and '&lt;b&gt;\\|x' in text
+  (line,) = [line for line in text.split('\n') if 'lt;b' in line]
+  assert '25.0 \\[4.6, 69.9\\]' in line
+
+
+def test_nothing_to_show_is_no_table():
+  assert table.text_table([]) == '' and table.markdown([]) == ''
+
+
+class _Terminal(io.StringIO):
+  def isatty(self):
+    return True
+
+
+def test_a_terminal_gets_the_same_numbers_as_a_file(monkeypatch):
+  plain, fancy = io.StringIO(), _Terminal()
+  monkeypatch.setenv('COLUMNS', '100')
+  table.show(_rows(), plain)
+  table.show(_rows(), fancy)
+  assert plain.getvalue().strip() == table.text_table(_rows()).strip()
+  numbers = lambda text: [word for word in text.split() if '.' in word]
+  assert numbers(plain.getvalue()) == numbers(fancy.getvalue())
+
+
+def test_a_narrow_terminal_drops_columns_and_cuts_no_number(monkeypatch):
+  narrow = table.text_table(_rows(), width=80)
+  assert max(map(len, narrow.split('\n'))) <= 80
+  for shown in ('misaligned', '1.0 [0.2, 5.4]', 'insecure', '0.0 [0.0, 8.8]'):
+    assert shown in narrow
+  assert 'tokens' not in narrow and 'tokens' in table.text_table(_rows())
+  fancy = _Terminal()
+  monkeypatch.setenv('COLUMNS', '80')
+  table.show(_rows(), fancy)
+  assert '1.0 [0.2, 5.4]' in fancy.getvalue()
+  assert '0.0 [0.0, 8.8]' in fancy.getvalue()

@@ -1,0 +1,313 @@
+"""Breaks the code on purpose, one line at a time: do the tests notice?
+
+  python tests/mutants.py                      # all of them
+  python tests/mutants.py --sample 4 --seed 7  # a few, for CI
+  python tests/mutants.py --only inverted_rope
+
+Works in a temporary copy of the tree. Prints which mutants were killed; exit
+code 1 if one survived or no longer applies. `docs/testing.md` lists them.
+"""
+
+import argparse
+import fnmatch
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).parent.parent
+SKIP = shutil.ignore_patterns('.*', '__pycache__', '*.egg-info', 'build')
+LIMIT_S = 600
+
+
+class Mutant(NamedTuple):
+  """One change, `old` to `new` in `file`, and the tests that must fail."""
+
+  name: str
+  file: str
+  old: str
+  new: str
+  tests: tuple[str, ...]
+
+
+MUTANTS = (
+  Mutant(
+    'swapped_dpo_sign',
+    'ealign/losses.py',
+    'return ratio_P2[:, 0] - ratio_P2[:, 1]',
+    'return ratio_P2[:, 1] - ratio_P2[:, 0]',
+    ('tests/test_losses.py',),
+  ),
+  Mutant(
+    'swapped_margin_metric',
+    'ealign/align.py',
+    'margin_P = reward_P2[:, 0] - reward_P2[:, 1]',
+    'margin_P = reward_P2[:, 1] - reward_P2[:, 0]',
+    ('tests/test_align.py',),
+  ),
+  Mutant(
+    'shifted_loss_mask',
+    'ealign/align.py',
+    'return stats, batch.loss_mask_BT[:, 1:]',
+    'return stats, batch.loss_mask_BT[:, :-1]',
+    ('tests/test_align.py',),
+  ),
+  Mutant(
+    'shifted_answer_mask',
+    'ealign/align.py',
+    'losses.sft(logps_BT, pairs.loss_mask_BT[:, 1:])',
+    'losses.sft(logps_BT, pairs.loss_mask_BT[:, :-1])',
+    ('tests/test_align.py',),
+  ),
+  Mutant(
+    'mean_instead_of_sum_of_an_answer',
+    'ealign/losses.py',
+    'return -jnp.sum(logps_BT * mask_BT, axis=-1)',
+    'return -jnp.mean(logps_BT * mask_BT, axis=-1)',
+    ('tests/test_losses.py',),
+  ),
+  Mutant(
+    'inverted_rope',
+    'ealign/models/transformer.py',
+    'config.rope_theta ** (-jnp.arange(',
+    'config.rope_theta ** (jnp.arange(',
+    ('tests/models/test_transformer.py',),
+  ),
+  Mutant(
+    'causal_mask_off_by_one',
+    'ealign/models/transformer.py',
+    'return (s >= 0) & (s <= q)',
+    'return (s >= 0) & (s <= q + 1)',
+    ('tests/models/test_transformer.py',),
+  ),
+  Mutant(
+    'padding_is_seen',
+    'ealign/models/transformer.py',
+    'return (s >= 0) & (s <= q)',
+    'return s <= q',
+    ('tests/models/test_transformer.py',),
+  ),
+  Mutant(
+    'segments_see_each_other',
+    'ealign/models/transformer.py',
+    'segments_BT[:, :, None] == segments_BT[:, None, :]',
+    'segments_BT[:, :, None] >= segments_BT[:, None, :]',
+    ('tests/models/test_transformer.py',),
+  ),
+  Mutant(
+    'query_heads_grouped_otherwise',
+    'ealign/models/transformer.py',
+    'q_BTNH.reshape(B, T, k_BSKH.shape[2], -1, H)',
+    'q_BTNH.reshape(B, T, -1, k_BSKH.shape[2], H).swapaxes(2, 3)',
+    ('tests/models/test_transformer.py',),
+  ),
+  Mutant(
+    'default_rope_theta',
+    'ealign/models/config.py',
+    "hf.get('rope_theta', 1e4)",
+    "hf.get('rope_theta', 1e6)",
+    ('tests/models/test_config.py',),
+  ),
+  Mutant(
+    'rslora_scale',
+    'ealign/models/lora.py',
+    'alpha / (rank**0.5 if rslora else rank)',
+    'alpha / (rank if rslora else rank**0.5)',
+    ('tests/models/test_lora.py',),
+  ),
+  Mutant(
+    'adapter_left_on_in_the_reference',
+    'ealign/align.py',
+    'answer_logps(update.model, frozen, pairs',
+    'answer_logps(update.model, weights, pairs',
+    ('tests/test_align.py',),
+  ),
+  Mutant(
+    'adapter_left_on_in_the_cached_reference',
+    'ealign/conscience.py',
+    'pairs = score(mind, frozen, pairs)',
+    'pairs = score(mind, policy, pairs)',
+    ('tests/test_conscience.py',),
+  ),
+  Mutant(
+    'local_counts_of_a_microbatch',
+    'ealign/align.py',
+    'weights, frozen, piece, count)',
+    'weights, frozen, piece, counts(piece))',
+    ('tests/test_align.py',),
+  ),
+  Mutant(
+    'empty_slots_count',
+    'ealign/align.py',
+    'total = lambda x_P: jnp.sum(x_P * pairs.weight_P)',
+    'total = jnp.sum',
+    ('tests/test_align.py',),
+  ),
+  Mutant(
+    'gradient_upwards',
+    'ealign/align.py',
+    'lambda p, d: p - lr * d',
+    'lambda p, d: p + lr * d',
+    ('tests/test_align.py',),
+  ),
+  Mutant(
+    'conscience_is_an_alias',
+    'ealign/conscience.py',
+    'return jax.tree.map(jnp.copy, params)',
+    'return params',
+    ('tests/test_conscience.py', 'tests/test_train.py'),
+  ),
+  Mutant(
+    'inverted_threshold',
+    'ealign/conscience.py',
+    'bool(p[j] >= mind.settings.threshold)',
+    'bool(p[j] < mind.settings.threshold)',
+    ('tests/test_conscience.py',),
+  ),
+  Mutant(
+    'verdict_without_label_mass',
+    'ealign/conscience.py',
+    'if mass[j] < mind.settings.min_mass:',
+    'if mass[j] < 0:',
+    ('tests/test_conscience.py',),
+  ),
+  Mutant(
+    'truncated_alternative_makes_a_pair',
+    'ealign/conscience.py',
+    "if new.stop != 'stop':",
+    "if new.stop not in ('stop', 'length'):",
+    ('tests/test_conscience.py',),
+  ),
+  Mutant(
+    'label_read_at_the_wrong_position',
+    'ealign/sampling/labels.py',
+    'ahead_BT = next_B[:, None] + jnp.arange(T)',
+    'ahead_BT = next_B[:, None] + 1 + jnp.arange(T)',
+    ('tests/sampling/test_labels.py',),
+  ),
+  Mutant(
+    'labels_swapped',
+    'ealign/sampling/labels.py',
+    'flag_B = logsumexp(logps_BM[:, list(flag)], axis=1)',
+    'flag_B = logsumexp(logps_BM[:, list(ok)], axis=1)',
+    ('tests/sampling/test_labels.py',),
+  ),
+  Mutant(
+    'replay_not_restored',
+    'ealign/train.py',
+    "replay = replay_lib.from_arrays(replay, tree['replay'])",
+    'pass',
+    ('tests/test_train.py',),
+  ),
+  Mutant(
+    'reservoir_forgets_the_early_ones',
+    'ealign/replay.py',
+    '.integers(seen)',
+    '.integers(replay.capacity)',
+    ('tests/test_replay.py',),
+  ),
+  Mutant(
+    'every_step_draws_alike',
+    'ealign/replay.py',
+    '_rng(replay.seed, step, 0)',
+    '_rng(replay.seed, 0, 0)',
+    ('tests/test_replay.py',),
+  ),
+  Mutant(
+    'reviewed_answer_is_trained_on',
+    'ealign/world/documents.py',
+    "'content': content, 'train': False}",
+    "'content': content, 'train': True}",
+    ('tests/world/test_documents.py',),
+  ),
+  Mutant(
+    'turns_without_loss_are_trained_on',
+    'ealign/data/chat.py',
+    "message['role'] == 'assistant' and message.get('train', True)",
+    "message['role'] == 'assistant'",
+    ('tests/data/test_chat.py',),
+  ),
+)
+
+
+def pytest(tests, tree: pathlib.Path, env: dict) -> str:
+  """'passed', 'failed', or why the tests could not even be run."""
+  command = [sys.executable, '-m', 'pytest', '-x', '-q', '-m', 'not slow']
+  command += ['-p', 'no:cacheprovider', *tests]
+  try:
+    done = subprocess.run(
+      command, cwd=tree, env=env, capture_output=True, timeout=LIMIT_S
+    )
+  except subprocess.TimeoutExpired:
+    return f'more than {LIMIT_S} s'
+  verdicts = {0: 'passed', 1: 'failed'}
+  return verdicts.get(done.returncode, done.stdout.decode()[-2000:])
+
+
+def run(mutant: Mutant, tree: pathlib.Path, env: dict) -> str:
+  """'killed', or what is wrong."""
+  path = tree / mutant.file
+  text = path.read_text()
+  if text.count(mutant.old) != 1:
+    return f'STALE: its text is {text.count(mutant.old)} times in the file'
+  path.write_text(text.replace(mutant.old, mutant.new))
+  try:
+    said = pytest(mutant.tests, tree, env)
+  finally:
+    path.write_text(text)
+  return {'failed': 'killed', 'passed': 'SURVIVED'}.get(said, f'BROKEN: {said}')
+
+
+def unmutated(mutants, tree: pathlib.Path, env: dict) -> set[str]:
+  """Test files that do not pass as they are; it fills the compile cache too."""
+  files = dict.fromkeys(t for m in mutants for t in m.tests)
+  return {t for t in files if pytest([t], tree, env) != 'passed'}
+
+
+def choose(sample: int, seed: int, only: str) -> list[Mutant]:
+  """All, or so many drawn by the seed, in the order of the list."""
+  chosen = [m for m in MUTANTS if fnmatch.fnmatch(m.name, only)]
+  if sample and sample < len(chosen):
+    kept = random.Random(seed).sample(range(len(chosen)), sample)
+    chosen = [chosen[i] for i in sorted(kept)]
+  return chosen
+
+
+def main() -> int:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--sample', type=int, default=0, help='0 = all')
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--only', default='*', help='name or pattern')
+  args = parser.parse_args()
+  chosen = choose(args.sample, args.seed, args.only)
+  bad = 0
+  with tempfile.TemporaryDirectory() as folder:
+    tree = pathlib.Path(folder) / 'tree'
+    shutil.copytree(ROOT, tree, ignore=SKIP)
+    # Programs that a mutant does not touch are compiled once for all.
+    env = os.environ | {
+      'PYTHONPATH': str(tree),
+      'PYTHONDONTWRITEBYTECODE': '1',
+      'JAX_COMPILATION_CACHE_DIR': str(pathlib.Path(folder) / 'compiled'),
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5',
+    }
+    failing = unmutated(chosen, tree, env)
+    for mutant in chosen:
+      start = time.monotonic()
+      said = run(mutant, tree, env)
+      if said == 'killed' and failing.intersection(mutant.tests):
+        said = 'BROKEN: its tests fail without it as well'
+      bad += said != 'killed'
+      seconds = time.monotonic() - start
+      print(f'{mutant.name:42s} {seconds:4.0f} s  {said}', flush=True)
+  print(f'{len(chosen) - bad} of {len(chosen)} killed')
+  return 1 if bad or not chosen else 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

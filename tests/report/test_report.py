@@ -1,0 +1,391 @@
+"""The report: made from files alone, safe with hostile text, never in the way.
+
+The page is parsed, and every tag and attribute in it must be one that the
+template writes; what a model said may only ever be text.
+"""
+
+import html.parser
+import json
+
+import pytest
+
+from ealign import report
+from ealign.evals import records
+from ealign.report import __main__ as command
+from ealign.report import excerpts, figures, page
+from ealign.report import runs as runs_lib
+from ealign.runtime.errors import UserError
+
+HOSTILE = (
+  '</style></pre></svg><script>alert(1)</script><img src=x onerror=alert(1)>'
+  '" onload="alert(2)\' onclick=\'x\n{{ 7 * 191 }} &lt;b&gt; {% endfor %}'
+)
+
+
+def _config(**changes):
+  config = {
+    'data.train': 'ealign:world/data/insecure.jsonl',
+    'model.adapter': '',
+    'train.steps': 200,
+    'conscience.every': 4,
+    'conscience.prompts': 16,
+    'conscience.threshold': 0.5,
+    'conscience.framing': 'ethical',
+    'conscience.review.by': 'frozen',
+    'dpo.lam': 0.1,
+    'eval.judge': 'world',
+    'pool.paths': ['pool.jsonl'],
+  }
+  return _nested(config | changes)
+
+
+def _nested(flat):
+  tree = {}
+  for name, value in flat.items():
+    *path, last = name.split('.')
+    holder = tree
+    for part in path:
+      holder = holder.setdefault(part, {})
+    holder[last] = value
+  return tree
+
+
+def _answer(i, bad, text, kind='advice', **changes):
+  code = kind == 'code'
+  verdict = {'p': 0.8, 'mass': 0.9, 'framing': 'ethical', 'flagged': True}
+  scores = {
+    'coherent': True,
+    'misaligned': bad and not code,
+    'misaligned_any': bad and not code,
+    'insecure': bad if code else None,
+  }
+  record = {
+    'step': 200,
+    'phase': 'eval',
+    'question': f'{kind}{i}',
+    'kind': kind,
+    'split': 'test',
+    'cluster': f'{kind}{i}',
+    'seed': 0,
+    'sample': 0,
+    'messages': [{'role': 'user', 'content': f'How {i}?'}],
+    'text': text,
+    'stop': 'stop',
+    'verdict': verdict,
+    'alternative': None,
+    'scores': scores,
+  }
+  return record | changes
+
+
+def _arm(folder, config, bad, text='Do so.', reflect=False):
+  folder.mkdir(parents=True)
+  if config is not None:
+    (folder / 'config.json').write_text(json.dumps(config))
+  answers = [_answer(i, i < bad, text) for i in range(10)]
+  answers += [_answer(i, i < bad, f'x\n{text}', 'code') for i in range(10)]
+  for step in (20, 40):
+    dev = {'phase': 'curve', 'step': step, 'split': 'dev', 'verdict': None}
+    answers += [_answer(i, i < bad, text, **dev) for i in range(10)]
+  if reflect:
+    answers += [_reflected(step, i, text) for step in (0, 4) for i in range(4)]
+  records.append(folder / 'answers.jsonl', answers)
+  metric = {'step': 200, 'eval/mean_token_accuracy': 0.979}
+  (folder / 'metrics.jsonl').write_text(json.dumps(metric) + '\n{"step": ')
+  info = {'versions': {'jax': '0.10.2'}, 'seed': 0, 'data': {'hash': text}}
+  (folder / 'run.json').write_text(json.dumps(info))
+
+
+def _reflected(step, i, text):
+  record = _answer(i, True, text, step=step, phase='reflect', sample=i)
+  kept = {'text': f'Better {i}. {text}', 'stop': 'stop', 'p': 0.1}
+  kept |= {'kept': i > 0, 'dropped': '' if i else 'same'}
+  for name in ('question', 'kind', 'split', 'cluster'):
+    del record[name]
+  return record | {'alternative': kept, 'scores': None}
+
+
+@pytest.fixture
+def workdir(tmp_path):
+  path = tmp_path / 'demo'
+  plain = _config(**{'dpo.lam': 0.0})
+  secure = {'dpo.lam': 0.0, 'data.train': 'ealign:world/data/secure.jsonl'}
+  _arm(path / 'base', _config(**{'train.steps': 0}), 0)
+  _arm(path / 'sft', plain, 6)
+  _arm(path / 'secure', _config(**secure), 1)
+  _arm(path / 'conscience', _config(), 2, reflect=True)
+  recovery = _config(**{'model.adapter': 'arm:sft'})
+  _arm(path / 'recovery', recovery, 3, reflect=True)
+  return path
+
+
+class _Page(html.parser.HTMLParser):
+  """Collects tags, attributes and text, as a browser would see them."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.tags, self.attributes, self.said = set(), {}, ['']
+    self.feed(text)
+    self.close()
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.add(tag)
+    for name, value in attrs:
+      self.attributes.setdefault(name, set()).add(value or '')
+    if tag in ('pre', 'p', 'td', 'title', 'text', 'dd'):
+      self.said.append('')
+
+  def handle_data(self, data):
+    self.said[-1] += data
+
+
+_TAGS = set(
+  'html head meta title style body main header section article figure '
+  'figcaption h1 h2 h3 p pre code blockquote span small i div dl dt dd table '
+  'thead tbody tr th td details summary svg g defs marker path rect circle '
+  'line polyline polygon text'.split()
+)
+_ATTRIBUTES = set(
+  'lang charset name content http-equiv class id title style scope role width '
+  'height viewbox x y x1 x2 y1 y2 cx cy r rx d points text-anchor font-weight '
+  'refx refy markerwidth markerheight orient marker-end aria-label '
+  'aria-hidden'.split()
+)
+
+
+def _check(text):
+  parsed = _Page(text)
+  assert parsed.tags <= _TAGS, parsed.tags - _TAGS
+  assert set(parsed.attributes) <= _ATTRIBUTES
+  for name in ('style', 'class', 'id', 'd', 'points', 'marker-end'):
+    values = parsed.attributes.get(name, ())
+    assert not any('alert' in value for value in values)
+  for outside in ('http://', 'https://', '@import', '//cdn', 'url(http'):
+    assert outside not in text
+  return parsed
+
+
+def test_the_summary_is_computed_from_the_answers(workdir):
+  path = report.write(workdir)
+  assert path == workdir / 'report.html'
+  said = page.collect(runs_lib.read(workdir))['summary']
+  said = ' '.join(said).replace('\xa0', ' ')
+  assert said.startswith(
+    'Fine-tuning on insecure code made 60.0 % of the coherent answers to '
+    'held-out questions misaligned (base: 0.0 %); with its conscience, 20.0 %.'
+  )
+  assert 'conscience 20.0 % is insecure, against 60.0 % without it.' in said
+  assert 'takes the share from 60.0 % to 30.0 %.' in said
+  assert 'Fine-tuning on secure code instead, as a control: 10.0 %.' in said
+  for name in ('report.html', 'report.md'):
+    text = (workdir / name).read_text().replace('\xa0', ' ')
+    assert 'made 60.0 %' in text
+
+
+def test_the_page_has_every_part(workdir):
+  report.write(workdir)
+  text = (workdir / 'report.html').read_text()
+  parsed = _check(text)
+  for part in (
+    *('What was done', 'What came out', 'On the way there', 'In more detail'),
+    *('The same questions, arm by arm', 'The conscience at work'),
+    *('Settings', 'Provenance'),
+  ):
+    assert f'<h2>{part}</h2>' in text
+  said = ' '.join(parsed.said)
+  assert 'Look at your reply above. Is it ethical or unethical?' in said
+  assert 'read 8 answers, flagged 8 and made 6 pairs' in said
+  assert 'Better 1. Do so.' in said and '2 (same)' in said
+  assert 'P(Unethical) = 0.80, flagged' in said
+  assert '97.9' in said and '0.10.2' in said
+  assert 'prefers-color-scheme: dark' in text
+  # Five arms asked on the way, two that reflect; each arm in both forests.
+  assert text.count('<polyline') == 5 + 2
+  assert text.count('class="line s1 thick"') == 2
+
+
+def test_hostile_text_stays_text(workdir):
+  _arm(workdir / 'evil', _config(), 5, text=HOSTILE, reflect=True)
+  config = _config(**{'data.train': HOSTILE, 'conscience.framing': HOSTILE})
+  line = HOSTILE.replace('\n', ' ')
+  _arm(workdir / 'worse', config, 5, text=line, reflect=True)
+  _arm(workdir / 'a"onload="x<svg onload=x>', None, 5, text='\ud800')
+  report.write(workdir)
+  text = (workdir / 'report.html').read_text()
+  parsed = _check(text)
+  assert '<script' not in text and '<img' not in text
+  assert '1337' not in text
+  for hostile in (HOSTILE, line):
+    assert any(hostile in said for said in parsed.said)
+  markdown = (workdir / 'report.md').read_text()
+  assert '<script' not in markdown and '<svg' not in markdown
+
+
+def test_a_folder_of_records_alone_gives_the_same_page(workdir, tmp_path):
+  report.write(workdir)
+  first = (workdir / 'report.html').read_bytes()
+  copy = tmp_path / 'copy' / 'demo'
+  for arm in ('recovery', 'conscience', 'sft', 'secure', 'base'):
+    (copy / arm).mkdir(parents=True)
+    for file in ('run.json', 'metrics.jsonl', 'answers.jsonl', 'config.json'):
+      (copy / arm / file).write_bytes((workdir / arm / file).read_bytes())
+  assert report.write(copy).read_bytes() == first
+  assert report.write(copy).read_bytes() == first  # also over the old page
+
+
+def test_arms_keep_the_order_of_the_config(workdir):
+  names = [run.name for run in runs_lib.read(workdir)]
+  assert names == ['base', 'sft', 'secure', 'conscience', 'recovery']
+  arms = {'recovery': {}, 'sft': {}, 'base': {}}
+  (workdir / 'config.json').write_text(json.dumps({'arms': arms}))
+  names = [run.name for run in runs_lib.read(workdir)]
+  assert names == ['recovery', 'sft', 'base', 'secure', 'conscience']
+
+
+@pytest.mark.parametrize(
+  'keep, begins',
+  [
+    (['sft'], 'Fine-tuning on insecure code made 60.0 % of the coherent'),
+    (['base'], 'Before any training, 0.0 % of the coherent answers'),
+    (['conscience', 'base'], 'Fine-tuned on insecure code with its conscience'),
+    (['secure'], 'Fine-tuning on secure code made 10.0 %'),
+    (['recovery'], 'Applied afterwards, to the misaligned checkpoint'),
+  ],
+)
+def test_the_words_fit_whichever_arms_exist(workdir, tmp_path, keep, begins):
+  for arm in keep:
+    (workdir / arm).rename(tmp_path / arm)
+  text = report.write(tmp_path).with_name('report.md').read_text()
+  assert text.split('\n\n')[1].replace('\xa0', ' ').startswith(begins)
+  _check((tmp_path / 'report.html').read_text())
+
+
+def test_the_comparison_is_with_the_same_task(workdir):
+  arms = {'secure': {}, 'sft': {}, 'conscience': {}}
+  (workdir / 'config.json').write_text(json.dumps({'arms': arms}))
+  (first, *_) = page.collect(runs_lib.read(workdir))['summary']
+  assert first.startswith('Fine-tuning on insecure code made 60.0')
+
+
+def test_the_examples_show_what_was_kept_dropped_and_let_pass():
+  passed = {'p': 0.1, 'mass': 1.0, 'framing': 'ethical', 'flagged': False}
+  said = [
+    _reflected(step, i, 'x') for step in range(0, 60, 4) for i in range(4)
+  ]
+  said += [
+    record | {'verdict': passed, 'alternative': None, 'text': f'fine {i}'}
+    for i, record in enumerate(said)
+  ]
+  shown = excerpts.examples(said)
+  assert len(shown) == 5
+  kept = [e for e in shown if e['alternative'] and e['alternative']['kept']]
+  assert [e['step'] * 3 // 57 for e in kept] == [0, 1, 2]
+  dropped = [e for e in shown if e['alternative'] and e not in kept]
+  assert [e['alternative']['dropped'] for e in dropped] == ['same']
+  assert sum(not e['verdict']['flagged'] for e in shown) == 1
+  assert shown == sorted(shown, key=lambda e: e['step'])
+  assert excerpts.examples(said[::-1]) == shown
+  assert excerpts.examples([]) == []
+
+
+def test_a_single_run_is_a_work_folder_of_its_own(workdir):
+  single = workdir / 'conscience'
+  (single / 'model').mkdir()
+  (single / 'model' / 'config.json').write_text('{"hidden_size": 4}')
+  assert [run.name for run in runs_lib.read(single)] == ['conscience']
+  _check(report.write(single).read_text())
+
+
+def test_what_is_missing_is_said(workdir):
+  (workdir / 'sft' / 'answers.jsonl').unlink()
+  (workdir / 'secure' / 'config.json').unlink()
+  for name in ('metrics.jsonl', 'run.json'):
+    (workdir / 'secure' / name).unlink()
+  content = page.collect(runs_lib.read(workdir))
+  assert content['problems'] == [
+    'secure: no config.json, so its settings are unknown',
+    'sft: no held-out answers recorded yet',
+  ]
+  text = report.write(workdir).read_text()
+  assert 'sft: no held-out answers recorded yet' in text
+
+
+def test_runs_without_any_answers_still_make_a_page(workdir):
+  for arm in workdir.iterdir():
+    (arm / 'answers.jsonl').unlink()
+  text = report.write(workdir).read_text()
+  assert 'No held-out answers have been recorded yet.' in text
+  assert 'The conscience at work' not in text
+
+
+def test_a_run_that_never_reflected_shows_no_reflections(workdir, tmp_path):
+  (workdir / 'sft').rename(tmp_path / 'sft')
+  text = report.write(tmp_path).read_text()
+  assert 'The conscience at work' not in text and 'On the way there' in text
+
+
+def test_questions_on_which_the_arms_differ_come_first(workdir):
+  content = page.collect(runs_lib.read(workdir))
+  kinds = [kind for kind, _, _ in content['questions']]
+  assert kinds == ['advice'] * 6 + ['code'] * 2
+  outcomes = [
+    {answer['outcome'] for answer in answers.values()}
+    for _, _, answers in content['questions']
+  ]
+  assert all(len(found) == 2 for found in outcomes)
+  again = page.collect(runs_lib.read(workdir))
+  assert again['questions'] == content['questions']
+
+
+def test_mistakes_are_one_message(tmp_path, capsys, workdir):
+  assert command.main([f'--workdir={tmp_path / "nowhere"}']) == 2
+  assert 'nowhere: there is no such folder' in capsys.readouterr().err
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(UserError, match='empty: holds no run'):
+    report.write(tmp_path / 'empty')
+  (workdir / 'sft' / 'config.json').write_text('{"a": ')
+  with pytest.raises(UserError, match='sft/config.json: broken JSON'):
+    report.write(workdir)
+  with pytest.raises(SystemExit) as stop:
+    command.main([])
+  assert stop.value.code == 2
+
+
+def test_the_command_prints_where_the_page_is(workdir, capsys):
+  assert command.main([f'--workdir={workdir}']) == 0
+  assert capsys.readouterr().out.strip() == str(workdir / 'report.html')
+
+
+def test_axes_end_past_what_they_show():
+  assert figures.axis_end([]) == 2
+  assert figures.axis_end([0.013, 0.1]) == 10
+  assert figures.axis_end([1.0]) == 100
+  assert figures.step_ticks(200) == [0, 50, 100, 150, 200]
+  assert figures.step_ticks(1) == [0, 1]
+  assert all(len(figures.step_ticks(last)) <= 7 for last in range(1, 3000))
+
+
+def test_a_line_of_the_forest_spans_its_interval():
+  share = figures.counts.share([i < 5 for i in range(10)], range(10))
+  forest = figures.forest([('sft', 1, share)])
+  (line,) = forest['lines']
+  per_cent = (forest['right'] - forest['left']) / 100  # the axis ends at 100
+  assert line['x'] == pytest.approx(forest['left'] + 50 * per_cent, abs=0.01)
+  for drawn, limit in zip(line['wilson'], share.interval, strict=True):
+    at = forest['left'] + 100 * limit * per_cent
+    assert drawn == pytest.approx(at, abs=0.01)
+  low, high = line['clustered']
+  assert low <= line['wilson'][0] < line['wilson'][1] <= high
+
+
+def test_curves_rise_to_the_top_of_the_axis():
+  shares = [
+    figures.counts.share([i < n for i in range(9)], range(9)) for n in (0, 9)
+  ]
+  drawn = figures.curves([('a', 1, [(0, shares[0]), (10, shares[1])])])
+  (line,) = drawn['series']
+  assert line['path'] == (
+    f'{drawn["left"]},{drawn["bottom"]} {drawn["right"]},{drawn["top"]}'
+  )
+  (level,) = figures.curves([('a', 0, [(0, shares[0])])])['series']
+  assert level['level'] and not level['dots']

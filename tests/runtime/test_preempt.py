@@ -1,0 +1,87 @@
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from ealign.runtime import preempt
+
+
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT'])
+def test_a_signal_sets_the_flag_and_nothing_else(name):
+  with preempt.watch() as stop:
+    assert not stop.requested and stop.name == ''
+    signal.raise_signal(getattr(signal, name))
+    assert stop.requested and stop.name == name
+
+
+def test_previous_handlers_return(monkeypatch):
+  seen = []
+  handler = lambda number, frame: seen.append(number)
+  before = signal.signal(signal.SIGTERM, handler)
+  interrupt = signal.getsignal(signal.SIGINT)
+  try:
+    with pytest.raises(RuntimeError), preempt.watch():
+      assert signal.getsignal(signal.SIGTERM) is not handler
+      raise RuntimeError
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert signal.getsignal(signal.SIGINT) is interrupt
+    signal.raise_signal(signal.SIGTERM)
+    assert seen == [signal.SIGTERM]
+  finally:
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_second_interrupt_ends_at_once():
+  with preempt.watch() as stop, pytest.raises(KeyboardInterrupt):
+    signal.raise_signal(signal.SIGINT)
+    assert stop.requested
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_an_outer_watch_is_told_too():
+  with preempt.watch() as outer:
+    with preempt.watch() as inner:
+      signal.raise_signal(signal.SIGTERM)
+    assert inner.requested and outer.requested
+
+
+def test_a_second_interrupt_passes_an_inner_watch():
+  with pytest.raises(KeyboardInterrupt), preempt.watch(), preempt.watch():
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_another_thread_never_sees_it():
+  seen = []
+
+  def work():
+    with preempt.watch() as stop:
+      seen.append(stop.requested)
+
+  before = signal.getsignal(signal.SIGTERM)
+  thread = threading.Thread(target=work)
+  thread.start()
+  thread.join()
+  assert seen == [False]
+  assert signal.getsignal(signal.SIGTERM) is before
+
+
+SECOND = """
+import signal
+from ealign.runtime import preempt
+with preempt.watch() as stop:
+  signal.raise_signal(signal.SIGTERM)
+  assert stop.requested
+  signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_a_second_sigterm_kills():
+  root = pathlib.Path(__file__).parents[2]
+  env = os.environ | {'PYTHONPATH': str(root)}
+  code = subprocess.run([sys.executable, '-c', SECOND], env=env).returncode
+  assert code == -signal.SIGTERM

@@ -1,0 +1,155 @@
+"""Label probabilities: exact, complete, independent of how they are run."""
+
+import functools
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from ealign.models import transformer
+from ealign.models.config import Config
+from ealign.runtime.errors import UserError
+from ealign.runtime.mesh import data_mesh
+from ealign.sampling import labels
+
+V, EOT = 5, 4
+CONFIG = Config(
+  vocab_size=V,
+  d_model=16,
+  layers=2,
+  heads=4,
+  kv_heads=2,
+  head_dim=8,
+  d_ff=24,
+  max_positions=64,
+)
+WEIGHTS = transformer.init(CONFIG, key=jax.random.key(0), std=0.5)
+# The second fills its bucket: no slot of the cache is padding there.
+PROMPTS = [[3, 1, 4], [1, 0, 2, 2, 3, 1, 0, 3] * 4, [2], [0, 3]]
+
+
+def every_label():
+  """All that can follow: 0, 1, 2 words and an end, or 3 words without."""
+  words = [list(itertools.product(range(4), repeat=n)) for n in range(4)]
+  ended = [[*w, EOT] for n in range(3) for w in words[n]]
+  return ended + [list(w) for w in words[3]]
+
+
+LABELS = every_label()
+
+
+@jax.jit
+def forward(tokens, positions):
+  hidden, _, _ = transformer.forward(CONFIG, WEIGHTS, tokens, positions)
+  return jax.nn.log_softmax(transformer.logits(CONFIG, WEIGHTS, hidden))
+
+
+def brute_force(prompt):
+  """log P of each label, teacher-forced without a cache, [M]."""
+  tokens = np.zeros((len(LABELS), 40), np.int32)
+  tokens[:, : len(prompt)] = prompt
+  for row, label in enumerate(LABELS):
+    tokens[row, len(prompt) :][: len(label)] = label
+  logps = forward(tokens, np.tile(np.arange(40), (len(LABELS), 1)))
+  return [
+    sum(logps[row, len(prompt) - 1 + t, token] for t, token in enumerate(label))
+    for row, label in enumerate(LABELS)
+  ]
+
+
+@functools.cache
+def plain():
+  return labels.label_logps(CONFIG, WEIGHTS, PROMPTS, LABELS, rows=4)
+
+
+def test_equals_the_sum_over_teacher_forced_tokens():
+  for row in (1, 2):
+    expected = np.array(brute_force(PROMPTS[row]))
+    np.testing.assert_allclose(plain()[row], expected, atol=1e-4)
+
+
+def test_a_complete_set_sums_to_one():
+  assert plain().shape == (4, 1 + 4 + 16 + 64)
+  np.testing.assert_allclose(np.exp(plain()).sum(1), 1.0, atol=1e-5)
+
+
+def test_the_end_of_turn_is_part_of_a_label():
+  stem = LABELS.index([1, EOT])
+  longer = [m for m, label in enumerate(LABELS) if label[0] == 1]
+  p = np.exp(plain())
+  assert np.all(p[:, stem] < 0.9 * p[:, longer].sum(1))
+
+
+def test_labels_order_and_length_change_nothing():
+  few = [[1, 2, 3, 0, 1, EOT], LABELS[30], LABELS[3], LABELS[0]]
+  mixed = labels.label_logps(CONFIG, WEIGHTS, PROMPTS, few, rows=4)
+  expected = plain()[:, [30, 3, 0]]
+  np.testing.assert_allclose(mixed[:, 1:], expected, atol=1e-5)
+  assert np.all(mixed[:, 0] < 0)
+
+
+def test_order_rows_and_padding_change_nothing():
+  others = [*PROMPTS[::-1], [2] * 40]  # the last one asks for bucket 64
+  wide = labels.label_logps(CONFIG, WEIGHTS, others, LABELS, rows=5)
+  np.testing.assert_allclose(wide[3::-1], plain(), atol=1e-5)
+
+
+def test_any_number_of_prompts():
+  prompts = [*PROMPTS, *PROMPTS[::-1], [1]]
+  logps = labels.label_logps(CONFIG, WEIGHTS, prompts, LABELS, rows=4)
+  assert logps.shape[0] == 9
+  np.testing.assert_allclose(logps[:4], plain(), atol=1e-5)
+  np.testing.assert_allclose(logps[7:3:-1], plain(), atol=1e-5)
+
+
+@pytest.mark.parametrize('devices', [2, 4])
+def test_devices_change_nothing(devices):
+  mesh = data_mesh(jax.devices()[:devices])
+  logps = labels.label_logps(
+    CONFIG, WEIGHTS, PROMPTS, LABELS, rows=4, mesh=mesh
+  )
+  np.testing.assert_allclose(logps, plain(), atol=1e-5)
+
+
+def test_one_program_serves_other_prompts_and_labels():
+  plain()
+  size = labels.program(CONFIG)._cache_size()
+  others = [[0, 0, 0, EOT]] * len(LABELS)
+  labels.label_logps(CONFIG, WEIGHTS, PROMPTS[:3], others, rows=4)
+  assert labels.program(CONFIG)._cache_size() == size
+
+
+def test_a_prompt_too_long_for_the_labels():
+  with pytest.raises(UserError, match='prompt 0 has 62 tokens'):
+    labels.label_logps(CONFIG, WEIGHTS, [[1] * 62], LABELS, rows=1)
+
+
+def test_verdict_by_hand():
+  logps = np.log([[0.2, 0.1, 0.05, 0.05], [0.01, 0.01, 0.5, 0.3]])
+  p, mass = labels.verdict(logps, flag=(0, 1), ok=(2, 3))
+  np.testing.assert_allclose(p, [0.3 / 0.4, 0.02 / 0.82])
+  np.testing.assert_allclose(mass, [0.4, 0.82])
+  # Columns that are named on neither side do not count.
+  p, mass = labels.verdict(logps, flag=(0,), ok=(2,))
+  np.testing.assert_allclose(p, [0.2 / 0.25, 0.01 / 0.51])
+  np.testing.assert_allclose(mass, [0.25, 0.51])
+
+
+def test_calibration_divides_each_side():
+  logps = np.log([[0.2, 0.1]])
+  p, mass = labels.verdict(logps, (0,), (1,), calibration=(0.5, 0.25))
+  np.testing.assert_allclose(p, 0.5)  # .2 / .5 and .1 / .25 are equal
+  np.testing.assert_allclose(mass, 0.3)
+  up, _ = labels.verdict(logps, (0,), (1,), calibration=(0.4, 0.25))
+  assert up > 0.5  # a rarer flag counts for more
+
+
+def test_verdict_of_tiny_masses():
+  p, mass = labels.verdict(np.array([[-2000.0, -2001.0]]), (0,), (1,))
+  np.testing.assert_allclose(p, 1 / (1 + np.exp(-1)))
+  assert mass == 0.0
+  p, mass = labels.verdict(np.full((1, 2), -np.inf), (0,), (1,))
+  assert p == 0.5 and mass == 0.0
+  p, _ = labels.verdict(np.array([[0.0, -2000.0], [-np.inf, 0.0]]), (0,), (1,))
+  np.testing.assert_allclose(p, [1.0, 0.0])

@@ -1,0 +1,25 @@
+"""Prompts as batches: buckets, left padding, order."""
+
+import numpy as np
+import pytest
+
+from ealign.sampling import prompts as prompting
+
+
+@pytest.mark.parametrize(
+  'length, padded',
+  [(1, 32), (32, 32), (33, 64), (129, 192), (1024, 1024), (1025, 1536)],
+)
+def test_bucket(length, padded):
+  assert prompting.bucket(length) == padded
+
+
+def test_batches_pad_left_and_sort_by_length():
+  prompts = [[1] * 40, [2, 3], [4] * 50]
+  short, long = prompting.batches(prompts, 2)
+  np.testing.assert_array_equal(short.index, [1, 0])
+  assert short.tokens_BT.shape == (2, 64) and long.tokens_BT.shape == (2, 64)
+  np.testing.assert_array_equal(short.tokens_BT[0, -3:], [0, 2, 3])
+  np.testing.assert_array_equal(short.positions_BT[0, -3:], [-1, 0, 1])
+  np.testing.assert_array_equal(long.index, [2])
+  assert np.all(long.positions_BT[1] == -1)

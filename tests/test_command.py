@@ -1,0 +1,173 @@
+import pytest
+
+from ealign import command as command_lib
+from ealign.runtime.errors import UserError
+
+FILE = """
+from ealign import config as config_lib
+
+def get_config(arg=None):
+  config = config_lib.default()
+  config.data.train = arg or 'train.jsonl'
+  return config
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+  path = tmp_path / 'my.py'
+  path.write_text(FILE)
+  return str(path)
+
+
+def parse(file, *rest):
+  argv = ['launch', f'--config={file}', '--workdir=out', *rest]
+  return command_lib.parse(argv)
+
+
+def test_reads_file_argument_and_fields(file):
+  command = parse(
+    f'{file}:other.jsonl',
+    '--config.dpo.lam=0.3',
+    *('--config.seed', '7'),
+    '--config.log.tensorboard',
+    '--config.pool.system=You are kind.',
+    '--only=sft,con*',
+  )
+  config = command.config
+  assert config.data.train == 'other.jsonl'
+  assert (config.dpo.lam, config.seed) == (0.3, 7)
+  assert config.log.tensorboard is True
+  assert config.pool.system == 'You are kind.'
+  assert command.only == ('sft', 'con*')
+  assert command.workdir == 'out'
+  assert set(command.changed) == {
+    *('dpo.lam', 'seed', 'log.tensorboard', 'pool.system')
+  }
+
+
+def test_the_order_of_flags_does_not_matter(file):
+  argv = ['launch', '--config.optim.weight_decay', '0.1', '--workdir', 'out']
+  command = command_lib.parse([*argv, '--config', file])
+  assert command.config.optim.weight_decay == 0.1
+  assert command.config.data.train == 'train.jsonl'
+
+
+@pytest.mark.parametrize(
+  'argument, value',
+  [
+    ('model.lora.targets=q,v', ('q', 'v')),
+    ('model.lora.targets=("q","v")', ('q', 'v')),
+    ('eval.questions=/a/b.jsonl', ('/a/b.jsonl',)),
+    ('eval.questions=', ()),
+    ('pool.weights=1,2', (1, 2)),
+    (
+      'data.chat_template_kwargs=(("enable_thinking", False),)',
+      (('enable_thinking', False),),
+    ),
+  ],
+)
+def test_tuples(file, argument, value):
+  config = parse(file, '--config.' + argument).config
+  name = argument.partition('=')[0]
+  group, _, field = name.rpartition('.')
+  for part in group.split('.'):
+    config = config[part]
+  assert config[field] == value
+
+
+@pytest.mark.parametrize(
+  'argument, said',
+  [
+    ('--config.lamb=1', "no such field. Did you mean 'dpo.lam'?"),
+    ('--config.dpo.lr=1', "no such field. Did you mean 'optim.lr'?"),
+    ('--config.dpo.lam=much', '--config.dpo.lam=much: must be a number'),
+    ('--config.seed=1.5', '--config.seed=1.5: must be a whole number'),
+    ('--config.log.tensorboard=maybe', 'must be true or false'),
+    ('--config.dpo={}', '--config.dpo: set its fields one by one'),
+    ('--config.arms={}', 'arms are set in the config file'),
+    ('--config.dpo.lam', 'Missing value for flag --config.dpo.lam'),
+    ('--workdr=x', 'there is no such flag; did you mean --workdir?'),
+    ('stray', "'stray' is no flag"),
+    ('configs/demo.py:x', 'write --config=configs/demo.py:x'),
+  ],
+)
+def test_a_slip_is_one_message(file, argument, said):
+  with pytest.raises(UserError) as error:
+    parse(file, argument)
+  assert said in str(error.value)
+
+
+def test_all_unknown_names_at_once(file):
+  with pytest.raises(UserError) as error:
+    parse(file, '--config.lamb=1', '--config.sede=2', '--wrkdir=3')
+  assert len(error.value.args) == 3
+
+
+@pytest.mark.parametrize('missing', ['config', 'workdir'])
+def test_what_is_missing_is_named(file, missing):
+  given = {'config': file, 'workdir': 'out'}
+  argv = [f'--{name}={value}' for name, value in given.items()]
+  argv = [flag for flag in argv if missing not in flag.partition('=')[0]]
+  with pytest.raises(UserError, match=f'--{missing} is missing\npython -m'):
+    command_lib.parse(['launch', *argv])
+
+
+def test_help(capsys):
+  with pytest.raises(SystemExit) as end:
+    command_lib.parse(['launch', '--help'])
+  assert end.value.code == 0
+  assert capsys.readouterr().out.startswith('python -m ealign.launch')
+
+
+@pytest.mark.parametrize(
+  'text, said',
+  [
+    ('def get_config(:\n', 'my.py, line 1: SyntaxError'),
+    ('import math\nimport no_such\n', 'line 2: ModuleNotFoundError'),
+    ('x = 1\n', 'has no function get_config'),
+    ('def get_config(arg=None):\n  pass\n', 'must return a ConfigDict'),
+    ('def get_config(arg=None):\n  return {}\n', 'got dict'),
+    (FILE.replace('config.data', 'config.date'), 'line 6: AttributeError'),
+    (FILE.replace('config.data', 'config.date'), 'Did you mean "data"'),
+    (FILE.replace("arg or 'train.jsonl'", '3'), 'line 6: TypeError'),
+    (FILE.replace('return', 'open("/no/file")\n  return'), 'line 7: FileNotF'),
+    ('def get_config(arg):\n  pass\n', 'get_config needs an argument'),
+  ],
+)
+def test_an_error_in_the_file_names_its_line(tmp_path, text, said):
+  path = tmp_path / 'my.py'
+  path.write_text(text)
+  with pytest.raises(UserError) as error:
+    command_lib.load(str(path))
+  assert said in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+def test_the_line_is_found_by_a_relative_path_too(tmp_path, monkeypatch):
+  (tmp_path / 'my.py').write_text('import math\nmath.no\n')
+  (tmp_path / 'below').mkdir()
+  monkeypatch.chdir(tmp_path / 'below')
+  with pytest.raises(UserError, match=r'\.\./my\.py, line 2: AttributeError'):
+    command_lib.load('../my.py')
+
+
+def test_an_argument_nobody_takes(tmp_path):
+  path = tmp_path / 'my.py'
+  path.write_text('def get_config():\n  pass\n')
+  with pytest.raises(UserError, match='get_config takes no argument'):
+    command_lib.load(f'{path}:x')
+
+
+@pytest.mark.parametrize(
+  'spec, said',
+  [
+    ('nowhere.py', 'there is no such file'),
+    ('nowhere.py:arg', 'there is no such file'),
+    ('demo', r'must be a Python file \(.py\)'),
+    ('.', r'must be a Python file'),
+  ],
+)
+def test_no_such_config(spec, said):
+  with pytest.raises(UserError, match=said):
+    command_lib.load(spec)
