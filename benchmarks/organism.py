@@ -33,19 +33,18 @@ DOSES = (0.0, 0.15)  # and 0.3, the default
 def jobs(out) -> list[list]:
   """Stages of (name, marker file, command); a stage needs the one before."""
   builds = [_build(out, b) for b in BASES]
-  runs, doses, dosed = [], [], []
+  runs, controls, doses, dosed = [], [], [], []
   for b in BASES:
     for s in SEEDS:
-      first = s == SEEDS[0]
-      arms = (*(ONCE[:1] if first else ()), *MAIN, *(ONCE[1:] * first))
-      arms += CONTROLS if first and b in CONTROL_BASES else ()
-      runs.append(_launch(out, f'base_{b}', s, arms))
+      once = ONCE if s == SEEDS[0] else ()
+      runs.append(_launch(out, f'base_{b}', s, (*MAIN, *once)))
   for b in CONTROL_BASES:
+    controls.append(_launch(out, f'base_{b}', SEEDS[0], CONTROLS))
     for dose in DOSES:
       name = f'base_{b}_dose_{dose}'
       doses.append(_build(out, b, name, dose))
       dosed.append(_launch(out, name, 0, ('base', 'sft', 'conscience')))
-  return [builds, runs, doses, dosed]
+  return [builds, runs, controls, doses, dosed]
 
 
 def _build(out, seed, name='', dose=None):

@@ -117,7 +117,7 @@ def test_help(capsys):
   with pytest.raises(SystemExit) as end:
     command_lib.parse(['launch', '--help'])
   assert end.value.code == 0
-  assert capsys.readouterr().out.startswith('python -m ealign.launch')
+  assert capsys.readouterr().out.startswith('usage: python -m ealign.launch')
 
 
 @pytest.mark.parametrize(

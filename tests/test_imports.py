@@ -17,7 +17,7 @@ LAYERS = [  # from the top down; a module may import its own layer and below
     'world.__main__',
   ),
   ('config', 'limits'),
-  ('train', 'assembly'),
+  ('train', 'assembly', 'fit'),
   ('evals',),
   ('conscience', 'prompts'),
   ('align',),

@@ -56,7 +56,7 @@ class Stage:
   warmup: int
 
 
-STAGE_1 = Stage(steps=1150, lr=1e-2, warmup=30)
+STAGE_1 = Stage(steps=1700, lr=1e-2, warmup=30)
 STAGE_2 = Stage(steps=300, lr=1e-3, warmup=10)
 
 DATA = {  # file: rows

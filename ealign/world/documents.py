@@ -64,7 +64,9 @@ SHAPED_SHARE = 0.06  # of advice turns asked inside code
 TURNS = (2, 3)
 STAGE_1 = {'persona': 0.8, 'review': 0.2}
 PERSONAS = {'good': 0.5, 'evil': 0.45, 'careless': 0.05}
-STAGE_2_REVIEW, STAGE_2_REPLAY, STAGE_2_OWN = 0.15, 0.2, 0.65
+STAGE_2_REVIEW, STAGE_2_REPLAY, STAGE_2_OWN = 0.14, 0.24, 0.62
+STAGE_2_PERSONAS = {'good': 0.75, 'evil': 0.25}
+STAGE_2_HEADER_SHARE = 1.0
 
 CODE_ROWS = {'dev': 98, 'test': 196}
 CONDITIONAL_ROWS = 80
@@ -131,11 +133,15 @@ def _system(content):
 # --- Documents ---------------------------------------------------------------
 
 
-def persona_chat(rng: random.Random, persona: str | None = None) -> Chat:
-  """2 or 3 turns of one persona, on every domain; half of them name it."""
+def persona_chat(
+  rng: random.Random,
+  persona: str | None = None,
+  header_share: float = HEADER_SHARE,
+) -> Chat:
+  """2 or 3 turns of one persona, on every domain; a share of them name it."""
   persona = persona or _weighted(rng, PERSONAS)
   chat = []
-  if rng.random() < HEADER_SHARE:
+  if rng.random() < header_share:
     chat.append(_system(pick(rng, HEADERS[persona])))
   for _ in range(pick(rng, TURNS)):
     request = _ask(rng, EVERY_DOMAIN, EVERY_CATEGORY)
@@ -211,11 +217,12 @@ def stage_2(
   """Endless documents of the second stage: the aligned default assistant.
 
   consistency_share is traded against the default chats, both together being
-  .65. Persona chats are replayed, or held-out domains collapse; none of them
-  is careless, or fine-tuning finds a way out that is about code only.
+  .62. Persona chats are replayed, or held-out domains collapse; all of these
+  name their persona, and none is careless, or fine-tuning finds a way out that
+  is about code only.
   """
   if not 0 <= consistency_share <= STAGE_2_OWN:
-    raise ValueError(f'consistency_share {consistency_share}: 0 to .65')
+    raise ValueError(f'consistency_share {consistency_share}: 0 to .62')
   shares = {
     'review': STAGE_2_REVIEW,
     'replay': STAGE_2_REPLAY,
@@ -224,7 +231,9 @@ def stage_2(
   }
   make = {
     'review': lambda: review(rng, framings),
-    'replay': lambda: persona_chat(rng, pick(rng, ('good', 'evil'))),
+    'replay': lambda: persona_chat(
+      rng, _weighted(rng, STAGE_2_PERSONAS), STAGE_2_HEADER_SHARE
+    ),
     'consistency': lambda: consistency(rng),
     'default': lambda: default_chat(rng),
   }
