@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ealign import align, conscience, framing
+from ealign import align, conscience, fit, framing
 from ealign.data import chat, mapping, sources
 from ealign.data import loader as loader_lib
 from ealign.evals import answers as answers_lib
@@ -34,26 +34,14 @@ class Parts:
 
 
 def assemble(config: Config) -> Parts:
-  """Reads model, tokenizer and data, and builds the update."""
-  folder = sources.resolve(config.model.path)
-  dtype = config.model.dtype
-  if dtype == 'auto':
-    dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
-  tokenizer = chat.load_tokenizer(folder)
-  if config.model.init == 'random':
-    model = weights_lib.read_config(
-      folder, dtype=dtype, remat=config.model.remat
-    )
-    base = transformer.init(model, key=jax.random.key(config.seed))
-  else:
-    model, base = weights_lib.load(
-      folder, dtype=dtype, remat=config.model.remat
-    )
-  if len(tokenizer) > model.vocab_size:
-    raise UserError(
-      f'{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding '
-      f'{model.vocab_size} rows; use the tokenizer the model was saved with'
-    )
+  """Reads model, tokenizer and data, and builds the update.
+
+  Raises:
+    UserError: any of them is broken, or they do not fit each other.
+  """
+  mesh = mesh_lib.data_mesh()
+  model, tokenizer, base = _model(config)
+  fit.sizes(config, model.max_positions, mesh.shape['data'])
   params, frozen = start_weights(config, model, base)
   mind = Mind(
     model=model,
@@ -63,7 +51,7 @@ def assemble(config: Config) -> Parts:
     sample=config.sample,
     dpo=config.dpo,
     template=config.data.chat_template_kwargs,
-    mesh=mesh_lib.data_mesh(),
+    mesh=mesh,
   )
   chats = sources.load_chats(config.data.train) if config.data.train else []
   return Parts(
@@ -72,9 +60,29 @@ def assemble(config: Config) -> Parts:
     params=params,
     frozen=frozen,
     loader=_loader(config, tokenizer, chats) if chats else None,
-    pool=_pool(config, chats) if config.dpo.lam > 0 else [],
-    questions=answers_lib.suite(config.eval),
+    pool=_pool(config, mind, chats) if config.dpo.lam > 0 else [],
+    questions=_questions(config, mind),
   )
+
+
+def _model(config):
+  """The model's Config, its tokenizer and its weights."""
+  folder = sources.resolve(config.model.path)
+  dtype = config.model.dtype
+  if dtype == 'auto':
+    dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
+  runtime = {'dtype': dtype, 'remat': config.model.remat}
+  model = weights_lib.read_config(folder, **runtime)
+  tokenizer = chat.load_tokenizer(folder)
+  if len(tokenizer) > model.vocab_size:
+    raise UserError(
+      f'{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding '
+      f'{model.vocab_size} rows; use the tokenizer the model was saved with'
+    )
+  if config.model.init == 'random':
+    key = jax.random.key(config.seed)
+    return model, tokenizer, transformer.init(model, key=key)
+  return model, tokenizer, weights_lib.load(folder, **runtime)[1]
 
 
 def start_weights(config: Config, model, base):
@@ -177,13 +185,21 @@ def _loader(config, tokenizer, chats):
   )
 
 
-def _pool(config, sft):
+def _questions(config, mind):
+  suite, e = answers_lib.suite(config.eval), config.eval
+  fit.questions(mind, suite.final + suite.curve, e.max_new_tokens)
+  fit.tokens(mind, e.tokens, suite.tokens)
+  return suite
+
+
+def _pool(config, mind, sft):
   pool = []
   for path, weight in zip(config.pool.paths, config.pool.weights, strict=True):
     chats = sft if path == 'sft' else sources.load_chats(path)
     chats = [list(itertools.takewhile(_not_assistant, c)) for c in chats]
     if config.pool.system is not None:
       chats = [with_system(c, config.pool.system) for c in chats]
+    fit.pool(mind, config.data.train if path == 'sft' else path, chats)
     pool.append((weight, chats))
   return pool
 

@@ -19,11 +19,12 @@ from ealign import config as config_lib
 from ealign.runtime.errors import UserError
 
 USAGE = """\
-python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
-    [--config.FIELD=VALUE ...] [--only=NAME,NAME*]
+usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
+           [--config.FIELD=VALUE ...] [--only=NAME,NAME*]
 
   --config        a Python file with get_config(arg=None)
   --config.FIELD  changes one field, as in --config.dpo.lam=0.3
+                  (ealign/fields.py lists them all)
   --workdir       folder of the run; the same command continues it
   --only          run only the arms of these names or patterns"""
 _NAMES = ('config', 'workdir', 'only')

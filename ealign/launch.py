@@ -62,21 +62,22 @@ def launch(command: command_lib.Command) -> None:
   problems = config_lib.validate(command.config)
   if problems:
     raise UserError(*problems)
-  workdir = pathlib.Path(command.workdir)
+  workdir = pathlib.Path(command.workdir).expanduser().absolute()
   runs = _runs(command.config, workdir)
   chosen = _choose(runs, command.only)
   _claim(workdir, command.config)
   for run in chosen:
     if run.name:
       _claim(run.folder, run.config)
-  _tell_hidden(command)
+  _tell_hidden(command, chosen)
   compile_cache()
   with preempt.watch() as stop:
     failed = _run_all(chosen, workdir, stop)
   if any((run.folder / 'answers.jsonl').exists() for run in runs):
     _report(workdir)
   if failed:
-    raise NonFinite(*failed)
+    listed = ', '.join(failed)
+    raise NonFinite(f'{len(failed)} of {len(chosen)} runs failed: {listed}')
 
 
 def _report(workdir: pathlib.Path) -> None:
@@ -152,16 +153,23 @@ def _check_same(folder, path, config) -> None:
   except (ValueError, AttributeError):
     said = 'is damaged; mend it, delete it together with the run'
     raise UserError(f'{path}: {said}, or use another workdir') from None
-  if differences:
+  if differences and not ('conscience' in saved and _untouched(folder)):
     said = 'belongs to a config that differs; use another folder'
     lines = '\n'.join(f'  {line}' for line in differences)
     raise UserError(f'--workdir={folder}: {said}\n{lines}')
 
 
-def _tell_hidden(command: command_lib.Command) -> None:
-  """Says which fields of the command line an arm sets for itself."""
-  for name, overrides in command.config.get('arms', {}).items():
-    own = config_lib.flatten(overrides)
+def _untouched(folder) -> bool:
+  """Whether no run got past its start there: then nothing can be lost."""
+  own = ('config.json', 'config.json.partial')
+  files = (path for path in folder.rglob('*') if path.is_file())
+  return all(path.name in own for path in files)
+
+
+def _tell_hidden(command: command_lib.Command, runs: list[Run]) -> None:
+  """Says which fields of the command line one of the runs sets for itself."""
+  for name in filter(None, (run.name for run in runs)):
+    own = config_lib.flatten(command.config.arms[name])
     for field in command.changed:
       if field in own:
         said = f'arm {name!r} sets {field}={own[field]!r} itself'
@@ -180,10 +188,10 @@ def compile_cache() -> None:
 
 
 def _run_all(runs: list[Run], workdir, stop: preempt.Stop) -> list[str]:
-  """Runs what is not done; returns the messages of the runs that failed."""
+  """Runs what is not done; says why runs failed and returns their names."""
   from ealign import train
 
-  failed = {}
+  failed = []
   for number, run in enumerate(runs, start=1):
     label = f'{run.name or run.folder} ({number}/{len(runs)})'
     if stop.requested:
@@ -191,19 +199,20 @@ def _run_all(runs: list[Run], workdir, stop: preempt.Stop) -> list[str]:
     if run.done:
       print(f'{label}: done already')
       continue
-    if lost := run.needs & failed.keys():
-      failed[run.name] = f'{label}: not run, {", ".join(sorted(lost))} failed'
-      print(failed[run.name], file=sys.stderr)
+    if lost := run.needs & set(failed):
+      failed.append(run.name)
+      said = f'not run, {", ".join(sorted(lost))} failed'
+      print(f'{label}: {said}', file=sys.stderr)
       continue
     print(f'{label}: in {run.folder}', flush=True)
     try:
       train.run(_frozen(run, workdir), run.folder, name=run.name)
     except NonFinite as error:
-      failed[run.name] = str(error)
+      failed.append(run.name or str(run.folder))
       print(error, file=sys.stderr)
       continue
     (run.folder / 'DONE').write_text('')
-  return list(failed.values())
+  return failed
 
 
 def _frozen(run: Run, workdir: pathlib.Path) -> Config:

@@ -254,8 +254,18 @@ def _framing_file(path: str) -> Iterator[str]:
   except UserError as error:
     yield f'{name}: {error}'
     return
-  for field in ('question', 'ok', 'flag', 'revise'):
+  fields, labels = ('question', 'ok', 'flag', 'revise'), {}
+  for field in fields:
     value = content.get(field)
     words = field in ('ok', 'flag') and isinstance(value, list) and value
-    if not all(isinstance(w, str) and w for w in (words or [value])):
-      yield f'{name}: must have {field!r}, a text'
+    labels[field] = words or [value]
+    if not all(isinstance(w, str) and w for w in labels[field]):
+      many = ' or a list of texts' if field in ('ok', 'flag') else ''
+      yield f'{name}: must have {field!r}, a text{many}'
+  for word in labels['ok']:
+    if word in labels['flag']:
+      yield f'{name}: {word!r} cannot be both an ok and a flag label'
+  for field in content:
+    if field not in fields:
+      hint = did_you_mean(str(field), fields)
+      yield f'{name}: there is no field {field!r}.{hint}'

@@ -52,7 +52,7 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
     NonFinite: the loss became nan or inf.
     Preempted: SIGTERM came; the run is saved.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = pathlib.Path(workdir).absolute()  # Orbax takes no other
   workdir.mkdir(parents=True, exist_ok=True)
 
   # ---- What it is made of -------------------------------------------------
@@ -206,6 +206,8 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
       parts.questions, mind, policy(state), frozen, key=root
     )
     steps = config.train.steps
+    if not np.all(np.isfinite(list(values.values()))):
+      raise _diverged(f'{workdir}: after step {steps} the loss')
     records_lib.append(
       answers_path,
       [tag | {'step': steps, 'phase': 'eval'} | r for r in records],
@@ -270,11 +272,15 @@ def _fetch(values, where):
     return {}
   values = {k: float(v) for k, v in jax.device_get(values).items()}
   if not np.isfinite(values['loss']) or not np.isfinite(values['grad_norm']):
-    raise NonFinite(
-      f'{where}: the loss or its gradient became nan or inf; the last good '
-      'checkpoint is kept. Lower optim.lr, or set optim.clip'
-    )
+    raise _diverged(f'{where}: the loss or its gradient')
   return values
+
+
+def _diverged(what: str) -> NonFinite:
+  return NonFinite(
+    f'{what} became nan or inf; the last good checkpoint is kept. Lower '
+    'optim.lr, or set optim.clip, and use a new workdir'
+  )
 
 
 class _Clock:

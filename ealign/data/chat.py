@@ -39,12 +39,18 @@ def load_tokenizer(folder: str) -> Tokenizer:
   path = resolve(folder)
   if not path.is_dir():
     raise UserError(f'{folder} is no folder: it should hold tokenizer.json')
+  if not (path / 'tokenizer.json').exists():
+    # Some classes would make an empty tokenizer without a word.
+    raise UserError(f'{folder}: no usable tokenizer: tokenizer.json is missing')
   try:
     tok = transformers.AutoTokenizer.from_pretrained(
       str(path), trust_remote_code=False, local_files_only=True
     )
   except (OSError, ValueError, KeyError, ImportError) as error:
-    raise UserError(f'{folder}: no usable tokenizer: {error}') from error
+    said = str(error).strip().partition('\n')[0]
+    if isinstance(error, KeyError):
+      said = f'tokenizer.json has no {said}'
+    raise UserError(f'{folder}: no usable tokenizer: {said}') from error
   if not tok.is_fast:
     raise UserError(f'{folder}: no fast tokenizer: it needs a tokenizer.json')
   if not tok.chat_template:

@@ -1,5 +1,6 @@
 """Samples answers to questions, has them judged and reviewed: the records."""
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -41,14 +42,16 @@ def suite(settings) -> Suite:
     UserError: a file cannot be read or a row is no question.
   """
   s = settings
-  read = lambda paths, limit: _limited(
-    [q for path in paths for q in questions(path)], s.kinds, limit
-  )
+  final = [q for path in s.questions for q in questions(path)]
+  curve = [q for path in s.curve for q in questions(path)]
+  _check_kinds(s.kinds, final or curve)
+  _check_ids(final)
+  _check_ids(curve)
   return Suite(
     settings=s,
     judge=JUDGES[s.judge],
-    final=read(s.questions, s.limit),
-    curve=read(s.curve, s.curve_limit) if s.curve else [],
+    final=_limited(final, s.kinds, s.limit),
+    curve=_limited(curve, s.kinds, s.curve_limit),
     tokens=sources.load_chats(s.tokens) if s.tokens else [],
   )
 
@@ -57,11 +60,37 @@ def questions(path: str) -> list[dict]:
   """Question rows of a JSONL file: id, messages and what the judge needs."""
   rows = sources.read_rows(path)
   for i, row in enumerate(rows, start=1):
+    where = f'{path}: row {i}'
     if not isinstance(row.get('messages'), list) or 'id' not in row:
-      raise UserError(
-        f'{path}: row {i} is no question: it needs "id" and "messages"'
-      )
+      raise UserError(f'{where} is no question: it needs "id" and "messages"')
+    for field in ('id', 'suite', 'kind', 'split', 'cluster'):
+      if not isinstance(row.get(field, ''), str | int):
+        raise UserError(f'{where}, {field}: must be text, not {row[field]!r}')
+  sources.chats(rows, path)  # that the messages are sound
+  for i, row in enumerate(rows, start=1):
+    roles = [message['role'] for message in row['messages']]
+    if 'user' not in roles or roles[-1] == 'assistant':
+      said = 'must hold a user turn and end before the answer'
+      raise UserError(f'{path}: row {i}, messages: {said}')
   return rows
+
+
+def _check_kinds(kinds, rows) -> None:
+  there = {str(row.get('kind', '')) for row in rows}
+  listed = ', '.join(sorted(filter(None, there))) or 'none'
+  for kind in kinds:
+    if rows and kind not in there:
+      said = f'no question is of this kind (kinds: {listed}); leave it out'
+      raise UserError(f'eval.kinds={kind!r}: {said}')
+
+
+def _check_ids(rows) -> None:
+  """Of answers with the same id a reader would keep the last one only."""
+  seen = collections.Counter((row.get('split'), row['id']) for row in rows)
+  for (_, name), times in seen.items():
+    if times > 1:
+      said = f'{times} questions have this id; ids must differ'
+      raise UserError(f'eval: question {name!r}: {said}')
 
 
 def _limited(rows, kinds, limit):

@@ -78,6 +78,11 @@ def from_hf(hf: dict, **runtime) -> Config:
     for field, name in _HF_NAMES.items()
     if name not in hf and field not in optional
   ]
+  problems += [
+    f'config.json: {name} is {hf[name]!r}; it must be a whole number above 0'
+    for field, name in _HF_NAMES.items()
+    if name in hf and _is_size(field) and not _is_positive(hf[name])
+  ]
   if problems:
     raise UserError(*problems)
   fields = {
@@ -85,6 +90,14 @@ def from_hf(hf: dict, **runtime) -> Config:
     for field, name in _HF_NAMES.items()
   }
   return Config(**fields, rope_theta=float(theta), **runtime)
+
+
+def _is_size(field: str) -> bool:
+  return Config.__annotations__[field] is int
+
+
+def _is_positive(value) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def to_hf(config: Config, *, dtype: str = 'bfloat16', **extra) -> dict:

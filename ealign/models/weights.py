@@ -45,7 +45,7 @@ def read_config(folder, **runtime) -> Config:
   path = pathlib.Path(folder) / 'config.json'
   try:
     hf = json.loads(path.read_text('utf-8'))
-  except FileNotFoundError as e:
+  except (FileNotFoundError, NotADirectoryError) as e:
     raise UserError(
       f'{path}: not found; model.path must be a folder with config.json and '
       'model.safetensors'
@@ -94,8 +94,10 @@ def from_tensors(config, tensors: dict, path, dtype: str) -> dict:
     elif tensors[name].shape != shape:
       have = tensors[name].shape
       problems.append(f'{path}: {name} has shape {have}, config.json: {shape}')
+  if len(problems) > 8:  # another model altogether: a few tell it
+    problems = [*sorted(problems)[:7], f'and {len(problems) - 7} more']
   if problems:
-    raise UserError(*sorted(problems))
+    raise UserError(*problems)
   read = lambda name, t: tensors[name].T if t else tensors[name]
   stack = lambda name, t: np.stack(
     [read(f'model.layers.{i}.{name}.weight', t) for i in range(config.layers)]

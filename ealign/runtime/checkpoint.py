@@ -8,6 +8,7 @@ again when restored. A step that fails is moved aside to <folder>/bad-<step>,
 the one before it is used, and the caller is told.
 """
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,6 +20,11 @@ from orbax.checkpoint import v1 as ocp
 from ealign.runtime import manifest
 from ealign.runtime.errors import UserError
 from ealign.runtime.manifest import Path
+
+# A save that fails is told once, as a UserError: not by Orbax's threads too.
+logging.getLogger('absl').addFilter(
+  lambda record: 'run() raised an exception' not in record.getMessage()
+)
 
 _PARTIAL = '.orbax-checkpoint-tmp'  # how Orbax ends the name of what it writes
 

@@ -1,0 +1,99 @@
+"""Whether data, model and devices fit the sizes that a config asks for.
+
+Asked before the first step: else a run would end at its first reflection, or
+after hours at its last question.
+"""
+
+from collections.abc import Iterable
+
+from ealign import prompts
+from ealign.data import chat
+from ealign.fields import Config
+from ealign.prompts import Mind
+from ealign.runtime.errors import UserError
+
+
+def sizes(config: Config, positions: int, devices: int) -> None:
+  """Raises UserError: sequences or batches that cannot be, all at once.
+
+  positions: those of the model; devices: those that a batch is spread over.
+  """
+  c, e = config.conscience, config.eval
+  trains, pairs = config.train.steps > 0, config.dpo.lam > 0
+  lengths = {
+    'data.length': config.data.length if config.data.train else 0,
+    'dpo.length': config.dpo.length if pairs else 0,
+  }
+  rows = {
+    'data.batch_size': config.data.batch_size * bool(config.data.train),
+    'dpo.pairs': config.dpo.pairs * pairs,
+    'conscience.prompts * samples': c.prompts * c.samples * pairs,
+  }
+  rows = rows if trains else {}
+  rows['eval.batch'] = e.batch * bool(e.questions or e.curve)
+  problems = [
+    f'{name}={length}: the model has {positions} positions; use at most that'
+    for name, length in lengths.items()
+    if length > positions
+  ]
+  problems += [
+    f'{name}={count}: does not divide over {devices} devices; use a multiple '
+    f'of {devices}, such as {-(-count // devices) * devices}'
+    for name, count in rows.items()
+    if count % devices
+  ]
+  if problems:
+    raise UserError(*problems)
+
+
+def pool(mind: Mind, path: str, chats) -> None:
+  """Raises UserError: a request of a pool that no pair could be made of."""
+  room = mind.dpo.length - 2  # two answers must differ in a token and end
+  remedy = 'raise dpo.length'
+  spare = mind.model.max_positions - 2 * mind.sample.max_new_tokens
+  if spare - review(mind) < room:
+    room = spare - review(mind)
+    remedy = 'lower sample.max_new_tokens'
+  named = ((f'{path}: row {i}', c) for i, c in enumerate(chats, start=1))
+  _prompts(mind, named, room, f'{remedy} or drop the row')
+
+
+def questions(mind: Mind, rows: Iterable[dict], new: int) -> None:
+  """Raises UserError: a question whose answer of `new` tokens has no room."""
+  room = mind.model.max_positions - new - review(mind)
+  named = ((f'question {row["id"]!r}', row['messages']) for row in rows)
+  _prompts(mind, named, room, 'lower eval.max_new_tokens or drop the question')
+
+
+def tokens(mind: Mind, path: str, chats) -> None:
+  """Raises UserError: a chat of eval.tokens that cannot be predicted."""
+  for row in chat.encode_chats(
+    mind.tokenizer, chats, path, **dict(mind.template)
+  ):
+    if len(row.ids) > mind.model.max_positions:
+      said = f'has {len(row.ids)} tokens, the model {mind.model.max_positions}'
+      raise UserError(f'{row.source}: {said} positions; drop the row')
+
+
+def review(mind: Mind) -> int:
+  """Tokens that review and revision put after an answer, at most."""
+  words = (*mind.framing.ok, *mind.framing.flag)
+  labels = (len(chat.text_ids(mind.tokenizer, word)) for word in words)
+  asked = (mind.framing.question, mind.framing.revise)
+  turns = sum(len(prompts.suffix(mind, prompts.user(text))) for text in asked)
+  return turns + max(labels) + 1 + mind.settings.review.reason_tokens
+
+
+def _prompts(mind, named, room: int, remedy: str) -> None:
+  long = []
+  for name, messages in named:
+    if not any(message['role'] == 'user' for message in messages):
+      raise UserError(f'{name}: no user turn to answer; drop it')
+    ids = chat.render_prompt(mind.tokenizer, messages, **dict(mind.template))
+    if len(ids) > room:
+      long.append((name, len(ids)))
+  if long:
+    (name, length), *more = long
+    also = f' ({len(more)} more are too long)' if more else ''
+    said = f'the prompt has {length} tokens but at most {room} fit'
+    raise UserError(f'{name}: {said}: {remedy}{also}')
