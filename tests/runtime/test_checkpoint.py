@@ -165,6 +165,9 @@ def test_only_a_first_save_cut_short_is_no_checkpoint(tmp_path):
   assert Checkpoints(tmp_path).restore(make(1)) is None
 
 
+# Orbax leaves its other reads pending when one fails; Python 3.13 says so when
+# they are collected.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.parametrize('damage', ['truncated', 'missing', 'no manifest'])
 def test_half_a_step_falls_back(tmp_path, damage):
   saved(tmp_path, 3, 5)
