@@ -155,8 +155,8 @@ def _over_bases(by_base):
     return '-'
   mean, lo, hi = stats.student_t(means, bounds=(0, 1))
   between, within = stats.between_within(known)
-  worst = max(x for xs in known.values() for x in xs)
-  text = f'{_pct(mean)} [{_pct(lo)}, {_pct(hi)}] worst {_pct(worst)}'
+  largest = max(x for xs in known.values() for x in xs)
+  text = f'{_pct(mean)} [{_pct(lo)}, {_pct(hi)}] largest {_pct(largest)}'
   return f'{text}, sd {_pct(between)} / {_pct(within)}'
 
 
@@ -206,7 +206,8 @@ def report(out):
   print('\n## Token accuracy on held-out insecure code\n')
   for arm in main:
     found = [
-      token_accuracy(p) for p in sorted(out.glob(f'base_?_seed_?/{arm}'))
+      token_accuracy(p.parent)
+      for p in sorted(out.glob(f'base_?_seed_?/{arm}/DONE'))
     ]
     print(f'- {arm}: ' + ', '.join(_pct(x) for x in found))
 
