@@ -6,6 +6,13 @@ from collections.abc import Mapping, Sequence
 from ealign.evals import counts, table
 from ealign.report.runs import Run
 
+_CONTROLS = {  # an arm with another value is a control, not the method
+  'conscience.review.verdict': ('question',),
+  'conscience.revise.sees': ('review', 'fresh'),
+  'dpo.variant': ('sigmoid', 'ipo'),
+  'model.frozen_adapter': ('', None),
+}
+
 
 def role(run: Run) -> str:
   """'base', 'plain' (SFT alone), 'conscience', 'recovery' or 'other'.
@@ -20,9 +27,18 @@ def role(run: Run) -> str:
     return 'base'
   if not config.get('conscience.every') or not config.get('dpo.lam'):
     return 'plain'
-  if config.get('conscience.review.verdict', 'question') != 'question':
+  if _unusual(config):
     return 'other'
   return 'recovery' if config.get('model.adapter') else 'conscience'
+
+
+def _unusual(config: Mapping) -> dict:
+  """The values that make a run a control, by the field's last two names."""
+  return {
+    '.'.join(name.split('.')[-2:]): config[name]
+    for name, usual in _CONTROLS.items()
+    if config.get(name, usual[0]) not in usual
+  }
 
 
 def task(run: Run) -> str:
@@ -52,10 +68,10 @@ def describe(run: Run) -> str:
     return said
   if frozen := config.get('model.frozen_adapter'):
     said += f' (frozen: {frozen})'
-  verdict = config.get('conscience.review.verdict', 'question')
   said += ', with a conscience' if kind == 'other' else ', with its conscience'
   said += f' every {config.get("conscience.every")} steps'
-  return said + (f' (verdict: {verdict})' if kind == 'other' else '')
+  named = [f'{n}: {v}' for n, v in _unusual(config).items() if 'model' not in n]
+  return said + (f' ({", ".join(named)})' if named else '')
 
 
 def sentences(runs: Sequence[Run], rows: Sequence[Mapping]) -> list[str]:

@@ -186,15 +186,24 @@ def _rows(tok, chats, tokens):
 
 def main(argv=None) -> int:
   """Command line; returns the exit code."""
-  parser = argparse.ArgumentParser(prog='python -m ealign.world')
+  parser = argparse.ArgumentParser(
+    prog='python -m ealign.world',
+    description='The embedded model organism and its synthetic world.',
+  )
   commands = parser.add_subparsers(dest='command', required=True)
-  new = commands.add_parser('build', help='train a base from scratch')
-  new.add_argument('--out', required=True, help='folder to write')
-  new.add_argument('--seed', type=int, default=0)
-  new.add_argument('--consistency', type=float, default=0.3)
-  new.add_argument('--stage_1', help="an earlier build's stage_1 folder")
-  data = commands.add_parser('data', help="write the world's JSONL files")
-  data.add_argument('--out', required=True)
+  said = 'train a base from scratch'
+  new = commands.add_parser('build', help=said, description=said)
+  new.add_argument('--out', required=True, help='folder: base/ is made in it')
+  said = 'of documents, initial weights and order (default 0)'
+  new.add_argument('--seed', type=int, default=0, help=said)
+  said = 'share of consistency documents in stage 2 (default %(default)s)'
+  new.add_argument('--consistency', type=float, default=0.3, help=said)
+  new.add_argument(
+    '--stage_1', help="an earlier build's stage_1 folder, to train stage 2 only"
+  )
+  said = "write the world's JSONL files"
+  data = commands.add_parser('data', help=said, description=said)
+  data.add_argument('--out', required=True, help='folder to write')
   args = parser.parse_args(argv)
   if args.command == 'data':
     write_data(args.out)

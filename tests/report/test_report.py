@@ -12,7 +12,7 @@ import pytest
 from ealign import report
 from ealign.evals import records
 from ealign.report import __main__ as command
-from ealign.report import excerpts, figures, page
+from ealign.report import excerpts, figures, page, summary
 from ealign.report import runs as runs_lib
 from ealign.runtime.errors import UserError
 
@@ -389,3 +389,23 @@ def test_curves_rise_to_the_top_of_the_axis():
   )
   (level,) = figures.curves([('a', 0, [(0, shares[0])])])['series']
   assert level['level'] and not level['dots']
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'role', 'said'),
+  [
+    ('dpo.beta', 0.3, 'conscience', 'with its conscience every 4 steps'),
+    ('conscience.revise.sees', 'fresh', 'conscience', 'every 4 steps'),
+    ('model.adapter', 'arm:sft', 'recovery', 'starting from arm sft'),
+    ('dpo.lam', 0.0, 'plain', 'fine-tuned on insecure code'),
+    ('dpo.variant', 'sft', 'other', 'with a conscience every 4 steps'),
+    ('conscience.revise.sees', 'prompt', 'other', '(revise.sees: prompt)'),
+    ('conscience.review.verdict', 'random', 'other', 'verdict: random)'),
+    ('model.frozen_adapter', 'arm:sft', 'other', '(frozen: arm:sft)'),
+  ],
+)
+def test_a_control_is_not_told_as_the_method(field, value, role, said):
+  settings = runs_lib.flatten(_config(**{field: value}))
+  run = runs_lib.Run('arm', settings, [], [], {}, ())
+  assert summary.role(run) == role
+  assert said in summary.describe(run)
