@@ -369,11 +369,11 @@ def test_prompt_tokens_contribute_exactly_nothing(frozen, batch, monkeypatch):
   jax.tree.map(np.testing.assert_array_equal, got, wanted)
 
 
-def test_microbatches_equal_one_batch(light, frozen, batch):
+def test_microbatches_equal_one_batch(frozen, batch):
   # Rows of 9, 2, 5 and 0 supervised tokens; the last holds no pair either.
   adapter = moved_adapter()
-  wanted, metrics = light(adapter, frozen, batch, lam=1.0)
-  got, summed = light(adapter, frozen, batch, microbatches=4, lam=1.0)
+  wanted, metrics = gradients(adapter, frozen, batch, lam=1.0)
+  got, summed = gradients(adapter, frozen, batch, microbatches=4, lam=1.0)
   assert relative(got, wanted) < 1e-5
   assert summed.keys() == metrics.keys()
   for name, value in metrics.items():
