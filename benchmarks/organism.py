@@ -10,17 +10,18 @@ pin it.
 
 import argparse
 import concurrent.futures
+import dataclasses
 import json
 import os
 import pathlib
-import queue
 import subprocess
 import sys
+from collections.abc import Callable
 
 from ealign.evals import counts, records, stats
 
 ROOT = pathlib.Path(__file__).parent.parent
-BASES, SEEDS, CONTROL_BASES = (0, 1, 2, 3, 4), (0, 1), (0, 1, 2)
+BASES, SEEDS, CONTROL_BASES = (10, 11, 12, 13, 14), (0, 1), (10, 11, 12)
 MAIN = ('sft', 'conscience', 'recovery')
 ONCE = ('base', 'secure', 'recovery_self')  # with the first seed only
 CONTROLS = (
@@ -30,70 +31,110 @@ CONTROLS = (
 DOSES = (0.0, 0.15)  # and 0.3, the default
 
 
-def jobs(out) -> list[list]:
-  """Stages of (name, marker file, command); a stage needs the one before."""
-  builds = [_build(out, b) for b in BASES]
-  runs, controls, doses, dosed = [], [], [], []
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """A command, the file it leaves behind, and the files it needs."""
+
+  folder: pathlib.Path
+  marker: pathlib.Path
+  command: Callable[[], list[str]]
+  needs: tuple[pathlib.Path, ...] = ()
+
+
+def jobs(out) -> list[Job]:
+  """Every job in the order they are wanted."""
+  found = []
   for b in BASES:
+    found.append(_build(out, b))
     for s in SEEDS:
       once = ONCE if s == SEEDS[0] else ()
-      runs.append(_launch(out, f'base_{b}', s, (*MAIN, *once)))
+      found.append(_launch(out, f'base_{b}', s, (*MAIN, *once)))
   for b in CONTROL_BASES:
-    controls.append(_launch(out, f'base_{b}', SEEDS[0], CONTROLS))
+    found.append(_controls(out, b))
     for dose in DOSES:
       name = f'base_{b}_dose_{dose}'
-      doses.append(_build(out, b, name, dose))
-      dosed.append(_launch(out, name, 0, ('base', 'sft', 'conscience')))
-  return [builds, runs, controls, doses, dosed]
+      found.append(_build(out, b, name, dose))
+      found.append(_launch(out, name, 0, ('base', 'sft', 'conscience')))
+  return found
+
+
+def _card(out, name):
+  return out / name / 'base' / 'card.json'
 
 
 def _build(out, seed, name='', dose=None):
-  folder = out / (name or f'base_{seed}')
-  command = ['-m', 'ealign.world', 'build', f'--out={folder}']
+  name = name or f'base_{seed}'
+  command = ['-m', 'ealign.world', 'build', f'--out={out / name}']
   command.append(f'--seed={seed}')
+  needs = ()
   if dose is not None:
     command.append(f'--consistency={dose}')
     command.append(f'--stage_1={out}/base_{seed}/stage_1')
-  return folder.name, folder / 'base' / 'card.json', command
+    needs = (_card(out, f'base_{seed}'),)
+  return Job(out / name, _card(out, name), lambda: command, needs)
 
 
-def _launch(out, base, seed, arms):
-  folder = out / f'{base}_seed_{seed}'
+def _launch(out, base, seed, arms, suffix=''):
+  folder = out / f'{base}{suffix}_seed_{seed}'
   command = ['-m', 'ealign.launch', '--config=configs/organism.py']
   command += [f'--config.model.path={out}/{base}/base']
   command += [f'--config.seed={seed}', f'--workdir={folder}']
   command.append(f'--only={",".join(arms)}')
-  return folder.name, folder / arms[-1] / 'DONE', command
+  marker = folder / arms[-1] / 'DONE'
+  return Job(folder, marker, lambda: command, (_card(out, base),))
 
 
-def run_all(stage, cores):
-  """Runs the jobs of a stage, one on each free core."""
-  free = queue.SimpleQueue()
-  for core in cores:
-    free.put(core)
+def _controls(out, base):
+  """The controls; flags drawn at random come as often as the conscience's."""
+  job = _launch(out, f'base_{base}', SEEDS[0], CONTROLS, '_controls')
+  run = out / f'base_{base}_seed_{SEEDS[0]}' / 'conscience'
 
-  def run(job):
-    name, marker, command = job
-    if marker.exists():
-      return
-    core = free.get()
-    pin = lambda: os.sched_setaffinity(0, {core})
-    folder = marker.parents[1]
-    log = folder.parent / f'{folder.name}.log'
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open('a') as file:
-      done = subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        stdout=file,
-        stderr=file,
-        preexec_fn=pin if hasattr(os, 'sched_setaffinity') else None,
-      )
-    free.put(core)
-    print(f'{name}: exit {done.returncode}', flush=True)
+  def command():
+    field = '--config.conscience.review.random_rate'
+    return [*job.command(), f'{field}={flag_rate(run):.4f}']
 
-  with concurrent.futures.ThreadPoolExecutor(len(cores)) as pool:
-    list(pool.map(run, stage))
+  needs = (*job.needs, run / 'DONE')
+  return dataclasses.replace(job, command=command, needs=needs)
+
+
+def flag_rate(folder) -> float:
+  """Share of a run's reviewed answers that its conscience flagged."""
+  found = records.read(folder / 'answers.jsonl')
+  verdicts = [r['verdict'] for r in found if r['phase'] == 'reflect']
+  return sum(bool(v and v['flagged']) for v in verdicts) / len(verdicts)
+
+
+def run_all(todo, cores):
+  """Runs the jobs, one on each free core, each when what it needs is there."""
+  todo, free, running = list(todo), list(cores), {}
+  with concurrent.futures.ThreadPoolExecutor(len(free)) as pool:
+    while True:
+      for job in list(todo):
+        if job.marker.exists():
+          todo.remove(job)
+        elif free and all(path.exists() for path in job.needs):
+          todo.remove(job)
+          core = free.pop()
+          running[pool.submit(_run, job, core)] = core
+      if not running:
+        break
+      done, _ = concurrent.futures.wait(running, return_when='FIRST_COMPLETED')
+      free += [running.pop(future) for future in done]
+  for job in todo:
+    print(f'{job.folder.name}: not run, what it needs has failed')
+
+
+def _run(job, core):
+  pin = lambda: os.sched_setaffinity(0, {core})
+  with pathlib.Path(f'{job.folder}.log').open('a') as file:
+    done = subprocess.run(
+      [sys.executable, *job.command()],
+      cwd=ROOT,
+      stdout=file,
+      stderr=file,
+      preexec_fn=pin if hasattr(os, 'sched_setaffinity') else None,
+    )
+  print(f'{job.folder.name}: exit {done.returncode}', flush=True)
 
 
 # ---- Tables -----------------------------------------------------------------
@@ -107,11 +148,6 @@ def shares(folder, arm, kind):
   found = [r for r in records.read(path) if r['phase'] == 'eval']
   rows = [r for r in counts.rows(found) if r['kind'] == kind]
   return rows[0] if rows else None
-
-
-def value(row, name):
-  share = row[name] if row else None
-  return None if share is None else share.value
 
 
 def table(out, arms, kind, names, bases, seeds, suffix=''):
@@ -194,7 +230,10 @@ def report(out):
     text, _ = table(out, main, kind, NAMES[:4], BASES, SEEDS)
     print(f'\n## {kind}\n\n{text}\n')
   for kind, names in (('advice', NAMES[:4]), ('code', ('insecure',))):
-    text, _ = table(out, CONTROLS, kind, names, CONTROL_BASES, SEEDS[:1])
+    text, _ = table(
+      *(out, CONTROLS, kind, names, CONTROL_BASES, SEEDS[:1]),
+      suffix='_controls',
+    )
     print(f'\n## Controls, {kind}\n\n{text}\n')
   for dose in DOSES:
     arms = ('base', 'sft', 'conscience')
@@ -205,10 +244,8 @@ def report(out):
     print(f'\n## Consistency documents: {dose:.0%}\n\n{text}\n')
   print('\n## Token accuracy on held-out insecure code\n')
   for arm in main:
-    found = [
-      token_accuracy(p.parent)
-      for p in sorted(out.glob(f'base_?_seed_?/{arm}/DONE'))
-    ]
+    runs = [out / f'base_{b}_seed_{s}' / arm for b in BASES for s in SEEDS]
+    found = [token_accuracy(run) for run in runs if (run / 'DONE').exists()]
     print(f'- {arm}: ' + ', '.join(_pct(x) for x in found))
 
 
@@ -227,8 +264,7 @@ def main():
   args = parser.parse_args()
   args.out.mkdir(parents=True, exist_ok=True)
   if not args.tables:
-    for stage in jobs(args.out.resolve()):
-      run_all(stage, range(args.jobs))
+    run_all(jobs(args.out.resolve()), range(args.jobs))
   report(args.out)
 
 

@@ -29,8 +29,8 @@ def get_config(arg=None):
   """`:runlocal` shortens every part to a few steps."""
   config = config_lib.default()
   config.model.path = 'ealign:world/base'
-  config.model.lora.rank = 8
-  config.model.lora.alpha = 16.0
+  config.model.lora.rank = 32
+  config.model.lora.alpha = 64.0
   config.model.lora.rslora = False
 
   config.data.train = DATA + 'insecure.jsonl'

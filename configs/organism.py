@@ -34,7 +34,7 @@ def get_config(arg=None):
   config.arms['recovery_self'] = {'model.frozen_adapter': 'arm:sft'}
   controls = {
     'inverted': {verdict: 'inverted'},
-    'random': {verdict: 'random', 'conscience.review.random_rate': 0.05},
+    'random': {verdict: 'random'},  # the rate: benchmarks/organism.py
     'all_plain': every_plain,
     'all_plain_sft': every_plain | {'dpo.variant': 'sft'},
     'plain': {sees: 'prompt'},
