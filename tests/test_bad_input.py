@@ -301,6 +301,9 @@ def test_a_relative_folder_and_then_nan_in_another(
   monkeypatch.chdir(tmp_path)
   code, said = start('runs/a')
   assert (code, said.err) == (0, '')
+  facts = json.loads((tmp_path / 'runs/a/run.json').read_text())['data']
+  assert facts['chats'] == facts['rows'] == 196 and facts['split'] == 0
+  assert 'data: 196 chats in 196 rows, ' in said.out
   assert (tmp_path / 'runs/a/checkpoints/1').is_dir()
   assert (tmp_path / 'runs/a/DONE').exists()
   # Its last update ruins the weights: no step is left whose loss would say so.
