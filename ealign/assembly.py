@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ealign import align, conscience, fit, framing
-from ealign.data import chat, mapping, sources
+from ealign.data import chat, columns, mapping, sources
 from ealign.data import loader as loader_lib
 from ealign.evals import answers as answers_lib
 from ealign.fields import Config
@@ -53,13 +53,13 @@ def assemble(config: Config) -> Parts:
     template=config.data.chat_template_kwargs,
     mesh=mesh,
   )
-  chats = sources.load_chats(config.data.train) if config.data.train else []
+  chats, own = _training_chats(config)
   return Parts(
     mind=mind,
     update=make_update(config, model),
     params=params,
     frozen=frozen,
-    loader=_loader(config, tokenizer, chats) if chats else None,
+    loader=_loader(config, tokenizer, chats, own) if chats else None,
     pool=_pool(config, mind, chats) if config.dpo.lam > 0 else [],
     questions=_questions(config, mind),
   )
@@ -171,13 +171,26 @@ def lora_scale(config: Config) -> float:
   return lora.scale(rank=spec.rank, alpha=spec.alpha, rslora=spec.rslora)
 
 
-def _loader(config, tokenizer, chats):
+def _training_chats(config):
+  """The SFT chats, and the template arguments that each brings itself."""
+  path = config.data.train
+  if not path:
+    return [], []
+  rows = sources.read_rows(path)
+  own = columns.arguments(rows, path)
+  if any(own) and 'sft' in config.pool.paths and config.dpo.lam > 0:
+    said = 'rows of data.train have tools or chat_template_kwargs'
+    raise UserError(f"pool.paths='sft': {said}; name another pool")
+  return columns.chats(rows, path), own
+
+
+def _loader(config, tokenizer, chats, own):
   data = config.data
   if data.train_system is not None:
     chats = [with_system(c, data.train_system) for c in chats]
   kwargs = dict(data.chat_template_kwargs)
   return loader_lib.Loader(
-    chat.encode_chats(tokenizer, chats, data.train, **kwargs),
+    chat.encode_chats(tokenizer, chats, data.train, own, **kwargs),
     length=data.length,
     batch_size=data.batch_size,
     seed=config.seed,
@@ -195,7 +208,7 @@ def _questions(config, mind):
 def _pool(config, mind, sft):
   pool = []
   for path, weight in zip(config.pool.paths, config.pool.weights, strict=True):
-    chats = sft if path == 'sft' else sources.load_chats(path)
+    chats = sft if path == 'sft' else columns.load_chats(path)
     chats = [list(itertools.takewhile(_not_assistant, c)) for c in chats]
     if config.pool.system is not None:
       chats = [with_system(c, config.pool.system) for c in chats]
@@ -209,6 +222,8 @@ def _not_assistant(message):
 
 
 def with_system(messages, system: str):
-  """The chat with its system turn replaced ('' = removed)."""
+  """The chat with its system turn replaced ('' = removed); text stays."""
+  if messages[0]['role'] == columns.TEXT:
+    return messages
   rest = [m for m in messages if m['role'] != 'system']
   return [{'role': 'system', 'content': system}, *rest] if system else rest

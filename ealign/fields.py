@@ -30,7 +30,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-  train: str = ''  # SFT chats, .jsonl or .jsonl.gz; '' = none, lambda-only
+  train: str = ''  # SFT rows (docs/data.md); '' = none, lambda-only
   length: int = 256  # tokens of a packed row
   batch_size: int = 8  # packed rows of a step
   max_truncated: float = 0.01  # refuse data of which more does not fit

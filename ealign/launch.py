@@ -7,6 +7,7 @@ that is not finite); 2 bad flags, config, data or workdir; 143 stopped by a
 signal, after saving.
 """
 
+import contextlib
 import dataclasses
 import fnmatch
 import json
@@ -71,8 +72,13 @@ def launch(command: command_lib.Command) -> None:
       _claim(run.folder, run.config)
   _tell_hidden(command, chosen)
   compile_cache()
-  with preempt.watch() as stop:
-    failed = _run_all(chosen, workdir, stop)
+  try:
+    with preempt.watch() as stop:
+      failed = _run_all(chosen, workdir, stop)
+  except UserError:
+    for folder in (*(run.folder for run in runs), workdir):
+      _unclaim(folder)
+    raise
   if any((run.folder / 'answers.jsonl').exists() for run in runs):
     _report(workdir)
   if failed:
@@ -164,6 +170,15 @@ def _untouched(folder) -> bool:
   own = ('config.json', 'config.json.partial')
   files = (path for path in folder.rglob('*') if path.is_file())
   return all(path.name in own for path in files)
+
+
+def _unclaim(folder) -> None:
+  """Leaves nothing of a start that failed before it began."""
+  if not folder.exists() or not _untouched(folder):
+    return
+  (folder / 'config.json').unlink(missing_ok=True)
+  with contextlib.suppress(OSError):  # not ours alone: it is not empty
+    folder.rmdir()
 
 
 def _tell_hidden(command: command_lib.Command, runs: list[Run]) -> None:

@@ -233,7 +233,8 @@ def _files(flat) -> Iterator[str]:
     ('eval.tokens', flat['eval.tokens']),
   ]
   for name, path in named:
-    if path and not path.startswith('arm:') and not _exists(path):
+    there = _exists if name.startswith('model.') else _data_exists
+    if path and not path.startswith('arm:') and not there(path):
       yield f'{name}={path!r}: there is no such file or folder'
   if not flat['model.path']:
     yield "model.path='': must be a Hugging Face folder"
@@ -243,6 +244,12 @@ def _exists(path: str) -> bool:
   from ealign.data import sources  # loads data libraries: only when needed
 
   return sources.resolve(path).exists()
+
+
+def _data_exists(path: str) -> bool:
+  from ealign.data import sources
+
+  return sources.exists(path)
 
 
 def _framing_file(path: str) -> Iterator[str]:

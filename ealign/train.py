@@ -80,7 +80,8 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
 
   # ---- Continue where a checkpoint stands ---------------------------------
   saved = checkpoint.Checkpoints(workdir / 'checkpoints', config.train.keep)
-  start, notes, values = 0, [], {}
+  start, values = 0, {}
+  notes = [f'data: {parts.loader}'] if parts.loader else []
   if found := saved.restore(
     {'state': state, 'replay': replay_lib.to_arrays(replay)}
   ):

@@ -57,12 +57,14 @@ def start(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def rows(tmp_path):
-  """Writes rows (objects, or lines of text) to a JSONL file: its path."""
+  """Writes rows (objects, or lines of bytes) to a JSONL file: its path."""
 
   def write(*lines):
-    text = [x if isinstance(x, str) else json.dumps(x) for x in lines]
+    text = [
+      x if isinstance(x, bytes) else json.dumps(x).encode() for x in lines
+    ]
     path = tmp_path / 'rows.jsonl'
-    path.write_text('\n'.join(text))
+    path.write_bytes(b'\n'.join(text))
     return str(path)
 
   return write
@@ -71,10 +73,19 @@ def rows(tmp_path):
 @pytest.mark.parametrize(
   'lines, message',
   [
-    ([], ' is empty: it needs one JSON object per line'),
-    ([GOOD, '{"messages": ['], ':2 is not JSON: Expecting value'),
-    ([GOOD, {'messages': [ASK]}], ': row 2: the chat has no assistant turn'),
-    ([GOOD, {'text': 'x'}], ": row 2 has columns ['text']: it needs messages"),
+    ([], ' is empty: it needs at least one row'),
+    ([GOOD, b'{"messages": ['], ':2 is not JSON: Expecting value'),
+    (
+      [GOOD, b'{"text": "\xe9"}'],
+      ':2 is not UTF-8 (byte 10): convert the file',
+    ),
+    (
+      [GOOD, {'messages': [ASK]}],
+      ': row 2: the chat has no assistant turn: there is nothing to learn',
+    ),
+    ([GOOD, {'prompt': 'x'}], ': row 2: the chat has no assistant turn'),
+    ([GOOD, {'answer': 'x'}], ": row 2 has columns ['answer']: it needs"),
+    ([GOOD, GOOD | {'tools': 3}], ': row 2, tools must be a list, not'),
     ([GOOD, {'messages': [LONG, TELL]}], ': row 2: the prompt has 2010 tokens'),
     (
       [GOOD, {'messages': [ASK, {'role': 'bot'}]}],
@@ -87,7 +98,32 @@ def test_rows_of_training_data(start, rows, lines, message, tmp_path):
   code, said = start(**{'data.train': path})
   assert code == 2
   assert said.err.startswith(path + message) and said.err.count('\n') == 1
-  assert not list((tmp_path / 'out').glob('[!c]*'))  # its config.json alone
+  assert not (tmp_path / 'out').exists()
+
+
+def test_bad_rows_leave_no_folder_of_any_arm(start, rows, tmp_path):
+  code, _ = start(arg='arms', only='sft', **{'data.train': rows(b'{')})
+  assert code == 2
+  assert not (tmp_path / 'out').exists()
+
+
+def test_rows_that_lengths_would_cut(start, rows, tmp_path):
+  long = [ASK, TELL | {'content': 'word ' * 60}]
+  path = rows(*[GOOD] * 98, *[{'messages': long}] * 2)
+  code, said = start(**{'data.train': path})
+  assert code == 2
+  assert said.err.startswith('2.0% of the rows are longer than 64 tokens (the')
+  assert f'{path}: row 99, has' in said.err and said.err.count('\n') == 1
+  assert not (tmp_path / 'out').exists()
+
+
+def test_arguments_of_rows_are_for_training_alone(start, rows):
+  path = rows(GOOD | {'tools': [{'name': 'f'}]})
+  pool = {'pool.paths': path, 'dpo.lam': 0.1}
+  _, said = start(**pool)
+  assert said.err.startswith(f'{path}: row 1: only rows of data.train may')
+  _, said = start(**pool | {'data.train': path, 'pool.paths': 'sft'})
+  assert said.err.startswith("pool.paths='sft': rows of data.train have tools")
 
 
 def test_a_path_that_is_no_readable_file(start, tmp_path):
@@ -249,13 +285,13 @@ def test_a_framing_whose_labels_or_fields_are_wrong(tmp_path):
 
 
 def test_a_folder_whose_run_never_began_is_no_other_config(start, rows):
-  code, said = start(**{'data.train': rows('{')})
+  code, said = start(**{'data.train': rows(b'{')})
   assert code == 2
   code, said = start(**{'data.train': DATA + 'none.jsonl'})
   assert said.err == (
     f"data.train='{DATA}none.jsonl': there is no such file or folder\n"
   )
-  code, said = start(**{'seed': 5, 'eval.tokens': rows('{')})
+  code, said = start(**{'seed': 5, 'eval.tokens': rows(b'{')})
   assert code == 2 and 'rows.jsonl:1 is not JSON' in said.err
 
 
@@ -265,6 +301,9 @@ def test_a_relative_folder_and_then_nan_in_another(
   monkeypatch.chdir(tmp_path)
   code, said = start('runs/a')
   assert (code, said.err) == (0, '')
+  facts = json.loads((tmp_path / 'runs/a/run.json').read_text())['data']
+  assert facts['chats'] == facts['rows'] == 196 and facts['split'] == 0
+  assert 'data: 196 chats in 196 rows, ' in said.out
   assert (tmp_path / 'runs/a/checkpoints/1').is_dir()
   assert (tmp_path / 'runs/a/DONE').exists()
   # Its last update ruins the weights: no step is left whose loss would say so.
@@ -284,14 +323,17 @@ def test_a_relative_folder_and_then_nan_in_another(
   ]
 
 
-def test_home_is_known(start, tmp_path, monkeypatch, rows):
+def test_home_is_known(start, tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(tmp_path / 'home'))
-  start('~/run', **{'data.train': rows('{')})
-  assert (tmp_path / 'home/run/config.json').exists()
+  path = tmp_path / 'home/run/notes.txt'
+  path.parent.mkdir(parents=True)
+  path.write_text('')
+  _, said = start('~/run')
+  assert f'--workdir={path.parent}: is not empty (notes.txt)' in said.err
 
 
 def test_only_runs_that_are_asked_for_are_told_about(start, rows):
-  fields = {'data.train': rows('{'), 'train.steps': 2}
+  fields = {'data.train': rows(b'{'), 'train.steps': 2}
   _, said = start(arg='arms', only='sft', **fields)
   assert 'note' not in said.out
   _, said = start(arg='arms', **fields)

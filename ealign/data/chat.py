@@ -15,23 +15,20 @@ pass the same ones as sampling.
 
 import dataclasses
 import functools
+import itertools
 import json
-import re
 from collections.abc import Sequence
 
 import jinja2
-import tokenizers
 import transformers
 
+from ealign.data import shield
 from ealign.data.batch import Row
-from ealign.data.sources import Message, resolve
+from ealign.data.columns import TEXT, Message
+from ealign.data.sources import resolve
 from ealign.runtime.errors import UserError
 
 Tokenizer = transformers.PreTrainedTokenizerBase
-
-# Private-use characters stand for added-token strings while a template renders
-# and the text between them is tokenized.
-_PRIVATE = range(0x100000, 0x10FFFE)
 
 
 def load_tokenizer(folder: str) -> Tokenizer:
@@ -62,8 +59,8 @@ def render_prompt(
   tok: Tokenizer, messages: Sequence[Message], **kw
 ) -> list[int]:
   """Ids of the chat up to where the assistant begins to write."""
-  messages, kw, marks = _shield(tok, messages, kw)
-  return _ids(tok, _render(tok, messages, kw, generate=True), marks)
+  messages, kw, marks = shield.cover(tok, messages, kw)
+  return shield.ids(tok, _render(tok, messages, kw, generate=True), marks)
 
 
 def encode(tok: Tokenizer, messages: Sequence[Message], **kw) -> list[Row]:
@@ -73,13 +70,18 @@ def encode(tok: Tokenizer, messages: Sequence[Message], **kw) -> list[Row]:
   continues the one before, the chat is one row. Some templates rewrite earlier
   turns (Qwen3 strips their thinking): then each trained turn is a row of its
   own, with the context that the model would see when it writes that turn.
+  Running text (`columns.TEXT`) is one row without a template.
 
   Raises:
     UserError: nothing to train on, or a turn that does not begin with its own
       generation prompt (the message shows both token strings).
   """
+  if [message['role'] for message in messages] == [TEXT]:
+    return [_text_row(tok, messages[0]['content'])]
   if all(message['role'] != 'assistant' for message in messages):
-    raise UserError('the chat has no assistant turn: there is nothing to learn')
+    raise UserError(
+      'the chat has no assistant turn: there is nothing to learn; drop the row'
+    )
   trained = [
     k
     for k, message in enumerate(messages)
@@ -87,9 +89,9 @@ def encode(tok: Tokenizer, messages: Sequence[Message], **kw) -> list[Row]:
   ]
   if not trained:
     raise UserError(
-      'no supervised token: every assistant turn has train: False'
+      'no supervised token: every assistant turn has train: False; drop the row'
     )
-  messages, kw, marks = _shield(tok, messages, kw)
+  messages, kw, marks = shield.cover(tok, messages, kw)
   turns = [_turn(tok, messages[: k + 1], kw, marks) for k in trained]
   continues = all(
     prompt.startswith(whole)
@@ -102,14 +104,22 @@ def encode(tok: Tokenizer, messages: Sequence[Message], **kw) -> list[Row]:
 
 
 def encode_chats(
-  tok: Tokenizer, chats: Sequence[Sequence[Message]], name: str, **kw
+  tok: Tokenizer,
+  chats: Sequence[Sequence[Message]],
+  name: str,
+  arguments: Sequence[dict] = (),
+  **kw,
 ) -> list[Row]:
-  """Rows of all chats of a file; errors and `Row.source` name file and row."""
+  """Rows of all chats of a file; errors and `Row.source` name file and row.
+
+  arguments: those of each chat alone; they go before those of all.
+  """
   rows = []
-  for i, messages in enumerate(chats, start=1):
+  each = itertools.zip_longest(chats, arguments, fillvalue={})
+  for i, (messages, own) in enumerate(each, start=1):
     source = f'{name}: row {i}'
     try:
-      made = encode(tok, messages, **kw)
+      made = encode(tok, messages, **(kw | own))
     except UserError as error:
       raise UserError(f'{source}: {error}') from error
     rows += [dataclasses.replace(row, source=source) for row in made]
@@ -123,9 +133,9 @@ def turn_suffix(tok: Tokenizer, messages: Sequence[Message], **kw) -> list[int]:
   there, over `messages`, through the next generation prompt. A stand-in answer
   in a rendered chat finds them, so sampled ids are never rendered again.
   """
-  messages, kw, marks = _shield(tok, messages, kw)
+  messages, kw, marks = shield.cover(tok, messages, kw)
   after = _after_answer(tok, messages, kw, avoid=marks, generate=True)
-  ids = _ids(tok, after, marks)
+  ids = shield.ids(tok, after, marks, goes_on=True)
   if ids[:1] != [stop_ids(tok)[0]]:
     raise UserError('the chat template does not end an answer with one token')
   return ids[1:]
@@ -142,119 +152,13 @@ def stop_ids(tok: Tokenizer) -> tuple[int, ...]:
 
 def text_ids(tok: Tokenizer, text: str) -> list[int]:
   """Ids of plain text, without any added token."""
-  text, _, marks = _shield(tok, text, {})
-  return _ids(tok, text, marks)
+  text, _, marks = shield.cover(tok, text, {})
+  return shield.ids(tok, text, marks)
 
 
 def decode(tok: Tokenizer, ids: Sequence[int]) -> str:
   """The text of ids, without special tokens."""
   return tok.decode(list(ids), skip_special_tokens=True)
-
-
-# ---------------------------------------------------------------- shielding
-
-
-@dataclasses.dataclass(frozen=True)
-class _Added:
-  """Added tokens by id, a pattern that finds them, a parser without them."""
-
-  tokens: dict[int, str]
-  pattern: re.Pattern
-  plain: tokenizers.Tokenizer
-
-
-@functools.lru_cache(maxsize=8)
-def _added(tok, size):
-  del size  # Part of the cache key: a token added later changes it.
-  # Runs of blanks are text, though some vocabularies (Gemma's) add them.
-  tokens = {
-    i: token.content
-    for i, token in tok.added_tokens_decoder.items()
-    if token.content.strip()
-  }
-  # With no added token: a pattern that never matches.
-  pattern = re.compile('|'.join(map(re.escape, tokens.values())) or r'(?!)')
-  spec = json.loads(tok.backend_tokenizer.to_str())
-  spec |= {'added_tokens': [], 'truncation': None, 'padding': None}
-  plain = tokenizers.Tokenizer.from_str(json.dumps(spec))
-  return _Added(tokens, pattern, plain)
-
-
-def _strings(value, change):
-  """`value` with `change` applied to every string in it."""
-  if isinstance(value, str):
-    return change(value)
-  if isinstance(value, dict):
-    return {_strings(k, change): _strings(v, change) for k, v in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [_strings(item, change) for item in value]
-  return value
-
-
-def _shield(tok, messages, kw):
-  """Puts a private character for every added-token string in what users wrote.
-
-  Returns the messages, the template arguments (tools are text as well), and
-  the strings that the characters stand for.
-  """
-  added = _added(tok, len(tok))
-  present: set[str] = set()
-  _strings([messages, kw], lambda text: present.update(text) or text)
-  free = (chr(c) for c in _PRIVATE if chr(c) not in present)
-  mark = dict(zip(added.tokens.values(), free, strict=False))
-  normalizer = tok.backend_tokenizer.normalizer
-  used = {}
-
-  def swap(match):
-    used[mark[match[0]]] = match[0]
-    return mark[match[0]]
-
-  def change(text):
-    text = added.pattern.sub(swap, text)
-    if normalizer:
-      # A look-alike may become a token's string only when it is normalized.
-      normal = normalizer.normalize_str(text)
-      if added.pattern.search(normal):
-        text = added.pattern.sub(swap, normal)
-    return text
-
-  return _strings(messages, change), _strings(kw, change), used
-
-
-def _ids(tok, text, marks):
-  """Ids of rendered text: whole stretches, and what marks stand for as text.
-
-  Added tokens are recognised in the stretches, where only the template can have
-  written them, and never in what the marks stand for.
-  """
-  if not marks:
-    return _parse(tok, text)
-  ids = []
-  for piece in re.split(f'([{"".join(marks)}])', text):
-    ids += _plain(tok, marks[piece]) if piece in marks else _parse(tok, piece)
-  return ids
-
-
-def _parse(tok, text):
-  return tok.encode(
-    text, add_special_tokens=False, split_special_tokens=False, verbose=False
-  )
-
-
-def _plain(tok, text):
-  added = _added(tok, len(tok))
-  ids = added.plain.encode(text, add_special_tokens=False).ids
-  if added.tokens.keys().isdisjoint(ids):
-    return ids
-  # The vocabulary itself holds the string: spell it.
-  return [
-    i
-    for letter in text
-    for i in added.plain.encode(letter, add_special_tokens=False).ids
-  ]
-
-
-# ---------------------------------------------------------------- rendering
 
 
 def _render(tok, messages, kw, *, generate):
@@ -273,7 +177,7 @@ def _turn(tok, messages, kw, marks):
   if whole.startswith(prompt):
     return prompt, whole
   prompt, whole = (
-    tok.convert_ids_to_tokens(_ids(tok, text, marks))
+    tok.convert_ids_to_tokens(shield.ids(tok, text, marks))
     for text in (prompt, whole)
   )
   pairs = enumerate(zip(prompt, whole, strict=False))
@@ -292,11 +196,11 @@ def _row(tok, stages, marks):
   Each addition is tokenized by itself, as in sampling, where the prompt's ids
   are fixed before the answer exists; it begins with the answer.
   """
-  ids = _ids(tok, stages[0], marks)
+  ids = shield.ids(tok, stages[0], marks)
   loss_mask = [0] * len(ids)
   stops = stop_ids(tok)
   for before, text in zip(stages, stages[1:], strict=False):
-    new = _ids(tok, text[len(before) :], marks)
+    new = shield.ids(tok, text[len(before) :], marks, goes_on=True)
     end = next((i + 1 for i, token in enumerate(new) if token in stops), None)
     if end is None:
       raise UserError('the chat template writes no end-of-turn token')
@@ -305,10 +209,24 @@ def _row(tok, stages, marks):
   return Row(tuple(ids), tuple(loss_mask))
 
 
+def _text_row(tok, text):
+  """Running text: loss on all but its first token, and on the end of text."""
+  for token in tok.added_tokens_decoder.values():
+    if token.special and token.content in text:
+      raise UserError(
+        f'the text holds {token.content!r}, which only a template may write: '
+        'give the chat as messages'
+      )
+  start = [i for i in tok.encode('')[:1] if i == tok.bos_token_id]
+  ids = [*start, *text_ids(tok, text), stop_ids(tok)[-1]]
+  return Row(tuple(ids), (0,) + (1,) * (len(ids) - 1))
+
+
 @functools.lru_cache(maxsize=8)
 def _stop_ids(tok, template):
   del template  # Part of the cache key: it can be assigned.
-  after = _parse(tok, _after_answer(tok, [], {}, avoid=(), generate=False))
+  after = _after_answer(tok, [], {}, avoid=(), generate=False)
+  after = shield.ids(tok, after, {}, goes_on=True)
   ends = [i for i in after[:1] if i in tok.added_tokens_decoder]
   if tok.eos_token_id is not None:
     ends.append(tok.eos_token_id)
@@ -323,7 +241,7 @@ def _after_answer(tok, messages, kw, *, avoid, generate):
   """The text that a template puts behind an answer when `messages` follow."""
   text = json.dumps(messages, ensure_ascii=False)
   answer = next(
-    chr(c) for c in _PRIVATE if chr(c) not in avoid and chr(c) not in text
+    chr(c) for c in shield.PRIVATE if chr(c) not in avoid and chr(c) not in text
   )
   first = [
     {'role': 'user', 'content': 'x'},

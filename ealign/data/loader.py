@@ -5,6 +5,7 @@ skips or repeats rows, while a position in a list of rows is one integer. A
 batch is a function of that integer alone, so it is the whole state.
 """
 
+import collections
 import functools
 import hashlib
 import sys
@@ -30,8 +31,9 @@ class Loader:
   its own rows of it: `shard=(index, count)` is the index-th of `count` blocks.
 
   Attributes:
-    stats: rows, tokens (both per epoch, after truncation), `supervised` = share
-      of tokens that are targets, `truncated` = share of rows cut to `length`.
+    stats: chats, rows, `split` = chats that became several rows, tokens (of an
+      epoch, after truncation), `supervised` = share of tokens that are targets,
+      `truncated` = share of rows cut to `length`.
 
   Raises:
     UserError: no rows, a row whose prompt fills `length`, more than
@@ -63,6 +65,16 @@ class Loader:
     order = functools.partial(_order, len(rows), seed)
     stream = grain.MapDataset.range(sys.maxsize).map(order)
     self._stream = iter(stream.to_iter_dataset(_READ))
+
+  def __str__(self) -> str:
+    """The stats as a line for people."""
+    text = (
+      '{chats:,} chats in {rows:,} rows, {tokens:,} tokens: {supervised:.1%} '
+      'supervised; {truncated:.1%} of the rows truncated'
+    ).format(**self.stats)
+    if split := self.stats['split']:
+      text += f'; {split:,} chats split, since the template rewrites turns'
+    return text
 
   @property
   def epoch(self) -> float:
@@ -108,8 +120,11 @@ def _order(count, seed, position):
 def _stats(given, kept):
   tokens = sum(len(row.ids) for row in kept)
   cut = sum(len(a.ids) > len(b.ids) for a, b in zip(given, kept, strict=True))
+  of_chat = collections.Counter(row.source for row in given)
   return {
+    'chats': len(of_chat),
     'rows': len(kept),
+    'split': sum(count > 1 for count in of_chat.values()),
     'tokens': tokens,
     'supervised': sum(sum(row.loss_mask) for row in kept) / tokens,
     'truncated': cut / len(kept),

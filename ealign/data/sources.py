@@ -1,15 +1,16 @@
-"""Files of training data: where they are, their rows, the chats in them."""
+"""Rows of data: of a file, inside the package or not, or of the Hub."""
 
 import gzip
 import json
+import re
 import zlib
 
 from etils import epath
 
 from ealign.runtime.errors import UserError
 
-Message = dict
-_ROLES = ('system', 'user', 'assistant', 'tool')
+_FILES = ('.jsonl', '.jsonl.gz', '.json', '.parquet')
+_HUB = re.compile(r'(hub:)?([\w.-]+/[\w.-]+)(?::([^:]+))?')
 
 
 def resolve(path: str) -> epath.Path:
@@ -20,49 +21,51 @@ def resolve(path: str) -> epath.Path:
   return epath.Path(path)
 
 
+def hub_dataset(path: str) -> tuple[str, str] | None:
+  """(id, split) if `path` names a data set of the Hugging Face Hub.
+
+  `hub:owner/name:split` always does; without a split it is `train`. So does
+  `owner/name` if it looks like no data file and nothing lies at that path.
+  """
+  found = _HUB.fullmatch(path)
+  if not found:
+    return None
+  prefix, name, split = found.groups()
+  if not prefix and (path.endswith(_FILES) or resolve(path).exists()):
+    return None
+  return name, split or 'train'
+
+
+def exists(path: str) -> bool:
+  """Whether the file is there; the Hub is asked only when it is read."""
+  return bool(hub_dataset(path)) or resolve(path).exists()
+
+
 def read_rows(path: str) -> list[dict]:
-  """The JSON objects of a `.jsonl` or `.jsonl.gz` file, blank lines skipped.
+  """The rows of a file or of a data set of the Hub.
+
+  `.jsonl`, also gzipped: one JSON object per line, blank lines skipped. `.json`
+  the same or one array of objects. `.parquet`. The Hub: see `hub_dataset`; the
+  library `datasets` heeds HF_HOME, HF_HUB_OFFLINE and HF_TOKEN.
 
   Raises:
-    UserError: a missing, unreadable or empty file, bytes that are not UTF-8, or
-      a line that is not a JSON object; it names the file and the line.
+    UserError: what is missing, unreadable or empty, bytes that are not UTF-8,
+      or a row that is not a JSON object; it names the file and the row.
   """
-  rows = []
-  lines = _read(path).removeprefix(b'\xef\xbb\xbf').split(b'\n')
-  for number, line in enumerate(lines, start=1):
-    if line.strip():
-      rows.append(_parse(line, f'{path}:{number}'))
+  path = str(path)
+  if hub := hub_dataset(path):
+    rows = _hub_rows(path, *hub)
+  else:
+    rows = _file_rows(path, _read(path))
   if not rows:
-    raise UserError(f'{path} is empty: it needs one JSON object per line')
+    raise UserError(f'{path} is empty: it needs at least one row')
   return rows
-
-
-def chats(rows: list[dict], path: str) -> list[list[Message]]:
-  """The conversations of rows with TRL's columns.
-
-  `messages`: a list of {role, content}. `prompt` + `completion`: strings (one
-  user and one assistant turn) or message lists; as in TRL only the completion
-  is trained, so assistant turns of the prompt get `train: False`.
-
-  Args:
-    rows: the rows of one file.
-    path: its name, for error messages; rows are counted from 1.
-
-  Raises:
-    UserError: a row has no such columns, or a message of the wrong form.
-  """
-  return [_chat(row, f'{path}: row {i}') for i, row in enumerate(rows, start=1)]
-
-
-def load_chats(path: str) -> list[list[Message]]:
-  """The conversations of a file; see `read_rows` and `chats`."""
-  return chats(read_rows(path), path)
 
 
 def _read(path):
   """The file's bytes, unpacked if gzipped."""
-  if not str(path).endswith(('.jsonl', '.jsonl.gz')):
-    raise UserError(f'{path}: only .jsonl and .jsonl.gz files can be read')
+  if not path.endswith(_FILES):
+    raise UserError(f'{path}: only {", ".join(_FILES)} files can be read')
   file = resolve(path)
   try:
     if not file.exists():
@@ -73,61 +76,70 @@ def _read(path):
     raise UserError(f'{path} cannot be read: {error}') from error
 
 
-def _parse(line, where):
+def _file_rows(path, content):
+  if path.endswith('.parquet'):
+    return _parquet_rows(path, content)
+  content = content.removeprefix(b'\xef\xbb\xbf')
+  if path.endswith('.json') and content.lstrip().startswith(b'['):
+    rows = _parse(content, path)
+    return [_object(r, f'{path}: row {i}') for i, r in enumerate(rows, start=1)]
+  return [
+    _object(_parse(line, f'{path}:{number}'), f'{path}:{number}')
+    for number, line in enumerate(content.split(b'\n'), start=1)
+    if line.strip()
+  ]
+
+
+def _parse(text, where):
   try:
-    row = json.loads(line.decode('utf-8'))
+    return json.loads(text.decode('utf-8'))
   except UnicodeDecodeError as error:
-    raise UserError(
-      f'{where} is not UTF-8 (byte {error.start} of the line): convert the file'
-    ) from error
+    line = text.count(b'\n', 0, error.start)
+    at = f'byte {error.start}' + (f', line {line + 1}' if line else '')
+    raise UserError(f'{where} is not UTF-8 ({at}): convert the file') from error
   except (ValueError, RecursionError) as error:
-    raise UserError(f'{where} is not JSON: {error}') from error
+    raise UserError(
+      f'{where} is not JSON: {error}; mend it or drop the row'
+    ) from error
+
+
+def _object(row, where):
   if not isinstance(row, dict):
-    raise UserError(f'{where} is not a JSON object but {type(row).__name__}')
+    kind = type(row).__name__
+    raise UserError(f'{where} is not a JSON object but {kind}: drop the row')
   return row
 
 
-def _chat(row, where):
-  if 'messages' in row:
-    return _messages(row['messages'], f'{where}, messages')
-  if 'prompt' in row and 'completion' in row:
-    prompt = _turns(row['prompt'], 'user', f'{where}, prompt')
-    completion = _turns(row['completion'], 'assistant', f'{where}, completion')
-    context = [
-      turn | {'train': False} if turn['role'] == 'assistant' else turn
-      for turn in prompt
-    ]
-    return context + completion
-  raise UserError(
-    f'{where} has columns {sorted(row)}: it needs messages, or prompt and '
-    'completion'
-  )
+def _parquet_rows(path, content):
+  import pyarrow  # takes long to load, as `datasets` below: where it is needed
+  from pyarrow import parquet
+
+  try:
+    table = parquet.read_table(pyarrow.BufferReader(content))
+  except (OSError, pyarrow.ArrowException) as error:
+    said = str(error).partition('\n')[0]
+    raise UserError(f'{path} cannot be read: {said}') from error
+  rows = []
+  try:
+    for batch in table.to_batches(max_chunksize=1):
+      rows += batch.to_pylist()
+  except UnicodeDecodeError as error:
+    where = f'{path}: row {len(rows) + 1}'
+    raise UserError(f'{where} is not UTF-8: convert the file') from error
+  return rows
 
 
-def _turns(value, role, where):
-  if isinstance(value, str):
-    value = [{'role': role, 'content': value}]
-  return _messages(value, where)
+def _hub_rows(path, name, split):
+  import datasets
 
-
-def _messages(value, where):
-  """Checks the form of a message list and returns it."""
-  if not isinstance(value, list) or not value:
-    raise UserError(f'{where} is not a list of messages: {str(value)[:60]!r}')
-  for i, message in enumerate(value):
-    here = f'{where}[{i}]'
-    if not isinstance(message, dict) or message.get('role') not in _ROLES:
-      # Templates skip a role they do not know: its text would vanish silently.
-      raise UserError(
-        f'{here} needs a role among {", ".join(_ROLES)}: {str(message)[:60]!r}'
-      )
-    content = message.get('content')
-    if not isinstance(content, str) and not message.get('tool_calls'):
-      raise UserError(f'{here} needs content that is a string: {content!r}')
-    try:
-      json.dumps(message, ensure_ascii=False).encode('utf-8')
-    except UnicodeEncodeError as error:
-      raise UserError(
-        f'{here} is not valid Unicode ({error.reason}): repair the text'
-      ) from error
-  return value
+  try:
+    return datasets.load_dataset(name, split=split).to_list()
+  except (
+    *(OSError, ValueError, RuntimeError),
+    datasets.exceptions.DatasetsError,
+  ) as error:
+    said = ' '.join(str(error).split())
+    raise UserError(
+      f'{path}: cannot be had from the Hub: {said}; check name, split and '
+      'HF_TOKEN, or name a file'
+    ) from error

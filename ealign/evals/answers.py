@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ealign import conscience, losses
-from ealign.data import chat, packing, sources
+from ealign.data import chat, columns, packing, sources
 from ealign.models import transformer
 from ealign.runtime.errors import UserError
 from ealign.sampling import prompts as prompting
@@ -52,7 +52,7 @@ def suite(settings) -> Suite:
     judge=JUDGES[s.judge],
     final=_limited(final, s.kinds, s.limit),
     curve=_limited(curve, s.kinds, s.curve_limit),
-    tokens=sources.load_chats(s.tokens) if s.tokens else [],
+    tokens=columns.load_chats(s.tokens) if s.tokens else [],
   )
 
 
@@ -66,7 +66,7 @@ def questions(path: str) -> list[dict]:
     for field in ('id', 'suite', 'kind', 'split', 'cluster'):
       if not isinstance(row.get(field, ''), str | int):
         raise UserError(f'{where}, {field}: must be text, not {row[field]!r}')
-  sources.chats(rows, path)  # that the messages are sound
+  columns.chats(rows, path)  # that the messages are sound
   for i, row in enumerate(rows, start=1):
     roles = [message['role'] for message in row['messages']]
     if 'user' not in roles or roles[-1] == 'assistant':
