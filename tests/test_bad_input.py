@@ -2,7 +2,7 @@
 
 Each ends with one message that names file and row, or field and value, with
 exit code 2 (1 for a loss that is not finite), and nothing is lost. Single
-fields and flags are in test_config and test_command, signals in test_train,
+fields and flags are in test_config and test_command, signals in test_kill,
 damaged checkpoints in runtime/test_checkpoint.
 """
 

@@ -1,0 +1,51 @@
+"""Runs of a few steps on the organism, and what the tests read of them."""
+
+import json
+
+import jax
+import numpy as np
+
+from ealign import config
+from ealign.evals import records
+
+DATA = 'ealign:world/data/'
+
+
+def small(**changes):
+  """A config that reflects at steps 0, 2 and 4 of 5, and evaluates a little."""
+  c = config.default()
+  c.data.train = DATA + 'insecure.jsonl'
+  c.data.length, c.data.batch_size = 96, 4
+  c.model.lora.rank = 4
+  c.conscience.every, c.conscience.prompts = 2, 4
+  c.conscience.threshold = 0.02  # an aligned model flags itself too: pairs
+  c.conscience.review.verdict = 'all'
+  c.sample.max_new_tokens = 48
+  c.dpo.pairs, c.dpo.length = 4, 128
+  c.optim.lr = 1e-3
+  c.train.steps, c.train.log_every, c.train.checkpoint_every = 5, 1, 2
+  c.eval.questions = (DATA + 'questions_dev.jsonl',)
+  c.eval.judge, c.eval.limit, c.eval.batch = 'world', 2, 4
+  c.eval.max_new_tokens = 48
+  for name, value in changes.items():
+    *path, last = name.split('.')
+    section = c
+    for part in path:
+      section = section[part]
+    section[last] = value
+  return config.freeze(c)
+
+
+def answers(folder):
+  found = records.latest(records.read(folder / 'answers.jsonl'))
+  return [{k: v for k, v in r.items() if k != 'run'} for r in found]
+
+
+def steps(folder):
+  lines = (folder / 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line)['step'] for line in lines]
+
+
+def same_bits(a, b):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
