@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ealign.framing import FRAMINGS
+from ealign.models import hub
 from ealign.runtime.errors import UserError
 
 
@@ -233,10 +234,11 @@ def _files(flat) -> Iterator[str]:
     ('eval.tokens', flat['eval.tokens']),
   ]
   for name, path in named:
-    if path and not path.startswith('arm:') and not _exists(path):
+    on_hub = name == 'model.path' and hub.is_id(path)
+    if path and not path.startswith('arm:') and not (on_hub or _exists(path)):
       yield f'{name}={path!r}: there is no such file or folder'
   if not flat['model.path']:
-    yield "model.path='': must be a Hugging Face folder"
+    yield "model.path='': must be a Hugging Face folder or a Hub id"
 
 
 def _exists(path: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from ealign.runtime.errors import UserError
 
@@ -123,12 +124,21 @@ def _absent(folder) -> str:
   )
 
 
-def compare(found: Mapping, wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+def write(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
+  """Writes a safetensors file as transformers and PEFT do."""
+  save_file(tensors, path, metadata={'format': 'pt'})
+  path.chmod(path.parent.stat().st_mode & 0o666)  # else others cannot read it
+
+
+def compare(
+  found: Mapping, wanted: Mapping[str, tuple[int, ...]], by: str
+) -> list[str]:
   """All differences of tensors from the shapes wanted; [] if there is none.
 
   Args:
     found: name -> anything with shape and dtype, such as an array.
     wanted: name -> shape.
+    by: the file that says so.
   """
   common = found.keys() & wanted.keys()
   groups = {}
@@ -139,7 +149,7 @@ def compare(found: Mapping, wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
   for name in sorted(common):
     have, want = tuple(found[name].shape), wanted[name]
     if have != want:
-      said = f'{{}} has shape {have}, config.json: {want}'
+      said = f'{{}} has shape {have}, {by}: {want}'
       groups.setdefault(said, []).append(name)
     if found[name].dtype not in DTYPES.values():
       said = f'{{}} is {found[name].dtype}; it must be one of '

@@ -106,7 +106,8 @@ def _check(config, tensors, path, problems=(), lost=()):
     for k, v in tensors.items()
     if k in wanted or not names.ignored(config, k)
   }
-  said = [f'{path}: {each}' for each in files.compare(found, wanted)]
+  by = 'config.json'
+  said = [f'{path}: {each}' for each in files.compare(found, wanted, by)]
   if problems or said:
     raise UserError(*problems, *said)
 
@@ -142,7 +143,7 @@ def save(folder, config: Config, weights: dict, *, dtype='bfloat16', **extra):
       entry.name.format(*index): _tensor(weights, path, entry, index, dtype)
       for path, entry, index in shard
     }
-    save_file(tensors, folder / file, metadata={'format': 'pt'})
+    files.write(folder / file, tensors)
     places |= dict.fromkeys(tensors, file)
     total += sum(x.size for x in tensors.values())
   if count > 1:
@@ -174,11 +175,16 @@ def _tensor(weights, path, entry, index, dtype) -> np.ndarray:
   *groups, last = path.split('/')
   x = functools.reduce(lambda tree, name: tree[name], (*groups, last), weights)
   x = np.asarray(x[index])
-  if ab := groups == ['layers'] and weights.get('adapter', {}).get(last):
-    a, b = (np.asarray(ab[side][index], np.float32) for side in 'ab')
-    x = x.astype(np.float32) + a @ b
+  if groups == ['layers'] and last in weights.get('adapter', {}):
+    x = _merged(x, weights['adapter'][last], index)
   x = x.T if entry.transposed else x
   return np.ascontiguousarray(x).astype(jnp.dtype(dtype))
+
+
+def _merged(x, adapter, index) -> np.ndarray:
+  """W + A B in float32; the scale is in A."""
+  a, b = (np.asarray(adapter[side][index], np.float32) for side in 'ab')
+  return x.astype(np.float32) + a @ b
 
 
 def save_adapter(path, adapter: dict, scale: float) -> None:
