@@ -13,7 +13,7 @@ from ealign.data import chat, columns, mapping, sources
 from ealign.data import loader as loader_lib
 from ealign.evals import answers as answers_lib
 from ealign.fields import Config
-from ealign.models import lora, transformer
+from ealign.models import hub, lora, peft, transformer
 from ealign.models import weights as weights_lib
 from ealign.prompts import Mind
 from ealign.runtime import mesh as mesh_lib
@@ -40,7 +40,7 @@ def assemble(config: Config) -> Parts:
     UserError: any of them is broken, or they do not fit each other.
   """
   mesh = mesh_lib.data_mesh()
-  model, tokenizer, base = _model(config)
+  model, tokenizer, base = load_model(config, mesh)
   fit.sizes(config, model.max_positions, mesh.shape['data'])
   params, frozen = start_weights(config, model, base)
   mind = Mind(
@@ -65,9 +65,13 @@ def assemble(config: Config) -> Parts:
   )
 
 
-def _model(config):
-  """The model's Config, its tokenizer and its weights."""
-  folder = sources.resolve(config.model.path)
+def load_model(config: Config, mesh=None):
+  """The model's Config, its tokenizer and its weights.
+
+  Raises:
+    UserError: a file is missing or broken, or they do not fit each other.
+  """
+  folder = hub.fetch(sources.resolve(config.model.path))
   dtype = config.model.dtype
   if dtype == 'auto':
     dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
@@ -82,7 +86,7 @@ def _model(config):
   if config.model.init == 'random':
     key = jax.random.key(config.seed)
     return model, tokenizer, transformer.init(model, key=key)
-  return model, tokenizer, weights_lib.load(folder, **runtime)[1]
+  return model, tokenizer, weights_lib.load(folder, mesh, **runtime)[1]
 
 
 def start_weights(config: Config, model, base):
@@ -93,14 +97,14 @@ def start_weights(config: Config, model, base):
   frozen, start = base, fresh
   if config.model.frozen_adapter:
     frozen = lora.merge(
-      lora_scale(config), _adapter(config, 'frozen_adapter', fresh), base
+      lora_scale(config), _adapter(config, 'frozen_adapter', model, fresh), base
     )
   if config.model.train == 'full':
     # float32 masters: a step of lr 1e-5 is lost in bfloat16.
     master = lambda x: jnp.asarray(x, jnp.float32)
     return conscience.freeze(jax.tree.map(master, frozen)), frozen
   if config.model.adapter:
-    start = _adapter(config, 'adapter', fresh)
+    start = _adapter(config, 'adapter', model, fresh)
   return start, frozen
 
 
@@ -152,10 +156,14 @@ def read_framing(name: str) -> framing.Framing:
   )
 
 
-def _adapter(config, field, fresh):
+def _adapter(config, field, model, fresh):
   """The adapter a field names; it must fit the run's own settings."""
   name = getattr(config.model, field)
-  adapter, scale = weights_lib.load_adapter(sources.resolve(name))
+  folder = sources.resolve(name)
+  if (folder / peft.CONFIG).exists():
+    adapter, scale = peft.load(folder, model)
+  else:
+    adapter, scale = weights_lib.load_adapter(folder)
   shapes = lambda tree: jax.tree.map(jnp.shape, tree)
   if shapes(adapter) != shapes(fresh) or scale != lora_scale(config):
     raise UserError(

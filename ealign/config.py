@@ -136,6 +136,22 @@ def freeze(config: config_dict.ConfigDict) -> Config:
   return _frozen(Config, config)
 
 
+def from_json(text: str) -> Config:
+  """The Config that `to_json` wrote; fields that are newer have defaults.
+
+  Raises:
+    UserError: it is no such text, or has arms.
+  """
+  try:
+    saved = json.loads(text)
+    config, problems = apply_arm(default(), flatten(saved))
+  except (ValueError, AttributeError) as error:
+    raise UserError(f'not readable as the config of a run ({error})') from None
+  if problems:
+    raise UserError(*problems)
+  return freeze(config)
+
+
 def _frozen(section, config):
   values = {}
   for field in dataclasses.fields(section):

@@ -18,8 +18,8 @@ class LoRA:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-  path: str = 'ealign:world/base'  # a Hugging Face folder
-  adapter: str = ''  # start from that of this run folder, or of 'arm:<name>'
+  path: str = 'ealign:world/base'  # a Hugging Face folder, or a Hub id
+  adapter: str = ''  # start from it: folder of a run or PEFT's, or 'arm:<name>'
   frozen_adapter: str = ''  # adapter merged into the frozen tree, likewise
   init: str = 'weights'  # weights | random
   dtype: str = 'auto'  # float32 | bfloat16 | auto: by device

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ealign.framing import FRAMINGS
+from ealign.models import hub
 from ealign.runtime.errors import UserError
 
 
@@ -234,10 +235,11 @@ def _files(flat) -> Iterator[str]:
   ]
   for name, path in named:
     there = _exists if name.startswith('model.') else _data_exists
-    if path and not path.startswith('arm:') and not there(path):
+    on_hub = name == 'model.path' and hub.is_id(path)
+    if path and not path.startswith('arm:') and not (on_hub or there(path)):
       yield f'{name}={path!r}: there is no such file or folder'
   if not flat['model.path']:
-    yield "model.path='': must be a Hugging Face folder"
+    yield "model.path='': must be a Hugging Face folder or a Hub id"
 
 
 def _exists(path: str) -> bool:

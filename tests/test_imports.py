@@ -11,6 +11,7 @@ LAYERS = [  # from the top down; a module may import its own layer and below
   (
     'launch',
     'command',
+    'export',
     'report',
     'world.build',
     'world.card',
@@ -25,7 +26,10 @@ LAYERS = [  # from the top down; a module may import its own layer and below
   ('models', 'losses'),
 ]
 MATHS = ('models', 'losses', 'sampling', 'align', 'conscience', 'prompts')
-MAY_READ_FILES = ('ealign.models.weights', 'ealign.models.config')
+MAY_READ_FILES = tuple(
+  f'ealign.models.{name}'
+  for name in ('config', 'files', 'hub', 'peft', 'weights')
+)
 IO = set(
   'absl argparse builtins datasets epath etils fsspec grain io json '
   'ml_collections optparse orbax os pathlib pickle requests rich '

@@ -1,39 +1,23 @@
 """Hugging Face folders (config.json, *.safetensors) in and out, no torch."""
 
+import functools
 import json
+import math
 import pathlib
+from collections.abc import Callable, Iterator, Mapping
 
-import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from ealign.models import config as config_lib
+from ealign.models import files, hub, names, stream
 from ealign.models.config import Config
-from ealign.models.lora import widths
 from ealign.runtime.errors import UserError
 
-# our name -> (Hugging Face name in a layer, transposed there)
-_LAYER = {
-  'attn_norm': ('input_layernorm', False),
-  'q': ('self_attn.q_proj', True),
-  'k': ('self_attn.k_proj', True),
-  'v': ('self_attn.v_proj', True),
-  'o': ('self_attn.o_proj', True),
-  'q_norm': ('self_attn.q_norm', False),
-  'k_norm': ('self_attn.k_norm', False),
-  'mlp_norm': ('post_attention_layernorm', False),
-  'gate': ('mlp.gate_proj', True),
-  'up': ('mlp.up_proj', True),
-  'down': ('mlp.down_proj', True),
-}
-_TOP = {
-  'embed': ('model.embed_tokens.weight', False),
-  'norm': ('model.norm.weight', False),
-  'head': ('lm_head.weight', True),
-}
+SHARD = 2 * 10**9  # bytes of a file written; it is in memory as it is written
 
 
 def read_config(folder, **runtime) -> Config:
@@ -42,88 +26,101 @@ def read_config(folder, **runtime) -> Config:
   Raises:
     UserError: no readable config.json, or a model that is not supported.
   """
+  return config_lib.from_hf(read_json(folder), **runtime)
+
+
+def read_json(folder) -> dict:
+  """The config.json of a model folder as it is.
+
+  Raises:
+    UserError: it is missing, or no JSON object.
+  """
   path = pathlib.Path(folder) / 'config.json'
   try:
     hf = json.loads(path.read_text('utf-8'))
   except (FileNotFoundError, NotADirectoryError) as e:
     raise UserError(
       f'{path}: not found; model.path must be a folder with config.json and '
-      'model.safetensors'
+      'model.safetensors, or a Hub id'
     ) from e
   except (OSError, ValueError) as e:
     raise UserError(f'{path}: not readable as JSON ({e})') from e
   if not isinstance(hf, dict):
     raise UserError(f'{path}: not readable as JSON object (it is {hf!r:.40})')
-  return config_lib.from_hf(hf, **runtime)
+  return hf
 
 
-def load(folder, *, dtype: str = 'float32', **runtime) -> tuple[Config, dict]:
-  """Reads a model folder.
+def load(
+  folder,
+  mesh: Mesh | None = None,
+  *,
+  shardings: Callable[[str], Sharding] | None = None,
+  dtype: str = 'float32',
+  **runtime,
+) -> tuple[Config, dict]:
+  """Reads a model folder, or a model of the Hub, straight to the devices.
 
   Args:
-    folder: path with config.json and model.safetensors.
+    folder: path with config.json and model.safetensors or its shards, or a Hub
+      id such as 'Qwen/Qwen3-4B'.
+    mesh: its devices; None: the default device.
+    shardings: path in the tree, such as 'layers/q' -> Sharding; by default
+      all is whole on each device of the mesh.
     dtype: of the weights on the device and of the activations.
     **runtime: further runtime fields of Config.
 
   Raises:
     UserError: a file is missing or broken, or tensors are missing,
-      unexpected or misshapen; all of them are listed.
+      unexpected or misshapen; all of them are listed, and nothing is loaded.
   """
+  folder = hub.fetch(folder)
   config = read_config(folder, dtype=dtype, **runtime)
-  path = pathlib.Path(folder) / 'model.safetensors'
-  try:
-    tensors = load_file(path)
-  except FileNotFoundError as e:
-    raise UserError(
-      f'{path}: not found; save the model as one safetensors file'
-    ) from e
-  except (OSError, SafetensorError) as e:
-    raise UserError(f'{path}: broken safetensors file ({e})') from e
-  return config, from_tensors(config, tensors, path, dtype)
+  tensors, problems, lost = files.read_folder(folder)
+  _check(config, tensors, folder, problems, lost)
+  if shardings is None:
+    whole = mesh and NamedSharding(mesh, PartitionSpec())
+    shardings = lambda path: whole
+  return config, _tree(config, tensors, dtype, shardings)
 
 
-def from_tensors(config, tensors: dict, path, dtype: str) -> dict:
+def from_tensors(config, tensors: Mapping, path, dtype: str) -> dict:
   """Named Hugging Face tensors -> the stacked tree of `transformer`."""
-  names = _names(config)
-  if config.tie_embeddings:
-    tensors = {k: v for k, v in tensors.items() if k != 'lm_head.weight'}
-  problems = [f'{path}: unexpected tensor {k}' for k in tensors.keys() - names]
-  for name, shape in names.items():
-    if name not in tensors:
-      problems.append(f'{path}: missing tensor {name}')
-    elif tensors[name].shape != shape:
-      have = tensors[name].shape
-      problems.append(f'{path}: {name} has shape {have}, config.json: {shape}')
-  if len(problems) > 8:  # another model altogether: a few tell it
-    problems = [*sorted(problems)[:7], f'and {len(problems) - 7} more']
-  if problems:
-    raise UserError(*problems)
-  read = lambda name, t: tensors[name].T if t else tensors[name]
-  stack = lambda name, t: np.stack(
-    [read(f'model.layers.{i}.{name}.weight', t) for i in range(config.layers)]
-  )
-  weights = {k: read(*v) for k, v in _top(config).items()}
-  weights['layers'] = {k: stack(*v) for k, v in _LAYER.items()}
-  return jax.tree.map(lambda x: jnp.asarray(x, dtype), weights)
+  _check(config, tensors, path)
+  return _tree(config, tensors, dtype, lambda path: None)
 
 
-def to_tensors(config: Config, weights: dict, dtype: str) -> dict:
-  """The inverse of `from_tensors`, on the host, rounded once to `dtype`."""
-  as_numpy = lambda x, t: np.ascontiguousarray(
-    np.asarray(x.T if t else x, np.float32).astype(ml_dtypes.bfloat16)
-    if dtype == 'bfloat16'
-    else np.asarray(x.T if t else x, dtype)
-  )
-  tensors = {hf: as_numpy(weights[k], t) for k, (hf, t) in _top(config).items()}
-  for k, (hf, t) in _LAYER.items():
-    for i in range(config.layers):
-      layer = np.asarray(weights['layers'][k][i])
-      tensors[f'model.layers.{i}.{hf}.weight'] = as_numpy(layer, t)
-  return tensors
+def _tree(config, tensors, dtype, shardings):
+  return stream.tree(names.table(config), tensors, jnp.dtype(dtype), shardings)
+
+
+def _check(config, tensors, path, problems=(), lost=()):
+  """Refuses tensors that are not exactly those of the model."""
+  wanted = {
+    name: entry.shape
+    for entry in names.table(config).values()
+    for name in _names(entry)
+    if name not in lost
+  }
+  found = {
+    k: v
+    for k, v in tensors.items()
+    if k in wanted or not names.ignored(config, k)
+  }
+  by = 'config.json'
+  said = [f'{path}: {each}' for each in files.compare(found, wanted, by)]
+  if problems or said:
+    raise UserError(*problems, *said)
+
+
+def _names(entry: names.Entry) -> Iterator[str]:
+  return (entry.name.format(*index) for index in np.ndindex(entry.stack))
 
 
 def save(folder, config: Config, weights: dict, *, dtype='bfloat16', **extra):
-  """Writes config.json and model.safetensors.
+  """Writes config.json and model.safetensors, or shards of it and their index.
+
+  An adapter attached by `lora.bind` is merged: W + A B in float32, rounded
+  once.
 
   Args:
     folder: created if absent.
@@ -136,11 +133,58 @@ def save(folder, config: Config, weights: dict, *, dtype='bfloat16', **extra):
   folder.mkdir(parents=True, exist_ok=True)
   hf = config_lib.to_hf(config, dtype=dtype, **extra)
   (folder / 'config.json').write_text(json.dumps(hf, indent=2) + '\n')
-  save_file(
-    to_tensors(config, weights, dtype),
-    folder / 'model.safetensors',
-    metadata={'format': 'pt'},
-  )
+  width = jnp.dtype(dtype).itemsize
+  shards = _shards(config, width)
+  count, total, places = len(shards), 0, {}
+  for i, shard in enumerate(shards, start=1):
+    file = f'model-{i:05d}-of-{count:05d}.safetensors'
+    file = files.SINGLE if count == 1 else file
+    tensors = {
+      entry.name.format(*index): _tensor(weights, path, entry, index, dtype)
+      for path, entry, index in shard
+    }
+    files.write(folder / file, tensors)
+    places |= dict.fromkeys(tensors, file)
+    total += sum(x.size for x in tensors.values())
+  if count > 1:
+    metadata = {'total_parameters': total, 'total_size': total * width}
+    index = {'metadata': metadata, 'weight_map': places}
+    (folder / files.INDEX).write_text(json.dumps(index, indent=2) + '\n')
+
+
+def _shards(config, width) -> list[list[tuple]]:
+  """All tensors, layer by layer, in groups of at most SHARD bytes."""
+  order = [
+    (path, entry, index)
+    for path, entry in names.table(config).items()
+    for index in np.ndindex(entry.stack)
+  ]
+  order.sort(key=lambda item: item[2][:1])  # the tops first, then by layer
+  shards, size = [[]], 0
+  for item in order:
+    size += math.prod(item[1].shape) * width
+    if size > SHARD and shards[-1]:
+      shards.append([])
+      size = math.prod(item[1].shape) * width
+    shards[-1].append(item)
+  return shards
+
+
+def _tensor(weights, path, entry, index, dtype) -> np.ndarray:
+  """A tensor as it is stored, the adapter merged into it."""
+  *groups, last = path.split('/')
+  x = functools.reduce(lambda tree, name: tree[name], (*groups, last), weights)
+  x = np.asarray(x[index])
+  if groups == ['layers'] and last in weights.get('adapter', {}):
+    x = _merged(x, weights['adapter'][last], index)
+  x = x.T if entry.transposed else x
+  return np.ascontiguousarray(x).astype(jnp.dtype(dtype))
+
+
+def _merged(x, adapter, index) -> np.ndarray:
+  """W + A B in float32; the scale is in A."""
+  a, b = (np.asarray(adapter[side][index], np.float32) for side in 'ab')
+  return x.astype(np.float32) + a @ b
 
 
 def save_adapter(path, adapter: dict, scale: float) -> None:
@@ -182,22 +226,3 @@ def load_adapter(folder) -> tuple[dict, float]:
     n: {side: jnp.asarray(flat[f'{n}.{side}']) for side in 'ab'} for n in names
   }
   return adapter, scale
-
-
-def _top(config):
-  keys = ('embed', 'norm') if config.tie_embeddings else _TOP
-  return {k: _TOP[k] for k in keys}
-
-
-def _names(config) -> dict[str, tuple[int, ...]]:
-  """Every expected Hugging Face tensor name and its shape."""
-  V, D, H = config.vocab_size, config.d_model, config.head_dim
-  shapes = {k: (out, into) for k, (into, out) in widths(config).items()}
-  shapes |= {'attn_norm': (D,), 'mlp_norm': (D,), 'q_norm': (H,)}
-  shapes |= {'k_norm': (H,)}
-  top = {'embed': (V, D), 'norm': (D,), 'head': (V, D)}
-  names = {hf: top[k] for k, (hf, _) in _top(config).items()}
-  for i in range(config.layers):
-    for k, (hf, _) in _LAYER.items():
-      names[f'model.layers.{i}.{hf}.weight'] = shapes[k]
-  return names

@@ -19,6 +19,12 @@ class NonFinite(UserError):
   exit_code = 1
 
 
+class Mismatch(UserError):
+  """What was written does not compute what it should; it is not kept."""
+
+  exit_code = 1
+
+
 class Preempted(UserError):
   """SIGTERM arrived and the run was saved; the same command continues it."""
 

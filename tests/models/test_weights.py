@@ -1,14 +1,17 @@
 import json
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 from safetensors.numpy import load_file, save_file
 
 from ealign.models import config as config_lib
-from ealign.models import lora
+from ealign.models import files, lora, names, stream
 from ealign.models import weights as weights_lib
 from ealign.runtime.errors import UserError
 
@@ -157,6 +160,172 @@ def test_a_config_that_is_no_json_object_is_named(tmp_path, text):
   (tmp_path / 'config.json').write_bytes(text.encode('latin-1'))
   with pytest.raises(UserError, match='config.json: not readable as JSON'):
     weights_lib.load(tmp_path)
+
+
+def sharded(folder, tensors, files=('a.safetensors', 'b.safetensors')):
+  """Moves the tensors into two files and writes their index."""
+  (folder / 'model.safetensors').unlink(missing_ok=True)
+  places = {name: files[i % 2] for i, name in enumerate(tensors)}
+  for file in files:
+    part = {k: v for k, v in tensors.items() if places[k] == file}
+    save_file(part, folder / file)
+  text = json.dumps({'metadata': {}, 'weight_map': places})
+  (folder / 'model.safetensors.index.json').write_text(text)
+  return folder
+
+
+def test_shards_are_one_model(tmp_path):
+  disk = tensors()
+  _, whole = weights_lib.load(folder_of(tmp_path, disk))
+  _, parts = weights_lib.load(sharded(tmp_path, disk))
+  jax.tree.map(np.testing.assert_array_equal, whole, parts)
+
+
+def test_missing_and_broken_shards_are_told_with_all_else(tmp_path):
+  disk = tensors()
+  disk['model.norm.weight'] = np.zeros(3, np.float32)
+  sharded(folder_of(tmp_path, disk), disk)
+  held = len(disk) // 2
+  (tmp_path / 'b.safetensors').unlink()
+  with pytest.raises(UserError) as caught:
+    weights_lib.load(tmp_path)
+  first, second = str(caught.value).splitlines()
+  assert first.endswith(
+    f'b.safetensors: not found; it holds {held} of {len(disk)} tensors'
+  )
+  assert second.endswith('norm.weight has shape (3,), config.json: (4,)')
+  (tmp_path / 'b.safetensors').write_bytes(b'x' * 40)
+  with pytest.raises(UserError, match='b.safetensors: broken safetensors'):
+    weights_lib.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+  'text', ['{', '[]', '{"weight_map": {"a": "../a.safetensors"}}']
+)
+def test_an_index_that_is_none_is_named(tmp_path, text):
+  sharded(folder_of(tmp_path, tensors()), tensors())
+  (tmp_path / 'model.safetensors.index.json').write_text(text)
+  with pytest.raises(UserError, match='index.json: no readable index'):
+    weights_lib.load(tmp_path)
+
+
+def test_pickles_are_refused_with_the_remedy(tmp_path):
+  (folder_of(tmp_path, tensors()) / 'model.safetensors').unlink()
+  (tmp_path / 'pytorch_model.bin').write_bytes(b'x')
+  with pytest.raises(UserError, match='save_pretrained') as caught:
+    weights_lib.load(tmp_path)
+  assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize('dtype', ['float8_e4m3fn', 'int8'])
+def test_quantized_tensors_are_refused(tmp_path, dtype):
+  disk = tensors()
+  for i in range(2):
+    name = f'model.layers.{i}.self_attn.q_proj.weight'
+    disk[name] = np.ones((6, 4)).astype(dtype)
+  with pytest.raises(UserError) as caught:
+    weights_lib.load(folder_of(tmp_path, disk))
+  said = str(caught.value)
+  assert 'model.layers.{0-1}.self_attn.q_proj.weight is ' in said
+  assert len(said.splitlines()) == 1 and 'unquantized' in said
+
+
+def test_half_precision_is_read(tmp_path):
+  disk = {k: v.astype(np.float16) for k, v in tensors().items()}
+  _, got = weights_lib.load(folder_of(tmp_path, disk))
+  np.testing.assert_array_equal(
+    got['head'], disk['lm_head.weight'].T.astype(np.float32)
+  )
+
+
+def test_names_that_differ_in_numbers_are_folded():
+  layer = 'model.layers.{}.mlp.experts.{}.up_proj.weight'.format
+  some = [layer(i, e) for i in (0, 1, 2, 10) for e in range(12)]
+  assert files.fold([*some, layer(3, 1), 'model.norm.weight']) == [
+    'model.layers.{0-2,10}.mlp.experts.{0-11}.up_proj.weight',
+    'model.layers.3.mlp.experts.1.up_proj.weight',
+    'model.norm.weight',
+  ]
+
+
+# --- Streaming ---------------------------------------------------------------
+
+EXPERTS = names.Entry(
+  'layers.{}.experts.{}.up', (6, 8), transposed=True, stack=(2, 3)
+)
+TABLE = {
+  'layers/up': EXPERTS,
+  'layers/norm': names.Entry('layers.{}.norm', (8,), stack=(2,)),
+  'embed': names.Entry('embed', (12, 8)),
+}
+
+
+def stored(table):
+  rng = np.random.default_rng(0)
+  return {
+    entry.name.format(*index): rng.normal(size=entry.shape).astype(np.float32)
+    for entry in table.values()
+    for index in np.ndindex(entry.stack)
+  }
+
+
+@pytest.mark.parametrize('on_host', [True, False])
+@pytest.mark.parametrize(
+  'specs',
+  [
+    {},
+    {'layers/up': P(None, None, 'a', 'b'), 'embed': P('a', 'b')},
+    {'layers/up': P('a', None, None, 'b'), 'embed': P(('a', 'b'))},
+  ],
+)
+def test_pieces_go_where_the_sharding_says(monkeypatch, on_host, specs):
+  monkeypatch.setattr(stream, 'PIECE', 100)  # a few rows
+  monkeypatch.setattr(stream, '_on_host', lambda device: on_host)
+  mesh = jax.make_mesh((2, 2), ('a', 'b'), axis_types=(AxisType.Auto,) * 2)
+  place = lambda path: NamedSharding(mesh, specs.get(path, P()))
+  disk = stored(TABLE)
+  got = stream.tree(TABLE, disk, jnp.dtype('float32'), place)
+  stack = lambda i: np.stack(
+    [disk[f'layers.{i}.experts.{e}.up'].T for e in range(3)]
+  )
+  wanted = {
+    'layers': {
+      'up': np.stack([stack(0), stack(1)]),
+      'norm': np.stack([disk['layers.0.norm'], disk['layers.1.norm']]),
+    },
+    'embed': disk['embed'],
+  }
+  jax.tree.map(np.testing.assert_array_equal, got, wanted)
+  assert got['layers']['up'].sharding == place('layers/up')
+  assert got['embed'].sharding == place('embed')
+
+
+def test_hardly_a_copy_is_in_host_memory(monkeypatch, tmp_path):
+  """Of NumPy's memory, that is; the array is a buffer of the device's."""
+  monkeypatch.setattr(stream, '_on_host', lambda device: False)
+  monkeypatch.setattr(stream, 'PIECE', 2**17)
+  entry = names.Entry('{}.w', (1024, 256), transposed=True, stack=(8,))
+  disk = stored({'w': entry})
+  save_file(disk, tmp_path / 'x.safetensors')
+  found = files.read_header(tmp_path / 'x.safetensors')
+  whole = NamedSharding(jax.make_mesh((1,), ('a',)), P())
+  tracemalloc.start()
+  got = stream.tree({'w': entry}, found, jnp.dtype('float32'), lambda _: whole)
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  np.testing.assert_array_equal(got['w'][7], disk['7.w'].T)
+  assert got['w'].nbytes == 64 * stream.PIECE
+  assert peak < 16 * stream.PIECE
+
+
+def test_a_file_cut_off_while_it_is_read_is_an_error(tmp_path):
+  path = tmp_path / 'x.safetensors'
+  save_file({'a': np.ones((4, 4), np.float32)}, path)
+  tensor = files.read_header(path)['a']
+  path.write_bytes(path.read_bytes()[:-8])
+  with pytest.raises(UserError, match='x.safetensors: was cut off while'):
+    tensor[2:4]
+  np.testing.assert_array_equal(tensor[1:2], np.ones((1, 4)))
 
 
 # --- Adapters ----------------------------------------------------------------

@@ -1,0 +1,129 @@
+"""Time and memory of loading a checkpoint, against plain reading of its files.
+
+    python benchmarks/load.py --folder=/tmp/random [--gb=8] [--dtype=bfloat16]
+
+Writes a random Qwen3 of that size (layers as wide as those of Qwen3-4B) unless
+the folder has one, then reads it, once plainly and once as weights, each from
+disk and not from the cache of files. On a CPU the arrays themselves are host
+memory and are subtracted. Linux only.
+
+On two cores, both of them busy with other work, CPU, 8.06 GB in bfloat16: MEASURED
+"""
+
+import argparse
+import json
+import math
+import os
+import pathlib
+import re
+import time
+
+import jax
+import numpy as np
+from safetensors.numpy import save_file
+
+from ealign.models import config as config_lib
+from ealign.models import files, names, weights
+from ealign.runtime import mesh
+
+WIDE = {
+  'vocab_size': 151_936,
+  'd_model': 2560,
+  'heads': 32,
+  'kv_heads': 8,
+  'head_dim': 128,
+  'd_ff': 9728,
+}
+
+
+def write(folder: pathlib.Path, size: float) -> None:
+  """A random checkpoint of about `size` GB in bfloat16, a layer a shard."""
+  bytes_of = lambda layers: (
+    2
+    * sum(
+      math.prod(e.stack + e.shape)
+      for e in names.table(config_lib.Config(**WIDE, layers=layers)).values()
+    )
+  )
+  layer = bytes_of(2) - bytes_of(1)
+  layers = max(1, round((size * 1e9 - bytes_of(0)) / layer))
+  config = config_lib.Config(**WIDE, layers=layers)
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / 'config.json').write_text(json.dumps(config_lib.to_hf(config)))
+  shards = {}
+  for entry in names.table(config).values():
+    for index in np.ndindex(entry.stack):
+      shard = index[0] if index else layers
+      shards.setdefault(shard, {})[entry.name.format(*index)] = entry.shape
+  places = {}
+  for shard, tensors in shards.items():
+    rng = np.random.default_rng(shard)
+    file = f'model-{shard + 1:05d}-of-{layers + 1:05d}.safetensors'
+    save_file({k: _random(rng, v) for k, v in tensors.items()}, folder / file)
+    places |= dict.fromkeys(tensors, file)
+  (folder / files.INDEX).write_text(json.dumps({'weight_map': places}))
+
+
+def _random(rng, shape):
+  """bfloat16 of random sign and mantissa, between 1/64 and 1/32."""
+  bits = rng.integers(0, 2**16, shape, np.uint16)
+  return (bits & 0x807F | 0x3C80).view(files.DTYPES['BF16'])
+
+
+def forget(paths) -> None:
+  """Drops files from the system's cache."""
+  for path in paths:
+    with open(path, 'rb') as file:
+      os.fsync(file.fileno())
+      os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read(paths) -> float:
+  """Seconds that it takes to read one file after the other into memory."""
+  forget(paths)
+  start = time.monotonic()
+  for path in paths:
+    path.read_bytes()
+  return time.monotonic() - start
+
+
+def memory(field: str) -> float:
+  """GiB that the process has (VmRSS) or had at most (VmHWM)."""
+  status = pathlib.Path('/proc/self/status').read_text()
+  return int(re.search(rf'{field}:\s+(\d+)', status)[1]) / 2**20
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--folder', required=True, type=pathlib.Path)
+  parser.add_argument('--gb', type=float, default=8.0, help='of a new one')
+  parser.add_argument('--dtype', default='bfloat16')
+  args = parser.parse_args()
+  if not (args.folder / files.INDEX).exists():
+    write(args.folder, args.gb)
+  paths = sorted(args.folder.glob('*.safetensors'))
+  size = sum(path.stat().st_size for path in paths) / 1e9
+  devices = mesh.data_mesh()
+  before, reading = memory('VmRSS'), read(paths)
+  print(f'files: {size:.2f} GB; reading them: {reading:.1f} s')
+
+  forget(paths)
+  pathlib.Path('/proc/self/clear_refs').write_text('5')  # VmHWM from here on
+  start = time.monotonic()
+  _, tree = weights.load(args.folder, devices, dtype=args.dtype)
+  jax.block_until_ready(tree)
+  loading = time.monotonic() - start
+  arrays = sum(x.nbytes for x in jax.tree.leaves(tree)) / 2**30
+  on_host = arrays if jax.default_backend() == 'cpu' else 0.0
+  above = memory('VmHWM') - before - on_host
+  print(f'loading: {loading:.1f} s, {loading / reading:.2f} times reading')
+  print(f'arrays: {arrays:.2f} GiB on {devices.size} x {_device(devices)}')
+  print(f'host memory above the arrays, at most: {above:.2f} GiB')
+
+
+def _device(devices) -> str:
+  return devices.devices.flat[0].device_kind
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,166 @@
+"""Adapters in PEFT's format: the folder that PEFT, transformers and vLLM load.
+
+PEFT loads a folder whose keys do not fit as if there were no adapter, without a
+word; the reader here refuses it.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+from jax import numpy as jnp
+
+from ealign.models import files, lora, names
+from ealign.models.config import Config
+from ealign.runtime.errors import UserError
+
+CONFIG, WEIGHTS = 'adapter_config.json', 'adapter_model.safetensors'
+VERSION = '0.21.2'  # of PEFT; the release these fields were checked with
+_ONLY = {  # what else PEFT can do, and how it is spelt when it is off
+  'bias': 'none',
+  'fan_in_fan_out': False,
+  'layer_replication': None,
+  'modules_to_save': None,
+  'use_dora': False,
+}
+
+
+def keys(config: Config, target: str) -> dict[str, tuple]:
+  """PEFT's name of each factor of a projection -> (side, index of the layer).
+
+  Raises:
+    UserError: PEFT has no name for it.
+  """
+  entry = names.table(config)[f'layers/{target}']
+  if len(entry.stack) != 1:
+    raise UserError(
+      f'model.lora.targets holds {target!r}: PEFT has no adapters of single '
+      'experts; export with --format=merged'
+    )
+  stem = 'base_model.model.' + entry.name.removesuffix('.weight')
+  return {
+    f'{stem.format(*index)}.lora_{side.upper()}.weight': (side, index)
+    for index in np.ndindex(entry.stack)
+    for side in 'ab'
+  }
+
+
+def save(
+  folder,
+  config: Config,
+  adapter: dict,
+  *,
+  alpha: float,
+  rslora: bool,
+  base: str,
+  revision: str | None = None,
+) -> None:
+  """Writes adapter_config.json and adapter_model.safetensors, float32.
+
+  Args:
+    folder: exists.
+    config: of the base model.
+    adapter: its tree, the scale not in it.
+    alpha, rslora: the scale as PEFT computes it: alpha / r or alpha / sqrt(r).
+    base: folder or Hub id of the base model.
+    revision: of the Hub id.
+  """
+  folder = pathlib.Path(folder)
+  tensors = {
+    key: np.ascontiguousarray(np.asarray(ab[side][index], np.float32).T)
+    for target, ab in adapter.items()
+    for key, (side, index) in keys(config, target).items()
+  }
+  fields = {
+    'peft_type': 'LORA',
+    'peft_version': VERSION,
+    'task_type': 'CAUSAL_LM',
+    'base_model_name_or_path': base,
+    'revision': revision,
+    'inference_mode': True,
+    'r': next(iter(adapter.values()))['a'].shape[-1],
+    'lora_alpha': int(alpha) if alpha == int(alpha) else alpha,
+    'use_rslora': rslora,
+    'lora_dropout': 0.0,
+    'init_lora_weights': True,
+    'target_modules': sorted({key.split('.')[-3] for key in tensors}),
+  }
+  text = json.dumps(fields | _ONLY, indent=2) + '\n'
+  (folder / CONFIG).write_text(text)
+  files.write(folder / WEIGHTS, tensors)
+
+
+def load(folder, config: Config) -> tuple[dict, float]:
+  """Reads a PEFT folder: the adapter's tree and its scale.
+
+  Raises:
+    UserError: a file is missing or broken; the adapter is of another kind; or
+      its keys are not exactly the two factors of each target in each layer.
+  """
+  folder = pathlib.Path(folder)
+  fields = _fields(folder / CONFIG)
+  found = files.read_header(folder / WEIGHTS)
+  rank, targets = fields['r'], _targets(folder / CONFIG, config, fields, found)
+  wanted, widths = {}, lora.widths(config)
+  for target in targets:
+    into, out = widths[target]
+    for key, (side, _) in keys(config, target).items():
+      wanted[key] = (rank, into) if side == 'a' else (out, rank)
+  if problems := files.compare(found, wanted, CONFIG):
+    raise UserError(*(f'{folder / WEIGHTS}: {each}' for each in problems))
+  adapter = {target: {'a': [], 'b': []} for target in targets}
+  for target in targets:
+    for key, (side, _) in keys(config, target).items():
+      adapter[target][side].append(found[key][:].T.astype(np.float32))
+  stacked = {
+    target: {side: jnp.asarray(np.stack(x)) for side, x in ab.items()}
+    for target, ab in adapter.items()
+  }
+  scale = lora.scale(
+    rank=rank,
+    alpha=fields['lora_alpha'],
+    rslora=bool(fields.get('use_rslora')),
+  )
+  return stacked, scale
+
+
+def _fields(path) -> dict:
+  try:
+    fields = json.loads(path.read_text('utf-8'))
+    size = fields['r'] > 0 and fields['lora_alpha'] > 0
+    if fields['peft_type'] != 'LORA' or not size:
+      raise ValueError('it must be LORA, with r and lora_alpha above 0')
+  except (OSError, ValueError, KeyError, TypeError) as e:
+    raise UserError(f'{path}: no readable LoRA config ({e!r})') from e
+  problems = [
+    f'{path}: {name} is {fields[name]!r}; supported: {value!r}'
+    for name, value in _ONLY.items()
+    if fields.get(name, value) not in (value, None)
+  ]
+  problems += [
+    f'{path}: {name} is {fields[name]!r}; one rank and alpha for all, please'
+    for name in ('rank_pattern', 'alpha_pattern')
+    if fields.get(name)
+  ]
+  if problems:
+    raise UserError(*problems)
+  return fields
+
+
+def _targets(path, config, fields, found) -> list[str]:
+  """Our names of the projections that the config or, failing it, the keys say.
+
+  A regular expression, or 'all-linear', leaves it to the keys.
+  """
+  table = names.table(config)
+  ours = {table[f'layers/{x}'].name.split('.')[-2]: x for x in lora.TARGETS}
+  said = fields.get('target_modules')
+  if not isinstance(said, list):
+    said = {key.split('.')[-3] for key in found if key.count('.') > 2}
+  modules = {name.rpartition('.')[2] for name in said}
+  unknown = sorted(modules - ours.keys())
+  if unknown or not modules:
+    raise UserError(
+      f'{path}: target_modules is {sorted(modules)}; can be: {", ".join(ours)}'
+    )
+  return [name for module, name in ours.items() if module in modules]

@@ -1,0 +1,155 @@
+"""Tensors to the devices in pieces, so that hardly a copy is in memory.
+
+A piece is some rows of one tensor: it is read, transposed and cast by a thread,
+and put where the device's array has its place for it, in a donated buffer. On
+the CPU the device's memory is the host's: there the array is filled in place
+and JAX makes it its own.
+"""
+
+import collections
+import concurrent.futures
+import functools
+import itertools
+import math
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from jax.sharding import Sharding
+
+from ealign.models.names import Entry
+
+PIECE = 16 * 2**20  # bytes on the device of what is read at once
+_THREADS = 4  # as many pieces are read ahead
+
+
+def tree(
+  table: Mapping[str, Entry],
+  tensors: Mapping,
+  dtype,
+  shardings: Callable[[str], Sharding | None],
+) -> dict:
+  """The nested dict of arrays that a table describes.
+
+  Args:
+    table: path, such as 'layers/q' -> Entry.
+    tensors: name -> anything with shape, dtype and rows by `[a:b]`.
+    dtype: of the arrays.
+    shardings: path -> Sharding; None: all on the default device.
+  """
+  with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+    leaves = {
+      path: _leaf(tensors, entry, dtype, shardings(path), pool)
+      for path, entry in table.items()
+    }
+  return traverse_util.unflatten_dict(leaves, sep='/')
+
+
+def _leaf(tensors, entry, dtype, sharding, pool) -> jax.Array:
+  """One array of the tree; each part is read once and put where it belongs."""
+  last = entry.shape[::-1] if entry.transposed else entry.shape
+  shape = entry.stack + last
+  shard = functools.partial(_shard, tensors, entry, dtype, pool)
+  if sharding is None:
+    return shard(tuple((0, n) for n in shape), [None])[0]
+  places = {}
+  for device, index in sharding.addressable_devices_indices_map(shape).items():
+    box = tuple(s.indices(n)[:2] for s, n in zip(index, shape, strict=True))
+    places.setdefault(box, []).append(device)
+  arrays = [x for box, devices in places.items() for x in shard(box, devices)]
+  return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
+
+
+def _shard(tensors, entry, dtype, pool, box, devices) -> list[jax.Array]:
+  """The part of an array within `box`, on each of the devices.
+
+  Args:
+    box: (start, stop) along each axis.
+    devices: all get the same; None is the default device.
+  """
+  shape = tuple(stop - start for start, stop in box)
+  read = functools.partial(_read, tensors, entry, dtype, box)
+  pieces = _pieces(entry, box)
+  if _on_host(devices[0]) or math.prod(shape) * dtype.itemsize <= PIECE:
+    host = _empty(shape, dtype)
+    collections.deque(_ahead(pool, _fill(host, read), pieces), maxlen=0)
+    return [jax.device_put(host, device) for device in devices]
+  arrays = [jnp.zeros(shape, dtype, device=device) for device in devices]
+  for place, x in _ahead(pool, read, pieces):
+    start = [axis.start for axis in place]
+    arrays = [
+      _write(array, jax.device_put(x, device), start)
+      for array, device in zip(arrays, devices, strict=True)
+    ]
+    jax.block_until_ready(arrays)  # else all that was read would queue up
+  return arrays
+
+
+def _fill(host, read):
+  """Reads a piece into its place in the host's array, in the same thread."""
+
+  def fill(piece):
+    place, x = read(piece)
+    host[place] = x
+
+  return fill
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _write(array, x, start):
+  return jax.lax.dynamic_update_slice(array, x, start)
+
+
+def _on_host(device) -> bool:
+  return (device.platform if device else jax.default_backend()) == 'cpu'
+
+
+def _empty(shape, dtype) -> np.ndarray:
+  """Memory aligned so that JAX makes it its own on a CPU, without a copy."""
+  size, align = math.prod(shape) * dtype.itemsize, 64
+  raw = np.empty(size + align, np.uint8)
+  start = -raw.ctypes.data % align
+  return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def _pieces(entry, box):
+  """(index in the stack, first row, last row) of what is read at once."""
+  depth = len(entry.stack)
+  start, stop = box[-1] if entry.transposed else box[depth]
+  # 4 bytes: as wide as a piece can become when it is cast.
+  step = max(1, PIECE // (4 * math.prod(entry.shape[1:])))
+  for index in itertools.product(*(range(*axis) for axis in box[:depth])):
+    for row in range(start, stop, step):
+      yield index, row, min(row + step, stop)
+
+
+def _read(tensors, entry, dtype, box, piece):
+  """One piece, and its place in the shard."""
+  index, row, end = piece
+  axes = box[len(entry.stack) :]
+  (first, _), *columns = axes[::-1] if entry.transposed else axes
+  x = tensors[entry.name.format(*index)][row:end]
+  x = x[(slice(None), *(slice(*axis) for axis in columns))]
+  place = [slice(row - first, end - first)]
+  place += [slice(0, stop - start) for start, stop in columns]
+  if entry.transposed:
+    x, place = x.T, place[::-1]
+  at = [
+    slice(i - start, i - start + 1)
+    for i, (start, _) in zip(index, box, strict=False)
+  ]
+  x = np.ascontiguousarray(x).astype(dtype, copy=False)
+  return (*at, *place), x.reshape((1,) * len(at) + x.shape)
+
+
+def _ahead(pool, read, pieces):
+  """What `read` makes of the pieces, in order, a few of them read ahead."""
+  waiting = collections.deque()
+  for piece in pieces:
+    waiting.append(pool.submit(read, piece))
+    if len(waiting) > _THREADS:
+      yield waiting.popleft().result()
+  while waiting:
+    yield waiting.popleft().result()
