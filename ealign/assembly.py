@@ -31,6 +31,7 @@ class Parts:
   loader: loader_lib.Loader | None
   pool: list
   questions: answers_lib.Suite
+  others: dict  # 'other:<folder>' -> (Mind, weights) of a second model
 
 
 def assemble(config: Config) -> Parts:
@@ -40,7 +41,7 @@ def assemble(config: Config) -> Parts:
     UserError: any of them is broken, or they do not fit each other.
   """
   mesh = mesh_lib.data_mesh()
-  model, tokenizer, base = _model(config)
+  model, tokenizer, base = _model(config.model, config.seed)
   fit.sizes(config, model.max_positions, mesh.shape['data'])
   params, frozen = start_weights(config, model, base)
   mind = Mind(
@@ -53,6 +54,8 @@ def assemble(config: Config) -> Parts:
     template=config.data.chat_template_kwargs,
     mesh=mesh,
   )
+  others = _others(config, mind)
+  minds = [other for other, _ in others.values()]
   chats = sources.load_chats(config.data.train) if config.data.train else []
   return Parts(
     mind=mind,
@@ -60,18 +63,33 @@ def assemble(config: Config) -> Parts:
     params=params,
     frozen=frozen,
     loader=_loader(config, tokenizer, chats) if chats else None,
-    pool=_pool(config, mind, chats) if config.dpo.lam > 0 else [],
-    questions=_questions(config, mind),
+    pool=_pool(config, mind, chats, minds) if config.dpo.lam > 0 else [],
+    questions=_questions(config, mind, minds),
+    others=others,
   )
 
 
-def _model(config):
-  """The model's Config, its tokenizer and its weights."""
-  folder = sources.resolve(config.model.path)
-  dtype = config.model.dtype
+def _others(config, mind):
+  """Each second model that reviews or writes, on the mesh of the first."""
+  conscience = config.conscience
+  named = {conscience.review.by, conscience.revise.by}
+  others = {}
+  for by in sorted(name for name in named if name.startswith('other:')):
+    path = by.removeprefix('other:')
+    spec = dataclasses.replace(config.model, path=path, init='weights')
+    model, tokenizer, weights = _model(spec, config.seed)
+    own = dataclasses.replace(mind, model=model, tokenizer=tokenizer)
+    others[by] = own, mesh_lib.replicate(mind.mesh, weights)
+  return others
+
+
+def _model(spec, seed):
+  """A model's Config, its tokenizer and its weights."""
+  folder = sources.resolve(spec.path)
+  dtype = spec.dtype
   if dtype == 'auto':
     dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
-  runtime = {'dtype': dtype, 'remat': config.model.remat}
+  runtime = {'dtype': dtype, 'remat': spec.remat}
   model = weights_lib.read_config(folder, **runtime)
   tokenizer = chat.load_tokenizer(folder)
   if len(tokenizer) > model.vocab_size:
@@ -79,8 +97,8 @@ def _model(config):
       f'{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding '
       f'{model.vocab_size} rows; use the tokenizer the model was saved with'
     )
-  if config.model.init == 'random':
-    key = jax.random.key(config.seed)
+  if spec.init == 'random':
+    key = jax.random.key(seed)
     return model, tokenizer, transformer.init(model, key=key)
   return model, tokenizer, weights_lib.load(folder, **runtime)[1]
 
@@ -185,21 +203,23 @@ def _loader(config, tokenizer, chats):
   )
 
 
-def _questions(config, mind):
+def _questions(config, mind, others):
   suite, e = answers_lib.suite(config.eval), config.eval
-  fit.questions(mind, suite.final + suite.curve, e.max_new_tokens)
+  for reader in (mind, *others):
+    fit.questions(reader, suite.final + suite.curve, e.max_new_tokens)
   fit.tokens(mind, e.tokens, suite.tokens)
   return suite
 
 
-def _pool(config, mind, sft):
+def _pool(config, mind, sft, others):
   pool = []
   for path, weight in zip(config.pool.paths, config.pool.weights, strict=True):
     chats = sft if path == 'sft' else sources.load_chats(path)
     chats = [list(itertools.takewhile(_not_assistant, c)) for c in chats]
     if config.pool.system is not None:
       chats = [with_system(c, config.pool.system) for c in chats]
-    fit.pool(mind, config.data.train if path == 'sft' else path, chats)
+    name = config.data.train if path == 'sft' else path
+    fit.pool(mind, name, chats, others)
     pool.append((weight, chats))
   return pool
 

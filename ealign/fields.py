@@ -50,7 +50,7 @@ class Pool:
 
 @dataclasses.dataclass(frozen=True)
 class Review:
-  by: str = 'frozen'  # frozen | policy
+  by: str = 'frozen'  # frozen | policy | other:<folder of a second model>
   sees: str = 'chat'  # chat | quoted | answer
   reasoning: str = 'kept'  # kept | stripped
   reason_tokens: int = 0  # tokens of reasoning before the verdict
@@ -62,7 +62,7 @@ class Review:
 
 @dataclasses.dataclass(frozen=True)
 class Revise:
-  by: str = 'frozen'  # frozen | policy
+  by: str = 'frozen'  # frozen | policy | other:<folder of a second model>
   sees: str = 'review'  # review | fresh | prompt
   temperature: float = 1.0
 

@@ -42,6 +42,7 @@ CHOICES = {
   'optim.schedule': ('constant', 'linear', 'cosine'),
   'eval.judge': ('', 'world'),
 }
+BY = ('conscience.review.by', 'conscience.revise.by')
 TARGETS = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
 
 # Ranges: what is allowed, whether a value is, and the fields it holds for.
@@ -101,10 +102,11 @@ def _choices(flat) -> Iterator[str]:
     value = flat[name]
     if value in allowed:
       continue
-    if name.endswith('.by') and value.startswith('other:'):
-      yield f'{name}={value!r}: not supported yet; use frozen or policy'
-      continue
     listed = ', '.join(item or "''" for item in allowed)
+    if name in BY:
+      if value.removeprefix('other:') not in (value, ''):
+        continue  # a second model; `_files` looks for its folder
+      listed += " or 'other:<folder>'"
     hint = did_you_mean(value, allowed)
     yield f'{name}={value!r}: must be one of {listed}.{hint}'
 
@@ -231,6 +233,7 @@ def _files(flat) -> Iterator[str]:
     *(('eval.questions', path) for path in flat['eval.questions']),
     *(('eval.curve', path) for path in flat['eval.curve']),
     ('eval.tokens', flat['eval.tokens']),
+    *((name, flat[name][6:]) for name in BY if flat[name][:6] == 'other:'),
   ]
   for name, path in named:
     if path and not path.startswith('arm:') and not _exists(path):

@@ -100,7 +100,12 @@ WRONG = [
   ('conscience.min_mass', 1.0, 'must be at least 0 and below 1'),
   ('conscience.framing', 'ethicl', "one of .* Did you mean 'ethical'"),
   ('conscience.framing', '/nowhere.json', '/nowhere.json'),
-  ('conscience.review.by', 'other:/m', 'not supported yet; use frozen or pol'),
+  (
+    'conscience.review.by',
+    'other:/m',
+    "='/m': there is no such file or folder",
+  ),
+  ('conscience.revise.by', 'other:', "frozen, policy or 'other:<folder>'"),
   ('conscience.review.by', 'frozn', "Did you mean 'frozen'"),
   ('conscience.review.system', 'own', "must be drop, keep or 'own:<text>'"),
   ('conscience.every', 0, 'no pair would ever be made'),

@@ -110,6 +110,7 @@ def _method(runs) -> dict | None:
         'prompts': get('conscience.prompts'),
         'pool': 'sft' if get('pool.paths') == ['sft'] else 'pool',
         'frozen': get('conscience.review.by') != 'policy',
+        'second': (get('conscience.review.by') or '').startswith('other:'),
         'threshold': get('conscience.threshold'),
         'lam': get('dpo.lam'),
         'judge': get('eval.judge'),
