@@ -13,7 +13,7 @@ from ealign.data import chat, mapping, sources
 from ealign.data import loader as loader_lib
 from ealign.evals import answers as answers_lib
 from ealign.fields import Config
-from ealign.models import lora, transformer
+from ealign.models import int8, lora, transformer
 from ealign.models import weights as weights_lib
 from ealign.prompts import Mind
 from ealign.runtime import mesh as mesh_lib
@@ -79,7 +79,7 @@ def _others(config, mind):
     spec = dataclasses.replace(config.model, path=path, init='weights')
     model, tokenizer, weights = _model(spec, config.seed)
     own = dataclasses.replace(mind, model=model, tokenizer=tokenizer)
-    others[by] = own, mesh_lib.replicate(mind.mesh, weights)
+    others[by] = own, mesh_lib.replicate(mind.mesh, _quantized(spec, weights))
   return others
 
 
@@ -119,7 +119,13 @@ def start_weights(config: Config, model, base):
     return conscience.freeze(jax.tree.map(master, frozen)), frozen
   if config.model.adapter:
     start = _adapter(config, 'adapter', fresh)
-  return start, frozen
+  return start, _quantized(config.model, frozen)
+
+
+def _quantized(spec, weights):
+  if spec.quantize == 'none':
+    return weights
+  return int8.quantize(weights, lora.TARGETS)
 
 
 def make_update(config: Config, model) -> align.Update:

@@ -24,6 +24,7 @@ class Model:
   init: str = 'weights'  # weights | random
   dtype: str = 'auto'  # float32 | bfloat16 | auto: by device
   remat: str = 'none'  # none | dots | full
+  quantize: str = 'none'  # none | int8: projections of what is frozen
   train: str = 'lora'  # lora | full
   lora: LoRA = LoRA()
 

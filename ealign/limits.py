@@ -27,6 +27,7 @@ CHOICES = {
   'model.init': ('weights', 'random'),
   'model.dtype': ('auto', 'float32', 'bfloat16'),
   'model.remat': ('none', 'dots', 'full'),
+  'model.quantize': ('none', 'int8'),
   'model.train': ('lora', 'full'),
   'conscience.review.by': ('frozen', 'policy'),
   'conscience.review.sees': ('chat', 'quoted', 'answer'),
@@ -186,6 +187,9 @@ def _purpose(flat) -> Iterator[str]:
     yield f"pool.paths=(): {said}; name a file, or 'sft', or every=0"
   if 'sft' in flat['pool.paths'] and not sft:
     yield "pool.paths: 'sft' means the prompts of data.train, which is ''"
+  if flat['model.quantize'] != 'none' and flat['model.train'] == 'full':
+    said = "needs model.train='lora': whole numbers take no gradient"
+    yield f'model.quantize={flat["model.quantize"]!r}: {said}'
   variant, smoothing = flat['dpo.variant'], flat['dpo.label_smoothing']
   if smoothing > 0 and variant in ('ipo', 'sft'):
     said = f"applies to dpo.variant='sigmoid' only, not to {variant!r}"
