@@ -73,7 +73,7 @@ def launch(command: command_lib.Command) -> None:
   compile_cache()
   with preempt.watch() as stop:
     failed = _run_all(chosen, workdir, stop)
-  if any((run.folder / 'answers.jsonl').exists() for run in runs):
+  if any((run.folder / 'metrics.jsonl').exists() for run in runs):
     _report(workdir)
   if failed:
     listed = ', '.join(failed)
@@ -85,7 +85,7 @@ def _report(workdir: pathlib.Path) -> None:
   from ealign.evals import table
   from ealign.report import page, runs
 
-  table.show(page.collect(runs.read(workdir))['rows'])
+  table.show(page.collect(runs.read(workdir))['blocks'])
   print(f'report: {report.write(workdir)}')
 
 
