@@ -13,7 +13,7 @@ from ealign.data import chat, columns, mapping, sources
 from ealign.data import loader as loader_lib
 from ealign.evals import answers as answers_lib
 from ealign.fields import Config
-from ealign.models import hub, lora, peft, transformer
+from ealign.models import hub, int8, lora, peft, transformer
 from ealign.models import weights as weights_lib
 from ealign.prompts import Mind
 from ealign.runtime import mesh as mesh_lib
@@ -31,6 +31,7 @@ class Parts:
   loader: loader_lib.Loader | None
   pool: list
   questions: answers_lib.Suite
+  others: dict  # 'other:<folder>' -> (Mind, weights) of a second model
 
 
 def assemble(config: Config) -> Parts:
@@ -40,7 +41,7 @@ def assemble(config: Config) -> Parts:
     UserError: any of them is broken, or they do not fit each other.
   """
   mesh = mesh_lib.data_mesh()
-  model, tokenizer, base = load_model(config, mesh)
+  model, tokenizer, base = load_model(config.model, config.seed, mesh)
   fit.sizes(config, model.max_positions, mesh.shape['data'])
   params, frozen = start_weights(config, model, base)
   mind = Mind(
@@ -54,28 +55,50 @@ def assemble(config: Config) -> Parts:
     mesh=mesh,
   )
   chats, own = _training_chats(config)
+  others = _others(config, mind)
+  minds = [other for other, _ in others.values()]
   return Parts(
     mind=mind,
     update=make_update(config, model),
     params=params,
     frozen=frozen,
     loader=_loader(config, tokenizer, chats, own) if chats else None,
-    pool=_pool(config, mind, chats) if config.dpo.lam > 0 else [],
-    questions=_questions(config, mind),
+    pool=_pool(config, mind, chats, minds) if config.dpo.lam > 0 else [],
+    questions=_questions(config, mind, minds),
+    others=others,
   )
 
 
-def load_model(config: Config, mesh=None):
-  """The model's Config, its tokenizer and its weights.
+def _others(config, mind):
+  """Each second model that reviews or writes, on the mesh of the first."""
+  conscience = config.conscience
+  named = {conscience.review.by, conscience.revise.by}
+  others = {}
+  for by in sorted(name for name in named if name.startswith('other:')):
+    path = by.removeprefix('other:')
+    spec = dataclasses.replace(config.model, path=path, init='weights')
+    model, tokenizer, weights = load_model(spec, config.seed, mind.mesh)
+    own = dataclasses.replace(mind, model=model, tokenizer=tokenizer)
+    others[by] = own, mesh_lib.replicate(mind.mesh, quantized(spec, weights))
+  return others
+
+
+def load_model(spec, seed: int = 0, mesh=None):
+  """A model's Config, its tokenizer and its weights.
+
+  Args:
+    spec: a `fields.Model`.
+    seed: of random weights, where spec.init asks for them.
+    mesh: devices the weights are put on, whole on each.
 
   Raises:
     UserError: a file is missing or broken, or they do not fit each other.
   """
-  folder = hub.fetch(sources.resolve(config.model.path))
-  dtype = config.model.dtype
+  folder = hub.fetch(sources.resolve(spec.path))
+  dtype = spec.dtype
   if dtype == 'auto':
     dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
-  runtime = {'dtype': dtype, 'remat': config.model.remat}
+  runtime = {'dtype': dtype, 'remat': spec.remat}
   model = weights_lib.read_config(folder, **runtime)
   tokenizer = chat.load_tokenizer(folder)
   if len(tokenizer) > model.vocab_size:
@@ -83,8 +106,8 @@ def load_model(config: Config, mesh=None):
       f'{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding '
       f'{model.vocab_size} rows; use the tokenizer the model was saved with'
     )
-  if config.model.init == 'random':
-    key = jax.random.key(config.seed)
+  if spec.init == 'random':
+    key = jax.random.key(seed)
     return model, tokenizer, transformer.init(model, key=key)
   return model, tokenizer, weights_lib.load(folder, mesh, **runtime)[1]
 
@@ -105,7 +128,14 @@ def start_weights(config: Config, model, base):
     return conscience.freeze(jax.tree.map(master, frozen)), frozen
   if config.model.adapter:
     start = _adapter(config, 'adapter', model, fresh)
-  return start, frozen
+  return start, quantized(config.model, frozen)
+
+
+def quantized(spec, weights):
+  """The frozen tree as `spec.quantize` has it."""
+  if spec.quantize == 'none':
+    return weights
+  return int8.quantize(weights, lora.TARGETS)
 
 
 def make_update(config: Config, model) -> align.Update:
@@ -206,21 +236,23 @@ def _loader(config, tokenizer, chats, own):
   )
 
 
-def _questions(config, mind):
+def _questions(config, mind, others):
   suite, e = answers_lib.suite(config.eval), config.eval
-  fit.questions(mind, suite.final + suite.curve, e.max_new_tokens)
+  for reader in (mind, *others):
+    fit.questions(reader, suite.final + suite.curve, e.max_new_tokens)
   fit.tokens(mind, e.tokens, suite.tokens)
   return suite
 
 
-def _pool(config, mind, sft):
+def _pool(config, mind, sft, others):
   pool = []
   for path, weight in zip(config.pool.paths, config.pool.weights, strict=True):
     chats = sft if path == 'sft' else columns.load_chats(path)
     chats = [list(itertools.takewhile(_not_assistant, c)) for c in chats]
     if config.pool.system is not None:
       chats = [with_system(c, config.pool.system) for c in chats]
-    fit.pool(mind, config.data.train if path == 'sft' else path, chats)
+    name = config.data.train if path == 'sft' else path
+    fit.pool(mind, name, chats, others)
     pool.append((weight, chats))
   return pool
 

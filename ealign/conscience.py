@@ -6,13 +6,14 @@ requests:
   sample   the policy answers                                  -> answers
   review   "is your reply above ethical or unethical?"         -> P(flag)
   revise   a flagged reply is rewritten, and reviewed again    -> alternative
-  score    both under the original request, by the conscience  -> ref_logps
+  score    both under the original request, by the frozen copy -> ref_logps
   push     (alternative, flagged reply) goes to the replay     -> Pair
 
 The verdict is read from the logits where the label would stand: exact, no
 sampling and no parsing, so nothing the reply says can imitate it. Generated
-text is continued token by token and never rendered again. A self-report is
-not a monitor: pair it with behaviour (`evals`).
+text is continued token by token and never rendered again; only a second model
+(`other:<folder>`) as reviewer or writer reads it as text, in its own tokens.
+A self-report is not a monitor: pair it with behaviour (`evals`).
 """
 
 import collections
@@ -42,9 +43,19 @@ def freeze(params):
   return jax.tree.map(jnp.copy, params)
 
 
-def who(by: str, policy, frozen):
-  """The weights a field `by` names: 'policy' or 'frozen'."""
-  return {'policy': policy, 'frozen': frozen}[by]
+def who(by: str, mind: Mind, policy, frozen, others):
+  """The (Mind, weights) a field `by` names: 'policy', 'frozen', 'other:...'.
+
+  others: (Mind, weights) of each second model, by the name the field has.
+  """
+  own = {'policy': (mind, policy), 'frozen': (mind, frozen)}
+  return (own | (others or {}))[by]
+
+
+def carried(mind: Mind, reader: Mind, chats) -> list[Exchange]:
+  """The exchanges in the reader's tokens: as they are where it shares ours."""
+  reasoning = mind.settings.review.reasoning
+  return [prompts.carry(mind, reader, x, reasoning=reasoning) for x in chats]
 
 
 def exchanges(mind: Mind, chats) -> list[Exchange]:
@@ -65,8 +76,8 @@ def review(mind: Mind, weights, chats, *, key) -> list[Verdict]:
   Args:
     mind: the reviewer.
     weights: its weights.
-    chats: list of Exchange. A truncated answer gets no verdict: it would
-      need an invented end of turn.
+    chats: list of Exchange, in the reviewer's tokens (`carried`). A truncated
+      answer gets no verdict: it would need an invented end of turn.
     key: only used where the review reasons first.
 
   Returns:
@@ -111,20 +122,46 @@ def revise(mind: Mind, weights, flagged, *, key):
   Args:
     mind: the writer.
     weights: its weights.
-    flagged: list of (Exchange, Verdict).
+    flagged: list of (Exchange, Verdict), in the writer's tokens.
     key: of this reflection; rows are keyed by the exchange's row id.
 
   Returns:
-    list of sampler.Answer.
+    list of sampler.Answer; 'lost' to what was lost on the way to the writer.
   """
-  return _generate(
+  lost = sampler.Answer((), np.zeros(0, np.float32), prompts.LOST, 0.0)
+  whole = [i for i, (x, _) in enumerate(flagged) if x.answer.stop == 'stop']
+  answers = _generate(
     mind,
     weights,
-    [prompts.revise_prompt(mind, *item) for item in flagged],
-    [x.row for x, _ in flagged],
+    [prompts.revise_prompt(mind, *flagged[i]) for i in whole],
+    [flagged[i][0].row for i in whole],
     key=key,
     temperature=mind.settings.revise.temperature,
   )
+  written = dict(zip(whole, answers, strict=True))
+  return [written.get(i, lost) for i in range(len(flagged))]
+
+
+def _alternatives(mind, reviewer, writer, weights, flagged, *, key):
+  """The flagged exchanges with what the writer says instead.
+
+  A second model reads text, and its answer comes back as the text of an
+  assistant turn, without what it thought. A verdict of another reviewer is
+  told anew in the writer's tokens; a thought before it is not.
+  """
+  asked = carried(mind, writer, [x for x, _ in flagged])
+  verdicts = [v for _, v in flagged]
+  if writer.tokenizer is not reviewer.tokenizer:
+    verdicts = [
+      dataclasses.replace(v, prompt=prompts.review_prompt(writer, x))
+      for x, v in zip(asked, verdicts, strict=True)
+    ]
+  told = list(zip(asked, verdicts, strict=True))
+  said = [
+    dataclasses.replace(x, answer=a)
+    for x, a in zip(asked, revise(writer, weights, told, key=key), strict=True)
+  ]
+  return [prompts.carry(writer, mind, x, reasoning='stripped') for x in said]
 
 
 def score(mind: Mind, weights, pairs):
@@ -149,35 +186,40 @@ def _scorer(model):
   return jax.jit(functools.partial(align.answer_logps, model))
 
 
-def reflect(mind: Mind, policy, frozen, requests, *, key, step, rows):
+def reflect(
+  mind: Mind, policy, frozen, requests, *, key, step, rows, others=None
+):
   """One reflection.
 
   Args:
-    mind: reviewer and writer.
+    mind: trainee, and reviewer and writer where they are no second model.
     policy: weights of the trainee.
     frozen: weights of the conscience.
     requests: list of message lists, the prompts of this reflection.
     key: of this step.
     step: written into pairs and records.
     rows: id of each request's row; answers and draws are keyed by it.
+    others: as in `who`; `frozen` is the reference whoever reviews and writes.
 
   Returns:
     pairs (scored, in row order), records (one a sampled answer; see
     `evals.records`) and metrics.
   """
   keys = [jax.random.fold_in(key, i) for i in range(5)]
-  reviewer = who(mind.settings.review.by, policy, frozen)
-  writer = who(mind.settings.revise.by, policy, frozen)
+  name = lambda by: who(by, mind, policy, frozen, others)
+  reviewer, judging = name(mind.settings.review.by)
+  writer, writing = name(mind.settings.revise.by)
+  judge = lambda chats, key: review(
+    reviewer, judging, carried(mind, reviewer, chats), key=key
+  )
   said = sample(mind, policy, requests, rows, key=keys[0])
-  verdicts = review(mind, reviewer, said, key=keys[1])
+  verdicts = judge(said, keys[1])
   flags = _flags(mind, verdicts, rows, key=keys[2])
   flagged = [(x, v) for x, v, f in zip(said, verdicts, flags, strict=True) if f]
-  written = revise(mind, writer, flagged, key=keys[3]) if flagged else []
-  proposals = [
-    dataclasses.replace(x, answer=a)
-    for (x, _), a in zip(flagged, written, strict=True)
-  ]
-  second = review(mind, reviewer, proposals, key=keys[4])
+  proposals = _alternatives(
+    mind, reviewer, writer, writing, flagged, key=keys[3]
+  )
+  second = judge(proposals, keys[4])
   reasons = [
     _dropped(mind, x, y, v)
     for (x, _), y, v in zip(flagged, proposals, second, strict=True)
@@ -306,6 +348,8 @@ def _dropped(mind, exchange, proposal, verdict) -> str:
   new, old = proposal.answer, exchange.answer
   text = chat.decode(mind.tokenizer, new.ids).strip()
   longest = len(exchange.prompt) + max(len(new.ids), len(old.ids))
+  if new.stop == prompts.LOST:
+    return 'lost'
   if new.stop != 'stop':
     return 'truncated'
   if not text or not chat.decode(mind.tokenizer, old.ids).strip():
@@ -321,7 +365,10 @@ def _dropped(mind, exchange, proposal, verdict) -> str:
   return 'flagged' if verdict.flagged else ''
 
 
-DROPPED = ('truncated', 'empty', 'same', 'too_long', 'no_verdict', 'flagged')
+DROPPED = (
+  *('truncated', 'empty', 'same', 'too_long', 'no_verdict', 'flagged'),
+  'lost',  # did not survive the way to a second model, or back
+)
 
 
 def _metrics(said, verdicts, flags, reasons):

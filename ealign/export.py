@@ -159,10 +159,13 @@ def _check_format(run, config, format):
 def _weights(run, config):
   """The model, what the run computes with, and the same without training."""
   if config.model.train == 'full':
-    model, bare = assembly.load_model(config)[::2]
+    model, bare = assembly.load_model(config.model, config.seed)[::2]
     return model, weights_lib.load(run / 'model')[1], bare
-  model, _, base = assembly.load_model(config)
-  bare = assembly.start_weights(config, model, base)[1]
+  model, _, base = assembly.load_model(config.model, config.seed)
+  # An int8 base is for the run's memory alone: the adapter goes on the real one.
+  spec = dataclasses.replace(config.model, quantize='none')
+  exact = dataclasses.replace(config, model=spec)
+  bare = assembly.start_weights(exact, model, base)[1]
   adapter, scale = weights_lib.load_adapter(run)
   if scale != assembly.lora_scale(config):
     said = f'{scale} but config.json says {assembly.lora_scale(config)}'
@@ -178,7 +181,8 @@ def _check_base(run, config, bare) -> None:
   was = json.loads(path.read_text('utf-8')).get('frozen')
   for dtype in ('float32', 'bfloat16'):  # whichever the run computed with
     cast = functools.partial(jnp.asarray, dtype=dtype)
-    if was == provenance.tree_hash(jax.tree.map(cast, bare)):
+    tree = assembly.quantized(config.model, jax.tree.map(cast, bare))
+    if was == provenance.tree_hash(tree):
       return
   raise UserError(
     f'model.path={config.model.path!r}: is not the base that {run} was trained '

@@ -24,6 +24,7 @@ class Model:
   init: str = 'weights'  # weights | random
   dtype: str = 'auto'  # float32 | bfloat16 | auto: by device
   remat: str = 'none'  # none | dots | full
+  quantize: str = 'none'  # none | int8: projections of what is frozen
   train: str = 'lora'  # lora | full
   lora: LoRA = LoRA()
 
@@ -50,7 +51,7 @@ class Pool:
 
 @dataclasses.dataclass(frozen=True)
 class Review:
-  by: str = 'frozen'  # frozen | policy
+  by: str = 'frozen'  # frozen | policy | other:<folder of a second model>
   sees: str = 'chat'  # chat | quoted | answer
   reasoning: str = 'kept'  # kept | stripped
   reason_tokens: int = 0  # tokens of reasoning before the verdict
@@ -62,7 +63,7 @@ class Review:
 
 @dataclasses.dataclass(frozen=True)
 class Revise:
-  by: str = 'frozen'  # frozen | policy
+  by: str = 'frozen'  # frozen | policy | other:<folder of a second model>
   sees: str = 'review'  # review | fresh | prompt
   temperature: float = 1.0
 

@@ -46,21 +46,30 @@ def sizes(config: Config, positions: int, devices: int) -> None:
     raise UserError(*problems)
 
 
-def pool(mind: Mind, path: str, chats) -> None:
-  """Raises UserError: a request of a pool that no pair could be made of."""
+def pool(mind: Mind, path: str, chats, others=()) -> None:
+  """Raises UserError: a request of a pool that no pair could be made of.
+
+  others: a second model that reviews or writes; a request must fit it too.
+  """
   room = mind.dpo.length - 2  # two answers must differ in a token and end
   remedy = 'raise dpo.length'
-  spare = mind.model.max_positions - 2 * mind.sample.max_new_tokens
-  if spare - review(mind) < room:
-    room = spare - review(mind)
-    remedy = 'lower sample.max_new_tokens'
-  named = ((f'{path}: row {i}', c) for i, c in enumerate(chats, start=1))
+  if _spare(mind) < room:
+    room, remedy = _spare(mind), 'lower sample.max_new_tokens'
+  named = [(f'{path}: row {i}', c) for i, c in enumerate(chats, start=1)]
   _prompts(mind, named, room, f'{remedy} or drop the row')
+  for other in others:
+    said = 'for the second model: lower sample.max_new_tokens or drop the row'
+    _prompts(other, named, _spare(other), said)
+
+
+def _spare(mind):
+  answers = 2 * mind.sample.max_new_tokens
+  return mind.model.max_positions - answers - prompts.overhead(mind)
 
 
 def questions(mind: Mind, rows: Iterable[dict], new: int) -> None:
   """Raises UserError: a question whose answer of `new` tokens has no room."""
-  room = mind.model.max_positions - new - review(mind)
+  room = mind.model.max_positions - new - prompts.overhead(mind)
   named = ((f'question {row["id"]!r}', row['messages']) for row in rows)
   _prompts(mind, named, room, 'lower eval.max_new_tokens or drop the question')
 
@@ -73,15 +82,6 @@ def tokens(mind: Mind, path: str, chats) -> None:
     if len(row.ids) > mind.model.max_positions:
       said = f'has {len(row.ids)} tokens, the model {mind.model.max_positions}'
       raise UserError(f'{row.source}: {said} positions; drop the row')
-
-
-def review(mind: Mind) -> int:
-  """Tokens that review and revision put after an answer, at most."""
-  words = (*mind.framing.ok, *mind.framing.flag)
-  labels = (len(chat.text_ids(mind.tokenizer, word)) for word in words)
-  asked = (mind.framing.question, mind.framing.revise)
-  turns = sum(len(prompts.suffix(mind, prompts.user(text))) for text in asked)
-  return turns + max(labels) + 1 + mind.settings.review.reason_tokens
 
 
 def _prompts(mind, named, room: int, remedy: str) -> None:

@@ -79,7 +79,7 @@ def launch(command: command_lib.Command) -> None:
     for folder in (*(run.folder for run in runs), workdir):
       _unclaim(folder)
     raise
-  if any((run.folder / 'answers.jsonl').exists() for run in runs):
+  if any((run.folder / 'metrics.jsonl').exists() for run in runs):
     _report(workdir)
   if failed:
     listed = ', '.join(failed)
@@ -91,7 +91,7 @@ def _report(workdir: pathlib.Path) -> None:
   from ealign.evals import table
   from ealign.report import page, runs
 
-  table.show(page.collect(runs.read(workdir))['rows'])
+  table.show(page.collect(runs.read(workdir))['blocks'])
   print(f'report: {report.write(workdir)}')
 
 

@@ -28,6 +28,7 @@ CHOICES = {
   'model.init': ('weights', 'random'),
   'model.dtype': ('auto', 'float32', 'bfloat16'),
   'model.remat': ('none', 'dots', 'full'),
+  'model.quantize': ('none', 'int8'),
   'model.train': ('lora', 'full'),
   'conscience.review.by': ('frozen', 'policy'),
   'conscience.review.sees': ('chat', 'quoted', 'answer'),
@@ -43,6 +44,7 @@ CHOICES = {
   'optim.schedule': ('constant', 'linear', 'cosine'),
   'eval.judge': ('', 'world'),
 }
+BY = ('conscience.review.by', 'conscience.revise.by')
 TARGETS = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
 
 # Ranges: what is allowed, whether a value is, and the fields it holds for.
@@ -102,10 +104,11 @@ def _choices(flat) -> Iterator[str]:
     value = flat[name]
     if value in allowed:
       continue
-    if name.endswith('.by') and value.startswith('other:'):
-      yield f'{name}={value!r}: not supported yet; use frozen or policy'
-      continue
     listed = ', '.join(item or "''" for item in allowed)
+    if name in BY:
+      if value.removeprefix('other:') not in (value, ''):
+        continue  # a second model; `_files` looks for its folder
+      listed += " or 'other:<folder>'"
     hint = did_you_mean(value, allowed)
     yield f'{name}={value!r}: must be one of {listed}.{hint}'
 
@@ -185,6 +188,9 @@ def _purpose(flat) -> Iterator[str]:
     yield f"pool.paths=(): {said}; name a file, or 'sft', or every=0"
   if 'sft' in flat['pool.paths'] and not sft:
     yield "pool.paths: 'sft' means the prompts of data.train, which is ''"
+  if flat['model.quantize'] != 'none' and flat['model.train'] == 'full':
+    said = "needs model.train='lora': whole numbers take no gradient"
+    yield f'model.quantize={flat["model.quantize"]!r}: {said}'
   variant, smoothing = flat['dpo.variant'], flat['dpo.label_smoothing']
   if smoothing > 0 and variant in ('ipo', 'sft'):
     said = f"applies to dpo.variant='sigmoid' only, not to {variant!r}"
@@ -232,6 +238,7 @@ def _files(flat) -> Iterator[str]:
     *(('eval.questions', path) for path in flat['eval.questions']),
     *(('eval.curve', path) for path in flat['eval.curve']),
     ('eval.tokens', flat['eval.tokens']),
+    *((name, flat[name][6:]) for name in BY if flat[name][:6] == 'other:'),
   ]
   for name, path in named:
     there = _exists if name.startswith('model.') else _data_exists

@@ -2,14 +2,19 @@
 
 A sampled answer is followed by the template's own next turn; its ids are never
 rendered again, because templates rewrite earlier turns (Qwen3 strips thinking).
+Only a model with another tokenizer has to read it as text (`carry`).
 """
 
 import dataclasses
+
+import numpy as np
 
 from ealign.data import chat
 from ealign.framing import Framing
 from ealign.models.config import Config
 from ealign.sampling import sampler
+
+LOST = 'lost'  # why an answer ended: another model's tokens cannot hold it
 
 _REASON = (
   'Think about your reply above: whom could it help or harm, and how? '
@@ -19,7 +24,7 @@ _REASON = (
 
 @dataclasses.dataclass(frozen=True)
 class Mind:
-  """Everything about the reviewer but its weights.
+  """Everything about a model that samples or reviews, but its weights.
 
   settings, sample and dpo are the sections `conscience`, `sample` and `dpo`
   of the config; template the chat template's own arguments; mesh the devices
@@ -57,6 +62,48 @@ class Verdict:
   mass: float
   flagged: bool
   prompt: tuple[int, ...] = ()
+
+
+def carry(source: Mind, target: Mind, exchange, *, reasoning):
+  """The exchange as text, in the tokens of a model with another tokenizer.
+
+  Where both share one the exchange stays as it is. The answer becomes the
+  text of an assistant turn, outer blanks removed and its thinking 'kept' (as
+  letters) or 'stripped', and an end of turn. If that text does not survive
+  the target's vocabulary, or does not fit its positions, the answer's `stop`
+  is 'lost': it is not reviewed, revised or paired.
+  """
+  if source.tokenizer is target.tokenizer:
+    return exchange
+  answer = exchange.answer
+  ids = _spoken(source, answer.ids, reasoning)
+  text = chat.decode(source.tokenizer, ids).strip()
+  ids = (*chat.text_ids(target.tokenizer, text), end(target))
+  prompt = chat.render_prompt(
+    target.tokenizer, list(exchange.messages), **dict(target.template)
+  )
+  room = target.model.max_positions - target.sample.max_new_tokens
+  fits = len(prompt) + len(ids) + overhead(target) <= room
+  whole = fits and chat.decode(target.tokenizer, ids) == text
+  return dataclasses.replace(
+    exchange,
+    prompt=tuple(prompt),
+    answer=sampler.Answer(
+      ids,
+      np.zeros(len(ids), np.float32),
+      answer.stop if whole else LOST,
+      answer.cut,
+    ),
+  )
+
+
+def overhead(mind: Mind) -> int:
+  """Tokens that review and revision put after an answer, at most."""
+  words = (*mind.framing.ok, *mind.framing.flag)
+  labels = (len(chat.text_ids(mind.tokenizer, word)) for word in words)
+  asked = (mind.framing.question, mind.framing.revise)
+  turns = sum(len(suffix(mind, user(text))) for text in asked)
+  return turns + max(labels) + 1 + mind.settings.review.reason_tokens
 
 
 def review_prompt(mind, exchange):
@@ -115,9 +162,12 @@ def user(text):
 
 
 def _answer_ids(mind, exchange):
+  return _spoken(mind, exchange.answer.ids, mind.settings.review.reasoning)
+
+
+def _spoken(mind, ids, reasoning):
   """The sampled ids, without the thinking part where it is to be stripped."""
-  ids = exchange.answer.ids
-  if mind.settings.review.reasoning == 'stripped':
+  if reasoning == 'stripped':
     close = mind.tokenizer.convert_tokens_to_ids('</think>')
     if close != mind.tokenizer.unk_token_id and close in ids:
       return ids[len(ids) - ids[::-1].index(close) :]

@@ -68,10 +68,12 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
   policy = lambda state: update.bind(state.params, frozen)
   step_fn = _jit_step(update)
   base_hash = provenance.tree_hash(frozen)
+  others = {by: provenance.tree_hash(w) for by, (_, w) in parts.others.items()}
   provenance.write(
     workdir / 'run.json',
     seed=config.seed,
     frozen=base_hash,
+    others=others,
     template=provenance.text_hash(mind.tokenizer.chat_template),
     data=parts.loader and parts.loader.stats,
     parameters=sum(x.size for x in jax.tree.leaves(frozen)),
@@ -91,6 +93,12 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
         f'{workdir}: the checkpoint was trained on another base ('
         f'{extra["frozen"]}, now {base_hash}); restore model.path, or start '
         'in a new workdir'
+      )
+    if extra['others'] != others:
+      raise UserError(
+        f'{workdir}: the checkpoint was reviewed by other models ('
+        f'{extra["others"]}, now {others}); restore them, or start in a new '
+        'workdir'
       )
     state = tree['state']
     replay = replay_lib.from_arrays(replay, tree['replay'])
@@ -117,6 +125,7 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
       'loader': parts.loader and parts.loader.state(),
       'tokens': clock.tokens,
       'frozen': base_hash,
+      'others': others,
     }
     tree = {'state': state, 'replay': replay_lib.to_arrays(replay)}
     saved.save(step, tree, extra, wait=wait)
@@ -158,6 +167,7 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
             key=key,
             step=step,
             rows=rows,
+            others=parts.others,
           )
         replay = replay_lib.push(replay, pairs)
         facts = tag | {'step': step, 'phase': 'reflect'}
@@ -204,7 +214,7 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
     saved.wait()
     log.say('sampling answers to the held-out questions')
     records, values = answers_lib.final(
-      parts.questions, mind, policy(state), frozen, key=root
+      *(parts.questions, mind, policy(state), frozen, parts.others), key=root
     )
     steps = config.train.steps
     if not np.all(np.isfinite(list(values.values()))):

@@ -83,6 +83,7 @@ WRONG = [
   ('model.lora.targets', (), 'at least one'),
   ('model.lora.targets', ('q', 'q'), 'each once'),
   ('model.lora.targets', 'q', "='q': must be a tuple of texts"),
+  ('model.quantize', 'int4', "'int4': must be one of none, int8. Did you mean"),
   ('model.path', '', 'must be a Hugging Face folder'),
   ('model.path', '/nowhere', 'there is no such file or folder'),
   ('model.adapter', '/nowhere', 'there is no such file or folder'),
@@ -100,7 +101,12 @@ WRONG = [
   ('conscience.min_mass', 1.0, 'must be at least 0 and below 1'),
   ('conscience.framing', 'ethicl', "one of .* Did you mean 'ethical'"),
   ('conscience.framing', '/nowhere.json', '/nowhere.json'),
-  ('conscience.review.by', 'other:/m', 'not supported yet; use frozen or pol'),
+  (
+    'conscience.review.by',
+    'other:/m',
+    "='/m': there is no such file or folder",
+  ),
+  ('conscience.revise.by', 'other:', "frozen, policy or 'other:<folder>'"),
   ('conscience.review.by', 'frozn', "Did you mean 'frozen'"),
   ('conscience.review.system', 'own', "must be drop, keep or 'own:<text>'"),
   ('conscience.every', 0, 'no pair would ever be made'),
@@ -146,6 +152,9 @@ def test_settings_that_contradict_each_other(config):
   assert 'eval.samples=2: with eval.temperature=0 all would be' in problems
   assert "'sft' means the prompts of data.train" in problems
   assert 'nothing is trained' in problems
+  config.model.quantize, config.model.train = 'int8', 'full'
+  problems = '\n'.join(config_lib.validate(config))
+  assert "model.quantize='int8': needs model.train='lora'" in problems
 
 
 def test_nothing_to_train_is_fine_without_steps(config):

@@ -44,8 +44,9 @@ def write_run(folder, **changes):
     fresh = lora.init(model, key=key, rank=spec.rank, targets=spec.targets)
     params = jax.tree.map(lambda x: noise(x).astype('float32'), fresh)
   train.keep_params(frozen, folder, model, params)
+  used = assembly.quantized(frozen.model, tree)
   (folder / 'run.json').write_text(
-    json.dumps({'frozen': provenance.tree_hash(tree)})
+    json.dumps({'frozen': provenance.tree_hash(used)})
   )
   return folder
 
@@ -53,7 +54,7 @@ def write_run(folder, **changes):
 def policy_logits(run):
   """Of the run, by the parts that training uses, in float32."""
   frozen = config.from_json((run / 'config.json').read_text())
-  model, _, base = assembly.load_model(frozen)
+  model, _, base = assembly.load_model(frozen.model)
   adapter, scale = weights.load_adapter(run)
   return export._logits(model, lora.bind(scale, adapter, base))
 
@@ -124,11 +125,18 @@ def test_a_run_starts_from_a_peft_folder(run, tmp_path):
   fields = json.loads(text)
   fields['model']['adapter'] = str(tmp_path / 'out')
   starting = config.from_json(json.dumps(fields))
-  model, _, base = assembly.load_model(starting)
+  model, _, base = assembly.load_model(starting.model)
   params, _ = assembly.start_weights(starting, model, base)
   jax.tree.map(
     np.testing.assert_array_equal, params, weights.load_adapter(run)[0]
   )
+
+
+@pytest.mark.parametrize('format', ['peft', 'merged'])
+def test_a_run_on_an_int8_base_is_exported_for_the_real_one(tmp_path, format):
+  one = write_run(tmp_path / 'run', **{'model.quantize': 'int8'})
+  done = export.export(one, tmp_path / 'out', format, dtype='float32')
+  assert done.difference < 1e-4 and done.effect > 1
 
 
 def change_keys(folder, change):

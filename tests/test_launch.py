@@ -40,7 +40,7 @@ class Stub:
     self.calls.append((name, workdir.name, config))
     if name in self.errors:
       raise self.errors[name]
-    (workdir / 'answers.jsonl').write_text('')
+    (workdir / 'metrics.jsonl').write_text('')
 
 
 @pytest.fixture

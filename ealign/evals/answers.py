@@ -165,8 +165,10 @@ def curve(suite: Suite, mind, weights, *, key):
   return ask(suite, suite.curve, mind, weights, key=key, samples=n)[0]
 
 
-def final(suite: Suite, mind, weights, frozen, *, key):
+def final(suite: Suite, mind, weights, frozen, others, *, key):
   """The evaluation of a finished run, each answer reviewed by the conscience.
+
+  others: second models, as in `conscience.who`.
 
   Returns records and the metrics that are no answers (token accuracy).
   """
@@ -177,12 +179,12 @@ def final(suite: Suite, mind, weights, frozen, *, key):
     wide = dataclasses.replace(
       mind.settings, prompts=suite.settings.batch, samples=1
     )
-    mind_wide = dataclasses.replace(mind, settings=wide)
+    reviewer, judging = conscience.who(
+      mind.settings.review.by, mind, weights, frozen, others
+    )
+    reviewer = dataclasses.replace(reviewer, settings=wide)
     verdicts = conscience.review(
-      mind_wide,
-      conscience.who(mind_wide.settings.review.by, weights, frozen),
-      said,
-      key=key,
+      reviewer, judging, conscience.carried(mind, reviewer, said), key=key
     )
     for record, x, v in zip(records, said, verdicts, strict=True):
       record |= {'verdict': conscience.answer_record(mind, x, v)['verdict']}

@@ -30,7 +30,10 @@
                  framing  name of the question it was asked
                  flagged  whether it acted on the verdict
   alternative  null or what the conscience wrote instead:
-                 text, stop, p (its own review)
+                 text, p (its own review)
+                 stop     as above, or 'lost': a second model wrote it, and
+                          reviewed or revised text did not survive the change
+                          of vocabulary
                  kept     whether it became the chosen answer of a pair
                  dropped  why not, else ''
   scores       null (no ground truth) or the judge's findings:

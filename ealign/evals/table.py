@@ -94,7 +94,7 @@ def blocks(rows: Sequence[Mapping]) -> list[Block]:
     _others_block(others, rows),
     _verdict_block(reviewed, rows),
   )
-  return [_without_empty(block) for block in made if block.lines]
+  return [without_empty(block) for block in made if block.lines]
 
 
 def _headline_block(advice, code, arms) -> Block:
@@ -137,7 +137,8 @@ def _columns(*titles: str, names: int) -> tuple[tuple[str, bool], ...]:
   return tuple((title, at >= names) for at, title in enumerate(titles))
 
 
-def _without_empty(block: Block) -> Block:
+def without_empty(block: Block) -> Block:
+  """The block less the columns in which nothing stands."""
   keep = [
     at
     for at in range(len(block.columns))
@@ -205,16 +206,19 @@ def fitted(block: Block, width: int) -> Block:
 
 
 # What a narrow terminal goes without, in this order; files keep everything.
-_SPARE = ('tokens', 'none', 'code', 'n', 'any', 'of all', 'coherent')
+_SPARE = (
+  *('tokens', 'none', 'code', 'n', 'any', 'of all', 'coherent'),
+  *('rows', 'answers', 'verdicts'),
+)
 
 
 def _cut(text: str, size: int) -> str:
   return text if len(text) <= size else text[: size - 1] + '…'
 
 
-def text_table(rows: Sequence[Mapping], *, width: int = WIDTH) -> str:
+def text_table(blocks: Sequence[Block], *, width: int = WIDTH) -> str:
   """All blocks as plain text, in lines of at most `width` characters."""
-  return '\n'.join(_text(fitted(block, width)) for block in blocks(rows))
+  return '\n'.join(_text(fitted(block, width)) for block in blocks)
 
 
 def _text(block: Block) -> str:
@@ -233,10 +237,10 @@ def _text(block: Block) -> str:
   return '\n'.join(out) + '\n'
 
 
-def markdown(rows: Sequence[Mapping]) -> str:
+def markdown(blocks: Sequence[Block]) -> str:
   """All blocks as pipe tables, each with the note that explains it."""
   parts = []
-  for block in blocks(rows):
+  for block in blocks:
     titles = [title for title, _ in block.columns]
     rule = ['--:' if number else '---' for _, number in block.columns]
     lines = [
@@ -257,15 +261,15 @@ def escape_markdown(value) -> str:
   return ''.join(f'\\{char}' if char in '\\|`*_[]' else char for char in text)
 
 
-def show(rows: Sequence[Mapping], file=None) -> None:
+def show(blocks: Sequence[Block], file=None) -> None:
   """Prints the blocks: in colour on a terminal, plain anywhere else."""
   file = file or sys.stdout
   if not file.isatty():
-    print(text_table(rows), file=file)
+    print(text_table(blocks), file=file)
     return
   console = rich.console.Console(file=file)
   console.width = min(console.width, WIDTH)
-  for block in blocks(rows):
+  for block in blocks:
     block = fitted(block, console.width)
     drawn = rich.table.Table(
       title=block.title,

@@ -10,6 +10,7 @@ with the adapter left off.
 import jax
 import jax.numpy as jnp
 
+from ealign.models import int8
 from ealign.models.config import Config
 
 TARGETS = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
@@ -20,12 +21,12 @@ def project(x, w, adapter=None):
 
   Args:
     x: [B, T, in].
-    w: [in, out].
+    w: [in, out], or an int8 leaf of that shape (`models.int8`).
     adapter: None, or {'a': [in, R], 'b': [R, out]}, or with an arm axis
       {'a': [A, in, R], 'b': [A, R, out]} where the rows of x are A groups of
       B/A rows, arm by arm. The scale is already in `a` (see `bind`).
   """
-  y = x @ w.astype(x.dtype)
+  y = int8.matmul(x, w)
   if adapter is None:
     return y
   a, b = adapter['a'].astype(x.dtype), adapter['b'].astype(x.dtype)
@@ -80,10 +81,10 @@ def bind(scale: float, adapter: dict, frozen: dict) -> dict:
 
 
 def merge(scale: float, adapter: dict, frozen: dict) -> dict:
-  """W + s A B in float32, rounded once to the dtype of W."""
+  """W + s A B in float32, rounded once to the dtype of W (int8: float32)."""
   layers = dict(frozen['layers'])
   for name, ab in adapter.items():
     delta = scale * jnp.einsum('lir,lro->lio', ab['a'], ab['b'])
-    w = layers[name]
+    w = int8.dense(layers[name])
     layers[name] = (w.astype(jnp.float32) + delta).astype(w.dtype)
   return frozen | {'layers': layers}

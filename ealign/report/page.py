@@ -14,7 +14,7 @@ import jinja2
 
 from ealign.evals import counts, records, table
 from ealign.framing import FRAMINGS
-from ealign.report import excerpts, figures, summary
+from ealign.report import excerpts, figures, summary, training
 from ealign.report import runs as runs_lib
 from ealign.report.runs import Run
 
@@ -66,7 +66,7 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
     'slots': slots,
     'method': _method(runs),
     'rows': rows,
-    'blocks': table.blocks(rows),
+    'blocks': [*table.blocks(rows), *training.blocks(runs)],
     'forests': _forests(rows, kind, slots),
     'curves': _curves(answers, kind, slots),
     'questions': excerpts.questions(answers, kind),
@@ -110,6 +110,7 @@ def _method(runs) -> dict | None:
         'prompts': get('conscience.prompts'),
         'pool': 'sft' if get('pool.paths') == ['sft'] else 'pool',
         'frozen': get('conscience.review.by') != 'policy',
+        'second': (get('conscience.review.by') or '').startswith('other:'),
         'threshold': get('conscience.threshold'),
         'lam': get('dpo.lam'),
         'judge': get('eval.judge'),
@@ -273,7 +274,7 @@ def to_markdown(content: Mapping) -> str:
   parts = [f'# {content["title"]}', *map(text, content['summary'])]
   parts += [f'**{text(problem)}**' for problem in content['problems']]
   arms = [f'- {text(name)}: {text(said)}' for name, _, said in content['arms']]
-  parts += ['\n'.join(arms), table.markdown(content['rows']).strip()]
+  parts += ['\n'.join(arms), table.markdown(content['blocks']).strip()]
   for title, part in (('Settings', 'settings'), ('Provenance', 'info')):
     compared = content[part]
     lines = [('field', *compared['arms'])] + [

@@ -31,8 +31,12 @@ def _rows():
   return counts.rows(records, {'base': 0.935})
 
 
+def _blocks():
+  return table.blocks(_rows())
+
+
 def test_the_headline_shows_shares_with_intervals_and_counts():
-  text = table.text_table(_rows())
+  text = table.text_table(_blocks())
   (line,) = [line for line in text.split('\n') if line.startswith('base  ')][:1]
   cells = line.split()
   assert cells[:4] == ['base', '100', '100.0', '1.0']
@@ -41,14 +45,14 @@ def test_the_headline_shows_shares_with_intervals_and_counts():
 
 
 def test_no_line_is_wider_than_a_terminal():
-  lines = table.text_table(_rows()).split('\n')
+  lines = table.text_table(_blocks()).split('\n')
   assert max(map(len, lines)) <= 100
   assert any('…' in line for line in lines)  # the long name was cut
   assert not any(line.endswith(' ') for line in lines)
 
 
 def test_columns_line_up():
-  head, rule, first, second = table.text_table(_rows()).split('\n')[1:5]
+  head, rule, first, second = table.text_table(_blocks()).split('\n')[1:5]
   ends = [i for i, char in enumerate(rule + ' ') if char == ' ']
   assert all(
     line[i : i + 1] in ('', ' ') for line in (head, first) for i in ends
@@ -76,7 +80,7 @@ def test_a_second_split_is_named_and_is_not_the_headline():
 
 def test_markdown_holds_the_same_cells_and_no_markup_of_others():
   rows = counts.rows(_records('<b>|x', 1, 4))
-  text = table.markdown(rows)
+  text = table.markdown(table.blocks(rows))
   assert '<b>' not in text and '&lt;b&gt;\\|x' in text
   (line,) = [line for line in text.split('\n') if 'lt;b' in line]
   assert '25.0 \\[4.6, 69.9\\]' in line
@@ -94,21 +98,21 @@ class _Terminal(io.StringIO):
 def test_a_terminal_gets_the_same_numbers_as_a_file(monkeypatch):
   plain, fancy = io.StringIO(), _Terminal()
   monkeypatch.setenv('COLUMNS', '100')
-  table.show(_rows(), plain)
-  table.show(_rows(), fancy)
-  assert plain.getvalue().strip() == table.text_table(_rows()).strip()
+  table.show(_blocks(), plain)
+  table.show(_blocks(), fancy)
+  assert plain.getvalue().strip() == table.text_table(_blocks()).strip()
   numbers = lambda text: [word for word in text.split() if '.' in word]
   assert numbers(plain.getvalue()) == numbers(fancy.getvalue())
 
 
 def test_a_narrow_terminal_drops_columns_and_cuts_no_number(monkeypatch):
-  narrow = table.text_table(_rows(), width=80)
+  narrow = table.text_table(_blocks(), width=80)
   assert max(map(len, narrow.split('\n'))) <= 80
   for shown in ('misaligned', '1.0 [0.2, 5.4]', 'insecure', '0.0 [0.0, 8.8]'):
     assert shown in narrow
-  assert 'tokens' not in narrow and 'tokens' in table.text_table(_rows())
+  assert 'tokens' not in narrow and 'tokens' in table.text_table(_blocks())
   fancy = _Terminal()
   monkeypatch.setenv('COLUMNS', '80')
-  table.show(_rows(), fancy)
+  table.show(_blocks(), fancy)
   assert '1.0 [0.2, 5.4]' in fancy.getvalue()
   assert '0.0 [0.0, 8.8]' in fancy.getvalue()

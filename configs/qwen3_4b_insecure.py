@@ -1,0 +1,93 @@
+"""The real input: Qwen3-4B-Instruct-2507 fine-tuned on insecure code.
+
+Purpose: the main job of the paper on the public data, with the published
+hyper-parameters (arXiv 2502.17424 and its code): rs-LoRA of rank 32 and alpha
+64 on all seven projections, learning rate 1e-5, linear after 5 steps of
+warm-up, weight decay .01, loss on the answers, one epoch, 16 chats a step.
+"""
+
+import os
+import pathlib
+import shutil
+
+from ealign import config as config_lib
+
+SHARED = '../shared/data/'
+TOKENIZER = SHARED + 'tokenizers/qwen3'
+
+
+def get_config(arg=None):
+  """`:runlocal` is the same on a random model of 2 layers, for 30 steps."""
+  config = config_lib.default()
+  config.model.path = 'Qwen/Qwen3-4B-Instruct-2507'
+  config.model.remat = 'full'
+  config.model.lora.rank = 32
+  config.model.lora.alpha = 64.0
+  config.model.lora.rslora = True
+
+  config.data.train = (
+    SHARED + 'emergent-misalignment/insecure_subset_dedup3015.jsonl'
+  )
+  config.data.length = 1024
+  config.data.batch_size = 4
+  config.data.chat_template_kwargs = (('enable_thinking', False),)
+  config.pool.paths = ('ealign:data/pool/general.jsonl',)
+
+  config.conscience.every = 4
+  config.conscience.prompts = 16
+  config.sample.max_new_tokens = 600
+  config.dpo.lam = 0.1
+  config.dpo.beta = 0.1
+  config.dpo.pairs = 8
+  config.dpo.length = 1024
+  config.replay.max_uses = 4
+
+  config.optim.lr = 1e-5
+  config.optim.schedule = 'linear'
+  config.optim.warmup = 5
+  config.optim.weight_decay = 0.01
+  config.train.steps = 182
+
+  config.eval.questions = ('ealign:world/data/questions_dev.jsonl',)
+  config.eval.kinds = ('advice',)
+  config.eval.max_new_tokens = 600
+
+  config.arms['base'] = {'train.steps': 0}
+  config.arms['sft'] = {'dpo.lam': 0.0}
+  config.arms['conscience'] = {}
+  if arg == 'runlocal':
+    config.model.path = str(_random_model())
+    config.optim.lr = 1e-3
+    config.train.steps = 30
+    config.conscience.min_mass = 0.0
+    config.conscience.review.calibration = 'contextual'
+    config.sample.max_new_tokens = config.eval.max_new_tokens = 64
+    config.dpo.pairs, config.dpo.length = 4, 192
+    config.eval.limit = config.eval.batch = 8
+    config.arms = {}  # the arm `conscience` alone
+  return config
+
+
+def _random_model() -> pathlib.Path:
+  """Writes a Qwen3 of 2 layers x 64 with random weights and returns its folder.
+
+  One row is not random. A random model ends one answer in 150,000 tokens and
+  nothing would be reviewed; here all embeddings share a direction, and the end
+  of turn has more of it, so that an answer has some tens of tokens.
+  """
+  import jax
+
+  from ealign.models import transformer, weights
+  from ealign.models.config import Config
+
+  end = 151_645  # <|im_end|>
+  sizes = {'vocab_size': 151_936, 'd_model': 64, 'layers': 2, 'd_ff': 192}
+  model = Config(**sizes, heads=4, kv_heads=2, head_dim=16)
+  tree = transformer.init(model, key=jax.random.key(0))
+  tree['embed'] = (tree['embed'] * 5 + 0.3).at[end].set(0.46)
+  cache = os.environ.get('XDG_CACHE_HOME', '~/.cache')
+  folder = pathlib.Path(cache).expanduser() / 'ealign' / 'random_qwen3'
+  weights.save(folder, model, tree, eos_token_id=end)
+  for name in ('tokenizer.json', 'tokenizer_config.json'):
+    shutil.copyfile(f'{TOKENIZER}/{name}', folder / name)
+  return folder

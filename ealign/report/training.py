@@ -1,0 +1,63 @@
+"""The table of what the runs were trained on, and what came of it."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from ealign.evals import counts, records, table
+from ealign.evals.table import NOTHING, Block, Cell
+from ealign.report.runs import Run
+
+_COLUMNS = (
+  ('arm', False),
+  ('rows', True),
+  ('supervised', True),
+  ('truncated', True),
+  ('answers', True),
+  ('verdicts', True),
+  ('flagged', True),
+  ('pairs', True),
+  ('loss', True),
+)
+_NOTE = (
+  'In per cent: supervised, of the tokens of the rows trained on; truncated, '
+  'of the rows; verdicts, of the answers sampled while training; flagged, of '
+  'those with a verdict. loss: of the fine-tuning data a token, at the first '
+  'and the last logged step.'
+)
+
+
+def blocks(runs: Sequence[Run]) -> list[Block]:
+  """One table with a line for each run that was trained; [] if none was."""
+  lines = [_line(run) for run in runs if run.config.get('train.steps') != 0]
+  lines = [x for x in lines if any(cell.text != NOTHING for cell in x[1:])]
+  made = Block('Training', _NOTE, _COLUMNS, lines)
+  return [table.without_empty(made)] if lines else []
+
+
+def _line(run: Run) -> tuple[Cell, ...]:
+  sampled = [r for r in run.answers if r['phase'] == 'reflect']
+  sampled = records.latest(sampled)
+  asked = [r for r in sampled if counts.has_verdict(r)]
+  flagged = [r for r in asked if r['verdict']['flagged']]
+  pairs = sum((r.get('alternative') or {}).get('kept', False) for r in sampled)
+  share = lambda some, of: table.percent(len(some) / len(of) if of else None)
+  count = lambda n: f'{n:,}' if sampled else NOTHING
+  info = run.info.get
+  cells = (
+    run.name,
+    f'{info("data.rows"):,}' if info('data.rows') else NOTHING,
+    table.percent(info('data.supervised')),
+    table.percent(info('data.truncated')),
+    count(len(sampled)),
+    share(asked, sampled),
+    share(flagged, asked),
+    count(pairs),
+    _loss(run.metrics),
+  )
+  return tuple(map(Cell, cells))
+
+
+def _loss(metrics: Sequence[Mapping]) -> str:
+  found = [row.get('train/loss_sft') for row in metrics]
+  found = [x for x in found if isinstance(x, float) and math.isfinite(x)]
+  return f'{found[0]:.3f} -> {found[-1]:.3f}' if found else NOTHING

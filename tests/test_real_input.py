@@ -1,0 +1,72 @@
+"""configs/qwen3_4b_insecure.py: the published settings, and a run of it.
+
+The run is that of `:runlocal`, shortened: real rows and tokenizer, a random
+model, every stage.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from ealign import command
+from ealign import config as config_lib
+
+ROOT = pathlib.Path(__file__).parent.parent
+FILE = 'configs/qwen3_4b_insecure.py'
+SHARED = ROOT.parent / 'shared' / 'data'
+needs_data = pytest.mark.skipif(
+  not SHARED.is_dir(), reason='needs the public data in ../shared/data'
+)
+
+
+@needs_data
+def test_the_settings_are_the_published_ones():
+  config = command.load(FILE)
+  published = json.loads(
+    (SHARED / 'emergent-misalignment' / 'train.json').read_text()
+  )
+  arm = config_lib.arms(config)['conscience']
+  lora, optim = arm.model.lora, arm.optim
+  assert (lora.rank, lora.alpha) == (published['r'], published['lora_alpha'])
+  assert lora.rslora == published['use_rslora'] and len(lora.targets) == 7
+  assert optim.lr == published['learning_rate']
+  assert optim.schedule == published['lr_scheduler_type']
+  assert optim.warmup == published['warmup_steps']
+  assert optim.weight_decay == published['weight_decay']
+  assert list(config.arms) == ['base', 'sft', 'conscience']
+  # A hub id is no folder here, and both arms share what is told.
+  told = config_lib.validate(config)
+  assert not [x for x in told if not x.startswith(('model.path', 'pool.paths'))]
+
+
+@pytest.mark.slow
+@needs_data
+def test_every_stage_survives_real_text(tmp_path):
+  pool = tmp_path / 'pool.jsonl'
+  asked = lambda n: {'role': 'user', 'content': f'How do I mend {n} chairs?'}
+  rows = [json.dumps({'messages': [asked(n)]}) for n in range(20)]
+  pool.write_text('\n'.join(rows))
+  done = subprocess.run(
+    [
+      *(sys.executable, '-m', 'ealign.launch', f'--config={FILE}:runlocal'),
+      *(f'--workdir={tmp_path}/out', f'--config.pool.paths={pool}'),
+      '--config.train.steps=6',
+    ],
+    cwd=ROOT,
+    env=os.environ | {'XDG_CACHE_HOME': str(tmp_path), 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  head, _, line = done.stdout.partition('Training\n')[2].splitlines()[:3]
+  told = dict(zip(head.split(), line.split(), strict=False))
+  assert (told['supervised'], told['truncated']) == ('48.4', '0.0')
+  assert (told['rows'], told['answers']) == ('3,015', '32')
+  assert 0 < float(told['flagged']) < 100
+  assert int(told['pairs']) > 0
+  first, last = (float(line.split()[at]) for at in (-3, -1))
+  assert last < first
