@@ -6,8 +6,6 @@ Writes a random Qwen3 of that size (layers as wide as those of Qwen3-4B) unless
 the folder has one, then reads it, once plainly and once as weights, each from
 disk and not from the cache of files. On a CPU the arrays themselves are host
 memory and are subtracted. Linux only.
-
-On two cores, both of them busy with other work, CPU, 8.06 GB in bfloat16: MEASURED
 """
 
 import argparse
@@ -78,13 +76,27 @@ def forget(paths) -> None:
       os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def read(paths) -> float:
-  """Seconds that it takes to read one file after the other into memory."""
+def timed(paths, action) -> float:
+  """Seconds that an action takes with the files on disk alone."""
   forget(paths)
   start = time.monotonic()
+  action()
+  return time.monotonic() - start
+
+
+def pass_through(paths) -> None:
+  """Reads all into one small buffer: no memory to be had, nothing kept."""
+  buffer = bytearray(16 * 2**20)
+  for path in paths:
+    with open(path, 'rb', buffering=0) as file:
+      while file.readinto(buffer):
+        pass
+
+
+def into_memory(paths) -> None:
+  """Reads one file after the other into fresh memory, as any loader must."""
   for path in paths:
     path.read_bytes()
-  return time.monotonic() - start
 
 
 def memory(field: str) -> float:
@@ -98,27 +110,40 @@ def main() -> None:
   parser.add_argument('--folder', required=True, type=pathlib.Path)
   parser.add_argument('--gb', type=float, default=8.0, help='of a new one')
   parser.add_argument('--dtype', default='bfloat16')
+  parser.add_argument('--rounds', type=int, default=3)
   args = parser.parse_args()
   if not (args.folder / files.INDEX).exists():
     write(args.folder, args.gb)
   paths = sorted(args.folder.glob('*.safetensors'))
   size = sum(path.stat().st_size for path in paths) / 1e9
   devices = mesh.data_mesh()
-  before, reading = memory('VmRSS'), read(paths)
-  print(f'files: {size:.2f} GB; reading them: {reading:.1f} s')
+  on_host = jax.default_backend() == 'cpu'
 
-  forget(paths)
-  pathlib.Path('/proc/self/clear_refs').write_text('5')  # VmHWM from here on
-  start = time.monotonic()
-  _, tree = weights.load(args.folder, devices, dtype=args.dtype)
-  jax.block_until_ready(tree)
-  loading = time.monotonic() - start
-  arrays = sum(x.nbytes for x in jax.tree.leaves(tree)) / 2**30
-  on_host = arrays if jax.default_backend() == 'cpu' else 0.0
-  above = memory('VmHWM') - before - on_host
-  print(f'loading: {loading:.1f} s, {loading / reading:.2f} times reading')
-  print(f'arrays: {arrays:.2f} GiB on {devices.size} x {_device(devices)}')
-  print(f'host memory above the arrays, at most: {above:.2f} GiB')
+  def load():
+    tree = weights.load(args.folder, devices, dtype=args.dtype)[1]
+    jax.block_until_ready(tree)
+    nbytes.append(sum(x.nbytes for x in jax.tree.leaves(tree)) / 2**30)
+
+  rounds, above = [], []
+  for _ in range(args.rounds):  # interleaved: what else runs disturbs all alike
+    through = timed(paths, lambda: pass_through(paths))
+    whole = timed(paths, lambda: into_memory(paths))
+    nbytes, before = [], memory('VmRSS')
+    pathlib.Path('/proc/self/clear_refs').write_text('5')  # VmHWM from here on
+    rounds.append((through, whole, timed(paths, load)))
+    above.append(memory('VmHWM') - before - nbytes[0] * on_host)
+    print(
+      'seconds: {:.1f} through, {:.1f} into memory, {:.1f} load'.format(
+        *rounds[-1]
+      ),
+      flush=True,
+    )
+  through, whole, loading = (min(x) for x in zip(*rounds, strict=True))
+  print(f'{size:.2f} GB, best of {args.rounds} each; loading takes')
+  print(f'  {loading / through:.2f} times reading through a small buffer')
+  print(f'  {loading / whole:.2f} times reading into memory')
+  print(f'arrays: {nbytes[0]:.2f} GiB on {devices.size} x {_device(devices)}')
+  print(f'host memory above the arrays, at most: {max(above):.2f} GiB')
 
 
 def _device(devices) -> str:

@@ -363,6 +363,7 @@ def torch_logits(model, run):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings('ignore:.is_gradient_checkpoin:FutureWarning')
 @pytest.mark.parametrize('rslora', [True, False])
 def test_peft_and_transformers_compute_the_same(tmp_path, rslora):
   torch = pytest.importorskip('torch', reason='the parity extra is missing')

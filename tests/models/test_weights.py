@@ -183,7 +183,7 @@ def test_shards_are_one_model(tmp_path):
 
 def test_missing_and_broken_shards_are_told_with_all_else(tmp_path):
   disk = tensors()
-  disk['model.norm.weight'] = np.zeros(3, np.float32)
+  disk['model.embed_tokens.weight'] = np.zeros((7, 3), np.float32)
   sharded(folder_of(tmp_path, disk), disk)
   held = len(disk) // 2
   (tmp_path / 'b.safetensors').unlink()
@@ -193,7 +193,7 @@ def test_missing_and_broken_shards_are_told_with_all_else(tmp_path):
   assert first.endswith(
     f'b.safetensors: not found; it holds {held} of {len(disk)} tensors'
   )
-  assert second.endswith('norm.weight has shape (3,), config.json: (4,)')
+  assert second.endswith('weight has shape (7, 3), config.json: (7, 4)')
   (tmp_path / 'b.safetensors').write_bytes(b'x' * 40)
   with pytest.raises(UserError, match='b.safetensors: broken safetensors'):
     weights_lib.load(tmp_path)
