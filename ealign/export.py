@@ -24,7 +24,7 @@ from ealign import config as config_lib
 from ealign.data import sources
 from ealign.fields import Config
 from ealign.models import config as model_lib
-from ealign.models import hub, lora, peft, transformer
+from ealign.models import hub, int8, lora, peft, transformer
 from ealign.models import weights as weights_lib
 from ealign.runtime import provenance
 from ealign.runtime.errors import Mismatch, UserError
@@ -81,8 +81,10 @@ def export(
   if format == 'peft' or dtype not in TOLERANCE:
     dtype = 'float32'
   model, weights, bare = _weights(run, config)
-  said = _logits(model, weights)
   _check_base(run, config, bare)
+  if format == 'merged':  # peft is for the base as it lies in its files
+    weights, bare = _rounded(config, weights), _rounded(config, bare)
+  said = _logits(model, weights)
   effect = np.abs(said - _logits(model, bare)).max()
   with _replacing(to) as folder:
     _write(folder, format, run, config, base, model, weights, dtype)
@@ -162,7 +164,6 @@ def _weights(run, config):
     model, bare = assembly.load_model(config.model, config.seed)[::2]
     return model, weights_lib.load(run / 'model')[1], bare
   model, _, base = assembly.load_model(config.model, config.seed)
-  # An int8 base is for the run's memory alone: the adapter goes on the real one.
   spec = dataclasses.replace(config.model, quantize='none')
   exact = dataclasses.replace(config, model=spec)
   bare = assembly.start_weights(exact, model, base)[1]
@@ -171,6 +172,13 @@ def _weights(run, config):
     said = f'{scale} but config.json says {assembly.lora_scale(config)}'
     raise UserError(f'{run}/adapter.safetensors: its scale is {said}')
   return model, lora.bind(scale, adapter, bare), bare
+
+
+def _rounded(config, weights):
+  """The weights with the error that an int8 base has, as plain arrays."""
+  tree = assembly.quantized(config.model, weights)
+  layers = {name: int8.dense(w) for name, w in tree['layers'].items()}
+  return tree | {'layers': layers}
 
 
 def _check_base(run, config, bare) -> None:

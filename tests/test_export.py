@@ -133,7 +133,7 @@ def test_a_run_starts_from_a_peft_folder(run, tmp_path):
 
 
 @pytest.mark.parametrize('format', ['peft', 'merged'])
-def test_a_run_on_an_int8_base_is_exported_for_the_real_one(tmp_path, format):
+def test_a_run_on_an_int8_base_is_exported(tmp_path, format):
   one = write_run(tmp_path / 'run', **{'model.quantize': 'int8'})
   done = export.export(one, tmp_path / 'out', format, dtype='float32')
   assert done.difference < 1e-4 and done.effect > 1
