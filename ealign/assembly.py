@@ -42,6 +42,8 @@ def assemble(config: Config) -> Parts:
   mesh = mesh_lib.data_mesh()
   model, tokenizer, base = _model(config)
   fit.sizes(config, model.max_positions, mesh.shape['data'])
+  if _adapts(config):
+    fit.targets(config, model)
   params, frozen = start_weights(config, model, base)
   mind = Mind(
     model=model,
@@ -89,8 +91,9 @@ def start_weights(config: Config, model, base):
   """(params, frozen) at step 0."""
   spec = config.model.lora
   key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
-  fresh = lora.init(model, key=key, rank=spec.rank, targets=spec.targets)
-  frozen, start = base, fresh
+  frozen, fresh = base, None
+  if _adapts(config):
+    fresh = lora.init(model, key=key, rank=spec.rank, targets=spec.targets)
   if config.model.frozen_adapter:
     frozen = lora.merge(
       lora_scale(config), _adapter(config, 'frozen_adapter', fresh), base
@@ -100,8 +103,12 @@ def start_weights(config: Config, model, base):
     master = lambda x: jnp.asarray(x, jnp.float32)
     return conscience.freeze(jax.tree.map(master, frozen)), frozen
   if config.model.adapter:
-    start = _adapter(config, 'adapter', fresh)
-  return start, frozen
+    return _adapter(config, 'adapter', fresh), frozen
+  return fresh, frozen
+
+
+def _adapts(config):
+  return config.model.train == 'lora' or bool(config.model.frozen_adapter)
 
 
 def make_update(config: Config, model) -> align.Update:

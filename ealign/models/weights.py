@@ -11,29 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from ealign.models import config as config_lib
+from ealign.models import names
 from ealign.models.config import Config
-from ealign.models.lora import widths
 from ealign.runtime.errors import UserError
-
-# our name -> (Hugging Face name in a layer, transposed there)
-_LAYER = {
-  'attn_norm': ('input_layernorm', False),
-  'q': ('self_attn.q_proj', True),
-  'k': ('self_attn.k_proj', True),
-  'v': ('self_attn.v_proj', True),
-  'o': ('self_attn.o_proj', True),
-  'q_norm': ('self_attn.q_norm', False),
-  'k_norm': ('self_attn.k_norm', False),
-  'mlp_norm': ('post_attention_layernorm', False),
-  'gate': ('mlp.gate_proj', True),
-  'up': ('mlp.up_proj', True),
-  'down': ('mlp.down_proj', True),
-}
-_TOP = {
-  'embed': ('model.embed_tokens.weight', False),
-  'norm': ('model.norm.weight', False),
-  'head': ('lm_head.weight', True),
-}
 
 
 def read_config(folder, **runtime) -> Config:
@@ -84,11 +64,12 @@ def load(folder, *, dtype: str = 'float32', **runtime) -> tuple[Config, dict]:
 
 def from_tensors(config, tensors: dict, path, dtype: str) -> dict:
   """Named Hugging Face tensors -> the stacked tree of `transformer`."""
-  names = _names(config)
+  table = jax.tree.leaves(names.table(config))
+  shapes = {name: t.shape for t in table for name in t.parts().values()}
   if config.tie_embeddings:
     tensors = {k: v for k, v in tensors.items() if k != 'lm_head.weight'}
-  problems = [f'{path}: unexpected tensor {k}' for k in tensors.keys() - names]
-  for name, shape in names.items():
+  problems = [f'{path}: unexpected tensor {k}' for k in tensors.keys() - shapes]
+  for name, shape in shapes.items():
     if name not in tensors:
       problems.append(f'{path}: missing tensor {name}')
     elif tensors[name].shape != shape:
@@ -98,13 +79,13 @@ def from_tensors(config, tensors: dict, path, dtype: str) -> dict:
     problems = [*sorted(problems)[:7], f'and {len(problems) - 7} more']
   if problems:
     raise UserError(*problems)
-  read = lambda name, t: tensors[name].T if t else tensors[name]
-  stack = lambda name, t: np.stack(
-    [read(f'model.layers.{i}.{name}.weight', t) for i in range(config.layers)]
-  )
-  weights = {k: read(*v) for k, v in _top(config).items()}
-  weights['layers'] = {k: stack(*v) for k, v in _LAYER.items()}
-  return jax.tree.map(lambda x: jnp.asarray(x, dtype), weights)
+
+  def leaf(t):
+    parts = [tensors[name] for name in t.parts().values()]
+    x = np.stack([part.T if t.transposed else part for part in parts])
+    return jnp.asarray(x.reshape(t.leaf_shape()), dtype)
+
+  return jax.tree.map(leaf, names.table(config))
 
 
 def to_tensors(config: Config, weights: dict, dtype: str) -> dict:
@@ -114,11 +95,15 @@ def to_tensors(config: Config, weights: dict, dtype: str) -> dict:
     if dtype == 'bfloat16'
     else np.asarray(x.T if t else x, dtype)
   )
-  tensors = {hf: as_numpy(weights[k], t) for k, (hf, t) in _top(config).items()}
-  for k, (hf, t) in _LAYER.items():
-    for i in range(config.layers):
-      layer = np.asarray(weights['layers'][k][i])
-      tensors[f'model.layers.{i}.{hf}.weight'] = as_numpy(layer, t)
+  tensors = {}
+  for t, leaf in zip(
+    jax.tree.leaves(names.table(config)),
+    jax.tree.leaves(weights),
+    strict=True,
+  ):
+    x = np.asarray(leaf)
+    for i, name in t.parts().items():
+      tensors[name] = as_numpy(x[i], t.transposed)
   return tensors
 
 
@@ -182,22 +167,3 @@ def load_adapter(folder) -> tuple[dict, float]:
     n: {side: jnp.asarray(flat[f'{n}.{side}']) for side in 'ab'} for n in names
   }
   return adapter, scale
-
-
-def _top(config):
-  keys = ('embed', 'norm') if config.tie_embeddings else _TOP
-  return {k: _TOP[k] for k in keys}
-
-
-def _names(config) -> dict[str, tuple[int, ...]]:
-  """Every expected Hugging Face tensor name and its shape."""
-  V, D, H = config.vocab_size, config.d_model, config.head_dim
-  shapes = {k: (out, into) for k, (into, out) in widths(config).items()}
-  shapes |= {'attn_norm': (D,), 'mlp_norm': (D,), 'q_norm': (H,)}
-  shapes |= {'k_norm': (H,)}
-  top = {'embed': (V, D), 'norm': (D,), 'head': (V, D)}
-  names = {hf: top[k] for k, (hf, _) in _top(config).items()}
-  for i in range(config.layers):
-    for k, (hf, _) in _LAYER.items():
-      names[f'model.layers.{i}.{hf}.weight'] = shapes[k]
-  return names
