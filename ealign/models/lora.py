@@ -44,8 +44,9 @@ def scale(*, rank: int, alpha: float, rslora: bool) -> float:
 
 def widths(config: Config) -> dict[str, tuple[int, int]]:
   """(in, out) of each projection; experts are none."""
-  layers = names.table(config)['layers']
-  return {k: layers[k].shape[::-1] for k in TARGETS if k in layers}
+  table = names.table(config)
+  shape = lambda name: table[f'layers/{name}'].shape[::-1]
+  return {name: shape(name) for name in TARGETS if f'layers/{name}' in table}
 
 
 def init(config: Config, *, key, rank: int, targets=TARGETS) -> dict:

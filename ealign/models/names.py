@@ -1,58 +1,61 @@
-"""What the tensors of a checkpoint are called, family by family.
+"""What the tensors of a model are called in its Hugging Face files.
 
-The one place that knows names: loading, saving, `transformer.init` and
-`lora.widths` go by this table.
+A family is a table: path in our tree -> Entry. Reading, writing, merging,
+PEFT's key names, `transformer.init` and `lora.widths` all follow from it.
 """
 
-import dataclasses
-
-import numpy as np
+from typing import NamedTuple
 
 from ealign.models.config import Config
 
 
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-  """A leaf of the weights, and the tensors of a checkpoint that make it up.
+class Entry(NamedTuple):
+  """One array of our tree, stacked from `stack` tensors of `shape`.
 
-  name: as on the Hugging Face Hub, with a {} for each axis of `stack`.
-  shape: of one such tensor, in the checkpoint.
-  stack: the axes that the leaf has before those, () | (L,) | (L, E).
-  transposed: the leaf holds the transpose of each.
+  `name` holds one `{}` per stacked axis: the layer, then the expert.
   """
 
   name: str
-  shape: tuple[int, ...]
+  shape: tuple[int, ...]  # of each tensor, as stored
+  transposed: bool = False  # stored [out, in], used as [in, out]
   stack: tuple[int, ...] = ()
-  transposed: bool = False
-
-  def parts(self) -> dict[tuple[int, ...], str]:
-    """Index into the leaf -> name of the tensor that belongs there."""
-    return {i: self.name.format(*i) for i in np.ndindex(*self.stack)}
 
   def leaf_shape(self) -> tuple[int, ...]:
+    """Of the array of our tree."""
     return self.stack + (self.shape[::-1] if self.transposed else self.shape)
 
 
-def table(config: Config) -> dict:
-  """One `Tensor` for each leaf, nested as the weights are."""
+def table(config: Config) -> dict[str, Entry]:
+  """Path in our tree, such as 'layers/q', -> Entry; complete for the model."""
   V, D = config.vocab_size, config.d_model
-  layers = _attention(config) | _norms(config)
-  layers |= _experts(config) if config.experts else _mlp(config)
-  tree = {
-    'embed': Tensor('model.embed_tokens.weight', (V, D)),
-    'norm': Tensor('model.norm.weight', (D,)),
-    'layers': layers,
+  found = {
+    'embed': Entry('model.embed_tokens.weight', (V, D)),
+    'norm': Entry('model.norm.weight', (D,)),
   }
   if not config.tie_embeddings:
-    tree['head'] = Tensor('lm_head.weight', (V, D), transposed=True)
-  return tree
+    found['head'] = Entry('lm_head.weight', (V, D), transposed=True)
+  layers = _attention(config) | _norms(config)
+  layers |= _experts(config) if config.experts else _mlp(config)
+  return found | {f'layers/{name}': entry for name, entry in layers.items()}
+
+
+def ignored(config: Config, name: str) -> bool:
+  """Whether a tensor may lie in the files though the model has no use for it.
+
+  A tied model may carry its head twice, and old files carry RoPE's angles.
+  """
+  twice = config.tie_embeddings and name == 'lm_head.weight'
+  return twice or name.endswith('.rotary_emb.inv_freq')
 
 
 def _layer(config, name, *shape):
   """A tensor of each layer; a matrix is kept transposed."""
-  name = f'model.layers.{{}}.{name}'
-  return Tensor(name, shape, (config.layers,), transposed=len(shape) == 2)
+  return Entry(
+    f'model.layers.{{}}.{name}',
+    shape,
+    transposed=len(shape) == 2,
+    stack=(config.layers,),
+  )
 
 
 def _attention(config):
@@ -107,11 +110,11 @@ def _mlp(config):
 
 def _experts(config):
   D, F, E = config.d_model, config.d_ff, config.experts
-  expert = lambda name, *shape: Tensor(
+  expert = lambda name, *shape: Entry(
     f'model.layers.{{}}.mlp.experts.{{}}.{name}.weight',
     shape,
-    (config.layers, E),
     transposed=True,
+    stack=(config.layers, E),
   )
   return {
     'router': _layer(config, 'mlp.gate.weight', E, D),

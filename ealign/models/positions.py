@@ -47,15 +47,17 @@ _SCALING = {  # rope_type: field of Scaling -> name in config.json
 
 def read_rope(hf: dict, gemma: bool, problems: list) -> dict:
   """The fields of Config about RoPE; what is wrong goes to `problems`."""
-  old, new = hf.get('rope_scaling') or {}, hf.get('rope_parameters') or {}
-  for name, value in ('rope_scaling', old), ('rope_parameters', new):
+  given = {k: hf.get(k) or {} for k in ('rope_scaling', 'rope_parameters')}
+  new = given['rope_parameters']
+  if gemma and 'full_attention' in new:  # one for each kind of layer
+    given['rope_parameters'] = new['full_attention']
+    given['sliding_attention'] = new.get('sliding_attention') or {}
+  for name, value in given.items():
     if not isinstance(value, dict):
       problems.append(unlike(name, value, 'an object'))
       return {}
-  near = {}
-  if gemma and 'full_attention' in new:  # one for each kind of layer
-    near, new = new.get('sliding_attention') or {}, new['full_attention'] or {}
-  old, new = _with_type(old), _with_type(new)
+  old, new = (_with_type(given[k]) for k in ('rope_scaling', 'rope_parameters'))
+  near = _with_type(given.get('sliding_attention', {}))
   rope = old | new
   wrong = [
     unlike(f'rope_scaling: {name}', old[name], f'{value!r}, as rope_parameters')
@@ -65,7 +67,7 @@ def read_rope(hf: dict, gemma: bool, problems: list) -> dict:
   kind = rope.get('rope_type', 'default')
   for name, value, wanted in [
     ('rope_type', kind, tuple(_SCALING)),
-    ('rope_type', _with_type(near).get('rope_type', 'default'), ('default',)),
+    ('rope_type', near.get('rope_type', 'default'), ('default',)),
     ('partial_rotary_factor', rope.get('partial_rotary_factor', 1.0), (1.0,)),
   ]:
     if value not in wanted:

@@ -14,6 +14,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from ealign.models import lora, moe, names, rope
 from ealign.models.config import Config
@@ -29,18 +30,18 @@ def init(config: Config, *, key, std: float = 0.02) -> dict:
   keys = iter(jax.random.split(key, 10))
   out_std = std / (2 * config.layers) ** 0.5
 
-  def leaf(name, tensor):
-    shape = tensor.leaf_shape()
-    if name.endswith('norm'):  # Gemma's multiply by 1 + w
+  def leaf(path, shape):
+    if path.endswith('norm'):  # Gemma's multiply by 1 + w
       return (jnp.zeros if config.traits.gemma else jnp.ones)(shape)
-    if name.endswith('bias'):
+    if path.endswith('bias'):
       return jnp.zeros(shape)
-    out = name in ('o', 'down', 'expert_down')
+    out = path.removeprefix('layers/') in ('o', 'down', 'expert_down')
     return jax.random.normal(next(keys), shape) * (out_std if out else std)
 
   table = names.table(config)
-  layers = {name: leaf(name, t) for name, t in table.pop('layers').items()}
-  return {name: leaf(name, t) for name, t in table.items()} | {'layers': layers}
+  order = sorted(table, key=lambda path: '/' not in path)  # the layers first
+  leaves = {path: leaf(path, table[path].leaf_shape()) for path in order}
+  return traverse_util.unflatten_dict(leaves, sep='/')
 
 
 def init_cache(config: Config, rows: int, length: int) -> dict:

@@ -3,10 +3,10 @@
 import json
 import pathlib
 
-import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -64,8 +64,11 @@ def load(folder, *, dtype: str = 'float32', **runtime) -> tuple[Config, dict]:
 
 def from_tensors(config, tensors: dict, path, dtype: str) -> dict:
   """Named Hugging Face tensors -> the stacked tree of `transformer`."""
-  table = jax.tree.leaves(names.table(config))
-  shapes = {name: t.shape for t in table for name in t.parts().values()}
+  table = names.table(config)
+  parts = lambda entry: [
+    entry.name.format(*index) for index in np.ndindex(*entry.stack)
+  ]
+  shapes = {name: e.shape for e in table.values() for name in parts(e)}
   if config.tie_embeddings:
     tensors = {k: v for k, v in tensors.items() if k != 'lm_head.weight'}
   problems = [f'{path}: unexpected tensor {k}' for k in tensors.keys() - shapes]
@@ -80,12 +83,13 @@ def from_tensors(config, tensors: dict, path, dtype: str) -> dict:
   if problems:
     raise UserError(*problems)
 
-  def leaf(t):
-    parts = [tensors[name] for name in t.parts().values()]
-    x = np.stack([part.T if t.transposed else part for part in parts])
-    return jnp.asarray(x.reshape(t.leaf_shape()), dtype)
+  def leaf(entry):
+    each = [tensors[name] for name in parts(entry)]
+    x = np.stack([x.T if entry.transposed else x for x in each])
+    return jnp.asarray(x.reshape(entry.leaf_shape()), dtype)
 
-  return jax.tree.map(leaf, names.table(config))
+  leaves = {path: leaf(entry) for path, entry in table.items()}
+  return traverse_util.unflatten_dict(leaves, sep='/')
 
 
 def to_tensors(config: Config, weights: dict, dtype: str) -> dict:
@@ -95,16 +99,13 @@ def to_tensors(config: Config, weights: dict, dtype: str) -> dict:
     if dtype == 'bfloat16'
     else np.asarray(x.T if t else x, dtype)
   )
-  tensors = {}
-  for t, leaf in zip(
-    jax.tree.leaves(names.table(config)),
-    jax.tree.leaves(weights),
-    strict=True,
-  ):
-    x = np.asarray(leaf)
-    for i, name in t.parts().items():
-      tensors[name] = as_numpy(x[i], t.transposed)
-  return tensors
+  leaves = traverse_util.flatten_dict(weights, sep='/')
+  return {
+    entry.name.format(*index): as_numpy(x[index], entry.transposed)
+    for path, entry in names.table(config).items()
+    for x in [np.asarray(leaves[path])]
+    for index in np.ndindex(*entry.stack)
+  }
 
 
 def save(folder, config: Config, weights: dict, *, dtype='bfloat16', **extra):
