@@ -22,7 +22,7 @@ import optax
 
 from ealign import losses
 from ealign.data.batch import Batch, PairBatch, SFTBatch
-from ealign.models import transformer
+from ealign.models import moe, transformer
 from ealign.models.config import Config
 
 DPO = {
@@ -109,9 +109,12 @@ def init_state(update: Update, params: dict, hp: Hp) -> TrainState:
   )
 
 
-def token_stats(update: Update, weights, batch) -> tuple[dict, jax.Array]:
-  """Statistics of each target token [B, T-1] and their loss mask."""
-  hidden_BTD, _, _ = transformer.forward(
+def token_stats(update: Update, weights, batch):
+  """Statistics of each target token [B, T-1], their loss mask, the routing.
+
+  The last is that of `transformer.forward_routed`: None without experts.
+  """
+  hidden_BTD, _, _, routing_B2E = transformer.forward_routed(
     update.model,
     weights,
     batch.tokens_BT,
@@ -122,7 +125,7 @@ def token_stats(update: Update, weights, batch) -> tuple[dict, jax.Array]:
   stats = losses.token_stats(
     head_DV, hidden_BTD[:, :-1], batch.tokens_BT[:, 1:], chunk=update.chunk
   )
-  return stats, batch.loss_mask_BT[:, 1:]
+  return stats, batch.loss_mask_BT[:, 1:], routing_B2E
 
 
 def answer_logps(model: Config, weights, pairs: PairBatch, *, chunk: int = 512):
@@ -140,14 +143,19 @@ def answer_logps(model: Config, weights, pairs: PairBatch, *, chunk: int = 512):
 
 
 def _sft_sums(update, weights, sft: SFTBatch):
-  stats, mask_BT = token_stats(update, weights, sft)
+  stats, mask_BT, routing_B2E = token_stats(update, weights, sft)
   total = lambda name: jnp.sum(stats[name] * mask_BT)
   sums = {'entropy': total('entropy'), 'top1': total('top1')}
+  if routing_B2E is not None:
+    tokens_B = jnp.sum(sft.positions_BT >= 0, axis=-1)
+    balance_B = moe.balance_loss(routing_B2E, tokens_B * update.model.layers)
+    # A row counts as its supervised tokens do, as in the loss beside it.
+    sums['balance'] = jnp.sum(balance_B * jnp.sum(mask_BT, axis=-1))
   return jnp.sum(losses.sft(stats['logp'], mask_BT)), sums
 
 
 def _dpo_sums(update, hp, weights, frozen, pairs: PairBatch):
-  stats, mask_BT = token_stats(update, weights, pairs)
+  stats, mask_BT, _ = token_stats(update, weights, pairs)
   split = lambda x: x.reshape(-1, 2)
   logps_P2 = split(-losses.sft(stats['logp'], mask_BT))
   ref_P2 = split(pairs.ref_logps_B)
@@ -187,7 +195,8 @@ def hybrid_loss(update: Update, hp: Hp, weights, frozen, batch: Batch, count):
 
   Returns the loss and a flat dict of metrics; summed over microbatches both
   are those of the whole batch. A batch without pairs is plain SFT, one
-  without an SFT part is lambda L_DPO alone.
+  without an SFT part is lambda L_DPO alone. With experts, the load-balancing
+  loss of the SFT rows comes on top, times `balance_coef`.
   """
   n_tokens = jnp.maximum(count['tokens'], 1.0)
   n_pairs = jnp.maximum(count['pairs'], 1.0)
@@ -200,6 +209,9 @@ def hybrid_loss(update: Update, hp: Hp, weights, frozen, batch: Batch, count):
       'entropy': sums['entropy'] / n_tokens,
       'mean_token_accuracy': sums['top1'] / n_tokens,
     }
+    if 'balance' in sums:
+      metrics['loss_balance'] = sums['balance'] / n_tokens
+      loss += update.model.balance_coef * metrics['loss_balance']
   if batch.pairs is not None:
     dpo, sums = _dpo_sums(update, hp, weights, frozen, batch.pairs)
     loss += hp.lam * dpo / n_pairs

@@ -43,6 +43,8 @@ def assemble(config: Config) -> Parts:
   mesh = mesh_lib.data_mesh()
   model, tokenizer, base = load_model(config.model, config.seed, mesh)
   fit.sizes(config, model.max_positions, mesh.shape['data'])
+  if _adapts(config):
+    fit.targets(config, model)
   params, frozen = start_weights(config, model, base)
   mind = Mind(
     model=model,
@@ -116,8 +118,9 @@ def start_weights(config: Config, model, base):
   """(params, frozen) at step 0."""
   spec = config.model.lora
   key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
-  fresh = lora.init(model, key=key, rank=spec.rank, targets=spec.targets)
-  frozen, start = base, fresh
+  frozen, fresh = base, None
+  if _adapts(config):
+    fresh = lora.init(model, key=key, rank=spec.rank, targets=spec.targets)
   if config.model.frozen_adapter:
     frozen = lora.merge(
       lora_scale(config), _adapter(config, 'frozen_adapter', model, fresh), base
@@ -128,6 +131,8 @@ def start_weights(config: Config, model, base):
     return conscience.freeze(jax.tree.map(master, frozen)), frozen
   if config.model.adapter:
     start = _adapter(config, 'adapter', model, fresh)
+  else:
+    start = fresh
   return start, quantized(config.model, frozen)
 
 
@@ -136,6 +141,10 @@ def quantized(spec, weights):
   if spec.quantize == 'none':
     return weights
   return int8.quantize(weights, lora.TARGETS)
+
+
+def _adapts(config):
+  return config.model.train == 'lora' or bool(config.model.frozen_adapter)
 
 
 def make_update(config: Config, model) -> align.Update:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from ealign import prompts
 from ealign.data import chat
 from ealign.fields import Config
+from ealign.models import config as models
+from ealign.models import lora
 from ealign.prompts import Mind
 from ealign.runtime.errors import UserError
 
@@ -44,6 +46,17 @@ def sizes(config: Config, positions: int, devices: int) -> None:
   ]
   if problems:
     raise UserError(*problems)
+
+
+def targets(config: Config, model: models.Config) -> None:
+  """Raises UserError: an adapter on projections that the model has not."""
+  have = tuple(lora.widths(model))
+  absent = [name for name in config.model.lora.targets if name not in have]
+  if absent:
+    raise UserError(
+      f'model.lora.targets={absent}: not in a model of type {model.family!r}, '
+      f'whose experts are not adapted; use {",".join(have)}'
+    )
 
 
 def pool(mind: Mind, path: str, chats, others=()) -> None:

@@ -73,9 +73,9 @@ MUTANTS = (
   ),
   Mutant(
     'inverted_rope',
-    'ealign/models/transformer.py',
-    'config.rope_theta ** (-jnp.arange(',
-    'config.rope_theta ** (jnp.arange(',
+    'ealign/models/rope.py',
+    'theta ** (-jnp.arange(',
+    'theta ** (jnp.arange(',
     ('tests/models/test_transformer.py',),
   ),
   Mutant(
@@ -108,9 +108,9 @@ MUTANTS = (
   ),
   Mutant(
     'default_rope_theta',
-    'ealign/models/config.py',
-    "hf.get('rope_theta', 1e4)",
-    "hf.get('rope_theta', 1e6)",
+    'ealign/models/positions.py',
+    '1e6 if gemma else 1e4)',
+    '1e6 if gemma else 1e6)',
     ('tests/models/test_config.py',),
   ),
   Mutant(

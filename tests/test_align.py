@@ -109,20 +109,20 @@ def step_of(update):
   return jax.jit(functools.partial(align.train_step, update), donate_argnums=0)
 
 
-def per_token(config, weights, tokens_BT, positions_BT, segments_BT=None):
+def per_token(config, weights, tokens_BT, positions_BT, *_):
   """In place of the decoder: one projection, each token by itself."""
-  del config, positions_BT, segments_BT
+  del config, positions_BT
   adapter = jax.tree.map(lambda x: x[0], weights['adapter']['q'])
   low = jax.tree.map(lambda x: x[:, :16] if x.shape[1] == 32 else x, adapter)
   x_BTD = weights['embed'][tokens_BT]
   w = weights['layers']['q'][0, :, :16]
-  return jnp.tanh(lora.project(x_BTD, w, low)), None, None
+  return jnp.tanh(lora.project(x_BTD, w, low)), None, None, None
 
 
 @pytest.fixture
 def light(monkeypatch):
   """`gradients` with `per_token` as the decoder, and five tokens a chunk."""
-  monkeypatch.setattr(align.transformer, 'forward', per_token)
+  monkeypatch.setattr(align.transformer, 'forward_routed', per_token)
   own = {'model': dataclasses.replace(MODEL, max_positions=1), 'chunk': 5}
   return lambda *args, **more: gradients(*args, **own, **more)
 
@@ -328,6 +328,43 @@ def test_a_batch_without_an_sft_part_is_lambda_times_dpo(light, frozen, batch):
   assert relative(got, wanted) < 1e-6
 
 
+def test_the_balance_of_experts_is_added_by_supervised_tokens(
+  frozen, batch, monkeypatch
+):
+  """routing: two experts; the share of the first follows the hidden states."""
+
+  def routed(config, weights, tokens_BT, positions_BT, *_):
+    x_BTD, *_ = per_token(config, weights, tokens_BT, positions_BT)
+    share_B = jnp.sum(jax.nn.sigmoid(x_BTD[..., 0]) * (positions_BT >= 0), 1)
+    tokens_B = jnp.sum(positions_BT >= 0, -1)
+    share_B2 = jnp.stack([share_B, tokens_B - share_B], -1)
+    got_B2 = jnp.stack([tokens_B, 0.0 * tokens_B], -1)  # all to the first
+    routing_B2E = jnp.stack([got_B2, share_B2], 1) * config.layers
+    return x_BTD, None, None, routing_B2E
+
+  monkeypatch.setattr(align.transformer, 'forward_routed', routed)
+  adapter = moved_adapter()
+  model = dataclasses.replace(MODEL, balance_coef=0.5)
+  run = lambda **fields: gradients(
+    adapter, frozen, batch, model=model, chunk=5, **fields
+  )
+  grads, metrics = run()
+  x_BTD, *_ = per_token(
+    model, UPDATE.bind(adapter, frozen), batch.sft.tokens_BT, None
+  )
+  seen_BT = batch.sft.positions_BT >= 0
+  share_B = (np.asarray(jax.nn.sigmoid(x_BTD[..., 0])) * seen_BT).sum(1)
+  balance_B = 2 * share_B / seen_BT.sum(1)
+  weight_B = batch.sft.loss_mask_BT[:, 1:].sum(1)
+  wanted = (balance_B * weight_B).sum() / weight_B.sum()
+  np.testing.assert_allclose(metrics['loss_balance'], wanted, rtol=1e-5)
+  rest = metrics['loss_sft'] + 0.1 * metrics['loss_dpo']
+  np.testing.assert_allclose(metrics['loss'], rest + 0.5 * wanted, rtol=1e-5)
+  pieces, again = run(microbatches=2)
+  np.testing.assert_allclose(again['loss'], metrics['loss'], rtol=1e-6)
+  assert relative(pieces, grads) < 1e-5
+
+
 def test_prompt_tokens_contribute_exactly_nothing(frozen, batch, monkeypatch):
   """What is predicted in prompts and pads changes no bit of any gradient."""
   update = dataclasses.replace(UPDATE, bind=align.full)
@@ -338,8 +375,9 @@ def test_prompt_tokens_contribute_exactly_nothing(frozen, batch, monkeypatch):
     weights['hidden']['sft' if len(tokens_BT) == ROWS else 'pairs'],
     None,
     None,
+    None,
   )
-  monkeypatch.setattr(align.transformer, 'forward', given)
+  monkeypatch.setattr(align.transformer, 'forward_routed', given)
 
   @jax.jit
   def run(hidden, batch):

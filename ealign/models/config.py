@@ -2,7 +2,34 @@
 
 import dataclasses
 
+from ealign.models import positions
+from ealign.models.positions import Scaling, is_size, unlike
 from ealign.runtime.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+  """What a model_type means beyond the sizes in its config.json.
+
+  qkv_bias: q, k and v have biases. qk_norm: the heads of q and k are normed.
+  gemma: norms multiply by 1 + w and stand before and after each block, the
+  gate is a GELU, and the embedding is scaled by sqrt(D).
+  """
+
+  architecture: str
+  qkv_bias: bool = False
+  qk_norm: bool = False
+  gemma: bool = False
+
+
+FAMILIES = {  # by model_type
+  'qwen2': Family('Qwen2ForCausalLM', qkv_bias=True),
+  'qwen3': Family('Qwen3ForCausalLM', qk_norm=True),
+  'qwen3_moe': Family('Qwen3MoeForCausalLM', qk_norm=True),
+  'llama': Family('LlamaForCausalLM'),
+  'mistral': Family('MistralForCausalLM'),
+  'gemma3_text': Family('Gemma3ForCausalLM', qk_norm=True, gemma=True),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,15 +48,29 @@ class Config:
   heads: int
   kv_heads: int
   head_dim: int
-  d_ff: int
+  d_ff: int  # of one expert, if there are experts
+  family: str = 'qwen3'  # a key of FAMILIES
   rope_theta: float = 1e6
+  rope_scaling: Scaling | None = None
   norm_eps: float = 1e-6
   tie_embeddings: bool = True
   max_positions: int = 4096
+  query_scalar: int = 0  # scores are divided by its root; 0 = that of head_dim
+  window: int = 0  # tokens that a local layer sees, itself included; 0 = all
+  local: tuple[bool, ...] = ()  # by layer, whether it is; () = none is
+  local_rope_theta: float = 0.0  # that of the local layers; 0 = rope_theta
+  experts: int = 0  # 0 = dense
+  experts_per_token: int = 0
+  norm_topk: bool = False  # the weights of a token's experts sum to one
+  balance_coef: float = 0.0  # of the load-balancing loss
 
   dtype: str = 'float32'
   remat: str = 'none'
   scan: bool = True
+
+  @property
+  def traits(self) -> Family:
+    return FAMILIES[self.family]
 
 
 _HF_NAMES = {
@@ -44,6 +85,17 @@ _HF_NAMES = {
   'tie_embeddings': 'tie_word_embeddings',
   'max_positions': 'max_position_embeddings',
 }
+_MOE_NAMES = {
+  'd_ff': 'moe_intermediate_size',
+  'experts': 'num_experts',
+  'experts_per_token': 'num_experts_per_tok',
+  'norm_topk': 'norm_topk_prob',
+  'balance_coef': 'router_aux_loss_coef',
+}
+
+
+def _hf_names(family: str) -> dict[str, str]:
+  return _HF_NAMES | (_MOE_NAMES if family == 'qwen3_moe' else {})
 
 
 def from_hf(hf: dict, **runtime) -> Config:
@@ -55,49 +107,83 @@ def from_hf(hf: dict, **runtime) -> Config:
     **runtime: fields of the second block, e.g. dtype='bfloat16'.
 
   Raises:
-    UserError: a field is missing or asks for what is not supported; all such
-      fields are named at once.
+    UserError: an architecture that is not known; or fields that are missing
+      or ask for what is not supported, all of them named at once.
   """
-  rope = hf.get('rope_parameters') or hf.get('rope_scaling') or {}
-  theta = rope.get('rope_theta', hf.get('rope_theta', 1e4))
-  scaling = rope.get('rope_type', rope.get('type', 'default'))
-  problems = [
-    f'config.json: {field} is {value!r}; supported: {wanted!r}'
-    for field, value, wanted in [
-      ('model_type', hf.get('model_type'), 'qwen3'),
-      ('hidden_act', hf.get('hidden_act', 'silu'), 'silu'),
-      ('rope_type', scaling, 'default'),
-      ('attention_bias', hf.get('attention_bias', False), False),
-      ('use_sliding_window', hf.get('use_sliding_window', False), False),
-    ]
-    if value != wanted
-  ]
-  optional = {'tie_embeddings': False, 'max_positions': 4096, 'norm_eps': 1e-6}
-  problems += [
-    f'config.json: field {name!r} is missing'
-    for field, name in _HF_NAMES.items()
-    if name not in hf and field not in optional
-  ]
-  problems += [
-    f'config.json: {name} is {hf[name]!r}; it must be a whole number above 0'
-    for field, name in _HF_NAMES.items()
-    if name in hf and _is_size(field) and not _is_positive(hf[name])
-  ]
+  family = hf.get('model_type')
+  if family not in FAMILIES:
+    raise UserError(unlike('model_type', family, ', '.join(FAMILIES)))
+  traits, names = FAMILIES[family], _hf_names(family)
+  if 'num_local_experts' in hf:  # as transformers 5 writes it
+    hf = hf | {'num_experts': hf['num_local_experts']}
+  fields = {field: hf.get(name) for field, name in names.items()}
+  for field, value in _defaults(family, fields).items():
+    if field in fields and fields[field] is None:
+      fields[field] = value
+  problems = [*_unsupported(hf, traits), *_sizes(fields, names)]
+  fields |= positions.read_rope(hf, traits.gemma, problems)
+  fields |= positions.read_windows(hf, family, fields['layers'], problems)
+  if traits.gemma:
+    fields['query_scalar'] = hf.get('query_pre_attn_scalar') or 256
   if problems:
     raise UserError(*problems)
-  fields = {
-    field: hf.get(name, optional.get(field))
-    for field, name in _HF_NAMES.items()
+  return Config(family=family, **fields, **runtime)
+
+
+def _defaults(family, fields):
+  """What transformers takes for an absent field, where models rely on it."""
+  defaults = {
+    'tie_embeddings': FAMILIES[family].gemma,
+    'max_positions': 4096,
+    'norm_eps': 1e-6,
+    'norm_topk': False,
+    'balance_coef': 0.001,
   }
-  return Config(**fields, rope_theta=float(theta), **runtime)
+  sizes = fields['d_model'], fields['heads']
+  if family not in ('qwen3', 'gemma3_text') and all(map(is_size, sizes)):
+    defaults['head_dim'] = sizes[0] // sizes[1]
+  return defaults
 
 
-def _is_size(field: str) -> bool:
-  return Config.__annotations__[field] is int
+def _unsupported(hf, traits):
+  """Fields that would change what is computed, at other values than ours."""
+  act = 'hidden_activation' if traits.gemma else 'hidden_act'
+  wanted = {
+    'architectures': [traits.architecture],
+    act: 'gelu_pytorch_tanh' if traits.gemma else 'silu',
+    'mlp_bias': False,
+    'partial_rotary_factor': 1.0,
+    'attn_logit_softcapping': None,
+    'final_logit_softcapping': None,
+    'use_bidirectional_attention': False,
+    'mlp_only_layers': [],
+    'decoder_sparse_step': 1,
+    'quantization_config': None,
+  }
+  if not traits.qkv_bias:  # Qwen2 has them and does not read this field
+    wanted['attention_bias'] = False
+  for field, value in wanted.items():
+    have = hf.get(field)
+    if have is not None and have != value:
+      yield unlike(field, have, repr(value))
 
 
-def _is_positive(value) -> bool:
-  return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _sizes(fields, names):
+  whole = {f: names[f] for f in fields if Config.__annotations__[f] is int}
+  for field, name in names.items():
+    value = fields[field]
+    if value is None:
+      yield f'config.json: field {name!r} is missing'
+    elif field in whole and not is_size(value):
+      said = 'it must be a whole number above 0'
+      yield f'config.json: {name} is {value!r}; {said}'
+  if any(not is_size(fields[f]) for f in whole):
+    return
+  for part, of in ('kv_heads', 'heads'), ('experts_per_token', 'experts'):
+    have, most = fields.get(part, 0), fields.get(of, 0)
+    if have > most or (part == 'kv_heads' and most % have):
+      said = f'it must {"divide" if part == "kv_heads" else "be at most"}'
+      yield f'config.json: {names[part]} is {have}; {said} {names[of]} {most}'
 
 
 def to_hf(config: Config, *, dtype: str = 'bfloat16', **extra) -> dict:
@@ -108,20 +194,18 @@ def to_hf(config: Config, *, dtype: str = 'bfloat16', **extra) -> dict:
     dtype: dtype of the weights on disk.
     **extra: further fields, e.g. eos_token_id.
   """
-  hf = {name: getattr(config, field) for field, name in _HF_NAMES.items()}
+  family, traits = config.family, config.traits
+  names = _hf_names(family)
+  act = 'hidden_activation' if traits.gemma else 'hidden_act'
   return {
-    'architectures': ['Qwen3ForCausalLM'],
-    'model_type': 'qwen3',
-    **hf,
-    'hidden_act': 'silu',
-    'attention_bias': False,
+    'architectures': [traits.architecture],
+    'model_type': family,
+    **{name: getattr(config, field) for field, name in names.items()},
+    act: 'gelu_pytorch_tanh' if traits.gemma else 'silu',
+    **({} if traits.qkv_bias else {'attention_bias': False}),
     'attention_dropout': 0.0,
-    'rope_theta': config.rope_theta,
-    'rope_parameters': {
-      'rope_theta': config.rope_theta,
-      'rope_type': 'default',
-    },
-    'use_sliding_window': False,
+    **positions.write_rope(config),
+    **positions.write_windows(config),
     'dtype': dtype,
     'torch_dtype': dtype,
     **extra,

@@ -2,7 +2,7 @@
 
 An adapter is {'q': {'a': [L, in, R], 'b': [L, R, out]}, ...}. It is attached
 to the frozen weights by `bind` and applied by `project`, the one function all
-seven projections go through. With b = 0 the bound weights compute exactly what
+projections go through. With b = 0 the bound weights compute exactly what
 the frozen ones do, so the reference and the conscience are the same arrays
 with the adapter left off.
 """
@@ -10,7 +10,7 @@ with the adapter left off.
 import jax
 import jax.numpy as jnp
 
-from ealign.models import int8
+from ealign.models import int8, names
 from ealign.models.config import Config
 
 TARGETS = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
@@ -43,18 +43,10 @@ def scale(*, rank: int, alpha: float, rslora: bool) -> float:
 
 
 def widths(config: Config) -> dict[str, tuple[int, int]]:
-  """(in, out) of each projection."""
-  q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
-  d, f = config.d_model, config.d_ff
-  return {
-    'q': (d, q),
-    'k': (d, kv),
-    'v': (d, kv),
-    'o': (q, d),
-    'gate': (d, f),
-    'up': (d, f),
-    'down': (f, d),
-  }
+  """(in, out) of each projection; experts are none."""
+  table = names.table(config)
+  shape = lambda name: table[f'layers/{name}'].shape[::-1]
+  return {name: shape(name) for name in TARGETS if f'layers/{name}' in table}
 
 
 def init(config: Config, *, key, rank: int, targets=TARGETS) -> dict:

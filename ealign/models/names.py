@@ -1,13 +1,12 @@
 """What the tensors of a model are called in its Hugging Face files.
 
-A family is a table: path in our tree -> Entry. Reading, writing, merging and
-PEFT's key names all follow from it.
+A family is a table: path in our tree -> Entry. Reading, writing, merging,
+PEFT's key names, `transformer.init` and `lora.widths` all follow from it.
 """
 
 from typing import NamedTuple
 
 from ealign.models.config import Config
-from ealign.models.lora import widths
 
 
 class Entry(NamedTuple):
@@ -21,41 +20,23 @@ class Entry(NamedTuple):
   transposed: bool = False  # stored [out, in], used as [in, out]
   stack: tuple[int, ...] = ()
 
-
-_LAYER = {  # our name -> Hugging Face name in a layer
-  'attn_norm': 'input_layernorm',
-  'q': 'self_attn.q_proj',
-  'k': 'self_attn.k_proj',
-  'v': 'self_attn.v_proj',
-  'o': 'self_attn.o_proj',
-  'q_norm': 'self_attn.q_norm',
-  'k_norm': 'self_attn.k_norm',
-  'mlp_norm': 'post_attention_layernorm',
-  'gate': 'mlp.gate_proj',
-  'up': 'mlp.up_proj',
-  'down': 'mlp.down_proj',
-}
+  def leaf_shape(self) -> tuple[int, ...]:
+    """Of the array of our tree."""
+    return self.stack + (self.shape[::-1] if self.transposed else self.shape)
 
 
 def table(config: Config) -> dict[str, Entry]:
   """Path in our tree, such as 'layers/q', -> Entry; complete for the model."""
-  V, D, H = config.vocab_size, config.d_model, config.head_dim
+  V, D = config.vocab_size, config.d_model
   found = {
     'embed': Entry('model.embed_tokens.weight', (V, D)),
     'norm': Entry('model.norm.weight', (D,)),
   }
   if not config.tie_embeddings:
     found['head'] = Entry('lm_head.weight', (V, D), transposed=True)
-  norms = {'attn_norm': (D,), 'mlp_norm': (D,), 'q_norm': (H,), 'k_norm': (H,)}
-  matrices = {k: (out, into) for k, (into, out) in widths(config).items()}
-  for name, hf in _LAYER.items():
-    found[f'layers/{name}'] = Entry(
-      f'model.layers.{{}}.{hf}.weight',
-      (norms | matrices)[name],
-      transposed=name in matrices,
-      stack=(config.layers,),
-    )
-  return found
+  layers = _attention(config) | _norms(config)
+  layers |= _experts(config) if config.experts else _mlp(config)
+  return found | {f'layers/{name}': entry for name, entry in layers.items()}
 
 
 def ignored(config: Config, name: str) -> bool:
@@ -65,3 +46,79 @@ def ignored(config: Config, name: str) -> bool:
   """
   twice = config.tie_embeddings and name == 'lm_head.weight'
   return twice or name.endswith('.rotary_emb.inv_freq')
+
+
+def _layer(config, name, *shape):
+  """A tensor of each layer; a matrix is kept transposed."""
+  return Entry(
+    f'model.layers.{{}}.{name}',
+    shape,
+    transposed=len(shape) == 2,
+    stack=(config.layers,),
+  )
+
+
+def _attention(config):
+  D, H = config.d_model, config.head_dim
+  q, kv = config.heads * H, config.kv_heads * H
+  layer = lambda name, *shape: _layer(config, f'self_attn.{name}', *shape)
+  tree = {
+    'q': layer('q_proj.weight', q, D),
+    'k': layer('k_proj.weight', kv, D),
+    'v': layer('v_proj.weight', kv, D),
+    'o': layer('o_proj.weight', D, q),
+  }
+  if config.traits.qkv_bias:
+    tree |= {
+      'q_bias': layer('q_proj.bias', q),
+      'k_bias': layer('k_proj.bias', kv),
+      'v_bias': layer('v_proj.bias', kv),
+    }
+  if config.traits.qk_norm:
+    tree |= {
+      'q_norm': layer('q_norm.weight', H),
+      'k_norm': layer('k_norm.weight', H),
+    }
+  return tree
+
+
+def _norms(config):
+  # Gemma's post_attention_layernorm is what its name says; elsewhere the norm
+  # of that name comes before the feed-forward block.
+  names = {
+    'attn_norm': 'input_layernorm',
+    'mlp_norm': 'post_attention_layernorm',
+  }
+  if config.traits.gemma:
+    names |= {
+      'post_attn_norm': 'post_attention_layernorm',
+      'mlp_norm': 'pre_feedforward_layernorm',
+      'post_mlp_norm': 'post_feedforward_layernorm',
+    }
+  D = config.d_model
+  return {k: _layer(config, f'{v}.weight', D) for k, v in names.items()}
+
+
+def _mlp(config):
+  D, F = config.d_model, config.d_ff
+  return {
+    'gate': _layer(config, 'mlp.gate_proj.weight', F, D),
+    'up': _layer(config, 'mlp.up_proj.weight', F, D),
+    'down': _layer(config, 'mlp.down_proj.weight', D, F),
+  }
+
+
+def _experts(config):
+  D, F, E = config.d_model, config.d_ff, config.experts
+  expert = lambda name, *shape: Entry(
+    f'model.layers.{{}}.mlp.experts.{{}}.{name}.weight',
+    shape,
+    transposed=True,
+    stack=(config.layers, E),
+  )
+  return {
+    'router': _layer(config, 'mlp.gate.weight', E, D),
+    'expert_gate': expert('gate_proj', F, D),
+    'expert_up': expert('up_proj', F, D),
+    'expert_down': expert('down_proj', D, F),
+  }

@@ -1,17 +1,22 @@
 """The decoder: one forward for training, scoring, reviewing and sampling.
 
-Weights are a nested dict; layers are stacked on axis 0 and scanned:
+Weights are a nested dict; layers are stacked on axis 0 and scanned. Which
+leaves there are depends on the family (`names.table`); what is computed
+follows from which there are:
   embed [V, D], norm [D], head [D, V] (absent when tied), layers: attn_norm
-  [L, D], q [L, D, N*H], k, v [L, D, K*H], o [L, N*H, D], q_norm, k_norm
-  [L, H], mlp_norm [L, D], gate, up [L, D, F], down [L, F, D].
+  [L, D], q [L, D, N*H], k, v [L, D, K*H], o [L, N*H, D], mlp_norm [L, D],
+  gate, up [L, D, F], down [L, F, D]; and in some families q_bias, k_bias,
+  v_bias, q_norm, k_norm [L, H], post_attn_norm, post_mlp_norm [L, D], or the
+  leaves of `moe.mixture` instead of the feed-forward block.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
-from ealign.models import lora
+from ealign.models import lora, moe, names, rope
 from ealign.models.config import Config
 
 _REMAT = {
@@ -22,24 +27,21 @@ _REMAT = {
 
 def init(config: Config, *, key, std: float = 0.02) -> dict:
   """Random weights, float32: normal(std), output projections / sqrt(2L)."""
-  L, D, H = config.layers, config.d_model, config.head_dim
-  keys = iter(jax.random.split(key, 9))
-  normal = lambda shape, s: jax.random.normal(next(keys), shape) * s
-  out_std = std / (2 * L) ** 0.5
-  layers = {
-    name: normal((L, *io), out_std if name in ('o', 'down') else std)
-    for name, io in lora.widths(config).items()
-  }
-  ones = {'attn_norm': D, 'mlp_norm': D, 'q_norm': H, 'k_norm': H}
-  layers |= {name: jnp.ones((L, width)) for name, width in ones.items()}
-  weights = {
-    'embed': normal((config.vocab_size, D), std),
-    'layers': layers,
-    'norm': jnp.ones(D),
-  }
-  if not config.tie_embeddings:
-    weights['head'] = normal((D, config.vocab_size), std)
-  return weights
+  keys = iter(jax.random.split(key, 10))
+  out_std = std / (2 * config.layers) ** 0.5
+
+  def leaf(path, shape):
+    if path.endswith('norm'):  # Gemma's multiply by 1 + w
+      return (jnp.zeros if config.traits.gemma else jnp.ones)(shape)
+    if path.endswith('bias'):
+      return jnp.zeros(shape)
+    out = path.removeprefix('layers/') in ('o', 'down', 'expert_down')
+    return jax.random.normal(next(keys), shape) * (out_std if out else std)
+
+  table = names.table(config)
+  order = sorted(table, key=lambda path: '/' not in path)  # the layers first
+  leaves = {path: leaf(path, table[path].leaf_shape()) for path in order}
+  return traverse_util.unflatten_dict(leaves, sep='/')
 
 
 def init_cache(config: Config, rows: int, length: int) -> dict:
@@ -84,7 +86,38 @@ def forward(
   Returns:
     hidden_BTD (normed, config.dtype), cache (None if none came in), taps.
   """
+  return forward_routed(
+    config,
+    weights,
+    tokens_BT,
+    positions_BT,
+    segments_BT,
+    cache,
+    write_B,
+    steer_LD,
+    tap,
+  )[:3]
+
+
+def forward_routed(
+  config: Config,
+  weights: dict,
+  tokens_BT: jax.Array,
+  positions_BT: jax.Array,
+  segments_BT: jax.Array | None = None,
+  cache: dict | None = None,
+  write_B: jax.Array | None = None,
+  steer_LD: jax.Array | None = None,
+  tap: tuple[int, ...] = (),
+):
+  """`forward`, and how a mixture of experts routed.
+
+  Returns:
+    hidden_BTD, cache, taps, and routing_B2E of `moe.mixture` summed over the
+    layers; None without experts.
+  """
   if cache is None:
+    slots_BS = positions_BT
     mask_BTS = _mask(positions_BT, positions_BT)
     if segments_BT is not None:
       mask_BTS &= segments_BT[:, :, None] == segments_BT[:, None, :]
@@ -93,24 +126,40 @@ def forward(
     slots_BS = _write(cache['positions'], positions_BT, write_B)
     mask_BTS = _mask(positions_BT, slots_BS)
     kv = (cache['k'], cache['v'])
-  rope = _rope_angles(config, positions_BT)
+  far = mask_BTS, rope.angles(config, positions_BT)
+  near = _near(config, mask_BTS, positions_BT, slots_BS)
+  norm = functools.partial(
+    gemma_norm if config.traits.gemma else rms_norm, eps=config.norm_eps
+  )
   x_BTD = weights['embed'][tokens_BT].astype(config.dtype)
+  if config.traits.gemma:
+    # Rounded to the activations' dtype, as the model was trained.
+    x_BTD *= jnp.asarray(config.d_model**0.5, config.dtype)
 
   def layer(carry, xs):
     x_BTD, kv = carry
-    i, p, adapter, steer_D = xs
-    dense = lambda x, name: lora.project(x, p[name], adapter.get(name))
-    h_BTD = rms_norm(x_BTD, p['attn_norm'], config.norm_eps)
+    i, p, adapter, steer_D, local = xs
+    dense = functools.partial(_dense, p, adapter)
+    pick = functools.partial(jnp.where, local)
+    mask_BTS, angles = far if local is None else jax.tree.map(pick, near, far)
+    h_BTD = norm(x_BTD, p['attn_norm'])
     a_BTD, kv = _attention(
-      config, p, dense, h_BTD, rope, mask_BTS, kv, i, write_B
+      config, norm, p, dense, h_BTD, angles, mask_BTS, kv, i, write_B
     )
+    if 'post_attn_norm' in p:
+      a_BTD = norm(a_BTD, p['post_attn_norm'])
     x_BTD += a_BTD
-    h_BTD = rms_norm(x_BTD, p['mlp_norm'], config.norm_eps)
-    gated = jax.nn.silu(dense(h_BTD, 'gate')) * dense(h_BTD, 'up')
-    x_BTD += dense(gated, 'down')
+    h_BTD = norm(x_BTD, p['mlp_norm'])
+    if config.experts:
+      m_BTD, routing = moe.mixture(config, p, h_BTD, positions_BT >= 0)
+    else:
+      m_BTD, routing = _mlp(config, dense, h_BTD), None
+    if 'post_mlp_norm' in p:
+      m_BTD = norm(m_BTD, p['post_mlp_norm'])
+    x_BTD += m_BTD
     if steer_D is not None:
       x_BTD += steer_D.astype(x_BTD.dtype)
-    return (x_BTD, kv), x_BTD if tap else None
+    return (x_BTD, kv), (x_BTD if tap else None, routing)
 
   if config.remat != 'none':
     layer = jax.checkpoint(layer, policy=_REMAT[config.remat])
@@ -119,14 +168,16 @@ def forward(
     weights['layers'],
     weights.get('adapter', {}),
     steer_LD,
+    jnp.array(config.local) if near else None,
   )
-  (x_BTD, kv), taps = jax.lax.scan(
+  (x_BTD, kv), (taps, routing) = jax.lax.scan(
     layer, (x_BTD, kv), xs, unroll=1 if config.scan else config.layers
   )
   if cache is not None:
     cache = {'k': kv[0], 'v': kv[1], 'positions': slots_BS}
   taps = taps[jnp.array(tap)] if tap else None
-  return rms_norm(x_BTD, weights['norm'], config.norm_eps), cache, taps
+  routing = routing if routing is None else jnp.sum(routing, axis=0)
+  return norm(x_BTD, weights['norm']), cache, taps, routing
 
 
 def head(config: Config, weights: dict) -> jax.Array:
@@ -156,6 +207,14 @@ def rms_norm(x, weight, eps):
   return (x32 * jax.lax.rsqrt(var + eps)).astype(x.dtype) * weight.astype(
     x.dtype
   )
+
+
+def gemma_norm(x, weight, eps):
+  """`rms_norm` times 1 + w; all of it in float32, and rounded once."""
+  x32 = x.astype(jnp.float32)
+  var = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+  scale = 1 + weight.astype(jnp.float32)
+  return (x32 * jax.lax.rsqrt(var + eps) * scale).astype(x.dtype)
 
 
 def _mask(queries_BT, slots_BS):
@@ -188,28 +247,35 @@ def _write_layer(old_LBS, new_BT, write_B, i):
   return old_LBS.at[i, rows, slots].set(new_BT)
 
 
-def _rope_angles(config, positions_BT):
-  """cos, sin [B, T, 1, H/2]; float32: bfloat16 rounds position 257 to 256."""
-  half = config.head_dim // 2
-  frequency = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  angle = positions_BT[:, :, None, None].astype(jnp.float32) * frequency
-  return jnp.cos(angle), jnp.sin(angle)
+def _near(config, mask_BTS, positions_BT, slots_BS):
+  """Mask and RoPE of the local layers; None where no layer is local."""
+  if not any(config.local):
+    return None
+  back_BTS = positions_BT[:, :, None] - slots_BS[:, None, :]
+  angles = rope.angles(config, positions_BT, local=True)
+  return mask_BTS & (back_BTS < config.window), angles
 
 
-def _rope(x, rope):
-  cos, sin = rope
-  a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(
-    x.dtype
-  )
+def _dense(p, adapter, x, name):
+  """One projection of a layer, with its bias and adapter if there are."""
+  y = lora.project(x, p[name], adapter.get(name))
+  bias = p.get(f'{name}_bias')
+  return y if bias is None else y + bias.astype(y.dtype)
 
 
-def _attention(config, p, dense, x_BTD, rope, mask_BTS, kv, i, write_B):
+def _mlp(config, dense, x_BTD):
+  act = functools.partial(jax.nn.gelu, approximate=True)
+  act = act if config.traits.gemma else jax.nn.silu
+  return dense(act(dense(x_BTD, 'gate')) * dense(x_BTD, 'up'), 'down')
+
+
+def _attention(config, norm, p, dense, x_BTD, angles, mask_BTS, kv, i, write_B):
   B, T, _ = x_BTD.shape
   split = lambda x: x.reshape(B, T, -1, config.head_dim)
-  q_BTNH = rms_norm(split(dense(x_BTD, 'q')), p['q_norm'], config.norm_eps)
-  k_BSKH = rms_norm(split(dense(x_BTD, 'k')), p['k_norm'], config.norm_eps)
-  q_BTNH, k_BSKH = _rope(q_BTNH, rope), _rope(k_BSKH, rope)
+  q_BTNH, k_BSKH = split(dense(x_BTD, 'q')), split(dense(x_BTD, 'k'))
+  if 'q_norm' in p:
+    q_BTNH, k_BSKH = norm(q_BTNH, p['q_norm']), norm(k_BSKH, p['k_norm'])
+  q_BTNH, k_BSKH = (rope.rotate(x, angles) for x in (q_BTNH, k_BSKH))
   v_BSKH = split(dense(x_BTD, 'v'))
   if kv is not None:
     write = functools.partial(_write_layer, write_B=write_B, i=i)
@@ -218,11 +284,12 @@ def _attention(config, p, dense, x_BTD, rope, mask_BTS, kv, i, write_B):
       jax.lax.dynamic_index_in_dim(c, i, keepdims=False).astype(x_BTD.dtype)
       for c in kv
     )
-  o_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
+  scale = (config.query_scalar or config.head_dim) ** -0.5
+  o_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, scale=scale)
   return dense(o_BTNH.reshape(B, T, -1), 'o'), kv
 
 
-def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS):
+def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, *, scale):
   """Grouped-query attention; scores and softmax in float32."""
   B, T, N, H = q_BTNH.shape
   q_BTKGH = q_BTNH.reshape(B, T, k_BSKH.shape[2], -1, H)
@@ -230,6 +297,6 @@ def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS):
     'btkgh,bskh->bkgts', q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
   )
   # A finite floor: a padding query sees no one and must not become nan.
-  scores = jnp.where(mask_BTS[:, None, None], scores * H**-0.5, -1e30)
+  scores = jnp.where(mask_BTS[:, None, None], scores * scale, -1e30)
   share = jax.nn.softmax(scores, axis=-1).astype(v_BSKH.dtype)
   return jnp.einsum('bkgts,bskh->btkgh', share, v_BSKH).reshape(B, T, N, H)

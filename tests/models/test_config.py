@@ -40,6 +40,16 @@ def without(*names, **more):
   return {k: v for k, v in HF.items() if k not in names} | more
 
 
+def of(family, **more):
+  """A config.json of that family with sizes, and nothing else."""
+  names = ('hidden_act', 'rms_norm_eps', 'tie_word_embeddings')
+  hf = without(*names, 'rope_parameters', model_type=family)
+  if family == 'qwen3_moe':
+    hf |= {'num_experts': 4, 'num_experts_per_tok': 2}
+    hf['moe_intermediate_size'] = 12
+  return hf | more
+
+
 @pytest.mark.parametrize(
   'hf',
   [
@@ -63,42 +73,109 @@ def test_what_is_absent_has_the_default_of_transformers():
   assert got.tie_embeddings is False
 
 
-def test_absent_fields_agree_with_transformers_itself():
-  from transformers import Qwen3Config
+UNLIKE = [  # model_type, field, its value, what is said
+  ('qwen3', 'model_type', 'gpt2', "model_type is 'gpt2'; supported: qwen2,"),
+  ('qwen3', 'model_type', 'gemma3', "model_type is 'gemma3'; .*gemma3_text"),
+  ('qwen3', 'architectures', ['Qwen3Model'], "is .'Qwen3Model'.; supported"),
+  ('qwen3', 'hidden_act', 'gelu', "hidden_act is 'gelu'"),
+  ('qwen3', 'attention_bias', True, 'attention_bias is True'),
+  ('qwen3', 'quantization_config', {'bits': 4}, "quantization_config is {'bit"),
+  ('qwen3', 'rope_parameters', {'rope_type': 'yarn'}, "rope_type is 'yarn'"),
+  ('qwen3', 'rope_scaling', {'type': 'dynamic'}, "rope_type is 'dynamic'"),
+  ('qwen3', 'rope_scaling', {'rope_type': 'linear'}, 'factor is None'),
+  ('qwen3', 'rope_scaling', 'linear', "rope_scaling is 'linear'"),
+  ('qwen3', 'rope_theta', None, 'rope_theta is None'),
+  ('qwen3', 'num_key_value_heads', 3, 'heads is 3; it must divide num_att'),
+  ('llama', 'mlp_bias', True, 'mlp_bias is True'),
+  ('llama', 'partial_rotary_factor', 0.5, 'partial_rotary_factor is 0.5'),
+  ('llama', 'layer_types', ['sliding_attention'] * 3, "layer_types is .'slid"),
+  ('mistral', 'sliding_window', 0, 'sliding_window is 0'),
+  ('qwen3_moe', 'mlp_only_layers', [0], 'mlp_only_layers is .0.'),
+  ('qwen3_moe', 'decoder_sparse_step', 2, 'decoder_sparse_step is 2'),
+  ('qwen3_moe', 'num_experts_per_tok', 5, 'tok is 5; it must be at most num_'),
+  ('gemma3_text', 'hidden_activation', 'silu', "hidden_activation is 'silu'"),
+  ('gemma3_text', 'attn_logit_softcapping', 50.0, 'attn_logit_softcapping is '),
+  (
+    'gemma3_text',
+    'final_logit_softcapping',
+    30.0,
+    'final_logit_softcapping is',
+  ),
+  ('gemma3_text', 'use_bidirectional_attention', True, 'bidirectional_attenti'),
+  ('gemma3_text', 'sliding_window', None, 'sliding_window is None'),
+  ('gemma3_text', 'layer_types', ['linear_attention'] * 3, 'layer_types is'),
+]
 
-  theirs = Qwen3Config().to_dict()
-  ours = config_lib.from_hf(
-    without('rope_parameters', 'rms_norm_eps', 'tie_word_embeddings')
-  )
-  assert ours.rope_theta == theirs['rope_parameters']['rope_theta']
-  assert ours.norm_eps == theirs['rms_norm_eps']
-  assert ours.tie_embeddings == theirs['tie_word_embeddings']
+
+@pytest.mark.parametrize('family, field, value, said', UNLIKE)
+def test_what_is_not_supported_is_refused(family, field, value, said):
+  hf = of(family)
+  assert config_lib.from_hf(hf).family == family
+  with pytest.raises(UserError, match=said) as caught:
+    config_lib.from_hf(hf | {field: value})
+  assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-  'field, value, said',
-  [
-    ('model_type', 'llama', "model_type is 'llama'"),
-    ('hidden_act', 'gelu', "hidden_act is 'gelu'"),
-    ('attention_bias', True, 'attention_bias is True'),
-    ('use_sliding_window', True, 'use_sliding_window is True'),
-    ('rope_parameters', {'rope_type': 'yarn'}, "rope_type is 'yarn'"),
-    ('rope_scaling', {'type': 'linear', 'factor': 2}, "rope_type is 'linear'"),
-  ],
-)
-def test_what_is_not_supported_is_refused(field, value, said):
-  hf = without('rope_parameters', **{field: value})
-  with pytest.raises(UserError, match=said):
-    config_lib.from_hf(hf)
+def test_the_two_spellings_of_rope_must_not_contradict():
+  old = {'rope_scaling': {'type': 'linear', 'factor': 2.0}}
+  new = {'rope_parameters': {'rope_type': 'default', 'rope_theta': 5e5}}
+  with pytest.raises(UserError, match="rope_scaling: rope_type is 'linear'"):
+    config_lib.from_hf(of('llama', **old, **new))
+  del new['rope_parameters']['rope_type']
+  got = config_lib.from_hf(of('llama', **old, **new))
+  assert got.rope_theta == 5e5
+  assert got.rope_scaling == config_lib.Scaling('linear', 2.0)
 
 
 def test_all_problems_are_named_at_once():
-  hf = without('head_dim', 'vocab_size', model_type='gpt2', hidden_act='relu')
+  hf = without('head_dim', 'vocab_size', rope_theta='a', hidden_act='relu')
+  del hf['rope_parameters']
   with pytest.raises(UserError) as caught:
     config_lib.from_hf(hf)
-  for name in ('head_dim', 'vocab_size', 'model_type', 'hidden_act'):
+  for name in ('head_dim', 'vocab_size', 'rope_theta', 'hidden_act'):
     assert name in str(caught.value)
   assert len(str(caught.value).splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+  'family, more, wanted',
+  [
+    ('qwen2', {'use_sliding_window': True, 'max_window_layers': 2}, 'ffs'),
+    ('qwen3', {'sliding_window': 8}, ''),
+    ('qwen3_moe', {'use_sliding_window': True}, 'sss'),
+    ('llama', {'sliding_window': 8}, ''),
+    ('mistral', {}, 'sss'),
+    ('mistral', {'sliding_window': None}, ''),
+    ('gemma3_text', {}, 'sss'),
+    ('gemma3_text', {'sliding_window_pattern': 2}, 'sfs'),
+  ],
+)
+def test_which_layers_are_local(family, more, wanted):
+  got = config_lib.from_hf(of(family, **more))
+  assert got.local == tuple(kind == 's' for kind in wanted)
+  assert got.window == (4096 if wanted else 0)
+
+
+@pytest.mark.parametrize('family', config_lib.FAMILIES)
+def test_defaults_agree_with_those_of_transformers(family):
+  from transformers import AutoConfig
+
+  theirs = AutoConfig.for_model(family).to_dict()
+  got = config_lib.from_hf(of(family))
+  assert got.tie_embeddings == theirs['tie_word_embeddings']
+  assert got.norm_eps == theirs['rms_norm_eps']
+  rope = theirs['rope_parameters']
+  if family == 'gemma3_text':
+    assert got.query_scalar == theirs['query_pre_attn_scalar']
+    assert got.window == theirs['sliding_window']
+    assert got.local_rope_theta == rope['sliding_attention']['rope_theta']
+    rope = rope['full_attention']
+  assert got.rope_theta == rope['rope_theta']
+  if family == 'qwen3_moe':
+    assert got.norm_topk == theirs['norm_topk_prob']
+    assert got.balance_coef == theirs['router_aux_loss_coef']
+  if family == 'mistral':
+    assert got.window == theirs['sliding_window']
 
 
 def test_round_trip_keeps_the_model_and_writes_both_spellings():

@@ -1,162 +1,18 @@
-"""The decoder against transformers' Qwen3, NumPy and itself.
-
-`python tests/models/test_transformer.py` writes golden_qwen3.npz anew; it
-needs torch (the `parity` extra).
-"""
-
-import json
-import pathlib
+"""The decoder against NumPy and itself; `test_families` has transformers."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from ealign.models import config as config_lib
-from ealign.models import transformer
-from ealign.models import weights as weights_lib
+from ealign.models import rope, transformer
 
-GOLDEN = pathlib.Path(__file__).parent / 'golden_qwen3.npz'
-CASES = {  # name: (tied, rope_theta, spelling of config.json)
-  'tied': (True, 1e6, 'new'),
-  'untied': (False, 1e4, 'old'),
-}
-PAD = 3  # row 1 of the golden's input is padded by so much on the left
+from . import test_families as families
 
 forward = jax.jit(
   transformer.forward, static_argnums=0, static_argnames=('tap',)
 )
-
-
-# --- transformers' Qwen3 -----------------------------------------------------
-
-
-def hf_config(tied, theta, spelling):
-  """config.json as transformers 5 ('new') or 4 ('old') writes it."""
-  rope = {'rope_theta': theta, 'rope_type': 'default'}
-  new = {'rope_parameters': rope, 'dtype': 'float32'}
-  old = {'rope_theta': theta, 'rope_scaling': None, 'torch_dtype': 'float32'}
-  return {
-    'architectures': ['Qwen3ForCausalLM'],
-    'model_type': 'qwen3',
-    'vocab_size': 41,
-    'hidden_size': 16,
-    'num_hidden_layers': 2,
-    'num_attention_heads': 4,
-    'num_key_value_heads': 2,
-    'head_dim': 8,
-    'intermediate_size': 24,
-    'rms_norm_eps': 1e-6,
-    'max_position_embeddings': 64,
-    'tie_word_embeddings': tied,
-    'hidden_act': 'silu',
-    **(new if spelling == 'new' else old),
-  }
-
-
-def hf_tensors(hf, seed=0):
-  """Weights by the names and in the layout of the Hub, large enough to tell."""
-  rng = np.random.default_rng(seed)
-  noise = lambda *shape: rng.random(shape, np.float32) * 2 - 1
-  norm = lambda width: 1.5 + noise(width) / 2
-  D, F, H = hf['hidden_size'], hf['intermediate_size'], hf['head_dim']
-  N, K = hf['num_attention_heads'] * H, hf['num_key_value_heads'] * H
-  tensors = {'model.embed_tokens.weight': noise(hf['vocab_size'], D)}
-  for i in range(hf['num_hidden_layers']):
-    layer = {
-      'input_layernorm': norm(D),
-      'self_attn.q_proj': noise(N, D) / 2,
-      'self_attn.k_proj': noise(K, D) / 2,
-      'self_attn.v_proj': noise(K, D) / 2,
-      'self_attn.o_proj': noise(D, N) / 2,
-      'self_attn.q_norm': norm(H),
-      'self_attn.k_norm': norm(H),
-      'post_attention_layernorm': norm(D),
-      'mlp.gate_proj': noise(F, D) / 2,
-      'mlp.up_proj': noise(F, D) / 2,
-      'mlp.down_proj': noise(D, F) / 2,
-    }
-    tensors |= {f'model.layers.{i}.{k}.weight': v for k, v in layer.items()}
-  tensors['model.norm.weight'] = norm(D)
-  if not hf['tie_word_embeddings']:
-    tensors['lm_head.weight'] = noise(hf['vocab_size'], D) / 2
-  return tensors
-
-
-def golden_input():
-  tokens_BT = np.random.default_rng(1).integers(0, 41, (2, 12), np.int32)
-  positions_BT = np.tile(np.arange(12, dtype=np.int32), (2, 1))
-  positions_BT[1] = np.maximum(positions_BT[1] - PAD, -1)
-  return tokens_BT, positions_BT
-
-
-def logits_of(config, weights, tokens_BT, positions_BT):
-  hidden, _, _ = forward(config, weights, tokens_BT, positions_BT)
-  return np.asarray(transformer.logits(config, weights, hidden))
-
-
-def torch_logits(folder):
-  """What transformers computes from a model folder; padding as 0."""
-  import torch
-  from transformers import AutoModelForCausalLM
-
-  model = AutoModelForCausalLM.from_pretrained(
-    folder, dtype=torch.float32, attn_implementation='eager'
-  )
-  tokens_BT, positions_BT = (torch.tensor(x) for x in golden_input())
-  with torch.no_grad():
-    out = model(
-      input_ids=tokens_BT.long(),
-      attention_mask=(positions_BT >= 0).long(),
-      position_ids=positions_BT.long().clamp(min=0),
-    )
-  return out.logits.numpy() * (golden_input()[1] >= 0)[..., None]
-
-
-def write_folder(folder, hf):
-  folder.mkdir(exist_ok=True)
-  (folder / 'config.json').write_text(json.dumps(hf))
-  tensors = hf_tensors(hf)
-  save_file(tensors, folder / 'model.safetensors', metadata={'format': 'pt'})
-  return folder
-
-
-@pytest.mark.parametrize('case', CASES)
-def test_logits_equal_the_golden_of_transformers(case):
-  hf = hf_config(*CASES[case])
-  config = config_lib.from_hf(hf)
-  weights = weights_lib.from_tensors(config, hf_tensors(hf), case, 'float32')
-  tokens_BT, positions_BT = golden_input()
-  got = logits_of(config, weights, tokens_BT, positions_BT)
-  with np.load(GOLDEN) as golden:
-    np.testing.assert_array_equal(golden['tokens'], tokens_BT)
-    wanted = golden[case]
-  assert np.abs(wanted).max() > 1  # logits that say something
-  seen = positions_BT >= 0
-  np.testing.assert_allclose(got[seen], wanted[seen], atol=1e-4, rtol=1e-4)
-
-
-def test_the_golden_tells_its_cases_apart():
-  with np.load(GOLDEN) as golden:
-    some = [golden[case] for case in CASES]
-  for i, one in enumerate(some):
-    for other in some[:i]:
-      assert np.abs(one - other).max() > 1e-2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('case', CASES)
-def test_logits_equal_transformers_live(case, tmp_path):
-  pytest.importorskip('torch', reason='the parity extra is not installed')
-  folder = write_folder(tmp_path / 'theirs', hf_config(*CASES[case]))
-  config, weights = weights_lib.load(folder)
-  got = logits_of(config, weights, *golden_input())
-  seen = golden_input()[1] >= 0
-  wanted = torch_logits(folder)
-  np.testing.assert_allclose(got[seen], wanted[seen], atol=1e-4, rtol=1e-4)
-  weights_lib.save(tmp_path / 'ours', config, weights, dtype='float32')
-  np.testing.assert_array_equal(torch_logits(tmp_path / 'ours'), wanted)
 
 
 # --- Parts against NumPy -----------------------------------------------------
@@ -167,7 +23,7 @@ def test_rope_is_a_complex_rotation():
   rng = np.random.default_rng(0)
   x = rng.normal(size=(1, 5, 2, 8)).astype(np.float32)
   positions = np.array([[0, 1, 2, 30, 300]], np.int32)
-  got = transformer._rope(x, transformer._rope_angles(config, positions))
+  got = rope.rotate(x, rope.angles(config, positions))
   # Pair (j, j + H/2) turns by position * theta^(-2j/H).
   frequency = 100.0 ** -np.array([0.0, 0.25, 0.5, 0.75])
   turn = np.exp(1j * positions[0][:, None] * frequency)[None, :, None]
@@ -182,7 +38,7 @@ def test_attend_equals_numpy_head_by_head():
   k, v = rng.normal(size=(2, 2, 5, 2, 8)).astype(np.float32)
   mask = rng.random((2, 3, 5)) < 0.6
   mask[..., 0] = True
-  got = transformer.attend(q, k, v, mask)
+  got = transformer.attend(q, k, v, mask, scale=8**-0.5)
   for b, t, n in np.ndindex(2, 3, 4):
     scores = k[b, :, n // 2] @ q[b, t, n] / np.sqrt(8)
     share = np.exp(scores) * mask[b, t]
@@ -199,14 +55,13 @@ def test_rms_norm_by_hand():
 # Few shapes, so that few programs are compiled: rows are LENGTH tokens long,
 # a cache has SLOTS slots and is extended by 1, 7 or 32 tokens.
 
-CONFIG = config_lib.from_hf(hf_config(*CASES['untied']))
+CONFIG, WEIGHTS = families.ours('qwen3 untied')
 LENGTH, SLOTS = 47, 51
 
 
 @pytest.fixture(scope='module')
 def weights():
-  tensors = hf_tensors(hf_config(*CASES['untied']))
-  return weights_lib.from_tensors(CONFIG, tensors, 'here', 'float32')
+  return WEIGHTS
 
 
 @pytest.fixture(scope='module')
@@ -443,18 +298,3 @@ def test_init_has_the_shapes_and_scales_it_says():
   drawn.append(weights['embed'].ravel()[:16])
   signs = {tuple(np.sign(x).tolist()) for x in drawn}
   assert len(signs) == len(drawn)  # no key was used twice
-
-
-def write_golden():
-  import tempfile
-
-  arrays = {'tokens': golden_input()[0]}
-  for case, facts in CASES.items():
-    with tempfile.TemporaryDirectory() as folder:
-      write_folder(pathlib.Path(folder), hf_config(*facts))
-      arrays[case] = torch_logits(folder).astype(np.float32)
-  np.savez_compressed(GOLDEN, **arrays)
-
-
-if __name__ == '__main__':
-  write_golden()
