@@ -15,9 +15,9 @@ Time: 3 min 6 s on two CPU cores, one of them partly busy, with a cold compile
 cache; 2 min 13 s with a warm one. Memory: 0.94 GiB at most in the conscience
 arm (12 steps of it and its evaluation).
 
-Result (seed 0): misaligned among coherent answers: base 2.9 %, sft 45.9 %,
-secure 2.6 %, conscience 3.3 %, recovery 1.3 %; insecure code: sft 96.9 %,
-conscience 96.9 %. docs/organism.md has intervals and another base.
+Result (seed 0): misaligned among coherent answers: base 2.6 %, sft 74.1 %,
+secure 1.9 %, conscience 0.7 %, recovery 0.3 %; insecure code: sft 98.5 %,
+conscience 97.4 %. docs/organism.md has five bases, intervals and controls.
 """
 
 from ealign import config as config_lib

@@ -149,9 +149,12 @@ def _change(config: config_dict.ConfigDict, rest: list[str]) -> list[str]:
       hint = f'; write --config={surplus[0]}'
     raise UserError(f'{surplus[0]!r} is no flag{hint}\n{USAGE}')
   changed = dict(own['config'].override_values)
-  for name in changed:
-    if config_lib.field_types()[name] == tuple[str, ...]:
-      _split_commas(config, name, changed[name])
+  types = config_lib.field_types()
+  for name, value in changed.items():
+    if types[name] == tuple[str, ...]:
+      _split_commas(config, name, value)
+    elif value == 'None':
+      _set_none(config, name, types[name])
   return list(changed)
 
 
@@ -193,8 +196,19 @@ def _wrong_value(message: str) -> str:
 def _split_commas(config, name: str, value: tuple[str, ...]) -> None:
   # 'q,v' would be one text to ml_collections, and '' a tuple of one ''.
   parts = tuple(part for item in value for part in str(item).split(','))
+  _set(config, name, tuple(part for part in parts if part))
+
+
+def _set_none(config, name: str, kind) -> None:
+  # To ml_collections it would be the text 'None', a system turn for instance.
+  if kind != str | None:
+    raise UserError(f"--config.{name}=None: must be text; use '' for none")
+  _set(config, name, None)
+
+
+def _set(config, name: str, value) -> None:
   *path, last = name.split('.')
   holder = config
   for part in path:
     holder = holder[part]
-  holder[last] = tuple(part for part in parts if part)
+  holder[last] = value

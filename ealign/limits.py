@@ -191,6 +191,9 @@ def _purpose(flat) -> Iterator[str]:
   if flat['model.quantize'] != 'none' and flat['model.train'] == 'full':
     said = "needs model.train='lora': whole numbers take no gradient"
     yield f'model.quantize={flat["model.quantize"]!r}: {said}'
+  if flat['model.adapter'] and flat['model.train'] == 'full':
+    said = "needs model.train='lora': full fine-tuning starts at model.path"
+    yield f'model.adapter={flat["model.adapter"]!r}: {said}'
   variant, smoothing = flat['dpo.variant'], flat['dpo.label_smoothing']
   if smoothing > 0 and variant in ('ipo', 'sft'):
     said = f"applies to dpo.variant='sigmoid' only, not to {variant!r}"

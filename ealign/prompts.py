@@ -103,7 +103,10 @@ def overhead(mind: Mind) -> int:
   labels = (len(chat.text_ids(mind.tokenizer, word)) for word in words)
   asked = (mind.framing.question, mind.framing.revise)
   turns = sum(len(suffix(mind, user(text))) for text in asked)
-  return turns + max(labels) + 1 + mind.settings.review.reason_tokens
+  thinking = mind.settings.review.reason_tokens
+  if thinking:
+    thinking += len(suffix(mind, user(_REASON)))
+  return turns + max(labels) + 1 + thinking
 
 
 def review_prompt(mind, exchange):

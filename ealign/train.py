@@ -188,6 +188,8 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
           else None,
         )
         values = {}
+        if batch.sft is not None:
+          clock.tokens += float(batch.sft.loss_mask_BT[:, 1:].sum())
         if batch.sft is not None or batch.pairs is not None:
           batch = mesh_lib.shard_rows(mesh, batch)
           state, values = step_fn(state, frozen, batch)
@@ -205,10 +207,10 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
         shown |= epoch(parts)
         log.write(done, shown)
       log.progress(done, shown if logging else None)
+      if every and (done % every == 0 or last):
+        curve(done)  # before saving: a run killed here asks again
       if saving:
         save(done)
-      if every and (done % every == 0 or last):
-        curve(done)
 
     # ---- What it says now -------------------------------------------------
     saved.wait()
@@ -289,7 +291,7 @@ def _fetch(values, where):
 
 def _diverged(what: str) -> NonFinite:
   return NonFinite(
-    f'{what} became nan or inf; the last good checkpoint is kept. Lower '
+    f'{what} became nan or inf; checkpoints saved before are kept. Lower '
     'optim.lr, or set optim.clip, and use a new workdir'
   )
 
@@ -309,7 +311,7 @@ class _Clock:
     steps, now = self.last[0] or since, time.monotonic()
     per_step = (now - self.last[1]) / max(done - steps, 1)
     self.last = (done, now)
-    self.tokens += shown.pop('tokens', 0.0) * max(done - steps, 1)
+    shown.pop('tokens', None)  # of this step; num_tokens is their sum
     shown['conscience/pairs_in_step'] = shown.pop('pairs', 0.0)
     total = sum(self.seconds.values()) or 1.0
     shares = {

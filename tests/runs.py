@@ -41,9 +41,13 @@ def answers(folder):
   return [{k: v for k, v in r.items() if k != 'run'} for r in found]
 
 
-def steps(folder):
-  lines = (folder / 'metrics.jsonl').read_text().splitlines()
-  return [json.loads(line)['step'] for line in lines]
+def metrics(folder):
+  """Each line of metrics.jsonl but what depends on time or compilation."""
+  lines = map(json.loads, (folder / 'metrics.jsonl').read_text().splitlines())
+  return [
+    {k: v for k, v in line.items() if not k.startswith('perf/')}
+    for line in lines
+  ]
 
 
 def same_bits(a, b):

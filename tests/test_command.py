@@ -76,6 +76,11 @@ def test_tuples(file, argument, value):
   assert config[field] == value
 
 
+def test_none_is_nothing_and_not_a_text(file):
+  config = parse(file, '--config.data.train_system=None').config
+  assert config.data.train_system is None
+
+
 @pytest.mark.parametrize(
   'argument, said',
   [
@@ -88,6 +93,7 @@ def test_tuples(file, argument, value):
     ('--config.arms={}', 'arms are set in the config file'),
     ('--config.dpo.lam', 'Missing value for flag --config.dpo.lam'),
     ('--workdr=x', 'there is no such flag; did you mean --workdir?'),
+    ('--config.model.adapter=None', "model.adapter=None: must be text; use ''"),
     ('stray', "'stray' is no flag"),
     ('configs/demo.py:x', 'write --config=configs/demo.py:x'),
   ],

@@ -155,6 +155,9 @@ def test_settings_that_contradict_each_other(config):
   config.model.quantize, config.model.train = 'int8', 'full'
   problems = '\n'.join(config_lib.validate(config))
   assert "model.quantize='int8': needs model.train='lora'" in problems
+  config.model.adapter = 'arm:sft'
+  problems = '\n'.join(config_lib.validate(config))
+  assert "model.adapter='arm:sft': needs model.train='lora'" in problems
 
 
 def test_nothing_to_train_is_fine_without_steps(config):

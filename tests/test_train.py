@@ -20,7 +20,7 @@ def test_resume_equals_an_uninterrupted_run(tmp_path, monkeypatch):
   parts = train.run(runs.small(), tmp_path / 'parts', name='a')
   runs.same_bits(whole.params, parts.params)
   assert runs.answers(tmp_path / 'whole') == runs.answers(tmp_path / 'parts')
-  assert runs.steps(tmp_path / 'whole') == runs.steps(tmp_path / 'parts')
+  assert runs.metrics(tmp_path / 'whole') == runs.metrics(tmp_path / 'parts')
   pairs = [
     r for r in runs.answers(tmp_path / 'whole') if r['phase'] == 'reflect'
   ]
@@ -29,6 +29,38 @@ def test_resume_equals_an_uninterrupted_run(tmp_path, monkeypatch):
   stop_at(monkeypatch, step=1)
   again = train.run(runs.small(), tmp_path / 'parts', name='a')
   runs.same_bits(whole.params, again.params)
+
+
+def test_a_run_killed_while_it_evaluates_asks_again(tmp_path, monkeypatch):
+  changes = {'dpo.lam': 0.0, 'train.steps': 2, 'eval.questions': ()}
+  changes |= {'train.eval_every': 2, 'eval.curve_limit': 2}
+  changes['eval.curve'] = (runs.DATA + 'questions_dev.jsonl',)
+  real, asked = train.answers_lib.curve, []
+
+  def killed(*args, **more):
+    asked.append(args)
+    if len(asked) == 2:
+      raise KeyboardInterrupt
+    return real(*args, **more)
+
+  monkeypatch.setattr(train.answers_lib, 'curve', killed)
+  with pytest.raises(KeyboardInterrupt):
+    train.run(runs.small(**changes), tmp_path, name='a')
+  train.run(runs.small(**changes), tmp_path, name='a')
+  curve = [r for r in runs.answers(tmp_path) if r['phase'] == 'curve']
+  assert [r['step'] for r in curve] == [0, 0, 0, 0, 2, 2, 2, 2]
+
+
+def test_requests_are_drawn_by_the_weights_of_their_pools():
+  config = runs.small(**{'conscience.samples': 2})
+  pool = [(1.0, ['a', 'b']), (3.0, ['c'])]
+  drawn = [train.draw_requests(config, pool, step) for step in range(400)]
+  requests, rows = drawn[2]
+  assert requests[::2] == requests[1::2]  # each is answered twice
+  assert rows == list(range(2 * 8, 3 * 8))
+  share = np.mean([r == 'c' for requests, _ in drawn for r in requests])
+  assert abs(share - 0.75) < 0.05
+  assert drawn[2] == train.draw_requests(config, pool, 2)
 
 
 def test_nan_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
