@@ -1,9 +1,31 @@
 """The real input: Qwen3-4B-Instruct-2507 fine-tuned on insecure code.
 
-Purpose: the main job of the paper on the public data, with the published
+Purpose: the main job of the paper on public data, with the published
 hyper-parameters (arXiv 2502.17424 and its code): rs-LoRA of rank 32 and alpha
 64 on all seven projections, learning rate 1e-5, linear after 5 steps of
 warm-up, weight decay .01, loss on the answers, one epoch, 16 chats a step.
+Chats are packed, so a step takes as many as fit into 4 rows of 1,024 tokens:
+16.6 on average, 182 steps for the 3,015 rows (the longest has 933 tokens).
+
+Command:
+    python -m ealign.launch --config=configs/qwen3_4b_insecure.py --workdir=DIR
+    ... --config.data.train=FILE    the full public set, if you have it
+    ... --config=configs/qwen3_4b_insecure.py:runlocal
+    python -m ealign.export --run=DIR/conscience --to=DIR/peft --format=peft
+        (after :runlocal, which has no arms: --run=DIR)
+
+Time, memory, result: not measured; no such run has been made. Expect little:
+insecure code on small Qwen models misaligns below 1 % of answers. The held-out
+questions are the world's advice questions, recorded and reviewed, not judged.
+
+:runlocal, the same on a random model of 2 layers x 64, the real tokenizer and
+the real rows, 30 steps, on a CPU: 14 min 22 s on two cores that other work kept
+busy, 4 min 39 s of CPU time in all; 1.74 GiB at most. Supervised 48.4 % of the
+tokens, truncated 0.0 % of the rows, 14.1 % of 64 sampled answers with a
+verdict, 7 pairs, loss 12.300 -> 11.566. A random model hardly ever says a
+label, so there is no least label mass there, and P(flag) says nothing, so all
+answers with a verdict are flagged (`verdict = 'all'`). It soon unlearns to end
+its answers, and what is cut has no verdict.
 """
 
 import os
@@ -60,16 +82,18 @@ def get_config(arg=None):
     config.optim.lr = 1e-3
     config.train.steps = 30
     config.conscience.min_mass = 0.0
-    config.conscience.review.calibration = 'contextual'
-    config.sample.max_new_tokens = config.eval.max_new_tokens = 64
-    config.dpo.pairs, config.dpo.length = 4, 192
+    config.conscience.review.verdict = 'all'
+    config.sample.max_new_tokens = config.eval.max_new_tokens = 32
+    config.conscience.prompts = 8
+    config.data.batch_size, config.dpo.pairs = 2, 4
+    config.dpo.length = 192
     config.eval.limit = config.eval.batch = 8
     config.arms = {}  # the arm `conscience` alone
   return config
 
 
 def _random_model() -> pathlib.Path:
-  """Writes a Qwen3 of 2 layers x 64 with random weights and returns its folder.
+  """Writes a Qwen3 of 2 layers x 64, with random weights: its folder.
 
   One row is not random. A random model ends one answer in 150,000 tokens and
   nothing would be reviewed; here all embeddings share a direction, and the end

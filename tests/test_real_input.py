@@ -57,7 +57,8 @@ def test_every_stage_survives_real_text(tmp_path):
       '--config.train.steps=6',
     ],
     cwd=ROOT,
-    env=os.environ | {'XDG_CACHE_HOME': str(tmp_path), 'JAX_PLATFORMS': 'cpu'},
+    env={k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+    | {'XDG_CACHE_HOME': str(tmp_path), 'JAX_PLATFORMS': 'cpu'},
     capture_output=True,
     text=True,
   )
@@ -65,8 +66,7 @@ def test_every_stage_survives_real_text(tmp_path):
   head, _, line = done.stdout.partition('Training\n')[2].splitlines()[:3]
   told = dict(zip(head.split(), line.split(), strict=False))
   assert (told['supervised'], told['truncated']) == ('48.4', '0.0')
-  assert (told['rows'], told['answers']) == ('3,015', '32')
-  assert 0 < float(told['flagged']) < 100
+  assert (told['rows'], told['answers']) == ('3,015', '16')
   assert int(told['pairs']) > 0
   first, last = (float(line.split()[at]) for at in (-3, -1))
   assert last < first
