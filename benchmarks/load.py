@@ -6,6 +6,11 @@ Writes a random Qwen3 of that size (layers as wide as those of Qwen3-4B) unless
 the folder has one, then reads it, once plainly and once as weights, each from
 disk and not from the cache of files. On a CPU the arrays themselves are host
 memory and are subtracted. Linux only.
+
+With --gb=2 --rounds=2, on one CPU core shared with other work (best of each):
+1.08 times reading into memory, .55 times reading through a buffer, 1.58 and .96
+of their CPU time; .06 GiB above the arrays. Wall times there vary tenfold with
+the other work: measure on an idle machine before comparing.
 """
 
 import argparse
@@ -76,12 +81,13 @@ def forget(paths) -> None:
       os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def timed(paths, action) -> float:
-  """Seconds that an action takes with the files on disk alone."""
+def timed(paths, action) -> np.ndarray:
+  """[wall, CPU] seconds that an action takes with the files on disk alone."""
+  clocks = lambda: np.array([time.monotonic(), time.process_time()])
   forget(paths)
-  start = time.monotonic()
+  start = clocks()
   action()
-  return time.monotonic() - start
+  return clocks() - start
 
 
 def pass_through(paths) -> None:
@@ -132,16 +138,13 @@ def main() -> None:
     pathlib.Path('/proc/self/clear_refs').write_text('5')  # VmHWM from here on
     rounds.append((through, whole, timed(paths, load)))
     above.append(memory('VmHWM') - before - nbytes[0] * on_host)
-    print(
-      'seconds: {:.1f} through, {:.1f} into memory, {:.1f} load'.format(
-        *rounds[-1]
-      ),
-      flush=True,
-    )
-  through, whole, loading = (min(x) for x in zip(*rounds, strict=True))
+    print('wall, CPU seconds: through, into memory, load', flush=True)
+    print(np.round(rounds[-1], 1).tolist(), flush=True)
+  through, whole, loading = np.min(rounds, axis=0)
   print(f'{size:.2f} GB, best of {args.rounds} each; loading takes')
-  print(f'  {loading / through:.2f} times reading through a small buffer')
-  print(f'  {loading / whole:.2f} times reading into memory')
+  for name, base in (('through a buffer', through), ('into memory', whole)):
+    wall, cpu = loading / base
+    print(f'  {wall:.2f} times reading {name} ({cpu:.2f} of its CPU time)')
   print(f'arrays: {nbytes[0]:.2f} GiB on {devices.size} x {_device(devices)}')
   print(f'host memory above the arrays, at most: {max(above):.2f} GiB')
 
