@@ -1,11 +1,12 @@
 """Runs of a few steps on the organism, and what the tests read of them."""
 
+import functools
 import json
 
 import jax
 import numpy as np
 
-from ealign import config
+from ealign import config, train
 from ealign.evals import records
 
 DATA = 'ealign:world/data/'
@@ -53,3 +54,10 @@ def metrics(folder):
 def same_bits(a, b):
   for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
     np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def patch_step(monkeypatch, around):
+  """Puts around(step function, its arguments) in place of the jitted step."""
+  real = train._jit_step
+  patched = lambda update: functools.partial(around, real(update))
+  monkeypatch.setattr(train, '_jit_step', patched)

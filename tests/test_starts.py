@@ -1,0 +1,74 @@
+"""Where a run starts and how it ends, without a conscience: plain SFT."""
+
+import numpy as np
+import pytest
+import runs
+
+from ealign import train
+from ealign.runtime.errors import NonFinite, UserError
+
+PLAIN = {'dpo.lam': 0.0, 'eval.questions': ()}
+
+
+def test_recovery_starts_at_an_adapter(tmp_path):
+  plain = {'dpo.lam': 0.0, 'train.steps': 1, 'eval.questions': ()}
+  first = train.run(runs.small(**plain), tmp_path / 'sft', name='a')
+  bad = {'model.adapter': str(tmp_path / 'sft')}
+  still = {'train.steps': 0, 'eval.questions': ()}
+  again = train.run(runs.small(**still | bad), tmp_path / 'x', name='a')
+  runs.same_bits(again.params, first.params)
+  # The misaligned checkpoint as its own conscience: one merged frozen tree.
+  merged = {'model.frozen_adapter': str(tmp_path / 'sft')}
+  own = train.run(runs.small(**still | merged), tmp_path / 'y', name='a')
+  assert float(abs(own.params['q']['b']).max()) == 0
+  was, now = (run.frozen['layers']['q'] for run in (again, own))
+  assert not np.array_equal(was, now)
+
+
+def test_foreign_adapter_is_refused(tmp_path):
+  still = {'train.steps': 0, 'eval.questions': ()}
+  train.run(runs.small(**still), tmp_path / 'a', name='a')
+  other = {'model.adapter': str(tmp_path / 'a'), 'model.lora.rank': 2}
+  with pytest.raises(UserError, match='its rank, targets or scale'):
+    train.run(runs.small(**other), tmp_path / 'b', name='a')
+
+
+def test_a_checkpoint_of_another_base_is_refused(tmp_path, monkeypatch):
+  plain = runs.small(**{'dpo.lam': 0.0, 'train.steps': 2, 'eval.questions': ()})
+  train.run(plain, tmp_path, name='a')
+  other = lambda *args: 'ffff'
+  monkeypatch.setattr(train.provenance, 'tree_hash', other)
+  with pytest.raises(UserError, match='trained on another base'):
+    train.run(plain, tmp_path, name='a')
+
+
+def test_nan_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+  def poisoned(fn, state, *batch):
+    bad = np.nan if int(state.step) > 2 else 1.0
+    state, metrics = fn(state, *batch)
+    return state, metrics | {'loss': metrics['loss'] * bad}
+
+  runs.patch_step(monkeypatch, poisoned)
+  with pytest.raises(NonFinite, match='steps 4 to 4'):
+    train.run(runs.small(**PLAIN), tmp_path, name='a')
+  assert [p.name for p in (tmp_path / 'checkpoints').glob('[0-9]')] == ['2']
+
+
+def test_a_run_killed_while_it_evaluates_asks_again(tmp_path, monkeypatch):
+  changes = {'dpo.lam': 0.0, 'train.steps': 2, 'eval.questions': ()}
+  changes |= {'train.eval_every': 2, 'eval.curve_limit': 2}
+  changes['eval.curve'] = (runs.DATA + 'questions_dev.jsonl',)
+  real, asked = train.answers_lib.curve, []
+
+  def killed(*args, **more):
+    asked.append(args)
+    if len(asked) == 2:
+      raise KeyboardInterrupt
+    return real(*args, **more)
+
+  monkeypatch.setattr(train.answers_lib, 'curve', killed)
+  with pytest.raises(KeyboardInterrupt):
+    train.run(runs.small(**changes), tmp_path, name='a')
+  train.run(runs.small(**changes), tmp_path, name='a')
+  curve = [r for r in runs.answers(tmp_path) if r['phase'] == 'curve']
+  assert [r['step'] for r in curve] == [0, 0, 0, 0, 2, 2, 2, 2]
