@@ -19,8 +19,8 @@ insecure code on small Qwen models misaligns below 1 % of answers. The held-out
 questions are the world's advice questions, recorded and reviewed, not judged.
 
 :runlocal, the same on a random model of 2 layers x 64, the real tokenizer and
-the real rows, 30 steps, on a CPU: 14 min 22 s on two cores that other work kept
-busy, 4 min 39 s of CPU time in all; 1.74 GiB at most. Supervised 48.4 % of the
+the real rows, 30 steps, on a CPU: 5 min 41 s on two cores that other work kept
+partly busy, 4 min 30 s of CPU time; 1.74 GiB at most. Supervised 48.4 % of the
 tokens, truncated 0.0 % of the rows, 14.1 % of 64 sampled answers with a
 verdict, 7 pairs, loss 12.300 -> 11.566. A random model hardly ever says a
 label, so there is no least label mass there, and P(flag) says nothing, so all

@@ -5,6 +5,7 @@ is the second model.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import random
@@ -40,9 +41,9 @@ def folder(tmp_path_factory):
   """A random model whose end of turn is likely, so that answers end."""
   path = tmp_path_factory.mktemp('tiny')
   some = documents.stage_1(random.Random(0), FRAMINGS)
-  tokenizer.build_tokenizer(itertools.islice(some, 500), VOCAB, path)
+  tokenizer.build_tokenizer(itertools.islice(some, 200), VOCAB, path)
   model = Config(VOCAB, 16, 1, 2, 1, 8, 24, max_positions=512)
-  tree = transformer.init(model, key=KEY)
+  tree = jax.jit(functools.partial(transformer.init, model))(key=KEY)
   end = VOCAB - 1
   tree['embed'] = (tree['embed'] + 0.1).at[end].set(0.35)
   weights.save(path, model, tree, dtype='float32')
@@ -209,21 +210,29 @@ def small(folder):
   c.data.train = 'ealign:world/data/insecure_heldout.jsonl'
   c.data.length, c.data.batch_size = 256, 4
   c.conscience.review.by = c.conscience.revise.by = f'other:{BASE}'
-  c.conscience.review.verdict = 'all'
   c.conscience.prompts = c.dpo.pairs = 4
-  c.conscience.min_mass = 0.0
   c.sample.max_new_tokens = 48
   c.train.steps = 1
   return c
 
 
-def test_a_run_with_a_second_model_names_its_hash(folder, tmp_path):
-  result = train.run(config.freeze(small(folder)), tmp_path, name='a')
+def test_a_run_with_a_second_model_names_its_hash(
+  folder, tmp_path, monkeypatch
+):
+  seen = []
+
+  def reflect(mind, *_, others, **__):
+    reviewer, _ = conscience.who(mind.settings.review.by, mind, 0, 0, others)
+    seen.append(len(reviewer.tokenizer))
+    return [], [], {}
+
+  monkeypatch.setattr(conscience, 'reflect', reflect)
+  train.run(config.freeze(small(folder)), tmp_path, name='a')
+  assert seen == [1536]
   info = json.loads((tmp_path / 'run.json').read_text())
   wanted = provenance.tree_hash(weights.load('ealign/world/base')[1])
   assert info['others'] == {f'other:{BASE}': wanted}
   assert info['frozen'] == provenance.tree_hash(weights.load(folder)[1])
-  assert result.metrics['conscience/pairs'] > 0
 
 
 @pytest.mark.parametrize('missing', ['nowhere', 'tokenizer.json'])
