@@ -138,7 +138,7 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
     facts = tag | {'step': step, 'phase': 'curve'}
     records_lib.append(answers_path, [facts | r for r in records])
 
-  with log, preempt.watch() as stop:
+  with log, saved, preempt.watch() as stop:
     log.truncate(start)
     for note in notes:
       log.say(note)

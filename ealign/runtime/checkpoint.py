@@ -72,6 +72,12 @@ class Checkpoints:
     if wait:
       self.wait()
 
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *error):
+    self.wait()  # what has been begun is kept, however the run ends
+
   def wait(self) -> None:
     """Returns when the save in progress is on disk and old ones are gone."""
     if self._writing is None:
