@@ -12,15 +12,15 @@ Command:
     ... --config.data.train=FILE    the full public set, if you have it
     ... --config=configs/qwen3_4b_insecure.py:runlocal
     python -m ealign.export --run=DIR/conscience --to=DIR/peft --format=peft
-        (after :runlocal, which has no arms: --run=DIR)
+        (:runlocal does so by itself, into DIR/export)
 
 Time, memory, result: not measured; no such run has been made. Expect little:
 insecure code on small Qwen models misaligns below 1 % of answers. The held-out
 questions are the world's advice questions, recorded and reviewed, not judged.
 
 :runlocal, the same on a random model of 2 layers x 64, the real tokenizer and
-the real rows, 30 steps, on a CPU: 5 min 41 s on two cores that other work kept
-partly busy, 4 min 30 s of CPU time; 1.74 GiB at most. Supervised 48.4 % of the
+the real rows, 30 steps, on two CPU cores: 3 min 21 s and 8 s for the export;
+1.74 GiB at most. Supervised 48.4 % of the
 tokens, truncated 0.0 % of the rows, 14.1 % of 64 sampled answers with a
 verdict, 7 pairs, loss 12.300 -> 11.566. A random model hardly ever says a
 label, so there is no least label mass there, and P(flag) says nothing, so all
@@ -88,6 +88,7 @@ def get_config(arg=None):
     config.data.batch_size, config.dpo.pairs = 2, 4
     config.dpo.length = 192
     config.eval.limit = config.eval.batch = 8
+    config.train.export = 'peft'
     config.arms = {}  # the arm `conscience` alone
   return config
 

@@ -40,6 +40,9 @@ def assemble(config: Config) -> Parts:
   Raises:
     UserError: any of them is broken, or they do not fit each other.
   """
+  # Data comes first: what is wrong with it is told before a model is loaded.
+  suite = answers_lib.suite(config.eval)
+  chats, own = _training_chats(config)
   mesh = mesh_lib.data_mesh()
   model, tokenizer, base = load_model(config.model, config.seed, mesh)
   fit.sizes(config, model.max_positions, mesh.shape['data'])
@@ -56,7 +59,6 @@ def assemble(config: Config) -> Parts:
     template=config.data.chat_template_kwargs,
     mesh=mesh,
   )
-  chats, own = _training_chats(config)
   others = _others(config, mind)
   minds = [other for other, _ in others.values()]
   return Parts(
@@ -66,7 +68,7 @@ def assemble(config: Config) -> Parts:
     frozen=frozen,
     loader=_loader(config, tokenizer, chats, own) if chats else None,
     pool=_pool(config, mind, chats, minds) if config.dpo.lam > 0 else [],
-    questions=_questions(config, mind, minds),
+    questions=_fitting(suite, config.eval, mind, minds),
     others=others,
   )
 
@@ -245,8 +247,7 @@ def _loader(config, tokenizer, chats, own):
   )
 
 
-def _questions(config, mind, others):
-  suite, e = answers_lib.suite(config.eval), config.eval
+def _fitting(suite, e, mind, others):
   for reader in (mind, *others):
     fit.questions(reader, suite.final + suite.curve, e.max_new_tokens)
   fit.tokens(mind, e.tokens, suite.tokens)

@@ -28,23 +28,29 @@ usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
   --workdir       folder of the run; the same command continues it
   --only          run only the arms of these names or patterns"""
 _NAMES = ('config', 'workdir', 'only')
+_FLAG = re.compile(r'--?((?:no)?config\.)?([A-Za-z][^=]*)')
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-  """What was asked for. `changed` are the fields set on the command line."""
+  """What was asked for.
+
+  changed: the fields set on the command line. problems: what of it cannot be
+  set; `config` has all the rest, so that `validate` can add what it finds.
+  """
 
   config: config_dict.ConfigDict
   workdir: str
   only: tuple[str, ...]
   changed: tuple[str, ...]
+  problems: tuple[str, ...]
 
 
 def parse(argv: list[str]) -> Command:
   """Reads the command line (argv[0] is the program) and the config file.
 
   Raises:
-    UserError: a flag, the config file or a changed field is wrong.
+    UserError: --config or --workdir is missing, or the config file broken.
     SystemExit: --help was asked for.
   """
   if {'--help', '-h', '-help'} & set(argv):
@@ -62,13 +68,14 @@ def parse(argv: list[str]) -> Command:
     if not known[name].value:
       raise UserError(f'--{name} is missing\n{USAGE}')
   config = load(known['config'].value)
-  changed = _change(config, rest)
+  changed, problems = _change(config, rest)
   only = known['only'].value.split(',')
   return Command(
     config=config,
     workdir=known['workdir'].value,
     only=tuple(pattern for pattern in only if pattern),
     changed=tuple(changed),
+    problems=tuple(problems),
   )
 
 
@@ -129,81 +136,94 @@ def _in_file(path: str, error: Exception) -> UserError:
   return UserError(f'{where}: {type(error).__name__}: {message}')
 
 
-def _change(config: config_dict.ConfigDict, rest: list[str]) -> list[str]:
-  """Applies '--config.field=value' arguments; returns the fields' names."""
-  _check_names(rest)
-  own = flags.FlagValues()
-  own.set_gnu_getopt(True)
-  try:
-    config_flags.DEFINE_config_dict(
-      'config', config, flag_values=own, sys_argv=rest, lock_config=False
-    )
-    surplus = own(rest)[1:]
-  except flags.IllegalFlagValueError as error:
-    raise UserError(_wrong_value(str(error))) from None
-  except (flags.Error, ValueError, TypeError, KeyError) as error:
-    raise UserError(' '.join(str(error).split())) from None
+def _change(config: config_dict.ConfigDict, rest: list[str]):
+  """Applies '--config.field=value' arguments, all that can be.
+
+  Returns:
+    The names of the changed fields, and the problems of the others.
+  """
+  problems, given = _check_names(_joined(rest))
+  while True:
+    own = flags.FlagValues()
+    own.set_gnu_getopt(True)
+    try:
+      config_flags.DEFINE_config_dict(
+        'config', config, flag_values=own, sys_argv=given, lock_config=False
+      )
+      surplus = own(given)[1:]
+      break
+    except flags.IllegalFlagValueError as error:
+      # It names the first one only: the others are read without it.
+      name, said = _wrong_value(str(error))
+      problems.append(said)
+      given = [x for x in given if not re.match(f'--?config.{name}(=|$)', x)]
+    except (flags.Error, ValueError, TypeError, KeyError) as error:
+      return [], [*problems, ' '.join(str(error).split())]
   if surplus:
     hint = ''
     if surplus[0].partition(':')[0].endswith('.py'):
       hint = f'; write --config={surplus[0]}'
-    raise UserError(f'{surplus[0]!r} is no flag{hint}\n{USAGE}')
+    problems.append(f'{surplus[0]!r} is no flag{hint}\n{USAGE}')
   changed = dict(own['config'].override_values)
   types = config_lib.field_types()
   for name, value in changed.items():
     if types[name] == tuple[str, ...]:
       _split_commas(config, name, value)
-    elif value == 'None':
-      _set_none(config, name, types[name])
-  return list(changed)
+    elif value == 'None' and types[name] == str | None:
+      _set(config, name, None)
+    elif value == 'None':  # to ml_collections it would be the text 'None'
+      problems.append(f"--config.{name}=None: must be text; use '' for none")
+  return list(changed), problems
 
 
-def _check_names(rest: list[str]) -> None:
-  """All flags that are unknown, or that set no single field."""
+def _joined(rest: list[str]) -> list[str]:
+  """'--name value' as '--name=value', so that each flag is one argument."""
+  types, joined, waits = config_lib.field_types(), rest[:1], False
+  for argument in rest[1:]:
+    match = _FLAG.match(argument)
+    if waits and not match:
+      joined[-1] += f'={argument}'
+    else:
+      joined.append(argument)
+    waits = match and '=' not in argument and types.get(match[2]) is not bool
+  return joined
+
+
+def _check_names(given: list[str]) -> tuple[list[str], list[str]]:
+  """Flags that are unknown or set no single field; and the other arguments."""
   types = config_lib.field_types()
   groups = {name.rpartition('.')[0] for name in types} | {'arms'}
-  problems = []
-  for argument in rest[1:]:
-    match = re.match(r'--?((?:no)?config\.)?([^=]+)', argument)
-    if not argument.startswith('-') or not match:
-      continue
-    prefix, name = match.groups()
-    if not prefix:
+  problems, kept = [], given[:1]
+  for argument in given[1:]:
+    match = _FLAG.match(argument)
+    prefix, name = match.groups() if match else ('', '')
+    if not match or (prefix and name in types):
+      kept.append(argument)
+    elif not prefix:
       close = difflib.get_close_matches(name, _NAMES, 1, 0.5)
       hint = f'; did you mean --{close[0]}?' if close else ''
-      if not re.fullmatch(r'[\d.e+-]+', name):  # a negative number is a value
-        problems.append(f'--{name}: there is no such flag{hint}')
+      problems.append(f'--{name}: there is no such flag{hint}')
     elif name in groups or name.startswith('arms.'):
       said = 'set its fields one by one'
       said = 'arms are set in the config file' if 'arms' in name else said
       problems.append(f'--config.{name}: {said}')
-    elif name not in types:
+    else:
       hint = config_lib.did_you_mean(name, types)
       problems.append(f'--config.{name}: there is no such field.{hint}')
-  if problems:
-    raise UserError(*problems)
+  return problems, kept
 
 
-def _wrong_value(message: str) -> str:
-  """'flag --config.dpo.lam=x: could not convert' with the field's type."""
+def _wrong_value(message: str) -> tuple[str, str]:
+  """The field, and '--config.field=value: its type', of a flag's message."""
   match = re.match(r'flag (--config\.([^=]+)=.*?): ', message, re.DOTALL)
-  if not match:
-    return message
   kind = config_lib.field_types()[match[2]]
-  return f'{match[1]}: must be {config_lib.type_name(kind)}'
+  return match[2], f'{match[1]}: must be {config_lib.type_name(kind)}'
 
 
 def _split_commas(config, name: str, value: tuple[str, ...]) -> None:
   # 'q,v' would be one text to ml_collections, and '' a tuple of one ''.
   parts = tuple(part for item in value for part in str(item).split(','))
   _set(config, name, tuple(part for part in parts if part))
-
-
-def _set_none(config, name: str, kind) -> None:
-  # To ml_collections it would be the text 'None', a system turn for instance.
-  if kind != str | None:
-    raise UserError(f"--config.{name}=None: must be text; use '' for none")
-  _set(config, name, None)
 
 
 def _set(config, name: str, value) -> None:

@@ -22,7 +22,7 @@ from ealign.limits import did_you_mean
 from ealign.runtime.errors import UserError
 
 # Fields that may differ when a run is continued: they change no result.
-_FREE = ('log.', 'train.log_every')
+_FREE = ('log.', 'train.log_every', 'train.export')
 
 
 def default() -> config_dict.ConfigDict:

@@ -45,11 +45,25 @@ class Exported:
   """What was written, and how it compares with the run on random tokens."""
 
   folder: pathlib.Path
+  format: str
   dtype: str
   largest: float  # logit of the run
   difference: float  # largest between the run's logits and the export's
   effect: float  # largest between the run's logits and the base model's
   serve: str  # the command that serves it
+
+  def __str__(self) -> str:
+    lines = [
+      f'written: {self.folder} ({self.format}, {self.dtype})',
+      f'read back and compared: logits differ by at most {self.difference:.2g} '
+      f'from those of the run; training moved them by up to {self.effect:.2g}',
+    ]
+    if self.difference > self.effect / 10:
+      lines.append(
+        'note: rounding is not small beside what was learnt; --dtype=float32 '
+        'or --format=peft keeps it'
+      )
+    return '\n'.join([*lines, f'serve: {self.serve}'])
 
 
 def export(
@@ -102,6 +116,7 @@ def export(
       )
   return Exported(
     folder=to,
+    format=format,
     dtype=dtype,
     largest=float(largest),
     difference=float(difference),
@@ -334,17 +349,7 @@ def main(argv: list[str] | None = None) -> int:
   except UserError as error:
     print(error, file=sys.stderr)
     return error.exit_code
-  print(f'written: {done.folder} ({args.format}, {done.dtype})')
-  print(
-    f'read back and compared: logits differ by at most {done.difference:.2g} '
-    f'from those of the run; training moved them by up to {done.effect:.2g}'
-  )
-  if done.difference > done.effect / 10:
-    print(
-      'note: rounding is not small beside what was learnt; --dtype=float32 or '
-      '--format=peft keeps it'
-    )
-  print(f'serve: {done.serve}')
+  print(done)
   return 0
 
 

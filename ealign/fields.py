@@ -130,6 +130,7 @@ class Train:
   checkpoint_every: int = 100
   keep: int = 2  # checkpoints
   eval_every: int = 0  # 0 = only at the end
+  export: str = ''  # peft | merged | full: written to DIR/export at the end
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def launch(command: command_lib.Command) -> None:
   """Checks all, runs what is left to do, writes the report."""
-  problems = config_lib.validate(command.config)
+  problems = [*command.problems, *config_lib.validate(command.config)]
   if problems:
     raise UserError(*problems)
   workdir = pathlib.Path(command.workdir).expanduser().absolute()
@@ -226,8 +226,16 @@ def _run_all(runs: list[Run], workdir, stop: preempt.Stop) -> list[str]:
       failed.append(run.name or str(run.folder))
       print(error, file=sys.stderr)
       continue
+    if format := run.config.train.export:
+      _export(run.folder, format)
     (run.folder / 'DONE').write_text('')
   return failed
+
+
+def _export(folder, format: str) -> None:
+  from ealign import export
+
+  print(export.export(folder, folder / 'export', format, overwrite=True))
 
 
 def _frozen(run: Run, workdir: pathlib.Path) -> Config:

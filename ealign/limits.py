@@ -42,6 +42,7 @@ CHOICES = {
   'replay.eviction': ('oldest', 'reservoir', 'newest', 'flagged'),
   'replay.draw': ('uniform', 'newest'),
   'optim.schedule': ('constant', 'linear', 'cosine'),
+  'train.export': ('', 'peft', 'merged', 'full'),
   'eval.judge': ('', 'world'),
 }
 BY = ('conscience.review.by', 'conscience.revise.by')
@@ -194,6 +195,15 @@ def _purpose(flat) -> Iterator[str]:
   if flat['model.adapter'] and flat['model.train'] == 'full':
     said = "needs model.train='lora': full fine-tuning starts at model.path"
     yield f'model.adapter={flat["model.adapter"]!r}: {said}'
+  form, trained = flat['train.export'], flat['model.train']
+  fits = {'lora': ('peft', 'merged'), 'full': ('full',)}.get(trained, (form,))
+  if form and form not in fits:
+    said = f'of model.train={trained!r} there is {" or ".join(fits)}'
+    yield f'train.export={form!r}: {said}'
+  made = flat['model.init'] != 'weights' or flat['model.frozen_adapter']
+  if form == 'peft' and made:
+    said = 'its base lies in no files (model.init, model.frozen_adapter)'
+    yield f'train.export={form!r}: {said}; use merged'
   variant, smoothing = flat['dpo.variant'], flat['dpo.label_smoothing']
   if smoothing > 0 and variant in ('ipo', 'sft'):
     said = f"applies to dpo.variant='sigmoid' only, not to {variant!r}"
@@ -241,13 +251,15 @@ def _files(flat) -> Iterator[str]:
     *(('eval.questions', path) for path in flat['eval.questions']),
     *(('eval.curve', path) for path in flat['eval.curve']),
     ('eval.tokens', flat['eval.tokens']),
-    *((name, flat[name][6:]) for name in BY if flat[name][:6] == 'other:'),
+    *((name, flat[name]) for name in BY if flat[name][:6] == 'other:'),
   ]
-  for name, path in named:
-    there = _exists if name.startswith('model.') else _data_exists
-    on_hub = name == 'model.path' and hub.is_id(path)
+  for name, value in named:
+    path = value.removeprefix('other:')
+    of_model = name.startswith('model.') or name in BY
+    there = _exists if of_model else _data_exists
+    on_hub = (name == 'model.path' or name in BY) and hub.is_id(path)
     if path and not path.startswith('arm:') and not (on_hub or there(path)):
-      yield f'{name}={path!r}: there is no such file or folder'
+      yield f'{name}={value!r}: there is no such file or folder'
   if not flat['model.path']:
     yield "model.path='': must be a Hugging Face folder or a Hub id"
 

@@ -215,9 +215,11 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
     # ---- What it says now -------------------------------------------------
     saved.wait()
     log.say('sampling answers to the held-out questions')
-    records, values = answers_lib.final(
-      *(parts.questions, mind, policy(state), frozen, parts.others), key=root
-    )
+    said = 'stopped while it evaluated; it is trained and saved, the same'
+    with stop.at_once(Preempted(f'{workdir}: {said} command continues')):
+      records, values = answers_lib.final(
+        *(parts.questions, mind, policy(state), frozen, parts.others), key=root
+      )
     steps = config.train.steps
     if not np.all(np.isfinite(list(values.values()))):
       raise _diverged(f'{workdir}: after step {steps} the loss')

@@ -292,6 +292,31 @@ def test_cached_reference_log_probs_give_the_gradient_of_those_of_the_step(
   assert relative(got, wanted) < 1e-5
 
 
+def test_each_variant_is_its_loss(light, frozen, batch):
+  by_hand = {
+    'sigmoid': lambda margin, _: np.log1p(np.exp(-0.2 * margin)).mean(),
+    'ipo': lambda margin, _: np.square(margin - 1 / (2 * 0.2)).mean(),
+    'sft': lambda _, chosen: -(chosen / np.array([4.0, 2.0, 3.0])).mean(),
+  }
+  assert by_hand.keys() == align.DPO.keys()
+  policy, pairs = UPDATE.bind(moved_adapter(), frozen), batch.pairs
+  logps = align.answer_logps(MODEL, policy, pairs, chunk=5)
+  policy_P2 = np.reshape(logps, (-1, 2))[:3]
+  ratio_P2 = policy_P2 - np.reshape(pairs.ref_logps_B, (-1, 2))[:3]
+  margin_P = ratio_P2[:, 0] - ratio_P2[:, 1]
+  for variant, loss in by_hand.items():
+    _, got = light(moved_adapter(), frozen, batch, beta=0.2, variant=variant)
+    wanted = loss(margin_P, policy_P2[:, 0])
+    np.testing.assert_allclose(got['loss_dpo'], wanted, rtol=1e-4)
+
+
+def test_a_learning_rate_of_0_changes_no_bit(frozen, batch):
+  state = new_state(UPDATE, moved_adapter(), hp(lr=0.0))
+  state, _ = step_of(UPDATE)(state, frozen, batch)
+  jax.tree.map(np.testing.assert_array_equal, state.params, moved_adapter())
+  assert float(optax.tree.norm(state.opt[0].trace)) > 0.01
+
+
 def test_an_empty_slot_changes_nothing_whatever_it_holds(frozen, batch):
   adapter = moved_adapter()
   wanted = gradients(adapter, frozen, batch)

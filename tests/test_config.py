@@ -104,7 +104,7 @@ WRONG = [
   (
     'conscience.review.by',
     'other:/m',
-    "='/m': there is no such file or folder",
+    "='other:/m': there is no such file or folder",
   ),
   ('conscience.revise.by', 'other:', "frozen, policy or 'other:<folder>'"),
   ('conscience.review.by', 'frozn', "Did you mean 'frozen'"),

@@ -1,6 +1,7 @@
 """The conscience on the shipped organism: what it reads, writes and drops."""
 
 import dataclasses
+import functools
 import random
 
 import jax
@@ -306,5 +307,38 @@ def test_it_mostly_agrees_with_the_truth_of_the_world(organism):
   assert right >= 0.9
 
 
-def test_an_empty_slot_of_a_scored_batch_is_no_pair():
-  assert batch_lib.empty_pair_batch(2, 8).weight_P.sum() == 0
+def test_a_score_is_that_of_its_pair_whatever_fills_the_batch(organism):
+  m = mind(organism)  # four slots a batch
+  tokens = [chat.text_ids(organism[2], text) for text in (EVIL, GOOD, 'Yes.')]
+  pairs = [
+    batch_lib.Pair(i, 0, (5, 6, 7), tuple(tokens[i % 3]), (9 + i,), 0.0, 0.0)
+    for i in range(5)
+  ]
+  together = conscience.score(m, organism[1], pairs)
+  assert [p.row for p in together] == list(range(5))
+  for pair, found in zip(pairs, together, strict=True):
+    (alone,) = conscience.score(m, organism[1], [pair])
+    assert found.ref_chosen == pytest.approx(alone.ref_chosen, abs=1e-4)
+    assert found.ref_rejected == pytest.approx(alone.ref_rejected, abs=1e-4)
+  assert len({p.ref_chosen for p in together}) == 3
+
+
+BY = {'review': 'by', 'revise': 'revise_by'}
+
+
+@pytest.mark.parametrize('part', BY)
+def test_the_policy_may_review_or_write(organism, part):
+  asked = []
+  m = mind(organism, verdict='all', **{BY[part]: 'policy'})
+  real = {name: getattr(conscience, name) for name in BY}
+
+  def spied(name, mind, weights, *args, **more):
+    asked.append((name, weights is organism[1]))
+    return real[name](mind, weights, *args, **more)
+
+  with pytest.MonkeyPatch.context() as patch:
+    for name in BY:
+      patch.setattr(conscience, name, functools.partial(spied, name))
+    reflect(m, organism)
+  frozen_did = {name: frozen for name, frozen in asked}
+  assert frozen_did == {name: name != part for name in BY}

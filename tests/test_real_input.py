@@ -63,6 +63,8 @@ def test_every_stage_survives_real_text(tmp_path):
     text=True,
   )
   assert done.returncode == 0, done.stderr
+  assert 'read back and compared: logits differ by at most' in done.stdout
+  assert (tmp_path / 'out' / 'export' / 'adapter_config.json').exists()
   head, _, line = done.stdout.partition('Training\n')[2].splitlines()[:3]
   told = dict(zip(head.split(), line.split(), strict=False))
   assert (told['supervised'], told['truncated']) == ('48.4', '0.0')

@@ -1,11 +1,13 @@
 """Where a run starts and how it ends, without a conscience: plain SFT."""
 
+import signal
+
 import numpy as np
 import pytest
 import runs
 
 from ealign import train
-from ealign.runtime.errors import NonFinite, UserError
+from ealign.runtime.errors import NonFinite, Preempted, UserError
 
 PLAIN = {'dpo.lam': 0.0, 'eval.questions': ()}
 
@@ -72,3 +74,20 @@ def test_a_run_killed_while_it_evaluates_asks_again(tmp_path, monkeypatch):
   train.run(runs.small(**changes), tmp_path, name='a')
   curve = [r for r in runs.answers(tmp_path) if r['phase'] == 'curve']
   assert [r['step'] for r in curve] == [0, 0, 0, 0, 2, 2, 2, 2]
+
+
+def test_a_signal_during_the_final_evaluation_is_answered_at_once(
+  tmp_path, monkeypatch
+):
+  changes = {'dpo.lam': 0.0, 'train.steps': 1, 'eval.questions': ()}
+
+  def signalled(*args, **more):
+    signal.raise_signal(signal.SIGTERM)
+    pytest.fail('the evaluation went on')
+
+  monkeypatch.setattr(train.answers_lib, 'final', signalled)
+  with pytest.raises(Preempted, match='stopped while it evaluated'):
+    train.run(runs.small(**changes), tmp_path, name='a')
+  monkeypatch.undo()
+  runs.patch_step(monkeypatch, lambda *_: pytest.fail('it trained again'))
+  train.run(runs.small(**changes), tmp_path, name='a')

@@ -16,6 +16,7 @@ class Stop:
 
   def __init__(self):
     self.signal: int | None = None
+    self.error: Exception | None = None
 
   @property
   def requested(self) -> bool:
@@ -25,6 +26,17 @@ class Stop:
   def name(self) -> str:
     """'SIGTERM' or 'SIGINT', '' when nothing was requested."""
     return signal.Signals(self.signal).name if self.requested else ''
+
+  @contextlib.contextmanager
+  def at_once(self, error: Exception) -> Iterator[None]:
+    """Within the block, where nothing can be lost, a signal raises `error`."""
+    if self.requested:
+      raise error
+    self.error = error
+    try:
+      yield
+    finally:
+      self.error = None
 
 
 @contextlib.contextmanager
@@ -49,6 +61,8 @@ def watch() -> Iterator[Stop]:
     elif stop.requested:
       _default(number)
     stop.signal = number
+    if stop.error:
+      raise stop.error
 
   handle.sets_a_flag = True
   for number in _SIGNALS:

@@ -55,6 +55,16 @@ def test_a_second_interrupt_passes_an_inner_watch():
     signal.raise_signal(signal.SIGINT)
 
 
+def test_where_nothing_can_be_lost_it_is_an_error_at_once():
+  with preempt.watch() as outer, preempt.watch() as stop:
+    with pytest.raises(EOFError), stop.at_once(EOFError()):
+      signal.raise_signal(signal.SIGTERM)
+      pytest.fail('the block went on')
+    assert stop.requested and outer.requested
+    with pytest.raises(EOFError), stop.at_once(EOFError()):
+      pytest.fail('it began although a stop was asked for')
+
+
 def test_another_thread_never_sees_it():
   seen = []
 
