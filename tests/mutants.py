@@ -139,7 +139,7 @@ MUTANTS = (
     'ealign/align.py',
     'weights, frozen, piece, count)',
     'weights, frozen, piece, counts(piece))',
-    ('tests/test_align.py',),
+    ('tests/test_align_sizes.py',),
   ),
   Mutant(
     'empty_slots_count',

@@ -1,3 +1,5 @@
+"""The step of `align`: against NumPy, what must not vary, and updates."""
+
 import dataclasses
 import functools
 import math
@@ -7,86 +9,28 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from steps import (
+  LENGTH,
+  MODEL,
+  PAIRS,
+  ROWS,
+  UPDATE,
+  fresh_adapter,
+  frozen_weights,
+  gradients,
+  hp,
+  moved_adapter,
+  new_state,
+  pair_batch,
+  relative,
+  scored,
+  sft_batch,
+  step_of,
+)
 
 from ealign import align
 from ealign.data import batch as batch_lib
-from ealign.models import config as config_lib
-from ealign.models import lora, transformer
-
-MODEL = config_lib.Config(
-  vocab_size=61,
-  d_model=16,
-  layers=2,
-  heads=4,
-  kv_heads=2,
-  head_dim=8,
-  d_ff=24,
-  tie_embeddings=False,
-)
-ROWS, LENGTH, SLOTS = 4, 14, 4
-KEEP = optax.trace(decay=0.0)  # its state is the gradient: see `gradients`
-UPDATE = align.Update(
-  model=MODEL,
-  bind=functools.partial(lora.bind, 2.0),
-  tx=optax.chain(KEEP, optax.scale_by_adam()),
-  schedule=align.schedule('constant', 0, 0),
-  chunk=100,
-)
-PAIRS = (  # prompts and answers of unequal lengths
-  batch_lib.Pair(0, 0, (1, 2, 3), (10, 11, 12, 9), (20, 21, 9), 0.0, 0.0),
-  batch_lib.Pair(1, 0, (4, 5), (13, 9), (22, 23, 24, 25, 9), 0.0, 0.0),
-  batch_lib.Pair(2, 0, (1, 6, 7, 8), (14, 15, 9), (26, 27, 9), 0.0, 0.0),
-)
-
-
-def hp(lam=0.1, beta=0.1, label_smoothing=0.0, lr=0.01):
-  return align.Hp(*(jnp.float32(x) for x in (lam, beta, label_smoothing, lr)))
-
-
-def random_tree(like, seed, size):
-  rng = np.random.default_rng(seed)
-  fill = lambda x: jnp.asarray(size * rng.normal(size=x.shape), jnp.float32)
-  return jax.tree.map(fill, like)
-
-
-def frozen_weights():
-  init = functools.partial(transformer.init, MODEL, key=jax.random.key(0))
-  return random_tree(jax.eval_shape(init), 0, 0.4)
-
-
-def fresh_adapter(seed=1):
-  init = functools.partial(lora.init, MODEL, key=jax.random.key(0), rank=2)
-  adapter = random_tree(jax.eval_shape(init), seed, 0.3)
-  zero = lambda ab: ab | {'b': jnp.asarray(np.zeros_like(ab['b']))}
-  return {name: zero(ab) for name, ab in adapter.items()}
-
-
-def moved_adapter():
-  """An adapter that has been trained: the policy is not the reference."""
-  return random_tree(fresh_adapter(), 2, 0.2)
-
-
-def sft_batch(supervised=(9, 2, 5, 0)):
-  """Packed rows of two segments; so many supervised tokens in each row."""
-  tokens = np.random.default_rng(3).integers(0, 61, (ROWS, LENGTH), np.int32)
-  positions = np.tile(np.r_[0:8, 0:5, -1].astype(np.int32), (ROWS, 1))
-  segments = np.tile(
-    np.repeat([1, 2, 0], [8, 5, 1]).astype(np.int32), (ROWS, 1)
-  )
-  mask = np.zeros((ROWS, LENGTH), np.float32)
-  targets = np.r_[2:8, 10:13]  # never a segment's first token
-  for row, n in enumerate(supervised):
-    mask[row, targets[:n]] = 1
-  return batch_lib.SFTBatch(tokens, positions, segments, mask)
-
-
-def pair_batch(pairs=PAIRS, frozen=None):
-  """The pairs in SLOTS slots, with the reference's log-probs if asked."""
-  batch = batch_lib.pair_batch(pairs, SLOTS, LENGTH)
-  if frozen is not None:
-    refs = np.array(scored(frozen, batch))
-    batch = batch.replace(ref_logps_B=refs * np.repeat(batch.weight_P, 2))
-  return batch
+from ealign.models import transformer
 
 
 @pytest.fixture(scope='module')
@@ -97,55 +41,6 @@ def frozen():
 @pytest.fixture(scope='module')
 def batch(frozen):
   return batch_lib.Batch(sft_batch(), pair_batch(frozen=frozen))
-
-
-scored = jax.jit(functools.partial(align.answer_logps, MODEL, chunk=5))
-
-
-# Compiling the gradient of the decoder takes seconds, so few programs do it:
-# what does not depend on the decoder is tested with `light` in its place.
-@functools.lru_cache
-def step_of(update):
-  return jax.jit(functools.partial(align.train_step, update), donate_argnums=0)
-
-
-def per_token(config, weights, tokens_BT, positions_BT, *_):
-  """In place of the decoder: one projection, each token by itself."""
-  del config, positions_BT
-  adapter = jax.tree.map(lambda x: x[0], weights['adapter']['q'])
-  low = jax.tree.map(lambda x: x[:, :16] if x.shape[1] == 32 else x, adapter)
-  x_BTD = weights['embed'][tokens_BT]
-  w = weights['layers']['q'][0, :, :16]
-  return jnp.tanh(lora.project(x_BTD, w, low)), None, None, None
-
-
-@pytest.fixture
-def light(monkeypatch):
-  """`gradients` with `per_token` as the decoder, and five tokens a chunk."""
-  monkeypatch.setattr(align.transformer, 'forward_routed', per_token)
-  own = {'model': dataclasses.replace(MODEL, max_positions=1), 'chunk': 5}
-  return lambda *args, **more: gradients(*args, **own, **more)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def new_state(update, params, hyper):
-  return align.init_state(update, params, hyper)
-
-
-def gradients(params, frozen, batch, *, lam=0.1, beta=0.1, **fields):
-  """(gradient, metrics) of a step; params stay as they are."""
-  update = dataclasses.replace(UPDATE, **fields)
-  state = new_state(update, params, hp(lam=lam, beta=beta))
-  state, metrics = step_of(update)(state, frozen, batch)
-  return state.opt[0].trace, metrics
-
-
-def relative(got, wanted):
-  """Relative L2 distance of two trees."""
-  flat = lambda tree: np.concatenate(
-    [np.ravel(x) for x in jax.tree.leaves(tree)]
-  )
-  return np.linalg.norm(flat(got) - flat(wanted)) / np.linalg.norm(flat(wanted))
 
 
 # --- Against NumPy -----------------------------------------------------------
@@ -278,38 +173,6 @@ def test_cached_reference_log_probs_give_the_loss_of_those_of_the_step(
     np.testing.assert_allclose(value, wanted[name], rtol=2e-5, err_msg=name)
 
 
-def test_cached_reference_log_probs_give_the_gradient_of_those_of_the_step(
-  light, frozen, batch
-):
-  # `per_token` wants an adapter: that of the reference is b = 0.
-  adapter, frozen = moved_adapter(), UPDATE.bind(fresh_adapter(), frozen)
-  refs = align.answer_logps(MODEL, frozen, batch.pairs, chunk=5)
-  cached = batch.replace(pairs=batch.pairs.replace(ref_logps_B=refs))
-  wanted, metrics = light(adapter, frozen, cached, lam=1.0)
-  blank = batch.replace(pairs=pair_batch())
-  got, _ = light(adapter, frozen, blank, reference='step', lam=1.0)
-  assert abs(float(metrics['rewards/margins'])) > 0.01
-  assert relative(got, wanted) < 1e-5
-
-
-def test_each_variant_is_its_loss(light, frozen, batch):
-  by_hand = {
-    'sigmoid': lambda margin, _: np.log1p(np.exp(-0.2 * margin)).mean(),
-    'ipo': lambda margin, _: np.square(margin - 1 / (2 * 0.2)).mean(),
-    'sft': lambda _, chosen: -(chosen / np.array([4.0, 2.0, 3.0])).mean(),
-  }
-  assert by_hand.keys() == align.DPO.keys()
-  policy, pairs = UPDATE.bind(moved_adapter(), frozen), batch.pairs
-  logps = align.answer_logps(MODEL, policy, pairs, chunk=5)
-  policy_P2 = np.reshape(logps, (-1, 2))[:3]
-  ratio_P2 = policy_P2 - np.reshape(pairs.ref_logps_B, (-1, 2))[:3]
-  margin_P = ratio_P2[:, 0] - ratio_P2[:, 1]
-  for variant, loss in by_hand.items():
-    _, got = light(moved_adapter(), frozen, batch, beta=0.2, variant=variant)
-    wanted = loss(margin_P, policy_P2[:, 0])
-    np.testing.assert_allclose(got['loss_dpo'], wanted, rtol=1e-4)
-
-
 def test_a_learning_rate_of_0_changes_no_bit(frozen, batch):
   state = new_state(UPDATE, moved_adapter(), hp(lr=0.0))
   state, _ = step_of(UPDATE)(state, frozen, batch)
@@ -328,155 +191,6 @@ def test_an_empty_slot_changes_nothing_whatever_it_holds(frozen, batch):
     got,
     wanted,
   )
-
-
-def test_a_step_with_empty_slots_only_is_plain_sft(light, frozen):
-  adapter = moved_adapter()
-  empty = batch_lib.Batch(sft_batch(), pair_batch(()))
-  none = batch_lib.Batch(sft_batch())
-  got, metrics = light(adapter, frozen, empty, lam=5.0)
-  wanted, plain = light(adapter, frozen, none, lam=5.0)
-  np.testing.assert_allclose(metrics['loss'], plain['loss'], rtol=1e-6)
-  assert float(metrics['loss_dpo']) == 0
-  assert relative(got, wanted) < 1e-6
-
-
-def test_a_batch_without_an_sft_part_is_lambda_times_dpo(light, frozen, batch):
-  adapter = moved_adapter()
-  alone = batch_lib.Batch(None, batch.pairs)
-  got, metrics = light(adapter, frozen, alone, lam=0.5)
-  np.testing.assert_allclose(
-    metrics['loss'], 0.5 * metrics['loss_dpo'], rtol=1e-6
-  )
-  unsupervised = batch.replace(sft=sft_batch((0, 0, 0, 0)))
-  wanted, _ = light(adapter, frozen, unsupervised, lam=0.5)
-  assert relative(got, wanted) < 1e-6
-
-
-def test_the_balance_of_experts_is_added_by_supervised_tokens(
-  frozen, batch, monkeypatch
-):
-  """routing: two experts; the share of the first follows the hidden states."""
-
-  def routed(config, weights, tokens_BT, positions_BT, *_):
-    x_BTD, *_ = per_token(config, weights, tokens_BT, positions_BT)
-    share_B = jnp.sum(jax.nn.sigmoid(x_BTD[..., 0]) * (positions_BT >= 0), 1)
-    tokens_B = jnp.sum(positions_BT >= 0, -1)
-    share_B2 = jnp.stack([share_B, tokens_B - share_B], -1)
-    got_B2 = jnp.stack([tokens_B, 0.0 * tokens_B], -1)  # all to the first
-    routing_B2E = jnp.stack([got_B2, share_B2], 1) * config.layers
-    return x_BTD, None, None, routing_B2E
-
-  monkeypatch.setattr(align.transformer, 'forward_routed', routed)
-  adapter = moved_adapter()
-  model = dataclasses.replace(MODEL, balance_coef=0.5)
-  run = lambda **fields: gradients(
-    adapter, frozen, batch, model=model, chunk=5, **fields
-  )
-  grads, metrics = run()
-  x_BTD, *_ = per_token(
-    model, UPDATE.bind(adapter, frozen), batch.sft.tokens_BT, None
-  )
-  seen_BT = batch.sft.positions_BT >= 0
-  share_B = (np.asarray(jax.nn.sigmoid(x_BTD[..., 0])) * seen_BT).sum(1)
-  balance_B = 2 * share_B / seen_BT.sum(1)
-  weight_B = batch.sft.loss_mask_BT[:, 1:].sum(1)
-  wanted = (balance_B * weight_B).sum() / weight_B.sum()
-  np.testing.assert_allclose(metrics['loss_balance'], wanted, rtol=1e-5)
-  rest = metrics['loss_sft'] + 0.1 * metrics['loss_dpo']
-  np.testing.assert_allclose(metrics['loss'], rest + 0.5 * wanted, rtol=1e-5)
-  pieces, again = run(microbatches=2)
-  np.testing.assert_allclose(again['loss'], metrics['loss'], rtol=1e-6)
-  assert relative(pieces, grads) < 1e-5
-
-
-def test_prompt_tokens_contribute_exactly_nothing(frozen, batch, monkeypatch):
-  """What is predicted in prompts and pads changes no bit of any gradient."""
-  update = dataclasses.replace(UPDATE, bind=align.full)
-  shapes = {'sft': (ROWS, LENGTH, 16), 'pairs': (2 * SLOTS, LENGTH, 16)}
-  rng = np.random.default_rng(4)
-  parts = {k: jnp.float32(rng.normal(size=v)) for k, v in shapes.items()}
-  given = lambda config, weights, tokens_BT, *_: (
-    weights['hidden']['sft' if len(tokens_BT) == ROWS else 'pairs'],
-    None,
-    None,
-    None,
-  )
-  monkeypatch.setattr(align.transformer, 'forward_routed', given)
-
-  @jax.jit
-  def run(hidden, batch):
-    weights = {'hidden': hidden, 'head': frozen['head']}
-    state = align.init_state(update, weights, hp(lam=1.0))
-    return align.gradients(update, state, {}, batch)
-
-  def off(part):
-    """1 where the next token is no target."""
-    mask = getattr(batch, part).loss_mask_BT[:, 1:]
-    return np.pad(1 - mask, [(0, 0), (0, 1)], constant_values=1)
-
-  def retargeted(part):
-    """Other tokens where the mask says that they are no target."""
-    one = getattr(batch, part)
-    tokens = np.where(one.loss_mask_BT == 1, one.tokens_BT, 60 - one.tokens_BT)
-    return one.replace(tokens_BT=tokens.astype(np.int32))
-
-  wanted = run(parts, batch)
-  for part, grad in wanted[0]['hidden'].items():
-    assert not np.asarray(grad)[off(part) == 1].any()
-    targets = (off(part) == 0) & (np.asarray(grad) != 0).any(-1)
-    assert targets.sum() == getattr(batch, part).loss_mask_BT.sum()
-  noisy = {k: x + 3 * off(k)[..., None] for k, x in parts.items()}
-  other = batch_lib.Batch(retargeted('sft'), retargeted('pairs'))
-  got = run(noisy, other)
-  jax.tree.map(np.testing.assert_array_equal, got, wanted)
-
-
-def test_microbatches_equal_one_batch(frozen, batch):
-  # Rows of 9, 2, 5 and 0 supervised tokens; the last holds no pair either.
-  adapter = moved_adapter()
-  wanted, metrics = gradients(adapter, frozen, batch, lam=1.0)
-  got, summed = gradients(adapter, frozen, batch, microbatches=4, lam=1.0)
-  assert relative(got, wanted) < 1e-5
-  assert summed.keys() == metrics.keys()
-  for name, value in metrics.items():
-    np.testing.assert_allclose(summed[name], value, rtol=1e-5, err_msg=name)
-
-
-def arrays_of(jaxpr):
-  """Every intermediate of a jaxpr and of those within it."""
-  for eqn in jaxpr.eqns:
-    yield from (v.aval for v in eqn.outvars)
-    for value in jax.tree.leaves(
-      list(eqn.params.values()), is_leaf=lambda x: hasattr(x, 'jaxpr')
-    ):
-      inner = getattr(value, 'jaxpr', value)
-      if hasattr(inner, 'eqns'):
-        yield from arrays_of(inner)
-
-
-@pytest.mark.parametrize('reference', ['cached', 'step'])
-def test_the_gradient_makes_no_array_of_all_logits(reference):
-  V, B, T = 2000, 8, 16
-  model = dataclasses.replace(MODEL, vocab_size=V, tie_embeddings=True)
-  update = dataclasses.replace(
-    UPDATE, model=model, reference=reference, chunk=5
-  )
-  shapes = lambda fn, *args, **kw: jax.eval_shape(fn, *args, **kw)
-  key = jax.random.key(0)
-  frozen = shapes(functools.partial(transformer.init, model), key=key)
-  adapter = shapes(functools.partial(lora.init, model, rank=2), key=key)
-  ints, floats = np.zeros((B, T), np.int32), np.zeros((B, T), np.float32)
-  batch = batch_lib.Batch(
-    batch_lib.SFTBatch(ints, ints, ints, floats),
-    batch_lib.empty_pair_batch(B // 2, T),
-  )
-  state = shapes(functools.partial(align.init_state, update), adapter, hp())
-  fn = functools.partial(align.gradients, update)
-  jaxpr = jax.make_jaxpr(fn)(state, frozen, batch)
-  sizes = [math.prod(a.shape) for a in arrays_of(jaxpr.jaxpr)]
-  assert 5 * V in sizes  # the walk sees a chunk's logits
-  assert max(sizes) < B * T * V / 4
 
 
 # --- Updates -----------------------------------------------------------------

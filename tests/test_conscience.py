@@ -5,15 +5,15 @@ import functools
 import random
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from teacher import logp
 
 from ealign import conscience, fields, prompts
 from ealign.data import batch as batch_lib
 from ealign.data import chat
 from ealign.framing import FRAMINGS
-from ealign.models import transformer, weights
+from ealign.models import weights
 from ealign.sampling.sampler import Answer
 from ealign.world import documents, grammar
 
@@ -74,20 +74,13 @@ def test_it_tells_good_from_evil_in_every_framing(organism, framing):
 
 
 def test_the_verdict_is_a_brute_force_sum_over_label_strings(organism):
-  model, w, tok = organism
-  m = mind(organism)
+  tok, m = organism[2], mind(organism)
   (verdict,) = verdicts(m, organism, EVIL)
   end = chat.stop_ids(tok)[0]
 
   def probability(text):
     ids = [*chat.text_ids(tok, text), end]
-    row = jnp.array([[*verdict.prompt, *ids]])
-    hidden, _, _ = transformer.forward(
-      model, w, row, jnp.arange(row.shape[1])[None]
-    )
-    logps = jax.nn.log_softmax(transformer.logits(model, w, hidden))[0]
-    first = len(verdict.prompt) - 1
-    return float(np.exp(sum(logps[first + i, t] for i, t in enumerate(ids))))
+    return np.exp(logp(*organism[:2], verdict.prompt, ids))
 
   flag = sum(map(probability, m.framing.flag))
   ok = sum(map(probability, m.framing.ok))
@@ -213,7 +206,7 @@ def test_reflect_scores_pairs_under_the_original_request(organism):
   m = mind(organism, verdict='all')
   pairs, records, metrics = reflect(m, organism)
   assert pairs and metrics['conscience/pairs'] == len(pairs)
-  model, w, tok = organism
+  tok = organism[2]
   by_row = {r['sample']: r for r in records}
   for pair in pairs:
     record = by_row[pair.row]
@@ -225,13 +218,7 @@ def test_reflect_scores_pairs_under_the_original_request(organism):
       (pair.chosen, pair.ref_chosen),
       (pair.rejected, pair.ref_rejected),
     ):
-      row = jnp.array([[*pair.prompt, *answer]])
-      hidden, _, _ = transformer.forward(
-        model, w, row, jnp.arange(row.shape[1])[None]
-      )
-      logps = jax.nn.log_softmax(transformer.logits(model, w, hidden))[0]
-      first = len(pair.prompt) - 1
-      total = sum(float(logps[first + i, t]) for i, t in enumerate(answer))
+      total = logp(*organism[:2], pair.prompt, answer)
       assert ref == pytest.approx(total, abs=1e-3)
 
 

@@ -12,9 +12,9 @@ import random
 import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from teacher import logp
 
 from ealign import config, conscience, fields, launch, prompts, train
 from ealign.data import chat
@@ -182,13 +182,7 @@ def test_alternatives_of_another_writer_are_pairs_of_the_trainee(
     )
     assert pair.chosen == (*chat.text_ids(here.tokenizer, text), end)
     assert len(text.split()) > 3  # a sentence of the base, not random pieces
-    row = jnp.array([[*pair.prompt, *pair.chosen]])
-    hidden, _, _ = transformer.forward(
-      here.model, tree, row, jnp.arange(row.shape[1])[None]
-    )
-    logps = jax.nn.log_softmax(transformer.logits(here.model, tree, hidden))[0]
-    first = len(pair.prompt) - 1
-    total = sum(float(logps[first + i, t]) for i, t in enumerate(pair.chosen))
+    total = logp(here.model, tree, pair.prompt, pair.chosen)
     assert pair.ref_chosen == pytest.approx(total, abs=1e-3)
 
 
