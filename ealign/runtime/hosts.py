@@ -1,0 +1,371 @@
+"""Several processes as one program: roll call, heartbeats, a common end.
+
+JAX alone names nobody: an absent host aborts in C++, a killed one surfaces as a
+collective error, and then the survivors hang in a barrier. So before
+`jax.distributed.initialize` every host reports to host 0 over TCP, and keeps
+that connection open. Whoever closes it, or is silent for 20 s, is named by
+host 0 to all, and all end with exit code 42, which cluster managers restart.
+Messages are lines of JSON.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import BinaryIO
+
+import jax
+import numpy as np
+
+from ealign.runtime.errors import UserError
+
+BEAT_S, SILENCE_S, ROLL_CALL_S = 4.0, 20.0, 45.0
+LOST = 42  # xpk and our JobSet restart on it
+_PORTS = {'slurm': 23_000, 'tpu': 18_476}
+
+
+class Lost(UserError):
+  """A host is missing or gone; the same command continues the run."""
+
+  exit_code = LOST
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+  """Which process this is, of how many, and where host 0 answers.
+
+  explicit: JAX is told all of it; else it finds it in the environment.
+  """
+
+  address: str
+  port: int
+  count: int
+  index: int
+  explicit: bool = False
+
+
+def find(
+  coordinator: str = '',
+  processes: str = '',
+  process: str = '',
+  env: Mapping[str, str] = os.environ,
+) -> Cluster | None:
+  """The cluster that flags or the environment describe; None: one process.
+
+  Slurm tells it by SLURM_*, GKE and xpk by TPU_WORKER_* (and MEGASCALE_* for
+  several slices). On a TPU VM without them only JAX knows: see `join`.
+
+  Raises:
+    UserError: the flags are incomplete or no numbers.
+  """
+  given = {
+    '--coordinator': coordinator,
+    '--processes': processes,
+    '--process': process,
+  }
+  if any(given.values()):
+    return _from_flags(given)
+  if int(env.get('SLURM_NTASKS', 1)) > 1 and 'SLURM_PROCID' in env:
+    nodes = env.get('SLURM_STEP_NODELIST') or env['SLURM_JOB_NODELIST']
+    port = _PORTS['slurm'] + int(env.get('SLURM_JOB_ID', 0)) % 1000
+    count, index = int(env['SLURM_NTASKS']), int(env['SLURM_PROCID'])
+    return Cluster(_first_node(nodes), port, count, index)
+  names = [x for x in env.get('TPU_WORKER_HOSTNAMES', '').split(',') if x]
+  slices = int(env.get('MEGASCALE_NUM_SLICES', 1))
+  if len(names) * slices > 1:
+    first = env.get('MEGASCALE_COORDINATOR_ADDRESS', names[0])
+    index = int(env.get('MEGASCALE_SLICE_ID', 0)) * len(names)
+    index += int(env.get('TPU_WORKER_ID', 0))
+    address = first.partition(':')[0]
+    return Cluster(address, _PORTS['tpu'], len(names) * slices, index)
+  return None
+
+
+def _from_flags(given: dict[str, str]) -> Cluster:
+  example = '--coordinator=10.0.0.1:1234 --processes=2 --process=0'
+  missing = [name for name, value in given.items() if value == '']
+  if missing:
+    raise UserError(f'{missing[0]} is missing; give all three, as {example}')
+  for name in ('--processes', '--process'):
+    if not given[name].isdecimal():
+      raise UserError(f'{name}={given[name]}: must be a whole number')
+  address, _, port = given['--coordinator'].rpartition(':')
+  if not address or not port.isdecimal():
+    said = 'must be the address and a free port of process 0'
+    raise UserError(f'--coordinator={given["--coordinator"]}: {said}')
+  count, index = int(given['--processes']), int(given['--process'])
+  if index >= count:
+    said = f'must be below --processes={count}'
+    raise UserError(f'--process={index}: {said}, they are counted from 0')
+  return Cluster(address, int(port), count, index, explicit=True)
+
+
+def _first_node(nodes: str) -> str:
+  """'tpu[03-07,9],x' -> 'tpu03': the first name of a Slurm node list."""
+  match = re.match(r'([^,\[]+)(?:\[(\w+))?', nodes)
+  return match[1] + (match[2] or '')
+
+
+@dataclasses.dataclass
+class _Link:
+  """The connection to another host."""
+
+  index: int
+  name: str
+  socket: socket.socket
+  lines: BinaryIO
+  about: str = ''
+  left: bool = False
+
+  def send(self, **message) -> None:
+    try:
+      self.socket.sendall(json.dumps(message).encode() + b'\n')
+    except OSError:
+      pass  # its reader will see that it is closed
+
+  def __str__(self) -> str:
+    return f'host {self.index} ({self.name})'
+
+
+class Hosts:
+  """All processes of the run; this is the `index`-th of `count`.
+
+  Host 0 has a link to each other host, the others have one to host 0.
+  """
+
+  def __init__(self, index: int = 0, count: int = 1, links=()):
+    self.index, self.count, self._links = index, count, list(links)
+    self._ending, self._step = threading.Lock(), 0
+
+  @property
+  def writes(self) -> bool:
+    """Whether this one writes metrics, records and reports."""
+    return self.index == 0
+
+  def mine(self, rows: list) -> list:
+    """This host's block of rows that all hosts have."""
+    size, rest = divmod(len(rows), self.count)
+    start = self.index * size + min(self.index, rest)
+    return rows[start : start + size + (self.index < rest)]
+
+  def gather(self, value) -> list:
+    """Every host's value, in host order, on every host; it goes as JSON."""
+    if self.count == 1:
+      return [value]
+    from jax.experimental import multihost_utils
+
+    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array([data.size], np.int32))
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: data.size] = data
+    rows = multihost_utils.process_allgather(padded)
+    return [
+      json.loads(bytes(row[: int(size[0])]))
+      for row, size in zip(rows, sizes, strict=True)
+    ]
+
+  def concat(self, rows: list) -> list:
+    """The hosts' lists one after the other, on every host."""
+    return [row for part in self.gather(rows) for row in part]
+
+  def stopping(self, step: int) -> bool:
+    """Whether all are to save now, since one was told to end (SIGTERM)."""
+    from jax.experimental import multihost_utils
+
+    self._step = step
+    return self.count > 1 and multihost_utils.reached_preemption_sync_point(
+      step
+    )
+
+  def leave(self) -> None:
+    """Says that this host ends in good order."""
+    for link in self._links:
+      link.send(left=True)
+
+  def fail(self, code: int, text: str) -> None:
+    """Ends all hosts with this exit code, as one of them cannot go on."""
+    for link in self._links:
+      link.send(code=code, text=f'host {self.index}: {text}')
+      link.left = True
+
+  def collective_failed(self, error: Exception) -> None:
+    """Ends this process after an error in which a lost host may show itself.
+
+    Never returns: JAX's own shutdown would wait for the lost host.
+    """
+    time.sleep(SILENCE_S + BEAT_S)  # a reader names the host, and ends this
+    self._end(
+      LOST, f'a collective failed: {" ".join(str(error).split())[:300]}'
+    )
+
+  def start(self, folder: pathlib.Path | None = None) -> None:
+    """Begins to send and to expect heartbeats; written to folder as well."""
+    for link in self._links:
+      threading.Thread(target=self._read, args=(link,), daemon=True).start()
+    threading.Thread(target=self._beat, args=(folder,), daemon=True).start()
+
+  def _beat(self, folder):
+    while True:
+      for link in self._links:
+        link.send(beat=self._step)
+      time.sleep(BEAT_S)
+
+  def _read(self, link: _Link) -> None:
+    link.socket.settimeout(SILENCE_S)
+    try:
+      for line in link.lines:
+        message = json.loads(line)
+        link.left = link.left or 'left' in message
+        if 'code' in message:
+          self._end(message['code'], message['text'], but=link)
+      why = 'its process ended'
+    except TimeoutError:
+      why = f'not heard of for {SILENCE_S:.0f} s'
+    except (OSError, ValueError):
+      why = 'its connection broke'
+    if not link.left:
+      self._end(LOST, f'{link} is lost: {why}; the same command continues')
+
+  def _end(self, code: int, text: str, but: _Link | None = None) -> None:
+    """Tells all other hosts, and ends this process at once."""
+    with self._ending:  # never released: one thread ends the process
+      for link in self._links:
+        if link is not but:
+          link.send(code=code, text=text)
+      sys.stdout.flush()
+      sys.stderr.write(f'{text}\n')
+      sys.stderr.flush()
+      os._exit(code)
+
+
+# --- The roll call -----------------------------------------------------------
+
+
+def join(cluster: Cluster | None, about: str = '') -> Hosts:
+  """Calls the roll, then starts JAX's own runtime.
+
+  Args:
+    cluster: from `find`. None: one process; on a TPU VM that JAX knows to be
+      one of several, the roll is called after its runtime has started.
+    about: what all hosts must agree on, such as the config as text.
+
+  Raises:
+    Lost: a host did not report within 45 s; all that did name it.
+    UserError: a host reports with another `about`.
+  """
+  if cluster is None and not _on_tpu_vm():
+    return Hosts()
+  if cluster is not None and cluster.count == 1:
+    return Hosts()
+  links = _roll_call(cluster, about) if cluster else None
+  arguments = {'initialization_timeout': int(ROLL_CALL_S)}
+  if cluster and cluster.explicit:
+    arguments |= {
+      'coordinator_address': f'{cluster.address}:{cluster.port}',
+      'num_processes': cluster.count,
+      'process_id': cluster.index,
+    }
+  # Ours end sooner and with a name; JAX's are the net below.
+  jax.distributed.initialize(heartbeat_timeout_seconds=60, **arguments)
+  if links is None:
+    links = _roll_call(_after_start(), about) if jax.process_count() > 1 else []
+  return Hosts(jax.process_index(), jax.process_count(), links)
+
+
+def _on_tpu_vm() -> bool:
+  return any(pathlib.Path('/dev').glob('accel[0-9]')) or any(
+    pathlib.Path('/dev/vfio').glob('[0-9]*')
+  )
+
+
+def _after_start() -> Cluster:
+  """The cluster as JAX found it; host 0 tells where it listens."""
+  from jax.experimental import multihost_utils
+
+  own = socket.gethostbyname(socket.gethostname())
+  told = np.frombuffer(socket.inet_aton(own), np.uint8)
+  first = multihost_utils.broadcast_one_to_all(told)
+  address = socket.inet_ntoa(bytes(np.asarray(first, np.uint8)))
+  count, index = jax.process_count(), jax.process_index()
+  return Cluster(address, _PORTS['tpu'] - 1, count, index)
+
+
+def _roll_call(cluster: Cluster, about: str) -> list[_Link]:
+  deadline = time.monotonic() + ROLL_CALL_S
+  if cluster.index:
+    return [_report(cluster, about, deadline)]
+  links = _listen(cluster, deadline)
+  heard = {link.index for link in links}
+  missing = [i for i in range(1, cluster.count) if i not in heard]
+  problem = None
+  if missing:
+    listed = ', '.join(map(str, missing))
+    said = f'{len(heard) + 1} of {cluster.count} hosts reported in time'
+    problem = Lost(f'missing: host {listed} ({said}); start all, in any order')
+  for link in links:
+    if not problem and link.about != about:
+      said = 'has another config or version than host 0'
+      problem = UserError(f'{link} {said}; start all with the same command')
+  for link in links:
+    if problem:
+      link.send(code=problem.exit_code, text=str(problem))
+    else:
+      link.send(go=True)
+  if problem:
+    raise problem
+  return links
+
+
+def _listen(cluster: Cluster, deadline: float) -> list[_Link]:
+  """Host 0: the links to all that report before the deadline."""
+  links = {}
+  # The port after JAX's: a coordinator binds its own later.
+  with socket.create_server(('', cluster.port + 1)) as server:
+    while len(links) < cluster.count - 1 and time.monotonic() < deadline:
+      server.settimeout(max(deadline - time.monotonic(), 0.01))
+      try:
+        connection, _ = server.accept()
+        connection.settimeout(SILENCE_S)
+        lines = connection.makefile('rb')
+        said = json.loads(lines.readline())
+        link = _Link(lines=lines, socket=connection, **said)
+        links[link.index] = link
+      except (OSError, ValueError, TypeError):
+        continue  # no host of ours: a port scan, or one that gave up
+  return [links[i] for i in sorted(links)]
+
+
+def _report(cluster: Cluster, about: str, deadline: float) -> _Link:
+  """Any other host: the link to host 0, once all have reported."""
+  where = f'{cluster.address}:{cluster.port + 1}'
+  while True:
+    try:
+      connection = socket.create_connection(
+        (cluster.address, cluster.port + 1), timeout=5
+      )
+      break
+    except OSError as error:
+      if time.monotonic() > deadline:
+        said = f'does not answer at {where} ({error})'
+        raise Lost(f'missing: host 0 {said}; start all hosts') from None
+      time.sleep(0.3)
+  connection.settimeout(ROLL_CALL_S + 10)
+  lines = connection.makefile('rb')
+  link = _Link(0, cluster.address, connection, lines)
+  link.send(index=cluster.index, name=socket.gethostname(), about=about)
+  try:
+    answer = json.loads(lines.readline() or '{}')
+  except (OSError, ValueError):
+    answer = {}
+  if 'code' in answer:
+    error = Lost if answer['code'] == LOST else UserError
+    raise error(answer['text'])
+  if 'go' not in answer:
+    raise Lost(f'missing: host 0 at {where} ended during the roll call')
+  return link

@@ -1,0 +1,56 @@
+"""One process of several that gather at every step; run by test_hosts.py."""
+
+import argparse
+import os
+import sys
+import time
+
+import jax
+
+from ealign.runtime import hosts
+from ealign.runtime.errors import UserError
+
+
+def main() -> int:
+  parser = argparse.ArgumentParser()
+  parser.add_argument('--coordinator')
+  parser.add_argument('--processes')
+  parser.add_argument('--process')
+  parser.add_argument('--steps', type=int, default=400)
+  parser.add_argument('--about', default='')
+  parser.add_argument('--fail_at', type=int, default=-1)
+  args = parser.parse_args()
+  jax.config.update('jax_platforms', 'cpu')
+  # The same protocol, with less patience.
+  hosts.BEAT_S, hosts.SILENCE_S, hosts.ROLL_CALL_S = 0.5, 3.0, 12.0
+  cluster = hosts.find(args.coordinator, args.processes, args.process)
+  try:
+    here = hosts.join(cluster, args.about)
+  except UserError as error:
+    print(error, file=sys.stderr)
+    return error.exit_code
+  here.start()
+  try:
+    for step in range(args.steps):
+      if here.stopping(step):
+        print(f'saved at {step}')
+        here.leave()
+        return 143
+      if step == args.fail_at:
+        here.fail(2, 'no such file')
+        os._exit(2)
+      found = here.gather({'host': here.index, 'text': 'ä' * here.index})
+      wanted = [{'host': i, 'text': 'ä' * i} for i in range(here.count)]
+      assert found == wanted, found
+      if step == 0:
+        print('together', flush=True)
+      time.sleep(0.05)
+  except jax.errors.JaxRuntimeError as error:
+    here.collective_failed(error)
+  print('rows', here.concat(here.mine(list(range(7)))))
+  here.leave()
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

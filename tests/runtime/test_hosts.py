@@ -1,0 +1,193 @@
+"""Several processes: who they are, and how they end together."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ealign.runtime import hosts
+from ealign.runtime.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
+PROGRAM = pathlib.Path(__file__).with_name('host_program.py')
+
+
+def test_one_process_is_all_there_is():
+  assert hosts.find(env={}) is None
+  here = hosts.join(None)
+  assert (here.index, here.count, here.writes) == (0, 1, True)
+  assert here.gather([1, 'x']) == [[1, 'x']] and not here.stopping(3)
+  assert here.concat(here.mine([5, 6])) == [5, 6]
+  alone = hosts.find('here:99', '1', '0', env={})
+  assert hosts.join(alone).count == 1
+
+
+def test_flags_name_the_cluster():
+  found = hosts.find('10.0.0.1:1234', '4', '3', env={})
+  assert found == hosts.Cluster('10.0.0.1', 1234, 4, 3, explicit=True)
+
+
+@pytest.mark.parametrize(
+  'given, said',
+  [
+    (('10.0.0.1:1', '2', ''), '--process is missing'),
+    (('', '2', '0'), '--coordinator is missing'),
+    (('10.0.0.1', '2', '0'), '--coordinator=10.0.0.1: must be the address and'),
+    (('a:1', 'two', '0'), '--processes=two: must be a whole number'),
+    (('a:1', '2', '2'), '--process=2: must be below --processes=2'),
+  ],
+)
+def test_wrong_flags_are_named(given, said):
+  with pytest.raises(UserError, match=said):
+    hosts.find(*given, env={})
+
+
+def test_slurm_names_the_cluster():
+  env = {'SLURM_NTASKS': '16', 'SLURM_PROCID': '5', 'SLURM_JOB_ID': '7001'}
+  for nodes, first in (
+    ('node[03-04,7],x', 'node03'),
+    ('gpu1,gpu2', 'gpu1'),
+    ('a-b[12]', 'a-b12'),
+  ):
+    found = hosts.find(env=env | {'SLURM_JOB_NODELIST': nodes})
+    assert found == hosts.Cluster(first, 23_001, 16, 5)
+  assert hosts.find(env={'SLURM_NTASKS': '1', 'SLURM_PROCID': '0'}) is None
+
+
+def test_gke_names_the_cluster_also_of_several_slices():
+  env = {'TPU_WORKER_HOSTNAMES': 'w0.x,w1.x', 'TPU_WORKER_ID': '1'}
+  found = hosts.find(env=env)
+  assert (found.address, found.count, found.index) == ('w0.x', 2, 1)
+  env |= {'MEGASCALE_NUM_SLICES': '3', 'MEGASCALE_SLICE_ID': '2'}
+  env |= {'MEGASCALE_COORDINATOR_ADDRESS': 's0.x:8080'}
+  found = hosts.find(env=env)
+  assert (found.address, found.count, found.index) == ('s0.x', 6, 5)
+  one = {'TPU_WORKER_HOSTNAMES': 'localhost', 'TPU_WORKER_ID': '0'}
+  assert hosts.find(env=one) is None
+
+
+def test_rows_are_dealt_in_blocks():
+  rows = list(range(7))
+  parts = [hosts.Hosts(i, 3).mine(rows) for i in range(3)]
+  assert parts == [[0, 1, 2], [3, 4], [5, 6]]
+
+
+# --- Real processes ----------------------------------------------------------
+
+
+class Together:
+  """Processes of one cluster, and what came of them."""
+
+  def __init__(self, tmp_path, processes, count=None, **more):
+    with socket.socket() as free:
+      free.bind(('127.0.0.1', 0))
+      port = free.getsockname()[1] - 1
+    env = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+    env |= {'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'}
+    self.logs = {i: tmp_path / f'{i}.log' for i in processes}
+    self.running = {}
+    for i in processes:
+      flags = [
+        f'--{k}={v[i] if isinstance(v, list) else v}' for k, v in more.items()
+      ]
+      command = [sys.executable, str(PROGRAM), *flags]
+      command += [f'--coordinator=127.0.0.1:{port}', f'--process={i}']
+      command += [f'--processes={count or len(processes)}']
+      with self.logs[i].open('w') as log:
+        self.running[i] = subprocess.Popen(
+          command, env=env, stdout=log, stderr=subprocess.STDOUT
+        )
+
+  def said(self, i):
+    return self.logs[i].read_text()
+
+  def meet(self):
+    limit = time.monotonic() + 60
+    while not all('together' in self.said(i) for i in self.running):
+      assert time.monotonic() < limit, {i: self.said(i) for i in self.running}
+      time.sleep(0.1)
+
+  def codes(self):
+    try:
+      return {i: p.wait(60) for i, p in self.running.items()}
+    finally:
+      for process in self.running.values():
+        process.kill()
+
+
+def test_they_gather_and_leave(tmp_path):
+  all_of_them = Together(tmp_path, range(2), steps=3)
+  assert all_of_them.codes() == {0: 0, 1: 0}
+  assert 'rows [0, 1, 2, 3, 4, 5, 6]' in all_of_them.said(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('who', [0, 2])
+def test_a_killed_host_is_named_and_the_others_end(tmp_path, who):
+  all_of_them = Together(tmp_path, range(3))
+  all_of_them.meet()
+  all_of_them.running[who].send_signal(signal.SIGKILL)
+  killed = time.monotonic()
+  codes = all_of_them.codes()
+  assert time.monotonic() - killed < 30
+  assert codes.pop(who) == -signal.SIGKILL
+  # Without its coordinator JAX's own runtime may be the first to abort.
+  allowed = {42, -signal.SIGABRT} if who == 0 else {42}
+  assert set(codes.values()) <= allowed, codes
+  named = [f'host {who} ' in all_of_them.said(i) for i in codes]
+  assert any(named) if who == 0 else all(named)
+
+
+@pytest.mark.slow
+def test_a_host_that_hangs_is_named(tmp_path):
+  all_of_them = Together(tmp_path, range(3))
+  all_of_them.meet()
+  all_of_them.running[1].send_signal(signal.SIGSTOP)
+  codes = {i: all_of_them.running[i].wait(60) for i in (0, 2)}
+  assert codes == {0: 42, 2: 42}
+  for i in codes:
+    assert 'host 1 ' in all_of_them.said(i)
+    assert 'not heard of for 3 s' in all_of_them.said(i)
+  all_of_them.running[1].send_signal(signal.SIGCONT)
+  assert all_of_them.codes()[1] in (42, -signal.SIGABRT)  # it ends as well
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('absent', [0, 1])
+def test_an_absent_host_is_named(tmp_path, absent):
+  there = [i for i in range(3) if i != absent]
+  some = Together(tmp_path, there, count=3)
+  assert set(some.codes().values()) == {42}
+  assert all(f'missing: host {absent}' in some.said(i) for i in there)
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_saves_all_at_the_same_step(tmp_path):
+  all_of_them = Together(tmp_path, range(2))
+  all_of_them.meet()
+  all_of_them.running[1].send_signal(signal.SIGTERM)
+  assert all_of_them.codes() == {0: 143, 1: 143}
+  steps = {
+    all_of_them.said(i).partition('saved at ')[2].split()[0] for i in (0, 1)
+  }
+  assert len(steps) == 1
+
+
+@pytest.mark.slow
+def test_what_one_host_cannot_do_ends_all_with_its_code(tmp_path):
+  all_of_them = Together(tmp_path, range(3), fail_at=[-1, 2, -1])
+  assert set(all_of_them.codes().values()) == {2}
+  assert 'host 1: no such file' in all_of_them.said(2)
+
+
+@pytest.mark.slow
+def test_hosts_of_different_configs_do_not_begin(tmp_path):
+  both = Together(tmp_path, range(2), about=['a', 'b'])
+  assert both.codes() == {0: 2, 1: 2}
+  for i in (0, 1):
+    assert 'host 1' in both.said(i) and 'another config' in both.said(i)
