@@ -172,6 +172,10 @@ def question(*messages, name='a', **fields):
     (question(SYSTEM), '{}: row 2, messages: must hold a user turn'),
     (question(ASK, TELL), '{}: row 2, messages: must hold a user turn'),
     (question(ASK, kind=['x']), "{}: row 2, kind: must be text, not ['x']"),
+    (
+      question(ASK, tools=[{'name': 'f'}]),
+      '{}: row 2: only rows of data.train may have tools; drop the column',
+    ),
     (question(ASK), "eval: question 'a': 2 questions have this id"),
     (question(LONG, name='b'), "question 'b': the prompt has 2010 tokens"),
   ],

@@ -57,7 +57,11 @@ def arguments(rows: list[dict], path: str) -> list[dict]:
 
 def load_chats(path: str) -> list[list[Message]]:
   """The conversations of a file, none of which has arguments of its own."""
-  rows = sources.read_rows(path)
+  return plain_chats(sources.read_rows(path), path)
+
+
+def plain_chats(rows, path: str) -> list[list[Message]]:
+  """`chats` of rows, none of which has arguments of its own."""
   for i, own in enumerate(arguments(rows, path), start=1):
     if own:
       said = f'only rows of data.train may have {", ".join(own)}'

@@ -66,7 +66,7 @@ def questions(path: str) -> list[dict]:
     for field in ('id', 'suite', 'kind', 'split', 'cluster'):
       if not isinstance(row.get(field, ''), str | int):
         raise UserError(f'{where}, {field}: must be text, not {row[field]!r}')
-  columns.chats(rows, path)  # that the messages are sound
+  columns.plain_chats(rows, path)  # that the messages are sound
   for i, row in enumerate(rows, start=1):
     roles = [message['role'] for message in row['messages']]
     if 'user' not in roles or roles[-1] == 'assistant':
