@@ -7,13 +7,14 @@ import itertools
 import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 
 from ealign import align, conscience, fit, framing
 from ealign.data import chat, columns, mapping, sources
 from ealign.data import loader as loader_lib
 from ealign.evals import answers as answers_lib
 from ealign.fields import Config
-from ealign.models import hub, int8, lora, peft, transformer
+from ealign.models import hub, int8, layout, lora, peft, transformer
 from ealign.models import weights as weights_lib
 from ealign.prompts import Mind
 from ealign.runtime import mesh as mesh_lib
@@ -43,9 +44,9 @@ def assemble(config: Config) -> Parts:
   # Data comes first: what is wrong with it is told before a model is loaded.
   suite = answers_lib.suite(config.eval)
   chats, own = _training_chats(config)
-  mesh = mesh_lib.data_mesh()
+  mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
   model, tokenizer, base = load_model(config.model, config.seed, mesh)
-  fit.sizes(config, model.max_positions, mesh.shape['data'])
+  fit.sizes(config, model.max_positions, layout.shards(model))
   if _adapts(config):
     fit.targets(config, model)
   params, frozen = start_weights(config, model, base)
@@ -83,7 +84,7 @@ def _others(config, mind):
     spec = dataclasses.replace(config.model, path=path, init='weights')
     model, tokenizer, weights = load_model(spec, config.seed, mind.mesh)
     own = dataclasses.replace(mind, model=model, tokenizer=tokenizer)
-    others[by] = own, mesh_lib.replicate(mind.mesh, quantized(spec, weights))
+    others[by] = own, mesh_lib.place(mind.mesh, quantized(spec, weights))
   return others
 
 
@@ -93,7 +94,7 @@ def load_model(spec, seed: int = 0, mesh=None):
   Args:
     spec: a `fields.Model`.
     seed: of random weights, where spec.init asks for them.
-    mesh: devices the weights are put on, whole on each.
+    mesh: devices the weights are put on, by the rules of `runtime.mesh`.
 
   Raises:
     UserError: a file is missing or broken, or they do not fit each other.
@@ -110,10 +111,16 @@ def load_model(spec, seed: int = 0, mesh=None):
       f'{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding '
       f'{model.vocab_size} rows; use the tokenizer the model was saved with'
     )
+  where, of = None, lambda path: None
+  if mesh is not None:
+    model = mesh_lib.on_mesh(model, mesh, spec.attention)
+    where = mesh_lib.shardings(mesh, transformer.shapes(model))
+    of = traverse_util.flatten_dict(where, sep='/').__getitem__
   if spec.init == 'random':
-    key = jax.random.key(seed)
-    return model, tokenizer, transformer.init(model, key=key)
-  return model, tokenizer, weights_lib.load(folder, mesh, **runtime)[1]
+    init = jax.jit(transformer.init, static_argnums=0, out_shardings=where)
+    return model, tokenizer, init(model, key=jax.random.key(seed))
+  runtime['vocab_rows'] = model.vocab_rows
+  return model, tokenizer, weights_lib.load(folder, shardings=of, **runtime)[1]
 
 
 def start_weights(config: Config, model, base):

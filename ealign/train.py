@@ -59,8 +59,9 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
   parts = assembly.assemble(config)
   mind, update, frozen = parts.mind, parts.update, parts.frozen
   mesh = mind.mesh
-  state = align.init_state(update, parts.params, hyper(config))
-  frozen, state = mesh_lib.replicate(mesh, (frozen, state))
+  frozen, params = mesh_lib.place(mesh, (frozen, parts.params))
+  state = align.init_state(update, params, hyper(config))
+  state = mesh_lib.place(mesh, state)
   replay = replay_lib.Replay(
     **dataclasses.asdict(config.replay), seed=config.seed
   )
