@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ealign import align, assembly, conscience, train
+from ealign import align, assembly, train
 from ealign.data import batch as batch_lib
 from ealign.fields import Config
 from ealign.models import config as models
@@ -195,7 +195,7 @@ def _update(run, name, *, sft, pairs):
     total += flops.forward(run.model, 2 * c.dpo.pairs, c.dpo.length)
   return Program(
     name=name,
-    run=train.jit_step(run.update),
+    run=train._jit_step(run.update),
     args=(run.state, run.frozen, batch),
     flops=total,
     attention=attention,
@@ -286,7 +286,7 @@ def _score(run):
   slots, length = run.config.dpo.pairs, run.config.dpo.length
   return Program(
     name='score',
-    run=conscience.scorer(run.model),
+    run=jax.jit(functools.partial(align.answer_logps, run.model)),
     args=(run.frozen, placed(run.mesh, _pair_batch(slots, length))),
     flops=flops.forward(run.model, 2 * slots, length),
     attention=flops.attention(run.model, 2 * slots, length),
