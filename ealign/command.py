@@ -21,13 +21,18 @@ from ealign.runtime.errors import UserError
 USAGE = """\
 usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
            [--config.FIELD=VALUE ...] [--only=NAME,NAME*]
+           [--print_launch=KIND [--topology=NAME]]
 
   --config        a Python file with get_config(arg=None)
   --config.FIELD  changes one field, as in --config.dpo.lam=0.3
                   (ealign/fields.py lists them all)
   --workdir       folder of the run; the same command continues it
-  --only          run only the arms of these names or patterns"""
-_NAMES = ('config', 'workdir', 'only')
+  --only          run only the arms of these names or patterns
+  --print_launch  prints a script that runs this on a cluster, and runs nothing:
+                  xpk, tpu_vm, skypilot, gke or slurm (docs/scale.md)
+  --topology      for it: v5e:4x4 (or v4, v5p, v6e, tpu7x); for slurm nodes x
+                  GPUs, as in 2x8"""
+_NAMES = ('config', 'workdir', 'only', 'print_launch', 'topology')
 _FLAG = re.compile(r'--?((?:no)?config\.)?([A-Za-z][^=]*)')
 
 
@@ -37,6 +42,7 @@ class Command:
 
   changed: the fields set on the command line. problems: what of it cannot be
   set; `config` has all the rest, so that `validate` can add what it finds.
+  flags: what makes the run, each flag one argument, to give it again elsewhere.
   """
 
   config: config_dict.ConfigDict
@@ -44,6 +50,9 @@ class Command:
   only: tuple[str, ...]
   changed: tuple[str, ...]
   problems: tuple[str, ...]
+  flags: tuple[str, ...] = ()
+  print_launch: str = ''
+  topology: str = ''
 
 
 def parse(argv: list[str]) -> Command:
@@ -70,12 +79,18 @@ def parse(argv: list[str]) -> Command:
   config = load(known['config'].value)
   changed, problems = _change(config, rest)
   only = known['only'].value.split(',')
+  given = [f'--{n}={known[n].value}' for n in _NAMES[:3] if known[n].value]
+  if known['topology'].value and not known['print_launch'].value:
+    problems.append('--topology: goes with --print_launch')
   return Command(
     config=config,
     workdir=known['workdir'].value,
     only=tuple(pattern for pattern in only if pattern),
     changed=tuple(changed),
     problems=tuple(problems),
+    flags=(*given, *_joined(rest)[1:]),
+    print_launch=known['print_launch'].value,
+    topology=known['topology'].value,
   )
 
 

@@ -2,7 +2,8 @@
 
 Checks everything that can be checked before a model is loaded, then runs the
 config, or its arms one after another, each in a folder of its own. The same
-command continues what was stopped. Exit codes: 0 done; 1 a run failed (a loss
+command continues what was stopped; with --print_launch=KIND it only prints a
+script that runs it on a cluster. Exit codes: 0 done; 1 a run failed (a loss
 that is not finite); 2 bad flags, config, data or workdir; 143 stopped by a
 signal, after saving.
 """
@@ -19,6 +20,7 @@ from ml_collections import config_dict
 
 from ealign import command as command_lib
 from ealign import config as config_lib
+from ealign import scripts
 from ealign.fields import Config
 from ealign.runtime import preempt
 from ealign.runtime.errors import NonFinite, Preempted, UserError
@@ -48,7 +50,10 @@ def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the exit code."""
   try:
     command = command_lib.parse(sys.argv if argv is None else argv)
-    launch(command)
+    if command.print_launch:
+      print_launch(command)
+    else:
+      launch(command)
   except UserError as error:
     print(error, file=sys.stderr)
     return error.exit_code
@@ -56,6 +61,14 @@ def main(argv: list[str] | None = None) -> int:
     print('interrupted; the same command continues', file=sys.stderr)
     return 130
   return 0
+
+
+def print_launch(command: command_lib.Command) -> None:
+  """Prints the script; what only this machine may lack is a note beside it."""
+  script = scripts.fill(command)
+  for problem in config_lib.validate(command.config):
+    print(f'note: {problem}', file=sys.stderr)
+  print(script, end='')
 
 
 def launch(command: command_lib.Command) -> None:

@@ -13,6 +13,7 @@ LAYERS = [  # from the top down; a module may import its own layer and below
     'command',
     'export',
     'report',
+    'scripts',
     'world.build',
     'world.card',
     'world.__main__',

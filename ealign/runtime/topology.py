@@ -140,7 +140,9 @@ def parse(text: str) -> Topology:
     UserError: no such kind, or no such shape; the nearest is named.
   """
   kind, _, grid = text.partition(':')
-  if kind not in CHIPS or not re.fullmatch(r'\d{1,9}(x\d{1,9})*', grid, re.ASCII):
+  if kind not in CHIPS or not re.fullmatch(
+    r'\d{1,9}(x\d{1,9})*', grid, re.ASCII
+  ):
     said = f'must be one of {", ".join(CHIPS)}, a colon and a shape'
     raise UserError(f'topology {text!r}: {said}, such as v5e:4x4')
   shape = tuple(map(int, grid.split('x')))
