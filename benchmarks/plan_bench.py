@@ -102,9 +102,7 @@ class Case:
         length=self.length,
         batch_size=whole(self.rows),
       ),
-      dpo=change(
-        config.dpo, pairs=whole(self.pairs), length=self.pair_length
-      ),
+      dpo=change(config.dpo, pairs=whole(self.pairs), length=self.pair_length),
       conscience=change(config.conscience, prompts=whole(self.answers)),
       sample=change(config.sample, max_new_tokens=512),
       train=change(
@@ -119,9 +117,7 @@ def run(case: Case):
   where = topology.parse(case.topology)
   config = case.config(where.chips)
   spec = config.mesh
-  mesh = mesh_lib.make(
-    spec.data, spec.fsdp, spec.tensor, aot.devices(where)
-  )
+  mesh = mesh_lib.make(spec.data, spec.fsdp, spec.tensor, aot.devices(where))
   read = lambda hf: mesh_lib.on_mesh(
     models.from_hf(hf, dtype='bfloat16', remat=config.model.remat), mesh
   )
@@ -161,7 +157,19 @@ def main(argv=None):
   for case in CASES:
     if fnmatch.fnmatch(case.name, args.only):
       found, compiled = run(case)
-      print(json.dumps({'case': case.name, **dataclasses.asdict(found), 'GiB': found.bytes/GIB, 'gathered': compiled.counts and [g for g in compiled.counts.gathered if g[1]>1][:6], 'unknown': compiled.counts and compiled.counts.unknown}), flush=True)
+      print(
+        json.dumps(
+          {
+            'case': case.name,
+            **dataclasses.asdict(found),
+            'GiB': found.bytes / GIB,
+            'gathered': compiled.counts
+            and [g for g in compiled.counts.gathered if g[1] > 1][:6],
+            'unknown': compiled.counts and compiled.counts.unknown,
+          }
+        ),
+        flush=True,
+      )
       if args.hlo:
         with open(f'{args.hlo}/{case.name}.hlo', 'w') as file:
           file.write(compiled.text)

@@ -70,7 +70,9 @@ def plain(text: str) -> str:
 
 def examples(tokenizer, rows: list[Row], count: int = 3) -> list[dict]:
   """Rows from the start, the middle and the end, with their masks as text."""
-  places = sorted({round(i * (len(rows) - 1) / (count - 1)) for i in range(count)})
+  places = sorted(
+    {round(i * (len(rows) - 1) / (count - 1)) for i in range(count)}
+  )
   return [
     {'source': rows[i].source, 'stretches': stretches(tokenizer, rows[i])}
     for i in places

@@ -20,7 +20,7 @@ from ealign.plan import programs as programs_lib
 from ealign.plan import show
 from ealign.runtime import aot, topology
 from ealign.runtime import mesh as mesh_lib
-from ealign.runtime.errors import Unfit, UserError
+from ealign.runtime.errors import Unfit
 from ealign.sampling.prompts import bucket
 
 FILE = 'plan.json'
@@ -56,7 +56,9 @@ def plan(config: Config, workdir, *, slice_name: str = '', name: str = ''):
   run = programs_lib.shapes(config, model, mesh, other and other.model)
   counted = _counted(run)
   told['model'] = counted
-  show.pairs(screen, 'model and step', {k: f'{v:,}' for k, v in counted.items()})
+  show.pairs(
+    screen, 'model and step', {k: f'{v:,}' for k, v in counted.items()}
+  )
   rules = {path: str(tuple(spec)) for path, spec in mesh_lib.RULES}
   told['rules'] = rules
   show.pairs(screen, f'mesh {dict(mesh.shape)}; split by path:', rules)
@@ -64,7 +66,9 @@ def plan(config: Config, workdir, *, slice_name: str = '', name: str = ''):
   # ---- What it compiles to ------------------------------------------------
   found = {}
   for program in programs_lib.listed(run, sizes):
-    screen.print(f'compiling {program.name}: {programs_lib.NAMES[program.name]}')
+    screen.print(
+      f'compiling {program.name}: {programs_lib.NAMES[program.name]}'
+    )
     compiled = aot.compile(program.run, *program.args, unknown=program.trips)
     found[program.name] = figures_lib.of(program, compiled, run)
   show.programs(screen, list(found.values()), _described(mesh, slice_name))
@@ -152,7 +156,9 @@ def _data(config, mind, other, screen):
   if config.dpo.lam <= 0 or not config.conscience.every:
     return told, None
   others = [other] if other else []
-  pool = [c for _, cs in assembly.make_pool(config, mind, chats, others) for c in cs]
+  pool = [
+    c for _, cs in assembly.make_pool(config, mind, chats, others) for c in cs
+  ]
   lengths = data_lib.prompt_lengths(mind.tokenizer, pool, mind.template)
   told['pool'] = {'prompts': len(pool)} | data_lib.percentiles(lengths)
   show.pairs(screen, 'pool (tokens)', told['pool'])
