@@ -107,25 +107,28 @@ def count(text: str, *, unknown: int = 1) -> Counts:
     unknown: trips of a loop that ends when its data says so.
   """
   program, entry = parse(text)
-  counts = Counts()
-  _Walk(program, unknown, counts)(Scope(program[entry]), 1)
-  return counts
+  walk = _Walk(program, unknown)
+  walk(Scope(program[entry]), 1)
+  return walk.finish()
 
 
 def parse(text: str) -> tuple[dict[str, dict[str, Op]], str]:
   """Computations by name, each its instructions by name; and the entry's."""
-  program, entry, ops = {}, '', None
+  program, entry, ops, last = {}, '', None, ''
   for line in text.splitlines():
     if ops is None:
       head = _HEAD.match(line) if line.endswith('{') else None
       if head:
         ops = program[head[1]] = {}
         entry = head[1] if line.startswith('ENTRY') else entry
-    elif line.startswith('}'):
+    elif line == '}' or line.startswith('}, execution_thread'):
       ops = None
     elif match := _LINE.match(line):
       op = _op(line[match.end() :], match[2], bool(match[1]))
-      ops[op.name] = op
+      ops[op.name], last = op, op.name
+    elif last in ops:  # an attribute that holds a line break
+      op = ops[last]
+      ops[last] = dataclasses.replace(op, rest=op.rest + line)
   return program, entry
 
 
@@ -171,7 +174,8 @@ class _Walk:
 
   program: dict
   unknown: int
-  counts: Counts
+  counts: Counts = dataclasses.field(default_factory=Counts)
+  spread: dict[str, tuple] = dataclasses.field(default_factory=dict)
 
   def __call__(self, scope: Scope, times: int, fused: bool = False) -> None:
     for op in scope.ops.values():
@@ -193,25 +197,42 @@ class _Walk:
     counts, kind = self.counts, op.kind.removesuffix('-start')
     if op.kind in ('dot', 'convolution'):
       counts.flops += times * _flops(op, scope.ops)
-    if kind in COLLECTIVES:
-      size = _sent(op)
-      counts.collectives[kind] += times * size
-      if kind == 'all-gather':
-        counts.gathered.append((size, times))
+    if kind in COLLECTIVES and fused:
+      # One transfer, spread over the fusions that hide it; some of them may
+      # stand in a loop around which it is sent once.
+      channel = re.search(r'channel_id=(\d+)', op.rest)
+      key = channel[1] if channel else op.name
+      known = self.spread.get(key, (op, times))
+      self.spread[key] = op, min(times, known[1])
+    elif kind in COLLECTIVES:
+      self.send(op, times)
     elif op.kind == 'custom-call' and 'tpu_custom_call' in op.rest:
       counts.kernels[op.name.rstrip('.0123456789')] += times
     if not fused:
       counts.hbm_bytes += times * _traffic(self.program, op, scope.ops)
+
+  def send(self, op: Op, times: int) -> None:
+    kind, size = op.kind.removesuffix('-start'), _sent(op)
+    self.counts.collectives[kind] += times * size
+    if kind == 'all-gather':
+      self.counts.gathered.append((size, times))
+
+  def finish(self) -> Counts:
+    """The counts, with the transfers that are spread over fusions."""
+    for op, times in self.spread.values():
+      self.send(op, times)
+      self.counts.hbm_bytes += times * _sent(op)
+    self.spread.clear()
+    return self.counts
 
   def dearest(self, op: Op, times: int) -> None:
     """A conditional costs what its dearest branch does."""
     names = ('branch_computations', 'true_computation', 'false_computation')
     found = []
     for branch in _called(op, *names):
-      found.append(Counts())
-      _Walk(self.program, self.unknown, found[-1])(
-        Scope(self.program[branch]), times
-      )
+      walk = _Walk(self.program, self.unknown)
+      walk(Scope(self.program[branch]), times)
+      found.append(walk.finish())
     best = max(found, key=lambda c: (c.flops, c.hbm_bytes))
     for field in dataclasses.fields(Counts):
       old = getattr(self.counts, field.name)
@@ -347,27 +368,39 @@ def _traffic(program, op: Op, ops) -> float:
 
 def _fused(inside, op: Op, ops, held) -> float:
   """Of a fusion: its operands, as far as they are used, and its result."""
-  total = held(op.arrays)
   users = collections.defaultdict(list)
   for inner in inside.values():
     for name in inner.operands:
       users[name].append(inner)
+  root = _root(inside)
+  results = [inside[n] for n in root.operands] if root.kind == 'tuple' else []
+  total = held(op.arrays)
+  for array, made in zip(op.arrays, results, strict=False):
+    if made.kind in _PASSED:
+      total -= held([array])
+  for inner in inside.values():
     if inner.kind == 'dynamic-update-slice':
       # In place: not the whole array is written but what is new.
       array, piece = inner.arrays[0], inside[inner.operands[1]].arrays[0]
       if array.dims in [a.dims for a in op.arrays if a.in_hbm]:
         total += piece.bytes - array.bytes
-  for inner in inside.values():
-    if inner.kind != 'parameter':
-      continue
-    array = ops[op.operands[int(inner.operands[0])]].arrays
-    uses = users[inner.name]
-    if uses and all(use.kind in ('dynamic-slice', 'slice') for use in uses):
-      total += held(array) and sum(use.arrays[0].bytes for use in uses)
-    elif not (uses and all(_updated(use, inner) for use in uses)):
-      total += held(array)
+    elif inner.kind == 'parameter':
+      arrays = ops[op.operands[int(inner.operands[0])]].arrays
+      total += held(arrays) and _read(inner, users[inner.name], held(arrays))
   return total
 
 
-def _updated(use: Op, array: Op) -> bool:
-  return use.kind == 'dynamic-update-slice' and use.operands[0] == array.name
+# What a fusion with a transfer only hands on: the transfer's bytes are counted.
+_PASSED = {'parameter', 'custom-call', 'tuple', *COLLECTIVES}
+
+
+def _read(array: Op, uses, whole: float) -> float:
+  """Bytes that a fusion reads of an operand."""
+  passed = lambda use: (
+    use.kind in _PASSED
+    or (use.kind == 'dynamic-update-slice' and use.operands[0] == array.name)
+  )
+  uses = [use for use in uses if not passed(use)]
+  if all(use.kind in ('dynamic-slice', 'slice') for use in uses):
+    return sum(use.arrays[0].bytes for use in uses)
+  return whole
