@@ -144,7 +144,11 @@ def forward_routed(
   norm = functools.partial(
     gemma_norm if config.traits.gemma else rms_norm, eps=config.norm_eps
   )
-  x_BTD = weights['embed'][tokens_BT].astype(config.dtype)
+  split = functools.partial(layout.split, config)
+  rows = functools.partial(split, axes=(layout.ROWS,))
+  # First as the embedding lies, then by rows: at once, all would be gathered.
+  x_BTD = split(weights['embed'][tokens_BT], ('data', None, 'fsdp'))
+  x_BTD = rows(x_BTD.astype(config.dtype))
   if config.traits.gemma:
     # Rounded to the activations' dtype, as the model was trained.
     x_BTD *= jnp.asarray(config.d_model**0.5, config.dtype)
@@ -173,6 +177,7 @@ def forward_routed(
     x_BTD += m_BTD
     if steer_D is not None:
       x_BTD += steer_D.astype(x_BTD.dtype)
+    x_BTD = rows(x_BTD)
     return (x_BTD, kv), (x_BTD if tap else None, routing)
 
   if config.remat != 'none':
@@ -200,7 +205,7 @@ def head(config: Config, weights: dict) -> jax.Array:
   head_DV = weights['embed'].T if tied else weights['head']
   # Gathered once, not for every chunk of tokens; what pads the vocabulary is
   # cut off, and so in no log-sum-exp, no sample and no verdict.
-  head_DV = layout.split(config, head_DV, None, 'tensor')
+  head_DV = layout.split(config, head_DV, (None, 'tensor'))
   return head_DV[:, : config.vocab_size]
 
 

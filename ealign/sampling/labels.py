@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import expit, logsumexp
 
 from ealign import losses
-from ealign.models import transformer
+from ealign.models import layout, transformer
 from ealign.models.config import Config
 from ealign.runtime.mesh import replicate, shard_rows
 from ealign.sampling import prompts as prompting
@@ -131,7 +131,9 @@ def score(config: Config, weights, tokens_BT, positions_BT, labels_MT, mask_MT):
       write_B=slot,
     )
     targets_BT = jnp.broadcast_to(ids_T[1:], (B, T))
-    rest_BT = losses.token_logps(head_DV, hidden_BTD, targets_BT)
+    rest_BT = losses.token_logps(
+      head_DV, hidden_BTD, targets_BT, shards=layout.shards(config)
+    )
     rest_B = jnp.sum(jnp.where(mask_T[1:], rest_BT, 0.0), axis=1)
     return None, first_BV[:, ids_T[0]] + rest_B
 
