@@ -135,7 +135,7 @@ class Optim:
 class Train:
   steps: int = 200
   microbatches: int = 1
-  chunk: int = 512  # tokens of a chunk of the loss
+  chunk: int = 512  # tokens whose logits exist at a time, on each device
   log_every: int = 10
   checkpoint_every: int = 100
   keep: int = 2  # checkpoints

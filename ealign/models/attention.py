@@ -1,7 +1,8 @@
 """Attention: one choice among kernels, and what a token sees.
 
   splash  TPU: Pallas kernel, no [T, S] array; sequences without a cache
-  cudnn   GPU: the library's fused kernel; bfloat16, head sizes that 8 divides
+  cudnn   GPU: the library's fused kernel; bfloat16, head_dim of 8 to 128,
+          an even number of tokens
   xla     anywhere, and wherever there is a cache: plain products
 
 A token sees those of its own segment at its position and before. In a layer
@@ -35,8 +36,9 @@ def choose(config: Config, platform: str, wanted: str = 'auto') -> str:
   fits = {
     'splash': platform == 'tpu',
     'cudnn': platform in ('gpu', 'cuda')
-    and config.dtype in ('bfloat16', 'float16')
-    and config.head_dim % 8 == 0,
+    and config.dtype == 'bfloat16'
+    and config.head_dim % 8 == 0
+    and config.head_dim <= 128,
     'xla': True,
   }
   if wanted == 'auto':
@@ -44,7 +46,7 @@ def choose(config: Config, platform: str, wanted: str = 'auto') -> str:
   if not fits[wanted]:
     needs = {
       'splash': 'needs TPUs',
-      'cudnn': 'needs NVIDIA GPUs, bfloat16 and a head_dim that 8 divides',
+      'cudnn': 'needs NVIDIA GPUs, bfloat16 and a head_dim of 8, 16, ... 128',
     }[wanted]
     have = f'{platform}, {config.dtype}, head_dim {config.head_dim}'
     raise UserError(
@@ -81,7 +83,7 @@ def attender(
     back_BTS = positions_BT[:, :, None] - slots_BS[:, None, :]
     near_BTS = mask_BTS & (back_BTS < config.window)
   use = einsum
-  if config.attention == 'cudnn' and not cached:
+  if config.attention == 'cudnn' and not cached and mask_BTS.shape[1] % 2 == 0:
     use = functools.partial(_cudnn, config)
 
   def attend(q_BTNH, k_BSKH, v_BSKH, local=None):

@@ -14,7 +14,7 @@ def shards(config: Config) -> int:
   return sizes.get('data', 1) * sizes.get('fsdp', 1)
 
 
-def split(config: Config, x: jax.Array, *axes) -> jax.Array:
+def split(config: Config, x: jax.Array, axes: tuple) -> jax.Array:
   """The array with its axes split over those of the mesh; None: whole."""
   if config.mesh is None:
     return x

@@ -93,7 +93,8 @@ def forward(
       the slots with 0 <= position <= p, so left padding, holes and refilled
       slots need no mask of their own.
     write_B: first slot the T tokens are written to; a scalar for all rows
-      (one slice) or [B] (a scatter).
+      (one slice) or [B] (a scatter). None: the cache is empty, they are its
+      first and see one another alone.
     steer_LD: added to the residual stream after each layer.
     tap: layers whose output is returned, in taps [len(tap), B, T, D].
 
@@ -130,13 +131,14 @@ def forward_routed(
     hidden_BTD, cache, taps, and routing_B2E of `moe.mixture` summed over the
     layers; None without experts.
   """
-  if cache is None:
-    slots_BS, kv = positions_BT, None
-  else:
-    slots_BS = _write(cache['positions'], positions_BT, write_B)
-    kv = (cache['k'], cache['v'])
+  slots_BS, kv = positions_BT, None
+  alone = write_B is None  # what is attended to are these tokens, no others
+  if cache is not None:
+    kv, write_B = (cache['k'], cache['v']), 0 if alone else write_B
+    filled_BS = _write(cache['positions'], positions_BT, write_B)
+    slots_BS = positions_BT if alone else filled_BS
   attend = attention.attender(
-    config, positions_BT, slots_BS, segments_BT, cached=cache is not None
+    config, positions_BT, slots_BS, segments_BT, cached=not alone
   )
   far, near = rope.angles(config, positions_BT), None
   if any(config.local):
@@ -144,7 +146,11 @@ def forward_routed(
   norm = functools.partial(
     gemma_norm if config.traits.gemma else rms_norm, eps=config.norm_eps
   )
-  x_BTD = weights['embed'][tokens_BT].astype(config.dtype)
+  split = functools.partial(layout.split, config)
+  rows = functools.partial(split, axes=(layout.ROWS,))
+  # First as the embedding lies, then by rows: at once, all would be gathered.
+  x_BTD = split(weights['embed'][tokens_BT], ('data', None, 'fsdp'))
+  x_BTD = rows(x_BTD.astype(config.dtype))
   if config.traits.gemma:
     # Rounded to the activations' dtype, as the model was trained.
     x_BTD *= jnp.asarray(config.d_model**0.5, config.dtype)
@@ -158,7 +164,7 @@ def forward_routed(
     look = functools.partial(attend, local=local)
     h_BTD = norm(x_BTD, p['attn_norm'])
     a_BTD, kv = _attention(
-      config, norm, p, dense, h_BTD, angles, look, kv, i, write_B
+      config, norm, p, dense, h_BTD, angles, look, kv, i, write_B, alone
     )
     if 'post_attn_norm' in p:
       a_BTD = norm(a_BTD, p['post_attn_norm'])
@@ -173,6 +179,7 @@ def forward_routed(
     x_BTD += m_BTD
     if steer_D is not None:
       x_BTD += steer_D.astype(x_BTD.dtype)
+    x_BTD = rows(x_BTD)
     return (x_BTD, kv), (x_BTD if tap else None, routing)
 
   if config.remat != 'none':
@@ -188,7 +195,7 @@ def forward_routed(
     layer, (x_BTD, kv), xs, unroll=1 if config.scan else config.layers
   )
   if cache is not None:
-    cache = {'k': kv[0], 'v': kv[1], 'positions': slots_BS}
+    cache = {'k': kv[0], 'v': kv[1], 'positions': filled_BS}
   taps = taps[jnp.array(tap)] if tap else None
   routing = routing if routing is None else jnp.sum(routing, axis=0)
   return norm(x_BTD, weights['norm']), cache, taps, routing
@@ -200,7 +207,7 @@ def head(config: Config, weights: dict) -> jax.Array:
   head_DV = weights['embed'].T if tied else weights['head']
   # Gathered once, not for every chunk of tokens; what pads the vocabulary is
   # cut off, and so in no log-sum-exp, no sample and no verdict.
-  head_DV = layout.split(config, head_DV, None, 'tensor')
+  head_DV = layout.split(config, head_DV, (None, 'tensor'))
   return head_DV[:, : config.vocab_size]
 
 
@@ -274,7 +281,9 @@ def _mlp(config, dense, x_BTD):
   return dense(act(dense(x_BTD, 'gate')) * dense(x_BTD, 'up'), 'down')
 
 
-def _attention(config, norm, p, dense, x_BTD, angles, look, kv, i, write_B):
+def _attention(
+  config, norm, p, dense, x_BTD, angles, look, kv, i, write_B, alone
+):
   B, T, _ = x_BTD.shape
   split = lambda x: x.reshape(B, T, -1, config.head_dim)
   q_BTNH, k_BSKH = split(dense(x_BTD, 'q')), split(dense(x_BTD, 'k'))
@@ -285,6 +294,7 @@ def _attention(config, norm, p, dense, x_BTD, angles, look, kv, i, write_B):
   if kv is not None:
     write = functools.partial(_write_layer, write_B=write_B, i=i)
     kv = write(kv[0], k_BSKH), write(kv[1], v_BSKH)
+  if not alone:
     k_BSKH, v_BSKH = (
       jax.lax.dynamic_index_in_dim(c, i, keepdims=False).astype(x_BTD.dtype)
       for c in kv

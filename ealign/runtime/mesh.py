@@ -108,12 +108,8 @@ def on_mesh(config: Config, mesh: Mesh, attention: str = 'auto') -> Config:
     said = f'does not divide the {heads} key and value heads of the model'
     raise UserError(f'mesh.tensor={tensor}: {said}{nearest(tensor, works)}')
   platform = mesh.devices.flat[0].platform
-  return dataclasses.replace(
-    config,
-    mesh=mesh if mesh.size > 1 else None,
-    attention=attention_lib.choose(config, platform, attention),
-    vocab_rows=-(-config.vocab_size // tensor) * tensor,
-  )
+  kernel = attention_lib.choose(config, platform, attention)
+  return dataclasses.replace(_resized(config, mesh), attention=kernel)
 
 
 def shardings(mesh: Mesh, tree: Any, rules=RULES) -> Any:
@@ -176,6 +172,47 @@ def constrain(config: Config, tree: Any) -> Any:
     return tree
   where = shardings(config.mesh, tree)
   return jax.lax.with_sharding_constraint(tree, where)
+
+
+def gathered(config: Config, mesh: Mesh, weights: Any):
+  """What to sample with: nothing of it is gathered again for every token.
+
+  The weights lie whole on each device, or split over `tensor`. Where they do
+  not fit the memory, part of `fsdp` splits them like `tensor` does, which
+  sends activations instead of weights.
+
+  Returns:
+    the model, the mesh and the weights on it; `fsdp` is 1.
+  """
+  data, fsdp, tensor = (mesh.shape[axis] for axis in AXES)
+  room = _memory(mesh.devices.flat[0]) / 2  # the other half: cache and state
+  size = sum(x.nbytes for x in jax.tree.leaves(weights))
+  ways = [
+    tensor * n
+    for n in range(1, fsdp + 1)
+    if not (fsdp % n or config.kv_heads % (tensor * n))
+  ]
+  fits = [way for way in ways if size / way <= room]
+  way = (fits or ways[-1:])[0]
+  devices = mesh.devices.reshape(data * fsdp * tensor // way, 1, way)
+  wide = Mesh(devices, AXES, axis_types=mesh.axis_types)
+  model = _resized(config, wide)
+  weights = padded(model, unpadded(config, weights))
+  return model, wide, place(wide, weights)
+
+
+def _memory(device) -> float:
+  """Bytes of a device; inf where it does not tell."""
+  return (device.memory_stats() or {}).get('bytes_limit', math.inf)
+
+
+def _resized(config, mesh):
+  tensor = mesh.shape['tensor']
+  return dataclasses.replace(
+    config,
+    mesh=mesh if mesh.size > 1 else None,
+    vocab_rows=-(-config.vocab_size // tensor) * tensor,
+  )
 
 
 def unpadded(config: Config, tree: Any) -> Any:

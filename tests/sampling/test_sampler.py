@@ -9,6 +9,7 @@ import pytest
 
 from ealign.models import lora, transformer
 from ealign.models.config import Config
+from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import UserError
 from ealign.runtime.mesh import make
 from ealign.sampling import prompts as prompting
@@ -152,8 +153,8 @@ def test_devices_change_nothing(devices):
 def test_the_cache_is_split_over_the_mesh():
   mesh = make(devices=jax.devices()[:4])
   batch = next(prompting.batches(PROMPTS, 4))
-  args = sampler.shard_rows(mesh, (batch.tokens_BT, batch.positions_BT))
-  weights = sampler.replicate(mesh, WEIGHTS)
+  args = mesh_lib.shard_rows(mesh, (batch.tokens_BT, batch.positions_BT))
+  weights = mesh_lib.replicate(mesh, WEIGHTS)
   run = sampler.programs(CONFIG, T, None)
   cache, hidden, _ = run.prefill(weights, *args)
   assert cache['k'].sharding.shard_shape(cache['k'].shape)[1] == 1
