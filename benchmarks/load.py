@@ -23,11 +23,11 @@ import time
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.numpy import save_file
 
 from ealign.models import config as config_lib
 from ealign.models import files, names, weights
-from ealign.runtime import mesh
 
 WIDE = {
   'vocab_size': 151_936,
@@ -122,35 +122,39 @@ def main() -> None:
     write(args.folder, args.gb)
   paths = sorted(args.folder.glob('*.safetensors'))
   size = sum(path.stat().st_size for path in paths) / 1e9
-  devices = mesh.data_mesh()
+  devices = jax.local_devices()
+  copies = jax.make_mesh((len(devices),), ('data',), devices=devices)
+  whole = NamedSharding(copies, PartitionSpec())
   on_host = jax.default_backend() == 'cpu'
 
   def load():
-    tree = weights.load(args.folder, devices, dtype=args.dtype)[1]
+    tree = weights.load(
+      args.folder, shardings=lambda path: whole, dtype=args.dtype
+    )[1]
     jax.block_until_ready(tree)
     nbytes.append(sum(x.nbytes for x in jax.tree.leaves(tree)) / 2**30)
 
   rounds, above = [], []
   for _ in range(args.rounds):  # interleaved: what else runs disturbs all alike
     through = timed(paths, lambda: pass_through(paths))
-    whole = timed(paths, lambda: into_memory(paths))
+    slurp = timed(paths, lambda: into_memory(paths))
     nbytes, before = [], memory('VmRSS')
     pathlib.Path('/proc/self/clear_refs').write_text('5')  # VmHWM from here on
-    rounds.append((through, whole, timed(paths, load)))
+    rounds.append((through, slurp, timed(paths, load)))
     above.append(memory('VmHWM') - before - nbytes[0] * on_host)
     print('wall, CPU seconds: through, into memory, load', flush=True)
     print(np.round(rounds[-1], 1).tolist(), flush=True)
-  through, whole, loading = np.min(rounds, axis=0)
+  through, slurp, loading = np.min(rounds, axis=0)
   print(f'{size:.2f} GB, best of {args.rounds} each; loading takes')
-  for name, base in (('through a buffer', through), ('into memory', whole)):
+  for name, base in (('through a buffer', through), ('into memory', slurp)):
     wall, cpu = loading / base
     print(f'  {wall:.2f} times reading {name} ({cpu:.2f} of its CPU time)')
-  print(f'arrays: {nbytes[0]:.2f} GiB on {devices.size} x {_device(devices)}')
+  print(f'arrays: {nbytes[0]:.2f} GiB on {len(devices)} x {_device(devices)}')
   print(f'host memory above the arrays, at most: {max(above):.2f} GiB')
 
 
 def _device(devices) -> str:
-  return devices.devices.flat[0].device_kind
+  return devices[0].device_kind
 
 
 if __name__ == '__main__':

@@ -22,8 +22,9 @@ import optax
 
 from ealign import losses
 from ealign.data.batch import Batch, PairBatch, SFTBatch
-from ealign.models import moe, transformer
+from ealign.models import layout, moe, transformer
 from ealign.models.config import Config
+from ealign.runtime import mesh as mesh_lib
 
 DPO = {
   'sigmoid': losses.dpo_sigmoid,
@@ -123,7 +124,11 @@ def token_stats(update: Update, weights, batch):
   )
   head_DV = transformer.head(update.model, weights)
   stats = losses.token_stats(
-    head_DV, hidden_BTD[:, :-1], batch.tokens_BT[:, 1:], chunk=update.chunk
+    head_DV,
+    hidden_BTD[:, :-1],
+    batch.tokens_BT[:, 1:],
+    chunk=update.chunk,
+    shards=layout.shards(update.model),
   )
   return stats, batch.loss_mask_BT[:, 1:], routing_B2E
 
@@ -138,6 +143,7 @@ def answer_logps(model: Config, weights, pairs: PairBatch, *, chunk: int = 512):
     hidden_BTD[:, :-1],
     pairs.tokens_BT[:, 1:],
     chunk=chunk,
+    shards=layout.shards(model),
   )
   return -losses.sft(logps_BT, pairs.loss_mask_BT[:, 1:])
 
@@ -236,7 +242,13 @@ def gradients(update: Update, state: TrainState, frozen, batch: Batch):
   n = update.microbatches
   if n == 1:
     return grad(state.params, batch)
-  pieces = jax.tree.map(lambda x: x.reshape(n, -1, *x.shape[1:]), batch)
+  shards = layout.shards(update.model)
+
+  def cut(x):  # each device's rows, not the first device's rows first
+    parts = x.reshape(shards, n, -1, *x.shape[1:]).swapaxes(0, 1)
+    return parts.reshape(n, -1, *x.shape[1:])
+
+  pieces = jax.tree.map(cut, batch)
   add = lambda a, b: jax.tree.map(jnp.add, a, b)
   first = jax.tree.map(lambda x: x[0], pieces)
   rest = jax.tree.map(lambda x: x[1:], pieces)
@@ -256,4 +268,4 @@ def train_step(update: Update, state: TrainState, frozen, batch: Batch):
   metrics |= {'grad_norm': optax.tree.norm(grads), 'learning_rate': lr}
   metrics |= counts(batch)
   state = state.replace(step=state.step + 1, params=params, opt=opt)
-  return state, metrics
+  return mesh_lib.constrain(update.model, state), metrics

@@ -7,13 +7,14 @@ import itertools
 import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 
 from ealign import align, conscience, fit, framing
 from ealign.data import chat, columns, mapping, sources
 from ealign.data import loader as loader_lib
 from ealign.evals import answers as answers_lib
 from ealign.fields import Config
-from ealign.models import hub, int8, lora, peft, transformer
+from ealign.models import hub, int8, layout, lora, peft, transformer
 from ealign.models import weights as weights_lib
 from ealign.prompts import Mind
 from ealign.runtime import mesh as mesh_lib
@@ -42,14 +43,33 @@ def assemble(config: Config) -> Parts:
   """
   # Data comes first: what is wrong with it is told before a model is loaded.
   suite = answers_lib.suite(config.eval)
-  chats, own = _training_chats(config)
-  mesh = mesh_lib.data_mesh()
+  chats, own = training_chats(config)
+  mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
   model, tokenizer, base = load_model(config.model, config.seed, mesh)
-  fit.sizes(config, model.max_positions, mesh.shape['data'])
-  if _adapts(config):
+  fit.sizes(config, model.max_positions, layout.shards(model))
+  if adapts(config):
     fit.targets(config, model)
   params, frozen = start_weights(config, model, base)
-  mind = Mind(
+  mind = make_mind(config, model, tokenizer, mesh)
+  others = _others(config, mind)
+  minds = [other for other, _ in others.values()]
+  return Parts(
+    mind=mind,
+    update=make_update(config, model),
+    params=params,
+    frozen=frozen,
+    loader=loader(config, encoded(config, tokenizer, chats, own))
+    if chats
+    else None,
+    pool=make_pool(config, mind, chats, minds) if config.dpo.lam > 0 else [],
+    questions=_fitting(suite, config.eval, mind, minds),
+    others=others,
+  )
+
+
+def make_mind(config: Config, model, tokenizer, mesh) -> Mind:
+  """The trainee as one that samples and reviews."""
+  return Mind(
     model=model,
     tokenizer=tokenizer,
     framing=read_framing(config.conscience.framing),
@@ -58,18 +78,6 @@ def assemble(config: Config) -> Parts:
     dpo=config.dpo,
     template=config.data.chat_template_kwargs,
     mesh=mesh,
-  )
-  others = _others(config, mind)
-  minds = [other for other, _ in others.values()]
-  return Parts(
-    mind=mind,
-    update=make_update(config, model),
-    params=params,
-    frozen=frozen,
-    loader=_loader(config, tokenizer, chats, own) if chats else None,
-    pool=_pool(config, mind, chats, minds) if config.dpo.lam > 0 else [],
-    questions=_fitting(suite, config.eval, mind, minds),
-    others=others,
   )
 
 
@@ -83,7 +91,7 @@ def _others(config, mind):
     spec = dataclasses.replace(config.model, path=path, init='weights')
     model, tokenizer, weights = load_model(spec, config.seed, mind.mesh)
     own = dataclasses.replace(mind, model=model, tokenizer=tokenizer)
-    others[by] = own, mesh_lib.replicate(mind.mesh, quantized(spec, weights))
+    others[by] = own, mesh_lib.place(mind.mesh, quantized(spec, weights))
   return others
 
 
@@ -93,27 +101,47 @@ def load_model(spec, seed: int = 0, mesh=None):
   Args:
     spec: a `fields.Model`.
     seed: of random weights, where spec.init asks for them.
-    mesh: devices the weights are put on, whole on each.
+    mesh: devices the weights are put on, by the rules of `runtime.mesh`.
 
   Raises:
     UserError: a file is missing or broken, or they do not fit each other.
   """
-  folder = hub.fetch(sources.resolve(spec.path))
+  folder, model, tokenizer = read_model(spec, mesh)
+  where, of = None, lambda path: None
+  if mesh is not None:
+    where = mesh_lib.shardings(mesh, transformer.shapes(model))
+    of = traverse_util.flatten_dict(where, sep='/').__getitem__
+  if spec.init == 'random':
+    init = jax.jit(transformer.init, static_argnums=0, out_shardings=where)
+    return model, tokenizer, init(model, key=jax.random.key(seed))
+  runtime = {'dtype': model.dtype, 'vocab_rows': model.vocab_rows}
+  return model, tokenizer, weights_lib.load(folder, shardings=of, **runtime)[1]
+
+
+def read_model(spec, mesh=None, *, weights: bool = True):
+  """The folder of a model, its Config on the mesh, and its tokenizer.
+
+  Args:
+    spec: a `fields.Model`.
+    mesh: as in `load_model`.
+    weights: whether they are to be in the folder too, if it is a Hub id.
+  """
+  folder = hub.fetch(sources.resolve(spec.path), weights=weights)
   dtype = spec.dtype
   if dtype == 'auto':
-    dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
-  runtime = {'dtype': dtype, 'remat': spec.remat}
-  model = weights_lib.read_config(folder, **runtime)
+    # Not the default backend: a plan may be for other devices.
+    device = mesh.devices.flat[0] if mesh else jax.devices()[0]
+    dtype = 'float32' if device.platform == 'cpu' else 'bfloat16'
+  model = weights_lib.read_config(folder, dtype=dtype, remat=spec.remat)
   tokenizer = chat.load_tokenizer(folder)
   if len(tokenizer) > model.vocab_size:
     raise UserError(
       f'{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding '
       f'{model.vocab_size} rows; use the tokenizer the model was saved with'
     )
-  if spec.init == 'random':
-    key = jax.random.key(seed)
-    return model, tokenizer, transformer.init(model, key=key)
-  return model, tokenizer, weights_lib.load(folder, mesh, **runtime)[1]
+  if mesh is not None:
+    model = mesh_lib.on_mesh(model, mesh, spec.attention)
+  return folder, model, tokenizer
 
 
 def start_weights(config: Config, model, base):
@@ -121,7 +149,7 @@ def start_weights(config: Config, model, base):
   spec = config.model.lora
   key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
   frozen, fresh = base, None
-  if _adapts(config):
+  if adapts(config):
     fresh = lora.init(model, key=key, rank=spec.rank, targets=spec.targets)
   if config.model.frozen_adapter:
     frozen = lora.merge(
@@ -145,7 +173,8 @@ def quantized(spec, weights):
   return int8.quantize(weights, lora.TARGETS)
 
 
-def _adapts(config):
+def adapts(config: Config) -> bool:
+  """Whether there is an adapter, trained or merged into what is frozen."""
   return config.model.train == 'lora' or bool(config.model.frozen_adapter)
 
 
@@ -220,7 +249,7 @@ def lora_scale(config: Config) -> float:
   return lora.scale(rank=spec.rank, alpha=spec.alpha, rslora=spec.rslora)
 
 
-def _training_chats(config):
+def training_chats(config: Config):
   """The SFT chats, and the template arguments that each brings itself."""
   path = config.data.train
   if not path:
@@ -233,13 +262,20 @@ def _training_chats(config):
   return columns.chats(rows, path), own
 
 
-def _loader(config, tokenizer, chats, own):
+def encoded(config: Config, tokenizer, chats, own):
+  """The SFT chats as rows of tokens; `own` as from `training_chats`."""
   data = config.data
   if data.train_system is not None:
     chats = [with_system(c, data.train_system) for c in chats]
   kwargs = dict(data.chat_template_kwargs)
+  return chat.encode_chats(tokenizer, chats, data.train, own, **kwargs)
+
+
+def loader(config: Config, rows) -> loader_lib.Loader:
+  """The endless stream of packed batches of rows."""
+  data = config.data
   return loader_lib.Loader(
-    chat.encode_chats(tokenizer, chats, data.train, own, **kwargs),
+    rows,
     length=data.length,
     batch_size=data.batch_size,
     seed=config.seed,
@@ -254,7 +290,8 @@ def _fitting(suite, e, mind, others):
   return suite
 
 
-def _pool(config, mind, sft, others):
+def make_pool(config: Config, mind: Mind, sft, others=()):
+  """[(weight, prompts)]: what the policy is sampled on, checked for length."""
   pool = []
   for path, weight in zip(config.pool.paths, config.pool.weights, strict=True):
     chats = sft if path == 'sft' else columns.load_chats(path)

@@ -21,18 +21,22 @@ from ealign.runtime.errors import UserError
 USAGE = """\
 usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
            [--config.FIELD=VALUE ...] [--only=NAME,NAME*]
-           [--print_launch=KIND [--topology=NAME]]
+           [--profile=FROM:TO | --plan [--topology=NAME] |
+            --print_launch=KIND [--topology=NAME]]
 
   --config        a Python file with get_config(arg=None)
   --config.FIELD  changes one field, as in --config.dpo.lam=0.3
                   (ealign/fields.py lists them all)
   --workdir       folder of the run; the same command continues it
   --only          run only the arms of these names or patterns
+  --profile       writes a trace of these steps to DIR/profile, as in 20:25
+  --plan          compiles without running: what it reads, takes and costs, on
+                  the devices here or on those of --topology; DIR/plan.json
   --print_launch  prints a script that runs this on a cluster, and runs nothing:
                   xpk, tpu_vm, skypilot, gke or slurm (docs/scale.md)
-  --topology      for it: v5e:4x4 (or v4, v5p, v6e, tpu7x); for slurm nodes x
+  --topology      for both: v5e:4x4 (or v4, v5p, v6e, tpu7x); for slurm nodes x
                   GPUs, as in 2x8"""
-_NAMES = ('config', 'workdir', 'only', 'print_launch', 'topology')
+_NAMES = ('config', 'workdir', 'only', 'profile', 'print_launch', 'topology')
 _FLAG = re.compile(r'--?((?:no)?config\.)?([A-Za-z][^=]*)')
 
 
@@ -43,6 +47,7 @@ class Command:
   changed: the fields set on the command line. problems: what of it cannot be
   set; `config` has all the rest, so that `validate` can add what it finds.
   flags: what makes the run, each flag one argument, to give it again elsewhere.
+  profile: first step of a trace, and the step before which it ends.
   """
 
   config: config_dict.ConfigDict
@@ -53,6 +58,8 @@ class Command:
   flags: tuple[str, ...] = ()
   print_launch: str = ''
   topology: str = ''
+  plan: bool = False
+  profile: tuple[int, int] | None = None
 
 
 def parse(argv: list[str]) -> Command:
@@ -69,6 +76,7 @@ def parse(argv: list[str]) -> Command:
   known.set_gnu_getopt(True)
   for name in _NAMES:
     flags.DEFINE_string(name, '', '', flag_values=known)
+  flags.DEFINE_boolean('plan', False, '', flag_values=known)
   try:
     rest = known(argv, known_only=True)
   except flags.Error as error:
@@ -80,8 +88,12 @@ def parse(argv: list[str]) -> Command:
   changed, problems = _change(config, rest)
   only = known['only'].value.split(',')
   given = [f'--{n}={known[n].value}' for n in _NAMES[:3] if known[n].value]
-  if known['topology'].value and not known['print_launch'].value:
-    problems.append('--topology: goes with --print_launch')
+  plan, script = known['plan'].value, known['print_launch'].value
+  if known['topology'].value and not (plan or script):
+    problems.append('--topology: goes with --plan or --print_launch')
+  if plan and script:
+    problems.append('--print_launch: not together with --plan')
+  profile = _steps(known['profile'].value, problems)
   return Command(
     config=config,
     workdir=known['workdir'].value,
@@ -89,9 +101,24 @@ def parse(argv: list[str]) -> Command:
     changed=tuple(changed),
     problems=tuple(problems),
     flags=(*given, *_joined(rest)[1:]),
-    print_launch=known['print_launch'].value,
+    print_launch=script,
     topology=known['topology'].value,
+    plan=plan,
+    profile=profile,
   )
+
+
+def _steps(text: str, problems) -> tuple[int, int] | None:
+  """The steps of --profile; what is wrong with them goes to the problems."""
+  if not text:
+    return None
+  match = re.fullmatch(r'(\d{1,9}):(\d{1,9})', text, re.ASCII)
+  first, end = map(int, match.groups()) if match else (0, 0)
+  if first >= end:
+    said = 'must be FROM:TO with FROM below TO'
+    problems.append(f'--profile={text}: {said}, such as 20:25')
+    return None
+  return first, end
 
 
 def load(spec: str) -> config_dict.ConfigDict:

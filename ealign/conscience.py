@@ -17,6 +17,7 @@ A self-report is not a monitor: pair it with behaviour (`evals`).
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 
@@ -187,7 +188,16 @@ def _scorer(model):
 
 
 def reflect(
-  mind: Mind, policy, frozen, requests, *, key, step, rows, others=None
+  mind: Mind,
+  policy,
+  frozen,
+  requests,
+  *,
+  key,
+  step,
+  rows,
+  others=None,
+  clock=contextlib.nullcontext,
 ):
   """One reflection.
 
@@ -200,6 +210,7 @@ def reflect(
     step: written into pairs and records.
     rows: id of each request's row; answers and draws are keyed by it.
     others: as in `who`; `frozen` is the reference whoever reviews and writes.
+    clock: a context manager for each phase: sample, review, revise, score.
 
   Returns:
     pairs (scored, in row order), records (one a sampled answer; see
@@ -209,16 +220,21 @@ def reflect(
   name = lambda by: who(by, mind, policy, frozen, others)
   reviewer, judging = name(mind.settings.review.by)
   writer, writing = name(mind.settings.revise.by)
-  judge = lambda chats, key: review(
-    reviewer, judging, carried(mind, reviewer, chats), key=key
-  )
-  said = sample(mind, policy, requests, rows, key=keys[0])
+
+  def judge(chats, key):
+    with clock('review'):
+      chats = carried(mind, reviewer, chats)
+      return review(reviewer, judging, chats, key=key)
+
+  with clock('sample'):
+    said = sample(mind, policy, requests, rows, key=keys[0])
   verdicts = judge(said, keys[1])
   flags = _flags(mind, verdicts, rows, key=keys[2])
   flagged = [(x, v) for x, v, f in zip(said, verdicts, flags, strict=True) if f]
-  proposals = _alternatives(
-    mind, reviewer, writer, writing, flagged, key=keys[3]
-  )
+  with clock('revise'):
+    proposals = _alternatives(
+      mind, reviewer, writer, writing, flagged, key=keys[3]
+    )
   second = judge(proposals, keys[4])
   reasons = [
     _dropped(mind, x, y, v)
@@ -237,7 +253,8 @@ def reflect(
     for (x, _), y, reason in zip(flagged, proposals, reasons, strict=True)
     if not reason
   ]
-  pairs = score(mind, frozen, pairs)
+  with clock('score'):
+    pairs = score(mind, frozen, pairs)
   revised = {
     x.row: (y, v, reason)
     for (x, _), y, v, reason in zip(

@@ -24,9 +24,19 @@ class Model:
   init: str = 'weights'  # weights | random
   dtype: str = 'auto'  # float32 | bfloat16 | auto: by device
   remat: str = 'none'  # none | dots | full
+  attention: str = 'auto'  # splash | cudnn | xla | auto: by device
   quantize: str = 'none'  # none | int8: projections of what is frozen
   train: str = 'lora'  # lora | full
   lora: LoRA = LoRA()
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+  """Sizes whose product is the number of devices; one may be -1: the rest."""
+
+  data: int = -1  # copies of the weights, each with its rows
+  fsdp: int = 1  # weights and rows are split
+  tensor: int = 1  # heads, feed-forward and vocabulary are split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +135,7 @@ class Optim:
 class Train:
   steps: int = 200
   microbatches: int = 1
-  chunk: int = 512  # tokens of a chunk of the loss
+  chunk: int = 512  # tokens whose logits exist at a time, on each device
   log_every: int = 10
   checkpoint_every: int = 100
   keep: int = 2  # checkpoints
@@ -160,6 +170,7 @@ class Config:
 
   seed: int = 0
   model: Model = Model()
+  mesh: Mesh = Mesh()
   data: Data = Data()
   pool: Pool = Pool()
   conscience: Conscience = Conscience()

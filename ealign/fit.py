@@ -20,30 +20,36 @@ def sizes(config: Config, positions: int, devices: int) -> None:
 
   positions: those of the model; devices: those that a batch is spread over.
   """
-  c, e = config.conscience, config.eval
+  c, e, parts = config.conscience, config.eval, config.train.microbatches
   trains, pairs = config.train.steps > 0, config.dpo.lam > 0
   lengths = {
     'data.length': config.data.length if config.data.train else 0,
     'dpo.length': config.dpo.length if pairs else 0,
   }
-  rows = {
-    'data.batch_size': config.data.batch_size * bool(config.data.train),
-    'dpo.pairs': config.dpo.pairs * pairs,
-    'conscience.prompts * samples': c.prompts * c.samples * pairs,
+  rows = {  # name: (rows, the parts that each device takes them in)
+    'data.batch_size': (
+      config.data.batch_size * bool(config.data.train),
+      parts,
+    ),
+    'dpo.pairs': (config.dpo.pairs * pairs, parts),
+    'conscience.prompts * samples': (c.prompts * c.samples * pairs, 1),
   }
   rows = rows if trains else {}
-  rows['eval.batch'] = e.batch * bool(e.questions or e.curve)
+  asks = bool(e.questions or e.curve or e.tokens)
+  rows['eval.batch'] = e.batch * asks, 1
   problems = [
     f'{name}={length}: the model has {positions} positions; use at most that'
     for name, length in lengths.items()
     if length > positions
   ]
-  problems += [
-    f'{name}={count}: does not divide over {devices} devices; use a multiple '
-    f'of {devices}, such as {-(-count // devices) * devices}'
-    for name, count in rows.items()
-    if count % devices
-  ]
+  for name, (count, parts) in rows.items():
+    unit = devices * parts
+    over = f'{devices} devices' + f' in {parts} microbatches' * (parts > 1)
+    if count % unit:
+      problems.append(
+        f'{name}={count}: does not divide over {over}; use a multiple of '
+        f'{unit}, such as {-(-count // unit) * unit}'
+      )
   if problems:
     raise UserError(*problems)
 

@@ -3,9 +3,9 @@
 Checks everything that can be checked before a model is loaded, then runs the
 config, or its arms one after another, each in a folder of its own. The same
 command continues what was stopped; with --print_launch=KIND it only prints a
-script that runs it on a cluster. Exit codes: 0 done; 1 a run failed (a loss
-that is not finite); 2 bad flags, config, data or workdir; 143 stopped by a
-signal, after saving.
+script that runs it on a cluster, with --plan it tells what would run. Exit
+codes: 0 done; 1 a run failed (a loss that is not finite) or does not fit; 2 bad
+flags, config, data or workdir; 143 stopped by a signal, after saving.
 """
 
 import contextlib
@@ -23,7 +23,10 @@ from ealign import config as config_lib
 from ealign import scripts
 from ealign.fields import Config
 from ealign.runtime import preempt
-from ealign.runtime.errors import NonFinite, Preempted, UserError
+from ealign.runtime.errors import NonFinite, Preempted, Unfit, UserError
+
+# What a folder may hold that no run began in: a start that was killed, a plan.
+_OWN = ('config.json', 'config.json.partial', 'plan.json')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     command = command_lib.parse(sys.argv if argv is None else argv)
     if command.print_launch:
       print_launch(command)
+    elif command.plan:
+      plan(command)
     else:
       launch(command)
   except UserError as error:
@@ -71,14 +76,51 @@ def print_launch(command: command_lib.Command) -> None:
   print(script, end='')
 
 
-def launch(command: command_lib.Command) -> None:
-  """Checks all, runs what is left to do, writes the report."""
+def plan(command: command_lib.Command) -> None:
+  """Checks all, and tells what would run; of arms the most demanding one."""
+  workdir, _, chosen = _checked(command)
+  run = max(chosen, key=_demand)
+  if len(chosen) > 1:
+    print(f'planning arm {run.name!r}: the others compile no larger program')
+  _claim(workdir, command.config)
+  from ealign.plan import run as plan_lib
+
+  try:
+    config = _frozen(run, workdir)
+    plan_lib.plan(config, workdir, slice_name=command.topology, name=run.name)
+  except Unfit:
+    raise
+  except UserError:
+    _unclaim(workdir)
+    raise
+
+
+def _demand(run: Run) -> tuple:
+  """What is greater where a run compiles more, or larger programs."""
+  c = run.config
+  reflects = c.dpo.lam > 0 and c.conscience.every > 0 and c.train.steps > 0
+  return reflects, c.model.train == 'full', c.dpo.reference == 'step'
+
+
+def _checked(command) -> tuple[pathlib.Path, list[Run], list[Run]]:
+  """The work folder, all runs and those chosen.
+
+  Raises:
+    UserError: all that can be wrong with command line and config, at once.
+  """
   problems = [*command.problems, *config_lib.validate(command.config)]
   if problems:
     raise UserError(*problems)
   workdir = pathlib.Path(command.workdir).expanduser().absolute()
   runs = _runs(command.config, workdir)
-  chosen = _choose(runs, command.only)
+  return workdir, runs, _choose(runs, command.only)
+
+
+def launch(command: command_lib.Command) -> None:
+  """Checks all, runs what is left to do, writes the report."""
+  workdir, runs, chosen = _checked(command)
+  if command.profile:
+    _check_profile(command.profile, chosen)
   _claim(workdir, command.config)
   for run in chosen:
     if run.name:
@@ -87,7 +129,7 @@ def launch(command: command_lib.Command) -> None:
   compile_cache()
   try:
     with preempt.watch() as stop:
-      failed = _run_all(chosen, workdir, stop)
+      failed = _run_all(chosen, workdir, stop, command.profile)
   except UserError:
     for folder in (*(run.folder for run in runs), workdir):
       _unclaim(folder)
@@ -97,6 +139,13 @@ def launch(command: command_lib.Command) -> None:
   if failed:
     listed = ', '.join(failed)
     raise NonFinite(f'{len(failed)} of {len(chosen)} runs failed: {listed}')
+
+
+def _check_profile(profile: tuple[int, int], runs: list[Run]) -> None:
+  most = max(run.config.train.steps for run in runs)
+  if profile[1] > most:
+    said = f'must end by step {most}, that of train.steps'
+    raise UserError(f'--profile={profile[0]}:{profile[1]}: {said}')
 
 
 def _report(workdir: pathlib.Path) -> None:
@@ -161,8 +210,7 @@ def _claim(folder: pathlib.Path, config) -> None:
 
 def _foreign(folder) -> list[str]:
   names = [item.name for item in folder.iterdir()]
-  own = 'config.json.partial'  # of a start that was killed
-  return sorted(n for n in names if n != own and not n.startswith('.'))
+  return sorted(n for n in names if n not in _OWN and not n.startswith('.'))
 
 
 def _check_same(folder, path, config) -> None:
@@ -180,9 +228,8 @@ def _check_same(folder, path, config) -> None:
 
 def _untouched(folder) -> bool:
   """Whether no run got past its start there: then nothing can be lost."""
-  own = ('config.json', 'config.json.partial')
   files = (path for path in folder.rglob('*') if path.is_file())
-  return all(path.name in own for path in files)
+  return all(path.name in _OWN for path in files)
 
 
 def _unclaim(folder) -> None:
@@ -215,7 +262,9 @@ def compile_cache() -> None:
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', 0)
 
 
-def _run_all(runs: list[Run], workdir, stop: preempt.Stop) -> list[str]:
+def _run_all(
+  runs: list[Run], workdir, stop: preempt.Stop, profile=None
+) -> list[str]:
   """Runs what is not done; says why runs failed and returns their names."""
   from ealign import train
 
@@ -234,7 +283,8 @@ def _run_all(runs: list[Run], workdir, stop: preempt.Stop) -> list[str]:
       continue
     print(f'{label}: in {run.folder}', flush=True)
     try:
-      train.run(_frozen(run, workdir), run.folder, name=run.name)
+      config = _frozen(run, workdir)
+      train.run(config, run.folder, name=run.name, profile=profile)
     except NonFinite as error:
       failed.append(run.name or str(run.folder))
       print(error, file=sys.stderr)

@@ -28,6 +28,7 @@ CHOICES = {
   'model.init': ('weights', 'random'),
   'model.dtype': ('auto', 'float32', 'bfloat16'),
   'model.remat': ('none', 'dots', 'full'),
+  'model.attention': ('auto', 'splash', 'cudnn', 'xla'),
   'model.quantize': ('none', 'int8'),
   'model.train': ('lora', 'full'),
   'conscience.review.by': ('frozen', 'policy'),
@@ -67,6 +68,11 @@ RANGES = (
     'replay.max_uses replay.max_age optim.lr optim.warmup optim.weight_decay '
     'optim.clip train.steps train.eval_every eval.temperature eval.limit '
     'eval.curve_limit',
+  ),
+  (
+    'at least 1, or -1: the rest of the devices',
+    lambda value: value >= 1 or value == -1,
+    'mesh.data mesh.fsdp mesh.tensor',
   ),
   ('above 0', lambda value: value > 0, 'model.lora.alpha dpo.beta optim.eps'),
   (
@@ -170,6 +176,10 @@ def _shapes(flat) -> Iterator[str]:
   top, cap = flat['sample.top_k'], flat['sample.max_candidates']
   if top > cap:
     yield f'sample.top_k={top}: must be at most sample.max_candidates={cap}'
+  if [flat[f'mesh.{axis}'] for axis in ('data', 'fsdp', 'tensor')].count(
+    -1
+  ) > 1:
+    yield 'mesh: only one of data, fsdp and tensor can be -1, the rest'
   steps, warmup = flat['train.steps'], flat['optim.warmup']
   if warmup > steps > 0:
     yield f'optim.warmup={warmup}: must be at most train.steps={steps}'

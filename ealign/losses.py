@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from ealign.models.transformer import project_logits
 
 
-def over_tokens(fn, head_DV, hidden, *args, chunk: int):
+def over_tokens(fn, head_DV, hidden, *args, chunk: int = 512, shards: int = 1):
   """Maps fn(head, hidden_CD, *args_C) over chunks of tokens.
 
   The one loop every per-token statistic goes through: logits exist for
@@ -18,43 +18,52 @@ def over_tokens(fn, head_DV, hidden, *args, chunk: int):
     head_DV: output matrix; no gradient is computed for it when frozen.
     hidden: [..., D].
     *args: arrays [...] that go with the tokens, e.g. targets.
-    chunk: static, tokens at a time.
+    chunk: static, tokens at a time of each shard.
+    shards: parts that the leading axis is split into on a mesh. A chunk takes
+      tokens of all of them, else one device would work at a time.
 
   Returns:
     The pytree with leaves [..., ...].
   """
   shape = hidden.shape[:-1]
-  n = hidden.size // hidden.shape[-1]
+  n = hidden.size // hidden.shape[-1] // shards
   chunk = min(chunk, n)
   pad = -n % chunk
 
   def split(x, tail):
-    flat = jnp.pad(x.reshape(n, *tail), [(0, pad)] + [(0, 0)] * len(tail))
-    return flat.reshape(-1, chunk, *tail)
+    zeros = [(0, 0), (0, pad)] + [(0, 0)] * len(tail)
+    flat = jnp.pad(x.reshape(shards, n, *tail), zeros)
+    parts = flat.reshape(shards, -1, chunk, *tail).swapaxes(0, 1)
+    return parts.reshape(-1, shards * chunk, *tail)
+
+  def merge(y):
+    tail = y.shape[2:]
+    parts = y.reshape(-1, shards, chunk, *tail).swapaxes(0, 1)
+    return parts.reshape(shards, -1, *tail)[:, :n].reshape(*shape, *tail)
 
   xs = (split(hidden, hidden.shape[-1:]), *(split(a, ()) for a in args))
   body = jax.checkpoint(lambda x: fn(head_DV, *x))
-  out = jax.lax.map(body, xs)
-  merge = lambda y: y.reshape(-1, *y.shape[2:])[:n].reshape(
-    *shape, *y.shape[2:]
-  )
-  return jax.tree.map(merge, out)
+  return jax.tree.map(merge, jax.lax.map(body, xs))
 
 
-def token_logps(head_DV, hidden, targets, *, chunk: int = 512):
-  """log p(target) of each token, float32, shaped as targets."""
+def token_logps(head_DV, hidden, targets, **sizes):
+  """log p(target) of each token, float32, shaped as targets.
+
+  sizes: chunk and shards, as in `over_tokens`.
+  """
 
   def fn(head_DV, hidden_CD, targets_C):
     logits_CV = project_logits(head_DV, hidden_CD)
     return _pick(logits_CV, targets_C) - jax.nn.logsumexp(logits_CV, axis=-1)
 
-  return over_tokens(fn, head_DV, hidden, targets, chunk=chunk)
+  return over_tokens(fn, head_DV, hidden, targets, **sizes)
 
 
-def token_stats(head_DV, hidden, targets, *, chunk: int = 512):
+def token_stats(head_DV, hidden, targets, **sizes):
   """logp of the target, entropy (nats), top1 hit (0/1), mean logit.
 
-  float32 dict, each shaped as targets; only logp carries a gradient.
+  float32 dict, each shaped as targets; only logp carries a gradient. sizes:
+  chunk and shards, as in `over_tokens`.
   """
 
   def fn(head_DV, hidden_CD, targets_C):
@@ -71,7 +80,7 @@ def token_stats(head_DV, hidden, targets, *, chunk: int = 512):
       'logit': jnp.mean(fixed_CV, axis=-1),
     }
 
-  return over_tokens(fn, head_DV, hidden, targets, chunk=chunk)
+  return over_tokens(fn, head_DV, hidden, targets, **sizes)
 
 
 def _pick(logits_CV, targets_C):

@@ -7,7 +7,6 @@ notebook alike; `ealign.launch` only reads flags and calls it.
 import dataclasses
 import functools
 import pathlib
-import time
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +18,14 @@ from ealign.data import batch as batch_lib
 from ealign.evals import answers as answers_lib
 from ealign.evals import records as records_lib
 from ealign.fields import Config
+from ealign.models import flops
 from ealign.models import weights as weights_lib
 from ealign.prompts import Mind
 from ealign.runtime import checkpoint, preempt, provenance
+from ealign.runtime import clock as clock_lib
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime import metrics as metrics_lib
+from ealign.runtime import profile as profile_lib
 from ealign.runtime.errors import NonFinite, Preempted, UserError
 
 
@@ -39,13 +41,20 @@ class Result:
   metrics: dict
 
 
-def run(config: Config, workdir, *, name: str = '') -> Result:
+def run(
+  config: Config,
+  workdir,
+  *,
+  name: str = '',
+  profile: tuple[int, int] | None = None,
+) -> Result:
   """Trains one run, or continues it, and evaluates it.
 
   Args:
     config: the frozen Config (`ealign.config.freeze`).
     workdir: its folder; a checkpoint there is continued.
     name: of the arm, for records and display.
+    profile: first step of a trace, and the step before which it ends.
 
   Raises:
     UserError: bad data or a checkpoint that cannot be used.
@@ -59,8 +68,9 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
   parts = assembly.assemble(config)
   mind, update, frozen = parts.mind, parts.update, parts.frozen
   mesh = mind.mesh
-  state = align.init_state(update, parts.params, hyper(config))
-  frozen, state = mesh_lib.replicate(mesh, (frozen, state))
+  frozen, params = mesh_lib.place(mesh, (frozen, parts.params))
+  state = align.init_state(update, params, hyper(config))
+  state = mesh_lib.place(mesh, state)
   replay = replay_lib.Replay(
     **dataclasses.asdict(config.replay), seed=config.seed
   )
@@ -116,14 +126,15 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
   )
   tag = {'run': workdir.name, 'arm': name, 'seed': config.seed}
   reflects = bool(parts.pool) and config.conscience.every and config.dpo.lam > 0
-  clock = _Clock(tokens=extra['tokens'] if start else 0.0)
+  clock = clock_lib.Clock(mesh.devices.flat)
+  tokens = extra['tokens'] if start else 0.0
   last_good = start
   shown = {}
 
   def save(step, wait=False):
     extra = {
       'loader': parts.loader and parts.loader.state(),
-      'tokens': clock.tokens,
+      'tokens': tokens,
       'frozen': base_hash,
       'others': others,
     }
@@ -138,7 +149,8 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
     facts = tag | {'step': step, 'phase': 'curve'}
     records_lib.append(answers_path, [facts | r for r in records])
 
-  with log, saved, preempt.watch() as stop:
+  trace = profile_lib.Profile(workdir, profile)
+  with log, saved, trace, preempt.watch() as stop:
     log.truncate(start)
     for note in notes:
       log.say(note)
@@ -152,23 +164,26 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
           f'{workdir}: stopped at step {step} and saved; the same command '
           'continues'
         )
+      trace.at(step, state)
       key = jax.random.fold_in(root, step)
 
       # ---- Reflect: what it would say, what its conscience prefers --------
       reflected = {}
       if reflects and step % config.conscience.every == 0:
         requests, rows = draw_requests(config, parts.pool, step)
-        with clock('reflect'):
-          pairs, records, reflected = conscience.reflect(
-            mind,
-            policy(state),
-            frozen,
-            requests,
-            key=key,
-            step=step,
-            rows=rows,
-            others=parts.others,
-          )
+        with clock('train'):  # the updates that are still under way
+          jax.block_until_ready(state)
+        pairs, records, reflected = conscience.reflect(
+          mind,
+          policy(state),
+          frozen,
+          requests,
+          key=key,
+          step=step,
+          rows=rows,
+          others=parts.others,
+          clock=clock,
+        )
         replay = replay_lib.push(replay, pairs)
         facts = tag | {'step': step, 'phase': 'reflect'}
         judge = parts.questions.judge
@@ -189,7 +204,8 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
         )
         values = {}
         if batch.sft is not None:
-          clock.tokens += float(batch.sft.loss_mask_BT[:, 1:].sum())
+          tokens += float(batch.sft.loss_mask_BT[:, 1:].sum())
+        clock.count(*work(config, mind.model, batch))
         if batch.sft is not None or batch.pairs is not None:
           batch = mesh_lib.shard_rows(mesh, batch)
           state, values = step_fn(state, frozen, batch)
@@ -200,10 +216,14 @@ def run(config: Config, workdir, *, name: str = '') -> Result:
       saving = last or done % config.train.checkpoint_every == 0
       logging = saving or done % config.train.log_every == 0
       if logging or reflected:
-        shown = _fetch(values, f'{workdir}: steps {last_good + 1} to {done}')
+        with clock('train'):
+          where = f'{workdir}: steps {last_good + 1} to {done}'
+          shown = _fetch(values, where)
         last_good = done
         shown |= replay_lib.metrics(replay, step=step) | reflected
-        shown |= clock.metrics(shown, since=start, done=done)
+        shown.pop('tokens', None)  # of this step; num_tokens is their sum
+        shown['conscience/pairs_in_step'] = shown.pop('pairs', 0.0)
+        shown |= {'num_tokens': tokens, 'global_step': done} | clock.metrics()
         shown |= epoch(parts)
         log.write(done, shown)
       log.progress(done, shown if logging else None)
@@ -248,6 +268,19 @@ def hyper(config: Config) -> align.Hp:
     label_smoothing=f32(config.dpo.label_smoothing),
     lr=f32(config.optim.lr),
   )
+
+
+def work(config: Config, model, batch) -> tuple[float, float]:
+  """Tokens of a batch, padding left out, and FLOPs the model needs for it."""
+  adapter = None
+  if config.model.train == 'lora':
+    spec = config.model.lora
+    adapter = flops.adapted(model, spec.rank, spec.targets)
+  tokens = total = 0.0
+  for part in filter(None, (batch.sft, batch.pairs)):
+    tokens += float((part.positions_BT >= 0).sum())
+    total += flops.training(model, *part.tokens_BT.shape, adapter)
+  return tokens, total
 
 
 def draw_requests(config: Config, pool, step: int):
@@ -296,44 +329,3 @@ def _diverged(what: str) -> NonFinite:
     f'{what} became nan or inf; checkpoints saved before are kept. Lower '
     'optim.lr, or set optim.clip, and use a new workdir'
   )
-
-
-class _Clock:
-  """Seconds spent by phase, and tokens seen."""
-
-  def __init__(self, tokens: float):
-    self.tokens = tokens
-    self.seconds: dict[str, float] = {}
-    self.last = (0, time.monotonic())
-
-  def __call__(self, phase):
-    return _Span(self.seconds, phase)
-
-  def metrics(self, shown, *, since, done):
-    steps, now = self.last[0] or since, time.monotonic()
-    per_step = (now - self.last[1]) / max(done - steps, 1)
-    self.last = (done, now)
-    shown.pop('tokens', None)  # of this step; num_tokens is their sum
-    shown['conscience/pairs_in_step'] = shown.pop('pairs', 0.0)
-    total = sum(self.seconds.values()) or 1.0
-    shares = {
-      f'perf/share_{k}': v / total for k, v in sorted(self.seconds.items())
-    }
-    return shares | {
-      'num_tokens': self.tokens,
-      'global_step': done,
-      'perf/step_time_s': per_step,
-      'perf/compiles': provenance.compiles(),
-    }
-
-
-class _Span:
-  def __init__(self, seconds, phase):
-    self.seconds, self.phase = seconds, phase
-
-  def __enter__(self):
-    self.start = time.monotonic()
-
-  def __exit__(self, *_):
-    spent = time.monotonic() - self.start
-    self.seconds[self.phase] = self.seconds.get(self.phase, 0.0) + spent

@@ -10,6 +10,7 @@ LEAVES = {'ealign', 'ealign.runtime.errors', 'ealign.fields', 'ealign.framing'}
 LAYERS = [  # from the top down; a module may import its own layer and below
   (
     'launch',
+    'plan',
     'command',
     'export',
     'report',

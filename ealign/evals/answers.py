@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ealign import conscience, losses
 from ealign.data import chat, columns, packing, sources
-from ealign.models import transformer
+from ealign.models import layout, transformer
 from ealign.runtime.errors import UserError
 from ealign.sampling import prompts as prompting
 from ealign.sampling import sampler
@@ -224,7 +224,7 @@ def _token_sums(model):
       transformer.head(model, weights),
       hidden_BTD[:, :-1],
       batch.tokens_BT[:, 1:],
-      chunk=512,
+      shards=layout.shards(model),
     )
     mask_BT = batch.loss_mask_BT[:, 1:]
     total = lambda x_BT: jnp.sum(x_BT * mask_BT)

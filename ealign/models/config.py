@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from jax.sharding import Mesh
+
 from ealign.models import positions
 from ealign.models.positions import Scaling, is_size, unlike
 from ealign.runtime.errors import UserError
@@ -38,8 +40,10 @@ class Config:
 
   The first block is the model (config.json); the second is how it runs:
   dtype of activations, what the backward pass keeps (`remat`: 'none' keeps
-  all, 'dots' keeps the matrix products, 'full' keeps only layer inputs), and
-  `scan`, False to unroll the layers when debugging.
+  all, 'dots' keeps the matrix products, 'full' keeps only layer inputs),
+  `scan`, False to unroll the layers when debugging, and what
+  `runtime.mesh.on_mesh` sets: `attention` (`models.attention`), `mesh` (None:
+  one device) and the rows of the embedding there.
   """
 
   vocab_size: int
@@ -67,6 +71,9 @@ class Config:
   dtype: str = 'float32'
   remat: str = 'none'
   scan: bool = True
+  attention: str = 'xla'  # splash | cudnn | xla
+  mesh: Mesh | None = None
+  vocab_rows: int = 0  # vocab_size rounded up to what divides; 0 = vocab_size
 
   @property
   def traits(self) -> Family:

@@ -7,7 +7,8 @@ from ealign.runtime.errors import UserError
 
 # Weights, config, tokenizer, template; of the folder itself, not of folders in
 # it, where some repositories keep the same weights once more.
-FILES = ('model*.safetensors', '*.json', 'tokenizer*', '*.jinja', '*.txt')
+WEIGHTS = 'model*.safetensors'
+FILES = ('*.json', 'tokenizer*', '*.jinja', '*.txt')
 _ID = re.compile(r'[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?')
 
 
@@ -23,12 +24,13 @@ def split(name: str) -> tuple[str, str | None]:
   return repository, revision or None
 
 
-def fetch(name) -> pathlib.Path:
+def fetch(name, *, weights: bool = True) -> pathlib.Path:
   """The folder of a model: the path itself, or a Hub id's files on disk.
 
   What is not in the cache yet is downloaded; HF_HOME, HF_HUB_OFFLINE and
   HF_TOKEN mean what they mean to `huggingface_hub`. Of a repository only
-  safetensors, configs, tokenizer and template are fetched.
+  safetensors, configs, tokenizer and template are fetched; without `weights`
+  all but the first.
 
   Raises:
     UserError: there is no such model, no access to it, or no network.
@@ -42,7 +44,7 @@ def fetch(name) -> pathlib.Path:
     folder = huggingface_hub.snapshot_download(
       repository,
       revision=revision,
-      allow_patterns=list(FILES),
+      allow_patterns=[*FILES, WEIGHTS] if weights else list(FILES),
       ignore_patterns=['*/*'],
     )
   except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as e:

@@ -19,21 +19,24 @@ class Entry(NamedTuple):
   shape: tuple[int, ...]  # of each tensor, as stored
   transposed: bool = False  # stored [out, in], used as [in, out]
   stack: tuple[int, ...] = ()
+  pad: int = 0  # rows of zeros behind those stored, on the devices only
 
   def leaf_shape(self) -> tuple[int, ...]:
     """Of the array of our tree."""
-    return self.stack + (self.shape[::-1] if self.transposed else self.shape)
+    shape = (self.shape[0] + self.pad, *self.shape[1:])
+    return self.stack + (shape[::-1] if self.transposed else shape)
 
 
 def table(config: Config) -> dict[str, Entry]:
   """Path in our tree, such as 'layers/q', -> Entry; complete for the model."""
   V, D = config.vocab_size, config.d_model
+  pad = max(config.vocab_rows - V, 0)
   found = {
-    'embed': Entry('model.embed_tokens.weight', (V, D)),
+    'embed': Entry('model.embed_tokens.weight', (V, D), pad=pad),
     'norm': Entry('model.norm.weight', (D,)),
   }
   if not config.tie_embeddings:
-    found['head'] = Entry('lm_head.weight', (V, D), transposed=True)
+    found['head'] = Entry('lm_head.weight', (V, D), transposed=True, pad=pad)
   layers = _attention(config) | _norms(config)
   layers |= _experts(config) if config.experts else _mlp(config)
   return found | {f'layers/{name}': entry for name, entry in layers.items()}

@@ -49,8 +49,7 @@ def tree(
 
 def _leaf(tensors, entry, dtype, sharding, pool) -> jax.Array:
   """One array of the tree; each part is read once and put where it belongs."""
-  last = entry.shape[::-1] if entry.transposed else entry.shape
-  shape = entry.stack + last
+  shape = entry.leaf_shape()
   shard = functools.partial(_shard, tensors, entry, dtype, pool)
   if sharding is None:
     return shard(tuple((0, n) for n in shape), [None])[0]
@@ -74,6 +73,8 @@ def _shard(tensors, entry, dtype, pool, box, devices) -> list[jax.Array]:
   pieces = _pieces(entry, box)
   if _on_host(devices[0]) or math.prod(shape) * dtype.itemsize <= PIECE:
     host = _empty(shape, dtype)
+    if entry.pad:
+      host[...] = 0
     collections.deque(_ahead(pool, _fill(host, read), pieces), maxlen=0)
     return [jax.device_put(host, device) for device in devices]
   arrays = [jnp.zeros(shape, dtype, device=device) for device in devices]
@@ -118,6 +119,7 @@ def _pieces(entry, box):
   """(index in the stack, first row, last row) of what is read at once."""
   depth = len(entry.stack)
   start, stop = box[-1] if entry.transposed else box[depth]
+  stop = min(stop, entry.shape[0])  # behind it is padding
   # 4 bytes: as wide as a piece can become when it is cast.
   step = max(1, PIECE // (4 * math.prod(entry.shape[1:])))
   for index in itertools.product(*(range(*axis) for axis in box[:depth])):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from ealign.models import lora, moe, names, rope
+from ealign.models import attention, layout, lora, moe, names, rope
 from ealign.models.config import Config
 
 _REMAT = {
@@ -38,9 +38,23 @@ def init(config: Config, *, key, std: float = 0.02) -> dict:
     out = path.removeprefix('layers/') in ('o', 'down', 'expert_down')
     return jax.random.normal(next(keys), shape) * (out_std if out else std)
 
+  def padded(path, entry):
+    x = leaf(path, entry._replace(pad=0).leaf_shape())
+    return jnp.pad(
+      x,
+      [(0, to - n) for n, to in zip(x.shape, entry.leaf_shape(), strict=True)],
+    )
+
   table = names.table(config)
   order = sorted(table, key=lambda path: '/' not in path)  # the layers first
-  leaves = {path: leaf(path, table[path].leaf_shape()) for path in order}
+  leaves = {path: padded(path, table[path]) for path in order}
+  return traverse_util.unflatten_dict(leaves, sep='/')
+
+
+def shapes(config: Config) -> dict:
+  """The tree of weights as shapes, in the dtype of the activations."""
+  leaf = lambda entry: jax.ShapeDtypeStruct(entry.leaf_shape(), config.dtype)
+  leaves = {path: leaf(entry) for path, entry in names.table(config).items()}
   return traverse_util.unflatten_dict(leaves, sep='/')
 
 
@@ -79,7 +93,8 @@ def forward(
       the slots with 0 <= position <= p, so left padding, holes and refilled
       slots need no mask of their own.
     write_B: first slot the T tokens are written to; a scalar for all rows
-      (one slice) or [B] (a scatter).
+      (one slice) or [B] (a scatter). None: the cache is empty, they are its
+      first and see one another alone.
     steer_LD: added to the residual stream after each layer.
     tap: layers whose output is returned, in taps [len(tap), B, T, D].
 
@@ -116,22 +131,26 @@ def forward_routed(
     hidden_BTD, cache, taps, and routing_B2E of `moe.mixture` summed over the
     layers; None without experts.
   """
-  if cache is None:
-    slots_BS = positions_BT
-    mask_BTS = _mask(positions_BT, positions_BT)
-    if segments_BT is not None:
-      mask_BTS &= segments_BT[:, :, None] == segments_BT[:, None, :]
-    kv = None
-  else:
-    slots_BS = _write(cache['positions'], positions_BT, write_B)
-    mask_BTS = _mask(positions_BT, slots_BS)
-    kv = (cache['k'], cache['v'])
-  far = mask_BTS, rope.angles(config, positions_BT)
-  near = _near(config, mask_BTS, positions_BT, slots_BS)
+  slots_BS, kv = positions_BT, None
+  alone = write_B is None  # what is attended to are these tokens, no others
+  if cache is not None:
+    kv, write_B = (cache['k'], cache['v']), 0 if alone else write_B
+    filled_BS = _write(cache['positions'], positions_BT, write_B)
+    slots_BS = positions_BT if alone else filled_BS
+  attend = attention.attender(
+    config, positions_BT, slots_BS, segments_BT, cached=not alone
+  )
+  far, near = rope.angles(config, positions_BT), None
+  if any(config.local):
+    near = rope.angles(config, positions_BT, local=True)
   norm = functools.partial(
     gemma_norm if config.traits.gemma else rms_norm, eps=config.norm_eps
   )
-  x_BTD = weights['embed'][tokens_BT].astype(config.dtype)
+  split = functools.partial(layout.split, config)
+  rows = functools.partial(split, axes=(layout.ROWS,))
+  # First as the embedding lies, then by rows: at once, all would be gathered.
+  x_BTD = split(weights['embed'][tokens_BT], ('data', None, 'fsdp'))
+  x_BTD = rows(x_BTD.astype(config.dtype))
   if config.traits.gemma:
     # Rounded to the activations' dtype, as the model was trained.
     x_BTD *= jnp.asarray(config.d_model**0.5, config.dtype)
@@ -141,10 +160,11 @@ def forward_routed(
     i, p, adapter, steer_D, local = xs
     dense = functools.partial(_dense, p, adapter)
     pick = functools.partial(jnp.where, local)
-    mask_BTS, angles = far if local is None else jax.tree.map(pick, near, far)
+    angles = far if local is None else jax.tree.map(pick, near, far)
+    look = functools.partial(attend, local=local)
     h_BTD = norm(x_BTD, p['attn_norm'])
     a_BTD, kv = _attention(
-      config, norm, p, dense, h_BTD, angles, mask_BTS, kv, i, write_B
+      config, norm, p, dense, h_BTD, angles, look, kv, i, write_B, alone
     )
     if 'post_attn_norm' in p:
       a_BTD = norm(a_BTD, p['post_attn_norm'])
@@ -159,6 +179,7 @@ def forward_routed(
     x_BTD += m_BTD
     if steer_D is not None:
       x_BTD += steer_D.astype(x_BTD.dtype)
+    x_BTD = rows(x_BTD)
     return (x_BTD, kv), (x_BTD if tap else None, routing)
 
   if config.remat != 'none':
@@ -168,13 +189,13 @@ def forward_routed(
     weights['layers'],
     weights.get('adapter', {}),
     steer_LD,
-    jnp.array(config.local) if near else None,
+    jnp.array(config.local) if any(config.local) else None,
   )
   (x_BTD, kv), (taps, routing) = jax.lax.scan(
     layer, (x_BTD, kv), xs, unroll=1 if config.scan else config.layers
   )
   if cache is not None:
-    cache = {'k': kv[0], 'v': kv[1], 'positions': slots_BS}
+    cache = {'k': kv[0], 'v': kv[1], 'positions': filled_BS}
   taps = taps[jnp.array(tap)] if tap else None
   routing = routing if routing is None else jnp.sum(routing, axis=0)
   return norm(x_BTD, weights['norm']), cache, taps, routing
@@ -182,7 +203,12 @@ def forward_routed(
 
 def head(config: Config, weights: dict) -> jax.Array:
   """The output matrix [D, V]; the embedding transposed when tied."""
-  return weights['embed'].T if config.tie_embeddings else weights['head']
+  tied = config.tie_embeddings
+  head_DV = weights['embed'].T if tied else weights['head']
+  # Gathered once, not for every chunk of tokens; what pads the vocabulary is
+  # cut off, and so in no log-sum-exp, no sample and no verdict.
+  head_DV = layout.split(config, head_DV, (None, 'tensor'))
+  return head_DV[:, : config.vocab_size]
 
 
 def logits(config: Config, weights: dict, hidden: jax.Array) -> jax.Array:
@@ -217,11 +243,6 @@ def gemma_norm(x, weight, eps):
   return (x32 * jax.lax.rsqrt(var + eps) * scale).astype(x.dtype)
 
 
-def _mask(queries_BT, slots_BS):
-  q, s = queries_BT[:, :, None], slots_BS[:, None, :]
-  return (s >= 0) & (s <= q)
-
-
 def _write(old_BS, new_BT, write_B):
   """new [B, T, ...] over old [B, S, ...] from slot write_B on."""
   new_BT = new_BT.astype(old_BS.dtype)
@@ -247,15 +268,6 @@ def _write_layer(old_LBS, new_BT, write_B, i):
   return old_LBS.at[i, rows, slots].set(new_BT)
 
 
-def _near(config, mask_BTS, positions_BT, slots_BS):
-  """Mask and RoPE of the local layers; None where no layer is local."""
-  if not any(config.local):
-    return None
-  back_BTS = positions_BT[:, :, None] - slots_BS[:, None, :]
-  angles = rope.angles(config, positions_BT, local=True)
-  return mask_BTS & (back_BTS < config.window), angles
-
-
 def _dense(p, adapter, x, name):
   """One projection of a layer, with its bias and adapter if there are."""
   y = lora.project(x, p[name], adapter.get(name))
@@ -269,7 +281,9 @@ def _mlp(config, dense, x_BTD):
   return dense(act(dense(x_BTD, 'gate')) * dense(x_BTD, 'up'), 'down')
 
 
-def _attention(config, norm, p, dense, x_BTD, angles, mask_BTS, kv, i, write_B):
+def _attention(
+  config, norm, p, dense, x_BTD, angles, look, kv, i, write_B, alone
+):
   B, T, _ = x_BTD.shape
   split = lambda x: x.reshape(B, T, -1, config.head_dim)
   q_BTNH, k_BSKH = split(dense(x_BTD, 'q')), split(dense(x_BTD, 'k'))
@@ -280,23 +294,10 @@ def _attention(config, norm, p, dense, x_BTD, angles, mask_BTS, kv, i, write_B):
   if kv is not None:
     write = functools.partial(_write_layer, write_B=write_B, i=i)
     kv = write(kv[0], k_BSKH), write(kv[1], v_BSKH)
+  if not alone:
     k_BSKH, v_BSKH = (
       jax.lax.dynamic_index_in_dim(c, i, keepdims=False).astype(x_BTD.dtype)
       for c in kv
     )
-  scale = (config.query_scalar or config.head_dim) ** -0.5
-  o_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, scale=scale)
+  o_BTNH = look(q_BTNH, k_BSKH, v_BSKH)
   return dense(o_BTNH.reshape(B, T, -1), 'o'), kv
-
-
-def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, *, scale):
-  """Grouped-query attention; scores and softmax in float32."""
-  B, T, N, H = q_BTNH.shape
-  q_BTKGH = q_BTNH.reshape(B, T, k_BSKH.shape[2], -1, H)
-  scores = jnp.einsum(
-    'btkgh,bskh->bkgts', q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
-  )
-  # A finite floor: a padding query sees no one and must not become nan.
-  scores = jnp.where(mask_BTS[:, None, None], scores * scale, -1e30)
-  share = jax.nn.softmax(scores, axis=-1).astype(v_BSKH.dtype)
-  return jnp.einsum('bkgts,bskh->btkgh', share, v_BSKH).reshape(B, T, N, H)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import Sharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -52,9 +52,8 @@ def read_json(folder) -> dict:
 
 def load(
   folder,
-  mesh: Mesh | None = None,
   *,
-  shardings: Callable[[str], Sharding] | None = None,
+  shardings: Callable[[str], Sharding | None] = lambda path: None,
   dtype: str = 'float32',
   **runtime,
 ) -> tuple[Config, dict]:
@@ -63,9 +62,8 @@ def load(
   Args:
     folder: path with config.json and model.safetensors or its shards, or a Hub
       id such as 'Qwen/Qwen3-4B'.
-    mesh: its devices; None: the default device.
     shardings: path in the tree, such as 'layers/q' -> Sharding; by default
-      all is whole on each device of the mesh.
+      all is on the default device.
     dtype: of the weights on the device and of the activations.
     **runtime: further runtime fields of Config.
 
@@ -77,9 +75,6 @@ def load(
   config = read_config(folder, dtype=dtype, **runtime)
   tensors, problems, lost = files.read_folder(folder)
   _check(config, tensors, folder, problems, lost)
-  if shardings is None:
-    whole = mesh and NamedSharding(mesh, PartitionSpec())
-    shardings = lambda path: whole
   return config, _tree(config, tensors, dtype, shardings)
 
 
@@ -175,6 +170,7 @@ def _tensor(weights, path, entry, index, dtype) -> np.ndarray:
   *groups, last = path.split('/')
   x = functools.reduce(lambda tree, name: tree[name], (*groups, last), weights)
   x = np.asarray(x[index])
+  x = x[tuple(map(slice, entry._replace(stack=(), pad=0).leaf_shape()))]
   if groups == ['layers'] and last in weights.get('adapter', {}):
     x = _merged(x, weights['adapter'][last], index)
   x = x.T if entry.transposed else x

@@ -25,6 +25,12 @@ class Mismatch(UserError):
   exit_code = 1
 
 
+class Unfit(UserError):
+  """A plan that shows a run that would fail, or waste its chips."""
+
+  exit_code = 1
+
+
 class Preempted(UserError):
   """SIGTERM arrived and the run was saved; the same command continues it."""
 

@@ -1,37 +1,260 @@
-"""Devices as one mesh, and arrays placed on it."""
+"""Devices as one mesh, and the rules by which arrays are placed on it.
 
+The mesh has three axes. Rows of batches are split over `data` and `fsdp`;
+weights, their gradients and the optimizer's state over `fsdp` and `tensor`:
+over `fsdp` they are gathered where they are used, over `tensor` each device
+computes with its own heads, feed-forward columns and vocabulary rows.
+"""
+
+import dataclasses
+import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from ealign.models import attention as attention_lib
+from ealign.models.config import Config
+from ealign.models.layout import ROWS
 from ealign.runtime.errors import UserError
 
+AXES = ('data', 'fsdp', 'tensor')
 
-def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """A mesh with the one axis 'data', over this host's devices by default."""
-  devices = jax.local_devices() if devices is None else list(devices)
-  shape, names = (len(devices),), ('data',)
-  auto = (AxisType.Auto,)  # the compiler places what is not said
-  return jax.make_mesh(shape, names, axis_types=auto, devices=devices)
+# End of an array's path, as a regex -> what its last axes are split over. The
+# first that fits counts; scalars are whole on every device. The optimizer's
+# copy of a parameter has the parameter's path behind its own and goes with it.
+RULES = (
+  # Weights, plain or int8 (`q`, `scale`), stacked by layer and by expert.
+  ('embed', P('tensor', 'fsdp')),
+  ('head', P('fsdp', 'tensor')),
+  ('layers/(q|k|v|(expert_)?(gate|up))(/q)?', P('fsdp', 'tensor')),
+  ('layers/(o|(expert_)?down)(/q)?', P('tensor', 'fsdp')),
+  ('layers/(q|k|v|gate|up)(_bias|/scale)', P('tensor')),
+  ('layers/(o|down)/scale', P('fsdp')),
+  ('norm|layers/(.*_norm|router)', P()),
+  # Adapters follow their matrix: `a` its rows, `b` its columns.
+  ('(q|k|v|gate|up)/a', P('fsdp', None)),
+  ('(q|k|v|gate|up)/b', P(None, 'tensor')),
+  ('(o|down)/a', P('tensor', None)),
+  ('(o|down)/b', P(None, 'fsdp')),
+  # Batches, and the cache of a sampler.
+  ('(tokens|positions|segments|loss_mask)_BT', P(ROWS, None)),
+  ('ref_logps_B|weight_P', P(ROWS)),
+  ('k|v', P(ROWS, None, 'tensor', None)),
+  ('positions', P(ROWS, None)),
+)
+
+
+def make(
+  data: int = -1,
+  fsdp: int = 1,
+  tensor: int = 1,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+  """A mesh over the devices, by default all; one size may be -1: the rest.
+
+  Raises:
+    UserError: sizes whose product is not the number of devices.
+  """
+  devices = list(jax.devices() if devices is None else devices)
+  sizes = dict(zip(AXES, (data, fsdp, tensor), strict=True))
+  n = len(devices)
+
+  def fits(sizes):
+    given = math.prod(size for size in sizes.values() if size != -1)
+    return n % given == 0 if -1 in sizes.values() else given == n
+
+  problems = [
+    f'mesh.{axis}={size}: the axes do not make {n} devices'
+    + nearest(size, [s for s in range(1, n + 1) if fits(sizes | {axis: s})])
+    for axis, size in sizes.items()
+    if not fits(sizes) and size not in (1, -1)
+  ]
+  if problems or not fits(sizes):
+    raise UserError(*problems or [f'mesh: 1 of {n} devices; set data=-1'])
+  rest = n // math.prod(size for size in sizes.values() if size != -1)
+  shape = [rest if size == -1 else size for size in sizes.values()]
+  auto = (AxisType.Auto,) * len(AXES)  # the compiler places what is not said
+  return jax.make_mesh(shape, AXES, axis_types=auto, devices=devices)
+
+
+def nearest(size: int, works: Sequence[int]) -> str:
+  """'; the nearest sizes that work: ...' or ''."""
+  below, above = [s for s in works if s < size], [s for s in works if s > size]
+  near = sorted(below)[-1:] + sorted(above)[:1]
+  return f'; nearest that works: {" or ".join(map(str, near))}' if near else ''
+
+
+def on_mesh(config: Config, mesh: Mesh, attention: str = 'auto') -> Config:
+  """The model as it is computed on the mesh.
+
+  Args:
+    config: the model.
+    mesh: one device is no mesh to the model: nothing is to be said then.
+    attention: of `models.attention`; 'auto' goes by the mesh's devices.
+
+  Raises:
+    UserError: heads that `tensor` does not divide, or an attention that the
+      model's shapes do not allow.
+  """
+  tensor = mesh.shape['tensor']
+  if config.kv_heads % tensor:
+    heads = config.kv_heads
+    works = [s for s in range(1, heads + 1) if heads % s == 0]
+    said = f'does not divide the {heads} key and value heads of the model'
+    raise UserError(f'mesh.tensor={tensor}: {said}{nearest(tensor, works)}')
+  platform = mesh.devices.flat[0].platform
+  kernel = attention_lib.choose(config, platform, attention)
+  return dataclasses.replace(_resized(config, mesh), attention=kernel)
+
+
+def shardings(mesh: Mesh, tree: Any, rules=RULES) -> Any:
+  """Where each array of a tree lies, by the rules: a tree of NamedSharding.
+
+  Args:
+    mesh: from `make`.
+    tree: weights, adapter, state, batch or cache; arrays or their shapes.
+    rules: of one's own: each must match something.
+
+  Raises:
+    UserError: all at once: an array without a rule, a rule that matches
+      nothing, an axis of the mesh that does not divide one of an array.
+  """
+  problems, used = [], set()
+
+  def place(path, leaf):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    spec = P()
+    if leaf.ndim:
+      found = (r for r in rules if re.search(f'(^|/)({r[0]})$', name))
+      rule = next(found, None)
+      if rule is None:
+        problems.append(f'{name} {leaf.shape}: no rule says where it lies')
+        return None
+      used.add(rule)
+      spec = P(*(None,) * (leaf.ndim - len(rule[1])), *rule[1])
+      problems.extend(_undivided(mesh, name, leaf.shape, spec))
+    return NamedSharding(mesh, spec)
+
+  placed = jax.tree_util.tree_map_with_path(place, tree)
+  if rules is not RULES:
+    idle = [rule for rule in rules if rule not in used]
+    problems += [f'rule {path!r}: matches no array' for path, _ in idle]
+  if problems:
+    raise UserError(*problems)
+  return placed
+
+
+def _undivided(mesh, name, shape, spec):
+  """What an axis of the mesh does not divide, and what would."""
+  for size, axes in zip(shape, spec, strict=True):
+    for axis in (axes,) if isinstance(axes, str) else axes or ():
+      n = mesh.shape[axis]
+      if size % n:
+        works = [s for s in range(1, size + 1) if size % s == 0]
+        said = f'mesh.{axis}={n} does not divide the {size} of {name} {shape}'
+        yield said + nearest(n, works)
+      size //= n
+
+
+def place(mesh: Mesh, tree: Any) -> Any:
+  """The tree on the mesh as the rules have it; see `shardings`."""
+  return jax.device_put(tree, shardings(mesh, tree))
+
+
+def constrain(config: Config, tree: Any) -> Any:
+  """The same within a program: the tree stays where the rules have it."""
+  if config.mesh is None:
+    return tree
+  where = shardings(config.mesh, tree)
+  return jax.lax.with_sharding_constraint(tree, where)
+
+
+def gathered(config: Config, mesh: Mesh, weights: Any):
+  """What to sample with: nothing of it is gathered again for every token.
+
+  The weights lie whole on each device, or split over `tensor`. Where they do
+  not fit the memory, part of `fsdp` splits them like `tensor` does, which
+  sends activations instead of weights.
+
+  Returns:
+    the model, the mesh and the weights on it; `fsdp` is 1.
+  """
+  data, fsdp, tensor = (mesh.shape[axis] for axis in AXES)
+  room = _memory(mesh.devices.flat[0]) / 2  # the other half: cache and state
+  size = sum(x.nbytes for x in jax.tree.leaves(weights))
+  ways = [
+    tensor * n
+    for n in range(1, fsdp + 1)
+    if not (fsdp % n or config.kv_heads % (tensor * n))
+  ]
+  fits = [way for way in ways if size / way <= room]
+  way = (fits or ways[-1:])[0]
+  devices = mesh.devices.reshape(data * fsdp * tensor // way, 1, way)
+  wide = Mesh(devices, AXES, axis_types=mesh.axis_types)
+  model = _resized(config, wide)
+  weights = padded(model, unpadded(config, weights))
+  return model, wide, place(wide, weights)
+
+
+def _memory(device) -> float:
+  """Bytes of a device; inf where it does not tell."""
+  return (device.memory_stats() or {}).get('bytes_limit', math.inf)
+
+
+def _resized(config, mesh):
+  tensor = mesh.shape['tensor']
+  return dataclasses.replace(
+    config,
+    mesh=mesh if mesh.size > 1 else None,
+    vocab_rows=-(-config.vocab_size // tensor) * tensor,
+  )
+
+
+def unpadded(config: Config, tree: Any) -> Any:
+  """The tree with no more rows than the vocabulary has, as it is saved."""
+  return _with_rows(config, tree, config.vocab_size)
+
+
+def padded(config: Config, tree: Any) -> Any:
+  """The inverse of `unpadded`: rows of zeros up to what the mesh divides."""
+  return _with_rows(config, tree, max(config.vocab_rows, config.vocab_size))
+
+
+def _with_rows(config, tree, rows):
+  if config.vocab_rows <= config.vocab_size:
+    return tree
+
+  def cut(path, x):
+    name = jax.tree_util.keystr(path[-1:], simple=True)
+    if name not in ('embed', 'head') or not x.ndim:
+      return x
+    axis = 0 if name == 'embed' else x.ndim - 1
+    grow = [(0, max(rows - n, 0) * (i == axis)) for i, n in enumerate(x.shape)]
+    return jax.lax.slice_in_dim(jnp.pad(x, grow), 0, rows, axis=axis)
+
+  return jax.tree_util.tree_map_with_path(cut, tree)
 
 
 def shard_rows(mesh: Mesh, tree: Any) -> Any:
-  """The tree on the mesh, the leading axis of each array over 'data'.
+  """The tree on the mesh, the leading axis of each array over `ROWS`.
 
   Raises:
-    UserError: a leading axis that the number of devices does not divide.
+    UserError: a leading axis that the number of parts does not divide.
   """
-  size = mesh.shape['data']
+  size = math.prod(mesh.shape[axis] for axis in ROWS)
   for leaf in jax.tree.leaves(tree):
     if leaf.shape[0] % size:
       said = f'{leaf.shape[0]} rows do not divide over {size} devices'
       near = -(-leaf.shape[0] // size) * size
       raise UserError(f'{said}; use a multiple of {size}, such as {near}')
-  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec('data')))
+  return jax.device_put(tree, NamedSharding(mesh, P(ROWS)))
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
   """The tree on the mesh, whole on every device."""
-  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+  return jax.device_put(tree, NamedSharding(mesh, P()))

@@ -13,9 +13,9 @@ import numpy as np
 from scipy.special import expit, logsumexp
 
 from ealign import losses
-from ealign.models import transformer
+from ealign.models import layout, transformer
 from ealign.models.config import Config
-from ealign.runtime.mesh import replicate, shard_rows
+from ealign.runtime import mesh as mesh_lib
 from ealign.sampling import prompts as prompting
 from ealign.sampling.sampler import has_arms, prefill
 
@@ -39,8 +39,7 @@ def label_logps(
     prompts: token ids of any lengths, up to the generation prompt.
     labels: token ids of each label, each with its end of turn: without it
       'Un' would count what 'Unethical' gets.
-    rows: static batch width; a multiple of the mesh axis 'data'.
-    mesh: rows are split over its axis 'data', weights are on every device.
+    rows, mesh: as in `sampler.generate`.
 
   Raises:
     UserError: an empty prompt, or one longer than the model's positions.
@@ -48,15 +47,15 @@ def label_logps(
   longest = max(len(label) for label in labels)
   prompting.check(prompts, config.max_positions - longest)
   labels_MT, mask_MT = _pad(labels)
-  run = program(config)
   if mesh is not None:
-    weights = replicate(mesh, weights)
+    config, mesh, weights = mesh_lib.gathered(config, mesh, weights)
+  run = program(config)
   logps_BM = np.zeros((len(prompts), len(labels)), np.float32)
   arms = has_arms(weights)
   for batch in prompting.batches(prompts, rows, in_order=arms):
     per_row = (batch.tokens_BT, batch.positions_BT)
     if mesh is not None:
-      per_row = shard_rows(mesh, per_row)
+      per_row = mesh_lib.shard_rows(mesh, per_row)
     scored_BM = jax.device_get(run(weights, *per_row, labels_MT, mask_MT))
     logps_BM[batch.index] = scored_BM[: len(batch.index)]
   return logps_BM
@@ -131,7 +130,9 @@ def score(config: Config, weights, tokens_BT, positions_BT, labels_MT, mask_MT):
       write_B=slot,
     )
     targets_BT = jnp.broadcast_to(ids_T[1:], (B, T))
-    rest_BT = losses.token_logps(head_DV, hidden_BTD, targets_BT)
+    rest_BT = losses.token_logps(
+      head_DV, hidden_BTD, targets_BT, shards=layout.shards(config)
+    )
     rest_B = jnp.sum(jnp.where(mask_T[1:], rest_BT, 0.0), axis=1)
     return None, first_BV[:, ids_T[0]] + rest_B
 

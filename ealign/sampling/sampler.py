@@ -23,8 +23,8 @@ import numpy as np
 
 from ealign.models import transformer
 from ealign.models.config import Config
+from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import UserError
-from ealign.runtime.mesh import replicate, shard_rows
 from ealign.sampling import prompts as prompting
 from ealign.sampling.choose import Sampling, choose
 
@@ -77,10 +77,11 @@ def generate(
     stop_ids: an answer ends with the first of these it samples.
     max_tokens: static cap of new tokens; the cache has room for them.
     row_ids: default 0, 1, 2, ...
-    rows: static batch width; a multiple of the mesh axis 'data'.
+    rows: static batch width; a multiple of what a mesh splits rows into.
     truncate: static number of candidates within which top_k and top_p act.
       None: both must be off, and no sort is in the program.
-    mesh: rows are split over its axis 'data', weights are on every device.
+    mesh: rows are split over it; the weights are gathered first, once
+      (`runtime.mesh.gathered`).
 
   Raises:
     UserError: an empty prompt, one longer than the model's positions, or
@@ -89,12 +90,13 @@ def generate(
   settings = _traced(settings, max_tokens, truncate)
   limit = int(settings.max_new_tokens)
   prompting.check(prompts, config.max_positions - limit)
+  if mesh is not None:
+    config, mesh, weights = mesh_lib.gathered(config, mesh, weights)
+    key = mesh_lib.replicate(mesh, key)
   run = programs(config, max_tokens, truncate)
   stop_K = _pad_stops(stop_ids)
   if row_ids is None:
     row_ids = range(len(prompts))
-  if mesh is not None:
-    weights, key = replicate(mesh, (weights, key))
   answers = [None] * len(prompts)
   arms = has_arms(weights)
   for batch in prompting.batches(prompts, rows, in_order=arms):
@@ -103,7 +105,7 @@ def generate(
     ids_B[live_B] = [row_ids[i] % 2**32 for i in batch.index]
     per_row = (batch.tokens_BT, batch.positions_BT, (ids_B, live_B))
     if mesh is not None:
-      per_row = shard_rows(mesh, per_row)
+      per_row = mesh_lib.shard_rows(mesh, per_row)
     tokens_BT, positions_BT, who = per_row
     start = run.prefill(weights, tokens_BT, positions_BT)
     _, out = run.decode(weights, *start, who, key, settings, stop_K)
@@ -145,8 +147,9 @@ def prefill(config: Config, room: int, weights, tokens_BT, positions_BT):
   """
   B, T = tokens_BT.shape
   cache = transformer.init_cache(config, B, T + room)
+  cache = mesh_lib.constrain(config, cache)
   hidden_BTD, cache, _ = transformer.forward(
-    config, weights, tokens_BT, positions_BT, cache=cache, write_B=0
+    config, weights, tokens_BT, positions_BT, cache=cache
   )
   return cache, hidden_BTD[:, -1], positions_BT[:, -1] + 1
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ealign.models import attention, rope, transformer
 from ealign.models import config as config_lib
-from ealign.models import rope, transformer
 
 from . import test_families as families
 
@@ -32,13 +32,13 @@ def test_rope_is_a_complex_rotation():
   np.testing.assert_allclose(got, wanted, atol=1e-4)
 
 
-def test_attend_equals_numpy_head_by_head():
+def test_einsum_equals_numpy_head_by_head():
   rng = np.random.default_rng(0)
   q = rng.normal(size=(2, 3, 4, 8)).astype(np.float32)
   k, v = rng.normal(size=(2, 2, 5, 2, 8)).astype(np.float32)
   mask = rng.random((2, 3, 5)) < 0.6
   mask[..., 0] = True
-  got = transformer.attend(q, k, v, mask, scale=8**-0.5)
+  got = attention.einsum(q, k, v, mask, scale=8**-0.5)
   for b, t, n in np.ndindex(2, 3, 4):
     scores = k[b, :, n // 2] @ q[b, t, n] / np.sqrt(8)
     share = np.exp(scores) * mask[b, t]

@@ -17,7 +17,7 @@ from ealign.runtime.errors import UserError
 
 def make(n):
   """A state of every kind of leaf; the host arrays differ in shape with n."""
-  mesh = mesh_lib.data_mesh()
+  mesh = mesh_lib.make()
   rng = np.random.default_rng(n)
   return {
     'params': {
@@ -111,7 +111,7 @@ def test_a_shape_alone_is_template_enough(tmp_path):
 
 
 def test_restores_onto_other_shardings(tmp_path):
-  mesh = mesh_lib.data_mesh()
+  mesh = mesh_lib.make()
   checkpoints = Checkpoints(tmp_path)
   rows = np.arange(8.0, dtype=np.float32)
   checkpoints.save(1, {'w': mesh_lib.shard_rows(mesh, rows)}, {})

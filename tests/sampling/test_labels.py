@@ -10,7 +10,7 @@ import pytest
 from ealign.models import transformer
 from ealign.models.config import Config
 from ealign.runtime.errors import UserError
-from ealign.runtime.mesh import data_mesh
+from ealign.runtime.mesh import make
 from ealign.sampling import labels
 
 V, EOT = 5, 4
@@ -105,7 +105,7 @@ def test_any_number_of_prompts():
 
 @pytest.mark.parametrize('devices', [2, 4])
 def test_devices_change_nothing(devices):
-  mesh = data_mesh(jax.devices()[:devices])
+  mesh = make(devices=jax.devices()[:devices])
   logps = labels.label_logps(
     CONFIG, WEIGHTS, PROMPTS, LABELS, rows=4, mesh=mesh
   )

@@ -9,8 +9,9 @@ import pytest
 
 from ealign.models import lora, transformer
 from ealign.models.config import Config
+from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import UserError
-from ealign.runtime.mesh import data_mesh
+from ealign.runtime.mesh import make
 from ealign.sampling import prompts as prompting
 from ealign.sampling import sampler
 from ealign.sampling.sampler import Sampling, generate
@@ -145,15 +146,15 @@ def test_any_number_of_prompts_in_their_order():
 
 @pytest.mark.parametrize('devices', [2, 4])
 def test_devices_change_nothing(devices):
-  mesh = data_mesh(jax.devices()[:devices])
+  mesh = make(devices=jax.devices()[:devices])
   same(sample(mesh=mesh), plain())  # on one device
 
 
 def test_the_cache_is_split_over_the_mesh():
-  mesh = data_mesh(jax.devices()[:4])
+  mesh = make(devices=jax.devices()[:4])
   batch = next(prompting.batches(PROMPTS, 4))
-  args = sampler.shard_rows(mesh, (batch.tokens_BT, batch.positions_BT))
-  weights = sampler.replicate(mesh, WEIGHTS)
+  args = mesh_lib.shard_rows(mesh, (batch.tokens_BT, batch.positions_BT))
+  weights = mesh_lib.replicate(mesh, WEIGHTS)
   run = sampler.programs(CONFIG, T, None)
   cache, hidden, _ = run.prefill(weights, *args)
   assert cache['k'].sharding.shard_shape(cache['k'].shape)[1] == 1
@@ -162,7 +163,7 @@ def test_the_cache_is_split_over_the_mesh():
 
 def test_rows_must_divide_over_the_mesh():
   with pytest.raises(UserError, match='3 rows'):
-    sample(PROMPTS[:3], rows=3, mesh=data_mesh(jax.devices()[:2]))
+    sample(PROMPTS[:3], rows=3, mesh=make(devices=jax.devices()[:2]))
 
 
 def test_a_stop_id_ends_the_row_and_is_part_of_it():

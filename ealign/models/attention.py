@@ -1,0 +1,177 @@
+"""Attention: one choice among kernels, and what a token sees.
+
+  splash  TPU: Pallas kernel, no [T, S] array; sequences without a cache
+  cudnn   GPU: the library's fused kernel; bfloat16, head_dim of 8 to 128,
+          an even number of tokens
+  xla     anywhere, and wherever there is a cache: plain products
+
+A token sees those of its own segment at its position and before. In a layer
+that is local, it sees `window` tokens, itself included.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from ealign.models import layout
+from ealign.models.config import Config
+from ealign.runtime.errors import UserError
+
+_LANES = 128  # the TPU's vectors: splash takes multiples of it
+_BLOCKS = (512, 256, 128)  # tokens that a splash kernel takes at a time
+
+
+def choose(config: Config, platform: str, wanted: str = 'auto') -> str:
+  """The kernel for a model on devices of a platform ('tpu', 'gpu', 'cpu').
+
+  The platform is that of the mesh: while a program is compiled ahead of time
+  for another machine, `jax.default_backend` is 'cpu'.
+
+  Raises:
+    UserError: a kernel that is asked for and cannot be.
+  """
+  fits = {
+    'splash': platform == 'tpu',
+    'cudnn': platform in ('gpu', 'cuda')
+    and config.dtype == 'bfloat16'
+    and config.head_dim % 8 == 0
+    and config.head_dim <= 128,
+    'xla': True,
+  }
+  if wanted == 'auto':
+    return next(name for name, possible in fits.items() if possible)
+  if not fits[wanted]:
+    needs = {
+      'splash': 'needs TPUs',
+      'cudnn': 'needs NVIDIA GPUs, bfloat16 and a head_dim of 8, 16, ... 128',
+    }[wanted]
+    have = f'{platform}, {config.dtype}, head_dim {config.head_dim}'
+    raise UserError(
+      f"model.attention='{wanted}': {needs}; here are {have}. Use 'auto'"
+    )
+  return wanted
+
+
+def attender(
+  config: Config, positions_BT, slots_BS, segments_BT=None, *, cached: bool
+) -> Callable:
+  """What a layer attends with: (q_BTNH, k_BSKH, v_BSKH, local) -> o_BTNH.
+
+  Args:
+    config: static.
+    positions_BT: of the queries; -1 is padding.
+    slots_BS: positions of the keys; -1 is seen by no one.
+    segments_BT: of queries and keys alike; None: one segment a row.
+    cached: the keys are a cache's. If not, positions must count up by one
+      within a segment, and the tokens of a segment must lie together.
+
+  In the layers' scan `local` is a traced flag; None where no layer is local.
+  """
+  scale = (config.query_scalar or config.head_dim) ** -0.5
+  if config.attention in ('splash', 'interpret') and not cached:
+    ids_BT = jnp.ones_like(positions_BT) if segments_BT is None else segments_BT
+    ids_BT = jnp.where(positions_BT >= 0, ids_BT, 0)
+    return functools.partial(_splash_layer, config, scale, ids_BT)
+  mask_BTS = _mask(positions_BT, slots_BS)
+  if segments_BT is not None and not cached:
+    mask_BTS &= segments_BT[:, :, None] == segments_BT[:, None, :]
+  near_BTS = mask_BTS
+  if any(config.local):
+    back_BTS = positions_BT[:, :, None] - slots_BS[:, None, :]
+    near_BTS = mask_BTS & (back_BTS < config.window)
+  use = einsum
+  if config.attention == 'cudnn' and not cached and mask_BTS.shape[1] % 2 == 0:
+    use = functools.partial(_cudnn, config)
+
+  def attend(q_BTNH, k_BSKH, v_BSKH, local=None):
+    seen = mask_BTS if local is None else jnp.where(local, near_BTS, mask_BTS)
+    return use(q_BTNH, k_BSKH, v_BSKH, seen, scale=scale)
+
+  return attend
+
+
+def _mask(queries_BT, slots_BS):
+  q, s = queries_BT[:, :, None], slots_BS[:, None, :]
+  return (s >= 0) & (s <= q)
+
+
+def einsum(q_BTNH, k_BSKH, v_BSKH, mask_BTS, *, scale):
+  """Grouped-query attention; scores and softmax in float32."""
+  B, T, N, H = q_BTNH.shape
+  q_BTKGH = q_BTNH.reshape(B, T, k_BSKH.shape[2], -1, H)
+  scores = jnp.einsum(
+    'btkgh,bskh->bkgts', q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
+  )
+  # A finite floor: a padding query sees no one and must not become nan.
+  scores = jnp.where(mask_BTS[:, None, None], scores * scale, -1e30)
+  share = jax.nn.softmax(scores, axis=-1).astype(v_BSKH.dtype)
+  return jnp.einsum('bkgts,bskh->btkgh', share, v_BSKH).reshape(B, T, N, H)
+
+
+def _cudnn(config, q_BTNH, k_BSKH, v_BSKH, mask_BTS, *, scale):
+  fused = functools.partial(
+    jax.nn.dot_product_attention, scale=scale, implementation='cudnn'
+  )
+  attend = lambda q, k, v, mask: fused(q, k, v, mask=mask[:, None])
+  return _each(config, attend)(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
+
+
+def _splash_layer(config, scale, ids_BT, q_BTNH, k_BSKH, v_BSKH, local=None):
+  far, near = (
+    _each(config, functools.partial(splash, config, scale, window))
+    for window in (0, config.window)
+  )
+  args = q_BTNH, k_BSKH, v_BSKH, ids_BT
+  if local is None or all(config.local):
+    return (far if local is None else near)(*args)
+  return jax.lax.cond(local, near, far, *args)
+
+
+def _each(config, attend):
+  """`attend` on each device of the mesh, with its own rows and heads.
+
+  The compiler cannot look into a kernel, and would gather what it is given.
+  """
+  if config.mesh is None:
+    return attend
+  heads, rows = P(layout.ROWS, None, 'tensor'), P(layout.ROWS)
+  return jax.shard_map(
+    attend,
+    mesh=config.mesh,
+    in_specs=(heads, heads, heads, rows),
+    out_specs=heads,
+    check_vma=False,  # a Pallas call does not say over what its output varies
+  )
+
+
+def splash(config, scale, window, q_BTNH, k_BTKH, v_BTKH, ids_BT):
+  """The Pallas kernel on one device; window 0: all tokens before.
+
+  Lengths are padded up to a multiple of 128, by tokens of a segment of their
+  own; so are heads that are larger than 128, and smaller ones up to it.
+  """
+  from jax.experimental.pallas.ops.tpu import splash_attention  # 0.3 s
+
+  T, N, H = q_BTNH.shape[1:]
+  q_BTNH = (q_BTNH.astype(jnp.float32) * scale).astype(q_BTNH.dtype)
+  size, wide = -(-T // _LANES) * _LANES, -(-H // _LANES) * _LANES
+  grow = [(0, 0), (0, size - T), (0, 0), (0, wide - H)]
+  turned = lambda x: jnp.pad(x, grow).swapaxes(1, 2)  # [B, heads, T, H]
+  ids = jnp.pad(ids_BT, grow[:2], constant_values=-1)
+  seen = splash_attention.CausalMask((size, size))
+  if window:
+    seen = splash_attention.LocalMask((size, size), (window - 1, 0), 0)
+  block = next(b for b in _BLOCKS if size % b == 0)
+  kernel = splash_attention.make_splash_mha_single_device(
+    splash_attention.MultiHeadMask([seen] * N),
+    block_sizes=splash_attention.BlockSizes(*[block] * 8),
+    interpret=config.attention == 'interpret',
+  )
+  o = jax.vmap(kernel)(
+    *map(turned, (q_BTNH, k_BTKH, v_BTKH)),
+    splash_attention.SegmentIds(ids, ids),
+  )
+  return o.swapaxes(1, 2)[:, :T, :, :H]

@@ -1,0 +1,1 @@
+"""What would run: data, memory, FLOPs, transfers and time, before it does."""

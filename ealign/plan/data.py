@@ -1,0 +1,85 @@
+"""What a run would read: the table of its data, and rows with their masks."""
+
+import dataclasses
+
+import numpy as np
+
+from ealign.data import chat
+from ealign.data.batch import Row
+
+_PERCENTILES = (50, 90, 99, 100)
+_LONG = 480  # letters of a stretch that are shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """Rows of the SFT data; lengths are tokens before truncation, by percentile.
+
+  supervised: share of the tokens that are targets. truncated: share of the
+  rows that are cut. step: tokens of the (global) batch of one step.
+  """
+
+  chats: int
+  rows: int
+  tokens: int
+  lengths: dict[str, int]
+  supervised: float
+  truncated: float
+
+
+def table(rows: list[Row], stats: dict) -> Table:
+  """The table of tokenized rows; stats are those of the `Loader`."""
+  lengths = [len(row.ids) for row in rows]
+  return Table(
+    chats=stats['chats'],
+    rows=stats['rows'],
+    tokens=stats['tokens'],
+    lengths=percentiles(lengths),
+    supervised=stats['supervised'],
+    truncated=stats['truncated'],
+  )
+
+
+def percentiles(lengths) -> dict[str, int]:
+  """p50, p90, p99 and the largest, each a length that there is."""
+  found = np.percentile(lengths, _PERCENTILES, method='higher')
+  names = [f'p{p}' for p in _PERCENTILES[:-1]] + ['max']
+  return dict(zip(names, map(int, found), strict=True))
+
+
+def stretches(tokenizer, row: Row) -> list[tuple[str, bool]]:
+  """The row as text: (stretch, is it a target), special tokens included."""
+  mask = np.asarray(row.loss_mask)
+  cuts = [0, *(np.flatnonzero(np.diff(mask)) + 1).tolist(), len(mask)]
+  return [
+    (plain(tokenizer.decode(list(row.ids[a:b]))), bool(mask[a]))
+    for a, b in zip(cuts, cuts[1:], strict=False)
+  ]
+
+
+def plain(text: str) -> str:
+  """Text for a screen: control characters are spelt out, long ones are cut."""
+  shown = ''.join(
+    c if c.isprintable() or c == '\n' else repr(c)[1:-1] for c in text
+  )
+  if len(shown) <= _LONG:
+    return shown
+  half = _LONG // 2
+  return f'{shown[:half]} … {len(shown) - _LONG} … {shown[-half:]}'
+
+
+def examples(tokenizer, rows: list[Row], count: int = 3) -> list[dict]:
+  """Rows from the start, the middle and the end, with their masks as text."""
+  places = sorted(
+    {round(i * (len(rows) - 1) / (count - 1)) for i in range(count)}
+  )
+  return [
+    {'source': rows[i].source, 'stretches': stretches(tokenizer, rows[i])}
+    for i in places
+  ]
+
+
+def prompt_lengths(tokenizer, chats, template) -> list[int]:
+  """Tokens of each chat as a prompt."""
+  kw = dict(template)
+  return [len(chat.render_prompt(tokenizer, c, **kw)) for c in chats]

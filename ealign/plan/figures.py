@@ -1,0 +1,175 @@
+"""A compiled program in figures: memory, work, transfers, an estimated time."""
+
+import dataclasses
+import math
+
+from ealign.plan.programs import Program, Shapes, device_bytes
+from ealign.runtime import aot, peaks
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+  """Of one program; bytes, FLOPs and seconds are those of one device.
+
+  Attributes:
+    name: of the program.
+    arguments, temporaries, output: bytes; `output` is what is not donated.
+    beside: bytes of the run that lie there meanwhile and are no arguments.
+    limit: bytes that there are; None: not known.
+    excess: bytes of all these that do not fit.
+    flops: of matrix products, attention kernels by formula.
+    ratio: flops to those that the model needs; 1.5 is the least with full
+      rematerialisation and frozen weights. None: it was not compiled.
+    collectives: bytes by kind.
+    hbm_bytes: read and written, an estimate.
+    kernels: Pallas kernels and how often they run.
+    seconds_compile: that the compilation took.
+    seconds: the estimate: the longest of compute, memory and links.
+    bound: which of them it is.
+  """
+
+  name: str
+  arguments: float
+  temporaries: float
+  output: float
+  beside: float
+  limit: float | None
+  excess: float
+  flops: float | None = None
+  ratio: float | None = None
+  collectives: dict[str, float] | None = None
+  hbm_bytes: float | None = None
+  kernels: dict[str, int] | None = None
+  seconds_compile: float = 0.0
+  seconds: float | None = None
+  bound: str = ''
+
+  @property
+  def bytes(self) -> float:
+    return self.arguments + self.temporaries + self.output + self.beside
+
+  @property
+  def headroom(self) -> float | None:
+    """Bytes left over; below 0 it does not fit."""
+    if self.limit is None:
+      return None
+    return -self.excess if self.excess else self.limit - self.bytes
+
+
+def of(program: Program, compiled: aot.Compiled, run: Shapes) -> Figures:
+  """The figures of a compiled program of a run."""
+  held = run.resident
+  beside = sum(
+    device_bytes(tree) for n, tree in held.items() if n not in program.holds
+  )
+  excess = compiled.excess
+  if compiled.limit:
+    excess = max(0.0, compiled.bytes + beside - compiled.limit)
+  figures = Figures(
+    name=program.name,
+    arguments=compiled.arguments,
+    temporaries=compiled.temporaries,
+    output=compiled.output,
+    beside=beside,
+    limit=compiled.limit,
+    excess=excess,
+    seconds_compile=compiled.seconds,
+  )
+  counts = compiled.counts
+  if counts is None:
+    return figures
+  devices = run.mesh.size
+  flops = counts.flops + kernel_flops(program, counts) / devices
+  seconds, bound = estimate(run.mesh, flops, counts)
+  return dataclasses.replace(
+    figures,
+    flops=flops,
+    ratio=flops * devices / program.flops,
+    collectives=dict(counts.collectives),
+    hbm_bytes=counts.hbm_bytes,
+    kernels=dict(counts.kernels),
+    seconds=seconds,
+    bound=bound,
+  )
+
+
+def kernel_flops(program: Program, counts) -> float:
+  """What attention kernels do, by formula: their insides are not in the text.
+
+  A backward pass is two forward passes; how often the forward one runs for
+  each (twice where it is computed again) is told by the kernels.
+  """
+  runs = lambda *parts: sum(
+    n for name, n in counts.kernels.items() if any(p in name for p in parts)
+  )
+  forward, backward = runs('fwd', 'forward'), runs('dkv')
+  if not backward:
+    return program.attention if forward else 0.0
+  return program.attention * (forward / backward + 2)
+
+
+def estimate(mesh, flops: float, counts) -> tuple[float | None, str]:
+  """Seconds at the device's peaks, and what they are spent on.
+
+  The longest of three, as if each hid the others: a floor, not a forecast.
+  Links carry half of their bandwidth each way, an all-reduce goes both.
+  """
+  peak = peaks.peak(mesh.devices.flat[0].device_kind)
+  if peak is None:
+    return None, ''
+  reduced = counts.collectives.get('all-reduce', 0)
+  times = {
+    'compute': flops / peak.flops,
+    'memory': counts.hbm_bytes / peak.memory_bandwidth,
+    'links': (counts.collective_bytes + reduced) / (peak.link_bandwidth / 2),
+  }
+  bound = max(times, key=times.get)
+  return times[bound], bound
+
+
+def conscience(found: dict[str, Figures], every: int) -> dict | None:
+  """What the conscience costs of each step, by the estimates.
+
+  A reflection is taken at its dearest: every answer has all its tokens, some
+  are flagged, rewritten (read with the review's length) and reviewed again.
+  Each update has its pairs.
+  """
+  needed = {'sft', 'hybrid', 'prefill', 'decode', 'review', 'score'}
+  if not needed <= {n for n, f in found.items() if f.seconds is not None}:
+    return None
+  s = {name: figures.seconds for name, figures in found.items()}
+  reflection = s['prefill'] + 2 * s['decode'] + 3 * s['review'] + s['score']
+  step = s['hybrid'] + reflection / every
+  return {
+    'reflection_s': reflection,
+    'step_s': step,
+    'share': 1 - s['sft'] / step,
+    'share_pairs': (s['hybrid'] - s['sft']) / step,
+    'share_reflections': reflection / every / step,
+  }
+
+
+def knobs(config, figures: Figures, mesh) -> list[str]:
+  """Fields that lower what a program takes, those that help most first."""
+  said = []
+  if config.model.train == 'full':
+    said.append("model.train='lora': no gradients or moments of the weights")
+  if config.model.quantize == 'none' and config.model.train == 'lora':
+    said.append("model.quantize='int8': frozen matrices take half")
+  if mesh.size > mesh.shape['fsdp'] * mesh.shape['tensor']:
+    split = mesh.shape['data'] * mesh.shape['fsdp']
+    said.append(f'mesh.fsdp={split}: weights split over more devices')
+  trains = figures.name in ('sft', 'hybrid')
+  if trains and config.model.remat != 'full':
+    said.append("model.remat='full': layers are computed again")
+  rows = math.gcd(config.data.batch_size, config.dpo.pairs)
+  shards = mesh.shape['data'] * mesh.shape['fsdp']
+  if trains and rows // shards > config.train.microbatches:
+    more = config.train.microbatches * 2
+    said.append(f'train.microbatches={more}: fewer rows at a time')
+  if trains:
+    said.append('data.length, dpo.length, data.batch_size, dpo.pairs: lower')
+  else:
+    said.append('conscience.prompts or sample.max_new_tokens: lower')
+  said.append('a larger slice, or chips with more memory')
+  return said

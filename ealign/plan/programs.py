@@ -1,0 +1,294 @@
+"""The programs of a run, from shapes alone: what is compiled, and for what.
+
+They are the very functions that a run jits, with arguments that are shapes on
+the mesh's devices, so no weight is read and no array exists.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from ealign import align, assembly, train
+from ealign.data import batch as batch_lib
+from ealign.fields import Config
+from ealign.models import config as models
+from ealign.models import flops, layout, lora, transformer
+from ealign.runtime import mesh as mesh_lib
+from ealign.sampling import labels, sampler
+
+LABELS = (6, 8)  # of the named framings: how many, and tokens at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """Tokens of the longest prompts, padded: those sampled on, those reviewed."""
+
+  prompt: int
+  review: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """One compiled program of a run.
+
+  Attributes:
+    name: of `NAMES`.
+    run: jitted.
+    args: trees of shapes with shardings.
+    flops: that the model needs for it, on all devices together.
+    attention: those of `flops` that one forward pass of attention needs.
+    holds: which of the run's resident trees are among its arguments.
+    trips: of a loop that ends when its data says so, at most.
+  """
+
+  name: str
+  run: Callable
+  args: tuple
+  flops: float
+  attention: float
+  holds: tuple[str, ...]
+  trips: int = 1
+
+
+NAMES = {
+  'sft': 'an update without pairs',
+  'hybrid': 'an update with pairs',
+  'prefill': 'reads the prompts it samples on',
+  'decode': 'samples an answer to each, all tokens',
+  'review': 'the verdict on each answer',
+  'score': 'reference log-probabilities of pairs',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+  """A run's resident trees as shapes on its mesh, and its update.
+
+  policy: what samples; reviewer: (model, weights), a second model or ours.
+  """
+
+  config: Config
+  model: models.Config
+  mesh: jax.sharding.Mesh
+  update: align.Update
+  state: align.TrainState
+  frozen: dict
+  policy: dict
+  reviewer: tuple[models.Config, dict]
+
+  @property
+  def resident(self) -> dict[str, Any]:
+    """What stays on the devices while any program runs."""
+    trees = {'state': self.state, 'frozen': self.frozen}
+    if self.reviewer[1] is not self.frozen:
+      trees['other'] = self.reviewer[1]
+    return trees
+
+
+def shapes(config: Config, model, mesh, other=None) -> Shapes:
+  """The shapes of a run.
+
+  Args:
+    config: of the run.
+    model: of `mesh_lib.on_mesh`.
+    mesh: the devices.
+    other: the Config of a second model that reviews, if there is one.
+  """
+  base = transformer.shapes(model)
+  update = assembly.make_update(config, model)
+  f32 = lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32)
+  if config.model.train == 'full':
+    params, frozen = jax.tree.map(f32, base), base
+  else:
+    spec = config.model.lora
+    init = functools.partial(
+      *(lora.init, model), rank=spec.rank, targets=spec.targets
+    )
+    params = jax.eval_shape(lambda: init(key=jax.random.key(0)))
+    frozen = _quantized(config, base)
+  state = jax.eval_shape(
+    functools.partial(align.init_state, update), params, train.hyper(config)
+  )
+  policy = jax.eval_shape(update.bind, params, frozen)
+  on = functools.partial(placed, mesh)
+  frozen = on(frozen)
+  return Shapes(
+    config=config,
+    model=model,
+    mesh=mesh,
+    update=update,
+    state=on(state),
+    frozen=frozen,
+    policy=on(policy),
+    reviewer=(other, on(_quantized(config, transformer.shapes(other))))
+    if other
+    else (model, frozen),
+  )
+
+
+def _quantized(config, weights):
+  return jax.eval_shape(
+    functools.partial(assembly.quantized, config.model), weights
+  )
+
+
+def placed(mesh, tree):
+  """The shapes where the rules have them."""
+  return jax.tree.map(
+    lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+    tree,
+    mesh_lib.shardings(mesh, tree),
+  )
+
+
+def device_bytes(tree) -> int:
+  """Bytes of a tree of shapes on one device."""
+  return sum(
+    math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+    for x in jax.tree.leaves(tree)
+  )
+
+
+def listed(run: Shapes, sizes: Sizes) -> list[Program]:
+  """The programs of a run that trains with its conscience, or of one without.
+
+  sizes: of its prompts, as `sampling.prompts.bucket` pads them.
+  """
+  config = run.config
+  programs = []
+  if config.data.train:
+    programs.append(_update(run, 'sft', sft=True, pairs=False))
+  if config.dpo.lam > 0:
+    sft = bool(config.data.train)
+    programs.append(_update(run, 'hybrid', sft=sft, pairs=True))
+  if config.dpo.lam > 0 and config.conscience.every:
+    programs += [*_sampling(run, sizes), _review(run, sizes), _score(run)]
+  return programs
+
+
+def _update(run, name, *, sft, pairs):
+  c = run.config
+  on = functools.partial(placed, run.mesh)
+  batch = on(
+    batch_lib.Batch(
+      _sft_batch(c.data.batch_size, c.data.length) if sft else None,
+      _pair_batch(c.dpo.pairs, c.dpo.length) if pairs else None,
+    )
+  )
+  adapter = None
+  if c.model.train == 'lora':
+    spec = c.model.lora
+    adapter = flops.adapted(run.model, spec.rank, spec.targets)
+  total = attention = 0.0
+  for rows, length in ((c.data.batch_size, c.data.length),) * sft + (
+    (2 * c.dpo.pairs, c.dpo.length),
+  ) * pairs:
+    total += flops.training(run.model, rows, length, adapter)
+    attention += flops.attention(run.model, rows, length)
+  if pairs and c.dpo.reference == 'step':
+    total += flops.forward(run.model, 2 * c.dpo.pairs, c.dpo.length)
+  return Program(
+    name=name,
+    run=train._jit_step(run.update),
+    args=(run.state, run.frozen, batch),
+    flops=total,
+    attention=attention,
+    holds=('state', 'frozen'),
+  )
+
+
+def _sft_batch(rows, length):
+  ids = jax.ShapeDtypeStruct((rows, length), jnp.int32)
+  mask = jax.ShapeDtypeStruct((rows, length), jnp.float32)
+  return batch_lib.SFTBatch(ids, ids, ids, mask)
+
+
+def _pair_batch(slots, length):
+  batch = batch_lib.empty_pair_batch(slots, length)
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
+
+
+def _rows(run):
+  return run.config.conscience.prompts * run.config.conscience.samples
+
+
+def _by_row(run, *shape, dtype=jnp.int32):
+  where = NamedSharding(run.mesh, PartitionSpec(layout.ROWS))
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+
+
+def _sampling(run, sizes):
+  c, model, rows = run.config.sample, run.model, _rows(run)
+  truncate = None if c.top_k == 0 and c.top_p >= 1 else c.max_candidates
+  programs = sampler.programs(model, c.max_new_tokens, truncate)
+  prompt_BT = _by_row(run, rows, sizes.prompt)
+  read = run.policy, prompt_BT, prompt_BT
+  attention = flops.attention(model, rows, sizes.prompt)
+  inner = flops.multiplied(model) - model.vocab_size * model.d_model
+  yield Program(
+    name='prefill',
+    run=programs.prefill,
+    args=read,
+    flops=2.0 * rows * sizes.prompt * inner + attention,
+    attention=attention,
+    holds=('frozen',),
+  )
+  cache, hidden_BD, next_B = jax.eval_shape(programs.prefill, *read)
+  rows_B = lambda x: _by_row(run, *x.shape, dtype=x.dtype)
+  who = _by_row(run, rows, dtype=jnp.uint32), _by_row(run, rows, dtype=bool)
+  f32, i32 = (jax.ShapeDtypeStruct((), d) for d in (jnp.float32, jnp.int32))
+  settings = sampler.Sampling(f32, i32, f32, i32)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  stops = jax.ShapeDtypeStruct((8,), jnp.int32)
+  start = placed(run.mesh, cache), rows_B(hidden_BD), rows_B(next_B)
+  new = c.max_new_tokens
+  # Every token sees the prompt and half of the answers, on average.
+  seen = 4.0 * model.layers * model.heads * model.head_dim
+  attention = seen * rows * new * (sizes.prompt + new / 2)
+  yield Program(
+    name='decode',
+    run=programs.decode,
+    args=(run.policy, *start, who, key, settings, stops),
+    flops=2.0 * rows * new * flops.multiplied(model) + attention,
+    attention=attention,
+    holds=('frozen',),
+    trips=new,
+  )
+
+
+def _review(run, sizes):
+  model, weights = run.reviewer
+  rows, (count, tokens) = _rows(run), LABELS
+  prompt_BT = _by_row(run, rows, sizes.review)
+  labels_MT = jax.ShapeDtypeStruct((count, tokens), jnp.int32)
+  mask_MT = jax.ShapeDtypeStruct((count, tokens), bool)
+  attention = flops.attention(model, rows, sizes.review)
+  inner = flops.multiplied(model) - model.vocab_size * model.d_model
+  total = 2.0 * rows * sizes.review * inner + attention
+  total += 2.0 * rows * count * (tokens - 1) * flops.multiplied(model)
+  return Program(
+    name='review',
+    run=labels.program(model),
+    args=(weights, prompt_BT, prompt_BT, labels_MT, mask_MT),
+    flops=total,
+    attention=attention,
+    holds=('other',) if run.reviewer[0] is not run.model else ('frozen',),
+  )
+
+
+def _score(run):
+  slots, length = run.config.dpo.pairs, run.config.dpo.length
+  return Program(
+    name='score',
+    run=jax.jit(functools.partial(align.answer_logps, run.model)),
+    args=(run.frozen, placed(run.mesh, _pair_batch(slots, length))),
+    flops=flops.forward(run.model, 2 * slots, length),
+    attention=flops.attention(run.model, 2 * slots, length),
+    holds=('frozen',),
+  )

@@ -1,0 +1,227 @@
+"""`python -m ealign.launch ... --plan`: reads all but weights, compiles, tells.
+
+Everything a run would read is read and checked as the run would, but for the
+weights, of which only the shapes are needed: a model on the Hub costs its
+config.json and its tokenizer.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+
+from ealign import assembly, fit, prompts
+from ealign.fields import Config
+from ealign.models import flops, layout
+from ealign.plan import data as data_lib
+from ealign.plan import figures as figures_lib
+from ealign.plan import programs as programs_lib
+from ealign.plan import show
+from ealign.runtime import aot, topology
+from ealign.runtime import mesh as mesh_lib
+from ealign.runtime.errors import Unfit
+from ealign.sampling.prompts import bucket
+
+FILE = 'plan.json'
+
+
+def plan(config: Config, workdir, *, slice_name: str = '', name: str = ''):
+  """Prints what a run would be, and writes it to <workdir>/plan.json.
+
+  Args:
+    config: the frozen Config.
+    workdir: the folder of the run.
+    slice_name: such as 'v5e:4x4'; '': the devices that are here.
+    name: of the arm that is planned, if there are arms.
+
+  Raises:
+    UserError: bad data, model, mesh or slice, or libtpu is missing.
+    Unfit: the plan shows a run that would fail or waste its chips.
+  """
+  devices = _devices(slice_name)
+  mesh = mesh_lib.make(**dataclasses.asdict(config.mesh), devices=devices)
+  screen = show.console()
+  told = {'arm': name, 'config': dataclasses.asdict(config)}
+  told |= {'slice': slice_name, 'devices': _told(mesh)}
+  show.pairs(screen, 'config (fields that are not the default)', _own(config))
+
+  # ---- What it reads ------------------------------------------------------
+  model, mind, other = _models(config, mesh)
+  fit.sizes(config, model.max_positions, layout.shards(model))
+  read, sizes = _data(config, mind, other, screen)
+  told |= read
+
+  # ---- What it trains -----------------------------------------------------
+  run = programs_lib.shapes(config, model, mesh, other and other.model)
+  counted = _counted(run)
+  told['model'] = counted
+  show.pairs(
+    screen, 'model and step', {k: f'{v:,}' for k, v in counted.items()}
+  )
+  rules = {path: str(tuple(spec)) for path, spec in mesh_lib.RULES}
+  told['rules'] = rules
+  show.pairs(screen, f'mesh {dict(mesh.shape)}; split by path:', rules)
+
+  # ---- What it compiles to ------------------------------------------------
+  found = {}
+  for program in programs_lib.listed(run, sizes):
+    screen.print(
+      f'compiling {program.name}: {programs_lib.NAMES[program.name]}'
+    )
+    compiled = aot.compile(program.run, *program.args, unknown=program.trips)
+    found[program.name] = figures_lib.of(program, compiled, run)
+  show.programs(screen, list(found.values()), _described(mesh, slice_name))
+  told['programs'] = {n: _plain(f) for n, f in found.items()}
+  cost = figures_lib.conscience(found, config.conscience.every)
+  told['conscience'] = cost
+  if cost:
+    show.pairs(screen, 'estimates, from the peaks of the chips', _costs(cost))
+  problems = _problems(run, found)
+  told['problems'] = problems
+  path = pathlib.Path(workdir) / FILE
+  path.write_text(json.dumps(told, indent=2) + '\n')
+  if problems:
+    raise Unfit(*problems)
+  screen.print(f'it fits; the plan is in {path}', soft_wrap=True)
+
+
+def _devices(slice_name: str):
+  if not slice_name:
+    return jax.devices()
+  chosen = topology.parse(slice_name)
+  # The arrays that exist meanwhile are a few scalars.
+  jax.config.update('jax_platforms', 'cpu')
+  return aot.devices(chosen)
+
+
+def _own(config: Config) -> dict:
+  """Dotted names and values of the fields that are not the default."""
+
+  def own(section, default, prefix):
+    for field in dataclasses.fields(section):
+      value, usual = getattr(section, field.name), getattr(default, field.name)
+      if dataclasses.is_dataclass(value):
+        yield from own(value, usual, f'{prefix}{field.name}.')
+      elif value != usual:
+        yield prefix + field.name, data_lib.plain(repr(value))
+
+  return dict(own(config, Config(), ''))
+
+
+def _told(mesh) -> dict:
+  device = mesh.devices.flat[0]
+  return {
+    'kind': device.device_kind,
+    'count': mesh.size,
+    'mesh': dict(mesh.shape),
+  }
+
+
+def _described(mesh, slice_name) -> str:
+  device = mesh.devices.flat[0]
+  where = f'{slice_name}, ' if slice_name else ''
+  return f'{where}{mesh.size} x {device.device_kind}'
+
+
+def _models(config, mesh):
+  """The model, its Mind, and that of a second model that reviews."""
+  model, tokenizer = assembly.read_model(config.model, mesh, weights=False)[1:]
+  if assembly.adapts(config):
+    fit.targets(config, model)
+  mind = assembly.make_mind(config, model, tokenizer, mesh)
+  by = config.conscience.review.by
+  if not by.startswith('other:'):
+    return model, mind, None
+  path = by.removeprefix('other:')
+  spec = dataclasses.replace(config.model, path=path, init='weights')
+  model_2, tokenizer_2 = assembly.read_model(spec, mesh, weights=False)[1:]
+  other = dataclasses.replace(mind, model=model_2, tokenizer=tokenizer_2)
+  return model, mind, other
+
+
+def _data(config, mind, other, screen):
+  """The tables of SFT data and pool, and the sizes of the prompts."""
+  chats, own = assembly.training_chats(config)
+  told = {}
+  if chats:
+    rows = assembly.encoded(config, mind.tokenizer, chats, own)
+    stats = assembly.loader(config, rows).stats
+    table = dataclasses.asdict(data_lib.table(rows, stats))
+    told['data'] = table
+    told['examples'] = data_lib.examples(mind.tokenizer, rows)
+    show.pairs(screen, f'data: {config.data.train}', _readable(table))
+    for number, example in enumerate(told['examples'], start=1):
+      show.row(screen, example, number)
+  if config.dpo.lam <= 0 or not config.conscience.every:
+    return told, None
+  others = [other] if other else []
+  pool = [
+    c for _, cs in assembly.make_pool(config, mind, chats, others) for c in cs
+  ]
+  lengths = data_lib.prompt_lengths(mind.tokenizer, pool, mind.template)
+  told['pool'] = {'prompts': len(pool)} | data_lib.percentiles(lengths)
+  show.pairs(screen, 'pool (tokens)', told['pool'])
+  longest = max(lengths)
+  after = config.sample.max_new_tokens + prompts.overhead(other or mind)
+  return told, programs_lib.Sizes(bucket(longest), bucket(longest + after))
+
+
+def _readable(table: dict) -> dict:
+  shares = ('supervised', 'truncated')
+  told = {k: f'{v:,}' for k, v in table.items() if isinstance(v, int)}
+  told['lengths'] = ', '.join(f'{k} {v}' for k, v in table['lengths'].items())
+  return told | {name: show.percent(table[name]) for name in shares}
+
+
+def _counted(run) -> dict:
+  c = run.config
+  sft = c.data.batch_size * c.data.length * bool(c.data.train)
+  pairs = 2 * c.dpo.pairs * c.dpo.length * (c.dpo.lam > 0)
+  return {
+    'parameters': flops.parameters(run.model),
+    'trained': sum(x.size for x in jax.tree.leaves(run.state.params)),
+    'SFT tokens of a step': sft,
+    'tokens of pairs of a step': pairs,
+  }
+
+
+def _plain(figures) -> dict:
+  return dataclasses.asdict(figures) | {
+    'bytes': figures.bytes,
+    'headroom': figures.headroom,
+  }
+
+
+def _costs(cost: dict) -> dict:
+  return {
+    'a step': show.seconds(cost['step_s']),
+    'a reflection': show.seconds(cost['reflection_s']),
+    'share of the conscience': show.percent(cost['share']),
+    '  of it pairs in the update': show.percent(cost['share_pairs']),
+    '  of it reflections': show.percent(cost['share_reflections']),
+  }
+
+
+def _problems(run, found) -> list[str]:
+  """Why the run would fail, or waste the chips it runs on."""
+  problems = []
+  for name, figures in found.items():
+    if figures.excess:
+      there = show.gib(figures.limit)
+      helps = figures_lib.knobs(run.config, figures, run.mesh)
+      problems.append(
+        f'{name}: does not fit: {show.gib(figures.excess)} GiB more than the '
+        f'{there} GiB of a chip. What helps:'
+      )
+      problems += [f'  {line}' for line in helps]
+  platform = run.mesh.devices.flat[0].platform
+  chosen = run.config.model.attention
+  for name in {'sft', 'hybrid'} & set(found) if platform == 'tpu' else ():
+    kernels = found[name].kernels
+    if kernels is None or chosen == 'xla':  # as it was asked for
+      continue
+    if not any('splash' in kernel for kernel in kernels):
+      said = 'attention is no splash kernel: it would hold [T, T] arrays'
+      problems.append(f"{name}: {said}; set model.attention='auto'")
+  return problems

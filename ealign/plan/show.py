@@ -1,0 +1,106 @@
+"""The plan on the screen; everything that came from a file is plain text."""
+
+import os
+import sys
+
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+
+from ealign.plan.figures import Figures
+
+WIDTH = 110  # columns
+NOTHING = '–'
+
+
+def console() -> rich.console.Console:
+  """A console as wide as the terminal, or as the table where there is none."""
+  wide = None if sys.stdout.isatty() or 'COLUMNS' in os.environ else WIDTH
+  return rich.console.Console(
+    width=wide, markup=False, highlight=False, emoji=False
+  )
+
+
+def gib(size: float | None) -> str:
+  return NOTHING if size is None else f'{size / 2**30:.2f}'
+
+
+def size(value: float | None) -> str:
+  """Bytes for people."""
+  if value is None:
+    return NOTHING
+  for unit in ('B', 'KiB', 'MiB'):
+    if value < 1024:
+      return f'{value:.0f} {unit}'
+    value /= 1024
+  return f'{value:.2f} GiB'
+
+
+def percent(share: float | None) -> str:
+  return NOTHING if share is None else f'{100 * share:.1f} %'
+
+
+def seconds(value: float | None) -> str:
+  if value is None:
+    return NOTHING
+  return f'{value:.2f} s' if value >= 1 else f'{1000 * value:.2f} ms'
+
+
+def row(console, example: dict, number: int) -> None:
+  """One row of the data: what is trained in green, or between » and «."""
+  text = rich.text.Text(f'row {number} ({example["source"]})\n', 'bold')
+  for stretch, trained in example['stretches']:
+    if not console.is_terminal:
+      stretch = f'»{stretch}«' if trained else stretch
+    text.append(stretch, 'green' if trained else 'dim')
+  console.print(text, soft_wrap=True)
+  console.print()
+
+
+def pairs(console, title: str, found: dict) -> None:
+  """Names and values, one a line."""
+  console.print(rich.text.Text(title, 'bold'))
+  wide = max((len(name) for name in found), default=0)
+  for name, value in found.items():
+    console.print(rich.text.Text(f'  {name:<{wide}}  {value}'), soft_wrap=True)
+  console.print()
+
+
+def programs(console, found: list[Figures], devices: str) -> None:
+  """The table of the programs, one line each."""
+  table = rich.table.Table(
+    title=f'of one chip; {devices}', box=rich.box.SIMPLE, title_justify='left'
+  )
+  table.add_column('program')
+  for name in (
+    *('arguments', 'temporaries', 'output', 'beside', 'GiB in all', 'left'),
+    *('TFLOP', 'of model', 'compiled', 'estimate'),
+  ):
+    table.add_column(name, justify='right')
+  for figures in found:
+    table.add_row(*map(rich.text.Text, _cells(figures)))
+  console.print(table)
+  for figures in found:
+    kinds = (figures.collectives or {}).items()
+    said = ', '.join(f'{kind} {size(n)}' for kind, n in sorted(kinds))
+    line = f'  {figures.name}: {said or "nothing"}'
+    console.print(rich.text.Text(line), soft_wrap=True)
+  console.print()
+
+
+def _cells(f: Figures) -> list[str]:
+  known = f.flops is not None
+  return [
+    f.name,
+    gib(f.arguments) if known else NOTHING,
+    gib(f.temporaries) if known else NOTHING,
+    gib(f.output) if known else NOTHING,
+    gib(f.beside),
+    gib(f.bytes),
+    gib(f.headroom),
+    f'{f.flops / 1e12:.3f}' if known else NOTHING,
+    f'{f.ratio:.2f}x' if known else NOTHING,
+    f'{f.seconds_compile:.0f} s',
+    f'{seconds(f.seconds)} {f.bound}'.strip(),
+  ]

@@ -1,0 +1,139 @@
+"""Programs compiled for devices that are not here.
+
+XLA's compiler for TPUs runs on any x86 host with Linux (`pip install
+ealign[tpu]`): it says how much memory a program takes on each chip and what it
+sends, before a chip is rented. Nothing is executed and no array exists.
+"""
+
+import dataclasses
+import importlib.util
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+from jax.experimental import topologies
+
+from ealign.runtime import hlo, peaks
+from ealign.runtime.errors import UserError
+from ealign.runtime.topology import Topology
+
+# Without these libtpu looks for the machine it is on, and complains.
+_ENVIRONMENT = {
+  'TPU_SKIP_MDS_QUERY': '1',
+  'TPU_ACCELERATOR_TYPE': 'v5litepod-16',
+  'TPU_WORKER_HOSTNAMES': 'localhost',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+  """What a compiled program takes of each device.
+
+  Attributes:
+    arguments, temporaries, output: bytes; `output` is what is not donated.
+    counts: what it does when it runs once; None: it was not compiled.
+    seconds: that it took to compile.
+    limit: bytes a program may take; None: not known.
+    excess: bytes that it takes beyond them; compilation ended there if > 0.
+    text: the compiled program, as HLO.
+  """
+
+  arguments: float = 0.0
+  temporaries: float = 0.0
+  output: float = 0.0
+  counts: hlo.Counts | None = None
+  seconds: float = 0.0
+  limit: float | None = None
+  excess: float = 0.0
+  text: str = ''
+
+  @property
+  def bytes(self) -> float:
+    return self.arguments + self.temporaries + self.output
+
+
+def devices(topology: Topology) -> Sequence[jax.Device]:
+  """The devices of a slice, to compile for.
+
+  Raises:
+    UserError: libtpu is not installed, or does not know the slice.
+  """
+  if importlib.util.find_spec('libtpu') is None:
+    said = 'TPU programs are compiled by libtpu; pip install ealign[tpu]'
+    raise UserError(f'--topology={topology}: {said}, or plan without it')
+  for name, value in _ENVIRONMENT.items():
+    os.environ.setdefault(name, value)
+  # libtpu thinks of hosts with 2x2 chips; smaller slices have less.
+  bounds = (*(min(2, side) for side in topology.shape[:2]), 1)
+  options = {'chips_per_host_bounds': bounds}
+  if topology.kind == 'v4':  # one device a chip, as it is on the machine
+    options['chip_config_name'] = 'megacore'
+  try:
+    return topologies.get_topology_desc(
+      str(topology), platform='tpu', **options
+    ).devices
+  except Exception as error:
+    said = str(error).partition('\n')[0]
+    raise UserError(f'--topology={topology}: libtpu says: {said}') from error
+
+
+def compile(program: Callable, *args, unknown: int = 1) -> Compiled:
+  """Compiles a jitted program for arguments that are shapes.
+
+  Args:
+    program: from `jax.jit`.
+    *args: trees of `jax.ShapeDtypeStruct` with shardings, or scalars.
+    unknown: trips of a loop that ends when its data says so.
+  """
+  start = time.monotonic()
+  kind = _kind(args)
+  peak = peaks.peak(kind)
+  limit = peak and peak.memory
+  lowered = program.lower(*args)
+  try:
+    compiled = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    seconds = time.monotonic() - start
+    needed = _needed(str(error))
+    if needed is None:
+      raise
+    return Compiled(
+      temporaries=needed,
+      seconds=seconds,
+      limit=limit,
+      excess=needed - (limit or needed),
+    )
+  seconds = time.monotonic() - start
+  memory, text = compiled.memory_analysis(), compiled.as_text()
+  used = Compiled(
+    arguments=memory.argument_size_in_bytes,
+    temporaries=memory.temp_size_in_bytes,
+    output=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+    counts=hlo.count(text, unknown=unknown),
+    seconds=seconds,
+    limit=limit,
+    text=text,
+  )
+  excess = max(0.0, used.bytes - limit) if limit else 0.0
+  return dataclasses.replace(used, excess=excess)
+
+
+def _kind(args) -> str:
+  """The device kind that arguments are to lie on."""
+  for leaf in jax.tree.leaves(args):
+    if sharding := getattr(leaf, 'sharding', None):
+      return next(iter(sharding.device_set)).device_kind
+  return jax.local_devices()[0].device_kind
+
+
+def _needed(message: str) -> float | None:
+  """Bytes that the compiler wanted, from what it says when they lack."""
+  if 'RESOURCE_EXHAUSTED' not in message:
+    return None
+  said = re.search(r'\(([\d.]+)([KMGT])\) exceeds', message) or re.search(
+    r'Used ([\d.]+)([KMGT]) of', message
+  )
+  unit = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+  return float(said[1]) * unit[said[2]] if said else None

@@ -1,0 +1,137 @@
+"""Splash, interpreted on the CPU, against the plain products."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ealign.models import attention
+from ealign.models.config import Config
+from ealign.runtime import mesh as mesh_lib
+from ealign.runtime.errors import UserError
+
+# 140 tokens are padded to one block of 256, or two; head_dim 24 is padded.
+B, T, N, K, H = 2, 140, 4, 2, 24
+CONFIG = Config(
+  vocab_size=7,
+  d_model=8,
+  layers=2,
+  heads=N,
+  kv_heads=K,
+  head_dim=H,
+  d_ff=8,
+  window=30,
+)
+
+
+def rows(kind):
+  """positions_BT and segments_BT: packed, or padded on either side."""
+  lengths = {
+    'packed': ((60, 1, 70), (140,)),
+    'left': ((17,), (100,)),
+    'right': ((17,), (140,)),
+  }[kind]
+  positions = np.full((B, T), -1, np.int32)
+  segments = np.zeros((B, T), np.int32)
+  for row, parts in enumerate(lengths):
+    at = T - sum(parts) if kind == 'left' else 0
+    for i, n in enumerate(parts):
+      positions[row, at : at + n] = np.arange(n)
+      segments[row, at : at + n] = i + 1
+      at += n
+  return positions, segments if kind == 'packed' else None
+
+
+@functools.cache
+def arrays():
+  rng = np.random.default_rng(0)
+  draw = lambda heads: rng.normal(size=(B, T, heads, H)).astype(np.float32)
+  return draw(N), draw(K), draw(K), draw(N)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run(config, positions, segments, local, seed, *qkv):
+  attend = attention.attender(
+    config, positions, positions, segments, cached=False
+  )
+
+  def total(*qkv):
+    o = attend(*qkv, local=local)
+    o = jnp.where((positions >= 0)[..., None, None], o, 0)
+    return jnp.sum(o * seed), o
+
+  return jax.grad(total, (0, 1, 2), has_aux=True)(*qkv)
+
+
+def both(config, kind, local=None):
+  """The gradients and the answer, of what is no padding."""
+  *qkv, seed = arrays()
+  return run(config, *rows(kind), local, seed, *qkv)
+
+
+def assert_close(got, wanted):
+  close = functools.partial(np.testing.assert_allclose, atol=2e-5, rtol=2e-5)
+  jax.tree.map(close, got, wanted)
+
+
+def of(kernel, **fields):
+  return dataclasses.replace(CONFIG, attention=kernel, **fields)
+
+
+@pytest.mark.parametrize('kind', ['packed', 'left', 'right'])
+def test_splash_equals_the_plain_products(kind, monkeypatch):
+  if kind == 'packed':
+    monkeypatch.setattr(attention, '_BLOCKS', (128,))
+  splash, plain = (both(of(k), kind) for k in ('interpret', 'xla'))
+  assert_close(splash, plain)
+  assert np.abs(plain[1]).max() > 0.5
+
+
+@pytest.mark.parametrize('local', [False, True])
+def test_local_layers_see_their_window(local):
+  layers = {'local': (True, False)}
+  flag = jnp.array(local)
+  splash, plain = (
+    both(of(k, **layers), 'packed', flag) for k in ('interpret', 'xla')
+  )
+  assert_close(splash, plain)
+  whole = both(of('xla'), 'packed')[1]
+  assert (np.abs(plain[1] - whole).max() > 1e-2) == local
+
+
+def test_on_a_mesh_each_device_has_its_rows_and_heads():
+  mesh = mesh_lib.make(data=1, fsdp=2, tensor=2)
+  splash = both(of('interpret', mesh=mesh), 'packed')
+  assert_close(splash, both(of('xla'), 'packed'))
+  assert splash[1].sharding.shard_shape((B, T, N, H)) == (1, T, 2, H)
+
+
+def test_there_is_no_array_of_all_scores():
+  positions, segments = rows('packed')
+
+  def sizes(kernel):
+    attend = attention.attender(
+      of(kernel), positions, positions, segments, cached=False
+    )
+    run = jax.jit(lambda *qkv: attend(*qkv).sum())
+    text = run.lower(*arrays()[:3]).as_text()
+    return f'{B}x{T}x{T}x' in text or f'x{T}x{T}xf32' in text
+
+  assert sizes('xla') and not sizes('interpret')
+
+
+def test_the_choice_goes_by_the_platform_of_the_mesh():
+  half = dataclasses.replace(CONFIG, dtype='bfloat16')
+  odd = dataclasses.replace(half, head_dim=12)
+  choose = attention.choose
+  assert choose(CONFIG, 'cpu') == choose(CONFIG, 'gpu') == 'xla'
+  assert choose(half, 'gpu') == 'cudnn' and choose(odd, 'gpu') == 'xla'
+  assert choose(CONFIG, 'tpu') == choose(odd, 'tpu') == 'splash'
+  assert choose(half, 'tpu', 'xla') == 'xla'
+  with pytest.raises(UserError, match="'splash': needs TPUs; here are cpu"):
+    choose(CONFIG, 'cpu', 'splash')
+  with pytest.raises(UserError, match="'cudnn': needs NVIDIA.*head_dim 12"):
+    choose(odd, 'gpu', 'cudnn')

@@ -1,0 +1,122 @@
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from ealign.runtime import hlo
+
+
+def count(fn, *args, **kwargs):
+  return hlo.count(jax.jit(fn).lower(*args).compile().as_text(), **kwargs)
+
+
+def array(*shape, sharding=None):
+  return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
+
+
+def test_matmul():
+  counts = count(jnp.matmul, array(8, 16), array(16, 32))
+  assert counts.flops == 2 * 8 * 16 * 32
+  assert counts.hbm_bytes == 4 * (8 * 16 + 16 * 32 + 8 * 32)
+  assert not counts.collectives and not counts.unknown
+
+
+def test_batched_product_counts_each():
+  counts = count(
+    lambda x, y: jnp.einsum('bik,bkj->bij', x, y),
+    *(array(3, 8, 16), array(3, 16, 32)),
+  )
+  assert counts.flops == 2 * 3 * 8 * 16 * 32
+
+
+@pytest.mark.parametrize('outer, inner', [(5, 7), (1, 3)])
+def test_loops_count_as_often_as_they_run(outer, inner):
+  def nested(x, w):
+    once = lambda x, _: (jnp.tanh(x @ w), None)
+    body = lambda x, _: (jax.lax.scan(once, x @ w, length=inner)[0], None)
+    return jax.lax.scan(body, x, length=outer)[0]
+
+  counts = count(nested, array(8, 16), array(16, 16))
+  assert counts.flops == 2 * 8 * 16 * 16 * outer * (inner + 1)
+  assert counts.unknown == 0
+
+
+def test_a_loop_that_ends_by_its_data():
+  def loop(x, w):
+    more = lambda x: jnp.sum(x) < 100.0
+    return jax.lax.while_loop(more, lambda x: x @ w, x)
+
+  counts = count(loop, array(8, 16), array(16, 16), unknown=10)
+  assert counts.unknown == 1
+  assert counts.flops == 10 * 2 * 8 * 16 * 16
+
+
+def test_convolution():
+  conv = functools.partial(
+    jax.lax.conv_general_dilated, window_strides=(1,), padding=[(1, 1)]
+  )
+  counts = count(conv, array(2, 4, 6), array(8, 4, 3))
+  # 6 places of 3 taps each, but the outer two meet the padding once.
+  assert counts.flops == 2 * 2 * 4 * 8 * (6 * 3 - 2)
+
+
+def sharded(fn, *args):
+  mesh = jax.make_mesh((4,), ('x',), axis_types=(AxisType.Auto,))
+  spec = lambda *axes: NamedSharding(mesh, PartitionSpec(*axes))
+  return count(
+    jax.shard_map(
+      fn,
+      mesh=mesh,
+      in_specs=tuple(PartitionSpec(*s) for _, s in args),
+      out_specs=PartitionSpec('x'),
+      check_vma=False,
+    ),
+    *(array(*shape, sharding=spec(*s)) for shape, s in args),
+  )
+
+
+def test_collectives_by_kind_and_bytes():
+  def step(x):  # [2, 16] on each of 4 devices
+    whole = jax.lax.all_gather(x, 'x', tiled=True)  # [8, 16]
+    total = jax.lax.psum(x, 'x')  # [2, 16]
+    part = jax.lax.psum_scatter(whole, 'x', tiled=True)  # [2, 16]
+    return jax.lax.ppermute(part + total, 'x', [(i, 3 - i) for i in range(4)])
+
+  counts = sharded(step, ((8, 16), ('x',)))
+  assert dict(counts.collectives) == {
+    'all-gather': 4 * 8 * 16,
+    'all-reduce': 4 * 2 * 16,
+    'reduce-scatter': 4 * 2 * 16,
+    'collective-permute': 4 * 2 * 16,
+  }
+  assert counts.collective_bytes == 4 * (8 + 2 + 2 + 2) * 16
+  assert counts.gathered == [(4 * 8 * 16, 1)]
+
+
+def test_collectives_of_a_loop():
+  def step(x, w):
+    body = lambda x, w: (
+      jnp.tanh(x @ jax.lax.all_gather(w, 'x', tiled=True)),
+      0,
+    )
+    return jax.lax.scan(body, x, w)[0]
+
+  counts = sharded(step, ((4, 16), ('x',)), ((5, 16, 16), (None, 'x')))
+  assert dict(counts.collectives) == {'all-gather': 5 * 4 * 16 * 16}
+  assert counts.gathered == [(4 * 16 * 16, 5)]
+  assert counts.flops == 5 * 2 * 1 * 16 * 16
+
+
+WINDOWED = pathlib.Path(__file__).parent / 'windowed.hlo'
+
+
+def test_a_loop_that_steps_by_two():
+  # As the compiler for TPUs writes a product overlapped with its transfers:
+  # no noted trip count, its bound and its step are passed on by a loop around.
+  counts = hlo.count(WINDOWED.read_text())
+  assert counts.flops == 3 * 4 * 2 * 8 * 16 * 16
+  assert dict(counts.collectives) == {'collective-permute': 3 * 4 * 2 * 8 * 16}
+  assert counts.unknown == 0
