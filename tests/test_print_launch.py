@@ -487,7 +487,7 @@ def test_all_slips_at_once(here, capsys):
 
 def test_topology_alone_is_an_error(here, capsys):
   assert refused(capsys, '--topology=v5e:4x4') == [
-    '--topology: goes with --print_launch'
+    '--topology: goes with --plan or --print_launch'
   ]
 
 
