@@ -16,11 +16,13 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from ealign import config as config_lib
+from ealign.runtime import hosts
 from ealign.runtime.errors import UserError
 
 USAGE = """\
 usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
            [--config.FIELD=VALUE ...] [--only=NAME,NAME*]
+           [--coordinator=HOST:PORT --processes=N --process=I]
            [--profile=FROM:TO | --plan [--topology=NAME] |
             --print_launch=KIND [--topology=NAME]]
 
@@ -29,6 +31,9 @@ usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
                   (ealign/fields.py lists them all)
   --workdir       folder of the run; the same command continues it
   --only          run only the arms of these names or patterns
+  --coordinator   address and free port of process 0, where several processes
+                  on CPUs or GPUs are one run; the I-th of N has --process=I
+                  (TPU slices and Slurm need none of the three)
   --profile       writes a trace of these steps to DIR/profile, as in 20:25
   --plan          compiles without running: what it reads, takes and costs, on
                   the devices here or on those of --topology; DIR/plan.json
@@ -37,6 +42,7 @@ usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
   --topology      for both: v5e:4x4 (or v4, v5p, v6e, tpu7x); for slurm nodes x
                   GPUs, as in 2x8"""
 _NAMES = ('config', 'workdir', 'only', 'profile', 'print_launch', 'topology')
+_NAMES += ('coordinator', 'processes', 'process')
 _FLAG = re.compile(r'--?((?:no)?config\.)?([A-Za-z][^=]*)')
 
 
@@ -48,6 +54,7 @@ class Command:
   set; `config` has all the rest, so that `validate` can add what it finds.
   flags: what makes the run, each flag one argument, to give it again elsewhere.
   profile: first step of a trace, and the step before which it ends.
+  cluster: of several processes; None: one, or JAX knows (`hosts.join`).
   """
 
   config: config_dict.ConfigDict
@@ -60,6 +67,7 @@ class Command:
   topology: str = ''
   plan: bool = False
   profile: tuple[int, int] | None = None
+  cluster: hosts.Cluster | None = None
 
 
 def parse(argv: list[str]) -> Command:
@@ -94,6 +102,11 @@ def parse(argv: list[str]) -> Command:
   if plan and script:
     problems.append('--print_launch: not together with --plan')
   profile = _steps(known['profile'].value, problems)
+  cluster = None
+  try:
+    cluster = hosts.find(*(known[name].value for name in _NAMES[6:]))
+  except UserError as error:
+    problems.append(str(error))
   return Command(
     config=config,
     workdir=known['workdir'].value,
@@ -105,6 +118,7 @@ def parse(argv: list[str]) -> Command:
     topology=known['topology'].value,
     plan=plan,
     profile=profile,
+    cluster=cluster,
   )
 
 

@@ -16,7 +16,6 @@ text is continued token by token and never rendered again; only a second model
 A self-report is not a monitor: pair it with behaviour (`evals`).
 """
 
-import collections
 import contextlib
 import dataclasses
 import functools
@@ -25,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ealign import align, prompts
+from ealign import align, prompts, reflection
 from ealign.data import batch as batch_lib
 from ealign.data import chat
 from ealign.prompts import Exchange, Mind, Verdict
@@ -213,8 +212,8 @@ def reflect(
     clock: a context manager for each phase: sample, review, revise, score.
 
   Returns:
-    pairs (scored, in row order), records (one a sampled answer; see
-    `evals.records`) and metrics.
+    pairs (scored, in row order) and records (one a sampled answer; see
+    `evals.records`).
   """
   keys = [jax.random.fold_in(key, i) for i in range(5)]
   name = lambda by: who(by, mind, policy, frozen, others)
@@ -262,10 +261,10 @@ def reflect(
     )
   }
   records = [
-    _record(mind, x, v, f, revised.get(x.row))
+    reflection.record(mind, x, v, f, revised.get(x.row))
     for x, v, f in zip(said, verdicts, flags, strict=True)
   ]
-  return pairs, records, _metrics(said, verdicts, flags, reasons)
+  return pairs, records
 
 
 def sample(mind: Mind, weights, requests, rows, *, key) -> list[Exchange]:
@@ -380,74 +379,3 @@ def _dropped(mind, exchange, proposal, verdict) -> str:
   if verdict.p is None:
     return 'no_verdict'
   return 'flagged' if verdict.flagged else ''
-
-
-DROPPED = (
-  *('truncated', 'empty', 'same', 'too_long', 'no_verdict', 'flagged'),
-  'lost',  # did not survive the way to a second model, or back
-)
-
-
-def _metrics(said, verdicts, flags, reasons):
-  n = max(len(said), 1)
-  asked = [v for v in verdicts if v.p is not None]
-  reviewed = [v for v, x in zip(verdicts, said, strict=True) if _ended(x)]
-  mean = lambda xs: float(np.mean(xs)) if len(xs) else 0.0
-  lost = collections.Counter(reasons)
-  return {
-    'conscience/flag_rate': mean([v.flagged for v in asked]),
-    'conscience/review_rate': len(asked) / n,
-    'conscience/label_mass': mean([v.mass for v in reviewed]),
-    'conscience/no_verdict': len(reviewed) - len(asked),
-    'conscience/revised': sum(flags),
-    'conscience/accept_rate': mean([not r for r in reasons]),
-    'conscience/pairs': lost[''],
-    **{f'conscience/dropped_{r}': lost[r] for r in DROPPED},
-    'gen/eos_rate': mean([_ended(x) for x in said]),
-    'gen/truncated_rate': mean([not _ended(x) for x in said]),
-    'gen/length_mean': mean([len(x.answer.ids) for x in said]),
-    'gen/cut': mean([x.answer.cut for x in said]),
-  }
-
-
-def _ended(exchange):
-  return exchange.answer.stop == 'stop'
-
-
-def _record(mind, exchange, verdict, flagged, revised):
-  """The part of an answer record that the conscience knows."""
-  text = lambda answer: chat.decode(mind.tokenizer, answer.ids)
-  record = answer_record(mind, exchange, verdict)
-  record['verdict']['flagged'] = flagged
-  if revised:
-    proposal, second, reason = revised
-    record['alternative'] = {
-      'text': text(proposal.answer),
-      'stop': proposal.answer.stop,
-      'p': second.p,
-      'kept': not reason,
-      'dropped': reason,
-    }
-  return record
-
-
-def answer_record(mind: Mind, exchange: Exchange, verdict: Verdict | None):
-  """messages, ids, text, stop, logp and verdict of one sampled answer."""
-  answer = exchange.answer
-  return {
-    'messages': list(exchange.messages),
-    'sample': exchange.row,
-    'ids': [int(i) for i in answer.ids],
-    'text': chat.decode(mind.tokenizer, answer.ids),
-    'stop': answer.stop,
-    'logp': round(float(np.sum(answer.logps)), 4),
-    'verdict': verdict
-    and {
-      'p': verdict.p,
-      'mass': verdict.mass,
-      'framing': mind.framing.name,
-      'flagged': verdict.flagged,
-    },
-    'alternative': None,
-    'scores': None,
-  }

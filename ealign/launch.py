@@ -11,6 +11,7 @@ flags, config, data or workdir; 143 stopped by a signal, after saving.
 import contextlib
 import dataclasses
 import fnmatch
+import hashlib
 import json
 import os
 import pathlib
@@ -22,11 +23,14 @@ from ealign import command as command_lib
 from ealign import config as config_lib
 from ealign import scripts
 from ealign.fields import Config
+from ealign.runtime import folder as folder_lib
+from ealign.runtime import hosts as hosts_lib
 from ealign.runtime import preempt
 from ealign.runtime.errors import NonFinite, Preempted, Unfit, UserError
 
-# What a folder may hold that no run began in: a start that was killed, a plan.
-_OWN = ('config.json', 'config.json.partial', 'plan.json')
+# What a folder may hold that no run began in: a start that was killed, a plan,
+# heartbeats.
+_OWN = ('config.json', 'config.json.partial', 'plan.json', 'hosts')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +82,8 @@ def print_launch(command: command_lib.Command) -> None:
 
 def plan(command: command_lib.Command) -> None:
   """Checks all, and tells what would run; of arms the most demanding one."""
-  workdir, _, chosen = _checked(command)
+  workdir = folder_lib.of(command.workdir).local
+  _, chosen = _checked(command, workdir)
   run = max(chosen, key=_demand)
   if len(chosen) > 1:
     print(f'planning arm {run.name!r}: the others compile no larger program')
@@ -102,8 +107,8 @@ def _demand(run: Run) -> tuple:
   return reflects, c.model.train == 'full', c.dpo.reference == 'step'
 
 
-def _checked(command) -> tuple[pathlib.Path, list[Run], list[Run]]:
-  """The work folder, all runs and those chosen.
+def _checked(command, workdir) -> tuple[list[Run], list[Run]]:
+  """All runs, and those chosen.
 
   Raises:
     UserError: all that can be wrong with command line and config, at once.
@@ -111,31 +116,66 @@ def _checked(command) -> tuple[pathlib.Path, list[Run], list[Run]]:
   problems = [*command.problems, *config_lib.validate(command.config)]
   if problems:
     raise UserError(*problems)
-  workdir = pathlib.Path(command.workdir).expanduser().absolute()
   runs = _runs(command.config, workdir)
-  return workdir, runs, _choose(runs, command.only)
+  return runs, _choose(runs, command.only)
 
 
 def launch(command: command_lib.Command) -> None:
-  """Checks all, runs what is left to do, writes the report."""
-  workdir, runs, chosen = _checked(command)
+  """Checks all, runs what is left to do, writes the report.
+
+  Of several hosts each does so; a mistake that only one sees ends all.
+  """
+  folder = folder_lib.of(command.workdir)
+  _checked(command, folder.local)
+  compile_cache()
+  about = repr((config_lib.to_json(command.config), command.only))
+  digest = hashlib.sha256(about.encode()).hexdigest()
+  hosts = hosts_lib.join(command.cluster, digest)
+  if hosts.index:
+    folder = folder_lib.of(command.workdir, index=hosts.index)
+  hosts.start(folder.shared / 'hosts')
+  try:
+    folder.pull()
+    hosts.gather(None)  # nothing is written before all have read
+    _launch(command, folder, hosts)
+  except (NonFinite, Preempted):  # all hosts see it
+    hosts.leave()
+    raise
+  except UserError as error:
+    hosts.fail(error.exit_code, str(error))
+    raise
+  except Exception as error:
+    if hosts.count > 1:
+      hosts.collective_failed(error)
+    raise
+  hosts.leave()
+
+
+def _launch(command, place: folder_lib.Folder, hosts: hosts_lib.Hosts) -> None:
+  workdir = place.local
+  runs, chosen = _checked(command, workdir)
   if command.profile:
     _check_profile(command.profile, chosen)
   _claim(workdir, command.config)
   for run in chosen:
     if run.name:
       _claim(run.folder, run.config)
-  _tell_hidden(command, chosen)
-  compile_cache()
+  if hosts.writes:
+    _tell_hidden(command, chosen)
+  watching = preempt.watch()
+  if hosts.count > 1:
+    watching = contextlib.nullcontext(preempt.Stop())
   try:
-    with preempt.watch() as stop:
-      failed = _run_all(chosen, workdir, stop, command.profile)
+    with watching as stop:
+      failed = _run_all(chosen, place, stop, hosts, command.profile)
   except UserError:
     for folder in (*(run.folder for run in runs), workdir):
       _unclaim(folder)
     raise
-  if any((run.folder / 'metrics.jsonl').exists() for run in runs):
+  ran = any((run.folder / 'metrics.jsonl').exists() for run in runs)
+  if ran and hosts.writes:
     _report(workdir)
+    place.push()
   if failed:
     listed = ', '.join(failed)
     raise NonFinite(f'{len(failed)} of {len(chosen)} runs failed: {listed}')
@@ -229,7 +269,7 @@ def _check_same(folder, path, config) -> None:
 def _untouched(folder) -> bool:
   """Whether no run got past its start there: then nothing can be lost."""
   files = (path for path in folder.rglob('*') if path.is_file())
-  return all(path.name in _OWN for path in files)
+  return all({path.name, path.parent.name} & {*_OWN} for path in files)
 
 
 def _unclaim(folder) -> None:
@@ -263,35 +303,40 @@ def compile_cache() -> None:
 
 
 def _run_all(
-  runs: list[Run], workdir, stop: preempt.Stop, profile=None
+  runs: list[Run], place, stop: preempt.Stop, hosts, profile=None
 ) -> list[str]:
   """Runs what is not done; says why runs failed and returns their names."""
   from ealign import train
 
+  tell = print if hosts.writes else lambda *_, **__: None
   failed = []
   for number, run in enumerate(runs, start=1):
     label = f'{run.name or run.folder} ({number}/{len(runs)})'
     if stop.requested:
       raise Preempted(f'stopped before {label}; the same command continues')
     if run.done:
-      print(f'{label}: done already')
+      tell(f'{label}: done already')
       continue
     if lost := run.needs & set(failed):
       failed.append(run.name)
       said = f'not run, {", ".join(sorted(lost))} failed'
-      print(f'{label}: {said}', file=sys.stderr)
+      tell(f'{label}: {said}', file=sys.stderr)
       continue
-    print(f'{label}: in {run.folder}', flush=True)
+    own = place / run.name if run.name else place
+    tell(f'{label}: in {own.shared}', flush=True)
+    hosts.gather(None)  # what an earlier arm wrote is there
+    place.pull()
     try:
-      config = _frozen(run, workdir)
-      train.run(config, run.folder, name=run.name, profile=profile)
+      config = _frozen(run, place.local)
+      train.run(config, own, name=run.name, profile=profile, hosts=hosts)
     except NonFinite as error:
       failed.append(run.name or str(run.folder))
-      print(error, file=sys.stderr)
+      tell(error, file=sys.stderr)
       continue
-    if format := run.config.train.export:
-      _export(run.folder, format)
+    if hosts.writes and run.config.train.export:
+      _export(run.folder, run.config.train.export)
     (run.folder / 'DONE').write_text('')
+    own.push()
   return failed
 
 

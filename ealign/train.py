@@ -4,6 +4,7 @@
 notebook alike; `ealign.launch` only reads flags and calls it.
 """
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ealign import align, assembly, conscience
+from ealign import align, assembly, conscience, reflection
 from ealign import replay as replay_lib
 from ealign.data import batch as batch_lib
 from ealign.evals import answers as answers_lib
@@ -23,10 +24,12 @@ from ealign.models import weights as weights_lib
 from ealign.prompts import Mind
 from ealign.runtime import checkpoint, preempt, provenance
 from ealign.runtime import clock as clock_lib
+from ealign.runtime import folder as folder_lib
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime import metrics as metrics_lib
 from ealign.runtime import profile as profile_lib
 from ealign.runtime.errors import NonFinite, Preempted, UserError
+from ealign.runtime.hosts import Hosts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,21 +50,28 @@ def run(
   *,
   name: str = '',
   profile: tuple[int, int] | None = None,
+  hosts: Hosts | None = None,
 ) -> Result:
   """Trains one run, or continues it, and evaluates it.
 
   Args:
     config: the frozen Config (`ealign.config.freeze`).
-    workdir: its folder; a checkpoint there is continued.
+    workdir: its folder, or a `runtime.folder.Folder` where hosts share it; a
+      checkpoint there is continued.
     name: of the arm, for records and display.
     profile: first step of a trace, and the step before which it ends.
+    hosts: the processes of the run (`runtime.hosts.join`). Each samples and
+      reviews a block of the rows; what they found is put together, so that all
+      hold the same replay, and results do not depend on their number.
 
   Raises:
     UserError: bad data or a checkpoint that cannot be used.
     NonFinite: the loss became nan or inf.
     Preempted: SIGTERM came; the run is saved.
   """
-  workdir = pathlib.Path(workdir).absolute()  # Orbax takes no other
+  hosts = hosts or Hosts()
+  folder = folder_lib.of(workdir, index=hosts.index)
+  workdir = folder.local
   workdir.mkdir(parents=True, exist_ok=True)
 
   # ---- What it is made of -------------------------------------------------
@@ -75,10 +85,17 @@ def run(
     **dataclasses.asdict(config.replay), seed=config.seed
   )
   root = jax.random.key(config.seed)
-  policy = lambda state: update.bind(state.params, frozen)
+  # Between updates a host works alone, with all weights on its own devices.
+  asking, at_host = _alone(mind, hosts.count)
+  conscience_weights = at_host(frozen)
+  policy = lambda state: update.bind(at_host(state.params), conscience_weights)
+  second = {
+    by: (_alone(other, hosts.count)[0], at_host(w))
+    for by, (other, w) in parts.others.items()
+  }
   step_fn = _jit_step(update)
-  base_hash = provenance.tree_hash(frozen)
-  others = {by: provenance.tree_hash(w) for by, (_, w) in parts.others.items()}
+  base_hash = provenance.tree_hash(conscience_weights)
+  others = {by: provenance.tree_hash(w) for by, (_, w) in second.items()}
   provenance.write(
     workdir / 'run.json',
     seed=config.seed,
@@ -91,7 +108,9 @@ def run(
   )
 
   # ---- Continue where a checkpoint stands ---------------------------------
-  saved = checkpoint.Checkpoints(workdir / 'checkpoints', config.train.keep)
+  saved = checkpoint.Checkpoints(
+    folder.shared / 'checkpoints', config.train.keep
+  )
   start, values = 0, {}
   notes = [f'data: {parts.loader}'] if parts.loader else []
   if found := saved.restore(
@@ -123,8 +142,9 @@ def run(
     config.train.steps,
     tensorboard=config.log.tensorboard,
     prefix=name,
+    quiet=not hosts.writes,
   )
-  tag = {'run': workdir.name, 'arm': name, 'seed': config.seed}
+  tag = {'run': folder.shared.name, 'arm': name, 'seed': config.seed}
   reflects = bool(parts.pool) and config.conscience.every and config.dpo.lam > 0
   clock = clock_lib.Clock(mesh.devices.flat)
   tokens = extra['tokens'] if start else 0.0
@@ -140,24 +160,30 @@ def run(
     }
     tree = {'state': state, 'replay': replay_lib.to_arrays(replay)}
     saved.save(step, tree, extra, wait=wait)
+    folder.push()
 
   def curve(step):
     with clock('eval'):
-      records = answers_lib.curve(
-        parts.questions, mind, policy(state), key=root
+      records = hosts.concat(
+        answers_lib.curve(
+          *(parts.questions, asking, policy(state)), key=root, mine=hosts.mine
+        )
       )
     facts = tag | {'step': step, 'phase': 'curve'}
     records_lib.append(answers_path, [facts | r for r in records])
 
   trace = profile_lib.Profile(workdir, profile)
-  with log, saved, trace, preempt.watch() as stop:
+  watching = preempt.watch()
+  if hosts.count > 1:  # JAX listens, and all stop at the same step
+    watching = contextlib.nullcontext(preempt.Stop())
+  with log, saved, trace, watching as stop:
     log.truncate(start)
     for note in notes:
       log.say(note)
     if config.train.eval_every and not start:
       curve(0)
     for step in range(start, config.train.steps):
-      if stop.requested:
+      if stop.requested or hosts.stopping(step):
         _fetch(values, f'{workdir}: steps {last_good + 1} to {step}')
         save(step, wait=True)
         raise Preempted(
@@ -173,17 +199,20 @@ def run(
         requests, rows = draw_requests(config, parts.pool, step)
         with clock('train'):  # the updates that are still under way
           jax.block_until_ready(state)
-        pairs, records, reflected = conscience.reflect(
-          mind,
+        found = conscience.reflect(
+          asking,
           policy(state),
-          frozen,
-          requests,
+          conscience_weights,
+          hosts.mine(requests),
           key=key,
           step=step,
-          rows=rows,
-          others=parts.others,
+          rows=hosts.mine(rows),
+          others=second,
           clock=clock,
         )
+        pairs, records = _together(hosts, *found)
+        threshold = config.conscience.threshold
+        reflected = reflection.metrics(records, threshold=threshold)
         replay = replay_lib.push(replay, pairs)
         facts = tag | {'step': step, 'phase': 'reflect'}
         judge = parts.questions.judge
@@ -238,8 +267,11 @@ def run(
     said = 'stopped while it evaluated; it is trained and saved, the same'
     with stop.at_once(Preempted(f'{workdir}: {said} command continues')):
       records, values = answers_lib.final(
-        *(parts.questions, mind, policy(state), frozen, parts.others), key=root
+        *(parts.questions, asking, policy(state), conscience_weights, second),
+        key=root,
+        mine=hosts.mine,
       )
+      records = hosts.concat(records)
     steps = config.train.steps
     if not np.all(np.isfinite(list(values.values()))):
       raise _diverged(f'{workdir}: after step {steps} the loss')
@@ -249,9 +281,43 @@ def run(
     )
     if values:
       log.write(steps, values)
-    keep_params(config, workdir, mind.model, state.params)
+    keep_params(config, workdir, mind.model, _whole(hosts, state.params))
+    folder.push()
   weights = policy(state)
   return Result(workdir, mind, state.params, frozen, weights, shown | values)
+
+
+def _alone(mind: Mind, count: int):
+  """The Mind on this host's own devices, and how a tree gets there."""
+  if count == 1:
+    return mind, lambda tree: tree
+  here = mesh_lib.of_host(mind.mesh)
+  share = -(-mind.settings.prompts // count)
+  own = dataclasses.replace(
+    mind,
+    mesh=here,
+    model=mesh_lib.resized(mind.model, here),
+    settings=dataclasses.replace(mind.settings, prompts=share),
+  )
+  return own, functools.partial(mesh_lib.at_host, here)
+
+
+def _together(hosts: Hosts, pairs, records):
+  """What all hosts found, in the order of the rows."""
+  if hosts.count == 1:
+    return pairs, records
+  found = hosts.concat([dataclasses.asdict(pair) for pair in pairs])
+  answers = ('prompt', 'chosen', 'rejected')
+  return [
+    batch_lib.Pair(**pair | {name: tuple(pair[name]) for name in answers})
+    for pair in found
+  ], hosts.concat(records)
+
+
+def _whole(hosts: Hosts, params):
+  if hosts.count == 1:
+    return params
+  return jax.tree.map(mesh_lib.to_host, params)
 
 
 @functools.lru_cache(maxsize=16)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from teacher import logp
 
-from ealign import conscience, fields, prompts
+from ealign import conscience, fields, prompts, reflection
 from ealign.data import batch as batch_lib
 from ealign.data import chat
 from ealign.framing import FRAMINGS
@@ -204,7 +204,8 @@ def reflect(m, organism, n=4):
 
 def test_reflect_scores_pairs_under_the_original_request(organism):
   m = mind(organism, verdict='all')
-  pairs, records, metrics = reflect(m, organism)
+  pairs, records = reflect(m, organism)
+  metrics = reflection.metrics(records, threshold=0.5)
   assert pairs and metrics['conscience/pairs'] == len(pairs)
   tok = organism[2]
   by_row = {r['sample']: r for r in records}

@@ -22,12 +22,13 @@ LAYERS = [  # from the top down; a module may import its own layer and below
   ('config', 'limits'),
   ('train', 'assembly', 'fit'),
   ('evals',),
-  ('conscience', 'prompts'),
+  ('conscience', 'prompts', 'reflection'),
   ('align',),
   ('sampling', 'data', 'replay', 'runtime', 'world'),
   ('models', 'losses'),
 ]
-MATHS = ('models', 'losses', 'sampling', 'align', 'conscience', 'prompts')
+MATHS = ('models', 'losses', 'sampling', 'align')
+MATHS += ('conscience', 'prompts', 'reflection')
 MAY_READ_FILES = tuple(
   f'ealign.models.{name}'
   for name in ('config', 'files', 'hub', 'peft', 'weights')

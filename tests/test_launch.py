@@ -36,7 +36,8 @@ class Stub:
   def __init__(self):
     self.calls, self.errors = [], {}
 
-  def run(self, config, workdir, *, name='', profile=None):
+  def run(self, config, folder, *, name='', profile=None, hosts=None):
+    workdir = folder.local
     self.calls.append((name, workdir.name, config))
     if name in self.errors:
       raise self.errors[name]
@@ -148,7 +149,7 @@ def test_a_preempted_run_exits_143(train, start, tmp_path):
 
 
 def test_a_signal_between_runs_exits_143(train, start, monkeypatch, capsys):
-  def run(config, workdir, *, name='', profile=None):
+  def run(config, workdir, **_):
     signal.raise_signal(signal.SIGTERM)
 
   monkeypatch.setattr(train, 'run', run)
@@ -224,7 +225,7 @@ def test_a_flag_that_an_arm_sets_itself_is_told(train, start, capsys):
 
 
 def test_interrupted_twice(train, start, monkeypatch):
-  def run(config, workdir, *, name='', profile=None):
+  def run(config, workdir, **_):
     raise KeyboardInterrupt
 
   monkeypatch.setattr(train, 'run', run)

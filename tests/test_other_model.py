@@ -16,7 +16,15 @@ import numpy as np
 import pytest
 from teacher import logp
 
-from ealign import config, conscience, fields, launch, prompts, train
+from ealign import (
+  config,
+  conscience,
+  fields,
+  launch,
+  prompts,
+  reflection,
+  train,
+)
 from ealign.data import chat
 from ealign.evals import answers
 from ealign.framing import FRAMINGS
@@ -164,13 +172,14 @@ def test_alternatives_of_another_writer_are_pairs_of_the_trainee(
   there = dataclasses.replace(base[0], settings=settings)
   noise = tree | {'norm': tree['norm'] * 1.01}
   asked = [r['messages'] for r in documents.pool(4, seed=3)]
-  pairs, records, metrics = conscience.reflect(
+  pairs, records = conscience.reflect(
     *(here, noise, tree, asked),
     key=KEY,
     step=0,
     rows=range(4),
     others={'other:base': (there, base[1])},
   )
+  metrics = reflection.metrics(records, threshold=0.5)
   assert pairs and metrics['conscience/pairs'] == len(pairs)
   by_row = {r['sample']: r for r in records}
   end = prompts.end(here)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ealign import conscience, losses
+from ealign import conscience, losses, reflection
 from ealign.data import chat, columns, packing, sources
 from ealign.models import layout, transformer
 from ealign.runtime.errors import UserError
@@ -113,14 +113,16 @@ def judged(record: dict, judge, question=None) -> dict:
     return record
 
 
-def ask(suite: Suite, questions, mind, weights, *, key, samples):
+def ask(suite: Suite, questions, mind, weights, *, key, samples, mine=list):
   """Sampled, judged records of questions, and their exchanges.
 
   Row ids are question index * samples + sample, so an answer depends on no
   other question.
+  mine: picks the rows that this host asks.
   """
   s = suite.settings
-  rows = [(q, i) for q in questions for i in range(samples)]
+  ids = mine(range(len(questions) * samples))
+  rows = [(questions[i // samples], i % samples) for i in ids]
   prompts = [
     chat.render_prompt(mind.tokenizer, q['messages'], **dict(mind.template))
     for q, _ in rows
@@ -138,6 +140,7 @@ def ask(suite: Suite, questions, mind, weights, *, key, samples):
     ),
     stop_ids=chat.stop_ids(mind.tokenizer),
     max_tokens=s.max_new_tokens,
+    row_ids=ids,
     rows=s.batch,
     mesh=mind.mesh,
   )
@@ -153,29 +156,33 @@ def ask(suite: Suite, questions, mind, weights, *, key, samples):
       'kind': q.get('kind', ''),
       'split': q.get('split', ''),
       'cluster': q.get('cluster', q['id']),
-    } | conscience.answer_record(mind, x, None)
+    } | reflection.answer_record(mind, x, None)
     record['sample'] = i
     records.append(judged(record, suite.judge, q))
   return records, exchanges
 
 
-def curve(suite: Suite, mind, weights, *, key):
-  """The short evaluation during training."""
+def curve(suite: Suite, mind, weights, *, key, mine=list):
+  """The short evaluation during training; `mine` as in `ask`."""
   n = suite.settings.curve_samples
-  return ask(suite, suite.curve, mind, weights, key=key, samples=n)[0]
+  return ask(suite, suite.curve, mind, weights, key=key, samples=n, mine=mine)[
+    0
+  ]
 
 
-def final(suite: Suite, mind, weights, frozen, others, *, key):
+def final(suite: Suite, mind, weights, frozen, others, *, key, mine=list):
   """The evaluation of a finished run, each answer reviewed by the conscience.
 
-  others: second models, as in `conscience.who`.
+  others: second models, as in `conscience.who`. mine: as in `ask`.
 
   Returns records and the metrics that are no answers (token accuracy).
   """
   records, values = [], {}
   if suite.final:
     n = suite.settings.samples
-    records, said = ask(suite, suite.final, mind, weights, key=key, samples=n)
+    records, said = ask(
+      suite, suite.final, mind, weights, key=key, samples=n, mine=mine
+    )
     wide = dataclasses.replace(
       mind.settings, prompts=suite.settings.batch, samples=1
     )
@@ -187,7 +194,7 @@ def final(suite: Suite, mind, weights, frozen, others, *, key):
       reviewer, judging, conscience.carried(mind, reviewer, said), key=key
     )
     for record, x, v in zip(records, said, verdicts, strict=True):
-      record |= {'verdict': conscience.answer_record(mind, x, v)['verdict']}
+      record |= {'verdict': reflection.answer_record(mind, x, v)['verdict']}
   if suite.tokens:
     values = token_accuracy(suite, mind, weights)
   return records, values

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from ealign.runtime import manifest
@@ -63,8 +64,9 @@ class Checkpoints:
     # Orbax refuses arrays without elements; their row says enough.
     arrays = {key: leaf for key, leaf in arrays.items() if leaf.size}
     try:
-      self._folder.mkdir(parents=True, exist_ok=True)
-      manifest.write(self._manifest(step), {'leaves': rows, 'extra': extra})
+      if _first():
+        self._folder.mkdir(parents=True, exist_ok=True)
+        manifest.write(self._manifest(step), {'leaves': rows, 'extra': extra})
       response = ocp.save_async(self._folder / str(step), arrays)
     except OSError as error:
       raise _unwritten(step, error) from error
@@ -88,7 +90,7 @@ class Checkpoints:
       response.result()
     except Exception as error:
       raise _unwritten(step, error) from error
-    for old in sorted(self._steps())[: -self._keep]:
+    for old in sorted(self._steps())[: -self._keep] if _first() else ():
       (self._folder / str(old)).rmtree()
       self._manifest(old).unlink(missing_ok=True)
 
@@ -108,6 +110,7 @@ class Checkpoints:
       UserError: no saved step is good, or it is of another kind of run.
     """
     self.wait()
+    _meet('restore')  # no host looks while another still mends
     bad = self._half_written()
     for step in sorted(self._steps(), reverse=True):
       try:
@@ -179,7 +182,8 @@ class Checkpoints:
 
   def _move_aside(self, bad: dict[int, str], good: int) -> str:
     """Makes room for the bad steps to be saved again; returns the note."""
-    for step in bad:
+    _meet('restored')
+    for step in bad if _first() else ():
       for path in self._folder.glob(f'{step}{_PARTIAL}*'):
         path.rmtree()
       for path in (self._folder / str(step), self._manifest(step)):
@@ -192,6 +196,16 @@ class Checkpoints:
       return ''
     said = '; '.join(f'step {step}: {why}' for step, why in bad.items())
     return f'bad checkpoint ({said}); continued from step {good}'
+
+
+def _first() -> bool:
+  """Whether this host is the one that writes what is not an array."""
+  return jax.process_index() == 0
+
+
+def _meet(name: str) -> None:
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
 
 
 def _is_key(leaf) -> bool:

@@ -8,7 +8,9 @@ host 0 to all, and all end with exit code 42, which cluster managers restart.
 Messages are lines of JSON.
 """
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -20,12 +22,13 @@ import time
 from collections.abc import Mapping
 from typing import BinaryIO
 
-import jax
 import numpy as np
+from etils import epath
 
 from ealign.runtime.errors import UserError
 
 BEAT_S, SILENCE_S, ROLL_CALL_S = 4.0, 20.0, 45.0
+_LOG_EVERY = 8  # heartbeats
 LOST = 42  # xpk and our JobSet restart on it
 _PORTS = {'slurm': 23_000, 'tpu': 18_476}
 
@@ -189,10 +192,13 @@ class Hosts:
       link.send(left=True)
 
   def fail(self, code: int, text: str) -> None:
-    """Ends all hosts with this exit code, as one of them cannot go on."""
-    for link in self._links:
-      link.send(code=code, text=f'host {self.index}: {text}')
-      link.left = True
+    """Ends all hosts with this exit code, as one of them cannot go on.
+
+    Returns only where there is but one process: JAX's own shutdown would wait
+    for hosts that are gone.
+    """
+    if self.count > 1:
+      self._end(code, text, told=f'host {self.index}: {text}')
 
   def collective_failed(self, error: Exception) -> None:
     """Ends this process after an error in which a lost host may show itself.
@@ -204,17 +210,31 @@ class Hosts:
       LOST, f'a collective failed: {" ".join(str(error).split())[:300]}'
     )
 
-  def start(self, folder: pathlib.Path | None = None) -> None:
-    """Begins to send and to expect heartbeats; written to folder as well."""
+  def start(self, folder=None) -> None:
+    """Begins to send and to expect heartbeats.
+
+    folder: of several hosts each keeps a file there with its last one.
+    """
+    if self.count == 1:
+      return
     for link in self._links:
       threading.Thread(target=self._read, args=(link,), daemon=True).start()
     threading.Thread(target=self._beat, args=(folder,), daemon=True).start()
 
   def _beat(self, folder):
-    while True:
+    for count in itertools.count():
       for link in self._links:
         link.send(beat=self._step)
+      if folder is not None and count % _LOG_EVERY == 0:
+        self._log(epath.Path(folder))
       time.sleep(BEAT_S)
+
+  def _log(self, folder) -> None:
+    about = {'host': self.index, 'name': socket.gethostname()}
+    about |= {'pid': os.getpid(), 'step': self._step, 'time': time.time()}
+    with contextlib.suppress(OSError):  # it is not worth a run
+      folder.mkdir(parents=True, exist_ok=True)
+      (folder / f'{self.index}.json').write_text(json.dumps(about) + '\n')
 
   def _read(self, link: _Link) -> None:
     link.socket.settimeout(SILENCE_S)
@@ -232,12 +252,12 @@ class Hosts:
     if not link.left:
       self._end(LOST, f'{link} is lost: {why}; the same command continues')
 
-  def _end(self, code: int, text: str, but: _Link | None = None) -> None:
-    """Tells all other hosts, and ends this process at once."""
+  def _end(self, code, text, *, told='', but: _Link | None = None) -> None:
+    """Tells all other hosts (`told`, or the text), and ends this process."""
     with self._ending:  # never released: one thread ends the process
       for link in self._links:
         if link is not but:
-          link.send(code=code, text=text)
+          link.send(code=code, text=told or text)
       sys.stdout.flush()
       sys.stderr.write(f'{text}\n')
       sys.stderr.flush()
@@ -271,6 +291,8 @@ def join(cluster: Cluster | None, about: str = '') -> Hosts:
       'num_processes': cluster.count,
       'process_id': cluster.index,
     }
+  import jax  # not before the command line has been checked
+
   # Ours end sooner and with a name; JAX's are the net below.
   jax.distributed.initialize(heartbeat_timeout_seconds=60, **arguments)
   if links is None:
@@ -286,6 +308,7 @@ def _on_tpu_vm() -> bool:
 
 def _after_start() -> Cluster:
   """The cluster as JAX found it; host 0 tells where it listens."""
+  import jax
   from jax.experimental import multihost_utils
 
   own = socket.gethostbyname(socket.gethostname())

@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from etils import epath
 
+from ealign.runtime import mesh
+
 Path = tuple[str, ...]  # the keys that lead to a leaf
 
 
@@ -19,7 +21,7 @@ def leaf_path(path) -> Path:
 
 def sha256(leaf: jax.Array | np.ndarray) -> str:
   """Of the leaf's bytes in row-major order, wherever it lies."""
-  host = np.ascontiguousarray(jax.device_get(leaf))
+  host = np.ascontiguousarray(mesh.to_host(leaf))
   return hashlib.sha256(host.reshape(-1).view(np.uint8)).hexdigest()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -109,7 +110,7 @@ def on_mesh(config: Config, mesh: Mesh, attention: str = 'auto') -> Config:
     raise UserError(f'mesh.tensor={tensor}: {said}{nearest(tensor, works)}')
   platform = mesh.devices.flat[0].platform
   kernel = attention_lib.choose(config, platform, attention)
-  return dataclasses.replace(_resized(config, mesh), attention=kernel)
+  return dataclasses.replace(resized(config, mesh), attention=kernel)
 
 
 def shardings(mesh: Mesh, tree: Any, rules=RULES) -> Any:
@@ -163,7 +164,70 @@ def _undivided(mesh, name, shape, spec):
 
 def place(mesh: Mesh, tree: Any) -> Any:
   """The tree on the mesh as the rules have it; see `shardings`."""
-  return jax.device_put(tree, shardings(mesh, tree))
+  return jax.tree.map(_put, tree, shardings(mesh, tree))
+
+
+def _put(x, where: NamedSharding) -> jax.Array:
+  """An array on the mesh; one of the host must be the same on all hosts."""
+  if where.is_fully_addressable:
+    return jax.device_put(x, where)
+  if isinstance(x, jax.Array) and not x.is_fully_addressable:
+    return jax.jit(lambda x: x, out_shardings=where)(x)
+  host = np.asarray(x)
+  return jax.make_array_from_callback(host.shape, where, lambda at: host[at])
+
+
+def to_host(x) -> np.ndarray:
+  """The whole array as NumPy's, also where other hosts hold parts of it.
+
+  All hosts must ask for it together.
+  """
+  if not isinstance(x, jax.Array) or x.is_fully_addressable:
+    return np.asarray(x)
+  if not x.is_fully_replicated:
+    whole = NamedSharding(x.sharding.mesh, P())
+    x = jax.jit(lambda x: x, out_shardings=whole)(x)
+  return np.asarray(x.addressable_data(0))
+
+
+def of_host(mesh: Mesh) -> Mesh:
+  """This host's part of the mesh, all of it in `data` but for `tensor`.
+
+  Raises:
+    UserError: `tensor` goes over several hosts, which could then sample only
+      in step with each other.
+  """
+  own = jax.process_index()
+  tensor = mesh.devices.shape[-1]
+  groups = mesh.devices.reshape(-1, tensor)
+  mine = [g for g in groups if g[0].process_index == own]
+  if any(d.process_index != g[0].process_index for g in groups for d in g):
+    n = jax.local_device_count()
+    said = f'goes over hosts of {n} devices; use a divisor of {n}, and fsdp'
+    raise UserError(f'mesh.tensor={tensor}: {said}')
+  devices = np.array(mine).reshape(-1, 1, tensor)
+  return Mesh(devices, AXES, axis_types=mesh.axis_types)
+
+
+def at_host(here: Mesh, tree: Any) -> Any:
+  """The tree as this host alone has it: gathered over the other axes, once.
+
+  here: from `of_host`. All hosts must ask for it together.
+  """
+
+  def take(x, where):
+    spec = P(*(axis if axis == 'tensor' else None for axis in where.spec))
+    if not x.is_fully_addressable:
+      wide = NamedSharding(x.sharding.mesh, spec)
+      x = jax.jit(lambda x: x, out_shardings=wide)(x)
+    parts = {s.device: s.data for s in x.addressable_shards}
+    place = NamedSharding(here, spec)
+    order = place.addressable_devices_indices_map(x.shape)
+    return jax.make_array_from_single_device_arrays(
+      x.shape, place, [parts[device] for device in order]
+    )
+
+  return jax.tree.map(take, tree, shardings(here, tree))
 
 
 def constrain(config: Config, tree: Any) -> Any:
@@ -196,7 +260,7 @@ def gathered(config: Config, mesh: Mesh, weights: Any):
   way = (fits or ways[-1:])[0]
   devices = mesh.devices.reshape(data * fsdp * tensor // way, 1, way)
   wide = Mesh(devices, AXES, axis_types=mesh.axis_types)
-  model = _resized(config, wide)
+  model = resized(config, wide)
   weights = padded(model, unpadded(config, weights))
   return model, wide, place(wide, weights)
 
@@ -206,7 +270,8 @@ def _memory(device) -> float:
   return (device.memory_stats() or {}).get('bytes_limit', math.inf)
 
 
-def _resized(config, mesh):
+def resized(config: Config, mesh: Mesh) -> Config:
+  """The model on a mesh: its vocabulary padded to what `tensor` divides."""
   tensor = mesh.shape['tensor']
   return dataclasses.replace(
     config,
@@ -252,9 +317,9 @@ def shard_rows(mesh: Mesh, tree: Any) -> Any:
       said = f'{leaf.shape[0]} rows do not divide over {size} devices'
       near = -(-leaf.shape[0] // size) * size
       raise UserError(f'{said}; use a multiple of {size}, such as {near}')
-  return jax.device_put(tree, NamedSharding(mesh, P(ROWS)))
+  return jax.tree.map(lambda x: _put(x, NamedSharding(mesh, P(ROWS))), tree)
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
   """The tree on the mesh, whole on every device."""
-  return jax.device_put(tree, NamedSharding(mesh, P()))
+  return jax.tree.map(lambda x: _put(x, NamedSharding(mesh, P())), tree)

@@ -1,5 +1,6 @@
 """Several processes: who they are, and how they end together."""
 
+import json
 import os
 import pathlib
 import signal
@@ -8,13 +9,16 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from ealign.runtime import hosts
 from ealign.runtime.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
-PROGRAM = pathlib.Path(__file__).with_name('host_program.py')
+HERE = pathlib.Path(__file__).parent
+PROGRAM = (HERE / 'host_program.py',)
 
 
 def test_one_process_is_all_there_is():
@@ -83,19 +87,20 @@ def test_rows_are_dealt_in_blocks():
 class Together:
   """Processes of one cluster, and what came of them."""
 
-  def __init__(self, tmp_path, processes, count=None, **more):
+  def __init__(self, tmp_path, processes, count=None, program=PROGRAM, **more):
     with socket.socket() as free:
       free.bind(('127.0.0.1', 0))
       port = free.getsockname()[1] - 1
-    env = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
-    env |= {'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'}
+    cache = str(ROOT / '.pytest_cache' / 'jax')
+    env = os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'}
+    env |= {'JAX_PLATFORMS': 'cpu', 'JAX_COMPILATION_CACHE_DIR': cache}
     self.logs = {i: tmp_path / f'{i}.log' for i in processes}
     self.running = {}
     for i in processes:
       flags = [
         f'--{k}={v[i] if isinstance(v, list) else v}' for k, v in more.items()
       ]
-      command = [sys.executable, str(PROGRAM), *flags]
+      command = [sys.executable, *map(str, program), *flags]
       command += [f'--coordinator=127.0.0.1:{port}', f'--process={i}']
       command += [f'--processes={count or len(processes)}']
       with self.logs[i].open('w') as log:
@@ -107,14 +112,14 @@ class Together:
     return self.logs[i].read_text()
 
   def meet(self):
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 120
     while not all('together' in self.said(i) for i in self.running):
       assert time.monotonic() < limit, {i: self.said(i) for i in self.running}
       time.sleep(0.1)
 
   def codes(self):
     try:
-      return {i: p.wait(60) for i, p in self.running.items()}
+      return {i: p.wait(300) for i, p in self.running.items()}
     finally:
       for process in self.running.values():
         process.kill()
@@ -191,3 +196,98 @@ def test_hosts_of_different_configs_do_not_begin(tmp_path):
   assert both.codes() == {0: 2, 1: 2}
   for i in (0, 1):
     assert 'host 1' in both.said(i) and 'another config' in both.said(i)
+
+
+# --- The method on several processes -----------------------------------------
+
+
+def stepped(tmp_path, processes, **more):
+  program, to = (HERE / 'step_program.py',), tmp_path / f'{processes}.npz'
+  found = Together(tmp_path, range(processes), program=program, to=to, **more)
+  assert set(found.codes().values()) == {0}, found.said(0)
+  return np.load(to)
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+  return stepped(tmp_path_factory.mktemp('alone'), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'processes, devices, fsdp', [(2, 1, 1), (2, 2, 2), (4, 1, 4)]
+)
+def test_steps_equal_those_of_one_process(
+  tmp_path, alone, processes, devices, fsdp
+):
+  found = stepped(tmp_path, processes, devices=devices, fsdp=fsdp)
+  for name, start, close in (
+    ('grads', 0.0, 1e-5),
+    ('sgd', alone['start'], 1e-5),
+    ('adam', alone['start'], 1e-3),  # it amplifies rounding
+  ):
+    size = np.linalg.norm(alone[name] - start)
+    assert np.linalg.norm(found[name] - alone[name]) <= close * size, name
+
+
+LAUNCH = ('-m', 'ealign.launch', '--config=configs/demo.py:runlocal')
+
+
+def launched(tmp_path, processes, workdir, **fields):
+  """`:runlocal` of the demo's conscience, all answers revised."""
+  fields = {'review.verdict': 'all', 'every': 2} | fields
+  flags = [f'--config.conscience.{k}={v}' for k, v in fields.items()]
+  program = (
+    *LAUNCH,
+    '--only=conscience',
+    '--config.train.eval_every=0',
+    *flags,
+  )
+  return Together(tmp_path, processes, program=program, workdir=workdir)
+
+
+def records(workdir):
+  text = (workdir / 'conscience' / 'answers.jsonl').read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.slow
+def test_a_run_on_two_hosts_survives_one_and_ends_on_one(tmp_path):
+  both = launched(tmp_path, range(2), tmp_path / 'a')
+  limit = time.monotonic() + 300
+  while 'step' not in both.said(0):
+    assert time.monotonic() < limit, both.said(0)
+    time.sleep(0.1)
+  both.running[1].kill()
+  assert both.codes()[0] == 42
+  assert 'host 1 ' in both.said(0)
+  again = launched(tmp_path, range(2), tmp_path / 'a')
+  assert again.codes() == {0: 0, 1: 0}, again.said(0)
+  assert (tmp_path / 'a' / 'conscience' / 'DONE').exists()
+  assert (tmp_path / 'a' / 'hosts' / '1.json').exists()
+  one = launched(tmp_path, range(1), tmp_path / 'b')
+  assert one.codes() == {0: 0}, one.said(0)
+  told = [
+    [(r['phase'], r['step'], r['sample'], r['text']) for r in records(w)]
+    for w in (tmp_path / 'a', tmp_path / 'b')
+  ]
+  assert told[0] == told[1]
+  adapters = [
+    load_file(w / 'conscience' / 'adapter.safetensors')
+    for w in (tmp_path / 'a', tmp_path / 'b')
+  ]
+  for name, x in adapters[0].items():
+    np.testing.assert_allclose(x, adapters[1][name], atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_what_is_wrong_ends_all_hosts_with_2(tmp_path):
+  (tmp_path / 'a').mkdir()
+  (tmp_path / 'a' / 'mine.txt').write_text('not a run')
+  both = launched(tmp_path, range(2), tmp_path / 'a')
+  assert both.codes() == {0: 2, 1: 2}
+  for i in (0, 1):
+    assert 'is not empty (mine.txt) and has no config.json' in both.said(i)
+  wrong = launched(tmp_path, range(2), tmp_path / 'c', threshold=7)
+  assert wrong.codes() == {0: 2, 1: 2}
+  assert all('threshold=7' in wrong.said(i) for i in (0, 1))

@@ -1,0 +1,114 @@
+"""A run's folder as a host sees it: on its own disk, or a copy of a shared one.
+
+Files grow line by line and are replaced, which a bucket cannot do; and only one
+host may write. So each host works in a folder on its disk. Where that is not
+the shared one itself, `pull` copies what is there when a run begins, and host 0
+brings back what is new with `push`. Checkpoints are not copied: Orbax writes
+them to the shared folder from all hosts.
+"""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from etils import epath
+
+from ealign.runtime.errors import UserError
+
+_APART = ('checkpoints', 'profile', 'hosts')
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+  """local: where this host reads and writes. shared: what all hosts see."""
+
+  local: pathlib.Path
+  shared: epath.Path
+  writes: bool = True
+
+  def __truediv__(self, name: str) -> 'Folder':
+    return dataclasses.replace(
+      self, local=self.local / name, shared=self.shared / name
+    )
+
+  @property
+  def copied(self) -> bool:
+    return str(self.local) != str(self.shared)
+
+  def pull(self) -> None:
+    """Copies what is in the shared folder and not here, or of another size."""
+    if not self.copied or not self.shared.exists():
+      return
+    for name, path in _files(self.shared):
+      here = self.local / name
+      if not here.exists() or here.stat().st_size != path.stat().length:
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.write_bytes(path.read_bytes())
+
+  def push(self) -> None:
+    """Host 0 copies what it wrote since the last time into the shared one."""
+    if not self.copied or not self.writes:
+      return
+    mark = self.local / '.pushed'
+    since = mark.stat().st_mtime_ns if mark.exists() else 0
+    fresh = mark.with_name('.pushing')
+    fresh.parent.mkdir(parents=True, exist_ok=True)
+    fresh.write_text('')
+    for name, path in _files(epath.Path(self.local)):
+      if pathlib.Path(path).stat().st_mtime_ns >= since:
+        target = self.shared / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.copy(target, overwrite=True)
+    fresh.replace(mark)
+
+
+def of(workdir, *, index: int = 0) -> Folder:
+  """The folder that a path, gs:// or local, is to the host of this index.
+
+  Raises:
+    UserError: a kind of address whose file system is not installed.
+  """
+  if isinstance(workdir, Folder):
+    return workdir
+  remote = '://' in str(workdir)
+  if remote:
+    shared = _bucket(str(workdir))
+  else:
+    shared = epath.Path(pathlib.Path(workdir).expanduser().absolute())
+  if index:
+    local = pathlib.Path(tempfile.mkdtemp(prefix=f'ealign-host{index}-'))
+    return Folder(local, shared, writes=False)
+  if not remote:
+    return Folder(pathlib.Path(shared), shared)
+  home = os.environ.get('XDG_CACHE_HOME', '~/.cache')
+  name = hashlib.sha256(str(shared).encode()).hexdigest()[:12]
+  local = pathlib.Path(home).expanduser() / 'ealign' / 'runs' / name
+  shutil.rmtree(local, ignore_errors=True)  # the bucket is what counts
+  return Folder(local, shared)
+
+
+def _bucket(address: str) -> epath.Path:
+  try:
+    path = epath.Path(address)
+    path.exists()
+  except Exception as error:
+    said = ' '.join(str(error).split())[:200]
+    remedy = "install the extra gcs (pip install 'ealign[gcs]') and log in"
+    raise UserError(f'--workdir={address}: {said}; {remedy}') from None
+  return path
+
+
+def _files(folder) -> Iterator[tuple[str, epath.Path]]:
+  """Each file below with its name from there, but those that go apart."""
+  for path in folder.iterdir():
+    if path.name in _APART or path.name.startswith('.'):
+      continue
+    if path.is_dir():
+      for name, inner in _files(path):
+        yield f'{path.name}/{name}', inner
+    else:
+      yield path.name, path
