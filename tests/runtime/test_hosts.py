@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -87,7 +88,16 @@ def test_rows_are_dealt_in_blocks():
 class Together:
   """Processes of one cluster, and what came of them."""
 
-  def __init__(self, tmp_path, processes, count=None, program=PROGRAM, **more):
+  def __init__(
+    self,
+    tmp_path,
+    processes,
+    count=None,
+    program=PROGRAM,
+    address='127.0.0.1',
+    within=lambda i: (),
+    **more,
+  ):
     with socket.socket() as free:
       free.bind(('127.0.0.1', 0))
       port = free.getsockname()[1] - 1
@@ -100,8 +110,8 @@ class Together:
       flags = [
         f'--{k}={v[i] if isinstance(v, list) else v}' for k, v in more.items()
       ]
-      command = [sys.executable, *map(str, program), *flags]
-      command += [f'--coordinator=127.0.0.1:{port}', f'--process={i}']
+      command = [*within(i), sys.executable, *map(str, program), *flags]
+      command += [f'--coordinator={address}:{port}', f'--process={i}']
       command += [f'--processes={count or len(processes)}']
       with self.logs[i].open('w') as log:
         self.running[i] = subprocess.Popen(
@@ -196,6 +206,48 @@ def test_hosts_of_different_configs_do_not_begin(tmp_path):
   assert both.codes() == {0: 2, 1: 2}
   for i in (0, 1):
     assert 'host 1' in both.said(i) and 'another config' in both.said(i)
+
+
+@pytest.fixture
+def network():
+  """Two network namespaces joined by a cable: 10.77.0.1 and 10.77.0.2."""
+  names = [f'ealign{os.getpid()}{x}' for x in 'ab']
+  ip = lambda *args: subprocess.run(
+    ('ip', *args), check=True, capture_output=True, text=True
+  )
+  etc = [pathlib.Path('/etc/netns', name) for name in names]
+  try:
+    for name in names:
+      ip('netns', 'add', name)
+    cable = ('type', 'veth', 'peer', 'name', 'v1', 'netns', names[1])
+    ip('link', 'add', 'v0', 'netns', names[0], *cable)
+    for i, name in enumerate(names):
+      address = f'10.77.0.{i + 1}'
+      ip('-n', name, 'addr', 'add', f'{address}/24', 'dev', f'v{i}')
+      ip('-n', name, 'link', 'set', 'lo', 'up')
+      ip('-n', name, 'link', 'set', f'v{i}', 'up')
+      etc[i].mkdir(parents=True)  # gloo listens where the host's name leads
+      (etc[i] / 'hosts').write_text(f'{address} {socket.gethostname()}\n')
+    yield names
+  except (OSError, subprocess.CalledProcessError) as error:
+    pytest.skip(f'needs network namespaces and the right to make them: {error}')
+  finally:
+    for name, folder in zip(names, etc, strict=True):
+      subprocess.run(('ip', 'netns', 'del', name), capture_output=True)
+      shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_hosts_with_networks_of_their_own(tmp_path, network):
+  both = Together(
+    tmp_path,
+    range(2),
+    address='10.77.0.1',
+    within=lambda i: ('ip', 'netns', 'exec', network[i]),
+    steps=3,
+  )
+  assert both.codes() == {0: 0, 1: 0}, both.said(0)
+  assert 'rows [0, 1, 2, 3, 4, 5, 6]' in both.said(1)
 
 
 # --- The method on several processes -----------------------------------------

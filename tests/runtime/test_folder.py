@@ -1,0 +1,73 @@
+"""A run's folder on one host, on several, and beside a bucket."""
+
+import os
+import pathlib
+
+import pytest
+from etils import epath
+
+from ealign.runtime import folder as folder_lib
+from ealign.runtime.errors import UserError
+
+
+def files(path):
+  path = pathlib.Path(path)
+  found = [x for x in path.rglob('*') if x.is_file()]
+  return {
+    str(x.relative_to(path)): x.read_text()
+    for x in found
+    if not x.name.startswith('.')
+  }
+
+
+def test_on_one_host_it_is_the_folder_itself(tmp_path):
+  found = folder_lib.of(tmp_path / 'a')
+  assert found.local == tmp_path / 'a' == pathlib.Path(found.shared)
+  assert found.writes and not found.copied
+  (found / 'sft').pull()
+  found.push()
+  assert not (tmp_path / 'a').exists()
+  assert folder_lib.of(found) is found
+
+
+def test_another_host_reads_a_copy_and_writes_nothing(tmp_path):
+  (tmp_path / 'sft' / 'checkpoints').mkdir(parents=True)
+  (tmp_path / 'sft' / 'checkpoints' / 'x').write_text('large')
+  (tmp_path / 'sft' / 'adapter').write_text('1')
+  found = folder_lib.of(tmp_path, index=3)
+  found.pull()
+  assert files(found.local) == {'sft/adapter': '1'}
+  (found.local / 'sft' / 'mine').write_text('2')
+  found.push()
+  assert not (tmp_path / 'sft' / 'mine').exists()
+
+
+def test_host_0_brings_what_is_new_to_the_bucket(tmp_path):
+  local, shared = tmp_path / 'here', tmp_path / 'bucket'
+  found = folder_lib.Folder(local, epath.Path(shared)) / 'a'
+  found.local.mkdir(parents=True)
+  (found.local / 'metrics.jsonl').write_text('1')
+  os.utime(found.local / 'metrics.jsonl', ns=(0, 10**18))
+  found.push()
+  assert files(shared) == {'a/metrics.jsonl': '1'}
+  (shared / 'a' / 'metrics.jsonl').write_text('theirs')
+  (found.local / 'DONE').write_text('')
+  found.push()  # what did not change stays as it is there
+  assert files(shared) == {'a/metrics.jsonl': 'theirs', 'a/DONE': ''}
+  later = (found.local / 'metrics.jsonl').stat().st_mtime_ns + 10**10
+  (found.local / 'metrics.jsonl').write_text('12')
+  os.utime(found.local / 'metrics.jsonl', ns=(later, later))
+  found.push()
+  assert files(shared)['a/metrics.jsonl'] == '12'
+  fresh = folder_lib.Folder(tmp_path / 'again', epath.Path(shared))
+  fresh.pull()
+  assert files(tmp_path / 'again') == files(shared)
+
+
+def test_a_bucket_without_its_extra_names_the_extra(monkeypatch):
+  def missing(self):
+    raise ImportError('Please install gcsfs')
+
+  monkeypatch.setattr(type(epath.Path('gs://b')), 'exists', missing)
+  with pytest.raises(UserError, match=r'--workdir=gs://b/x: .*ealign\[gcs\]'):
+    folder_lib.of('gs://b/x')
