@@ -23,7 +23,8 @@ class Figures:
     collectives: bytes by kind.
     hbm_bytes: read and written, an estimate.
     kernels: Pallas kernels and how often they run.
-    seconds_compile: that the compilation took.
+    seconds_compile: that the compilation took; cpu_seconds_compile on all
+      cores together.
     seconds: the estimate: the longest of compute, memory and links.
     bound: which of them it is.
   """
@@ -41,6 +42,7 @@ class Figures:
   hbm_bytes: float | None = None
   kernels: dict[str, int] | None = None
   seconds_compile: float = 0.0
+  cpu_seconds_compile: float = 0.0
   seconds: float | None = None
   bound: str = ''
 
@@ -74,6 +76,7 @@ def of(program: Program, compiled: aot.Compiled, run: Shapes) -> Figures:
     limit=compiled.limit,
     excess=excess,
     seconds_compile=compiled.seconds,
+    cpu_seconds_compile=compiled.cpu_seconds,
   )
   counts = compiled.counts
   if counts is None:

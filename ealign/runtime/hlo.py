@@ -258,13 +258,21 @@ def _trips(program, op, scope) -> int | None:
   bound = _value(inside(condition), test.operands[1])
   if index is None or bound is None:
     return None
-  step = body[new.operands[index]]
+  step = _copied(body, new.operands[index])
   sides = [_value(inside(body), name) for name in step.operands]
   by = next((side for side in sides if side), None)
   first = _passed(inside(body), index)
   if step.kind != 'add' or first is None or not by:
     return None
   return max(0, -(-(bound - first) // by))
+
+
+def _copied(ops, name) -> Op:
+  """The instruction whose value it is, behind copies of it."""
+  op = ops[name]
+  while op.kind in ('copy', 'copy-start', 'copy-done', 'bitcast', 'convert'):
+    op = ops[op.operands[0]]
+  return op
 
 
 def _root(ops) -> Op:
@@ -279,17 +287,16 @@ def _index(op: Op) -> int | None:
 
 def _value(scope: Scope, name: str) -> int | None:
   """A whole number known at compile time, also if loops pass it on."""
-  op = scope.ops[name]
+  op = _copied(scope.ops, name)
   if op.kind == 'constant':
     return int(op.operands[0]) if op.operands[0].lstrip('-').isdigit() else None
-  if op.kind in ('copy', 'bitcast', 'convert'):
-    return _value(scope, op.operands[0])
   index = _index(op)
   if index is None or scope.loop is None:
     return None
   root = _root(scope.ops)
-  if root.kind == 'tuple' and _index(scope.ops[root.operands[index]]) != index:
-    return None  # the body changes it
+  if root.kind == 'tuple':
+    if _index(_copied(scope.ops, root.operands[index])) != index:
+      return None  # the body changes it
   return _passed(scope, index)
 
 

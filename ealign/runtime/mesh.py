@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from ealign.models import attention as attention_lib
 from ealign.models.config import Config
 from ealign.models.layout import ROWS
+from ealign.runtime import peaks
 from ealign.runtime.errors import UserError
 
 AXES = ('data', 'fsdp', 'tensor')
@@ -184,9 +185,16 @@ def gathered(config: Config, mesh: Mesh, weights: Any):
   Returns:
     the model, the mesh and the weights on it; `fsdp` is 1.
   """
+  size = sum(x.nbytes for x in jax.tree.leaves(weights))
+  model, wide = widened(config, mesh, size)
+  weights = padded(model, unpadded(config, weights))
+  return model, wide, place(wide, weights)
+
+
+def widened(config: Config, mesh: Mesh, size: int) -> tuple[Config, Mesh]:
+  """The model and the mesh of `gathered`, for weights of `size` bytes."""
   data, fsdp, tensor = (mesh.shape[axis] for axis in AXES)
   room = _memory(mesh.devices.flat[0]) / 2  # the other half: cache and state
-  size = sum(x.nbytes for x in jax.tree.leaves(weights))
   ways = [
     tensor * n
     for n in range(1, fsdp + 1)
@@ -196,13 +204,13 @@ def gathered(config: Config, mesh: Mesh, weights: Any):
   way = (fits or ways[-1:])[0]
   devices = mesh.devices.reshape(data * fsdp * tensor // way, 1, way)
   wide = Mesh(devices, AXES, axis_types=mesh.axis_types)
-  model = _resized(config, wide)
-  weights = padded(model, unpadded(config, weights))
-  return model, wide, place(wide, weights)
+  return _resized(config, wide), wide
 
 
 def _memory(device) -> float:
-  """Bytes of a device; inf where it does not tell."""
+  """Bytes of a device, that may not be here; inf where it is not known."""
+  if peak := peaks.peak(device.device_kind):
+    return peak.memory
   return (device.memory_stats() or {}).get('bytes_limit', math.inf)
 
 
