@@ -230,7 +230,8 @@ def gradients(update: Update, state: TrainState, frozen, batch: Batch):
   """Gradient of the hybrid loss by `params`, and the metrics of the old ones.
 
   Accumulated over `update.microbatches` equal slices of the batch; N slices
-  equal one batch up to rounding.
+  equal one batch up to rounding. The SFT part and the pairs go one after the
+  other, so that only one of them has its layers' inputs in memory.
   """
   count = counts(batch)
 
@@ -238,7 +239,19 @@ def gradients(update: Update, state: TrainState, frozen, batch: Batch):
     weights = update.bind(params, frozen)
     return hybrid_loss(update, state.hp, weights, frozen, piece, count)
 
-  grad = jax.grad(objective, has_aux=True)
+  one = jax.grad(objective, has_aux=True)
+
+  def grad(params, piece):
+    if piece.sft is None or piece.pairs is None:
+      return one(params, piece)
+    first = one(params, Batch(sft=piece.sft))
+    # Without the barrier the compiler would run both forward passes first.
+    params, (grads, metrics) = jax.lax.optimization_barrier((params, first))
+    more, others = one(params, Batch(pairs=piece.pairs))
+    loss = metrics['loss'] + others['loss']
+    grads = jax.tree.map(jnp.add, grads, more)
+    return grads, metrics | others | {'loss': loss}
+
   n = update.microbatches
   if n == 1:
     return grad(state.params, batch)

@@ -37,10 +37,12 @@ RULES = (
   ('layers/(q|k|v|gate|up)(_bias|/scale)', P('tensor')),
   ('layers/(o|down)/scale', P('fsdp')),
   ('norm|layers/(.*_norm|router)', P()),
-  # Adapters follow their matrix: `a` its rows, `b` its columns.
+  # Adapters follow their matrix, `a` its rows, `b` its columns; what would be
+  # whole over `fsdp` is split over it too: float32 with two moments, a factor
+  # takes six times the bytes of as many weights.
   ('(q|k|v|gate|up)/a', P('fsdp', None)),
-  ('(q|k|v|gate|up)/b', P(None, 'tensor')),
-  ('(o|down)/a', P('tensor', None)),
+  ('(q|k|v|gate|up)/b', P(None, ('tensor', 'fsdp'))),
+  ('(o|down)/a', P(('tensor', 'fsdp'), None)),
   ('(o|down)/b', P(None, 'fsdp')),
   # Batches, and the cache of a sampler.
   ('(tokens|positions|segments|loss_mask)_BT', P(ROWS, None)),

@@ -27,7 +27,11 @@ def test_text_is_no_command_to_the_terminal():
 
 def test_examples_are_from_start_middle_and_end():
   rows = [row('ab', '01', str(i)) for i in range(9)]
-  assert [e['source'] for e in data.examples(Letters(), rows)] == ['0', '4', '8']
+  assert [e['source'] for e in data.examples(Letters(), rows)] == [
+    '0',
+    '4',
+    '8',
+  ]
   assert len(data.examples(Letters(), rows[:1])) == 1
 
 
