@@ -20,3 +20,26 @@ def split(config: Config, x: jax.Array, axes: tuple) -> jax.Array:
     return x
   place = NamedSharding(config.mesh, PartitionSpec(*axes))
   return jax.lax.with_sharding_constraint(x, place)
+
+
+def vocabulary(config: Config) -> tuple[str, ...]:
+  """The mesh axes that the head's columns are split over while it scores.
+
+  Over `fsdp` too, where it divides them: each device has all tokens of a chunk
+  and its own part of the vocabulary. The head would be the largest array of a
+  training step, and to send hidden states is cheaper.
+  """
+  if config.mesh is None:
+    return ()
+  ways = config.mesh.shape['tensor'] * config.mesh.shape['fsdp']
+  rows = config.vocab_rows or config.vocab_size
+  divides = rows == config.vocab_size and rows % ways == 0
+  return ('tensor', 'fsdp') if divides else ('tensor',)
+
+
+def of_chunk(config: Config, tree):
+  """Tokens of a chunk of the loss where the columns of the head need them."""
+  if 'fsdp' not in vocabulary(config):
+    return tree
+  whole = lambda x: split(config, x, ('data', *(None,) * (x.ndim - 1)))
+  return jax.tree.map(whole, tree)

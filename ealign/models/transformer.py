@@ -207,7 +207,7 @@ def head(config: Config, weights: dict) -> jax.Array:
   head_DV = weights['embed'].T if tied else weights['head']
   # Gathered once, not for every chunk of tokens; what pads the vocabulary is
   # cut off, and so in no log-sum-exp, no sample and no verdict.
-  head_DV = layout.split(config, head_DV, (None, 'tensor'))
+  head_DV = layout.split(config, head_DV, (None, layout.vocabulary(config)))
   return head_DV[:, : config.vocab_size]
 
 

@@ -42,7 +42,8 @@ class Program:
     run: jitted.
     args: trees of shapes with shardings.
     flops: that the model needs for it, on all devices together.
-    attention: those of `flops` that one forward pass of attention needs.
+    attention, experts: those of `flops` that one forward pass needs for them:
+      their kernels do not show what they do.
     holds: which of the run's resident trees are among its arguments.
     trips: of a loop that ends when its data says so, at most.
   """
@@ -52,6 +53,7 @@ class Program:
   args: tuple
   flops: float
   attention: float
+  experts: float
   holds: tuple[str, ...]
   trips: int = 1
 
@@ -194,12 +196,13 @@ def _update(run, name, *, sft, pairs):
   if c.model.train == 'lora':
     spec = c.model.lora
     adapter = flops.adapted(run.model, spec.rank, spec.targets)
-  total = attention = 0.0
+  total = attention = experts = 0.0
   for rows, length in ((c.data.batch_size, c.data.length),) * sft + (
     (2 * c.dpo.pairs, c.dpo.length),
   ) * pairs:
     total += flops.training(run.model, rows, length, adapter)
     attention += flops.attention(run.model, rows, length)
+    experts += flops.experts(run.model, rows * length)
   if pairs and c.dpo.reference == 'step':
     total += flops.forward(run.model, 2 * c.dpo.pairs, c.dpo.length)
   return Program(
@@ -208,6 +211,7 @@ def _update(run, name, *, sft, pairs):
     args=(run.state, run.frozen, batch),
     flops=total,
     attention=attention,
+    experts=experts,
     holds=('state', 'frozen'),
   )
 
@@ -252,6 +256,7 @@ def _sampling(run, sizes):
     args=read,
     flops=2.0 * rows * sizes.prompt * inner + attention,
     attention=attention,
+    experts=flops.experts(model, rows * sizes.prompt),
     holds=_holds(run, mesh, 'frozen'),
   )
   cache, hidden_BD, next_B = jax.eval_shape(programs.prefill, *read)
@@ -277,6 +282,7 @@ def _sampling(run, sizes):
     ),
     flops=2.0 * rows * new * flops.multiplied(model) + attention,
     attention=attention,
+    experts=flops.experts(model, rows * new),
     holds=_holds(run, mesh, 'frozen'),
     trips=new,
   )
@@ -299,6 +305,7 @@ def _review(run, sizes):
     args=(weights, prompt_BT, prompt_BT, labels_MT, mask_MT),
     flops=total,
     attention=attention,
+    experts=flops.experts(model, rows * (sizes.review + count * (tokens - 1))),
     holds=_holds(run, mesh, name),
   )
 
@@ -311,5 +318,6 @@ def _score(run):
     args=(run.frozen, placed(run.mesh, _pair_batch(slots, length))),
     flops=flops.forward(run.model, 2 * slots, length),
     attention=flops.attention(run.model, 2 * slots, length),
+    experts=flops.experts(run.model, 2 * slots * length),
     holds=('frozen',),
   )

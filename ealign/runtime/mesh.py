@@ -182,10 +182,11 @@ def gathered(config: Config, mesh: Mesh, weights: Any):
 
   The weights lie whole on each device, or split over `tensor`. Where they do
   not fit the memory, part of `fsdp` splits them like `tensor` does, which
-  sends activations instead of weights.
+  sends activations instead of weights. Where even that does not fit, they stay
+  as they are and each layer is gathered as it is used.
 
   Returns:
-    the model, the mesh and the weights on it; `fsdp` is 1.
+    the model, the mesh and the weights on it.
   """
   size = sum(x.nbytes for x in jax.tree.leaves(weights))
   model, wide = widened(config, mesh, size)
@@ -202,8 +203,9 @@ def widened(config: Config, mesh: Mesh, size: int) -> tuple[Config, Mesh]:
     for n in range(1, fsdp + 1)
     if not (fsdp % n or config.kv_heads % (tensor * n))
   ]
-  fits = [way for way in ways if size / way <= room]
-  way = (fits or ways[-1:])[0]
+  way = next((way for way in ways if size / way <= room), None)
+  if way is None:
+    return config, mesh
   devices = mesh.devices.reshape(data * fsdp * tensor // way, 1, way)
   wide = Mesh(devices, AXES, axis_types=mesh.axis_types)
   return _resized(config, wide), wide
