@@ -1,9 +1,9 @@
 """The scripts of launch/, with the values of one command in them.
 
 Each is a file that runs as it is. What is filled in are the lines of four
-forms: `NAME="${NAME:-value}"` and `: "${1:?...}"` in a shell script (the latter
+forms: `JOB="${JOB:-value}"` and `: "${1:?...}"` in a shell script (the latter
 checks that there are flags; it becomes `set -- FLAGS`), `#SBATCH --name=value`,
-and `name: value  # NAME` in YAML.
+and `key: value  # JOB` in YAML.
 """
 
 import math
@@ -28,9 +28,9 @@ KINDS = {
   'slurm': 'slurm.sh',
 }
 _FORMS = (
-  re.compile(r'(?P<head>(?P<name>[A-Z]+)="\$\{[A-Z]+:-)[^}]*(?P<tail>\}".*)'),
+  re.compile(r'(?P<head>(?P<name>[A-Z_]+)="\$\{[A-Z_]+:-)[^}]*(?P<tail>\}".*)'),
   re.compile(r'(?P<head>#SBATCH --(?P<name>[a-z-]+)=).*(?P<tail>)'),
-  re.compile(r'(?P<head>.*: )[^}]*(?P<tail>\}*)  # (?P<name>[A-Z]+)'),
+  re.compile(r'(?P<head>.*: )[^}]*(?P<tail>\}*)  # (?P<name>[A-Z_]+)'),
 )
 
 
@@ -105,9 +105,9 @@ def _tpu(command: command_lib.Command) -> dict[str, int | str]:
     said = f'{topology.kind} is not rented as a TPU VM; use xpk or gke'
     raise UserError(f'--print_launch={command.print_launch}: {said}')
   return {
-    'NAME': _job(command),
-    'TYPE': topology.accelerator_type,
-    'RUNTIME': chip.runtime,
+    'JOB': _job(command),
+    'TPU_TYPE': topology.accelerator_type,
+    'TPU_RUNTIME': chip.runtime,
     'ACCELERATOR': f'tpu-{topology.accelerator_type}',
     'LABEL': chip.label,
     'TOPOLOGY': topology.grid,

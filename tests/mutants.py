@@ -232,6 +232,20 @@ MUTANTS = (
     "message['role'] == 'assistant'",
     ('tests/data/test_chat.py',),
   ),
+  Mutant(
+    'kubernetes_reads_the_dollars',
+    'ealign/scripts.py',
+    "flag.replace('$', '$$')",
+    'flag',
+    ('tests/test_print_launch.py',),
+  ),
+  Mutant(
+    'preempted_jobs_stay_ended',
+    'launch/slurm.sh',
+    '^(42|134|137|143)$',
+    '^(42|134|137)$',
+    ('tests/test_print_launch.py',),
+  ),
 )
 
 

@@ -3,6 +3,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -68,8 +69,9 @@ def check(script, path, aside=''):
   """bash parses it and shellcheck has nothing to say but what is put aside."""
   path.write_text(script)
   subprocess.run(['bash', '-n', path], check=True)
-  tool = pathlib.Path(sys.executable).parent / 'shellcheck'
-  if not tool.exists():
+  beside = pathlib.Path(sys.executable).parent
+  tool = shutil.which('shellcheck', path=f'{beside}:{os.environ["PATH"]}')
+  if not tool:
     pytest.skip('no shellcheck: pip install -e .[test]')
   done = subprocess.run(
     [tool, f'--exclude={aside}', path], capture_output=True, text=True
@@ -117,8 +119,8 @@ def test_only_values_differ_from_the_file(here, capsys, kind):
   assert len(new) == len(lines)
   for before, after in zip(lines, new, strict=True):
     if before != after:
-      assert re.search(r'\$\{[A-Z]+:-|\$\{1:|#SBATCH|  # [A-Z]+$', before)
-  assert not [line for line in new if re.search(r'  # [A-Z]+$', line)]
+      assert re.search(r'\$\{[A-Z_]+:-|\$\{1:|#SBATCH|  # [A-Z_]+$', before)
+  assert not [line for line in new if re.search(r'  # [A-Z_]+$', line)]
 
 
 WANTED = ['-m', 'ealign.launch']
