@@ -158,7 +158,9 @@ def forward_routed(
   def layer(carry, xs):
     x_BTD, kv = carry
     i, p, adapter, steer_D, local = xs
-    dense = functools.partial(_dense, p, adapter)
+    own = layout.gathered(config, {'layers': p, 'adapter': adapter})
+    p = own['layers']
+    dense = functools.partial(_dense, p, own['adapter'])
     pick = functools.partial(jnp.where, local)
     angles = far if local is None else jax.tree.map(pick, near, far)
     look = functools.partial(attend, local=local)

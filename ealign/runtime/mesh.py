@@ -8,7 +8,6 @@ computes with its own heads, feed-forward columns and vocabulary rows.
 
 import dataclasses
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,37 +18,11 @@ from jax.sharding import PartitionSpec as P
 
 from ealign.models import attention as attention_lib
 from ealign.models.config import Config
-from ealign.models.layout import ROWS
+from ealign.models.layout import ROWS, RULES, rule
 from ealign.runtime import peaks
 from ealign.runtime.errors import UserError
 
 AXES = ('data', 'fsdp', 'tensor')
-
-# End of an array's path, as a regex -> what its last axes are split over. The
-# first that fits counts; scalars are whole on every device. The optimizer's
-# copy of a parameter has the parameter's path behind its own and goes with it.
-RULES = (
-  # Weights, plain or int8 (`q`, `scale`), stacked by layer and by expert.
-  ('embed', P('tensor', 'fsdp')),
-  ('head', P('fsdp', 'tensor')),
-  ('layers/(q|k|v|(expert_)?(gate|up))(/q)?', P('fsdp', 'tensor')),
-  ('layers/(o|(expert_)?down)(/q)?', P('tensor', 'fsdp')),
-  ('layers/(q|k|v|gate|up)(_bias|/scale)', P('tensor')),
-  ('layers/(o|down)/scale', P('fsdp')),
-  ('norm|layers/(.*_norm|router)', P()),
-  # Adapters follow their matrix, `a` its rows, `b` its columns; what would be
-  # whole over `fsdp` is split over it too: float32 with two moments, a factor
-  # takes six times the bytes of as many weights.
-  ('(q|k|v|gate|up)/a', P('fsdp', None)),
-  ('(q|k|v|gate|up)/b', P(None, ('tensor', 'fsdp'))),
-  ('(o|down)/a', P(('tensor', 'fsdp'), None)),
-  ('(o|down)/b', P(None, 'fsdp')),
-  # Batches, and the cache of a sampler.
-  ('(tokens|positions|segments|loss_mask)_BT', P(ROWS, None)),
-  ('ref_logps_B|weight_P', P(ROWS)),
-  ('k|v', P(ROWS, None, 'tensor', None)),
-  ('positions', P(ROWS, None)),
-)
 
 
 def make(
@@ -133,35 +106,44 @@ def shardings(mesh: Mesh, tree: Any, rules=RULES) -> Any:
     name = jax.tree_util.keystr(path, simple=True, separator='/')
     spec = P()
     if leaf.ndim:
-      found = (r for r in rules if re.search(f'(^|/)({r[0]})$', name))
-      rule = next(found, None)
-      if rule is None:
+      found = rule(name, rules)
+      if found is None:
         problems.append(f'{name} {leaf.shape}: no rule says where it lies')
         return None
-      used.add(rule)
-      spec = P(*(None,) * (leaf.ndim - len(rule[1])), *rule[1])
-      problems.extend(_undivided(mesh, name, leaf.shape, spec))
+      used.add(found)
+      problems.extend(_undivided(mesh, name, leaf.shape, found[1]))
+      whole = (None,) * (leaf.ndim - len(found[1]))
+      spec = _plain(mesh, (*whole, *found[1]))
     return NamedSharding(mesh, spec)
 
   placed = jax.tree_util.tree_map_with_path(place, tree)
   if rules is not RULES:
-    idle = [rule for rule in rules if rule not in used]
+    idle = [each for each in rules if each not in used]
     problems += [f'rule {path!r}: matches no array' for path, _ in idle]
   if problems:
     raise UserError(*problems)
   return placed
 
 
-def _undivided(mesh, name, shape, spec):
+def _undivided(mesh, name, shape, axes):
   """What an axis of the mesh does not divide, and what would."""
-  for size, axes in zip(shape, spec, strict=True):
-    for axis in (axes,) if isinstance(axes, str) else axes or ():
+  for size, parts in zip(shape[len(shape) - len(axes) :], axes, strict=True):
+    for axis in (parts,) if isinstance(parts, str) else parts or ():
       n = mesh.shape[axis]
       if size % n:
         works = [s for s in range(1, size + 1) if size % s == 0]
         said = f'mesh.{axis}={n} does not divide the {size} of {name} {shape}'
         yield said + nearest(n, works)
       size //= n
+
+
+def _plain(mesh, axes) -> P:
+  """As a program's results have it; another spelling would be compiled anew."""
+  names = lambda axis: (axis,) if isinstance(axis, str) else axis or ()
+  real = [tuple(n for n in names(a) if mesh.shape[n] > 1) for a in axes]
+  while real and not real[-1]:
+    real.pop()
+  return P(*(axis[0] if len(axis) == 1 else axis or None for axis in real))
 
 
 def place(mesh: Mesh, tree: Any) -> Any:
