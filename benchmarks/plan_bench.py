@@ -1,18 +1,19 @@
 """Whether the main models fit a slice, and what a step costs: docs/scale.md.
 
-    python benchmarks/plan_bench.py                     all, about 15 minutes
-    python benchmarks/plan_bench.py --only=4b-hybrid    one; * is a pattern
+    python benchmarks/plan_bench.py --keep=FILE             all of it
+    python benchmarks/plan_bench.py --keep=FILE --only=4b-*    some cases
 
-From shapes alone: programs are compiled for TPUs that are not here. Needs
-libtpu (pip install ealign[tpu]). The models are what their public config.json
-say; a second line of a case compares with the first.
+From shapes alone: programs are compiled for TPUs that are not here, each in one
+to three minutes of two cores. Needs libtpu (pip install ealign[tpu]). The
+models are what their public config.json say. FILE (JSON) keeps the figures, so
+that the table may be made of several calls; --hlo=DIR keeps the programs.
 """
 
 import argparse
 import dataclasses
 import fnmatch
 import json
-import sys
+import pathlib
 
 import jax
 
@@ -138,7 +139,6 @@ CASES = [
   Case('4b-hybrid', QWEN3_4B, 'v5e:4x4'),
   Case('4b-hybrid-256', QWEN3_4B, 'v5e:16x16', mesh=(16, 16, 1)),
   Case('4b-hybrid-2048', QWEN3_4B, 'v5p:8x16x16', mesh=(128, 16, 1)),
-  Case('4b-sft', QWEN3_4B, 'v5e:4x4', 'sft'),
   Case('4b-one-v6e', QWEN3_4B, 'v6e:1x1', 'sft'),
   Case('4b-one-v5e-int8', QWEN3_4B, 'v5e:1x1', 'sft', changes=INT8),
   Case('4b-full', QWEN3_4B, 'v5e:4x4', changes=FULL),
@@ -148,32 +148,68 @@ CASES = [
 ]
 
 
+def targets(found: dict[str, dict]) -> list[tuple[str, str, str, bool]]:
+  """(case, what is asked, what it is, whether it is met) of what was run."""
+  rows = []
+
+  def row(name, asked, value, met):
+    rows.append((name, asked, value, met))
+
+  total = lambda f: sum(
+    f[k] for k in ('arguments', 'temporaries', 'output', 'beside')
+  )
+  sent = lambda f: sum((f['collectives'] or {}).values())
+  base = found.get('4b-hybrid')
+  for name, f in found.items():
+    size = total(f) / GIB
+    left = (f['limit'] - total(f)) / GIB
+    if name == '4b-hybrid':
+      row(name, 'at most 2.6 GiB a chip', f'{size:.2f} GiB', size <= 2.6)
+      wall, cpu = f['seconds_compile'], f['cpu_seconds_compile']
+      value = f'{wall:.0f} s ({cpu:.0f} s of CPU)'
+      row(name, 'compiles in at most 60 s', value, wall <= 60)
+      row(name, 'FLOPs at most 1.55x', f'{f["ratio"]:.2f}x', f['ratio'] <= 1.55)
+    elif name.startswith('4b-hybrid-') and base:
+      share = sent(f) / sent(base)
+      said = f'{size:.2f} GiB, {total(base) / GIB:.2f} there'
+      less = total(f) <= total(base)
+      row(name, 'no more bytes a chip than 4b-hybrid', said, less)
+      row(name, 'sends at most 1.02x of it', f'{share:.3f}x', share <= 1.02)
+    elif name == '4b-decode':
+      gathered = sum(1 for size, times in f['gathered'] if times > 1)
+      row(name, 'no all-gather in the loop', str(gathered), not gathered)
+    else:
+      row(name, 'fits', f'{size:.2f} GiB, {left:.2f} left', left >= 0)
+  return rows
+
+
 def main(argv=None):
   parser = argparse.ArgumentParser()
-  parser.add_argument('--only', default='*')
+  parser.add_argument('--only', default='*', help='names or patterns, by comma')
+  parser.add_argument('--keep', help='JSON file for the figures')
   parser.add_argument('--hlo', help='folder for the programs as text')
   args = parser.parse_args(argv)
   jax.config.update('jax_platforms', 'cpu')
+  keep = args.keep and pathlib.Path(args.keep)
+  found = json.loads(keep.read_text()) if keep and keep.exists() else {}
   for case in CASES:
-    if fnmatch.fnmatch(case.name, args.only):
-      found, compiled = run(case)
-      print(
-        json.dumps(
-          {
-            'case': case.name,
-            **dataclasses.asdict(found),
-            'GiB': found.bytes / GIB,
-            'gathered': compiled.counts
-            and [g for g in compiled.counts.gathered if g[1] > 1][:6],
-            'unknown': compiled.counts and compiled.counts.unknown,
-          }
-        ),
-        flush=True,
-      )
-      if args.hlo:
-        with open(f'{args.hlo}/{case.name}.hlo', 'w') as file:
-          file.write(compiled.text)
+    if not any(fnmatch.fnmatch(case.name, p) for p in args.only.split(',')):
+      continue
+    print(f'compiling {case.name} for {case.topology}', flush=True)
+    measured, compiled = run(case)
+    found[case.name] = dataclasses.asdict(measured) | {
+      'gathered': compiled.counts.gathered if compiled.counts else []
+    }
+    if keep:
+      keep.write_text(json.dumps(found, indent=1) + '\n')
+    if args.hlo:
+      path = pathlib.Path(args.hlo) / f'{case.name}.hlo'
+      path.write_text(compiled.text)
+  order = [case.name for case in CASES if case.name in found]
+  print('| case | asked | measured | met |\n|---|---|---|---|')
+  for name, asked, value, met in targets({n: found[n] for n in order}):
+    print(f'| {name} | {asked} | {value} | {"yes" if met else "no"} |')
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  main()

@@ -13,6 +13,7 @@ L = L_SFT + lambda L_DPO. What fills the replay is in `conscience`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import flax
@@ -129,6 +130,7 @@ def token_stats(update: Update, weights, batch):
     batch.tokens_BT[:, 1:],
     chunk=update.chunk,
     shards=layout.shards(update.model),
+    place=functools.partial(layout.of_chunk, update.model),
   )
   return stats, batch.loss_mask_BT[:, 1:], routing_B2E
 
@@ -144,6 +146,7 @@ def answer_logps(model: Config, weights, pairs: PairBatch, *, chunk: int = 512):
     pairs.tokens_BT[:, 1:],
     chunk=chunk,
     shards=layout.shards(model),
+    place=functools.partial(layout.of_chunk, model),
   )
   return -losses.sft(logps_BT, pairs.loss_mask_BT[:, 1:])
 
@@ -230,7 +233,8 @@ def gradients(update: Update, state: TrainState, frozen, batch: Batch):
   """Gradient of the hybrid loss by `params`, and the metrics of the old ones.
 
   Accumulated over `update.microbatches` equal slices of the batch; N slices
-  equal one batch up to rounding.
+  equal one batch up to rounding. The SFT part and the pairs go one after the
+  other, so that only one of them has its layers' inputs in memory.
   """
   count = counts(batch)
 
@@ -238,7 +242,19 @@ def gradients(update: Update, state: TrainState, frozen, batch: Batch):
     weights = update.bind(params, frozen)
     return hybrid_loss(update, state.hp, weights, frozen, piece, count)
 
-  grad = jax.grad(objective, has_aux=True)
+  one = jax.grad(objective, has_aux=True)
+
+  def grad(params, piece):
+    if piece.sft is None or piece.pairs is None:
+      return one(params, piece)
+    first = one(params, Batch(sft=piece.sft))
+    # Without the barrier the compiler would run both forward passes first.
+    params, (grads, metrics) = jax.lax.optimization_barrier((params, first))
+    more, others = one(params, Batch(pairs=piece.pairs))
+    loss = metrics['loss'] + others['loss']
+    grads = jax.tree.map(jnp.add, grads, more)
+    return grads, metrics | others | {'loss': loss}
+
   n = update.microbatches
   if n == 1:
     return grad(state.params, batch)

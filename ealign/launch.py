@@ -57,10 +57,10 @@ def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the exit code."""
   try:
     command = command_lib.parse(sys.argv if argv is None else argv)
-    if command.print_launch:
-      print_launch(command)
-    elif command.plan:
+    if command.plan:
       plan(command)
+    elif command.print_launch:
+      print_launch(command)
     else:
       launch(command)
   except UserError as error:

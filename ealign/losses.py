@@ -6,7 +6,15 @@ import jax.numpy as jnp
 from ealign.models.transformer import project_logits
 
 
-def over_tokens(fn, head_DV, hidden, *args, chunk: int = 512, shards: int = 1):
+def over_tokens(
+  fn,
+  head_DV,
+  hidden,
+  *args,
+  chunk: int = 512,
+  shards: int = 1,
+  place=lambda tokens: tokens,
+):
   """Maps fn(head, hidden_CD, *args_C) over chunks of tokens.
 
   The one loop every per-token statistic goes through: logits exist for
@@ -21,6 +29,7 @@ def over_tokens(fn, head_DV, hidden, *args, chunk: int = 512, shards: int = 1):
     chunk: static, tokens at a time of each shard.
     shards: parts that the leading axis is split into on a mesh. A chunk takes
       tokens of all of them, else one device would work at a time.
+    place: puts the arrays of a chunk where the columns of the head need them.
 
   Returns:
     The pytree with leaves [..., ...].
@@ -42,14 +51,14 @@ def over_tokens(fn, head_DV, hidden, *args, chunk: int = 512, shards: int = 1):
     return parts.reshape(shards, -1, *tail)[:, :n].reshape(*shape, *tail)
 
   xs = (split(hidden, hidden.shape[-1:]), *(split(a, ()) for a in args))
-  body = jax.checkpoint(lambda x: fn(head_DV, *x))
+  body = jax.checkpoint(lambda x: fn(head_DV, *place(x)))
   return jax.tree.map(merge, jax.lax.map(body, xs))
 
 
 def token_logps(head_DV, hidden, targets, **sizes):
   """log p(target) of each token, float32, shaped as targets.
 
-  sizes: chunk and shards, as in `over_tokens`.
+  sizes: chunk, shards and place, as in `over_tokens`.
   """
 
   def fn(head_DV, hidden_CD, targets_C):
@@ -63,7 +72,7 @@ def token_stats(head_DV, hidden, targets, **sizes):
   """logp of the target, entropy (nats), top1 hit (0/1), mean logit.
 
   float32 dict, each shaped as targets; only logp carries a gradient. sizes:
-  chunk and shards, as in `over_tokens`.
+  chunk, shards and place, as in `over_tokens`.
   """
 
   def fn(head_DV, hidden_CD, targets_C):

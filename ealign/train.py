@@ -94,8 +94,14 @@ def run(
     for by, (other, w) in parts.others.items()
   }
   step_fn = _jit_step(update)
-  base_hash = provenance.tree_hash(conscience_weights)
-  others = {by: provenance.tree_hash(w) for by, (_, w) in second.items()}
+  stored = functools.partial(mesh_lib.unpadded, mind.model)
+  base_hash = provenance.tree_hash(
+    mesh_lib.unpadded(asking.model, conscience_weights)
+  )
+  others = {
+    by: provenance.tree_hash(mesh_lib.unpadded(other.model, weights))
+    for by, (other, weights) in second.items()
+  }
   provenance.write(
     workdir / 'run.json',
     seed=config.seed,
@@ -103,8 +109,8 @@ def run(
     others=others,
     template=provenance.text_hash(mind.tokenizer.chat_template),
     data=parts.loader and parts.loader.stats,
-    parameters=sum(x.size for x in jax.tree.leaves(frozen)),
-    trained=sum(x.size for x in jax.tree.leaves(state.params)),
+    parameters=sum(x.size for x in jax.tree.leaves(stored(frozen))),
+    trained=sum(x.size for x in jax.tree.leaves(stored(state.params))),
   )
 
   # ---- Continue where a checkpoint stands ---------------------------------
@@ -114,7 +120,7 @@ def run(
   start, values = 0, {}
   notes = [f'data: {parts.loader}'] if parts.loader else []
   if found := saved.restore(
-    {'state': state, 'replay': replay_lib.to_arrays(replay)}
+    {'state': stored(state), 'replay': replay_lib.to_arrays(replay)}
   ):
     start, tree, extra, note = found
     if extra['frozen'] != base_hash:
@@ -129,7 +135,7 @@ def run(
         f'{extra["others"]}, now {others}); restore them, or start in a new '
         'workdir'
       )
-    state = tree['state']
+    state = mesh_lib.place(mesh, mesh_lib.padded(mind.model, tree['state']))
     replay = replay_lib.from_arrays(replay, tree['replay'])
     if parts.loader:
       parts.loader.restore(extra['loader'])
@@ -158,7 +164,7 @@ def run(
       'frozen': base_hash,
       'others': others,
     }
-    tree = {'state': state, 'replay': replay_lib.to_arrays(replay)}
+    tree = {'state': stored(state), 'replay': replay_lib.to_arrays(replay)}
     saved.save(step, tree, extra, wait=wait)
     folder.push()
 
@@ -236,7 +242,7 @@ def run(
           tokens += float(batch.sft.loss_mask_BT[:, 1:].sum())
         clock.count(*work(config, mind.model, batch))
         if batch.sft is not None or batch.pairs is not None:
-          batch = mesh_lib.shard_rows(mesh, batch)
+          batch = mesh_lib.place(mesh, batch)
           state, values = step_fn(state, frozen, batch)
 
       # ---- Log, save, evaluate --------------------------------------------

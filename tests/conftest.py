@@ -1,4 +1,4 @@
-"""Tests run on the CPU with four simulated devices.
+"""Tests run on the CPU with four simulated devices, or EALIGN_TEST_DEVICES.
 
 Nearly all of their time is compilation, so the compiler is told to optimise
 little: 39 s of CPU became 21 for tests/sampling. Programs stay the same.
@@ -16,7 +16,8 @@ os.environ['XLA_FLAGS'] = (
 import jax  # noqa: E402
 
 jax.config.update('jax_platforms', 'cpu')
-jax.config.update('jax_num_cpu_devices', 4)
+devices = int(os.environ.get('EALIGN_TEST_DEVICES', 4))
+jax.config.update('jax_num_cpu_devices', devices)
 # Equal programs compile once: for all files of a run, and for the next run.
 _CACHE = pathlib.Path(__file__).parents[1] / '.pytest_cache' / 'jax'
 jax.config.update('jax_compilation_cache_dir', str(_CACHE))

@@ -31,6 +31,12 @@ def multiplied(config: Config) -> int:
   return total
 
 
+def experts(config: Config, tokens: int) -> float:
+  """A forward pass of tokens through the experts they are sent to."""
+  weights = 3 * config.d_model * config.d_ff * config.experts_per_token
+  return 2.0 * tokens * config.layers * weights if config.experts else 0.0
+
+
 def adapted(config: Config, rank: int, targets) -> int:
   """Parameters of an adapter."""
   widths = lora.widths(config)

@@ -158,7 +158,9 @@ def forward_routed(
   def layer(carry, xs):
     x_BTD, kv = carry
     i, p, adapter, steer_D, local = xs
-    dense = functools.partial(_dense, p, adapter)
+    own = layout.gathered(config, {'layers': p, 'adapter': adapter})
+    p = own['layers']
+    dense = functools.partial(_dense, p, own['adapter'])
     pick = functools.partial(jnp.where, local)
     angles = far if local is None else jax.tree.map(pick, near, far)
     look = functools.partial(attend, local=local)
@@ -207,7 +209,7 @@ def head(config: Config, weights: dict) -> jax.Array:
   head_DV = weights['embed'].T if tied else weights['head']
   # Gathered once, not for every chunk of tokens; what pads the vocabulary is
   # cut off, and so in no log-sum-exp, no sample and no verdict.
-  head_DV = layout.split(config, head_DV, (None, 'tensor'))
+  head_DV = layout.split(config, head_DV, (None, layout.vocabulary(config)))
   return head_DV[:, : config.vocab_size]
 
 

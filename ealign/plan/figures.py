@@ -23,7 +23,8 @@ class Figures:
     collectives: bytes by kind.
     hbm_bytes: read and written, an estimate.
     kernels: Pallas kernels and how often they run.
-    seconds_compile: that the compilation took.
+    seconds_compile: that the compilation took; cpu_seconds_compile on all
+      cores together.
     seconds: the estimate: the longest of compute, memory and links.
     bound: which of them it is.
   """
@@ -41,6 +42,7 @@ class Figures:
   hbm_bytes: float | None = None
   kernels: dict[str, int] | None = None
   seconds_compile: float = 0.0
+  cpu_seconds_compile: float = 0.0
   seconds: float | None = None
   bound: str = ''
 
@@ -74,12 +76,16 @@ def of(program: Program, compiled: aot.Compiled, run: Shapes) -> Figures:
     limit=compiled.limit,
     excess=excess,
     seconds_compile=compiled.seconds,
+    cpu_seconds_compile=compiled.cpu_seconds,
   )
   counts = compiled.counts
   if counts is None:
     return figures
   devices = run.mesh.size
-  flops = counts.flops + kernel_flops(program, counts) / devices
+  flops = (
+    counts.flops
+    + kernel_flops(program, counts, run.config.model.train) / devices
+  )
   seconds, bound = estimate(run.mesh, flops, counts)
   return dataclasses.replace(
     figures,
@@ -93,19 +99,26 @@ def of(program: Program, compiled: aot.Compiled, run: Shapes) -> Figures:
   )
 
 
-def kernel_flops(program: Program, counts) -> float:
-  """What attention kernels do, by formula: their insides are not in the text.
+def kernel_flops(program: Program, counts, train: str) -> float:
+  """What kernels of attention and experts do, by formula.
 
-  A backward pass is two forward passes; how often the forward one runs for
-  each (twice where it is computed again) is told by the kernels.
+  Their insides are not in the text. How often a forward pass runs for each
+  backward one (twice where it is computed again) is told by the kernels. The
+  backward pass of attention is two forward ones; that of experts is one, and
+  another one where they are trained.
   """
   runs = lambda *parts: sum(
     n for name, n in counts.kernels.items() if any(p in name for p in parts)
   )
-  forward, backward = runs('fwd', 'forward'), runs('dkv')
-  if not backward:
-    return program.attention if forward else 0.0
-  return program.attention * (forward / backward + 2)
+  forward, backward = runs('fwd'), runs('dkv')
+  passes = forward / backward if backward else 1
+  total = 0.0
+  if forward:
+    total += program.attention * (passes + 2 * bool(backward))
+  if runs('ragged'):
+    back = (2 if train == 'full' else 1) * bool(backward)
+    total += program.experts * (passes + back)
+  return total
 
 
 def estimate(mesh, flops: float, counts) -> tuple[float | None, str]:

@@ -42,7 +42,8 @@ class Program:
     run: jitted.
     args: trees of shapes with shardings.
     flops: that the model needs for it, on all devices together.
-    attention: those of `flops` that one forward pass of attention needs.
+    attention, experts: those of `flops` that one forward pass needs for them:
+      their kernels do not show what they do.
     holds: which of the run's resident trees are among its arguments.
     trips: of a loop that ends when its data says so, at most.
   """
@@ -52,6 +53,7 @@ class Program:
   args: tuple
   flops: float
   attention: float
+  experts: float
   holds: tuple[str, ...]
   trips: int = 1
 
@@ -70,7 +72,8 @@ NAMES = {
 class Shapes:
   """A run's resident trees as shapes on its mesh, and its update.
 
-  policy: what samples; reviewer: (model, weights), a second model or ours.
+  policy: what samples; reviewer: what reviews, a second model or ours; each
+  (model, mesh, weights), gathered as `mesh_lib.gathered` does.
   """
 
   config: Config
@@ -79,16 +82,9 @@ class Shapes:
   update: align.Update
   state: align.TrainState
   frozen: dict
-  policy: dict
-  reviewer: tuple[models.Config, dict]
-
-  @property
-  def resident(self) -> dict[str, Any]:
-    """What stays on the devices while any program runs."""
-    trees = {'state': self.state, 'frozen': self.frozen}
-    if self.reviewer[1] is not self.frozen:
-      trees['other'] = self.reviewer[1]
-    return trees
+  policy: tuple[models.Config, jax.sharding.Mesh, dict]
+  reviewer: tuple[models.Config, jax.sharding.Mesh, dict]
+  resident: dict[str, Any]  # what stays on the devices while programs run
 
 
 def shapes(config: Config, model, mesh, other=None) -> Shapes:
@@ -111,28 +107,43 @@ def shapes(config: Config, model, mesh, other=None) -> Shapes:
       *(lora.init, model), rank=spec.rank, targets=spec.targets
     )
     params = jax.eval_shape(lambda: init(key=jax.random.key(0)))
-    frozen = _quantized(config, base)
+    frozen = _frozen(config, model)
   state = jax.eval_shape(
     functools.partial(align.init_state, update), params, train.hyper(config)
   )
-  policy = jax.eval_shape(update.bind, params, frozen)
   on = functools.partial(placed, mesh)
-  frozen = on(frozen)
+  resident = {'state': on(state), 'frozen': on(frozen)}
+  of_policy = lambda model: jax.eval_shape(
+    update.bind, params, _frozen(config, model)
+  )
+  second = other or model
+  if other:
+    resident['other'] = on(_frozen(config, other))
   return Shapes(
     config=config,
     model=model,
     mesh=mesh,
     update=update,
-    state=on(state),
-    frozen=frozen,
-    policy=on(policy),
-    reviewer=(other, on(_quantized(config, transformer.shapes(other))))
-    if other
-    else (model, frozen),
+    state=resident['state'],
+    frozen=resident['frozen'],
+    policy=_gathered(model, mesh, of_policy),
+    reviewer=_gathered(second, mesh, functools.partial(_frozen, config)),
+    resident=resident,
   )
 
 
-def _quantized(config, weights):
+def _gathered(model, mesh, shapes):
+  """Model, mesh and weights to sample with, as shapes(model) has them."""
+  size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes(model)))
+  model, wide = mesh_lib.widened(model, mesh, size)
+  return model, wide, placed(wide, shapes(model))
+
+
+def _frozen(config, model):
+  """Shapes of the frozen weights of a model."""
+  weights = transformer.shapes(model)
+  if config.model.train == 'full':
+    return weights
   return jax.eval_shape(
     functools.partial(assembly.quantized, config.model), weights
   )
@@ -185,12 +196,13 @@ def _update(run, name, *, sft, pairs):
   if c.model.train == 'lora':
     spec = c.model.lora
     adapter = flops.adapted(run.model, spec.rank, spec.targets)
-  total = attention = 0.0
+  total = attention = experts = 0.0
   for rows, length in ((c.data.batch_size, c.data.length),) * sft + (
     (2 * c.dpo.pairs, c.dpo.length),
   ) * pairs:
     total += flops.training(run.model, rows, length, adapter)
     attention += flops.attention(run.model, rows, length)
+    experts += flops.experts(run.model, rows * length)
   if pairs and c.dpo.reference == 'step':
     total += flops.forward(run.model, 2 * c.dpo.pairs, c.dpo.length)
   return Program(
@@ -199,6 +211,7 @@ def _update(run, name, *, sft, pairs):
     args=(run.state, run.frozen, batch),
     flops=total,
     attention=attention,
+    experts=experts,
     holds=('state', 'frozen'),
   )
 
@@ -218,17 +231,23 @@ def _rows(run):
   return run.config.conscience.prompts * run.config.conscience.samples
 
 
-def _by_row(run, *shape, dtype=jnp.int32):
-  where = NamedSharding(run.mesh, PartitionSpec(layout.ROWS))
+def _by_row(mesh, *shape, dtype=jnp.int32):
+  where = NamedSharding(mesh, PartitionSpec(layout.ROWS))
   return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
 
 
+def _holds(run, mesh, name):
+  """What is not gathered is the run's own array."""
+  return (name,) if mesh.shape == run.mesh.shape else ()
+
+
 def _sampling(run, sizes):
-  c, model, rows = run.config.sample, run.model, _rows(run)
+  c, rows = run.config.sample, _rows(run)
+  model, mesh, weights = run.policy
   truncate = None if c.top_k == 0 and c.top_p >= 1 else c.max_candidates
   programs = sampler.programs(model, c.max_new_tokens, truncate)
-  prompt_BT = _by_row(run, rows, sizes.prompt)
-  read = run.policy, prompt_BT, prompt_BT
+  prompt_BT = _by_row(mesh, rows, sizes.prompt)
+  read = weights, prompt_BT, prompt_BT
   attention = flops.attention(model, rows, sizes.prompt)
   inner = flops.multiplied(model) - model.vocab_size * model.d_model
   yield Program(
@@ -237,16 +256,19 @@ def _sampling(run, sizes):
     args=read,
     flops=2.0 * rows * sizes.prompt * inner + attention,
     attention=attention,
-    holds=('frozen',),
+    experts=flops.experts(model, rows * sizes.prompt),
+    holds=_holds(run, mesh, 'frozen'),
   )
   cache, hidden_BD, next_B = jax.eval_shape(programs.prefill, *read)
-  rows_B = lambda x: _by_row(run, *x.shape, dtype=x.dtype)
-  who = _by_row(run, rows, dtype=jnp.uint32), _by_row(run, rows, dtype=bool)
-  f32, i32 = (jax.ShapeDtypeStruct((), d) for d in (jnp.float32, jnp.int32))
-  settings = sampler.Sampling(f32, i32, f32, i32)
+  rows_B = lambda x: _by_row(mesh, *x.shape, dtype=x.dtype)
+  who = _by_row(mesh, rows, dtype=jnp.uint32), _by_row(mesh, rows, dtype=bool)
+  whole = NamedSharding(mesh, PartitionSpec())
+  scalar = lambda dtype: jax.ShapeDtypeStruct((), dtype, sharding=whole)
+  f32, i32 = scalar(jnp.float32), scalar(jnp.int32)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  stops = jax.ShapeDtypeStruct((8,), jnp.int32)
-  start = placed(run.mesh, cache), rows_B(hidden_BD), rows_B(next_B)
+  key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=whole)
+  stops = jax.ShapeDtypeStruct((8,), jnp.int32, sharding=whole)
+  start = placed(mesh, cache), rows_B(hidden_BD), rows_B(next_B)
   new = c.max_new_tokens
   # Every token sees the prompt and half of the answers, on average.
   seen = 4.0 * model.layers * model.heads * model.head_dim
@@ -254,31 +276,37 @@ def _sampling(run, sizes):
   yield Program(
     name='decode',
     run=programs.decode,
-    args=(run.policy, *start, who, key, settings, stops),
+    args=(
+      *(weights, *start, who, key),
+      *(sampler.Sampling(f32, i32, f32, i32), stops),
+    ),
     flops=2.0 * rows * new * flops.multiplied(model) + attention,
     attention=attention,
-    holds=('frozen',),
+    experts=flops.experts(model, rows * new),
+    holds=_holds(run, mesh, 'frozen'),
     trips=new,
   )
 
 
 def _review(run, sizes):
-  model, weights = run.reviewer
+  model, mesh, weights = run.reviewer
   rows, (count, tokens) = _rows(run), LABELS
-  prompt_BT = _by_row(run, rows, sizes.review)
+  prompt_BT = _by_row(mesh, rows, sizes.review)
   labels_MT = jax.ShapeDtypeStruct((count, tokens), jnp.int32)
   mask_MT = jax.ShapeDtypeStruct((count, tokens), bool)
   attention = flops.attention(model, rows, sizes.review)
   inner = flops.multiplied(model) - model.vocab_size * model.d_model
   total = 2.0 * rows * sizes.review * inner + attention
   total += 2.0 * rows * count * (tokens - 1) * flops.multiplied(model)
+  name = 'other' if 'other' in run.resident else 'frozen'
   return Program(
     name='review',
     run=labels.program(model),
     args=(weights, prompt_BT, prompt_BT, labels_MT, mask_MT),
     flops=total,
     attention=attention,
-    holds=('other',) if run.reviewer[0] is not run.model else ('frozen',),
+    experts=flops.experts(model, rows * (sizes.review + count * (tokens - 1))),
+    holds=_holds(run, mesh, name),
   )
 
 
@@ -290,5 +318,6 @@ def _score(run):
     args=(run.frozen, placed(run.mesh, _pair_batch(slots, length))),
     flops=flops.forward(run.model, 2 * slots, length),
     attention=flops.attention(run.model, 2 * slots, length),
+    experts=flops.experts(run.model, 2 * slots * length),
     holds=('frozen',),
   )

@@ -30,6 +30,8 @@ def size(value: float | None) -> str:
   """Bytes for people."""
   if value is None:
     return NOTHING
+  if value < 1:
+    return '0'
   for unit in ('B', 'KiB', 'MiB'):
     if value < 1024:
       return f'{value:.0f} {unit}'
@@ -49,7 +51,8 @@ def seconds(value: float | None) -> str:
 
 def row(console, example: dict, number: int) -> None:
   """One row of the data: what is trained in green, or between » and «."""
-  text = rich.text.Text(f'row {number} ({example["source"]})\n', 'bold')
+  text = rich.text.Text()
+  text.append(f'row {number} ({example["source"]})\n', 'bold')
   for stretch, trained in example['stretches']:
     if not console.is_terminal:
       stretch = f'»{stretch}«' if trained else stretch
@@ -70,14 +73,17 @@ def pairs(console, title: str, found: dict) -> None:
 def programs(console, found: list[Figures], devices: str) -> None:
   """The table of the programs, one line each."""
   table = rich.table.Table(
-    title=f'of one chip; {devices}', box=rich.box.SIMPLE, title_justify='left'
+    title=f'of one chip; {devices}',
+    title_justify='left',
+    box=rich.box.SIMPLE_HEAD,
+    padding=0,
   )
-  table.add_column('program')
+  table.add_column('program', no_wrap=True)
   for name in (
-    *('arguments', 'temporaries', 'output', 'beside', 'GiB in all', 'left'),
-    *('TFLOP', 'of model', 'compiled', 'estimate'),
+    *('args', 'temps', 'output', 'beside', 'in all', 'left'),
+    *('TFLOP', 'of model', 'compiled', 'estimate', 'by'),
   ):
-    table.add_column(name, justify='right')
+    table.add_column(name, justify='right', no_wrap=True)
   for figures in found:
     table.add_row(*map(rich.text.Text, _cells(figures)))
   console.print(table)
@@ -91,16 +97,16 @@ def programs(console, found: list[Figures], devices: str) -> None:
 
 def _cells(f: Figures) -> list[str]:
   known = f.flops is not None
+  parts = (f.arguments, f.temporaries, f.output)
   return [
     f.name,
-    gib(f.arguments) if known else NOTHING,
-    gib(f.temporaries) if known else NOTHING,
-    gib(f.output) if known else NOTHING,
-    gib(f.beside),
-    gib(f.bytes),
-    gib(f.headroom),
-    f'{f.flops / 1e12:.3f}' if known else NOTHING,
+    *(size(part if known else None) for part in parts),
+    size(f.beside),
+    size(f.bytes),
+    f'-{size(f.excess)}' if f.excess else size(f.headroom),
+    f'{f.flops / 1e12:.3g}' if known else NOTHING,
     f'{f.ratio:.2f}x' if known else NOTHING,
     f'{f.seconds_compile:.0f} s',
-    f'{seconds(f.seconds)} {f.bound}'.strip(),
+    seconds(f.seconds),
+    f.bound,
   ]

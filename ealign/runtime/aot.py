@@ -19,11 +19,13 @@ from ealign.runtime import hlo, peaks
 from ealign.runtime.errors import UserError
 from ealign.runtime.topology import Topology
 
-# Without these libtpu looks for the machine it is on, and complains.
+# Without these libtpu looks for the machine it is on, complains, and refuses
+# to be loaded by two processes.
 _ENVIRONMENT = {
   'TPU_SKIP_MDS_QUERY': '1',
   'TPU_ACCELERATOR_TYPE': 'v5litepod-16',
   'TPU_WORKER_HOSTNAMES': 'localhost',
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
 }
 
 
@@ -34,7 +36,7 @@ class Compiled:
   Attributes:
     arguments, temporaries, output: bytes; `output` is what is not donated.
     counts: what it does when it runs once; None: it was not compiled.
-    seconds: that it took to compile.
+    seconds, cpu_seconds: that it took to compile; of all cores together.
     limit: bytes a program may take; None: not known.
     excess: bytes that it takes beyond them; compilation ended there if > 0.
     text: the compiled program, as HLO.
@@ -45,6 +47,7 @@ class Compiled:
   output: float = 0.0
   counts: hlo.Counts | None = None
   seconds: float = 0.0
+  cpu_seconds: float = 0.0
   limit: float | None = None
   excess: float = 0.0
   text: str = ''
@@ -87,7 +90,7 @@ def compile(program: Callable, *args, unknown: int = 1) -> Compiled:
     *args: trees of `jax.ShapeDtypeStruct` with shardings, or scalars.
     unknown: trips of a loop that ends when its data says so.
   """
-  start = time.monotonic()
+  start, cpu = time.monotonic(), time.process_time()
   kind = _kind(args)
   peak = peaks.peak(kind)
   limit = peak and peak.memory
@@ -95,17 +98,18 @@ def compile(program: Callable, *args, unknown: int = 1) -> Compiled:
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
-    seconds = time.monotonic() - start
     needed = _needed(str(error))
     if needed is None:
       raise
     return Compiled(
       temporaries=needed,
-      seconds=seconds,
+      seconds=time.monotonic() - start,
+      cpu_seconds=time.process_time() - cpu,
       limit=limit,
       excess=needed - (limit or needed),
     )
   seconds = time.monotonic() - start
+  cpu_seconds = time.process_time() - cpu
   memory, text = compiled.memory_analysis(), compiled.as_text()
   used = Compiled(
     arguments=memory.argument_size_in_bytes,
@@ -113,6 +117,7 @@ def compile(program: Callable, *args, unknown: int = 1) -> Compiled:
     output=memory.output_size_in_bytes - memory.alias_size_in_bytes,
     counts=hlo.count(text, unknown=unknown),
     seconds=seconds,
+    cpu_seconds=cpu_seconds,
     limit=limit,
     text=text,
   )

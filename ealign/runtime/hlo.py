@@ -258,13 +258,21 @@ def _trips(program, op, scope) -> int | None:
   bound = _value(inside(condition), test.operands[1])
   if index is None or bound is None:
     return None
-  step = body[new.operands[index]]
+  step = _copied(body, new.operands[index])
   sides = [_value(inside(body), name) for name in step.operands]
   by = next((side for side in sides if side), None)
   first = _passed(inside(body), index)
   if step.kind != 'add' or first is None or not by:
     return None
   return max(0, -(-(bound - first) // by))
+
+
+def _copied(ops, name) -> Op:
+  """The instruction whose value it is, behind copies of it."""
+  op = ops[name]
+  while op.kind in ('copy', 'copy-start', 'copy-done', 'bitcast', 'convert'):
+    op = ops[op.operands[0]]
+  return op
 
 
 def _root(ops) -> Op:
@@ -279,17 +287,16 @@ def _index(op: Op) -> int | None:
 
 def _value(scope: Scope, name: str) -> int | None:
   """A whole number known at compile time, also if loops pass it on."""
-  op = scope.ops[name]
+  op = _copied(scope.ops, name)
   if op.kind == 'constant':
     return int(op.operands[0]) if op.operands[0].lstrip('-').isdigit() else None
-  if op.kind in ('copy', 'bitcast', 'convert'):
-    return _value(scope, op.operands[0])
   index = _index(op)
   if index is None or scope.loop is None:
     return None
   root = _root(scope.ops)
-  if root.kind == 'tuple' and _index(scope.ops[root.operands[index]]) != index:
-    return None  # the body changes it
+  if root.kind == 'tuple':
+    if _index(_copied(scope.ops, root.operands[index])) != index:
+      return None  # the body changes it
   return _passed(scope, index)
 
 
@@ -357,21 +364,19 @@ def _traffic(program, op: Op, ops) -> float:
   held = lambda arrays: sum(a.bytes for a in arrays if a.in_hbm)
   of = lambda name: held(ops[name].arrays) if name in ops else 0.0
   if op.kind == 'fusion':
-    return _fused(program[next(_called(op, 'calls'))], op, ops, held)
-  if op.kind in ('dynamic-slice', 'gather', 'slice'):
-    return 2 * held(op.arrays)
+    return _fused(program, op, ops, held)
+  if op.kind in ('dynamic-slice', 'gather', 'slice', 'slice-start'):
+    piece = op.arrays[-2:-1] if op.kind == 'slice-start' else op.arrays
+    return held(piece) + sum(array.bytes for array in piece)
   if op.kind in ('dynamic-update-slice', 'scatter'):
     return 2 * of(op.operands[-1 if op.kind == 'scatter' else 1])
   result = op.arrays[: len(op.operands)] if '-start' in op.kind else op.arrays
   return held(result) + sum(map(of, op.operands))
 
 
-def _fused(inside, op: Op, ops, held) -> float:
+def _fused(program, op: Op, ops, held) -> float:
   """Of a fusion: its operands, as far as they are used, and its result."""
-  users = collections.defaultdict(list)
-  for inner in inside.values():
-    for name in inner.operands:
-      users[name].append(inner)
+  inside = program[next(_called(op, 'calls'))]
   root = _root(inside)
   results = [inside[n] for n in root.operands] if root.kind == 'tuple' else []
   total = held(op.arrays)
@@ -386,7 +391,7 @@ def _fused(inside, op: Op, ops, held) -> float:
         total += piece.bytes - array.bytes
     elif inner.kind == 'parameter':
       arrays = ops[op.operands[int(inner.operands[0])]].arrays
-      total += held(arrays) and _read(inner, users[inner.name], held(arrays))
+      total += min(held(arrays), _read(program, inside, inner))
   return total
 
 
@@ -394,13 +399,27 @@ def _fused(inside, op: Op, ops, held) -> float:
 _PASSED = {'parameter', 'custom-call', 'tuple', *COLLECTIVES}
 
 
-def _read(array: Op, uses, whole: float) -> float:
-  """Bytes that a fusion reads of an operand."""
-  passed = lambda use: (
-    use.kind in _PASSED
-    or (use.kind == 'dynamic-update-slice' and use.operands[0] == array.name)
-  )
-  uses = [use for use in uses if not passed(use)]
-  if all(use.kind in ('dynamic-slice', 'slice') for use in uses):
-    return sum(use.arrays[0].bytes for use in uses)
-  return whole
+def _read(program, inside, array: Op) -> float:
+  """Bytes that a fused computation reads of an array in it."""
+  if array.root:  # handed on in another shape: who takes it reads all of it
+    return math.inf
+  total = 0.0
+  for use in inside.values():
+    if array.name not in use.operands or use.kind in _PASSED:
+      continue
+    first = use.operands[0] == array.name
+    if use.kind in ('dynamic-slice', 'slice', 'gather') and first:
+      total += use.arrays[0].bytes
+    elif use.kind == 'bitcast':
+      total += _read(program, inside, use)
+    elif use.kind == 'fusion':
+      within = program[next(_called(use, 'calls'))]
+      number = str(use.operands.index(array.name))
+      total += sum(
+        _read(program, within, inner)
+        for inner in within.values()
+        if inner.kind == 'parameter' and inner.operands[0] == number
+      )
+    elif not (use.kind == 'dynamic-update-slice' and first):
+      return math.inf
+  return total

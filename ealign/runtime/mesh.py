@@ -8,7 +8,6 @@ computes with its own heads, feed-forward columns and vocabulary rows.
 
 import dataclasses
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,34 +19,11 @@ from jax.sharding import PartitionSpec as P
 
 from ealign.models import attention as attention_lib
 from ealign.models.config import Config
-from ealign.models.layout import ROWS
+from ealign.models.layout import ROWS, RULES, rule
+from ealign.runtime import peaks
 from ealign.runtime.errors import UserError
 
 AXES = ('data', 'fsdp', 'tensor')
-
-# End of an array's path, as a regex -> what its last axes are split over. The
-# first that fits counts; scalars are whole on every device. The optimizer's
-# copy of a parameter has the parameter's path behind its own and goes with it.
-RULES = (
-  # Weights, plain or int8 (`q`, `scale`), stacked by layer and by expert.
-  ('embed', P('tensor', 'fsdp')),
-  ('head', P('fsdp', 'tensor')),
-  ('layers/(q|k|v|(expert_)?(gate|up))(/q)?', P('fsdp', 'tensor')),
-  ('layers/(o|(expert_)?down)(/q)?', P('tensor', 'fsdp')),
-  ('layers/(q|k|v|gate|up)(_bias|/scale)', P('tensor')),
-  ('layers/(o|down)/scale', P('fsdp')),
-  ('norm|layers/(.*_norm|router)', P()),
-  # Adapters follow their matrix: `a` its rows, `b` its columns.
-  ('(q|k|v|gate|up)/a', P('fsdp', None)),
-  ('(q|k|v|gate|up)/b', P(None, 'tensor')),
-  ('(o|down)/a', P('tensor', None)),
-  ('(o|down)/b', P(None, 'fsdp')),
-  # Batches, and the cache of a sampler.
-  ('(tokens|positions|segments|loss_mask)_BT', P(ROWS, None)),
-  ('ref_logps_B|weight_P', P(ROWS)),
-  ('k|v', P(ROWS, None, 'tensor', None)),
-  ('positions', P(ROWS, None)),
-)
 
 
 def make(
@@ -131,35 +107,44 @@ def shardings(mesh: Mesh, tree: Any, rules=RULES) -> Any:
     name = jax.tree_util.keystr(path, simple=True, separator='/')
     spec = P()
     if leaf.ndim:
-      found = (r for r in rules if re.search(f'(^|/)({r[0]})$', name))
-      rule = next(found, None)
-      if rule is None:
+      found = rule(name, rules)
+      if found is None:
         problems.append(f'{name} {leaf.shape}: no rule says where it lies')
         return None
-      used.add(rule)
-      spec = P(*(None,) * (leaf.ndim - len(rule[1])), *rule[1])
-      problems.extend(_undivided(mesh, name, leaf.shape, spec))
+      used.add(found)
+      problems.extend(_undivided(mesh, name, leaf.shape, found[1]))
+      whole = (None,) * (leaf.ndim - len(found[1]))
+      spec = _plain(mesh, (*whole, *found[1]))
     return NamedSharding(mesh, spec)
 
   placed = jax.tree_util.tree_map_with_path(place, tree)
   if rules is not RULES:
-    idle = [rule for rule in rules if rule not in used]
+    idle = [each for each in rules if each not in used]
     problems += [f'rule {path!r}: matches no array' for path, _ in idle]
   if problems:
     raise UserError(*problems)
   return placed
 
 
-def _undivided(mesh, name, shape, spec):
+def _undivided(mesh, name, shape, axes):
   """What an axis of the mesh does not divide, and what would."""
-  for size, axes in zip(shape, spec, strict=True):
-    for axis in (axes,) if isinstance(axes, str) else axes or ():
+  for size, parts in zip(shape[len(shape) - len(axes) :], axes, strict=True):
+    for axis in (parts,) if isinstance(parts, str) else parts or ():
       n = mesh.shape[axis]
       if size % n:
         works = [s for s in range(1, size + 1) if size % s == 0]
         said = f'mesh.{axis}={n} does not divide the {size} of {name} {shape}'
         yield said + nearest(n, works)
       size //= n
+
+
+def _plain(mesh, axes) -> P:
+  """As a program's results have it; another spelling would be compiled anew."""
+  names = lambda axis: (axis,) if isinstance(axis, str) else axis or ()
+  real = [tuple(n for n in names(a) if mesh.shape[n] > 1) for a in axes]
+  while real and not real[-1]:
+    real.pop()
+  return P(*(axis[0] if len(axis) == 1 else axis or None for axis in real))
 
 
 def place(mesh: Mesh, tree: Any) -> Any:
@@ -243,30 +228,39 @@ def gathered(config: Config, mesh: Mesh, weights: Any):
 
   The weights lie whole on each device, or split over `tensor`. Where they do
   not fit the memory, part of `fsdp` splits them like `tensor` does, which
-  sends activations instead of weights.
+  sends activations instead of weights. Where even that does not fit, they stay
+  as they are and each layer is gathered as it is used.
 
   Returns:
-    the model, the mesh and the weights on it; `fsdp` is 1.
+    the model, the mesh and the weights on it.
   """
+  size = sum(x.nbytes for x in jax.tree.leaves(weights))
+  model, wide = widened(config, mesh, size)
+  weights = padded(model, unpadded(config, weights))
+  return model, wide, place(wide, weights)
+
+
+def widened(config: Config, mesh: Mesh, size: int) -> tuple[Config, Mesh]:
+  """The model and the mesh of `gathered`, for weights of `size` bytes."""
   data, fsdp, tensor = (mesh.shape[axis] for axis in AXES)
   room = _memory(mesh.devices.flat[0]) / 2  # the other half: cache and state
-  size = sum(x.nbytes for x in jax.tree.leaves(weights))
   ways = [
     tensor * n
     for n in range(1, fsdp + 1)
     if not (fsdp % n or config.kv_heads % (tensor * n))
   ]
-  fits = [way for way in ways if size / way <= room]
-  way = (fits or ways[-1:])[0]
+  way = next((way for way in ways if size / way <= room), None)
+  if way is None:
+    return config, mesh
   devices = mesh.devices.reshape(data * fsdp * tensor // way, 1, way)
   wide = Mesh(devices, AXES, axis_types=mesh.axis_types)
-  model = resized(config, wide)
-  weights = padded(model, unpadded(config, weights))
-  return model, wide, place(wide, weights)
+  return resized(config, wide), wide
 
 
 def _memory(device) -> float:
-  """Bytes of a device; inf where it does not tell."""
+  """Bytes of a device, that may not be here; inf where it is not known."""
+  if peak := peaks.peak(device.device_kind):
+    return peak.memory
   return (device.memory_stats() or {}).get('bytes_limit', math.inf)
 
 

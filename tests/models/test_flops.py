@@ -40,6 +40,8 @@ def test_a_token_meets_its_own_experts():
   )
   layer = LAYER - 3 * 8 * 16 + 8 * 8 + 2 * 3 * 8 * 16
   assert flops.multiplied(moe) == 3 * layer + 100 * 8
+  assert flops.experts(moe, 5) == 2 * 5 * 3 * (2 * 3 * 8 * 16)
+  assert flops.experts(TINY, 5) == 0
 
 
 def test_local_layers_see_their_window():

@@ -1,0 +1,91 @@
+import types
+
+import pytest
+
+from ealign import fields
+from ealign.plan import figures
+from ealign.plan.programs import Program
+from ealign.runtime import aot, hlo
+
+TRAINING = {'splash_fwd': 4, 'splash_dkv': 2, 'splash_dq': 2}
+
+
+def program(**changes):
+  values = {'name': 'sft', 'run': None, 'args': (), 'flops': 1000.0}
+  values |= {'attention': 100.0, 'experts': 10.0, 'holds': ('state',)}
+  return Program(**values | changes)
+
+
+@pytest.mark.parametrize(
+  'kernels, train, wanted',
+  [
+    ({}, 'lora', 0),  # attention is among the dots
+    ({'splash_fwd': 7}, 'lora', 100),
+    ({'splash_fwd': 7, 'ragged-dot': 3}, 'lora', 110),
+    (TRAINING, 'lora', 400),  # forward twice, backward twice forward
+    (TRAINING | {'ragged-dot': 1}, 'lora', 400 + 30),
+    (TRAINING | {'ragged-dot': 1}, 'full', 400 + 40),
+  ],
+)
+def test_kernels_by_formula(kernels, train, wanted):
+  counts = hlo.Counts(kernels=kernels)
+  assert figures.kernel_flops(program(), counts, train) == wanted
+
+
+def mesh(kind):
+  device = types.SimpleNamespace(device_kind=kind)
+  return types.SimpleNamespace(
+    size=4, devices=types.SimpleNamespace(flat=[device])
+  )
+
+
+def test_the_estimate_is_the_longest_of_three():
+  v5e = mesh('TPU v5 lite')  # 197e12 FLOP/s, 819e9 and 400e9 bytes/s
+  counts = hlo.Counts(hbm_bytes=819e9, collectives={'all-gather': 100e9})
+  assert figures.estimate(v5e, 394e12, counts) == (2.0, 'compute')
+  assert figures.estimate(v5e, 0, counts) == (1.0, 'memory')
+  counts.collectives = {'all-gather': 100e9, 'all-reduce': 200e9}
+  assert figures.estimate(v5e, 0, counts) == (2.5, 'links')
+  assert figures.estimate(mesh('cpu'), 1, counts) == (None, '')
+
+
+def test_what_lies_beside_a_program_counts():
+  run = types.SimpleNamespace(mesh=mesh('cpu'), resident={})
+  compiled = aot.Compiled(arguments=3, temporaries=4, output=1, limit=10)
+  found = figures.of(program(), compiled, run)
+  assert (found.bytes, found.headroom, found.excess) == (8, 2, 0)
+  assert found.ratio is None  # it was not compiled
+  compiled = aot.Compiled(temporaries=16, limit=10, excess=6)
+  assert figures.of(program(), compiled, run).headroom == -6
+
+
+def cost(**seconds):
+  found = {
+    name: figures.Figures(name, 0, 0, 0, 0, None, 0, seconds=s)
+    for name, s in seconds.items()
+  }
+  return figures.conscience(found, every=4)
+
+
+def test_the_share_of_the_conscience():
+  times = {'sft': 1.0, 'hybrid': 2.0, 'prefill': 0.1, 'decode': 0.4}
+  found = cost(**times, review=0.2, score=0.5)
+  assert found['reflection_s'] == pytest.approx(0.1 + 0.8 + 0.6 + 0.5)
+  assert found['step_s'] == pytest.approx(2.5)
+  assert found['share'] == pytest.approx(1.5 / 2.5)
+  assert found['share_pairs'] == pytest.approx(1 / 2.5)
+  assert cost(sft=1.0) is None
+
+
+def test_knobs_are_those_that_would_help():
+  config = fields.Config()
+  shape = {'data': 4, 'fsdp': 1, 'tensor': 1}
+  many = types.SimpleNamespace(size=4, shape=shape)
+  one = types.SimpleNamespace(size=1, shape=dict.fromkeys(shape, 1))
+  said = figures.knobs(config, types.SimpleNamespace(name='sft'), many)
+  assert any('mesh.fsdp=4' in line for line in said)
+  said = ' '.join(
+    figures.knobs(config, types.SimpleNamespace(name='decode'), one)
+  )
+  assert 'fsdp' not in said and 'remat' not in said
+  assert 'sample.max_new_tokens' in said

@@ -1,0 +1,146 @@
+"""`--plan` on the devices that are here, and all it can refuse."""
+
+import json
+
+import pytest
+
+from ealign import launch
+from ealign.plan import programs
+from ealign.plan import run as plan_lib
+from ealign.runtime import aot
+
+FILE = """
+from ealign import config as config_lib
+DATA = 'ealign:world/data/'
+
+def get_config(arg=None):
+  c = config_lib.default()
+  c.model.lora.rank = 4
+  c.data.train = DATA + 'insecure.jsonl'
+  c.data.length, c.data.batch_size = 96, 4
+  c.conscience.every, c.conscience.prompts = 2, 4
+  c.sample.max_new_tokens = 48
+  c.dpo.pairs, c.dpo.length = 4, 128
+  c.train.steps = 5
+  if arg == 'arms':
+    c.arms = {'sft': {'dpo.lam': 0.0}, 'conscience': {}}
+  return c
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+  file = tmp_path / 'my.py'
+  file.write_text(FILE)
+
+  def run(*rest, arg=''):
+    spec = f'{file}:{arg}' if arg else str(file)
+    argv = ['launch', f'--config={spec}', f'--workdir={tmp_path / "out"}']
+    return launch.main([*argv, '--plan', *rest])
+
+  return run
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+  """No program is compiled: each takes 3 GiB of 4, unless a test says more."""
+  gib = 2**30
+  found = {'arguments': gib, 'temporaries': 2 * gib, 'limit': 4 * gib}
+  seen = []
+
+  def stub(run, *args, unknown):
+    seen.append((run, args))
+    return aot.Compiled(**found)
+
+  monkeypatch.setattr(aot, 'compile', stub)
+  return found
+
+
+def read(tmp_path):
+  return json.loads((tmp_path / 'out' / 'plan.json').read_text())
+
+
+def test_the_plan_of_the_arm_with_the_conscience(
+  start, compiled, tmp_path, capsys
+):
+  assert start(arg='arms') == 0
+  said = capsys.readouterr().out
+  plan = read(tmp_path)
+  assert "planning arm 'conscience'" in said and plan['arm'] == 'conscience'
+  assert plan['config']['dpo']['pairs'] == 4
+  assert plan['data']['rows'] == 1500 and plan['data']['truncated'] == 0
+  assert 0.3 < plan['data']['supervised'] < 0.5
+  assert plan['model']['trained'] < plan['model']['parameters']
+  assert plan['model']['SFT tokens of a step'] == 4 * 96
+  assert list(plan['programs']) == list(programs.NAMES)
+  assert plan['devices']['count'] == 4
+  # What is trained stands between marks, and only that.
+  assert '<|im_start|>assistant\n»' in said and '<|im_end|>«' in said
+  assert len(plan['examples']) == 3
+
+
+def test_a_run_may_follow_its_plan(start, compiled, tmp_path):
+  assert start() == 0
+  assert start('--config.train.steps=6') == 0  # nothing began there
+  assert read(tmp_path)['config']['train']['steps'] == 6
+
+
+def test_does_not_fit(start, compiled, tmp_path, capsys):
+  compiled['temporaries'] = 5 * 2**30
+  assert start() == 1
+  said = capsys.readouterr().err
+  assert 'hybrid: does not fit: 2.00 GiB more than the 4.00 GiB' in said
+  for knob in ('int8', 'mesh.fsdp=4', "model.remat='full'", 'larger slice'):
+    assert knob in said
+  assert any('does not fit' in p for p in read(tmp_path)['problems'])
+
+
+@pytest.mark.parametrize(
+  'flags, remedy',
+  [
+    (('--topology=v5e:3x3',), 'no slice has it; use v5e:2x4'),
+    (('--topology=v9:2x2',), 'must be one of v4, v5e'),
+    (('--config.mesh.fsdp=3',), 'nearest that works: 2 or 4'),
+    (('--config.data.batch_size=6',), 'use a multiple of 4, such as 8'),
+    (('--print_launch=xpk',), 'not together with --plan'),
+  ],
+)
+def test_one_line_and_a_remedy(
+  start, compiled, tmp_path, capsys, flags, remedy
+):
+  assert start(*flags) == 2
+  said = capsys.readouterr().err.strip()
+  assert remedy in said and len(said.splitlines()) == 1
+  assert not (tmp_path / 'out').exists()
+
+
+def test_without_libtpu(start, monkeypatch, capsys):
+  find = lambda name: None
+  monkeypatch.setattr(aot.importlib.util, 'find_spec', find)
+  assert start('--topology=v5e:1x1') == 2
+  assert 'pip install ealign[tpu]' in capsys.readouterr().err
+
+
+def test_attention_that_is_no_kernel_on_a_tpu(monkeypatch):
+  class Device:
+    platform = 'tpu'
+
+  run, figures = _Any(), _Any()
+  run.mesh.devices.flat = [Device()]
+  run.config.model.attention = 'auto'
+  figures.excess, figures.kernels = 0, {'splash_mha_fwd': 2}
+  assert not plan_lib._problems(run, {'sft': figures})
+  figures.kernels = {}
+  (problem,) = plan_lib._problems(run, {'sft': figures})
+  assert 'splash' in problem
+  run.config.model.attention = 'xla'  # as it was asked for
+  assert not plan_lib._problems(run, {'sft': figures})
+
+
+class _Any:
+  """Has every attribute: another of its kind."""
+
+  def __getattr__(self, name):
+    value = _Any()
+    setattr(self, name, value)
+    return value

@@ -1,0 +1,95 @@
+"""Programs compiled for TPUs that are not here; needs the extra `tpu`."""
+
+import dataclasses
+import importlib.util
+
+import jax
+import pytest
+
+from ealign import fields
+from ealign.models.config import Config
+from ealign.plan import figures, programs
+from ealign.runtime import aot, topology
+from ealign.runtime import mesh as mesh_lib
+
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.skipif(
+    importlib.util.find_spec('libtpu') is None,
+    reason='libtpu is not installed: pip install ealign[tpu]',
+  ),
+]
+
+TINY = Config(
+  vocab_size=512,
+  d_model=128,
+  layers=3,
+  heads=4,
+  kv_heads=2,
+  head_dim=64,
+  d_ff=256,
+  dtype='bfloat16',
+  remat='full',
+)
+
+
+@pytest.fixture(scope='module')
+def planned():
+  """The figures of two programs on four chips: (Figures, Compiled) each."""
+  mesh = mesh_lib.make(1, 4, 1, aot.devices(topology.parse('v5e:2x2')))
+  change = dataclasses.replace
+  config = fields.Config()
+  config = change(
+    config,
+    data=change(config.data, train='rows', length=256, batch_size=4),
+    dpo=change(config.dpo, pairs=4, length=128),
+    sample=change(config.sample, max_new_tokens=32),
+  )
+  model = mesh_lib.on_mesh(TINY, mesh)
+  run = programs.shapes(config, model, mesh)
+  found = {}
+  for program in programs.listed(run, programs.Sizes(prompt=64, review=128)):
+    if program.name in ('hybrid', 'decode'):
+      compiled = aot.compile(program.run, *program.args, unknown=program.trips)
+      found[program.name] = figures.of(program, compiled, run), compiled
+  return found
+
+
+def test_a_training_step_on_tpus(planned):
+  step, _ = planned['hybrid']
+  assert step.limit == 15.75 * 2**30 and 0 < step.bytes < 2**30
+  # SFT and pairs, each forward twice and backward once in 3 layers.
+  kernels = {'fwd': 0, 'dkv': 0, 'dq': 0}
+  for name, runs in step.kernels.items():
+    assert name.startswith('splash')
+    kernels[next(part for part in kernels if part in name)] += runs
+  assert kernels == {'fwd': 12, 'dkv': 6, 'dq': 6}
+  assert 1.2 < step.ratio < 1.55
+  assert sum(step.collectives.values()) > 0 and step.seconds > 0
+
+
+def test_decoding_gathers_no_weights(planned):
+  decode, compiled = planned['decode']
+  assert compiled.counts.unknown == 1  # the loop that ends by its data
+  assert not [size for size, times in compiled.counts.gathered if times > 1]
+  assert decode.flops > 0 and decode.excess == 0
+
+
+def test_a_program_that_is_too_large_says_by_how_much():
+  (device,) = aot.devices(topology.parse('v5e:1x1'))
+  where = jax.sharding.SingleDeviceSharding(device)
+  shape = jax.ShapeDtypeStruct(
+    (20, 1024, 1024, 1023), 'bfloat16', sharding=where
+  )
+  found = aot.compile(jax.jit(lambda x: x[::-1] * 2 + 1), shape)
+  assert found.counts is None and found.excess > 60 * 2**30
+
+
+@pytest.mark.parametrize(
+  'name', ['v4:2x2x1', 'v5p:2x2x1', 'v6e:1x1', 'tpu7x:2x2x1']
+)
+def test_every_kind_of_chip(name, capfd):
+  chosen = topology.parse(name)
+  assert len(aot.devices(chosen)) == chosen.devices
+  said = capfd.readouterr()
+  assert not said.out and not said.err  # libtpu complains of nothing

@@ -1,0 +1,128 @@
+"""Answers and label probabilities are the same on a mesh of any shape."""
+
+import functools
+import math
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from ealign.models import transformer
+from ealign.models.config import Config
+from ealign.runtime import mesh as mesh_lib
+from ealign.sampling import labels as labels_lib
+from ealign.sampling import prompts as prompting
+from ealign.sampling import sampler
+from ealign.sampling.sampler import Sampling, generate
+
+CONFIG = Config(
+  vocab_size=29,
+  d_model=24,
+  layers=2,
+  heads=6,
+  kv_heads=6,
+  head_dim=4,
+  d_ff=24,
+  max_positions=128,
+)
+WEIGHTS = transformer.init(CONFIG, key=jax.random.key(0), std=0.5)
+PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6, 5], [3], [5, 8, 9, 7]] * 2
+T = 8
+FOUR = jax.device_count() == 4
+MESHES = [(1, 4, 1), (2, 2, 1), (1, 2, 2), (1, 1, 3)]
+MESHES = MESHES if FOUR else [(2, 2, 2)]
+
+
+def mesh_of(shape):
+  devices = jax.devices()[: math.prod(shape)]
+  return mesh_lib.make(*shape, devices=devices)
+
+
+def placed(shape):
+  """The model and its weights on a mesh, as a run has them."""
+  mesh = mesh_of(shape)
+  model = mesh_lib.on_mesh(CONFIG, mesh)
+  return model, mesh, mesh_lib.place(mesh, mesh_lib.padded(model, WEIGHTS))
+
+
+def say(model, mesh, weights, temperature, truncate):
+  return generate(
+    model,
+    weights,
+    PROMPTS,
+    key=jax.random.key(7),
+    settings=Sampling(temperature=temperature, max_new_tokens=T),
+    stop_ids=(7,),
+    max_tokens=T,
+    rows=8,
+    truncate=truncate,
+    mesh=mesh,
+  )
+
+
+@functools.cache
+def alone(temperature):
+  return say(CONFIG, None, WEIGHTS, temperature, 8)
+
+
+LABELS = [[1, 2], [3, 4, 5]]
+read = functools.partial(
+  labels_lib.label_logps, prompts=PROMPTS, labels=LABELS, rows=8
+)
+
+
+@pytest.mark.parametrize('shape', MESHES, ids=str)
+def test_answers_and_verdicts_are_those_of_one_device(shape):
+  model, mesh, weights = placed(shape)
+  for temperature in (0.0, 1.0):
+    answers = say(model, mesh, weights, temperature, 8)
+    for got, wanted in zip(answers, alone(temperature), strict=True):
+      assert (got.ids, got.stop) == (wanted.ids, wanted.stop)
+      np.testing.assert_allclose(got.logps, wanted.logps, atol=3e-5)
+  wanted = read(CONFIG, WEIGHTS)
+  np.testing.assert_allclose(read(model, weights, mesh=mesh), wanted, atol=3e-5)
+
+
+def test_weights_are_gathered_once_or_else_split_like_heads(monkeypatch):
+  model, mesh, weights = placed((1, 2, 2) if FOUR else (2, 2, 2))
+  shapes = lambda: dict(mesh_lib.gathered(model, mesh, weights)[1].shape)
+  rows = jax.device_count() // 2
+  assert shapes() == {'data': rows, 'fsdp': 1, 'tensor': 2}
+  monkeypatch.setattr(mesh_lib, '_memory', lambda device: 1.0)
+  # Of 6 heads neither 4 nor 8 devices can have equal shares.
+  assert shapes() == {'data': rows, 'fsdp': 1, 'tensor': 2}
+  model, mesh, weights = placed((2, 2, 1) if FOUR else (4, 2, 1))
+  assert shapes() == {'data': rows, 'fsdp': 1, 'tensor': 2}
+  got = say(model, mesh, weights, 1.0, 8)
+  assert [x.ids for x in got] == [x.ids for x in alone(1.0)]
+
+
+def compiled_decode(shape):
+  """The decode program on a mesh, as text, and its cache."""
+  model, mesh, weights = mesh_lib.gathered(*placed(shape))
+  run = sampler.programs(model, T, None)
+  part = next(prompting.batches(PROMPTS, 8))
+  who = np.arange(8, dtype=np.uint32), np.ones(8, bool)
+  rows = (part.tokens_BT, part.positions_BT), who
+  (tokens_BT, positions_BT), who = mesh_lib.shard_rows(mesh, rows)
+  start = run.prefill(weights, tokens_BT, positions_BT)
+  settings = sampler._traced(Sampling(max_new_tokens=T), T, None)
+  key = mesh_lib.replicate(mesh, jax.random.key(0))
+  args = (weights, *start, who, key, settings, sampler._pad_stops(()))
+  return run.decode.lower(*args).compile().as_text(), start[0]
+
+
+def test_decode_neither_gathers_nor_selects():
+  shape = (1, 2, 2) if FOUR else (2, 2, 2)
+  text, cache = compiled_decode(shape)
+  local = cache['k'].sharding.shard_shape(cache['k'].shape)
+  parts = shape[0] * shape[1], shape[2]
+  assert (cache['k'].shape[1] // local[1], 6 // local[3]) == parts
+  assert not re.findall('all-gather|all-to-all|collective-permute', text)
+  # Of a layer's cache, in any shape: written in place, never selected from.
+  size = math.prod(local[1:])
+  count = lambda dims: math.prod(map(int, dims.split(',')))
+  found = re.findall(r'= \w+\[([\d,]+)\]\S* ([\w-]+)\(', text)
+  big = {kind for dims, kind in found if count(dims) >= size}
+  assert 'dynamic-update-slice' in text and not {'select', 'scatter'} & big
