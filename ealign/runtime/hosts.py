@@ -294,7 +294,12 @@ def join(cluster: Cluster | None, about: str = '') -> Hosts:
   import jax  # not before the command line has been checked
 
   # Ours end sooner and with a name; JAX's are the net below.
-  jax.distributed.initialize(heartbeat_timeout_seconds=60, **arguments)
+  try:
+    jax.distributed.initialize(heartbeat_timeout_seconds=60, **arguments)
+  except ValueError:
+    if cluster is None:  # a notebook's TPU, part of nothing that JAX knows
+      return Hosts()
+    raise
   if links is None:
     links = _roll_call(_after_start(), about) if jax.process_count() > 1 else []
   return Hosts(jax.process_index(), jax.process_count(), links)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -30,6 +31,15 @@ def test_one_process_is_all_there_is():
   assert here.concat(here.mine([5, 6])) == [5, 6]
   alone = hosts.find('here:99', '1', '0', env={})
   assert hosts.join(alone).count == 1
+
+
+def test_a_tpu_that_is_part_of_nothing_is_one_host(monkeypatch):
+  def unknown(**_):
+    raise ValueError('coordinator_address should be defined.')
+
+  monkeypatch.setattr(hosts, '_on_tpu_vm', lambda: True)
+  monkeypatch.setattr(jax.distributed, 'initialize', unknown)
+  assert hosts.join(None).count == 1
 
 
 def test_flags_name_the_cluster():
