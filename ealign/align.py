@@ -13,7 +13,6 @@ L = L_SFT + lambda L_DPO. What fills the replay is in `conscience`.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import flax
@@ -129,8 +128,7 @@ def token_stats(update: Update, weights, batch):
     hidden_BTD[:, :-1],
     batch.tokens_BT[:, 1:],
     chunk=update.chunk,
-    shards=layout.shards(update.model),
-    place=functools.partial(layout.of_chunk, update.model),
+    **layout.scoring(update.model),
   )
   return stats, batch.loss_mask_BT[:, 1:], routing_B2E
 
@@ -145,8 +143,7 @@ def answer_logps(model: Config, weights, pairs: PairBatch, *, chunk: int = 512):
     hidden_BTD[:, :-1],
     pairs.tokens_BT[:, 1:],
     chunk=chunk,
-    shards=layout.shards(model),
-    place=functools.partial(layout.of_chunk, model),
+    **layout.scoring(model),
   )
   return -losses.sft(logps_BT, pairs.loss_mask_BT[:, 1:])
 

@@ -190,3 +190,16 @@ def test_an_argument_nobody_takes(tmp_path):
 def test_no_such_config(spec, said):
   with pytest.raises(UserError, match=said):
     command_lib.load(spec)
+
+
+def test_plan_and_profile(file):
+  command = parse(file, '--plan', '--topology=v5e:4x4')
+  assert command.plan and command.topology == 'v5e:4x4'
+  command = parse(file, '--profile=20:25')
+  assert command.profile == (20, 25) and not command.plan
+
+
+@pytest.mark.parametrize('steps', ['25:20', '20', '5:5', 'a:b', '-1:3'])
+def test_a_profile_of_no_steps(file, steps):
+  with pytest.raises(UserError, match=f'--profile={steps}: must be FROM:TO'):
+    parse(file, f'--profile={steps}')

@@ -276,3 +276,9 @@ def test_bad_input_is_told_before_anything_heavy_is_loaded(tmp_path):
     "model.path='/nowhere': there is no such file or folder",
     "pool.paths='/nowhere': there is no such file or folder",
   ]
+
+
+def test_a_profile_beyond_the_last_step(train, start, capsys):
+  assert start('--profile=198:201') == 2
+  assert 'must end by step 200' in capsys.readouterr().err
+  assert start('--profile=198:200') == 0

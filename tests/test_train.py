@@ -21,6 +21,10 @@ def test_resume_equals_an_uninterrupted_run(tmp_path, monkeypatch):
   runs.same_bits(whole.params, parts.params)
   assert runs.answers(tmp_path / 'whole') == runs.answers(tmp_path / 'parts')
   assert runs.metrics(tmp_path / 'whole') == runs.metrics(tmp_path / 'parts')
+  shown = (tmp_path / 'whole' / 'metrics.jsonl').read_text()
+  for phase in ('sample', 'review', 'revise', 'score', 'train'):
+    assert f'"perf/share_{phase}": 0.' in shown  # and below 1
+  assert '"perf/tokens_per_s_per_chip"' in shown
   pairs = [
     r for r in runs.answers(tmp_path / 'whole') if r['phase'] == 'reflect'
   ]

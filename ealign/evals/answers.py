@@ -231,7 +231,7 @@ def _token_sums(model):
       transformer.head(model, weights),
       hidden_BTD[:, :-1],
       batch.tokens_BT[:, 1:],
-      shards=layout.shards(model),
+      **layout.scoring(model),
     )
     mask_BT = batch.loss_mask_BT[:, 1:]
     total = lambda x_BT: jnp.sum(x_BT * mask_BT)

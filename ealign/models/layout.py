@@ -3,6 +3,7 @@
 Outside of programs `runtime.mesh` places arrays by these rules.
 """
 
+import functools
 import re
 
 import jax
@@ -74,6 +75,12 @@ def vocabulary(config: Config) -> tuple[str, ...]:
   rows = config.vocab_rows or config.vocab_size
   divides = rows == config.vocab_size and rows % ways == 0
   return ('tensor', 'fsdp') if divides else ('tensor',)
+
+
+def scoring(config: Config) -> dict:
+  """What `losses.over_tokens` is to know of the mesh."""
+  place = functools.partial(of_chunk, config)
+  return {'shards': shards(config), 'place': place}
 
 
 def of_chunk(config: Config, tree):

@@ -45,40 +45,21 @@ def plan(config: Config, workdir, *, slice_name: str = '', name: str = ''):
   told = {'arm': name, 'config': dataclasses.asdict(config)}
   told |= {'slice': slice_name, 'devices': _told(mesh)}
   show.pairs(screen, 'config (fields that are not the default)', _own(config))
-
-  # ---- What it reads ------------------------------------------------------
   model, mind, other = _models(config, mesh)
   fit.sizes(config, model.max_positions, layout.shards(model))
   read, sizes = _data(config, mind, other, screen)
-  told |= read
-
-  # ---- What it trains -----------------------------------------------------
   run = programs_lib.shapes(config, model, mesh, other and other.model)
-  counted = _counted(run)
-  told['model'] = counted
-  show.pairs(
-    screen, 'model and step', {k: f'{v:,}' for k, v in counted.items()}
-  )
-  rules = {path: str(tuple(spec)) for path, spec in mesh_lib.RULES}
-  told['rules'] = rules
-  show.pairs(screen, f'mesh {dict(mesh.shape)}; split by path:', rules)
-
-  # ---- What it compiles to ------------------------------------------------
-  found = {}
-  for program in programs_lib.listed(run, sizes):
-    screen.print(
-      f'compiling {program.name}: {programs_lib.NAMES[program.name]}'
-    )
-    compiled = aot.compile(program.run, *program.args, unknown=program.trips)
-    found[program.name] = figures_lib.of(program, compiled, run)
-  show.programs(screen, list(found.values()), _described(mesh, slice_name))
-  told['programs'] = {n: _plain(f) for n, f in found.items()}
+  told |= read | _trained(run, screen)
+  found = _compiled(run, sizes, screen)
+  where = f'{slice_name}, ' if slice_name else ''
+  kind = mesh.devices.flat[0].device_kind
+  show.programs(screen, list(found.values()), f'{where}{mesh.size} x {kind}')
   cost = figures_lib.conscience(found, config.conscience.every)
-  told['conscience'] = cost
   if cost:
     show.pairs(screen, 'estimates, from the peaks of the chips', _costs(cost))
   problems = _problems(run, found)
-  told['problems'] = problems
+  told |= {'programs': {n: _plain(f) for n, f in found.items()}}
+  told |= {'conscience': cost, 'problems': problems}
   path = pathlib.Path(workdir) / FILE
   path.write_text(json.dumps(told, indent=2) + '\n')
   if problems:
@@ -116,12 +97,6 @@ def _told(mesh) -> dict:
     'count': mesh.size,
     'mesh': dict(mesh.shape),
   }
-
-
-def _described(mesh, slice_name) -> str:
-  device = mesh.devices.flat[0]
-  where = f'{slice_name}, ' if slice_name else ''
-  return f'{where}{mesh.size} x {device.device_kind}'
 
 
 def _models(config, mesh):
@@ -172,6 +147,27 @@ def _readable(table: dict) -> dict:
   told = {k: f'{v:,}' for k, v in table.items() if isinstance(v, int)}
   told['lengths'] = ', '.join(f'{k} {v}' for k, v in table['lengths'].items())
   return told | {name: show.percent(table[name]) for name in shares}
+
+
+def _trained(run, screen) -> dict:
+  """Parameters, tokens of a step, and where arrays lie."""
+  counted = _counted(run)
+  numbers = {name: f'{value:,}' for name, value in counted.items()}
+  show.pairs(screen, 'model and step', numbers)
+  rules = {path: str(tuple(spec)) for path, spec in layout.RULES}
+  show.pairs(screen, f'mesh {dict(run.mesh.shape)}; split by path:', rules)
+  return {'model': counted, 'rules': rules}
+
+
+def _compiled(run, sizes, screen) -> dict[str, figures_lib.Figures]:
+  """The figures of each program of the run, by name."""
+  found = {}
+  for program in programs_lib.listed(run, sizes):
+    name = program.name
+    screen.print(f'compiling {name}: {programs_lib.NAMES[name]}')
+    compiled = aot.compile(program.run, *program.args, unknown=program.trips)
+    found[name] = figures_lib.of(program, compiled, run)
+  return found
 
 
 def _counted(run) -> dict:

@@ -20,7 +20,7 @@ from ealign.runtime.errors import UserError
 from ealign.runtime.topology import Topology
 
 # Without these libtpu looks for the machine it is on, complains, and refuses
-# to be loaded by two processes.
+# to be loaded by two processes at a time.
 _ENVIRONMENT = {
   'TPU_SKIP_MDS_QUERY': '1',
   'TPU_ACCELERATOR_TYPE': 'v5litepod-16',
@@ -90,36 +90,32 @@ def compile(program: Callable, *args, unknown: int = 1) -> Compiled:
     *args: trees of `jax.ShapeDtypeStruct` with shardings, or scalars.
     unknown: trips of a loop that ends when its data says so.
   """
-  start, cpu = time.monotonic(), time.process_time()
-  kind = _kind(args)
-  peak = peaks.peak(kind)
+  peak = peaks.peak(_kind(args))
   limit = peak and peak.memory
   lowered = program.lower(*args)
+  start, cpu = time.monotonic(), time.process_time()
   try:
-    compiled = lowered.compile()
+    compiled, needed = lowered.compile(), 0.0
   except jax.errors.JaxRuntimeError as error:
-    needed = _needed(str(error))
+    compiled, needed = None, _needed(str(error))
     if needed is None:
       raise
-    return Compiled(
-      temporaries=needed,
-      seconds=time.monotonic() - start,
-      cpu_seconds=time.process_time() - cpu,
-      limit=limit,
-      excess=needed - (limit or needed),
-    )
-  seconds = time.monotonic() - start
-  cpu_seconds = time.process_time() - cpu
+  took = {
+    'seconds': time.monotonic() - start,
+    'cpu_seconds': time.process_time() - cpu,
+    'limit': limit,
+  }
+  if compiled is None:
+    excess = needed - (limit or needed)
+    return Compiled(temporaries=needed, excess=excess, **took)
   memory, text = compiled.memory_analysis(), compiled.as_text()
   used = Compiled(
     arguments=memory.argument_size_in_bytes,
     temporaries=memory.temp_size_in_bytes,
     output=memory.output_size_in_bytes - memory.alias_size_in_bytes,
     counts=hlo.count(text, unknown=unknown),
-    seconds=seconds,
-    cpu_seconds=cpu_seconds,
-    limit=limit,
     text=text,
+    **took,
   )
   excess = max(0.0, used.bytes - limit) if limit else 0.0
   return dataclasses.replace(used, excess=excess)

@@ -117,7 +117,12 @@ def score(config: Config, weights, tokens_BT, positions_BT, labels_MT, mask_MT):
     config, T, weights, tokens_BT, positions_BT
   )
   head_DV = transformer.head(config, weights)
-  first_BV = jax.nn.log_softmax(transformer.project_logits(head_DV, hidden_BD))
+  # Each device multiplies with its columns of the head, then has its rows.
+  hidden_BD = layout.of_chunk(config, hidden_BD)
+  logits_BV = transformer.project_logits(head_DV, hidden_BD)
+  first_BV = jax.nn.log_softmax(
+    layout.split(config, logits_BV, (layout.ROWS, 'tensor'))
+  )
 
   def one(_, label):
     ids_T, mask_T = label
@@ -131,7 +136,7 @@ def score(config: Config, weights, tokens_BT, positions_BT, labels_MT, mask_MT):
     )
     targets_BT = jnp.broadcast_to(ids_T[1:], (B, T))
     rest_BT = losses.token_logps(
-      head_DV, hidden_BTD, targets_BT, shards=layout.shards(config)
+      head_DV, hidden_BTD, targets_BT, **layout.scoring(config)
     )
     rest_B = jnp.sum(jnp.where(mask_T[1:], rest_BT, 0.0), axis=1)
     return None, first_BV[:, ids_T[0]] + rest_B

@@ -120,3 +120,75 @@ def test_a_loop_that_steps_by_two():
   assert counts.flops == 3 * 4 * 2 * 8 * 16 * 16
   assert dict(counts.collectives) == {'collective-permute': 3 * 4 * 2 * 8 * 16}
   assert counts.unknown == 0
+
+
+SPREAD = """
+%begin (p0: bf16[4,8]) -> (bf16[4,8], bf16[16,8]) {
+  %p0 = bf16[4,8]{1,0} parameter(0)
+  %g0 = bf16[16,8]{1,0} all-gather(%p0), channel_id=7, dimensions={0}
+  ROOT %t0 = (bf16[4,8]{1,0}, bf16[16,8]{1,0}) tuple(%p0, %g0)
+}
+
+%piece (p1: bf16[4,8], x1: bf16[8,8]) -> bf16[8,8] {
+  %p1 = bf16[4,8]{1,0} parameter(0)
+  %x1 = bf16[8,8]{1,0} parameter(1)
+  %g1 = bf16[16,8]{1,0} all-gather(%p1), channel_id=7, dimensions={0}
+  ROOT %y1 = bf16[8,8]{1,0} convolution(%x1, %x1), dim_labels=bf_io->bf
+}
+
+%body (s: (s32[], bf16[8,8], bf16[4,8])) -> (s32[], bf16[8,8], bf16[4,8]) {
+  %s = (s32[], bf16[8,8]{1,0}, bf16[4,8]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%s), index=0
+  %x = bf16[8,8]{1,0} get-tuple-element(%s), index=1
+  %w = bf16[4,8]{1,0} get-tuple-element(%s), index=2
+  %y = bf16[8,8]{1,0} fusion(%w, %x), kind=kCustom, calls=%piece
+  %one = s32[] constant(1)
+  %next = s32[] add(%i, %one)
+  ROOT %o = (s32[], bf16[8,8]{1,0}, bf16[4,8]{1,0}) tuple(%next, %y, %w)
+}
+
+%more (q: (s32[], bf16[8,8], bf16[4,8])) -> pred[] {
+  %q = (s32[], bf16[8,8]{1,0}, bf16[4,8]{1,0}) parameter(0)
+  %j = s32[] get-tuple-element(%q), index=0
+  %n = s32[] constant(36)
+  ROOT %lt = pred[] compare(%j, %n), direction=LT
+}
+
+ENTRY %main (w0: bf16[4,8], x0: bf16[8,8]) -> bf16[8,8] {
+  %w0 = bf16[4,8]{1,0} parameter(0)
+  %x0 = bf16[8,8]{1,0} parameter(1)
+  %a = (bf16[4,8], bf16[16,8]) fusion(%w0), kind=kCustom, calls=%begin
+  %zero = s32[] constant(0)
+  %all = (s32[], bf16[8,8]{1,0}, bf16[4,8]{1,0}) tuple(%zero, %x0, %w0)
+  %loop = (s32[], bf16[8,8], bf16[4,8]) while(%all), condition=%more, body=%body
+  ROOT %r = bf16[8,8]{1,0} get-tuple-element(%loop), index=1
+}
+"""
+
+
+def test_a_transfer_hidden_behind_a_loop_is_sent_once():
+  # Begun before the loop; each trip moves a part of it beside its product.
+  counts = hlo.count(SPREAD)
+  assert dict(counts.collectives) == {'all-gather': 2 * 16 * 8}
+  assert counts.gathered == [(2 * 16 * 8, 1)]
+  assert counts.flops == 36 * 2 * 8**3
+  # Each trip reads and writes an 8 x 8 and counts up, the transfer comes once.
+  assert counts.hbm_bytes == 36 * (2 * (2 * 8 * 8) + 3 * 4) + 2 * 16 * 8
+
+
+def test_of_branches_the_dearest_counts():
+  def choose(x, w, which):
+    return jax.lax.cond(which, lambda x: jnp.tanh(x @ w) @ w, jnp.sin, x)
+
+  which = jax.ShapeDtypeStruct((), bool)
+  counts = count(choose, array(8, 16), array(16, 16), which)
+  assert counts.flops == 2 * 2 * 8 * 16 * 16
+
+
+def test_a_loop_reads_its_slice_of_a_stack():
+  def layers(x, w):
+    return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0]
+
+  counts = count(layers, array(8, 64), array(5, 64, 64))
+  whole = 4 * 5 * 64 * 64
+  assert whole <= counts.hbm_bytes < 4 * whole  # not 5 times the whole
