@@ -153,7 +153,9 @@ def _targets(path, config, fields, found) -> list[str]:
   A regular expression, or 'all-linear', leaves it to the keys.
   """
   table = names.table(config)
-  ours = {table[f'layers/{x}'].name.split('.')[-2]: x for x in lora.TARGETS}
+  ours = {
+    table[f'layers/{x}'].name.split('.')[-2]: x for x in lora.widths(config)
+  }
   said = fields.get('target_modules')
   if not isinstance(said, list):
     said = {key.split('.')[-3] for key in found if key.count('.') > 2}
