@@ -316,19 +316,72 @@ def test_nothing_is_overwritten_unasked(run, tmp_path, capsys):
   (out / 'mine.txt').write_text('x')
   assert 'is not empty; use another folder, or give' in refused(capsys, *argv)
   assert (out / 'mine.txt').exists()
+  said = refused(capsys, *argv, '--overwrite')
+  assert said == (
+    f'--to={out}: holds mine.txt, which is no part of a model; --overwrite '
+    'would delete it: use another folder\n'
+  )
+  (out / 'mine.txt').rename(out / 'README.md')
   assert export.main([*argv, '--overwrite']) == 0
-  assert not (out / 'mine.txt').exists()
+  assert not (out / 'README.md').exists()
   (out / 'adapter_config.json').unlink()
   said = refused(capsys, *argv, '--overwrite')
   assert 'holds something else than a model' in said
   assert sorted(p.name for p in tmp_path.iterdir()) == ['out']
 
 
+def test_what_may_be_overwritten(run, tmp_path):
+  def check(*names):
+    folder = tmp_path / str(len(list(tmp_path.iterdir())))
+    for name in names:
+      (folder / name).parent.mkdir(parents=True, exist_ok=True)
+      (folder / name).write_text('{}')
+    try:
+      export._check_free(folder, True)
+    except export.UserError as error:
+      return str(error).partition(': ')[2]
+    return 'free'
+
+  (tmp_path / 'note').touch()
+  model = ('config.json', 'model-00001-of-00002.safetensors', 'tokenizer.json')
+  assert check(*model, 'LICENSE', 'generation_config.json') == 'free'
+  assert check('adapter_config.json', 'chat_template.jinja') == 'free'
+  assert 'something else than a model' in check('config.json', 'notes.md')
+  assert 'holds thesis.tex, which is no' in check(*model, 'thesis.tex')
+  assert 'holds runs, which is no part' in check(*model, 'runs/a/DONE')
+  other = [path.name for path in run.iterdir()]  # another finished run
+  assert 'something else than a model' in check(*other)
+  assert 'holds adapter.safetensors' in check(*other, 'adapter_config.json')
+
+
 def test_the_run_and_the_base_are_never_the_target(run, tmp_path, capsys):
-  for to in (run, run.parent, BASE):
+  inside = [run / 'model', run / 'checkpoints' / '1', BASE / 'new']
+  for to in (run, run.parent, BASE, *inside):
     argv = (f'--run={run}', f'--to={to}', '--format=peft', '--overwrite')
     assert 'use another folder' in refused(capsys, *argv)
   assert (run / 'adapter.safetensors').exists()
+  assert not any(to.exists() for to in inside)
+  for base in (BASE, run.parent):
+    export._check_apart(run / 'export', run, base)
+
+
+def test_an_export_that_cannot_be_read_back_is_a_mismatch(
+  run, tmp_path, capsys, monkeypatch
+):
+  real = peft.save
+
+  def slip(folder, *args, **kwargs):
+    real(folder, *args, **kwargs)
+    change_keys(folder, lambda key: key.removeprefix('base_model.model.'))
+
+  monkeypatch.setattr(peft, 'save', slip)
+  argv = [f'--run={run}', f'--to={tmp_path}/out', '--format=peft']
+  assert export.main(argv) == 1
+  said = capsys.readouterr().err
+  assert said.startswith(f'--to={tmp_path}/out: not written: the export cannot')
+  assert f'{tmp_path}/out/adapter_model.safetensors: missing' in said
+  assert 'partial' not in said
+  assert not list(tmp_path.iterdir())
 
 
 def test_an_export_that_computes_something_else_is_not_kept(
