@@ -106,8 +106,8 @@ def load(folder, config: Config) -> tuple[dict, float]:
     into, out = widths[target]
     for key, (side, _) in keys(config, target).items():
       wanted[key] = (rank, into) if side == 'a' else (out, rank)
-  if problems := files.compare(found, wanted, CONFIG):
-    raise UserError(*(f'{folder / WEIGHTS}: {each}' for each in problems))
+  if problems := files.compare(found, wanted, folder / WEIGHTS, CONFIG):
+    raise UserError(*problems)
   adapter = {target: {'a': [], 'b': []} for target in targets}
   for target in targets:
     for key, (side, _) in keys(config, target).items():
