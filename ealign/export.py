@@ -7,6 +7,7 @@ reads it back, and keeps it only if it computes what the run does.
 import argparse
 import contextlib
 import dataclasses
+import fnmatch
 import functools
 import json
 import os
@@ -24,7 +25,7 @@ from ealign import config as config_lib
 from ealign.data import sources
 from ealign.fields import Config
 from ealign.models import config as model_lib
-from ealign.models import hub, int8, lora, peft, transformer
+from ealign.models import files, hub, int8, lora, peft, transformer
 from ealign.models import weights as weights_lib
 from ealign.runtime import provenance
 from ealign.runtime.errors import Mismatch, UserError
@@ -37,6 +38,11 @@ TOLERANCE = {'float32': 1e-4, 'bfloat16': 5e-2}
 _TRAVEL = (  # what goes along from the base model's folder
   *('tokenizer*', '*.jinja', 'chat_template*', 'special_tokens_map.json'),
   *('added_tokens.json', 'vocab.*', 'merges.txt', 'spiece.model'),
+)
+_KINDS = (  # what exports and models are made of; nothing else is deleted
+  *(*_TRAVEL, 'config.json', 'generation_config.json', peft.CONFIG),
+  *(peft.WEIGHTS, 'model*.safetensors', files.INDEX),
+  *('*.md', 'LICENSE*', 'NOTICE*', '.gitattributes'),
 )
 
 
@@ -81,14 +87,15 @@ def export(
 
   Raises:
     UserError: no finished run, the wrong format for it, or `to` is in use.
-    Mismatch: the export computes something else than the run.
+    Mismatch: the export cannot be read back, or computes something else.
   """
   run = pathlib.Path(run).expanduser().resolve()
   to = pathlib.Path(to).expanduser().resolve()
   config = _config(run)
   _check_format(run, config, format)
   base = hub.fetch(sources.resolve(config.model.path)).resolve()
-  _check_free(to, overwrite, {'--run': run, 'model.path': base})
+  _check_apart(to, run, base)
+  _check_free(to, overwrite)
   if dtype == 'auto':
     hf = weights_lib.read_json(base)
     dtype = hf.get('dtype', hf.get('torch_dtype')) or 'bfloat16'
@@ -103,7 +110,7 @@ def export(
   with _replacing(to) as folder:
     _write(folder, format, run, config, base, model, weights, dtype)
     del weights  # a merged export is as large again
-    again = _read(folder, format, model, bare)
+    again = _read(folder, to, format, model, bare)
     difference = np.abs(said - _logits(model, again)).max()
     largest = np.abs(said).max()
     # What was not adapted differs by `effect`, however small that is.
@@ -230,10 +237,20 @@ def _forward(model, weights, tokens_BT, positions_BT):
 # --- Writing and reading back ------------------------------------------------
 
 
-def _check_free(to, overwrite, ours) -> None:
-  for name, folder in ours.items():
+def _check_apart(to, run, base) -> None:
+  """Refuses what the run is read from: itself, its weights, its base."""
+  for name, folder in {'--run': run, 'model.path': base}.items():
     if to == folder or to in folder.parents:
       raise UserError(f'--to={to}: holds {name}={folder}; use another folder')
+  for folder in (run / 'model', run / 'checkpoints', base):
+    inside = folder.resolve() in (to, *to.parents)
+    # A run may lie in the folder of its base, and keeps its export by itself.
+    if inside and not (folder == base and run in to.parents):
+      said = f'is in {folder}, which the run needs; use another folder'
+      raise UserError(f'--to={to}: {said}')
+
+
+def _check_free(to, overwrite) -> None:
   if to.exists() and not to.is_dir():
     raise UserError(f'--to={to}: is a file; use another name')
   if not to.exists() or not any(to.iterdir()):
@@ -241,9 +258,16 @@ def _check_free(to, overwrite, ours) -> None:
   if not overwrite:
     said = 'is not empty; use another folder, or give --overwrite'
     raise UserError(f'--to={to}: {said}')
-  if not any((to / x).exists() for x in ('config.json', peft.CONFIG)):
-    said = 'holds something else than a model; --overwrite would delete it'
-    raise UserError(f'--to={to}: {said}: use another folder')
+  deletes = '; --overwrite would delete it: use another folder'
+  model = (to / 'config.json').exists() and any(to.glob('model*.safetensors'))
+  if not model and not (to / peft.CONFIG).exists():
+    said = f'holds something else than a model{deletes}'
+    raise UserError(f'--to={to}: {said}')
+  for path in sorted(to.iterdir()):
+    known = any(fnmatch.fnmatch(path.name, kind) for kind in _KINDS)
+    if any(path.iterdir()) if path.is_dir() else not known:
+      said = f'holds {path.name}, which is no part of a model{deletes}'
+      raise UserError(f'--to={to}: {said}')
 
 
 @contextlib.contextmanager
@@ -298,14 +322,19 @@ def _base(config) -> tuple[str, str | None]:
   return str(pathlib.Path(sources.resolve(config.model.path)).resolve()), None
 
 
-def _read(folder, format, model, bare):
+def _read(folder, to, format, model, bare):
   """The weights of the export, from its files alone (and the base's)."""
-  if format == 'peft':
-    adapter, scale = peft.load(folder, model)
-    return lora.bind(scale, adapter, bare)
-  again, weights = weights_lib.load(folder)
+  try:
+    if format == 'peft':
+      adapter, scale = peft.load(folder, model)
+      return lora.bind(scale, adapter, bare)
+    again, weights = weights_lib.load(folder)
+  except UserError as e:
+    said = 'not written: the export cannot be read back, which is a bug'
+    told = (str(each).replace(str(folder), str(to)) for each in e.args)
+    raise Mismatch(f'--to={to}: {said}, please report it', *told) from e
   if dataclasses.replace(again, dtype=model.dtype, remat=model.remat) != model:
-    raise Mismatch(f'{folder}/config.json: read back as {again}, not {model}')
+    raise Mismatch(f'{to}/config.json: read back as {again}, not {model}')
   return weights
 
 

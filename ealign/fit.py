@@ -75,10 +75,9 @@ def pool(mind: Mind, path: str, chats, others=()) -> None:
   if _spare(mind) < room:
     room, remedy = _spare(mind), 'lower sample.max_new_tokens'
   named = [(f'{path}: row {i}', c) for i, c in enumerate(chats, start=1)]
-  _prompts(mind, named, room, f'{remedy} or drop the row')
+  _prompts(mind, named, room, remedy)
   for other in others:
-    said = 'for the second model: lower sample.max_new_tokens or drop the row'
-    _prompts(other, named, _spare(other), said)
+    _prompts(other, named, _spare(other), 'lower sample.max_new_tokens')
 
 
 def _spare(mind):
@@ -90,7 +89,7 @@ def questions(mind: Mind, rows: Iterable[dict], new: int) -> None:
   """Raises UserError: a question whose answer of `new` tokens has no room."""
   room = mind.model.max_positions - new - prompts.overhead(mind)
   named = ((f'question {row["id"]!r}', row['messages']) for row in rows)
-  _prompts(mind, named, room, 'lower eval.max_new_tokens or drop the question')
+  _prompts(mind, named, room, 'lower eval.max_new_tokens')
 
 
 def tokens(mind: Mind, path: str, chats) -> None:
@@ -104,15 +103,23 @@ def tokens(mind: Mind, path: str, chats) -> None:
 
 
 def _prompts(mind, named, room: int, remedy: str) -> None:
-  long = []
+  long, path = [], mind.tokenizer.name_or_path
+  if room < 1:
+    said = f'the model has {mind.model.max_positions} positions'
+    said += ', too few for any prompt with its answers and their review'
+    raise UserError(f'{path}: {said}; {remedy} or use another model')
   for name, messages in named:
     if not any(message['role'] == 'user' for message in messages):
       raise UserError(f'{name}: no user turn to answer; drop it')
-    ids = chat.render_prompt(mind.tokenizer, messages, **dict(mind.template))
+    try:
+      ids = chat.render_prompt(mind.tokenizer, messages, **dict(mind.template))
+    except UserError as error:
+      raise UserError(f'{name}: {error}; mend or drop it') from error
     if len(ids) > room:
       long.append((name, len(ids)))
   if long:
     (name, length), *more = long
     also = f' ({len(more)} more are too long)' if more else ''
     said = f'the prompt has {length} tokens but at most {room} fit'
-    raise UserError(f'{name}: {said}: {remedy}{also}')
+    said += f' the model {path}: {remedy} or drop it{also}'
+    raise UserError(f'{name}: {said}')

@@ -3,6 +3,7 @@
 Runs are written by hand, as `train.keep_params` leaves them, on the organism.
 """
 
+import dataclasses
 import json
 import math
 import shutil
@@ -14,7 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from ealign import assembly, config, export, train
 from ealign.data import sources
-from ealign.models import lora, peft, weights
+from ealign.models import lora, peft, transformer, weights
+from ealign.models.config import Config
 from ealign.runtime import provenance
 
 BASE = sources.resolve('ealign:world/base')
@@ -34,7 +36,7 @@ def write_run(folder, **changes):
   frozen = config.freeze(c)
   folder.mkdir(parents=True)
   (folder / 'config.json').write_text(config.to_json(frozen))
-  model, tree = weights.load(BASE)
+  model, tree = weights.load(frozen.model.path)
   noise = lambda x: x + np.random.default_rng(x.size).normal(0, 0.1, x.shape)
   if frozen.model.train == 'full':
     params = jax.tree.map(lambda x: (1.01 * x).astype('float32'), tree)
@@ -133,10 +135,39 @@ def test_a_run_starts_from_a_peft_folder(run, tmp_path):
 
 
 @pytest.mark.parametrize('format', ['peft', 'merged'])
+def test_a_run_on_experts_is_exported_and_started_from(tmp_path, format):
+  vocab = weights.read_config(BASE).vocab_size
+  model = Config(vocab, 16, 2, 2, 1, 8, 12, family='qwen3_moe', experts=4)
+  model = dataclasses.replace(model, experts_per_token=2)
+  base = tmp_path / 'base'
+  tree = transformer.init(model, key=jax.random.key(0))
+  weights.save(base, model, tree, dtype='float32')
+  for path in BASE.glob('*token*'):
+    shutil.copy(path, base)
+  shutil.copy(BASE / 'chat_template.jinja', base)
+  fields = {'model.path': str(base), 'model.lora.targets': ('q', 'o')}
+  one = write_run(tmp_path / 'run', **fields)
+  done = export.export(one, tmp_path / 'out', format)
+  assert done.difference < 1e-4 < done.effect
+  if format == 'peft':
+    again, _ = peft.load(tmp_path / 'out', model)
+    wanted, _ = weights.load_adapter(one)
+    jax.tree.map(np.testing.assert_array_equal, again, wanted)
+    with pytest.raises(export.UserError, match='can be: q_proj, k_proj, v_pro'):
+      change_fields(tmp_path / 'out', target_modules=['gate_proj'])
+      peft.load(tmp_path / 'out', model)
+
+
+@pytest.mark.parametrize('format', ['peft', 'merged'])
 def test_a_run_on_an_int8_base_is_exported(tmp_path, format):
   one = write_run(tmp_path / 'run', **{'model.quantize': 'int8'})
   done = export.export(one, tmp_path / 'out', format, dtype='float32')
   assert done.difference < 1e-4 and done.effect > 1
+
+
+def change_fields(folder, **fields):
+  path = folder / 'adapter_config.json'
+  path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 def change_keys(folder, change):
@@ -185,8 +216,7 @@ def test_keys_that_peft_would_ignore_are_refused(run, tmp_path, change, said):
 )
 def test_adapters_of_another_kind_are_refused(run, tmp_path, fields, said):
   export.export(run, tmp_path / 'out', 'peft')
-  path = tmp_path / 'out' / 'adapter_config.json'
-  path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+  change_fields(tmp_path / 'out', **fields)
   with pytest.raises(export.UserError) as error:
     peft.load(tmp_path / 'out', weights.read_config(BASE))
   assert said in str(error.value)
@@ -194,9 +224,7 @@ def test_adapters_of_another_kind_are_refused(run, tmp_path, fields, said):
 
 def test_all_linear_is_what_the_keys_say(run, tmp_path):
   export.export(run, tmp_path / 'out', 'peft')
-  path = tmp_path / 'out' / 'adapter_config.json'
-  fields = json.loads(path.read_text()) | {'target_modules': 'all-linear'}
-  path.write_text(json.dumps(fields))
+  change_fields(tmp_path / 'out', target_modules='all-linear')
   got, _ = peft.load(tmp_path / 'out', weights.read_config(BASE))
   assert got.keys() == set(lora.TARGETS)
 
@@ -288,19 +316,72 @@ def test_nothing_is_overwritten_unasked(run, tmp_path, capsys):
   (out / 'mine.txt').write_text('x')
   assert 'is not empty; use another folder, or give' in refused(capsys, *argv)
   assert (out / 'mine.txt').exists()
+  said = refused(capsys, *argv, '--overwrite')
+  assert said == (
+    f'--to={out}: holds mine.txt, which is no part of a model; --overwrite '
+    'would delete it: use another folder\n'
+  )
+  (out / 'mine.txt').rename(out / 'README.md')
   assert export.main([*argv, '--overwrite']) == 0
-  assert not (out / 'mine.txt').exists()
+  assert not (out / 'README.md').exists()
   (out / 'adapter_config.json').unlink()
   said = refused(capsys, *argv, '--overwrite')
   assert 'holds something else than a model' in said
   assert sorted(p.name for p in tmp_path.iterdir()) == ['out']
 
 
+def test_what_may_be_overwritten(run, tmp_path):
+  def check(*names):
+    folder = tmp_path / str(len(list(tmp_path.iterdir())))
+    for name in names:
+      (folder / name).parent.mkdir(parents=True, exist_ok=True)
+      (folder / name).write_text('{}')
+    try:
+      export._check_free(folder, True)
+    except export.UserError as error:
+      return str(error).partition(': ')[2]
+    return 'free'
+
+  (tmp_path / 'note').touch()
+  model = ('config.json', 'model-00001-of-00002.safetensors', 'tokenizer.json')
+  assert check(*model, 'LICENSE', 'generation_config.json') == 'free'
+  assert check('adapter_config.json', 'chat_template.jinja') == 'free'
+  assert 'something else than a model' in check('config.json', 'notes.md')
+  assert 'holds thesis.tex, which is no' in check(*model, 'thesis.tex')
+  assert 'holds runs, which is no part' in check(*model, 'runs/a/DONE')
+  other = [path.name for path in run.iterdir()]  # another finished run
+  assert 'something else than a model' in check(*other)
+  assert 'holds adapter.safetensors' in check(*other, 'adapter_config.json')
+
+
 def test_the_run_and_the_base_are_never_the_target(run, tmp_path, capsys):
-  for to in (run, run.parent, BASE):
+  inside = [run / 'model', run / 'checkpoints' / '1', BASE / 'new']
+  for to in (run, run.parent, BASE, *inside):
     argv = (f'--run={run}', f'--to={to}', '--format=peft', '--overwrite')
     assert 'use another folder' in refused(capsys, *argv)
   assert (run / 'adapter.safetensors').exists()
+  assert not any(to.exists() for to in inside)
+  for base in (BASE, run.parent):
+    export._check_apart(run / 'export', run, base)
+
+
+def test_an_export_that_cannot_be_read_back_is_a_mismatch(
+  run, tmp_path, capsys, monkeypatch
+):
+  real = peft.save
+
+  def slip(folder, *args, **kwargs):
+    real(folder, *args, **kwargs)
+    change_keys(folder, lambda key: key.removeprefix('base_model.model.'))
+
+  monkeypatch.setattr(peft, 'save', slip)
+  argv = [f'--run={run}', f'--to={tmp_path}/out', '--format=peft']
+  assert export.main(argv) == 1
+  said = capsys.readouterr().err
+  assert said.startswith(f'--to={tmp_path}/out: not written: the export cannot')
+  assert f'{tmp_path}/out/adapter_model.safetensors: missing' in said
+  assert 'partial' not in said
+  assert not list(tmp_path.iterdir())
 
 
 def test_an_export_that_computes_something_else_is_not_kept(

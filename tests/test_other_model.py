@@ -238,19 +238,26 @@ def test_a_run_with_a_second_model_names_its_hash(
   assert info['frozen'] == provenance.tree_hash(weights.load(folder)[1])
 
 
-@pytest.mark.parametrize('missing', ['nowhere', 'tokenizer.json'])
-def test_a_bad_folder_of_a_second_model(folder, tmp_path, capsys, missing):
+@pytest.mark.parametrize('wrong', ['nowhere', 'tokenizer.json', 'positions'])
+def test_a_bad_folder_of_a_second_model(folder, tmp_path, capsys, wrong):
   file = tmp_path / 'config.py'
   file.write_text(
     'from tests.test_other_model import small\n'
     f'def get_config(arg=None):\n  return small({folder!r})\n'
   )
   other = tmp_path / 'other'
-  if missing != 'nowhere':
-    other.mkdir()
-    shutil.copy(f'{folder}/config.json', other)
+  if wrong != 'nowhere':
+    shutil.copytree(folder, other)
+  if wrong == 'tokenizer.json':
+    (other / wrong).unlink()
+  if wrong == 'positions':
+    hf = json.loads((other / 'config.json').read_text())
+    hf['max_position_embeddings'] = 64
+    (other / 'config.json').write_text(json.dumps(hf))
   flag = f'--config.conscience.review.by=other:{other}'
   argv = ['launch', f'--config={file}', f'--workdir={tmp_path / "out"}', flag]
   assert launch.main(argv) == 2
   told = capsys.readouterr().err
   assert str(other) in told and told.count('\n') == 1
+  if wrong == 'positions':
+    assert told.startswith(f'{other}: the model has 64 positions, too few for')

@@ -43,11 +43,13 @@ def load_tokenizer(folder: str) -> Tokenizer:
     tok = transformers.AutoTokenizer.from_pretrained(
       str(path), trust_remote_code=False, local_files_only=True
     )
-  except (OSError, ValueError, KeyError, ImportError) as error:
-    said = str(error).strip().partition('\n')[0]
+  except Exception as error:  # `tokenizers` raises nothing narrower
+    said = ' '.join(str(error).split())
     if isinstance(error, KeyError):
       said = f'tokenizer.json has no {said}'
-    raise UserError(f'{folder}: no usable tokenizer: {said}') from error
+    raise UserError(
+      f'{folder}: no usable tokenizer: {said}; download or copy it again'
+    ) from error
   if not tok.is_fast:
     raise UserError(f'{folder}: no fast tokenizer: it needs a tokenizer.json')
   if not tok.chat_template:
@@ -172,8 +174,14 @@ def _render(tok, messages, kw, *, generate):
 
 def _turn(tok, messages, kw, marks):
   """Renderings of a chat that ends with a trained turn: (prompt, whole)."""
-  prompt = _render(tok, messages[:-1], kw, generate=True)
-  whole = _render(tok, messages, kw, generate=False)
+  try:
+    prompt = _render(tok, messages[:-1], kw, generate=True)
+    whole = _render(tok, messages, kw, generate=False)
+  except UserError as error:
+    last, remedy = len(messages) - 1, 'mend or drop the row'
+    if not last:
+      remedy = 'a chat begins with a user or system turn: drop this one'
+    raise UserError(f'messages[{last}]: {error}; {remedy}') from error
   if whole.startswith(prompt):
     return prompt, whole
   prompt, whole = (

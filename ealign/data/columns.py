@@ -128,17 +128,18 @@ def _turns(value, role, where):
 def _messages(value, where, roles=_ROLES):
   """The messages, without what is null in them; their form is checked."""
   if not isinstance(value, list) or not value:
-    raise UserError(f'{where} is not a list of messages: {str(value)[:60]!r}')
+    said = f'is not a list of messages: {str(value)[:60]!r}'
+    raise UserError(f'{where} {said}; mend or drop the row')
   for i, message in enumerate(value):
     here = f'{where}[{i}]'
     if not isinstance(message, dict) or message.get('role') not in roles:
       # Templates skip a role they do not know: its text would vanish silently.
-      raise UserError(
-        f'{here} needs a role among {", ".join(roles)}: {str(message)[:60]!r}'
-      )
+      said = f'needs a role among {", ".join(roles)}: {str(message)[:60]!r}'
+      raise UserError(f'{here} {said}; rename it or drop the row')
     content = message.get('content')
     if not isinstance(content, str) and not message.get('tool_calls'):
-      raise UserError(f'{here} needs content that is a string: {content!r}')
+      said = f'needs content that is a string: {content!r:.60}'
+      raise UserError(f'{here} {said}; mend or drop the row')
     try:
       json.dumps(message, ensure_ascii=False).encode('utf-8')
     except UnicodeEncodeError as error:

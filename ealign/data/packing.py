@@ -15,7 +15,7 @@ def truncate(row: Row, length: int) -> Row:
     UserError: nothing of what the row trains lies within `length` tokens.
   """
   if 1 not in row.loss_mask:
-    raise UserError(f'{row.source}: no supervised token in the row')
+    raise UserError(f'{row.source}: no supervised token in the row; drop it')
   prompt = row.loss_mask.index(1)
   if prompt >= length:
     raise UserError(
@@ -24,7 +24,7 @@ def truncate(row: Row, length: int) -> Row:
     )
   if prompt == 0:
     raise UserError(
-      f'{row.source}: nothing precedes the first supervised token'
+      f'{row.source}: nothing precedes the first supervised token; drop the row'
     )
   return Row(row.ids[:length], row.loss_mask[:length], row.source)
 

@@ -65,7 +65,8 @@ def read_rows(path: str) -> list[dict]:
 def _read(path):
   """The file's bytes, unpacked if gzipped."""
   if not path.endswith(_FILES):
-    raise UserError(f'{path}: only {", ".join(_FILES)} files can be read')
+    said = f'only {", ".join(_FILES)} files can be read: convert it'
+    raise UserError(f'{path}: {said}')
   file = resolve(path)
   try:
     if not file.exists():

@@ -5,7 +5,7 @@ import dataclasses
 from jax.sharding import Mesh
 
 from ealign.models import positions
-from ealign.models.positions import Scaling, is_size, unlike
+from ealign.models.positions import Scaling, is_positive, is_size, unlike
 from ealign.runtime.errors import UserError
 
 
@@ -115,29 +115,33 @@ def from_hf(hf: dict, **runtime) -> Config:
 
   Raises:
     UserError: an architecture that is not known; or fields that are missing
-      or ask for what is not supported, all of them named at once.
+      or ask for what is not supported, all of them named at once (the file is
+      for the caller to name).
   """
   family = hf.get('model_type')
-  if family not in FAMILIES:
+  if not isinstance(family, str) or family not in FAMILIES:
     raise UserError(unlike('model_type', family, ', '.join(FAMILIES)))
   traits, names = FAMILIES[family], _hf_names(family)
   if 'num_local_experts' in hf:  # as transformers 5 writes it
     hf = hf | {'num_experts': hf['num_local_experts']}
   fields = {field: hf.get(name) for field, name in names.items()}
-  for field, value in _defaults(family, fields).items():
+  for field, value in _defaults(family, hf, fields).items():
     if field in fields and fields[field] is None:
       fields[field] = value
   problems = [*_unsupported(hf, traits), *_sizes(fields, names)]
   fields |= positions.read_rope(hf, traits.gemma, problems)
   fields |= positions.read_windows(hf, family, fields['layers'], problems)
   if traits.gemma:
-    fields['query_scalar'] = hf.get('query_pre_attn_scalar') or 256
+    fields['query_scalar'] = scalar = hf.get('query_pre_attn_scalar') or 256
+    if not is_positive(scalar):
+      said = unlike('query_pre_attn_scalar', scalar, 'a number above 0')
+      problems.append(said)
   if problems:
     raise UserError(*problems)
   return Config(family=family, **fields, **runtime)
 
 
-def _defaults(family, fields):
+def _defaults(family, hf, fields):
   """What transformers takes for an absent field, where models rely on it."""
   defaults = {
     'tie_embeddings': FAMILIES[family].gemma,
@@ -146,8 +150,14 @@ def _defaults(family, fields):
     'norm_topk': False,
     'balance_coef': 0.001,
   }
+  # Elsewhere an absent one is a number of its own, and null is refused.
+  absent = family == 'llama' or 'num_key_value_heads' in hf
+  if absent and family not in ('qwen3_moe', 'gemma3_text'):
+    defaults['kv_heads'] = fields['heads']
   sizes = fields['d_model'], fields['heads']
-  if family not in ('qwen3', 'gemma3_text') and all(map(is_size, sizes)):
+  if family in ('qwen3', 'gemma3_text'):
+    defaults['head_dim'] = 128 if family == 'qwen3' else 256
+  elif all(map(is_size, sizes)):
     defaults['head_dim'] = sizes[0] // sizes[1]
   return defaults
 
@@ -175,22 +185,31 @@ def _unsupported(hf, traits):
       yield unlike(field, have, repr(value))
 
 
+_FORMS = {  # by the type of a field of Config: what it must be
+  int: (is_size, 'a whole number above 0'),
+  bool: (lambda value: isinstance(value, bool), 'true or false'),
+  float: (is_positive, 'a number above 0'),
+}
+
+
 def _sizes(fields, names):
-  whole = {f: names[f] for f in fields if Config.__annotations__[f] is int}
+  """What is missing or of the wrong form, or does not fit the others."""
+  types = {f: Config.__annotations__[f] for f in fields}
   for field, name in names.items():
-    value = fields[field]
+    value, (right, wanted) = fields[field], _FORMS[types[field]]
     if value is None:
-      yield f'config.json: field {name!r} is missing'
-    elif field in whole and not is_size(value):
-      said = 'it must be a whole number above 0'
-      yield f'config.json: {name} is {value!r}; {said}'
-  if any(not is_size(fields[f]) for f in whole):
+      yield f'field {name!r} is missing'
+    elif not right(value) and not (field == 'balance_coef' and value == 0):
+      yield f'{name} is {value!r}; it must be {wanted}'
+  if any(not is_size(fields[f]) for f, kind in types.items() if kind is int):
     return
+  if fields['head_dim'] % 2:  # RoPE turns pairs
+    yield f'head_dim is {fields["head_dim"]}; it must be even'
   for part, of in ('kv_heads', 'heads'), ('experts_per_token', 'experts'):
     have, most = fields.get(part, 0), fields.get(of, 0)
     if have > most or (part == 'kv_heads' and most % have):
       said = f'it must {"divide" if part == "kv_heads" else "be at most"}'
-      yield f'config.json: {names[part]} is {have}; {said} {names[of]} {most}'
+      yield f'{names[part]} is {have}; {said} {names[of]} {most}'
 
 
 def to_hf(config: Config, *, dtype: str = 'bfloat16', **extra) -> dict:

@@ -60,7 +60,7 @@ def read_header(path: pathlib.Path) -> dict[str, Tensor]:
       size = int.from_bytes(file.read(8), 'little')
       header = json.loads(file.read(size))
   except FileNotFoundError as e:
-    raise UserError(f'{path}: not found') from e
+    raise UserError(f'{path}: not found; download or copy it again') from e
   except (OSError, SafetensorError, ValueError) as e:
     raise UserError(
       f'{path}: broken safetensors file ({e}); download or copy it again'
@@ -100,7 +100,7 @@ def read_folder(folder) -> tuple[dict[str, Tensor], list[str], set[str]]:
     except UserError as e:
       held = [name for name, place in places.items() if place == shard]
       lost |= set(held)
-      problems.append(f'{e}; it holds {len(held)} of {len(places)} tensors')
+      problems.append(f'{e} (it holds {len(held)} of {len(places)} tensors)')
   return tensors, problems, lost
 
 
@@ -111,7 +111,8 @@ def _read_index(path) -> dict[str, str]:
       raise ValueError('a shard must be a plain file name')
     return places
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-    raise UserError(f'{path}: no readable index of shards ({e!r})') from e
+    said = f'no readable index of shards ({e!r}); download or copy it again'
+    raise UserError(f'{path}: {said}') from e
 
 
 def _absent(folder) -> str:
@@ -131,35 +132,50 @@ def write(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
 
 
 def compare(
-  found: Mapping, wanted: Mapping[str, tuple[int, ...]], by: str
+  found: Mapping, wanted: Mapping[str, tuple[int, ...]], path, by: str
 ) -> list[str]:
   """All differences of tensors from the shapes wanted; [] if there is none.
 
   Args:
     found: name -> anything with shape and dtype, such as an array.
     wanted: name -> shape.
+    path: the file that they should be in.
     by: the file that says so.
+
+  Returns:
+    a line for each file and kind of difference, with its remedy.
   """
-  common = found.keys() & wanted.keys()
-  groups = {}
+  lines = {}  # (file, remedy, kind) -> {what is said: names}
+
+  def tell(name, said, remedy, kind=''):
+    file = getattr(found.get(name), 'path', path)
+    told = lines.setdefault((file, remedy, kind), {})
+    told.setdefault(said, []).append(name)
+
+  other = f'it and {by} are not of one model: download or copy both again'
+  plain = f'it must be one of {", ".join(DTYPES)}: save the model unquantized'
   for name in sorted(wanted.keys() - found.keys()):
-    groups.setdefault('missing tensor {}', []).append(name)
+    tell(name, 'missing tensor {}', other, 'missing')
   for name in sorted(found.keys() - wanted.keys()):
-    groups.setdefault('unexpected tensor {}', []).append(name)
-  for name in sorted(common):
+    tell(name, 'unexpected tensor {}', other, 'unexpected')
+  for name in sorted(found.keys() & wanted.keys()):
     have, want = tuple(found[name].shape), wanted[name]
     if have != want:
-      said = f'{{}} has shape {have}, {by}: {want}'
-      groups.setdefault(said, []).append(name)
+      tell(name, f'{{}} has shape {have}, {by}: {want}', other)
     if found[name].dtype not in DTYPES.values():
-      said = f'{{}} is {found[name].dtype}; it must be one of '
-      said += f'{", ".join(DTYPES)}: save the model unquantized'
-      groups.setdefault(said, []).append(name)
+      tell(name, f'{{}} is {found[name].dtype}', plain)
   return [
-    said.replace('{}', name)
-    for said, names in groups.items()
-    for name in fold(names)
+    f'{file}: {", ".join(_folded(told))}; {remedy}'
+    for (file, remedy, _), told in lines.items()
   ]
+
+
+def _folded(told):
+  return (
+    said.replace('{}', name)
+    for said, names in told.items()
+    for name in fold(names)
+  )
 
 
 def fold(names: Iterable[str]) -> list[str]:

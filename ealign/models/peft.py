@@ -106,8 +106,8 @@ def load(folder, config: Config) -> tuple[dict, float]:
     into, out = widths[target]
     for key, (side, _) in keys(config, target).items():
       wanted[key] = (rank, into) if side == 'a' else (out, rank)
-  if problems := files.compare(found, wanted, CONFIG):
-    raise UserError(*(f'{folder / WEIGHTS}: {each}' for each in problems))
+  if problems := files.compare(found, wanted, folder / WEIGHTS, CONFIG):
+    raise UserError(*problems)
   adapter = {target: {'a': [], 'b': []} for target in targets}
   for target in targets:
     for key, (side, _) in keys(config, target).items():
@@ -153,7 +153,9 @@ def _targets(path, config, fields, found) -> list[str]:
   A regular expression, or 'all-linear', leaves it to the keys.
   """
   table = names.table(config)
-  ours = {table[f'layers/{x}'].name.split('.')[-2]: x for x in lora.TARGETS}
+  ours = {
+    table[f'layers/{x}'].name.split('.')[-2]: x for x in lora.widths(config)
+  }
   said = fields.get('target_modules')
   if not isinstance(said, list):
     said = {key.split('.')[-3] for key in found if key.count('.') > 2}

@@ -1,6 +1,7 @@
 """Where tokens are and how far they see: RoPE and windows of a config.json."""
 
 import dataclasses
+import math
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +25,15 @@ def is_size(value) -> bool:
   return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _is_number(value) -> bool:
-  return isinstance(value, int | float) and not isinstance(value, bool)
+def is_positive(value) -> bool:
+  """Whether it is a finite number above 0."""
+  number = isinstance(value, int | float) and not isinstance(value, bool)
+  return number and 0 < value < math.inf
 
 
 def unlike(field: str, value, wanted: str) -> str:
   """What is said of a field that has a value that is not supported."""
-  return f'config.json: {field} is {value!r}; supported: {wanted}'
+  return f'{field} is {value!r}; supported: {wanted}'
 
 
 _SCALING = {  # rope_type: field of Scaling -> name in config.json
@@ -56,6 +59,9 @@ def read_rope(hf: dict, gemma: bool, problems: list) -> dict:
     if not isinstance(value, dict):
       problems.append(unlike(name, value, 'an object'))
       return {}
+    if any(isinstance(x, dict) for x in value.values()):
+      problems.append(unlike(name, value, 'one for all layers'))
+      return {}
   old, new = (_with_type(given[k]) for k in ('rope_scaling', 'rope_parameters'))
   near = _with_type(given.get('sliding_attention', {}))
   rope = old | new
@@ -80,7 +86,7 @@ def read_rope(hf: dict, gemma: bool, problems: list) -> dict:
   wrong += [
     unlike(name, value, 'a number above 0')
     for name, value in numbers.items()
-    if not _is_number(value) or value <= 0
+    if not is_positive(value)
   ]
   problems += wrong
   if wrong:
@@ -106,7 +112,10 @@ _MIXED = ('qwen2', 'qwen3', 'gemma3_text')  # those that read layer_types
 def read_windows(hf: dict, family: str, layers, problems: list) -> dict:
   """The fields of Config about windows; what is wrong goes to `problems`."""
   windowed = family in ('mistral', 'gemma3_text')
-  windowed |= family.startswith('qwen') and bool(hf.get('use_sliding_window'))
+  if family.startswith('qwen'):
+    windowed = hf.get('use_sliding_window') or False
+    if not isinstance(windowed, bool):
+      problems.append(unlike('use_sliding_window', windowed, 'true or false'))
   sizes = {
     'sliding_window': hf.get('sliding_window', 4096),
     'sliding_window_pattern': hf.get('sliding_window_pattern', 6),

@@ -20,6 +20,7 @@ from flax import traverse_util
 from jax.sharding import Sharding
 
 from ealign.models.names import Entry
+from ealign.runtime.errors import UserError
 
 PIECE = 16 * 2**20  # bytes on the device of what is read at once
 _THREADS = 4  # as many pieces are read ahead
@@ -38,6 +39,9 @@ def tree(
     tensors: name -> anything with shape, dtype and rows by `[a:b]`.
     dtype: of the arrays.
     shardings: path -> Sharding; None: all on the default device.
+
+  Raises:
+    UserError: a tensor holds nan or inf, or its file was cut off.
   """
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
     leaves = {
@@ -132,7 +136,12 @@ def _read(tensors, entry, dtype, box, piece):
   index, row, end = piece
   axes = box[len(entry.stack) :]
   (first, _), *columns = axes[::-1] if entry.transposed else axes
-  x = tensors[entry.name.format(*index)][row:end]
+  name = entry.name.format(*index)
+  x = tensors[name][row:end]
+  if not _finite(x):
+    path = getattr(tensors[name], 'path', 'weights')
+    said = f'{name} holds nan or inf; download or copy it again'
+    raise UserError(f'{path}: {said}')
   x = x[(slice(None), *(slice(*axis) for axis in columns))]
   place = [slice(row - first, end - first)]
   place += [slice(0, stop - start) for start, stop in columns]
@@ -144,6 +153,15 @@ def _read(tensors, entry, dtype, box, piece):
   ]
   x = np.ascontiguousarray(x).astype(dtype, copy=False)
   return (*at, *place), x.reshape((1,) * len(at) + x.shape)
+
+
+def _finite(x) -> bool:
+  """Whether no number is nan or inf, the exponents of which are all ones.
+
+  By the bits, because NumPy's isfinite is slow on bfloat16.
+  """
+  bits = lambda x: x.view(f'u{x.itemsize}') << 1  # without the sign
+  return bool((bits(x) < bits(np.full(1, np.inf, x.dtype))).all())
 
 
 def _ahead(pool, read, pieces):

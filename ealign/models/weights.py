@@ -26,7 +26,12 @@ def read_config(folder, **runtime) -> Config:
   Raises:
     UserError: no readable config.json, or a model that is not supported.
   """
-  return config_lib.from_hf(read_json(folder), **runtime)
+  hf = read_json(folder)
+  try:
+    return config_lib.from_hf(hf, **runtime)
+  except UserError as e:
+    path = pathlib.Path(folder) / 'config.json'
+    raise UserError(*(f'{path}: {each}' for each in e.args)) from e
 
 
 def read_json(folder) -> dict:
@@ -44,9 +49,11 @@ def read_json(folder) -> dict:
       'model.safetensors, or a Hub id'
     ) from e
   except (OSError, ValueError) as e:
-    raise UserError(f'{path}: not readable as JSON ({e})') from e
+    said = f'not readable as JSON ({e}); download or copy it again'
+    raise UserError(f'{path}: {said}') from e
   if not isinstance(hf, dict):
-    raise UserError(f'{path}: not readable as JSON object (it is {hf!r:.40})')
+    said = f'not readable as JSON object (it is {hf!r:.40})'
+    raise UserError(f'{path}: {said}; download or copy it again')
   return hf
 
 
@@ -70,11 +77,14 @@ def load(
   Raises:
     UserError: a file is missing or broken, or tensors are missing,
       unexpected or misshapen; all of them are listed, and nothing is loaded.
+      Or one holds nan or inf.
   """
   folder = hub.fetch(folder)
   config = read_config(folder, dtype=dtype, **runtime)
   tensors, problems, lost = files.read_folder(folder)
-  _check(config, tensors, folder, problems, lost)
+  single = (folder / files.SINGLE).exists()
+  path = folder / (files.SINGLE if single else files.INDEX)
+  _check(config, tensors, path, problems, lost)
   return config, _tree(config, tensors, dtype, shardings)
 
 
@@ -101,8 +111,7 @@ def _check(config, tensors, path, problems=(), lost=()):
     for k, v in tensors.items()
     if k in wanted or not names.ignored(config, k)
   }
-  by = 'config.json'
-  said = [f'{path}: {each}' for each in files.compare(found, wanted, by)]
+  said = files.compare(found, wanted, path, 'config.json')
   if problems or said:
     raise UserError(*problems, *said)
 

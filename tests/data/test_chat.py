@@ -324,6 +324,22 @@ def test_chats_without_anything_to_train():
     chat.encode(GEMMA_TOK, [user('a'), user('b'), assistant('c')])
 
 
+def test_a_chat_that_opens_with_the_assistant():
+  said = r'messages\[0\]: the chat template refuses .* drop this one'
+  with pytest.raises(UserError, match=said):
+    chat.encode(GEMMA_TOK, [assistant('a'), user('b'), assistant('c')])
+
+
+def test_a_tokenizer_cut_in_the_middle(qwen, tmp_path):
+  for file in pathlib.Path(qwen.name_or_path).iterdir():
+    (tmp_path / file.name).write_bytes(file.read_bytes())
+  path = tmp_path / 'tokenizer.json'
+  path.write_bytes(path.read_bytes()[:5000])
+  with pytest.raises(UserError, match='no usable tokenizer: .* it again') as e:
+    chat.load_tokenizer(tmp_path)
+  assert '\n' not in str(e.value)
+
+
 def test_a_template_without_end_of_turn():
   tok = build('{% for m in messages %}{{ m.content }}{% endfor %}', ENDS)
   with pytest.raises(UserError, match='end-of-turn'):

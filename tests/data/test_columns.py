@@ -139,7 +139,10 @@ def test_bad_arguments_are_named(row, message):
     ({'messages': [user('q'), {'from': 'gpt'}]}, r'.*\[1\] needs a role'),
     ({'messages': [{'role': 'bot', 'content': 'x'}]}, '.*needs a role among'),
     ({'messages': [{'role': 'text', 'content': 'x'}]}, '.*needs a role among'),
-    ({'messages': [user(None)]}, r'.*messages\[0\] needs content .*: None'),
+    (
+      {'messages': [user(None)]},
+      r'.*messages\[0\] needs content .*: None; mend or drop the row',
+    ),
     (
       {'prompt': 'q', 'completion': [user(3)]},
       r', completion\[0\] needs content',

@@ -76,6 +76,7 @@ def test_what_is_absent_has_the_default_of_transformers():
 UNLIKE = [  # model_type, field, its value, what is said
   ('qwen3', 'model_type', 'gpt2', "model_type is 'gpt2'; supported: qwen2,"),
   ('qwen3', 'model_type', 'gemma3', "model_type is 'gemma3'; .*gemma3_text"),
+  ('qwen3', 'model_type', ['x'], "model_type is .'x'.; supported: qwen2,"),
   ('qwen3', 'architectures', ['Qwen3Model'], "is .'Qwen3Model'.; supported"),
   ('qwen3', 'hidden_act', 'gelu', "hidden_act is 'gelu'"),
   ('qwen3', 'attention_bias', True, 'attention_bias is True'),
@@ -86,6 +87,18 @@ UNLIKE = [  # model_type, field, its value, what is said
   ('qwen3', 'rope_scaling', 'linear', "rope_scaling is 'linear'"),
   ('qwen3', 'rope_theta', None, 'rope_theta is None'),
   ('qwen3', 'num_key_value_heads', 3, 'heads is 3; it must divide num_att'),
+  ('qwen3', 'rms_norm_eps', 'x', "eps is 'x'; it must be a number above 0"),
+  ('qwen3', 'rms_norm_eps', 0, 'eps is 0; it must be a number above 0'),
+  ('qwen3', 'rms_norm_eps', float('nan'), 'eps is nan; it must be a number'),
+  ('qwen3', 'tie_word_embeddings', 'no', "is 'no'; it must be true or false"),
+  ('qwen3', 'head_dim', 7, 'head_dim is 7; it must be even'),
+  ('qwen3', 'use_sliding_window', 'no', "window is 'no'; supported: true or f"),
+  ('llama', 'rope_parameters', {'full_attention': {}}, 'one for all layers'),
+  ('gemma3_text', 'rope_parameters', {'sliding_attention': {}}, 'one for all'),
+  ('gemma3_text', 'query_pre_attn_scalar', 'x', "scalar is 'x'; supported: a"),
+  ('gemma3_text', 'num_key_value_heads', None, "heads' is missing"),
+  ('qwen3_moe', 'norm_topk_prob', 'no', "is 'no'; it must be true or false"),
+  ('qwen3_moe', 'router_aux_loss_coef', -1, 'coef is -1; it must be a number'),
   ('llama', 'mlp_bias', True, 'mlp_bias is True'),
   ('llama', 'partial_rotary_factor', 0.5, 'partial_rotary_factor is 0.5'),
   ('llama', 'layer_types', ['sliding_attention'] * 3, "layer_types is .'slid"),
@@ -128,7 +141,7 @@ def test_the_two_spellings_of_rope_must_not_contradict():
 
 
 def test_all_problems_are_named_at_once():
-  hf = without('head_dim', 'vocab_size', rope_theta='a', hidden_act='relu')
+  hf = without('vocab_size', rope_theta='a', hidden_act='relu', head_dim='8')
   del hf['rope_parameters']
   with pytest.raises(UserError) as caught:
     config_lib.from_hf(hf)
@@ -176,6 +189,24 @@ def test_defaults_agree_with_those_of_transformers(family):
     assert got.balance_coef == theirs['router_aux_loss_coef']
   if family == 'mistral':
     assert got.window == theirs['sliding_window']
+
+
+@pytest.mark.parametrize('family', config_lib.FAMILIES)
+def test_absent_heads_are_those_of_transformers(family):
+  from transformers import AutoConfig
+
+  hf = of(family)
+  del hf['num_key_value_heads'], hf['head_dim']
+  if family == 'llama':  # its first models have no such field
+    assert config_lib.from_hf(hf).kv_heads == 4
+  else:
+    with pytest.raises(UserError, match="'num_key_value_heads' is missing"):
+      config_lib.from_hf(hf)
+  if family in ('llama', 'mistral', 'qwen2', 'qwen3'):
+    assert config_lib.from_hf(hf | {'num_key_value_heads': None}).kv_heads == 4
+  theirs = AutoConfig.for_model(**hf)
+  got = config_lib.from_hf(hf | {'num_key_value_heads': 2})
+  assert got.head_dim == (getattr(theirs, 'head_dim', None) or 16 // 4)
 
 
 def test_round_trip_keeps_the_model_and_writes_both_spellings():

@@ -123,7 +123,10 @@ def test_missing_extra_and_misshapen_tensors_are_listed_at_once(tmp_path):
   with pytest.raises(UserError) as caught:
     weights_lib.load(folder_of(tmp_path, disk))
   said = str(caught.value)
-  assert len(said.splitlines()) == 4
+  assert [x.partition(': ')[0] for x in said.splitlines()] == [
+    str(tmp_path / 'model.safetensors')
+  ] * 3
+  assert said.count('; it and config.json are not of one model: download') == 3
   for part in (
     'missing tensor model.norm.weight',
     'missing tensor model.layers.1.mlp.up_proj.weight',
@@ -191,9 +194,11 @@ def test_missing_and_broken_shards_are_told_with_all_else(tmp_path):
     weights_lib.load(tmp_path)
   first, second = str(caught.value).splitlines()
   assert first.endswith(
-    f'b.safetensors: not found; it holds {held} of {len(disk)} tensors'
+    'b.safetensors: not found; download or copy it again '
+    f'(it holds {held} of {len(disk)} tensors)'
   )
-  assert second.endswith('weight has shape (7, 3), config.json: (7, 4)')
+  assert second.startswith(f'{tmp_path}/a.safetensors: model.embed_tokens')
+  assert 'weight has shape (7, 3), config.json: (7, 4); it and' in second
   (tmp_path / 'b.safetensors').write_bytes(b'x' * 40)
   with pytest.raises(UserError, match='b.safetensors: broken safetensors'):
     weights_lib.load(tmp_path)
@@ -205,7 +210,7 @@ def test_missing_and_broken_shards_are_told_with_all_else(tmp_path):
 def test_an_index_that_is_none_is_named(tmp_path, text):
   sharded(folder_of(tmp_path, tensors()), tensors())
   (tmp_path / 'model.safetensors.index.json').write_text(text)
-  with pytest.raises(UserError, match='index.json: no readable index'):
+  with pytest.raises(UserError, match='index.json: no readable .* it again$'):
     weights_lib.load(tmp_path)
 
 
@@ -228,6 +233,32 @@ def test_quantized_tensors_are_refused(tmp_path, dtype):
   said = str(caught.value)
   assert 'model.layers.{0-1}.self_attn.q_proj.weight is ' in said
   assert len(said.splitlines()) == 1 and 'unquantized' in said
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize('dtype', [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_weights_that_are_not_finite_are_refused(tmp_path, dtype, value):
+  disk = {k: v.astype(dtype) for k, v in tensors().items()}
+  disk['model.norm.weight'][0] = ml_dtypes.finfo(dtype).max
+  weights_lib.load(folder_of(tmp_path, disk))
+  name = 'model.layers.1.mlp.down_proj.weight'
+  disk[name][3, 2] = value
+  with pytest.raises(UserError) as caught:
+    weights_lib.load(folder_of(tmp_path, disk))
+  assert str(caught.value) == (
+    f'{tmp_path}/model.safetensors: {name} holds nan or inf; download or copy '
+    'it again'
+  )
+
+
+def test_a_config_names_its_folder(tmp_path):
+  path = folder_of(tmp_path, tensors()) / 'config.json'
+  hf = json.loads(path.read_text()) | {'rms_norm_eps': 'x', 'vocab_size': 0}
+  path.write_text(json.dumps(hf))
+  with pytest.raises(UserError) as caught:
+    weights_lib.load(tmp_path)
+  told = [x.partition(' is ')[0] for x in str(caught.value).splitlines()]
+  assert told == [f'{path}: {x}' for x in ('vocab_size', 'rms_norm_eps')]
 
 
 def test_half_precision_is_read(tmp_path):
