@@ -137,7 +137,10 @@ def test_bad_arguments_are_named(row, message):
     ({'messages': []}, ', messages is not a list of messages'),
     ({'messages': 'hi'}, ', messages is not a list of messages'),
     ({'messages': [user('q'), {'from': 'gpt'}]}, r'.*\[1\] needs a role'),
-    ({'messages': [{'role': 'bot', 'content': 'x'}]}, '.*needs a role among'),
+    (
+      {'messages': [{'role': 'bot', 'content': 'x'}]},
+      '.*needs a role among .*; rename it or drop the row',
+    ),
     ({'messages': [{'role': 'text', 'content': 'x'}]}, '.*needs a role among'),
     (
       {'messages': [user(None)]},
