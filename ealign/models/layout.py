@@ -26,10 +26,11 @@ RULES = (
   ('layers/(q|k|v|gate|up)(_bias|/scale)', P('tensor')),
   ('layers/(o|down)/scale', P('fsdp')),
   ('norm|layers/(.*_norm|router)', P()),
-  # Adapters follow their matrix: `a` its rows, `b` its columns.
+  # Adapters follow their matrix: `a` its rows, `b` its columns. What it splits
+  # over `tensor` they split over `fsdp` too, for the sake of their optimizer.
   ('(q|k|v|gate|up)/a', P('fsdp', None)),
-  ('(q|k|v|gate|up)/b', P(None, 'tensor')),
-  ('(o|down)/a', P('tensor', None)),
+  ('(q|k|v|gate|up)/b', P(None, ('tensor', 'fsdp'))),
+  ('(o|down)/a', P(('tensor', 'fsdp'), None)),
   ('(o|down)/b', P(None, 'fsdp')),
   # Batches, and the cache of a sampler.
   ('(tokens|positions|segments|loss_mask)_BT', P(ROWS, None)),
@@ -70,7 +71,9 @@ def gathered(config: Config, tree: dict) -> dict:
 
   def gather(path, x):
     found = rule(jax.tree_util.keystr(path, simple=True, separator='/'))
-    axes = tuple(None if axis == 'fsdp' else axis for axis in found[1])
+    axes = tuple(
+      'tensor' if 'tensor' in (axis or ()) else None for axis in found[1]
+    )
     return split(config, x, (None,) * (x.ndim - len(axes)) + axes)
 
   return jax.tree_util.tree_map_with_path(gather, tree)

@@ -68,8 +68,9 @@ def test_factors_and_the_optimizer_follow_their_matrix():
   factors = specs(mesh, adapter)
   for name in lora.TARGETS:
     _, rows, columns = matrices[f'layers/{name}']
-    assert factors[f'{name}/a'] == P(None, rows)
-    assert factors[f'{name}/b'] == P(None, None, columns)
+    also = lambda axis: ('tensor', 'fsdp') if axis == 'tensor' else axis
+    assert factors[f'{name}/a'] == P(None, also(rows))
+    assert factors[f'{name}/b'] == P(None, None, also(columns))
   quantized = jax.eval_shape(lambda w: int8.quantize(w, lora.TARGETS), weights)
   for path, spec in specs(mesh, quantized).items():
     if path.endswith('/q') and path != 'layers/q':
