@@ -32,8 +32,8 @@ def main() -> None:
   tokenizer = chat.load_tokenizer(folder)
   chats = columns.load_chats('ealign:world/data/pool.jsonl')[: args.rows]
   prompts = [chat.render_prompt(tokenizer, messages) for messages in chats]
+  one = SingleDeviceSharding(jax.devices()[0])
   for dtype in ('float32', 'bfloat16'):
-    one = SingleDeviceSharding(jax.devices()[0])
     config, weights = weights_lib.load(
       folder, dtype=dtype, shardings=lambda path: one
     )

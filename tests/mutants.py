@@ -100,6 +100,22 @@ MUTANTS = (
     ('tests/models/test_transformer.py',),
   ),
   Mutant(
+    'padded_vocabulary_counts',
+    'ealign/models/transformer.py',
+    'return head_DV[:, : config.vocab_size]',
+    'return head_DV',
+    (
+      'tests/test_spmd.py::test_gradients_and_losses_equal_those_of_one_device',
+    ),
+  ),
+  Mutant(
+    'splash_sees_other_segments',
+    'ealign/models/attention.py',
+    'ids_BT = jnp.where(positions_BT >= 0, ids_BT, 0)',
+    'ids_BT = jnp.where(positions_BT >= 0, 1, 0)',
+    ('tests/models/test_attention.py',),
+  ),
+  Mutant(
     'query_heads_grouped_otherwise',
     'ealign/models/attention.py',
     'q_BTNH.reshape(B, T, k_BSKH.shape[2], -1, H)',

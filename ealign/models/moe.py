@@ -5,9 +5,13 @@ The copies of the tokens are sorted by expert, so that each expert multiplies
 one block of rows (`jax.lax.ragged_dot`): no loop, no capacity, none dropped.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
+from ealign.models import layout
 from ealign.models.config import Config
 
 
@@ -24,6 +28,21 @@ def mixture(config: Config, p: dict, x_BTD, seen_BT):
     out_BTD, routing_B2E: of each row the tokens that each expert got, and
     its probabilities summed over tokens; float32. See `balance_loss`.
   """
+  if config.mesh is None:
+    return _mixture(config, p, x_BTD, seen_BT)
+  rows, wide, tall = P(layout.ROWS), P(None, None, 'tensor'), P(None, 'tensor')
+  split = {'expert_gate': wide, 'expert_up': wide, 'expert_down': tall}
+  split['router'] = P()
+  return jax.shard_map(  # else all devices would sort all tokens
+    functools.partial(_mixture, config),
+    mesh=config.mesh,
+    in_specs=(split, rows, rows),
+    out_specs=(rows, rows),
+  )({name: p[name] for name in split}, x_BTD, seen_BT)
+
+
+def _mixture(config, p, x_BTD, seen_BT):
+  """The same on one device, for its rows and its part of each expert."""
   (B, T, D), top = x_BTD.shape, config.experts_per_token
   # float32: the choice among experts hangs on small differences.
   score_BTE = (x_BTD @ p['router'].astype(x_BTD.dtype)).astype(jnp.float32)
@@ -43,6 +62,8 @@ def mixture(config: Config, p: dict, x_BTD, seen_BT):
   out_BTD = jnp.einsum(
     'btcd,btc->btd', back_BTCD, weight_BTC.astype(x_BTD.dtype)
   )
+  if config.mesh is not None:
+    out_BTD = jax.lax.psum(out_BTD, 'tensor')
   row = jnp.arange(B)[:, None, None]
   got_BE = jnp.zeros((B, config.experts)).at[row, expert_BTC]
   got_BE = got_BE.add(seen_BT[:, :, None].astype(jnp.float32))
