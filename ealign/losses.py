@@ -85,11 +85,23 @@ def token_stats(head_DV, hidden, targets, **sizes):
     return {
       'logp': logp_C,
       'entropy': jax.lax.stop_gradient(norm_C) - mean_C,
-      'top1': (jnp.argmax(fixed_CV, -1) == targets_C).astype(jnp.float32),
+      'top1': _is_first(fixed_CV, targets_C).astype(jnp.float32),
       'logit': jnp.mean(fixed_CV, axis=-1),
     }
 
   return over_tokens(fn, head_DV, hidden, targets, **sizes)
+
+
+def _is_first(logits_CV, targets_C):
+  """Whether argmax gives the target, bool [C].
+
+  Without argmax itself: where columns are split over devices it would send an
+  index for each of them.
+  """
+  own_C1 = _pick(logits_CV, targets_C)[:, None]
+  column_CV = jax.lax.broadcasted_iota(targets_C.dtype, logits_CV.shape, 1)
+  ties_CV = (logits_CV == own_C1) & (column_CV < targets_C[:, None])
+  return ~jnp.any((logits_CV > own_C1) | ties_CV, axis=-1)
 
 
 def _pick(logits_CV, targets_C):

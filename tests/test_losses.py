@@ -265,3 +265,10 @@ def test_the_gradient_of_dpo_by_hand():
   np.testing.assert_allclose(
     grad(jnp.asarray(LOGPS)), np.stack([-size, size], 1), rtol=1e-5
   )
+
+
+def test_top1_is_argmax_also_where_logits_tie():
+  logits_CV = jnp.array([[1.0, 3, 3, 0], [3, 3, 3, 3], [0, 1, 2, 3]])
+  for target in range(4):
+    found = losses._is_first(logits_CV, jnp.full(3, target))
+    assert (found == (jnp.argmax(logits_CV, -1) == target)).all()

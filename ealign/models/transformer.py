@@ -148,8 +148,10 @@ def forward_routed(
   )
   split = functools.partial(layout.split, config)
   rows = functools.partial(split, axes=(layout.ROWS,))
-  # First as the embedding lies, then by rows: at once, all would be gathered.
-  x_BTD = split(weights['embed'][tokens_BT], ('data', None, 'fsdp'))
+  # Each device looks the tokens of all up in its own columns, then has all
+  # columns of its rows. Else the whole embedding would be gathered.
+  named_BT = split(tokens_BT, ('data', None))
+  x_BTD = split(weights['embed'][named_BT], ('data', None, 'fsdp'))
   x_BTD = rows(x_BTD.astype(config.dtype))
   if config.traits.gemma:
     # Rounded to the activations' dtype, as the model was trained.
