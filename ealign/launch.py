@@ -82,8 +82,9 @@ def print_launch(command: command_lib.Command) -> None:
 
 def plan(command: command_lib.Command) -> None:
   """Checks all, and tells what would run; of arms the most demanding one."""
+  _check(command)
   workdir = folder_lib.of(command.workdir).local
-  _, chosen = _checked(command, workdir)
+  _, chosen = _chosen(command, workdir)
   run = max(chosen, key=_demand)
   if len(chosen) > 1:
     print(f'planning arm {run.name!r}: the others compile no larger program')
@@ -107,15 +108,15 @@ def _demand(run: Run) -> tuple:
   return reflects, c.model.train == 'full', c.dpo.reference == 'step'
 
 
-def _checked(command, workdir) -> tuple[list[Run], list[Run]]:
-  """All runs, and those chosen.
-
-  Raises:
-    UserError: all that can be wrong with command line and config, at once.
-  """
+def _check(command) -> None:
+  """Raises a UserError of all that is wrong with command line and config."""
   problems = [*command.problems, *config_lib.validate(command.config)]
   if problems:
     raise UserError(*problems)
+
+
+def _chosen(command, workdir) -> tuple[list[Run], list[Run]]:
+  """All runs, and those that --only leaves."""
   runs = _runs(command.config, workdir)
   return runs, _choose(runs, command.only)
 
@@ -125,8 +126,9 @@ def launch(command: command_lib.Command) -> None:
 
   Of several hosts each does so; a mistake that only one sees ends all.
   """
+  _check(command)
   folder = folder_lib.of(command.workdir)
-  _checked(command, folder.local)
+  _chosen(command, folder.local)
   compile_cache()
   about = repr((config_lib.to_json(command.config), command.only))
   digest = hashlib.sha256(about.encode()).hexdigest()
@@ -153,7 +155,7 @@ def launch(command: command_lib.Command) -> None:
 
 def _launch(command, place: folder_lib.Folder, hosts: hosts_lib.Hosts) -> None:
   workdir = place.local
-  runs, chosen = _checked(command, workdir)
+  runs, chosen = _chosen(command, workdir)
   if command.profile:
     _check_profile(command.profile, chosen)
   _claim(workdir, command.config)

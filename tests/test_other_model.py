@@ -227,7 +227,7 @@ def test_a_run_with_a_second_model_names_its_hash(
   def reflect(mind, *_, others, **__):
     reviewer, _ = conscience.who(mind.settings.review.by, mind, 0, 0, others)
     seen.append(len(reviewer.tokenizer))
-    return [], [], {}
+    return [], []
 
   monkeypatch.setattr(conscience, 'reflect', reflect)
   train.run(config.freeze(small(folder)), tmp_path, name='a')
