@@ -1,6 +1,5 @@
 """Several processes: who they are, and how they end together."""
 
-import json
 import os
 import pathlib
 import shutil
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from ealign.evals import records as records_lib
 from ealign.runtime import hosts
 from ealign.runtime.errors import UserError
 
@@ -309,8 +309,8 @@ def launched(tmp_path, processes, workdir, **fields):
 
 
 def records(workdir):
-  text = (workdir / 'conscience' / 'answers.jsonl').read_text()
-  return [json.loads(line) for line in text.splitlines()]
+  found = records_lib.read(workdir / 'conscience' / 'answers.jsonl')
+  return records_lib.latest(found)  # what a killed start wrote is asked again
 
 
 @pytest.mark.slow
