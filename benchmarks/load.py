@@ -7,10 +7,10 @@ the folder has one, then reads it, once plainly and once as weights, each from
 disk and not from the cache of files. On a CPU the arrays themselves are host
 memory and are subtracted. Linux only.
 
-With --gb=2 --rounds=2, on one CPU core shared with other work (best of each):
-1.08 times reading into memory, .55 times reading through a buffer, 1.58 and .96
-of their CPU time; .06 GiB above the arrays. Wall times there vary tenfold with
-the other work: measure on an idle machine before comparing.
+With --gb=8 on two idle CPU cores: 1.54 times reading into memory and 1.56 times
+reading through a buffer (--rounds=2, best of each); 1.46 and 2.57 with one
+round, since plain reading takes 9 to 16 s and loading 22 to 26. 2.8 to 3.3
+times their CPU time; .08 GiB above the arrays.
 """
 
 import argparse
