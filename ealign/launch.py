@@ -11,7 +11,6 @@ flags, config, data or workdir; 143 stopped by a signal, after saving.
 import contextlib
 import dataclasses
 import fnmatch
-import hashlib
 import json
 import os
 import pathlib
@@ -83,7 +82,9 @@ def print_launch(command: command_lib.Command) -> None:
 def plan(command: command_lib.Command) -> None:
   """Checks all, and tells what would run; of arms the most demanding one."""
   _check(command)
-  workdir = folder_lib.of(command.workdir).local
+  folder = folder_lib.of(command.workdir)
+  folder.pull()
+  workdir = folder.local
   _, chosen = _chosen(command, workdir)
   run = max(chosen, key=_demand)
   if len(chosen) > 1:
@@ -95,10 +96,12 @@ def plan(command: command_lib.Command) -> None:
     config = _frozen(run, workdir)
     plan_lib.plan(config, workdir, slice_name=command.topology, name=run.name)
   except Unfit:
+    folder.push()
     raise
   except UserError:
     _unclaim(workdir)
     raise
+  folder.push()
 
 
 def _demand(run: Run) -> tuple:
@@ -130,9 +133,7 @@ def launch(command: command_lib.Command) -> None:
   folder = folder_lib.of(command.workdir)
   _chosen(command, folder.local)
   compile_cache()
-  about = repr((config_lib.to_json(command.config), command.only))
-  digest = hashlib.sha256(about.encode()).hexdigest()
-  hosts = hosts_lib.join(command.cluster, digest)
+  hosts = hosts_lib.join(command.cluster, _digest(command))
   if hosts.index:
     folder = folder_lib.of(command.workdir, index=hosts.index)
   hosts.start(folder.shared / 'hosts')
@@ -147,10 +148,17 @@ def launch(command: command_lib.Command) -> None:
     hosts.fail(error.exit_code, str(error))
     raise
   except Exception as error:
-    if hosts.count > 1:
-      hosts.collective_failed(error)
+    hosts.failed(error)
     raise
   hosts.leave()
+
+
+def _digest(command) -> str:
+  """Of what all hosts must agree on: config, arms, versions."""
+  from ealign.runtime import provenance
+
+  about = (config_lib.to_json(command.config), command.only)
+  return provenance.text_hash(repr((*about, provenance.versions())))
 
 
 def _launch(command, place: folder_lib.Folder, hosts: hosts_lib.Hosts) -> None:
@@ -164,11 +172,8 @@ def _launch(command, place: folder_lib.Folder, hosts: hosts_lib.Hosts) -> None:
       _claim(run.folder, run.config)
   if hosts.writes:
     _tell_hidden(command, chosen)
-  watching = preempt.watch()
-  if hosts.count > 1:
-    watching = contextlib.nullcontext(preempt.Stop())
   try:
-    with watching as stop:
+    with preempt.watch(alone=hosts.count == 1) as stop:
       failed = _run_all(chosen, place, stop, hosts, command.profile)
   except UserError:
     for folder in (*(run.folder for run in runs), workdir):

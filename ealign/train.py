@@ -4,7 +4,6 @@
 notebook alike; `ealign.launch` only reads flags and calls it.
 """
 
-import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ealign import align, assembly, conscience, reflection
+from ealign import align, assembly, conscience, reflection, spread
 from ealign import replay as replay_lib
 from ealign.data import batch as batch_lib
 from ealign.evals import answers as answers_lib
@@ -86,14 +85,14 @@ def run(
   )
   root = jax.random.key(config.seed)
   # Between updates a host works alone, with all weights on its own devices.
-  asking, at_host = _alone(mind, hosts.count)
+  asking, at_host = spread.alone(mind, hosts)
   conscience_weights = at_host(frozen)
   policy = lambda state: update.bind(at_host(state.params), conscience_weights)
   second = {
-    by: (_alone(other, hosts.count)[0], at_host(w))
+    by: (spread.alone(other, hosts)[0], at_host(w))
     for by, (other, w) in parts.others.items()
   }
-  step_fn = _jit_step(update)
+  step_fn = jit_step(update)
   stored = functools.partial(mesh_lib.unpadded, mind.model)
   base_hash = provenance.tree_hash(
     mesh_lib.unpadded(asking.model, conscience_weights)
@@ -170,18 +169,14 @@ def run(
 
   def curve(step):
     with clock('eval'):
-      records = hosts.concat(
-        answers_lib.curve(
-          *(parts.questions, asking, policy(state)), key=root, mine=hosts.mine
-        )
+      records = answers_lib.curve(
+        *(parts.questions, asking, policy(state)), key=root, hosts=hosts
       )
     facts = tag | {'step': step, 'phase': 'curve'}
     records_lib.append(answers_path, [facts | r for r in records])
 
   trace = profile_lib.Profile(workdir, profile)
-  watching = preempt.watch()
-  if hosts.count > 1:  # JAX listens, and all stop at the same step
-    watching = contextlib.nullcontext(preempt.Stop())
+  watching = preempt.watch(alone=hosts.count == 1)
   with log, saved, trace, watching as stop:
     log.truncate(start)
     for note in notes:
@@ -216,7 +211,7 @@ def run(
           others=second,
           clock=clock,
         )
-        pairs, records = _together(hosts, *found)
+        pairs, records = spread.together(hosts, *found)
         threshold = config.conscience.threshold
         reflected = reflection.metrics(records, threshold=threshold)
         replay = replay_lib.push(replay, pairs)
@@ -275,9 +270,8 @@ def run(
       records, values = answers_lib.final(
         *(parts.questions, asking, policy(state), conscience_weights, second),
         key=root,
-        mine=hosts.mine,
+        hosts=hosts,
       )
-      records = hosts.concat(records)
     steps = config.train.steps
     if not np.all(np.isfinite(list(values.values()))):
       raise _diverged(f'{workdir}: after step {steps} the loss')
@@ -287,47 +281,16 @@ def run(
     )
     if values:
       log.write(steps, values)
-    keep_params(config, workdir, mind.model, _whole(hosts, state.params))
+    params = spread.whole(hosts, state.params)
+    keep_params(config, workdir, mind.model, params)
     folder.push()
   weights = policy(state)
   return Result(workdir, mind, state.params, frozen, weights, shown | values)
 
 
-def _alone(mind: Mind, count: int):
-  """The Mind on this host's own devices, and how a tree gets there."""
-  if count == 1:
-    return mind, lambda tree: tree
-  here = mesh_lib.of_host(mind.mesh)
-  share = -(-mind.settings.prompts // count)
-  own = dataclasses.replace(
-    mind,
-    mesh=here,
-    model=mesh_lib.resized(mind.model, here),
-    settings=dataclasses.replace(mind.settings, prompts=share),
-  )
-  return own, functools.partial(mesh_lib.at_host, here)
-
-
-def _together(hosts: Hosts, pairs, records):
-  """What all hosts found, in the order of the rows."""
-  if hosts.count == 1:
-    return pairs, records
-  found = hosts.concat([dataclasses.asdict(pair) for pair in pairs])
-  answers = ('prompt', 'chosen', 'rejected')
-  return [
-    batch_lib.Pair(**pair | {name: tuple(pair[name]) for name in answers})
-    for pair in found
-  ], hosts.concat(records)
-
-
-def _whole(hosts: Hosts, params):
-  if hosts.count == 1:
-    return params
-  return jax.tree.map(mesh_lib.to_host, params)
-
-
 @functools.lru_cache(maxsize=16)
-def _jit_step(update):
+def jit_step(update: align.Update):
+  """The compiled update, one for all runs that share the static part."""
   return jax.jit(functools.partial(align.train_step, update), donate_argnums=0)
 
 

@@ -58,6 +58,6 @@ def same_bits(a, b):
 
 def patch_step(monkeypatch, around):
   """Puts around(step function, its arguments) in place of the jitted step."""
-  real = train._jit_step
+  real = train.jit_step
   patched = lambda update: functools.partial(around, real(update))
-  monkeypatch.setattr(train, '_jit_step', patched)
+  monkeypatch.setattr(train, 'jit_step', patched)

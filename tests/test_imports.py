@@ -20,7 +20,7 @@ LAYERS = [  # from the top down; a module may import its own layer and below
     'world.__main__',
   ),
   ('config', 'limits'),
-  ('train', 'assembly', 'fit'),
+  ('train', 'assembly', 'fit', 'spread'),
   ('evals',),
   ('conscience', 'prompts', 'reflection'),
   ('align',),

@@ -207,7 +207,7 @@ def _update(run, name, *, sft, pairs):
     total += flops.forward(run.model, 2 * c.dpo.pairs, c.dpo.length)
   return Program(
     name=name,
-    run=train._jit_step(run.update),
+    run=train.jit_step(run.update),
     args=(run.state, run.frozen, batch),
     flops=total,
     attention=attention,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import jax
 from jax.experimental import topologies
 
-from ealign.runtime import hlo, peaks
+from ealign.runtime import cost, peaks
 from ealign.runtime.errors import UserError
 from ealign.runtime.topology import Topology
 
@@ -45,7 +45,7 @@ class Compiled:
   arguments: float = 0.0
   temporaries: float = 0.0
   output: float = 0.0
-  counts: hlo.Counts | None = None
+  counts: cost.Counts | None = None
   seconds: float = 0.0
   cpu_seconds: float = 0.0
   limit: float | None = None
@@ -113,7 +113,7 @@ def compile(program: Callable, *args, unknown: int = 1) -> Compiled:
     arguments=memory.argument_size_in_bytes,
     temporaries=memory.temp_size_in_bytes,
     output=memory.output_size_in_bytes - memory.alias_size_in_bytes,
-    counts=hlo.count(text, unknown=unknown),
+    counts=cost.count(text, unknown=unknown),
     text=text,
     **took,
   )

@@ -7,6 +7,7 @@ brings back what is new with `push`. Checkpoints are not copied: Orbax writes
 them to the shared folder from all hosts.
 """
 
+import atexit
 import dataclasses
 import hashlib
 import os
@@ -81,6 +82,7 @@ def of(workdir, *, index: int = 0) -> Folder:
     shared = epath.Path(pathlib.Path(workdir).expanduser().absolute())
   if index:
     local = pathlib.Path(tempfile.mkdtemp(prefix=f'ealign-host{index}-'))
+    atexit.register(shutil.rmtree, local, ignore_errors=True)
     return Folder(local, shared, writes=False)
   if not remote:
     return Folder(pathlib.Path(shared), shared)

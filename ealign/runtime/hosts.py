@@ -19,6 +19,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from typing import BinaryIO
 
@@ -74,10 +75,12 @@ def find(
   }
   if any(given.values()):
     return _from_flags(given)
-  if int(env.get('SLURM_NTASKS', 1)) > 1 and 'SLURM_PROCID' in env:
+  # Only `srun` says so; a batch script alone has the job's SLURM_NTASKS too.
+  if int(env.get('SLURM_STEP_NUM_TASKS', 1)) > 1:
     nodes = env.get('SLURM_STEP_NODELIST') or env['SLURM_JOB_NODELIST']
     port = _PORTS['slurm'] + int(env.get('SLURM_JOB_ID', 0)) % 1000
-    count, index = int(env['SLURM_NTASKS']), int(env['SLURM_PROCID'])
+    count = int(env['SLURM_STEP_NUM_TASKS'])
+    index = int(env['SLURM_PROCID'])
     return Cluster(_first_node(nodes), port, count, index)
   names = [x for x in env.get('TPU_WORKER_HOSTNAMES', '').split(',') if x]
   slices = int(env.get('MEGASCALE_NUM_SLICES', 1))
@@ -200,15 +203,16 @@ class Hosts:
     if self.count > 1:
       self._end(code, text, told=f'host {self.index}: {text}')
 
-  def collective_failed(self, error: Exception) -> None:
-    """Ends this process after an error in which a lost host may show itself.
+  def failed(self, error: Exception) -> None:
+    """Ends all hosts after an error in which a lost host may show itself.
 
-    Never returns: JAX's own shutdown would wait for the lost host.
+    If one is lost, a reader names it meanwhile, and ends this process with 42.
+    If none is, it is an error like any other: its traceback, and exit code 1.
     """
-    time.sleep(SILENCE_S + BEAT_S)  # a reader names the host, and ends this
-    self._end(
-      LOST, f'a collective failed: {" ".join(str(error).split())[:300]}'
-    )
+    if self.count > 1:
+      time.sleep(SILENCE_S + BEAT_S)
+      text = ''.join(traceback.format_exception(error))
+      self._end(1, text, told=f'host {self.index}: {text.splitlines()[-1]}')
 
   def start(self, folder=None) -> None:
     """Begins to send and to expect heartbeats.

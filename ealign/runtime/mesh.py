@@ -201,15 +201,12 @@ def at_host(here: Mesh, tree: Any) -> Any:
   """
 
   def take(x, where):
-    spec = P(*(axis if axis == 'tensor' else None for axis in where.spec))
-    if not x.is_fully_addressable:
-      wide = NamedSharding(x.sharding.mesh, spec)
-      x = jax.jit(lambda x: x, out_shardings=wide)(x)
+    # In `here` only `tensor` splits weights, as far as it does in their mesh.
+    x = _put(x, NamedSharding(x.sharding.mesh, where.spec))
     parts = {s.device: s.data for s in x.addressable_shards}
-    place = NamedSharding(here, spec)
-    order = place.addressable_devices_indices_map(x.shape)
+    order = where.addressable_devices_indices_map(x.shape)
     return jax.make_array_from_single_device_arrays(
-      x.shape, place, [parts[device] for device in order]
+      x.shape, where, [parts[device] for device in order]
     )
 
   return jax.tree.map(take, tree, shardings(here, tree))

@@ -40,16 +40,17 @@ class Stop:
 
 
 @contextlib.contextmanager
-def watch() -> Iterator[Stop]:
+def watch(*, alone: bool = True) -> Iterator[Stop]:
   """Within the block the first signal only sets the flag.
 
   A second one acts as if this were not here (Ctrl-C twice ends at once). The
   handlers found on entry are put back at the end; if one of them belongs to an
   outer `watch`, that one is told too. Outside the main thread, where Python
-  allows no handlers, the flag is never set.
+  allows no handlers, the flag is never set; nor is it with `alone` False, for
+  one of several hosts: they stop together (`hosts.Hosts.stopping`).
   """
   stop = Stop()
-  if threading.current_thread() is not threading.main_thread():
+  if not alone or threading.current_thread() is not threading.main_thread():
     yield stop
     return
   previous = {number: signal.getsignal(number) for number in _SIGNALS}

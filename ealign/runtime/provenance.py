@@ -52,6 +52,13 @@ def _version(package):
     return 'not installed'
 
 
+def versions() -> dict[str, str]:
+  """Of Python and of the packages that results may depend on."""
+  return {'python': platform.python_version()} | {
+    package: _version(package) for package in PACKAGES
+  }
+
+
 def _commit() -> str | None:
   """The commit of the source tree, '+' if it was changed; None outside git."""
   root = pathlib.Path(__file__).parents[2]
@@ -70,8 +77,7 @@ def _commit() -> str | None:
 def write(path, **facts) -> dict:
   """Writes versions, devices, commit and the given facts as JSON."""
   facts = {
-    'versions': {'python': platform.python_version()}
-    | {p: _version(p) for p in PACKAGES},
+    'versions': versions(),
     'devices': sorted({d.device_kind for d in jax.devices()}),
     'device_count': jax.device_count(),
     'commit': _commit(),

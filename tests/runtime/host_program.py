@@ -18,6 +18,7 @@ def main() -> int:
   parser.add_argument('--steps', type=int, default=400)
   parser.add_argument('--about', default='')
   parser.add_argument('--fail_at', type=int, default=-1)
+  parser.add_argument('--error_at', type=int, default=-1)
   args = parser.parse_args()
   jax.config.update('jax_platforms', 'cpu')
   # The same protocol, with less patience.
@@ -37,6 +38,8 @@ def main() -> int:
         return 143
       if step == args.fail_at:
         here.fail(2, 'no such file')
+      if step == args.error_at:
+        raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
       found = here.gather({'host': here.index, 'text': 'ä' * here.index})
       wanted = [{'host': i, 'text': 'ä' * i} for i in range(here.count)]
       assert found == wanted, found
@@ -44,7 +47,7 @@ def main() -> int:
         print('together', flush=True)
       time.sleep(0.05)
   except jax.errors.JaxRuntimeError as error:
-    here.collective_failed(error)
+    here.failed(error)
   print('rows', here.concat(here.mine(list(range(7)))))
   here.leave()
   return 0

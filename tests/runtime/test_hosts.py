@@ -63,7 +63,8 @@ def test_wrong_flags_are_named(given, said):
 
 
 def test_slurm_names_the_cluster():
-  env = {'SLURM_NTASKS': '16', 'SLURM_PROCID': '5', 'SLURM_JOB_ID': '7001'}
+  env = {'SLURM_STEP_NUM_TASKS': '16', 'SLURM_PROCID': '5'}
+  env['SLURM_JOB_ID'] = '7001'
   for nodes, first in (
     ('node[03-04,7],x', 'node03'),
     ('gpu1,gpu2', 'gpu1'),
@@ -71,7 +72,8 @@ def test_slurm_names_the_cluster():
   ):
     found = hosts.find(env=env | {'SLURM_JOB_NODELIST': nodes})
     assert found == hosts.Cluster(first, 23_001, 16, 5)
-  assert hosts.find(env={'SLURM_NTASKS': '1', 'SLURM_PROCID': '0'}) is None
+  # The batch script itself is one process, however many tasks it may start.
+  assert hosts.find(env={'SLURM_NTASKS': '4', 'SLURM_PROCID': '0'}) is None
 
 
 def test_gke_names_the_cluster_also_of_several_slices():
@@ -210,6 +212,14 @@ def test_what_one_host_cannot_do_ends_all_with_its_code(tmp_path):
   all_of_them = Together(tmp_path, range(3), fail_at=[-1, 2, -1])
   assert set(all_of_them.codes().values()) == {2}
   assert 'host 1: no such file' in all_of_them.said(2)
+
+
+@pytest.mark.slow
+def test_an_error_that_is_no_loss_restarts_nothing(tmp_path):
+  both = Together(tmp_path, range(2), error_at=[-1, 2])
+  assert both.codes() == {0: 1, 1: 1}
+  assert 'Traceback' in both.said(1)
+  assert 'RESOURCE_EXHAUSTED: out of memory' in both.said(0)
 
 
 @pytest.mark.slow

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from ealign.runtime import hlo
+from ealign.runtime import cost
 
 
 def count(fn, *args, **kwargs):
-  return hlo.count(jax.jit(fn).lower(*args).compile().as_text(), **kwargs)
+  return cost.count(jax.jit(fn).lower(*args).compile().as_text(), **kwargs)
 
 
 def array(*shape, sharding=None):
@@ -116,7 +116,7 @@ WINDOWED = pathlib.Path(__file__).parent / 'windowed.hlo'
 def test_a_loop_that_steps_by_two():
   # As the compiler for TPUs writes a product overlapped with its transfers:
   # no noted trip count, its bound and its step are passed on by a loop around.
-  counts = hlo.count(WINDOWED.read_text())
+  counts = cost.count(WINDOWED.read_text())
   assert counts.flops == 3 * 4 * 2 * 8 * 16 * 16
   assert dict(counts.collectives) == {'collective-permute': 3 * 4 * 2 * 8 * 16}
   assert counts.unknown == 0
@@ -168,7 +168,7 @@ ENTRY %main (w0: bf16[4,8], x0: bf16[8,8]) -> bf16[8,8] {
 
 def test_a_transfer_hidden_behind_a_loop_is_sent_once():
   # Begun before the loop; each trip moves a part of it beside its product.
-  counts = hlo.count(SPREAD)
+  counts = cost.count(SPREAD)
   assert dict(counts.collectives) == {'all-gather': 2 * 16 * 8}
   assert counts.gathered == [(2 * 16 * 8, 1)]
   assert counts.flops == 36 * 2 * 8**3
