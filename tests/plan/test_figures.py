@@ -6,6 +6,7 @@ from ealign import fields
 from ealign.plan import figures
 from ealign.plan.programs import Program
 from ealign.runtime import aot
+from ealign.runtime import cost as cost_lib
 
 TRAINING = {'splash_fwd': 4, 'splash_dkv': 2, 'splash_dq': 2}
 
@@ -28,7 +29,7 @@ def program(**changes):
   ],
 )
 def test_kernels_by_formula(kernels, train, wanted):
-  counts = cost.Counts(kernels=kernels)
+  counts = cost_lib.Counts(kernels=kernels)
   assert figures.kernel_flops(program(), counts, train) == wanted
 
 
@@ -41,7 +42,7 @@ def mesh(kind):
 
 def test_the_estimate_is_the_longest_of_three():
   v5e = mesh('TPU v5 lite')  # 197e12 FLOP/s, 819e9 and 400e9 bytes/s
-  counts = cost.Counts(hbm_bytes=819e9, collectives={'all-gather': 100e9})
+  counts = cost_lib.Counts(hbm_bytes=819e9, collectives={'all-gather': 100e9})
   assert figures.estimate(v5e, 394e12, counts) == (2.0, 'compute')
   assert figures.estimate(v5e, 0, counts) == (1.0, 'memory')
   counts.collectives = {'all-gather': 100e9, 'all-reduce': 200e9}
