@@ -261,12 +261,13 @@ def _sampling(run, sizes):
   )
   cache, hidden_BD, next_B = jax.eval_shape(programs.prefill, *read)
   rows_B = lambda x: _by_row(mesh, *x.shape, dtype=x.dtype)
-  who = _by_row(mesh, rows, dtype=jnp.uint32), _by_row(mesh, rows, dtype=bool)
+  seed = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+  column = functools.partial(_by_row, mesh, rows)
+  f32, i32, u32 = (
+    column(dtype=d) for d in (jnp.float32, jnp.int32, seed.dtype)
+  )
+  who = column(*seed.shape, dtype=seed.dtype), u32, column(dtype=bool)
   whole = NamedSharding(mesh, PartitionSpec())
-  scalar = lambda dtype: jax.ShapeDtypeStruct((), dtype, sharding=whole)
-  f32, i32 = scalar(jnp.float32), scalar(jnp.int32)
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=whole)
   stops = jax.ShapeDtypeStruct((8,), jnp.int32, sharding=whole)
   start = placed(mesh, cache), rows_B(hidden_BD), rows_B(next_B)
   new = c.max_new_tokens
@@ -277,7 +278,7 @@ def _sampling(run, sizes):
     name='decode',
     run=programs.decode,
     args=(
-      *(weights, *start, who, key),
+      *(weights, *start, who),
       *(sampler.Sampling(f32, i32, f32, i32), stops),
     ),
     flops=2.0 * rows * new * flops.multiplied(model) + attention,

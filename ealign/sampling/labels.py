@@ -17,7 +17,7 @@ from ealign.models import layout, transformer
 from ealign.models.config import Config
 from ealign.runtime import mesh as mesh_lib
 from ealign.sampling import prompts as prompting
-from ealign.sampling.sampler import has_arms, prefill
+from ealign.sampling.sampler import arm_count, prefill
 
 _LABEL = 4  # labels are padded to a multiple of this many tokens
 
@@ -30,16 +30,17 @@ def label_logps(
   *,
   rows: int = 64,
   mesh: jax.sharding.Mesh | None = None,
+  arms: Sequence[int] = (),
 ) -> np.ndarray:
   """log P(label | prompt) of each label after each prompt, float32 [B, M].
 
   Args:
     config: static.
-    weights: as in `sampler.generate`; an arm axis goes by row.
+    weights: as in `sampler.generate`.
     prompts: token ids of any lengths, up to the generation prompt.
     labels: token ids of each label, each with its end of turn: without it
       'Un' would count what 'Unethical' gets.
-    rows, mesh: as in `sampler.generate`.
+    rows, mesh, arms: as in `sampler.generate`.
 
   Raises:
     UserError: an empty prompt, or one longer than the model's positions.
@@ -51,13 +52,14 @@ def label_logps(
     config, mesh, weights = mesh_lib.gathered(config, mesh, weights)
   run = program(config)
   logps_BM = np.zeros((len(prompts), len(labels)), np.float32)
-  arms = has_arms(weights)
-  for batch in prompting.batches(prompts, rows, in_order=arms):
+  count = arm_count(weights)
+  for batch in prompting.batches(prompts, rows, arms=arms, count=count):
     per_row = (batch.tokens_BT, batch.positions_BT)
     if mesh is not None:
       per_row = mesh_lib.shard_rows(mesh, per_row)
     scored_BM = jax.device_get(run(weights, *per_row, labels_MT, mask_MT))
-    logps_BM[batch.index] = scored_BM[: len(batch.index)]
+    real_B = batch.index >= 0
+    logps_BM[batch.index[real_B]] = scored_BM[real_B]
   return logps_BM
 
 

@@ -1,6 +1,6 @@
 """Prompts as batches of static shape, padded on the left."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +11,9 @@ _BUCKETS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 
 class Batch(NamedTuple):
-  """Left-padded prompts; the rows past len(index) are empty."""
+  """Left-padded prompts."""
 
-  index: np.ndarray  # where the prompt of each row stands in the list
+  index: np.ndarray  # where the prompt of each row stands; -1: an empty row
   tokens_BT: np.ndarray
   positions_BT: np.ndarray  # -1 on padding
 
@@ -27,30 +27,31 @@ def bucket(length: int) -> int:
 
 
 def batches(
-  prompts: list[list[int]], rows: int, *, in_order: bool = False
+  prompts: list[list[int]], rows: int, *, arms: Sequence[int] = (), count=1
 ) -> Iterator[Batch]:
   """Yields batches of prompts of like lengths, each padded to its own bucket.
 
   Args:
     prompts: token ids.
     rows: rows of every batch; the last one may be partly empty.
-    in_order: do not sort, for adapters whose arms go by row.
-
-  Raises:
-    ValueError: in_order, and the prompts are not exactly one batch.
+    arms: the arm of each prompt, where adapters go by row; () is one arm.
+    count: of arms. Each has rows / count rows of a batch, arm by arm.
   """
-  if in_order and len(prompts) != rows:
-    raise ValueError(f'arms go by row: {len(prompts)} prompts, {rows} rows')
   lengths = np.array([len(prompt) for prompt in prompts], np.int64)
   order = np.argsort(lengths, kind='stable')
-  if in_order:
-    order = np.arange(rows)
-  for start in range(0, len(prompts), rows):
-    index = order[start : start + rows]
-    width = bucket(int(lengths[index].max()))
+  arm_of = np.asarray(arms or np.zeros(len(prompts)), int)
+  own = [order[arm_of[order] == arm] for arm in range(count)]
+  each = rows // count
+  for start in range(0, max(map(len, own)), each):
+    index = np.full(rows, -1)
+    for arm, mine in enumerate(own):
+      part = mine[start : start + each]
+      index[arm * each : arm * each + len(part)] = part
+    width = bucket(int(lengths[index[index >= 0]].max()))
     tokens_BT = np.zeros((rows, width), np.int32)
     positions_BT = np.full((rows, width), -1, np.int32)
-    for row, i in enumerate(index):
+    for row in np.flatnonzero(index >= 0):
+      i = index[row]
       tokens_BT[row, width - lengths[i] :] = prompts[i]
       positions_BT[row, width - lengths[i] :] = np.arange(lengths[i])
     yield Batch(index, tokens_BT, positions_BT)

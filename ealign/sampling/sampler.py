@@ -63,17 +63,17 @@ def generate(
   rows: int = 64,
   truncate: int | None = None,
   mesh: jax.sharding.Mesh | None = None,
+  arms: Sequence[int] = (),
 ) -> list[Answer]:
   """Samples one answer to each prompt, in the order of the prompts.
 
   Args:
     config: static.
-    weights: bound with an adapter or not. An adapter with an arm axis goes
-      by row: exactly `rows` prompts, arm by arm.
+    weights: bound with an adapter or not; one with an arm axis goes by row.
     prompts: token ids of any lengths, never truncated.
     key: the noise of a token comes from fold_in(key, row id), then its index
-      in the answer.
-    settings: traced.
+      in the answer. One key for all, or one for each prompt.
+    settings: traced; each a number for all, or one for each prompt.
     stop_ids: an answer ends with the first of these it samples.
     max_tokens: static cap of new tokens; the cache has room for them.
     row_ids: default 0, 1, 2, ...
@@ -82,42 +82,50 @@ def generate(
       None: both must be off, and no sort is in the program.
     mesh: rows are split over it; the weights are gathered first, once
       (`runtime.mesh.gathered`).
+    arms: of an adapter with an arm axis, the arm that answers each prompt.
 
   Raises:
     UserError: an empty prompt, one longer than the model's positions, or
       settings that the static sizes do not allow.
   """
-  settings = _traced(settings, max_tokens, truncate)
-  limit = int(settings.max_new_tokens)
+  if not prompts:
+    return []
+  settings = _traced(settings, len(prompts), max_tokens, truncate)
+  limit = int(np.max(settings.max_new_tokens))
   prompting.check(prompts, config.max_positions - limit)
   if mesh is not None:
     config, mesh, weights = mesh_lib.gathered(config, mesh, weights)
-    key = mesh_lib.replicate(mesh, key)
   run = programs(config, max_tokens, truncate)
   stop_K = _pad_stops(stop_ids)
-  if row_ids is None:
-    row_ids = range(len(prompts))
+  ids_N = range(len(prompts)) if row_ids is None else row_ids
+  ids_N = np.array([i % 2**32 for i in ids_N], np.uint32)
+  seeds = np.asarray(jax.random.key_data(key))
+  seeds_N = np.broadcast_to(seeds, (len(prompts), seeds.shape[-1]))
   answers = [None] * len(prompts)
-  arms = has_arms(weights)
-  for batch in prompting.batches(prompts, rows, in_order=arms):
-    live_B = np.arange(rows) < len(batch.index)
-    ids_B = np.zeros(rows, np.uint32)
-    ids_B[live_B] = [row_ids[i] % 2**32 for i in batch.index]
-    per_row = (batch.tokens_BT, batch.positions_BT, (ids_B, live_B))
+  count = arm_count(weights)
+  for batch in prompting.batches(prompts, rows, arms=arms, count=count):
+    at_B = np.maximum(batch.index, 0)  # an empty row has another's, unused
+    pick = functools.partial(np.take, indices=at_B, axis=0)
+    per_row = jax.tree.map(pick, (seeds_N, ids_N, settings))
+    per_row = batch.tokens_BT, batch.positions_BT, per_row, batch.index >= 0
     if mesh is not None:
       per_row = mesh_lib.shard_rows(mesh, per_row)
-    tokens_BT, positions_BT, who = per_row
+    tokens_BT, positions_BT, (seeds_B, ids_B, how), live_B = per_row
     start = run.prefill(weights, tokens_BT, positions_BT)
-    _, out = run.decode(weights, *start, who, key, settings, stop_K)
-    for i, answer in zip(batch.index, _answers(out), strict=False):
-      answers[i] = answer
+    who = seeds_B, ids_B, live_B
+    _, out = run.decode(weights, *start, who, how, stop_K)
+    for i, answer in zip(batch.index, _answers(out), strict=True):
+      if i >= 0:
+        answers[i] = answer
   return answers
 
 
-def has_arms(weights: dict) -> bool:
-  """True if the adapter in `weights` is [L, A, in, R]: its arms go by row."""
-  adapters = weights.get('adapter', {}).values()
-  return any(adapter['a'].ndim == 4 for adapter in adapters)
+def arm_count(weights: dict) -> int:
+  """Arms of the adapter in `weights` if it is [L, A, in, R], else 1."""
+  for adapter in weights.get('adapter', {}).values():
+    if adapter['a'].ndim == 4:
+      return adapter['a'].shape[1]
+  return 1
 
 
 class Programs(NamedTuple):
@@ -163,7 +171,6 @@ def decode(
   hidden_BD,
   next_B,
   who,
-  key,
   settings: Sampling,
   stop_K,
 ):
@@ -171,9 +178,11 @@ def decode(
 
   Args:
     config, max_tokens, truncate: static, as in `generate`.
-    weights, key, settings: as in `generate`.
+    weights: as in `generate`.
     cache, hidden_BD, next_B: from `prefill` with room for max_tokens.
-    who: row_ids_B, and live_B: False for rows without a prompt.
+    who: the key's data and the row id of each row, and live_B: False for rows
+      without a prompt.
+    settings: of each row.
     stop_K: stop ids, padded with -1.
 
   Returns:
@@ -181,8 +190,9 @@ def decode(
     logps_BT [B, max_tokens], length_B (the tokens that count), stopped_B and
     cut_B (summed over the tokens).
   """
-  row_ids_B, live_B = who
-  keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, row_ids_B)
+  seeds_B, row_ids_B, live_B = who
+  keys_B = jax.random.wrap_key_data(seeds_B)
+  keys_B = jax.vmap(jax.random.fold_in)(keys_B, row_ids_B)
   first_slot = cache['positions'].shape[1] - max_tokens
 
   def body(state):
@@ -233,25 +243,36 @@ def _record(out, t, live_B, stop_B, token_B, cut_B, logits_BV):
   }
 
 
-def _traced(settings, max_tokens, truncate):
-  """The settings with fixed dtypes, so that none recompiles; checked."""
-  temperature, top_p = float(settings.temperature), float(settings.top_p)
-  top_k, limit = int(settings.top_k), int(settings.max_new_tokens)
-  problems = []
-  if not temperature >= 0:
-    problems.append(f'temperature is {temperature}; it must be 0 or more')
-  if not 0 < top_p <= 1:
-    problems.append(f'top_p is {top_p}; it must be above 0 and at most 1')
-  if truncate is None and (top_k > 0 or top_p < 1):
-    problems.append('top_k and top_p need a static number of candidates')
-  elif not 0 <= top_k <= (truncate or 0):
-    problems.append(f'top_k is {top_k}; it must be 0 (off) to {truncate}')
-  if not 1 <= limit <= max_tokens:
-    problems.append(f'max_new_tokens is {limit}; it must be 1 to {max_tokens}')
+def _traced(settings, count, max_tokens, truncate):
+  """The settings of each prompt, of fixed dtypes; checked."""
+  s = settings
+  given = s.temperature, s.top_k, s.top_p, s.max_new_tokens
+  f, i = np.float32, np.int32
+  each = [
+    np.broadcast_to(np.asarray(value, kind), (count,))
+    for value, kind in zip(given, (f, i, f, i), strict=True)
+  ]
+  problems = [
+    problem
+    for values in sorted(set(zip(*(x.tolist() for x in each), strict=True)))
+    for problem in _problems(*values, max_tokens, truncate)
+  ]
   if problems:
     raise UserError(*problems)
-  f, i = np.float32, np.int32
-  return Sampling(f(temperature), i(top_k), f(top_p), i(limit))
+  return Sampling(*each)
+
+
+def _problems(temperature, top_k, top_p, limit, max_tokens, truncate):
+  if not temperature >= 0:
+    yield f'temperature is {temperature}; it must be 0 or more'
+  if not 0 < top_p <= 1:
+    yield f'top_p is {top_p}; it must be above 0 and at most 1'
+  if truncate is None and (top_k > 0 or top_p < 1):
+    yield 'top_k and top_p need a static number of candidates'
+  elif not 0 <= top_k <= (truncate or 0):
+    yield f'top_k is {top_k}; it must be 0 (off) to {truncate}'
+  if not 1 <= limit <= max_tokens:
+    yield f'max_new_tokens is {limit}; it must be 1 to {max_tokens}'
 
 
 def _pad_stops(stop_ids):

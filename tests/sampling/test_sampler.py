@@ -29,6 +29,12 @@ CONFIG = Config(
 WEIGHTS = transformer.init(CONFIG, key=jax.random.key(0), std=0.5)
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6, 5], [3], [5, 8, 9, 7]]
 T = 8
+# Key data, row id and whether there is a prompt, of four rows.
+WHO = (
+  np.zeros((4, 2), np.uint32),
+  np.arange(4, dtype=np.uint32),
+  np.ones(4, bool),
+)
 
 
 def sample(prompts=PROMPTS, *, weights=WEIGHTS, **kw):
@@ -219,14 +225,33 @@ def test_arms_go_by_row():
   )
   # The longest prompt first: sorting by length would mix the arms.
   prompts = [PROMPTS[1], PROMPTS[0]] * 2
-  answers = sample(prompts, weights=bind(*arms))
+  answers = sample(prompts, weights=bind(*arms), arms=(0, 0, 1, 1))
   for row, answer in enumerate(answers):
     alone = lora.bind(1.0, arms[row // 2], WEIGHTS)
     assert_teacher_forced(prompts[row], answer, alone)
-  swapped = sample(prompts, weights=bind(*arms[::-1]), row_ids=[2, 3, 0, 1])
-  same(swapped[2:] + swapped[:2], answers)
-  with pytest.raises(ValueError, match='3 prompts, 4 rows'):
-    sample(prompts[:3], weights=bind(*arms))
+  swapped = sample(prompts, weights=bind(*arms[::-1]), arms=(1, 1, 0, 0))
+  same(swapped, answers)
+  # In any order, of any number, with more than one batch for an arm.
+  mixed = [prompts[i] for i in (2, 0, 3)]
+  of = {'arms': (1, 0, 1), 'row_ids': (2, 0, 3), 'rows': 2}
+  same(
+    sample(mixed, weights=bind(*arms), **of), [answers[i] for i in (2, 0, 3)]
+  )
+
+
+def test_each_prompt_may_have_its_own_key_and_settings():
+  keys = jax.random.split(jax.random.key(5), 4)
+  temperatures, limits = (0.0, 1.0, 0.5, 2.0), (T, 3, T, 2)
+  together = sample(
+    truncate=16,
+    key=keys,
+    settings=Sampling(temperatures, (0, 2, 0, 3), (1.0, 1.0, 0.5, 1.0), limits),
+  )
+  for i, answer in enumerate(together):
+    alone = Sampling(
+      temperatures[i], (0, 2, 0, 3)[i], (1.0, 1.0, 0.5, 1.0)[i], limits[i]
+    )
+    same(sample(truncate=16, key=keys[i], settings=alone)[i : i + 1], [answer])
 
 
 def test_cut_is_averaged_over_the_tokens():
@@ -256,11 +281,10 @@ def decode_equations(truncate):
   batch = next(prompting.batches(PROMPTS, 4))
   prefill = functools.partial(sampler.prefill, CONFIG, T, WEIGHTS)
   start = jax.eval_shape(prefill, batch.tokens_BT, batch.positions_BT)
-  who = np.arange(4, dtype=np.uint32), np.ones(4, bool)
-  settings = Sampling(1.0, np.int32(0), 1.0, np.int32(T))
+  settings = sampler._traced(Sampling(max_new_tokens=T), 4, T, None)
   stop_K = np.full(8, -1, np.int32)
   decode = functools.partial(sampler.decode, CONFIG, T, truncate)
-  args = (WEIGHTS, *start, who, jax.random.key(0), settings, stop_K)
+  args = (WEIGHTS, *start, WHO, settings, stop_K)
   return list(equations(jax.make_jaxpr(decode)(*args).jaxpr)), start[0]
 
 
@@ -282,10 +306,8 @@ def test_the_cache_is_donated_to_decode():
   batch = next(prompting.batches(PROMPTS, 4))
   run = sampler.programs(CONFIG, T, None)
   start = run.prefill(WEIGHTS, batch.tokens_BT, batch.positions_BT)
-  who = np.arange(4, dtype=np.uint32), np.ones(4, bool)
-  settings = sampler._traced(Sampling(max_new_tokens=T), T, None)
-  stop_K = sampler._pad_stops(())
-  run.decode(WEIGHTS, *start, who, jax.random.key(0), settings, stop_K)
+  settings = sampler._traced(Sampling(max_new_tokens=T), 4, T, None)
+  run.decode(WEIGHTS, *start, WHO, settings, sampler._pad_stops(()))
   assert start[0]['k'].is_deleted()
   assert not WEIGHTS['embed'].is_deleted()
 

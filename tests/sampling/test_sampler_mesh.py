@@ -108,13 +108,13 @@ def compiled_decode(shape):
   model, mesh, weights = mesh_lib.gathered(*placed(shape))
   run = sampler.programs(model, T, None)
   part = next(prompting.batches(PROMPTS, 8))
-  who = np.arange(8, dtype=np.uint32), np.ones(8, bool)
-  rows = (part.tokens_BT, part.positions_BT), who
-  (tokens_BT, positions_BT), who = mesh_lib.shard_rows(mesh, rows)
-  start = run.prefill(weights, tokens_BT, positions_BT)
-  settings = sampler._traced(Sampling(max_new_tokens=T), T, None)
-  key = mesh_lib.replicate(mesh, jax.random.key(0))
-  args = (weights, *start, who, key, settings, sampler._pad_stops(()))
+  seeds = np.zeros((8, 2), np.uint32)
+  who = seeds, np.arange(8, dtype=np.uint32), np.ones(8, bool)
+  how = sampler._traced(Sampling(max_new_tokens=T), 8, T, None)
+  rows = (part.tokens_BT, part.positions_BT), who, how
+  read, who, how = mesh_lib.shard_rows(mesh, rows)
+  start = run.prefill(weights, *read)
+  args = (weights, *start, who, how, sampler._pad_stops(()))
   return run.decode.lower(*args).compile().as_text(), start[0]
 
 
