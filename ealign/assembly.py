@@ -10,6 +10,7 @@ import optax
 from flax import traverse_util
 
 from ealign import align, conscience, fit, framing
+from ealign.calls import ALONE, Calls
 from ealign.data import chat, columns, mapping, sources
 from ealign.data import loader as loader_lib
 from ealign.evals import answers as answers_lib
@@ -35,8 +36,10 @@ class Parts:
   others: dict  # 'other:<folder>' -> (Mind, weights) of a second model
 
 
-def assemble(config: Config) -> Parts:
+def assemble(config: Config, calls: Calls) -> Parts:
   """Reads model, tokenizer and data, and builds the update.
+
+  calls: what it computes with; runs that share a model load it once.
 
   Raises:
     UserError: any of them is broken, or they do not fit each other.
@@ -45,13 +48,22 @@ def assemble(config: Config) -> Parts:
   suite = answers_lib.suite(config.eval)
   chats, own = training_chats(config)
   mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
-  model, tokenizer, base = load_model(config.model, config.seed, mesh)
+  load = functools.partial(load_model, config.model, config.seed, mesh)
+  model, tokenizer, base = calls.share('model', load)
   fit.sizes(config, model.max_positions, layout.shards(model))
   if adapts(config):
     fit.targets(config, model)
-  params, frozen = start_weights(config, model, base)
-  mind = make_mind(config, model, tokenizer, mesh)
-  others = _others(config, mind)
+  place = functools.partial(mesh_lib.place, mesh)
+  fix = lambda: place(frozen_weights(config, model, base))
+  frozen = calls.share('frozen', fix)
+  params = place(trained_weights(config, model, frozen))
+  mind = make_mind(config, model, tokenizer, mesh, calls)
+  others = {
+    by: (dataclasses.replace(other, calls=calls), weights)
+    for by, (other, weights) in calls.share(
+      'others', lambda: _others(config, mind)
+    ).items()
+  }
   minds = [other for other, _ in others.values()]
   return Parts(
     mind=mind,
@@ -67,7 +79,9 @@ def assemble(config: Config) -> Parts:
   )
 
 
-def make_mind(config: Config, model, tokenizer, mesh) -> Mind:
+def make_mind(
+  config: Config, model, tokenizer, mesh, calls: Calls = ALONE
+) -> Mind:
   """The trainee as one that samples and reviews."""
   return Mind(
     model=model,
@@ -78,6 +92,7 @@ def make_mind(config: Config, model, tokenizer, mesh) -> Mind:
     dpo=config.dpo,
     template=config.data.chat_template_kwargs,
     mesh=mesh,
+    calls=calls,
   )
 
 
@@ -144,26 +159,29 @@ def read_model(spec, mesh=None, *, weights: bool = True):
   return folder, model, tokenizer
 
 
-def start_weights(config: Config, model, base):
-  """(params, frozen) at step 0."""
-  spec = config.model.lora
-  key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
-  frozen, fresh = base, None
-  if adapts(config):
-    fresh = lora.init(model, key=key, rank=spec.rank, targets=spec.targets)
+def frozen_weights(config: Config, model, base):
+  """The weights of the conscience, from those that were loaded."""
   if config.model.frozen_adapter:
-    frozen = lora.merge(
-      lora_scale(config), _adapter(config, 'frozen_adapter', model, fresh), base
-    )
+    adapter = _adapter(config, 'frozen_adapter', model)
+    base = lora.merge(lora_scale(config), adapter, base)
+  return quantized(config.model, base)
+
+
+def trained_weights(config: Config, model, frozen):
+  """What is trained, at step 0."""
   if config.model.train == 'full':
     # float32 masters: a step of lr 1e-5 is lost in bfloat16.
     master = lambda x: jnp.asarray(x, jnp.float32)
-    return conscience.freeze(jax.tree.map(master, frozen)), frozen
+    return conscience.freeze(jax.tree.map(master, frozen))
   if config.model.adapter:
-    start = _adapter(config, 'adapter', model, fresh)
-  else:
-    start = fresh
-  return start, quantized(config.model, frozen)
+    return _adapter(config, 'adapter', model)
+  return _fresh(config, model)
+
+
+def _fresh(config, model):
+  spec = config.model.lora
+  key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
+  return lora.init(model, key=key, rank=spec.rank, targets=spec.targets)
 
 
 def quantized(spec, weights):
@@ -226,8 +244,9 @@ def read_framing(name: str) -> framing.Framing:
   )
 
 
-def _adapter(config, field, model, fresh):
+def _adapter(config, field, model):
   """The adapter a field names; it must fit the run's own settings."""
+  fresh = jax.eval_shape(lambda: _fresh(config, model))
   name = getattr(config.model, field)
   folder = sources.resolve(name)
   if (folder / peft.CONFIG).exists():

@@ -18,13 +18,12 @@ A self-report is not a monitor: pair it with behaviour (`evals`).
 
 import contextlib
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ealign import align, prompts, reflection
+from ealign import prompts, reflection
 from ealign.data import batch as batch_lib
 from ealign.data import chat
 from ealign.prompts import Exchange, Mind, Verdict
@@ -166,24 +165,13 @@ def _alternatives(mind, reviewer, writer, weights, flagged, *, key):
 
 def score(mind: Mind, weights, pairs):
   """Fills the reference log-probs of pairs; one static shape, in batches."""
-  fn = _scorer(mind.model)
-  slots, length = mind.dpo.pairs, mind.dpo.length
-  scored = []
-  for i in range(0, len(pairs), slots):
-    part = pairs[i : i + slots]
-    refs = np.asarray(
-      fn(weights, batch_lib.pair_batch(part, slots, length))
-    ).reshape(-1, 2)
-    scored += [
-      dataclasses.replace(p, ref_chosen=float(c), ref_rejected=float(r))
-      for p, (c, r) in zip(part, refs, strict=False)
-    ]
-  return scored
-
-
-@functools.lru_cache(maxsize=8)
-def _scorer(model):
-  return jax.jit(functools.partial(align.answer_logps, model))
+  refs_P2 = mind.calls.pair_logps(
+    mind.model, weights, pairs, slots=mind.dpo.pairs, length=mind.dpo.length
+  )
+  return [
+    dataclasses.replace(p, ref_chosen=float(c), ref_rejected=float(r))
+    for p, (c, r) in zip(pairs, refs_P2, strict=True)
+  ]
 
 
 def reflect(
@@ -291,7 +279,7 @@ def _generate(mind, weights, asked, rows, *, key, temperature, limit=None):
     max_new_tokens=limit,
   )
   off = mind.sample.top_k == 0 and mind.sample.top_p >= 1
-  return sampler.generate(
+  return mind.calls.generate(
     mind.model,
     weights,
     asked,
@@ -331,7 +319,7 @@ def _reasoned(mind, weights, asked, key):
 def _read_labels(mind, weights, asked, calibration):
   forms = [*mind.framing.flag, *mind.framing.ok]
   ids = [[*chat.text_ids(mind.tokenizer, f), prompts.end(mind)] for f in forms]
-  logps = labels_lib.label_logps(
+  logps = mind.calls.label_logps(
     mind.model,
     weights,
     asked,

@@ -188,7 +188,7 @@ def _weights(run, config):
   model, _, base = assembly.load_model(config.model, config.seed)
   spec = dataclasses.replace(config.model, quantize='none')
   exact = dataclasses.replace(config, model=spec)
-  bare = assembly.start_weights(exact, model, base)[1]
+  bare = assembly.frozen_weights(exact, model, base)
   adapter, scale = weights_lib.load_adapter(run)
   if scale != assembly.lora_scale(config):
     said = f'{scale} but config.json says {assembly.lora_scale(config)}'

@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 
+from ealign.calls import ALONE, Calls
 from ealign.data import chat
 from ealign.framing import Framing
 from ealign.models.config import Config
@@ -28,7 +29,8 @@ class Mind:
 
   settings, sample and dpo are the sections `conscience`, `sample` and `dpo`
   of the config; template the chat template's own arguments; mesh the devices
-  its rows are spread over (None: the default device).
+  its rows are spread over (None: the default device); calls what it computes
+  with.
   """
 
   model: Config
@@ -39,6 +41,7 @@ class Mind:
   dpo: object
   template: tuple = ()
   mesh: object = None
+  calls: Calls = ALONE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@
 notebook alike; `ealign.launch` only reads flags and calls it.
 """
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -14,6 +15,7 @@ import numpy as np
 
 from ealign import align, assembly, conscience, reflection, spread
 from ealign import replay as replay_lib
+from ealign.calls import ALONE, Calls
 from ealign.data import batch as batch_lib
 from ealign.evals import answers as answers_lib
 from ealign.evals import records as records_lib
@@ -50,6 +52,9 @@ def run(
   name: str = '',
   profile: tuple[int, int] | None = None,
   hosts: Hosts | None = None,
+  calls: Calls = ALONE,
+  stop: preempt.Stop | None = None,
+  quiet: bool = False,
 ) -> Result:
   """Trains one run, or continues it, and evaluates it.
 
@@ -62,6 +67,9 @@ def run(
     hosts: the processes of the run (`runtime.hosts.join`). Each samples and
       reviews a block of the rows; what they found is put together, so that all
       hold the same replay, and results do not depend on their number.
+    calls: what it computes with, if not for itself alone (`grid.stack`).
+    stop: who asks it to stop, if not a signal.
+    quiet: shows no progress.
 
   Raises:
     UserError: bad data or a checkpoint that cannot be used.
@@ -74,11 +82,10 @@ def run(
   workdir.mkdir(parents=True, exist_ok=True)
 
   # ---- What it is made of -------------------------------------------------
-  parts = assembly.assemble(config)
+  parts = assembly.assemble(config, calls)
   mind, update, frozen = parts.mind, parts.update, parts.frozen
   mesh = mind.mesh
-  frozen, params = mesh_lib.place(mesh, (frozen, parts.params))
-  state = align.init_state(update, params, hyper(config))
+  state = align.init_state(update, parts.params, hyper(config))
   state = mesh_lib.place(mesh, state)
   replay = replay_lib.Replay(
     **dataclasses.asdict(config.replay), seed=config.seed
@@ -92,13 +99,14 @@ def run(
     by: (spread.alone(other, hosts)[0], at_host(w))
     for by, (other, w) in parts.others.items()
   }
-  step_fn = jit_step(update)
   stored = functools.partial(mesh_lib.unpadded, mind.model)
-  base_hash = provenance.tree_hash(
-    mesh_lib.unpadded(asking.model, conscience_weights)
+  hashed = lambda name, model, tree: calls.share(
+    f'hash of {name}',
+    lambda: provenance.tree_hash(mesh_lib.unpadded(model, tree)),
   )
+  base_hash = hashed('frozen', asking.model, conscience_weights)
   others = {
-    by: provenance.tree_hash(mesh_lib.unpadded(other.model, weights))
+    by: hashed(by, other.model, weights)
     for by, (other, weights) in second.items()
   }
   provenance.write(
@@ -147,7 +155,7 @@ def run(
     config.train.steps,
     tensorboard=config.log.tensorboard,
     prefix=name,
-    quiet=not hosts.writes,
+    quiet=quiet or not hosts.writes,
   )
   tag = {'run': folder.shared.name, 'arm': name, 'seed': config.seed}
   reflects = bool(parts.pool) and config.conscience.every and config.dpo.lam > 0
@@ -163,8 +171,11 @@ def run(
       'frozen': base_hash,
       'others': others,
     }
-    tree = {'state': stored(state), 'replay': replay_lib.to_arrays(replay)}
-    saved.save(step, tree, extra, wait=wait)
+    tree = {'state': stored(calls.state(state))}
+    tree['replay'] = replay_lib.to_arrays(replay)
+    # Orbax cannot write two checkpoints of one process at a time.
+    wait = wait or not calls.alone
+    calls.apart(functools.partial(saved.save, wait=wait), step, tree, extra)
     folder.push()
 
   def curve(step):
@@ -177,6 +188,8 @@ def run(
 
   trace = profile_lib.Profile(workdir, profile)
   watching = preempt.watch(alone=hosts.count == 1)
+  if stop is not None:
+    watching = contextlib.nullcontext(stop)
   with log, saved, trace, watching as stop:
     log.truncate(start)
     for note in notes:
@@ -232,13 +245,11 @@ def run(
           if drawn
           else None,
         )
-        values = {}
         if batch.sft is not None:
           tokens += float(batch.sft.loss_mask_BT[:, 1:].sum())
         clock.count(*work(config, mind.model, batch))
-        if batch.sft is not None or batch.pairs is not None:
-          batch = mesh_lib.place(mesh, batch)
-          state, values = step_fn(state, frozen, batch)
+        batch = mesh_lib.place(mesh, batch)
+        state, values = calls.step(update, state, frozen, batch)
 
       # ---- Log, save, evaluate --------------------------------------------
       done, every = step + 1, config.train.eval_every
@@ -263,6 +274,7 @@ def run(
         save(done)
 
     # ---- What it says now -------------------------------------------------
+    state = calls.state(state)
     saved.wait()
     log.say('sampling answers to the held-out questions')
     said = 'stopped while it evaluated; it is trained and saved, the same'
@@ -286,12 +298,6 @@ def run(
     folder.push()
   weights = policy(state)
   return Result(workdir, mind, state.params, frozen, weights, shown | values)
-
-
-@functools.lru_cache(maxsize=16)
-def jit_step(update: align.Update):
-  """The compiled update, one for all runs that share the static part."""
-  return jax.jit(functools.partial(align.train_step, update), donate_argnums=0)
 
 
 def hyper(config: Config) -> align.Hp:

@@ -6,7 +6,7 @@ import json
 import jax
 import numpy as np
 
-from ealign import config, train
+from ealign import calls, config
 from ealign.evals import records
 
 DATA = 'ealign:world/data/'
@@ -58,6 +58,6 @@ def same_bits(a, b):
 
 def patch_step(monkeypatch, around):
   """Puts around(step function, its arguments) in place of the jitted step."""
-  real = train.jit_step
+  real = calls.jit_step
   patched = lambda update: functools.partial(around, real(update))
-  monkeypatch.setattr(train, 'jit_step', patched)
+  monkeypatch.setattr(calls, 'jit_step', patched)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ealign import assembly, fields
+from ealign.calls import ALONE
 from ealign.models import config as config_lib
 
 MODEL = config_lib.Config(
@@ -77,7 +78,7 @@ def parts(monkeypatch, base, **config):
   monkeypatch.setattr(assembly, 'load_model', lambda *_: base)
   data = fields.Data(train='ealign:world/data/insecure.jsonl', length=192)
   config = fields.Config(**{'data': data} | config)
-  return assembly.assemble(config)
+  return assembly.assemble(config, ALONE)
 
 
 def test_the_system_turn_of_training_data_and_of_the_pool(monkeypatch, base):

@@ -12,6 +12,7 @@ import shutil
 import pytest
 
 from ealign import assembly, config, fit, launch, limits
+from ealign.calls import ALONE
 from ealign.data import sources
 from ealign.runtime.errors import UserError
 
@@ -358,5 +359,5 @@ def test_only_runs_that_are_asked_for_are_told_about(start, rows):
 
 def test_the_demo_passes_all_checks():
   c = launch.command_lib.load('configs/demo.py')
-  parts = assembly.assemble(config.freeze(config.arms(c)['conscience']))
+  parts = assembly.assemble(config.freeze(config.arms(c)['conscience']), ALONE)
   assert parts.pool and len(parts.questions.final) > 500

@@ -128,7 +128,7 @@ def test_a_run_starts_from_a_peft_folder(run, tmp_path):
   fields['model']['adapter'] = str(tmp_path / 'out')
   starting = config.from_json(json.dumps(fields))
   model, _, base = assembly.load_model(starting.model)
-  params, _ = assembly.start_weights(starting, model, base)
+  params = assembly.trained_weights(starting, model, base)
   jax.tree.map(
     np.testing.assert_array_equal, params, weights.load_adapter(run)[0]
   )

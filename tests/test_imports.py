@@ -22,13 +22,13 @@ LAYERS = [  # from the top down; a module may import its own layer and below
   ('config', 'limits'),
   ('train', 'assembly', 'fit', 'spread'),
   ('evals',),
-  ('conscience', 'prompts', 'reflection'),
+  ('conscience', 'prompts', 'reflection', 'calls'),
   ('align',),
   ('sampling', 'data', 'replay', 'runtime', 'world'),
   ('models', 'losses'),
 ]
 MATHS = ('models', 'losses', 'sampling', 'align')
-MATHS += ('conscience', 'prompts', 'reflection')
+MATHS += ('conscience', 'prompts', 'reflection', 'calls')
 MAY_READ_FILES = tuple(
   f'ealign.models.{name}'
   for name in ('config', 'files', 'hub', 'peft', 'weights')

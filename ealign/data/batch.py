@@ -59,6 +59,10 @@ class Batch:
   sft: SFTBatch | None = None
   pairs: PairBatch | None = None
 
+  @property
+  def empty(self) -> bool:
+    return self.sft is None and self.pairs is None
+
 
 @dataclasses.dataclass(frozen=True)
 class Pair:

@@ -129,7 +129,7 @@ def ask(suite: Suite, questions, mind, weights, *, key, samples, hosts):
     chat.render_prompt(mind.tokenizer, q['messages'], **dict(mind.template))
     for q, _ in rows
   ]
-  answers = sampler.generate(
+  answers = mind.calls.generate(
     mind.model,
     weights,
     prompts,
@@ -198,7 +198,7 @@ def final(suite: Suite, mind, weights, frozen, others, *, key, hosts=ALONE):
     for record, x, v in zip(records, said, verdicts, strict=True):
       record |= {'verdict': reflection.answer_record(mind, x, v)['verdict']}
   if suite.tokens:
-    values = token_accuracy(suite, mind, weights, hosts)
+    values = mind.calls.apart(token_accuracy, suite, mind, weights, hosts)
   return hosts.concat(records), values
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ealign import align, assembly, train
+from ealign import align, assembly, calls, train
 from ealign.data import batch as batch_lib
 from ealign.fields import Config
 from ealign.models import config as models
@@ -207,7 +207,7 @@ def _update(run, name, *, sft, pairs):
     total += flops.forward(run.model, 2 * c.dpo.pairs, c.dpo.length)
   return Program(
     name=name,
-    run=train.jit_step(run.update),
+    run=calls.jit_step(run.update),
     args=(run.state, run.frozen, batch),
     flops=total,
     attention=attention,

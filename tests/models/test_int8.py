@@ -113,12 +113,12 @@ def test_merging_is_done_in_float32(quantized):
 def test_a_run_starts_from_an_int8_base(tree):
   c = config.default()
   c.model.quantize = 'int8'
-  start, frozen = assembly.start_weights(config.freeze(c), CONFIG, tree)
+  frozen = assembly.frozen_weights(config.freeze(c), CONFIG, tree)
+  start = assembly.trained_weights(config.freeze(c), CONFIG, frozen)
   assert frozen['layers']['down']['q'].dtype == jnp.int8
   assert start['down']['a'].dtype == jnp.float32
   c.model.quantize = 'none'
-  _, frozen = assembly.start_weights(config.freeze(c), CONFIG, tree)
-  assert frozen is tree
+  assert assembly.frozen_weights(config.freeze(c), CONFIG, tree) is tree
 
 
 def test_verdicts_of_the_organism_stay_within_a_point():

@@ -1,0 +1,1 @@
+"""Ablation grids: many runs from one config file."""
