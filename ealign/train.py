@@ -50,6 +50,7 @@ def run(
   name: str = '',
   profile: tuple[int, int] | None = None,
   hosts: Hosts | None = None,
+  display=None,
 ) -> Result:
   """Trains one run, or continues it, and evaluates it.
 
@@ -62,6 +63,7 @@ def run(
     hosts: the processes of the run (`runtime.hosts.join`). Each samples and
       reviews a block of the rows; what they found is put together, so that all
       hold the same replay, and results do not depend on their number.
+    display: what shows how far it is (`runtime.display`), by default a bar.
 
   Raises:
     UserError: bad data or a checkpoint that cannot be used.
@@ -148,6 +150,7 @@ def run(
     tensorboard=config.log.tensorboard,
     prefix=name,
     quiet=not hosts.writes,
+    shown=display,
   )
   tag = {'run': folder.shared.name, 'arm': name, 'seed': config.seed}
   reflects = bool(parts.pool) and config.conscience.every and config.dpo.lam > 0
