@@ -11,6 +11,7 @@ import inspect
 import os
 import re
 import traceback
+import types
 
 from absl import flags
 from ml_collections import config_dict, config_flags
@@ -22,6 +23,8 @@ from ealign.runtime.errors import UserError
 USAGE = """\
 usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
            [--config.FIELD=VALUE ...] [--only=NAME,NAME*]
+           [--sweep=NAME,NAME+... [--retry=failed|all] [--fail_fast]
+            [--arms=auto|N]]
            [--coordinator=HOST:PORT --processes=N --process=I]
            [--profile=FROM:TO | --plan [--topology=NAME] |
             --print_launch=KIND [--topology=NAME]]
@@ -30,7 +33,13 @@ usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
   --config.FIELD  changes one field, as in --config.dpo.lam=0.3
                   (ealign/fields.py lists them all)
   --workdir       folder of the run; the same command continues it
-  --only          run only the arms of these names or patterns
+  --only          run only the arms, or cells, of these names or patterns
+  --sweep         runs a grid: of the functions sweep_NAME() of the config file
+                  ',' is the product and '+' the union (docs/grids.md)
+  --retry         failed: cells that failed too; all: every cell anew, with what
+                  they left moved to DIR/trash
+  --fail_fast     ends a grid at its first failed cell
+  --arms          cells that may be one program: auto (default) or a number
   --coordinator   address and free port of process 0, where several processes
                   on CPUs or GPUs are one run; the I-th of N has --process=I
                   (TPU slices and Slurm need none of the three)
@@ -41,8 +50,10 @@ usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
                   xpk, tpu_vm, skypilot, gke or slurm (docs/scale.md)
   --topology      for both: v5e:4x4 (or v4, v5p, v6e, tpu7x); for slurm nodes x
                   GPUs, as in 2x8"""
-_NAMES = ('config', 'workdir', 'only', 'profile', 'print_launch', 'topology')
-_NAMES += ('coordinator', 'processes', 'process')
+_GIVEN = ('config', 'workdir', 'only', 'sweep', 'retry', 'arms')
+_CLUSTER = ('coordinator', 'processes', 'process')
+_NAMES = (*_GIVEN, 'profile', 'print_launch', 'topology', *_CLUSTER)
+_SWITCHES = ('plan', 'fail_fast')
 _FLAG = re.compile(r'--?((?:no)?config\.)?([A-Za-z][^=]*)')
 
 
@@ -55,6 +66,8 @@ class Command:
   flags: what makes the run, each flag one argument, to give it again elsewhere.
   profile: first step of a trace, and the step before which it ends.
   cluster: of several processes; None: one, or JAX knows (`hosts.join`).
+  module: the config file, whose functions sweep_*() `sweep` names. arms: most
+  cells of one program, 0 for auto.
   """
 
   config: config_dict.ConfigDict
@@ -68,6 +81,11 @@ class Command:
   plan: bool = False
   profile: tuple[int, int] | None = None
   cluster: hosts.Cluster | None = None
+  module: types.ModuleType | None = None
+  sweep: str = ''
+  retry: str = ''
+  fail_fast: bool = False
+  arms: int = 0
 
 
 def parse(argv: list[str]) -> Command:
@@ -84,7 +102,8 @@ def parse(argv: list[str]) -> Command:
   known.set_gnu_getopt(True)
   for name in _NAMES:
     flags.DEFINE_string(name, '', '', flag_values=known)
-  flags.DEFINE_boolean('plan', False, '', flag_values=known)
+  for name in _SWITCHES:
+    flags.DEFINE_boolean(name, False, '', flag_values=known)
   try:
     rest = known(argv, known_only=True)
   except flags.Error as error:
@@ -92,10 +111,12 @@ def parse(argv: list[str]) -> Command:
   for name in ('config', 'workdir'):
     if not known[name].value:
       raise UserError(f'--{name} is missing\n{USAGE}')
-  config = load(known['config'].value)
+  module, config = read(known['config'].value)
   changed, problems = _change(config, rest)
   only = known['only'].value.split(',')
-  given = [f'--{n}={known[n].value}' for n in _NAMES[:3] if known[n].value]
+  given = [f'--{n}={known[n].value}' for n in _GIVEN if known[n].value]
+  given += ['--fail_fast'] * known['fail_fast'].value
+  arms = _grid_flags(known, problems)
   plan, script = known['plan'].value, known['print_launch'].value
   if known['topology'].value and not (plan or script):
     problems.append('--topology: goes with --plan or --print_launch')
@@ -104,7 +125,7 @@ def parse(argv: list[str]) -> Command:
   profile = _steps(known['profile'].value, problems)
   cluster = None
   try:
-    cluster = hosts.find(*(known[name].value for name in _NAMES[6:]))
+    cluster = hosts.find(*(known[name].value for name in _CLUSTER))
   except UserError as error:
     problems.append(str(error))
   return Command(
@@ -119,7 +140,32 @@ def parse(argv: list[str]) -> Command:
     plan=plan,
     profile=profile,
     cluster=cluster,
+    module=module,
+    sweep=known['sweep'].value,
+    retry=known['retry'].value,
+    fail_fast=known['fail_fast'].value,
+    arms=arms,
   )
+
+
+def _grid_flags(known, problems) -> int:
+  """The number of --arms; what is wrong with a grid's flags is a problem."""
+  retry, arms = known['retry'].value, known['arms'].value
+  if not known['sweep'].value:
+    for name in ('retry', 'fail_fast', 'arms'):
+      if known[name].value:
+        problems.append(f'--{name}: goes with --sweep')
+  elif known['profile'].value:
+    problems.append('--profile: of a single run; leave out --sweep')
+  if retry not in ('', 'failed', 'all'):
+    hint = config_lib.did_you_mean(retry, ('failed', 'all'))
+    problems.append(f'--retry={retry}: must be failed or all.{hint}')
+  if arms in ('', 'auto'):
+    return 0
+  if not re.fullmatch('[1-9][0-9]{0,3}', arms):
+    problems.append(f'--arms={arms}: must be auto or a number, at least 1')
+    return 0
+  return int(arms)
 
 
 def _steps(text: str, problems) -> tuple[int, int] | None:
@@ -136,7 +182,12 @@ def _steps(text: str, problems) -> tuple[int, int] | None:
 
 
 def load(spec: str) -> config_dict.ConfigDict:
-  """The config of 'file.py' or 'file.py:arg'.
+  """The config of 'file.py' or 'file.py:arg'; errors as those of `read`."""
+  return read(spec)[1]
+
+
+def read(spec: str) -> tuple[types.ModuleType, config_dict.ConfigDict]:
+  """The config file of 'file.py' or 'file.py:arg', and its config.
 
   Raises:
     UserError: no such file, an error in it (its line is named), or what it
@@ -161,13 +212,13 @@ def load(spec: str) -> config_dict.ConfigDict:
   except FileNotFoundError as error:
     if error.filename == os.path.abspath(path):
       raise UserError(f'--config={spec}: there is no such file') from None
-    raise _in_file(path, error) from error
+    raise in_file(path, error) from error
   except Exception as error:
-    raise _in_file(path, error) from error
+    raise in_file(path, error) from error
   if not isinstance(config, config_dict.ConfigDict):
     said = 'must return a ConfigDict; start from ealign.config.default()'
     raise UserError(f'{path}: get_config {said}, got {type(config).__name__}')
-  return config
+  return module, config
 
 
 def _check_call(get_config, arguments, spec) -> None:
@@ -179,7 +230,7 @@ def _check_call(get_config, arguments, spec) -> None:
     raise UserError(f'--config={spec}: {said}') from None
 
 
-def _in_file(path: str, error: Exception) -> UserError:
+def in_file(path: str, error: Exception) -> UserError:
   """The error with the last line of the config file that led to it."""
   full = os.path.abspath(path)
   frames = traceback.extract_tb(error.__traceback__)

@@ -263,15 +263,21 @@ def to_json(config: Any) -> str:
   return json.dumps(_plain(config), indent=2) + '\n'
 
 
+def results(config: Any) -> dict[str, Any]:
+  """Dotted names to plain values of the fields that change results."""
+  flat = flatten(_plain(config))
+  return {n: value for n, value in flat.items() if not n.startswith(_FREE)}
+
+
 def differences(old: Any, new: Any) -> list[str]:
   """'field: old -> new' for each field that differs and changes results.
 
   Both may be a ConfigDict, a Config or what was read from config.json.
   """
-  old, new = flatten(_plain(old)), flatten(_plain(new))
+  old, new = results(old), results(new)
   lines = []
   for name in sorted(old.keys() | new.keys()):
     was, now = old.get(name, '(absent)'), new.get(name, '(absent)')
-    if was != now and not name.startswith(_FREE):
+    if was != now:
       lines.append(f'{name}: {was} -> {now}')
   return lines

@@ -11,6 +11,7 @@ flags, config, data or workdir; 143 stopped by a signal, after saving.
 import contextlib
 import dataclasses
 import fnmatch
+import functools
 import json
 import os
 import pathlib
@@ -56,7 +57,9 @@ def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the exit code."""
   try:
     command = command_lib.parse(sys.argv if argv is None else argv)
-    if command.plan:
+    if command.sweep:
+      grid(command)
+    elif command.plan:
       plan(command)
     elif command.print_launch:
       print_launch(command)
@@ -104,6 +107,18 @@ def plan(command: command_lib.Command) -> None:
   folder.push()
 
 
+def grid(command: command_lib.Command) -> None:
+  """The same for the cells of a grid."""
+  from ealign.grid import prepare, sweeps
+  from ealign.grid import run as grid_lib
+
+  found = sweeps.read(command)
+  if problems := prepare.problems(command.module, found.cells):
+    raise UserError(*problems)
+  grid_lib.choose(found.cells, command.only)
+  start(command, functools.partial(grid_lib.launch, found))
+
+
 def _demand(run: Run) -> tuple:
   """What is greater where a run compiles more, or larger programs."""
   c = run.config
@@ -130,8 +145,13 @@ def launch(command: command_lib.Command) -> None:
   Of several hosts each does so; a mistake that only one sees ends all.
   """
   _check(command)
+  _chosen(command, folder_lib.of(command.workdir).local)
+  start(command, _launch)
+
+
+def start(command: command_lib.Command, run) -> None:
+  """Calls run(command, folder, hosts) on each host, once all are there."""
   folder = folder_lib.of(command.workdir)
-  _chosen(command, folder.local)
   compile_cache()
   hosts = hosts_lib.join(command.cluster, _digest(command))
   if hosts.index:
@@ -140,7 +160,7 @@ def launch(command: command_lib.Command) -> None:
   try:
     folder.pull()
     hosts.gather(None)  # nothing is written before all have read
-    _launch(command, folder, hosts)
+    run(command, folder, hosts)
   except (NonFinite, Preempted):  # all hosts see it
     hosts.leave()
     raise
@@ -157,7 +177,7 @@ def _digest(command) -> str:
   """Of what all hosts must agree on: config, arms, versions."""
   from ealign.runtime import provenance
 
-  about = (config_lib.to_json(command.config), command.only)
+  about = (config_lib.to_json(command.config), command.only, command.sweep)
   return provenance.text_hash(repr((*about, provenance.versions())))
 
 

@@ -268,7 +268,8 @@ def _files(flat) -> Iterator[str]:
     of_model = name.startswith('model.') or name in BY
     there = _exists if of_model else _data_exists
     on_hub = (name == 'model.path' or name in BY) and hub.is_id(path)
-    if path and not path.startswith('arm:') and not (on_hub or there(path)):
+    later = path.startswith(('arm:', 'grid:'))  # made before the run starts
+    if path and not later and not (on_hub or there(path)):
       yield f'{name}={value!r}: there is no such file or folder'
   if not flat['model.path']:
     yield "model.path='': must be a Hugging Face folder or a Hub id"

@@ -52,9 +52,9 @@ def run(
   name: str = '',
   profile: tuple[int, int] | None = None,
   hosts: Hosts | None = None,
+  display=None,
   calls: Calls = ALONE,
   stop: preempt.Stop | None = None,
-  quiet: bool = False,
 ) -> Result:
   """Trains one run, or continues it, and evaluates it.
 
@@ -67,9 +67,9 @@ def run(
     hosts: the processes of the run (`runtime.hosts.join`). Each samples and
       reviews a block of the rows; what they found is put together, so that all
       hold the same replay, and results do not depend on their number.
+    display: what shows how far it is (`runtime.display`), by default a bar.
     calls: what it computes with, if not for itself alone (`grid.stack`).
     stop: who asks it to stop, if not a signal.
-    quiet: shows no progress.
 
   Raises:
     UserError: bad data or a checkpoint that cannot be used.
@@ -155,7 +155,8 @@ def run(
     config.train.steps,
     tensorboard=config.log.tensorboard,
     prefix=name,
-    quiet=quiet or not hosts.writes,
+    quiet=not hosts.writes,
+    shown=display,
   )
   tag = {'run': folder.shared.name, 'arm': name, 'seed': config.seed}
   reflects = bool(parts.pool) and config.conscience.every and config.dpo.lam > 0

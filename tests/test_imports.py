@@ -11,6 +11,7 @@ LAYERS = [  # from the top down; a module may import its own layer and below
   (
     'launch',
     'plan',
+    'grid',
     'command',
     'export',
     'report',

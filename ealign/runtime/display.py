@@ -22,7 +22,7 @@ def display(total_steps: int, prefix: str = '', *, quiet: bool = False):
   return (Bar if sys.stdout.isatty() else Lines)(total_steps, prefix)
 
 
-def _text(values: Mapping[str, Any]) -> str:
+def text(values: Mapping[str, Any]) -> str:
   parts = []
   for name, short in _SHOWN.items():
     if name in values:
@@ -78,7 +78,7 @@ class Lines:
       return
     self._printed, self._values = now, values
     done, spent = step - self._first[0], now - self._first[1]
-    parts = [f'{self._head}step {step}/{self._total}', _text(values)]
+    parts = [f'{self._head}step {step}/{self._total}', text(values)]
     if done > 0 and step < self._total:
       parts.append(f'{clock(spent / done * (self._total - step))} left')
     print('  '.join(part for part in parts if part), flush=True)
@@ -113,7 +113,7 @@ class Bar:
     self._bar.start()
 
   def update(self, step: int, values: Mapping[str, Any]) -> None:
-    fields = {'metrics': _text(values)} if values else {}
+    fields = {'metrics': text(values)} if values else {}
     self._bar.update(self._task, completed=step, **fields)
 
   def say(self, text: str) -> None:

@@ -20,7 +20,7 @@ from etils import epath
 
 from ealign.runtime.errors import UserError
 
-_APART = ('checkpoints', 'profile', 'hosts')
+_APART = ('checkpoints', 'profile', 'hosts', 'STATUS.json', 'LEASE')
 
 
 @dataclasses.dataclass(frozen=True)

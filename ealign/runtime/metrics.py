@@ -82,7 +82,8 @@ class Metrics:
   """Writes <folder>/metrics.jsonl and shows how far the run is.
 
   A context manager. `prefix`, such as an arm's name, opens each line shown;
-  `quiet` shows nothing. TensorBoard files go to <folder>/tensorboard.
+  `quiet` shows nothing; `shown` stands for the display of `runtime.display`.
+  TensorBoard files go to <folder>/tensorboard.
 
   Raises:
     UserError: tensorboard is asked for and tensorboardX is not installed.
@@ -96,6 +97,7 @@ class Metrics:
     prefix: str = '',
     *,
     quiet: bool = False,
+    shown=None,
   ):
     self._path = pathlib.Path(folder) / 'metrics.jsonl'
     self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +105,7 @@ class Metrics:
     self._board = None
     self._writer_class = _tensorboard() if tensorboard else None
     self._after = 0  # TensorBoard hides what an earlier start wrote after this
-    self._display = display(total_steps, prefix, quiet=quiet)
+    self._display = shown or display(total_steps, prefix, quiet=quiet)
 
   def __enter__(self) -> 'Metrics':
     self._display.start()

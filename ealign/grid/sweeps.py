@@ -1,0 +1,292 @@
+"""The cells of a grid, from the functions sweep_*() of a config file.
+
+A sweep yields levels: override dicts such as {'dpo.lam': 0.3}. Of the text of
+--sweep, ',' is the product of sweeps and '+' the union of such products.
+Sweeps named `seeds` or ending in `_seeds` are replicates of a setting.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import config_dict
+
+from ealign import command as command_lib
+from ealign import config as config_lib
+from ealign.fields import Config
+from ealign.runtime.errors import UserError
+
+_MOST = 24  # characters of a value in a folder's name
+_LONGEST = 120  # of the whole name
+CONTRASTS = 6  # primary ones at most
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cell:
+  """One run: a setting at one replicate.
+
+  config: as in its config.json, 'grid:' names as they are written. folder:
+  below the work folder. levels: (sweep, index of its level) of each sweep.
+  """
+
+  id: str
+  folder: str
+  setting: dict[str, Any]
+  replicate: dict[str, Any]
+  label: str
+  seed: str
+  config: Config
+  levels: tuple[tuple[str, int], ...]
+
+  @property
+  def name(self) -> str:
+    """What --only matches: the folder's name without the hash."""
+    return self.folder.removeprefix('cells/').rpartition('-')[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+  """What a command line asks for: base config, levels, cells, contrasts."""
+
+  config: Config
+  text: str
+  sweeps: dict[str, list[dict[str, Any]]]
+  cells: list[Cell]
+  contrasts: list[dict[str, Any]]
+
+  @property
+  def axes(self) -> dict[str, list[str]]:
+    """Each sweep that is no replicate, with the fields it sets."""
+    return {
+      name: list(dict.fromkeys(field for level in levels for field in level))
+      for name, levels in self.sweeps.items()
+      if not is_replicate(name)
+    }
+
+
+def is_replicate(sweep: str) -> bool:
+  """Whether a sweep repeats settings, by its name."""
+  return sweep == 'seeds' or sweep.endswith('_seeds')
+
+
+def read(command: command_lib.Command) -> Grid:
+  """The grid of a command.
+
+  Raises:
+    UserError: all that is wrong with flags, sweeps and cells, each once.
+  """
+  if command.config.get('arms'):
+    said = 'goes with a config without arms; empty config.arms, or name what'
+    raise UserError(
+      *command.problems, f'--sweep: {said} varies in sweeps instead'
+    )
+  problems = list(command.problems)
+  terms = _terms(command, problems)
+  names = dict.fromkeys(name for term in terms for name in term)
+  sweeps = {name: _levels(command, name, problems) for name in names}
+  base = command.config
+  found, drafts = {}, []
+  for term in terms:
+    drafts += _product(base, term, sweeps, problems)
+  for draft in drafts:
+    for problem in config_lib.validate(draft[0]):
+      found.setdefault(problem, []).append(draft[1])
+  problems += _attributed(found, [levels for _, levels in drafts], sweeps)
+  contrasts = _contrasts(command, problems)
+  if problems:
+    raise UserError(*dict.fromkeys(problems))
+  cells = {}
+  for config, levels in drafts:
+    cell = _cell(config_lib.freeze(config), levels, sweeps)
+    cells.setdefault(cell.id, cell)
+  whole = config_lib.apply_arm(base, {})[0]
+  return Grid(
+    config_lib.freeze(whole),
+    command.sweep,
+    sweeps,
+    list(cells.values()),
+    contrasts,
+  )
+
+
+def _terms(command, problems) -> list[tuple[str, ...]]:
+  """The products of --sweep, each as names of sweeps."""
+  known = [n[6:] for n, f in _functions(command.module, 'sweep_').items()]
+  terms = []
+  for term in command.sweep.split('+'):
+    names = tuple(name.strip() for name in term.split(','))
+    for name in names:
+      if name not in known:
+        listed = ', '.join(known) or 'none; write a function sweep_NAME()'
+        hint = config_lib.did_you_mean(name, known)
+        said = f'there is no sweep {name!r} (sweeps: {listed}).{hint}'
+        problems.append(f'--sweep={command.sweep}: {said}')
+    if len(set(names)) < len(names):
+      problems.append(f'--sweep={command.sweep}: {term!r} names a sweep twice')
+    elif set(names) <= set(known):
+      terms.append(names)
+  return terms
+
+
+def _functions(module, prefix: str) -> dict[str, Any]:
+  return {
+    name: f
+    for name, f in vars(module).items()
+    if name.startswith(prefix) and callable(f)
+  }
+
+
+def _levels(command, name: str, problems) -> list[dict[str, Any]]:
+  """The sound levels of a sweep, flat; what is wrong with others is told."""
+  where = f'sweep {name!r}'
+  try:
+    levels = list(getattr(command.module, f'sweep_{name}')())
+  except Exception as error:
+    path = command.module.__spec__.origin
+    problems.append(f'{where}: {command_lib.in_file(path, error)}')
+    return []
+  if not levels:
+    problems.append(f'{where}: yields no level')
+  sound, types = [], config_lib.field_types()
+  for number, level in enumerate(levels, start=1):
+    if not isinstance(level, Mapping | config_dict.ConfigDict):
+      said = "a level is a dict of fields such as {'dpo.lam': 0.3}"
+      problems.append(f'{where}, level {number}: {level!r}: {said}')
+      continue
+    flat = config_lib.flatten(level)
+    for field in sorted(flat.keys() - types.keys()):
+      hint = config_lib.did_you_mean(field, types)
+      said = f'there is no such field.{hint}'
+      problems.append(f'{where}, level {number}: {field}: {said}')
+    sound.append({k: v for k, v in flat.items() if k in types})
+  return sound
+
+
+def _product(base, term, sweeps, problems):
+  """(config, its levels) for each combination of the levels of a product."""
+  indices = [range(len(sweeps[name])) for name in term]
+  for chosen in itertools.product(*indices):
+    levels, set_by = tuple(zip(term, chosen, strict=True)), {}
+    for name, index in levels:
+      for field, value in sweeps[name][index].items():
+        other, was = set_by.setdefault(field, (name, value))
+        if was != value:
+          said = f'{field} is set by sweep {other!r} and by sweep {name!r}'
+          problems.append(f'--sweep: {said}; take them apart with +')
+    overrides = {field: value for field, (_, value) in set_by.items()}
+    yield config_lib.apply_arm(base, overrides)[0], levels
+
+
+def _attributed(found, drafts, sweeps) -> list[str]:
+  """Each problem once, with the levels that bring it, or the cells."""
+  told = []
+  for problem, bad in found.items():
+    if len(bad) == len(drafts):
+      told.append(problem)
+      continue
+    guilty = [
+      (name, index)
+      for name, levels in sweeps.items()
+      for index in range(len(levels))
+      if {d for d in drafts if (name, index) in d} <= set(bad)
+    ]
+    explained = {d for d in bad if set(d) & set(guilty)}
+    where = [f'sweep {n!r}, level {i + 1}' for n, i in guilty]
+    where += [
+      'levels ' + ' and '.join(f'{i + 1} of {n!r}' for n, i in levels)
+      for levels in dict.fromkeys(bad)
+      if levels not in explained
+    ]
+    more = f' and {len(where) - 3} more' if len(where) > 3 else ''
+    told.append(f'{"; ".join(where[:3])}{more}: {problem}')
+  return told
+
+
+def _cell(config: Config, levels, sweeps) -> Cell:
+  """The cell of a config; its names tell the levels apart."""
+  setting, replicate = {}, {}
+  for name, index in levels:
+    part = replicate if is_replicate(name) else setting
+    part |= sweeps[name][index]
+  label, seed = readable(setting) or 'default', readable(replicate)
+  name = ','.join(filter(None, (label, seed)))[:_LONGEST]
+  id = identity(config)
+  return Cell(
+    id, f'cells/{name}-{id}', setting, replicate, label, seed, config, levels
+  )
+
+
+def identity(config: Config) -> str:
+  """Eight hex digits of all that changes a result: workdir, logging do not."""
+  text = json.dumps(config_lib.results(config), sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def readable(overrides: Mapping[str, Any]) -> str:
+  """'lam=0.3,review.by=policy': short, and safe in a folder's name."""
+  return ','.join(
+    f'{_short(name)}={_safe(value)}' for name, value in overrides.items()
+  )
+
+
+@functools.cache
+def _short(name: str) -> str:
+  """The shortest end of a dotted name that no other field has."""
+  parts = name.split('.')
+  for start in reversed(range(len(parts))):
+    end = '.'.join(parts[start:])
+    alike = [n for n in config_lib.field_types() if f'.{n}'.endswith(f'.{end}')]
+    if alike == [name]:
+      return end
+  return name
+
+
+def _safe(value: Any) -> str:
+  if isinstance(value, tuple | list):
+    text = '+'.join(map(_safe, value))
+  elif isinstance(value, float):
+    text = f'{value:g}'
+  else:
+    text = re.split(r'[/:]', str(value))[-1] or str(value)
+  text = re.sub(r'[^A-Za-z0-9._+-]+', '-', text).strip('-.')
+  return text[:_MOST].rstrip('-.') or 'none'
+
+
+def _contrasts(command, problems) -> list[dict[str, Any]]:
+  """The primary contrasts, from contrasts() of the config file."""
+  function = getattr(command.module, 'contrasts', None)
+  if function is None:
+    return []
+  try:
+    given = dict(function())
+  except Exception as error:
+    path = command.module.__spec__.origin
+    problems.append(f'contrasts: {command_lib.in_file(path, error)}')
+    return []
+  if len(given) > CONTRASTS:
+    said = f'{len(given)} of them; at most {CONTRASTS} can be primary'
+    problems.append(f'contrasts: {said}')
+  found, types = [], config_lib.field_types()
+  for name, sides in given.items():
+    where = f'contrast {name!r}'
+    if not isinstance(sides, tuple | list) or len(sides) not in (2, 3):
+      said = 'must be (overrides of a, overrides of b) or with a metric'
+      problems.append(f'{where}: {sides!r}: {said}')
+      continue
+    a, b, *metric = sides
+    for side in (a, b):
+      if not isinstance(side, Mapping):
+        said = "is no dict of fields such as {'dpo.lam': 0.3}"
+        problems.append(f'{where}: {side!r} {said}')
+        continue
+      for field in sorted(config_lib.flatten(side).keys() - types.keys()):
+        hint = config_lib.did_you_mean(field, types)
+        problems.append(f'{where}: {field}: there is no such field.{hint}')
+    metric = metric[0] if metric else 'misaligned'
+    found.append({'name': str(name), 'a': a, 'b': b, 'metric': metric})
+  return found
