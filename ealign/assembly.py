@@ -58,12 +58,7 @@ def assemble(config: Config, calls: Calls) -> Parts:
   frozen = calls.share('frozen', fix)
   params = place(trained_weights(config, model, frozen))
   mind = make_mind(config, model, tokenizer, mesh, calls)
-  others = {
-    by: (dataclasses.replace(other, calls=calls), weights)
-    for by, (other, weights) in calls.share(
-      'others', lambda: _others(config, mind)
-    ).items()
-  }
+  others = _others(config, mind)
   minds = [other for other, _ in others.values()]
   return Parts(
     mind=mind,
@@ -104,10 +99,18 @@ def _others(config, mind):
   for by in sorted(name for name in named if name.startswith('other:')):
     path = by.removeprefix('other:')
     spec = dataclasses.replace(config.model, path=path, init='weights')
-    model, tokenizer, weights = load_model(spec, config.seed, mind.mesh)
+    model, tokenizer, weights = mind.calls.share(
+      by, functools.partial(_load_other, spec, config.seed, mind.mesh)
+    )
     own = dataclasses.replace(mind, model=model, tokenizer=tokenizer)
-    others[by] = own, mesh_lib.place(mind.mesh, quantized(spec, weights))
+    others[by] = own, weights
   return others
+
+
+def _load_other(spec, seed, mesh):
+  model, tokenizer, weights = load_model(spec, seed, mesh)
+  weights = mesh_lib.place(mesh, quantized(spec, weights))
+  return model, tokenizer, weights
 
 
 def load_model(spec, seed: int = 0, mesh=None):

@@ -308,22 +308,23 @@ class _Stack:
     return _parted(logps_P2, arms)
 
   def _weights(self, asked, arms):
-    """The weights of all that ask, the rows of a batch, the arms to go by.
+    """The weights of all that ask, the rows of a batch, the arm of each prompt.
 
-    The frozen weights are those of all arms. An arm that does not ask has the
-    adapter of another, for rows without a prompt.
+    The frozen weights are those of all arms.
     """
     first = asked[0].given
     if 'adapter' not in first.weights:
       return first.weights, _width(first.rows, len(arms), self.count), ()
-    given = {r.arm: r.given.weights['adapter'] for r in asked}
-    own = first.weights['adapter']
-    adapter = _join(1, *(given.get(arm, own) for arm in self._arms))
-    return first.weights | {'adapter': adapter}, first.rows * self.count, arms
+    adapters = [r.given.weights['adapter'] for r in asked]
+    slots = _width(1, len(asked), self.count)
+    adapters += adapters[:1] * (slots - len(asked))  # for rows without a prompt
+    slot = {r.arm: i for i, r in enumerate(asked)}
+    weights = first.weights | {'adapter': _join(1, *adapters)}
+    return weights, first.rows * slots, [slot[arm] for arm in arms]
 
 
 def _width(rows: int, n: int, arms: int) -> int:
-  """Rows of a batch for n of them: `rows` doubled as often as it takes.
+  """Rows of a batch for n of them: `rows` doubled as often as n needs.
 
   So there are few shapes to compile, and little padding.
   """
