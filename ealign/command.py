@@ -151,6 +151,8 @@ def parse(argv: list[str]) -> Command:
 def _grid_flags(known, problems) -> int:
   """The number of --arms; what is wrong with a grid's flags is a problem."""
   retry, arms = known['retry'].value, known['arms'].value
+  if known['sweep'].present and not known['sweep'].value:
+    problems.append('--sweep: names no sweep')
   if not known['sweep'].value:
     for name in ('retry', 'fail_fast', 'arms'):
       if known[name].value:

@@ -214,13 +214,16 @@ def arms(config: config_dict.ConfigDict) -> dict[str, config_dict.ConfigDict]:
   return result
 
 
-def validate(config: config_dict.ConfigDict) -> list[str]:
+def validate(
+  config: config_dict.ConfigDict, *, grid: bool = False
+) -> list[str]:
   """Every problem of the config and of all its arms; [] when it is sound.
 
   What all arms share is reported once, what concerns some of them names them.
+  grid: whether it is that of a cell.
   """
   if not config.get('arms'):
-    return _problems(config)
+    return _problems(config, grid=grid)
   found = {}
   earlier = []
   for name, overrides in config.arms.items():
@@ -238,12 +241,13 @@ def validate(config: config_dict.ConfigDict) -> list[str]:
   ]
 
 
-def _problems(config, earlier_arms=()) -> list[str]:
+def _problems(config, earlier_arms=(), *, grid=False) -> list[str]:
   broken = structure(config)
   flat = flatten(_without_arms(config))
   # A broken field stands at its default, so that the rest is checked as well.
   sound = {n: value for n, value in flat.items() if n not in broken}
-  found = limits.problems(flatten(Config()) | sound, earlier_arms)
+  whole = flatten(Config()) | sound
+  found = limits.problems(whole, earlier_arms, grid=grid)
   aside = tuple(broken)
   return [*broken.values(), *(p for p in found if not p.startswith(aside))]
 

@@ -8,11 +8,9 @@ codes: 0 done; 1 a run failed (a loss that is not finite) or does not fit; 2 bad
 flags, config, data or workdir; 143 stopped by a signal, after saving.
 """
 
-import contextlib
 import dataclasses
 import fnmatch
 import functools
-import json
 import os
 import pathlib
 import sys
@@ -22,15 +20,12 @@ from ml_collections import config_dict
 from ealign import command as command_lib
 from ealign import config as config_lib
 from ealign import scripts
+from ealign import workdir as workdir_lib
 from ealign.fields import Config
 from ealign.runtime import folder as folder_lib
 from ealign.runtime import hosts as hosts_lib
 from ealign.runtime import preempt
 from ealign.runtime.errors import NonFinite, Preempted, Unfit, UserError
-
-# What a folder may hold that no run began in: a start that was killed, a plan,
-# heartbeats.
-_OWN = ('config.json', 'config.json.partial', 'plan.json', 'hosts')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +87,7 @@ def plan(command: command_lib.Command) -> None:
   run = max(chosen, key=_demand)
   if len(chosen) > 1:
     print(f'planning arm {run.name!r}: the others compile no larger program')
-  _claim(workdir, command.config)
+  workdir_lib.claim(workdir, command.config)
   from ealign.plan import run as plan_lib
 
   try:
@@ -102,7 +97,7 @@ def plan(command: command_lib.Command) -> None:
     folder.push()
     raise
   except UserError:
-    _unclaim(workdir)
+    workdir_lib.unclaim(workdir)
     raise
   folder.push()
 
@@ -151,7 +146,7 @@ def launch(command: command_lib.Command) -> None:
 
 def start(command: command_lib.Command, run) -> None:
   """Calls run(command, folder, hosts) on each host, once all are there."""
-  folder = folder_lib.of(command.workdir)
+  folder = folder_lib.of(command.workdir, many=bool(command.sweep))
   compile_cache()
   hosts = hosts_lib.join(command.cluster, _digest(command))
   if hosts.index:
@@ -186,10 +181,10 @@ def _launch(command, place: folder_lib.Folder, hosts: hosts_lib.Hosts) -> None:
   runs, chosen = _chosen(command, workdir)
   if command.profile:
     _check_profile(command.profile, chosen)
-  _claim(workdir, command.config)
+  workdir_lib.claim(workdir, command.config)
   for run in chosen:
     if run.name:
-      _claim(run.folder, run.config)
+      workdir_lib.claim(run.folder, run.config)
   if hosts.writes:
     _tell_hidden(command, chosen)
   try:
@@ -197,7 +192,7 @@ def _launch(command, place: folder_lib.Folder, hosts: hosts_lib.Hosts) -> None:
       failed = _run_all(chosen, place, stop, hosts, command.profile)
   except UserError:
     for folder in (*(run.folder for run in runs), workdir):
-      _unclaim(folder)
+      workdir_lib.unclaim(folder)
     raise
   ran = any((run.folder / 'metrics.jsonl').exists() for run in runs)
   if ran and hosts.writes:
@@ -249,63 +244,6 @@ def _choose(runs: list[Run], only: tuple[str, ...]) -> list[Run]:
       said = f'arm {run.name!r} starts from {", ".join(sorted(missing))}'
       raise UserError(f'--only={",".join(only)}: {said}; add it')
   return chosen
-
-
-def _claim(folder: pathlib.Path, config) -> None:
-  """Makes the folder this config's, or refuses.
-
-  Raises:
-    UserError: it cannot be written, holds something else, or belongs to a
-      config with other values; all that differ are named.
-  """
-  path = folder / 'config.json'
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-      _check_same(folder, path, config)
-    elif foreign := _foreign(folder):
-      listed = ', '.join(foreign[:3]) + (', ...' if len(foreign) > 3 else '')
-      said = f'is not empty ({listed}) and has no config.json'
-      raise UserError(f'--workdir={folder}: {said}; use another folder')
-    partial = folder / 'config.json.partial'
-    partial.write_text(config_lib.to_json(config))
-    partial.replace(path)
-  except OSError as error:
-    said = f'cannot be written ({error.strerror})'
-    raise UserError(f'--workdir={folder}: {said}; use another folder') from None
-
-
-def _foreign(folder) -> list[str]:
-  names = [item.name for item in folder.iterdir()]
-  return sorted(n for n in names if n not in _OWN and not n.startswith('.'))
-
-
-def _check_same(folder, path, config) -> None:
-  try:
-    saved = json.loads(path.read_text())
-    differences = config_lib.differences(saved, config)
-  except (ValueError, AttributeError):
-    said = 'is damaged; mend it, delete it together with the run'
-    raise UserError(f'{path}: {said}, or use another workdir') from None
-  if differences and not ('conscience' in saved and _untouched(folder)):
-    said = 'belongs to a config that differs; use another folder'
-    lines = '\n'.join(f'  {line}' for line in differences)
-    raise UserError(f'--workdir={folder}: {said}\n{lines}')
-
-
-def _untouched(folder) -> bool:
-  """Whether no run got past its start there: then nothing can be lost."""
-  files = (path for path in folder.rglob('*') if path.is_file())
-  return all({path.name, path.parent.name} & {*_OWN} for path in files)
-
-
-def _unclaim(folder) -> None:
-  """Leaves nothing of a start that failed before it began."""
-  if not folder.exists() or not _untouched(folder):
-    return
-  (folder / 'config.json').unlink(missing_ok=True)
-  with contextlib.suppress(OSError):  # not ours alone: it is not empty
-    folder.rmdir()
 
 
 def _tell_hidden(command: command_lib.Command, runs: list[Run]) -> None:

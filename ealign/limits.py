@@ -99,10 +99,16 @@ RANGES = (
 )
 
 
-def problems(flat: dict[str, Any], earlier_arms=()) -> list[str]:
-  """All problems of the values; earlier_arms may be named as 'arm:<name>'."""
+def problems(
+  flat: dict[str, Any], earlier_arms=(), *, grid: bool = False
+) -> list[str]:
+  """All problems of the values.
+
+  earlier_arms may be named as 'arm:<name>'; grid: whether 'grid:<name>' may be.
+  """
   checks = (_choices, _ranges, _texts, _shapes, _purpose, _files)
   found = [problem for check in checks for problem in check(flat)]
+  found += _grid_references(flat) if not grid else ()
   return found + list(_arm_references(flat, tuple(earlier_arms)))
 
 
@@ -250,6 +256,13 @@ def _arm_references(flat, earlier: tuple[str, ...]) -> Iterator[str]:
       yield f'{name}={value!r}: {said}'
 
 
+def _grid_references(flat) -> Iterator[str]:
+  for name in ('model.path', 'model.adapter', 'model.frozen_adapter'):
+    if flat[name].startswith('grid:'):
+      said = 'is made for a grid; add --sweep, or name a folder'
+      yield f'{name}={flat[name]!r}: {said}'
+
+
 def _files(flat) -> Iterator[str]:
   """Paths that are not there."""
   named = [
@@ -268,7 +281,8 @@ def _files(flat) -> Iterator[str]:
     of_model = name.startswith('model.') or name in BY
     there = _exists if of_model else _data_exists
     on_hub = (name == 'model.path' or name in BY) and hub.is_id(path)
-    later = path.startswith(('arm:', 'grid:'))  # made before the run starts
+    made = ('arm:', 'grid:') if name.startswith('model.') else ('arm:',)
+    later = path.startswith(made)  # there when the run starts
     if path and not later and not (on_hub or there(path)):
       yield f'{name}={value!r}: there is no such file or folder'
   if not flat['model.path']:

@@ -16,6 +16,7 @@ LAYERS = [  # from the top down; a module may import its own layer and below
     'export',
     'report',
     'scripts',
+    'workdir',
     'world.build',
     'world.card',
     'world.__main__',

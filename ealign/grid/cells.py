@@ -1,30 +1,15 @@
-"""What is known of a cell, in STATUS.json, and who runs it, in LEASE.
+"""What is known of a cell: its STATUS.json."""
 
-On a disk a lease is an exclusive create. In a bucket, where there is none, the
-last one to write it and to find itself there has it; two who both do run the
-same cell, which harms nothing: each works in a folder of its own, and the
-first STATUS.json that says done stands.
-"""
-
-import contextlib
 import dataclasses
 import json
 import os
-import pathlib
-import secrets
-import socket
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from etils import epath
 
 from ealign.runtime.errors import UserError
 
 STATES = ('queued', 'running', 'done', 'failed', 'preempted')
-BEAT_S, STALE_S = 10.0, 120.0  # a lease is renewed; it is another's to take
-SETTLE_S = 2.0  # before a lease in a bucket is read back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +42,11 @@ class Status:
     return max(self.finished - self.started, 0.0)
 
 
-def read(folder) -> Status | None:
+def read(folder, *, damaged: Status | None = None) -> Status | None:
   """The status in a cell's folder; None where it has none yet.
 
   Raises:
-    UserError: STATUS.json is damaged.
+    UserError: STATUS.json is damaged, and `damaged` does not stand for it.
   """
   path = epath.Path(folder) / 'STATUS.json'
   try:
@@ -74,6 +59,8 @@ def read(folder) -> Status | None:
     return None
   except (OSError, ValueError, TypeError, AttributeError):
     sound = False
+  if not sound and damaged:
+    return dataclasses.replace(damaged, error=f'{path} is damaged')
   if not sound:
     said = 'is damaged; --retry=failed runs the cell again'
     raise UserError(f'{path}: {said}')
@@ -98,168 +85,3 @@ def replace(path, text: str) -> None:
   )
   partial.write_text(text)
   os.replace(partial, path)
-
-
-# ---- Leases -----------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Lease:
-  """The right to do something alone, as long as it is renewed."""
-
-  path: epath.Path
-  token: str
-  exclusive: bool
-
-  def renew(self) -> bool:
-    """Says that its owner lives; False where another has taken it."""
-    with _guard(self.path, self.exclusive):
-      if self._lost():
-        return False
-      replace(self.path, _signed(self.token))
-      return True
-
-  def release(self) -> None:
-    with _guard(self.path, self.exclusive), contextlib.suppress(OSError):
-      if not self._lost():
-        self.path.unlink()
-
-  def _lost(self) -> bool:
-    found = holder(self.path)
-    return found is None or found.get('token') != self.token
-
-
-def take(path, *, exclusive: bool = True) -> Lease | None:
-  """The lease at `path`, or None where someone alive has it.
-
-  exclusive: on a disk, where a file can be created by one only.
-  """
-  path, token = epath.Path(path), secrets.token_hex(8)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with _guard(path, exclusive):
-    found = holder(path)
-    if found and not expired(found):
-      return None
-    if not exclusive:
-      path.write_text(_signed(token))
-      time.sleep(SETTLE_S)
-      lease = Lease(path, token, exclusive)
-      return None if lease._lost() else lease
-    if found:
-      path.unlink(missing_ok=True)
-    try:
-      with pathlib.Path(path).open('x') as file:
-        file.write(_signed(token))
-    except FileExistsError:
-      return None
-  return Lease(path, token, exclusive)
-
-
-def holder(path) -> dict[str, Any] | None:
-  """Who has the lease: host, pid, heartbeat; None: nobody."""
-  path = epath.Path(path)
-  try:
-    text = path.read_text()
-  except FileNotFoundError:
-    return None
-  try:
-    return {'host': '?', 'heartbeat': 0.0} | json.loads(text)
-  except (ValueError, TypeError):  # killed, or still at it, between two writes
-    return {'host': '?', 'heartbeat': float(path.stat().mtime)}
-
-
-def expired(found: dict[str, Any]) -> bool:
-  """Whether its owner is dead, as far as can be told from here."""
-  if (
-    found.get('machine') == _machine() and _born(found['pid']) != found['born']
-  ):
-    return True
-  return time.time() - found['heartbeat'] > STALE_S
-
-
-def _signed(token: str) -> str:
-  me = {'token': token, 'host': socket.gethostname(), 'machine': _machine()}
-  me |= {'pid': os.getpid(), 'born': _born(os.getpid())}
-  return json.dumps(me | {'heartbeat': time.time()}) + '\n'
-
-
-def _machine() -> str:
-  """This host since it was started, and where its process ids count."""
-  read = lambda path: pathlib.Path(path).read_text().strip()
-  with contextlib.suppress(OSError):
-    boot = read('/proc/sys/kernel/random/boot_id')
-    return f'{boot} {os.readlink("/proc/self/ns/pid")}'
-  return socket.gethostname()
-
-
-def _born(pid: int) -> str:
-  """When a process started, '' if there is none: ids are used again."""
-  try:
-    stat = pathlib.Path(f'/proc/{pid}/stat').read_text()
-    fields = stat.rpartition(')')[2].split()
-    return '' if fields[0] in 'ZX' else fields[19]
-  except OSError:
-    pass
-  if os.path.exists('/proc/self/stat'):
-    return ''
-  try:
-    os.kill(pid, 0)  # no /proc: it is there, or not
-  except ProcessLookupError:
-    return ''
-  except PermissionError:
-    pass
-  return 'alive'
-
-
-@contextlib.contextmanager
-def _guard(path, exclusive: bool) -> Iterator[None]:
-  """One process at a time may look at the leases of a folder, or change one."""
-  if not exclusive:
-    yield
-    return
-  import fcntl  # of POSIX only
-
-  with pathlib.Path(path).with_name('.lock').open('a') as file:
-    with contextlib.suppress(OSError):  # a disk without locks: expiry remains
-      fcntl.flock(file, fcntl.LOCK_EX)
-    yield
-
-
-@contextlib.contextmanager
-def kept(
-  leases: Sequence[Lease],
-  tell: Callable[[], None] = lambda: None,
-  lost: Callable[[Lease], None] | None = None,
-) -> Iterator[None]:
-  """Within the block a thread renews the leases and calls `tell`.
-
-  lost: called with a lease that another has taken, since this process was
-  silent for long; by default it ends, as two would write the same files.
-  """
-  ended = threading.Event()
-
-  def beat():
-    while not ended.wait(BEAT_S):
-      for lease in leases:
-        with contextlib.suppress(OSError):  # a disk may be away for a moment
-          if not lease.renew() and not ended.is_set():
-            (lost or _give_way)(lease)
-      with contextlib.suppress(OSError):
-        tell()
-
-  thread = threading.Thread(target=beat, daemon=True)
-  thread.start()
-  try:
-    yield
-  finally:
-    ended.set()
-    thread.join()
-    for lease in leases:
-      lease.release()
-
-
-def _give_way(lease: Lease) -> None:
-  who = (holder(lease.path) or {}).get('host', 'nobody')
-  said = f'silent for {STALE_S:.0f} s, taken over by {who}; this one ends'
-  print(f'{lease.path}: {said}, nothing is lost', flush=True)
-  os._exit(143)

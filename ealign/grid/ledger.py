@@ -27,7 +27,7 @@ def resolved(config: Config, place: Folder) -> Config:
   def path(name: str) -> str:
     if not name.startswith('grid:'):
       return name
-    return str(place.shared / 'prepared' / name.removeprefix('grid:'))
+    return str(place.local / 'prepared' / name.removeprefix('grid:'))
 
   names = ('path', 'adapter', 'frozen_adapter')
   own = {name: path(getattr(config.model, name)) for name in names}
@@ -44,8 +44,10 @@ def prepared(config: Config) -> list[str]:
   return list(dict.fromkeys(names))
 
 
-def open(place: Folder, grid: Grid) -> list[Cell]:
+def open(place: Folder, grid: Grid, *, write: bool = True) -> list[Cell]:
   """Makes the work folder this grid's; returns its cells where they lie.
+
+  write: whether grid.json is to be written; a plan only looks.
 
   Raises:
     UserError: it cannot be written, or belongs to something else.
@@ -58,11 +60,12 @@ def open(place: Folder, grid: Grid) -> list[Cell]:
       dataclasses.replace(c, folder=found.get(c.id, c.folder))
       for c in grid.cells
     ]
-    told = _told(grid, cells, old, any_done=bool(found))
-    text = json.dumps(told, indent=1) + '\n'
-    if old:
-      _check_base(place, old, grid, started=bool(found))
-    cells_lib.replace(place.shared / FILE, text)
+    if old and found:
+      _check_base(place, old, grid)
+    told = _told(grid, cells, old, late=bool(found))
+    if write:
+      text = json.dumps(told, indent=1) + '\n'
+      cells_lib.replace(place.shared / FILE, text)
   except OSError as error:
     said = f'cannot be written ({error.strerror or error})'
     raise UserError(f'--workdir={place.shared}: {said}; use another') from None
@@ -93,12 +96,12 @@ def _read(place: Folder) -> dict[str, Any]:
   return {}
 
 
-def _check_base(place, old, grid, started: bool) -> None:
+def _check_base(place, old, grid) -> None:
   try:
     lines = config_lib.differences(old['config'], grid.config)
   except AttributeError:
     lines = ['config: damaged']
-  if lines and started:
+  if lines:
     said = 'belongs to a grid with another base config; use another folder'
     text = '\n'.join(f'  {line}' for line in lines)
     raise UserError(f'--workdir={place.shared}: {said}\n{text}')
@@ -113,7 +116,7 @@ def _folders(place: Folder) -> dict[str, str]:
   return {name.rpartition('-')[2]: f'cells/{name}' for name in names}
 
 
-def _told(grid: Grid, cells: list[Cell], old, any_done: bool) -> dict:
+def _told(grid: Grid, cells: list[Cell], old, late: bool) -> dict:
   """What grid.json says."""
   text = json.dumps(grid.contrasts, sort_keys=True)
   declared = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -125,7 +128,7 @@ def _told(grid: Grid, cells: list[Cell], old, any_done: bool) -> dict:
     'contrasts': grid.contrasts,
     'contrasts_hash': declared,
     'declared': time.time(),
-    'declared_late': any_done,
+    'declared_late': late,
   }
   if old.get('contrasts_hash') == declared:
     told |= {k: old.get(k) for k in ('declared', 'declared_late')}
@@ -142,24 +145,26 @@ def _told(grid: Grid, cells: list[Cell], old, any_done: bool) -> dict:
 # ---- What the cells hold ----------------------------------------------------
 
 
-def check(
-  place: Folder, cells: list[Cell], retry: str
-) -> dict[str, Status | None]:
-  """The state of each cell by id; what must not be mixed is refused.
+def check(place: Folder, cells: list[Cell], retry: str) -> None:
+  """Refuses to mix: with other inputs, or with what is not as it was written.
 
   With retry 'all' every folder is moved to trash/, so nothing can be mixed;
   with 'failed' a damaged STATUS.json is that of a failed cell.
+
+  Raises:
+    UserError: names each such cell.
   """
   if retry == 'all':
-    return {cell.id: None for cell in cells}
-  problems, states, changed = [], {}, {}
+    return
+  problems, changed = [], {}
   for cell in cells:
     folder = place.shared / cell.folder
+    damaged = Status('failed') if retry == 'failed' else None
     try:
-      states[cell.id] = status = cells_lib.read(folder)
+      status = cells_lib.read(folder, damaged=damaged)
     except UserError as error:
-      states[cell.id] = status = Status('failed', error='STATUS.json damaged')
-      problems += error.args if retry != 'failed' else []
+      problems += error.args
+      continue
     if (folder / 'config.json').exists():
       problems += _own_config(folder, cell)
     if status and status.state != 'failed':
@@ -172,7 +177,6 @@ def check(
     problems.append(f'{folders[0]}{more}: {said}')
   if problems:
     raise UserError(*problems)
-  return states
 
 
 def differing(status: Status, config: Config, cell: Cell) -> list[str]:

@@ -4,7 +4,7 @@ import inspect
 import pathlib
 import time
 
-from ealign.grid import cells as cells_lib
+from ealign.grid import lease as lease_lib
 from ealign.grid import ledger
 from ealign.grid.sweeps import Cell
 from ealign.runtime.errors import UserError
@@ -43,23 +43,33 @@ def ensure(cell: Cell, base, module, place: Folder, say) -> None:
     UserError: prepare() left nothing there.
   """
   for name in ledger.prepared(cell.config):
-    done = place.shared / 'prepared' / name
+    path = place.shared / 'prepared' / f'{name}.LEASE'
     told = False
-    while not done.exists():
-      lease = cells_lib.take(
-        done.with_name(f'{name}.LEASE'), exclusive=not place.copied
-      )
+    while not _ready(place, name):
+      lease = lease_lib.take(path, exclusive=not place.copied)
       if lease:
-        with cells_lib.kept([lease]):
-          if not done.exists():
+        with lease_lib.kept([lease]):
+          if not _ready(place, name):
             say(f'preparing {name} for {cell.name}')
             _make(place, name, base, module)
-      elif not told:
-        who = cells_lib.holder(done.with_name(f'{name}.LEASE')) or {}
-        say(f'waiting for {name}, which {who.get("host", "?")} prepares')
+        continue
+      if not told:
+        host = (lease_lib.holder(path) or {}).get('host', '?')
+        say(f'{cell.name} waits for {name}, which {host} prepares')
         told = True
-      if not lease:
-        time.sleep(_POLL_S)
+      time.sleep(_POLL_S)
+
+
+def _ready(place: Folder, name: str) -> bool:
+  if place.copied:  # a folder appears there file by file
+    return (place.shared / 'prepared' / f'{name}.READY').exists()
+  return (place.shared / 'prepared' / name).exists()
+
+
+def pull(cell: Cell, place: Folder) -> None:
+  """Copies what was prepared to this host, where that is not its own disk."""
+  for name in ledger.prepared(cell.config):
+    (place / 'prepared' / name).pull()
 
 
 def _make(place: Folder, name: str, base, module) -> None:
@@ -74,15 +84,7 @@ def _make(place: Folder, name: str, base, module) -> None:
   if not any(partial.iterdir()):
     said = f'left nothing in its folder for {name!r}'
     raise UserError(f'prepare: {said}; write the files there')
-  made = partial.rename(partial.with_name(name))
+  partial.rename(partial.with_name(name))
   if place.copied:
-    _upload(made, place.shared / 'prepared' / name)
-
-
-def _upload(made: pathlib.Path, target) -> None:
-  """Into a bucket; what tells that it is whole, config.json, goes last."""
-  files = sorted(p for p in made.rglob('*') if p.is_file())
-  for file in sorted(files, key=lambda p: p.name == 'config.json'):
-    there = target / file.relative_to(made).as_posix()
-    there.parent.mkdir(parents=True, exist_ok=True)
-    there.write_bytes(file.read_bytes())
+    (place / 'prepared' / name).push()
+    (place.shared / 'prepared' / f'{name}.READY').write_text('')

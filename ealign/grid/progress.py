@@ -1,5 +1,6 @@
 """How far a grid is: a live table on a terminal, plain lines elsewhere."""
 
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,11 @@ _SECONDS = 10.0  # between plain lines
 
 
 class Watch:
-  """What `train.run` shows of one cell: kept, for the table and STATUS.json."""
+  """What `train.run` shows of one cell, kept for the table and STATUS.json.
+
+  overhead_s: from the cell's start to its first step, curve left out.
+  step_time_s: the mean so far, reflections, curve and saving included.
+  """
 
   def __init__(self, name: str, steps: int, board: 'Board'):
     self.name, self.steps = name, steps
@@ -38,52 +43,79 @@ class Watch:
 
 
 class Board:
-  """The table of a grid. A context manager.
+  """The table of a grid, while it is entered.
 
-  counts: cells by state, of all launchers. seconds: those of finished cells.
+  counts: cells by state, those of all launchers. seconds: what finished cells
+  took. running: the cells of this launcher.
   """
 
   def __init__(self, *, quiet: bool = False):
     self.counts: dict[str, int] = {}
     self.seconds: list[float] = []
     self.running: list[Watch] = []
-    self._quiet, self._printed = quiet, 0.0
+    self._quiet, self._printed, self._live = quiet, 0.0, None
 
   def __enter__(self) -> 'Board':
+    if not self._quiet and sys.stdout.isatty():
+      from rich import live
+
+      self._live = live.Live(get_renderable=self._table, refresh_per_second=2)
+      self._live.start()
     return self
 
   def __exit__(self, *error) -> None:
-    pass
+    if self._live:
+      self._live.stop()
+      self._live = None
 
   def say(self, text: str) -> None:
-    if not self._quiet:
+    """Prints a line, above the table where there is one."""
+    if self._live:
+      self._live.console.print(text, markup=False, highlight=False)
+    elif not self._quiet:
       print(text, flush=True)
 
   def refresh(self) -> None:
+    """Called at each step: a plain line now and then."""
     now = time.monotonic()
-    if self._quiet or now - self._printed < _SECONDS:
+    if self._quiet or self._live or now - self._printed < _SECONDS:
       return
     self._printed = now
+    cells = [
+      f'{w.name} {_step(w)}  {display.text(w.values)}' for w in self.running
+    ]
+    print(
+      '  '.join([self.head(), *(cell.rstrip() for cell in cells)]), flush=True
+    )
+
+  def head(self) -> str:
+    """Cells by state, and the time left."""
     counts = '  '.join(f'{n} {state}' for state, n in self.counts.items())
-    parts = [counts, *(_line(watch) for watch in self.running)]
     left = self.left_s()
-    if left is not None:
-      parts.append(f'{display.clock(left)} left')
-    print('  '.join(parts), flush=True)
+    return counts if left is None else f'{counts}  {display.clock(left)} left'
 
   def left_s(self) -> float | None:
     """Seconds until all is done, from steps and cells so far; None: unknown."""
-    now = sum(
-      (w.steps - w.step) * w.step_time_s for w in self.running if w.step
-    )
+    here = [w for w in self.running if w.step_time_s]
+    now = sum((w.steps - w.step) * w.step_time_s for w in here)
     mean = sum(self.seconds) / len(self.seconds) if self.seconds else 0.0
-    if not mean:
-      mean = max((w.steps * w.step_time_s for w in self.running), default=0.0)
+    if not mean and here:
+      mean = sum(w.steps * w.step_time_s for w in here) / len(here)
     others = max(self.counts.get('running', 0) - len(self.running), 0)
     total = (now + mean * self.counts.get('left', 0)) / (1 + others)
     return total or None
 
+  def _table(self):
+    from rich import table, text
 
-def _line(watch: Watch) -> str:
-  text = display.text(watch.values)
-  return f'{watch.name} step {watch.step}/{watch.steps}  {text}'.rstrip()
+    grid = table.Table(title=text.Text(self.head()), title_justify='left')
+    for name in ('cell', 'step', 'metrics'):
+      grid.add_column(name)
+    for w in self.running:
+      rows = (w.name, _step(w), display.text(w.values))
+      grid.add_row(*map(text.Text, rows))
+    return grid
+
+
+def _step(watch: Watch) -> str:
+  return f'{watch.step}/{watch.steps}'

@@ -6,11 +6,7 @@ Sweeps named `seeds` or ending in `_seeds` are replicates of a setting.
 """
 
 import dataclasses
-import functools
-import hashlib
 import itertools
-import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,11 +15,11 @@ from ml_collections import config_dict
 from ealign import command as command_lib
 from ealign import config as config_lib
 from ealign.fields import Config
+from ealign.grid import contrasts as contrasts_lib
+from ealign.grid.names import identity, readable
 from ealign.runtime.errors import UserError
 
-_MOST = 24  # characters of a value in a folder's name
-_LONGEST = 120  # of the whole name
-CONTRASTS = 6  # primary ones at most
+_LONGEST = 120  # characters of a cell's name
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,10 +90,10 @@ def read(command: command_lib.Command) -> Grid:
   for term in terms:
     drafts += _product(base, term, sweeps, problems)
   for draft in drafts:
-    for problem in config_lib.validate(draft[0]):
+    for problem in config_lib.validate(draft[0], grid=True):
       found.setdefault(problem, []).append(draft[1])
   problems += _attributed(found, [levels for _, levels in drafts], sweeps)
-  contrasts = _contrasts(command, problems)
+  contrasts = contrasts_lib.read(command.module, problems)
   if problems:
     raise UserError(*dict.fromkeys(problems))
   cells = {}
@@ -157,6 +153,7 @@ def _levels(command, name: str, problems) -> list[dict[str, Any]]:
     if not isinstance(level, Mapping | config_dict.ConfigDict):
       said = "a level is a dict of fields such as {'dpo.lam': 0.3}"
       problems.append(f'{where}, level {number}: {level!r}: {said}')
+      sound.append({})  # holds its place: levels are told by number
       continue
     flat = config_lib.flatten(level)
     for field in sorted(flat.keys() - types.keys()):
@@ -219,74 +216,3 @@ def _cell(config: Config, levels, sweeps) -> Cell:
   return Cell(
     id, f'cells/{name}-{id}', setting, replicate, label, seed, config, levels
   )
-
-
-def identity(config: Config) -> str:
-  """Eight hex digits of all that changes a result: workdir, logging do not."""
-  text = json.dumps(config_lib.results(config), sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def readable(overrides: Mapping[str, Any]) -> str:
-  """'lam=0.3,review.by=policy': short, and safe in a folder's name."""
-  return ','.join(
-    f'{_short(name)}={_safe(value)}' for name, value in overrides.items()
-  )
-
-
-@functools.cache
-def _short(name: str) -> str:
-  """The shortest end of a dotted name that no other field has."""
-  parts = name.split('.')
-  for start in reversed(range(len(parts))):
-    end = '.'.join(parts[start:])
-    alike = [n for n in config_lib.field_types() if f'.{n}'.endswith(f'.{end}')]
-    if alike == [name]:
-      return end
-  return name
-
-
-def _safe(value: Any) -> str:
-  if isinstance(value, tuple | list):
-    text = '+'.join(map(_safe, value))
-  elif isinstance(value, float):
-    text = f'{value:g}'
-  else:
-    text = re.split(r'[/:]', str(value))[-1] or str(value)
-  text = re.sub(r'[^A-Za-z0-9._+-]+', '-', text).strip('-.')
-  return text[:_MOST].rstrip('-.') or 'none'
-
-
-def _contrasts(command, problems) -> list[dict[str, Any]]:
-  """The primary contrasts, from contrasts() of the config file."""
-  function = getattr(command.module, 'contrasts', None)
-  if function is None:
-    return []
-  try:
-    given = dict(function())
-  except Exception as error:
-    path = command.module.__spec__.origin
-    problems.append(f'contrasts: {command_lib.in_file(path, error)}')
-    return []
-  if len(given) > CONTRASTS:
-    said = f'{len(given)} of them; at most {CONTRASTS} can be primary'
-    problems.append(f'contrasts: {said}')
-  found, types = [], config_lib.field_types()
-  for name, sides in given.items():
-    where = f'contrast {name!r}'
-    if not isinstance(sides, tuple | list) or len(sides) not in (2, 3):
-      said = 'must be (overrides of a, overrides of b) or with a metric'
-      problems.append(f'{where}: {sides!r}: {said}')
-      continue
-    a, b, *metric = sides
-    for side in (a, b):
-      if not isinstance(side, Mapping):
-        said = "is no dict of fields such as {'dpo.lam': 0.3}"
-        problems.append(f'{where}: {side!r} {said}')
-        continue
-      for field in sorted(config_lib.flatten(side).keys() - types.keys()):
-        hint = config_lib.did_you_mean(field, types)
-        problems.append(f'{where}: {field}: there is no such field.{hint}')
-    metric = metric[0] if metric else 'misaligned'
-    found.append({'name': str(name), 'a': a, 'b': b, 'metric': metric})
-  return found

@@ -67,8 +67,10 @@ class Folder:
     fresh.replace(mark)
 
 
-def of(workdir, *, index: int = 0) -> Folder:
+def of(workdir, *, index: int = 0, many: bool = False) -> Folder:
   """The folder that a path, gs:// or local, is to the host of this index.
+
+  many: whether other launchers of this machine may work there meanwhile.
 
   Raises:
     UserError: a kind of address whose file system is not installed.
@@ -80,10 +82,10 @@ def of(workdir, *, index: int = 0) -> Folder:
     shared = _bucket(str(workdir))
   else:
     shared = epath.Path(pathlib.Path(workdir).expanduser().absolute())
-  if index:
+  if index or (remote and many):
     local = pathlib.Path(tempfile.mkdtemp(prefix=f'ealign-host{index}-'))
     atexit.register(shutil.rmtree, local, ignore_errors=True)
-    return Folder(local, shared, writes=False)
+    return Folder(local, shared, writes=not index)
   if not remote:
     return Folder(pathlib.Path(shared), shared)
   home = os.environ.get('XDG_CACHE_HOME', '~/.cache')

@@ -1,0 +1,134 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from ealign.grid import cells, lease
+from ealign.runtime.errors import UserError
+
+
+def test_one_at_a_time(tmp_path):
+  path = tmp_path / 'cell' / 'LEASE'
+  mine = lease.take(path)
+  assert mine and lease.take(path) is None
+  assert lease.holder(path)['pid'] == os.getpid()
+  assert mine.renew()
+  mine.release()
+  assert not path.exists() and lease.take(path)
+
+
+def test_of_many_threads_one_gets_it(tmp_path):
+  path, got = tmp_path / 'LEASE', []
+  path.write_text(json.dumps({'heartbeat': 0.0}))  # a stale one at that
+  threads = [
+    threading.Thread(target=lambda: got.append(lease.take(path)))
+    for _ in range(16)
+  ]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert len([x for x in got if x]) == 1
+
+
+def test_a_dead_process_of_this_machine_is_known_at_once(tmp_path):
+  path = tmp_path / 'LEASE'
+  code = f"""
+from ealign.grid import lease
+import os
+assert lease.take({str(path)!r})
+os._exit(9)
+"""
+  subprocess.run([sys.executable, '-c', code])
+  assert lease.holder(path)['pid'] != os.getpid()
+  assert lease.take(path)
+
+
+def test_another_machine_is_waited_for(tmp_path, monkeypatch):
+  path = tmp_path / 'LEASE'
+  monkeypatch.setattr(lease, '_machine', lambda: 'another')
+  assert lease.take(path)
+  monkeypatch.undo()
+  assert lease.take(path) is None
+  now = time.time()
+  monkeypatch.setattr(lease.time, 'time', lambda: now + lease.STALE_S + 1)
+  assert lease.take(path)
+
+
+def test_a_reused_pid_is_no_owner(tmp_path):
+  path = tmp_path / 'LEASE'
+  lease.take(path)
+  held = json.loads(path.read_text())
+  path.write_text(json.dumps(held | {'born': 'long ago'}))
+  assert lease.take(path)
+
+
+def test_a_half_written_lease_counts_from_its_time(tmp_path, monkeypatch):
+  path = tmp_path / 'LEASE'
+  path.write_text('')
+  assert lease.take(path) is None
+  now = time.time()
+  monkeypatch.setattr(lease.time, 'time', lambda: now + lease.STALE_S + 1)
+  assert lease.take(path)
+
+
+def test_in_a_bucket_the_last_one_to_write_has_it(tmp_path, monkeypatch):
+  path = tmp_path / 'LEASE'
+  monkeypatch.setattr(lease, 'SETTLE_S', 0.0)
+  mine = lease.take(path, exclusive=False)
+  assert mine and lease.take(path, exclusive=False) is None
+
+  def other(seconds):
+    path.write_text(json.dumps({'token': 'theirs', 'heartbeat': time.time()}))
+
+  path.unlink()
+  monkeypatch.setattr(lease.time, 'sleep', other)
+  assert lease.take(path, exclusive=False) is None
+  assert not mine.renew()
+  mine.release()
+  assert path.exists()  # theirs
+
+
+def test_kept_renews_tells_and_hushes(tmp_path, monkeypatch):
+  monkeypatch.setattr(lease, 'BEAT_S', 0.01)
+  path, told, lost = tmp_path / 'LEASE', [], []
+  mine = lease.take(path)
+  first = lease.holder(path)['heartbeat']
+  with lease.kept([mine], lambda: told.append(1), lost.append) as hush:
+    _until(lambda: len(told) > 2)
+    assert lease.holder(path)['heartbeat'] > first
+    hush()
+    count = len(told)
+    path.write_text(json.dumps({'token': 'theirs', 'heartbeat': time.time()}))
+    _until(lambda: lost)
+    assert len(told) == count
+  assert lost[0] is mine and path.exists()
+
+
+def _until(ready):
+  end = time.monotonic() + 20
+  while not ready():
+    assert time.monotonic() < end
+    time.sleep(0.005)
+
+
+def test_status_both_ways(tmp_path):
+  assert cells.read(tmp_path) is None
+  status = cells.Status('running', host='h', step=3, hashes={'code': 'x'})
+  cells.write(tmp_path, status)
+  assert cells.read(tmp_path) == status
+  assert [p.name for p in tmp_path.iterdir()] == ['STATUS.json']
+
+
+@pytest.mark.parametrize(
+  'text', ['', '{', '[]', '{"state": "ran"}', '{"state": "done", "step": "x"}']
+)
+def test_a_damaged_status(tmp_path, text):
+  (tmp_path / 'STATUS.json').write_text(text)
+  with pytest.raises(UserError, match='STATUS.json: is damaged; --retry=fail'):
+    cells.read(tmp_path)
+  assert cells.read(tmp_path, damaged=cells.Status('failed')).state == 'failed'

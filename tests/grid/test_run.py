@@ -1,0 +1,459 @@
+"""The launcher of a grid, with a stub in place of training."""
+
+import json
+import pathlib
+import signal
+import sys
+import types
+
+import pytest
+from etils import epath
+
+import ealign
+from ealign import launch
+from ealign.grid import cells, claims, hashes, lease, ledger, prepare
+from ealign.grid import run as run_lib
+from ealign.runtime import folder as folder_lib
+from ealign.runtime.errors import NonFinite, Preempted, UserError
+
+FILE = """
+from ealign import config as config_lib
+LAMS = {lams}
+
+def get_config(arg=None):
+  return config_lib.default()
+
+def sweep_lam():
+  for lam in LAMS:
+    yield {{'dpo.lam': lam}}
+
+def sweep_seeds():
+  return [{{'seed': seed}} for seed in range(2)]
+
+def sweep_bases():
+  return [{{'model.path': 'grid:base'}}]
+
+def prepare(folder, config):
+  with open({log!r}, 'a') as file:
+    file.write(folder.name + ' ')
+  (folder / 'config.json').write_text('{{}}')
+"""
+
+
+class Stub:
+  """Stands for ealign.train: records calls, fails where it is told to."""
+
+  def __init__(self):
+    self.calls, self.errors = [], {}
+
+  def run(self, config, place, *, name='', hosts=None, display=None):
+    key = f'{name},seed={config.seed}'
+    self.calls.append((key, config))
+    display.start()
+    display.update(1, {})
+    (place.local / 'adapter').write_text(key)
+    if key in self.errors:
+      raise self.errors[key]
+    display.update(2, {'train/loss': 1.0})
+    (place.local / 'answers.jsonl').write_text(key)
+
+  @property
+  def names(self):
+    return [name for name, _ in self.calls]
+
+
+@pytest.fixture
+def train(monkeypatch):
+  stub = Stub()
+  monkeypatch.setitem(sys.modules, 'ealign.train', stub)
+  monkeypatch.setattr(ealign, 'train', stub, raising=False)
+  monkeypatch.setattr(launch, 'compile_cache', lambda: None)
+  reported = []
+  report = types.SimpleNamespace(write=lambda d: reported.append(d) or 'page')
+  monkeypatch.setitem(sys.modules, 'ealign.report', report)
+  monkeypatch.setattr(ealign, 'report', report, raising=False)
+  stub.reported = reported
+  return stub
+
+
+@pytest.fixture
+def start(tmp_path):
+  """Runs the launcher on a work folder; returns the exit code."""
+
+  def run(*rest, sweep='lam,seeds', lams=(0.1, 0.3), workdir=tmp_path / 'out'):
+    file, log = tmp_path / 'my.py', str(tmp_path / 'prepared.txt')
+    file.write_text(FILE.format(lams=lams, log=log))
+    argv = ['launch', f'--config={file}', f'--workdir={workdir}']
+    return launch.main([*argv, f'--sweep={sweep}', *rest])
+
+  return run
+
+
+ALL = [f'lam={lam},seed={seed}' for lam in (0.1, 0.3) for seed in (0, 1)]
+
+
+def folder(tmp_path, name):
+  (found,) = (tmp_path / 'out' / 'cells').glob(f'{name}-*')
+  return found
+
+
+def status(tmp_path, name):
+  return cells.read(folder(tmp_path, name))
+
+
+def test_cells_run_once_in_their_folders(train, start, tmp_path, capsys):
+  assert start() == 0
+  assert train.names == ALL
+  first = folder(tmp_path, ALL[0])
+  found = cells.read(first)
+  assert found.state == 'done' and found.steps == 200 and found.stacked == 1
+  assert found.finished >= found.started > 0 and not found.error
+  assert set(found.hashes) == {'config', 'data', 'template', 'model', 'code'}
+  assert first.name.endswith(found.hashes['config'])
+  saved = json.loads((first / 'config.json').read_text())
+  assert saved['dpo']['lam'] == 0.1 and 'arms' not in saved
+  assert not (first / 'LEASE').exists()
+  assert train.reported == [tmp_path / 'out'] * 5  # each cell, and the end
+  assert start() == 0  # the same command does nothing twice
+  assert len(train.calls) == 4
+  assert '0 of 4 cells to run' in capsys.readouterr().out
+
+
+def test_grid_json(train, start, tmp_path):
+  assert start(lams=(0.1,)) == 0
+  read = lambda: json.loads((tmp_path / 'out' / 'grid.json').read_text())
+  told = read()
+  assert told['sweep'] == 'lam,seeds' and told['axes'] == {'lam': ['dpo.lam']}
+  assert told['sweeps']['seeds'] == [{'seed': 0}, {'seed': 1}]
+  assert told['cells'][1] == {
+    'folder': f'cells/lam=0.1,seed=1-{told["cells"][1]["id"]}',
+    'id': told['cells'][1]['id'],
+    'setting': {'dpo.lam': 0.1},
+    'replicate': {'seed': 1},
+    'label': 'lam=0.1',
+    'seed': 'seed=1',
+    'current': True,
+  }
+  assert told['contrasts'] == [] and not told['declared_late']
+  # Another value of an axis runs only what is new; one less keeps the old.
+  assert start(lams=(0.1, 0.3)) == 0
+  assert train.names == ALL
+  assert start(lams=(0.3,)) == 0
+  assert len(train.calls) == 4
+  current = {c['label']: c['current'] for c in read()['cells']}
+  assert current == {'lam=0.3': True, 'lam=0.1': False}
+  assert read()['declared'] == told['declared']
+  assert folder(tmp_path, ALL[0]).exists()
+
+
+def test_contrasts_that_come_after_cells_are_late(train, start, tmp_path):
+  assert start() == 0
+  file = tmp_path / 'my.py'
+  more = "def contrasts():\n  return {'a': ({'dpo.lam': 0.3}, {})}\n"
+  file.write_text(file.read_text() + more)
+  flags = [f'--workdir={tmp_path / "out"}', '--sweep=lam,seeds']
+  assert launch.main(['launch', f'--config={file}', *flags]) == 0
+  told = json.loads((tmp_path / 'out' / 'grid.json').read_text())
+  assert told['declared_late'] and len(told['contrasts']) == 1
+
+
+def test_a_cell_that_fails_fails_alone(train, start, tmp_path, capsys):
+  train.errors[ALL[1]] = NonFinite('steps 1 to 2:\nbecame nan')
+  train.errors[ALL[2]] = RuntimeError('out of memory')
+  assert start() == 1
+  assert train.names == ALL
+  assert status(tmp_path, ALL[1]).error == 'steps 1 to 2: became nan'
+  assert status(tmp_path, ALL[2]).error == 'RuntimeError: out of memory'
+  err = capsys.readouterr().err
+  assert '2 of 4 cells failed; --retry=failed runs them again' in err
+  assert f'cells/{ALL[1]}' in err and 'became nan' in err
+  # They stay so, and the exit code says it, until they are asked for.
+  train.errors.clear()
+  assert start() == 1 and len(train.calls) == 4
+  assert start('--retry=failed') == 0
+  assert train.names[4:] == ALL[1:3]
+  assert start('--retry=failed') == 0 and len(train.calls) == 6
+
+
+def test_fail_fast(train, start, capsys):
+  train.errors[ALL[0]] = UserError('no such kind')
+  assert start('--fail_fast') == 1
+  assert train.names == ALL[:1]
+  assert '1 of 4 cells failed' in capsys.readouterr().err
+
+
+def test_retry_all_moves_what_is_there_aside(train, start, tmp_path):
+  assert start() == 0
+  (folder(tmp_path, ALL[0]) / 'adapter').write_text('precious')
+  assert start('--retry=all') == 0
+  assert train.names == ALL * 2
+  trash = sorted((tmp_path / 'out' / 'trash').iterdir())
+  assert len(trash) == 4
+  assert (trash[0] / 'adapter').read_text() == 'precious'
+  assert (trash[0] / 'STATUS.json').exists()
+
+
+def test_only(train, start, capsys):
+  assert start('--only=lam=0.3*') == 0
+  assert train.names == ALL[2:]
+  assert start('--only=lam=0.1') == 0  # a setting
+  assert train.names[2:] == ALL[:2]
+  assert start('--only=lam=0.1,seed=1,lam=0.3', '--retry=all') == 0
+  assert train.names[4:] == ALL[1:]
+  assert start('--only=seed=0', '--retry=all') == 0
+  assert train.names[7:] == ALL[::2]
+  assert start('--only=lam=0.2') == 2
+  assert 'no such cell (lam=0.1,seed=0, ' in capsys.readouterr().err
+
+
+def test_a_signal(train, start, tmp_path, monkeypatch, capsys):
+  train.errors[ALL[1]] = Preempted('stopped at step 1 and saved')
+  assert start() == 143
+  assert status(tmp_path, ALL[1]).state == 'preempted'
+  assert not (folder(tmp_path, ALL[1]) / 'LEASE').exists()
+  train.errors.clear()
+  assert start() == 0
+  assert train.names == [*ALL[:2], *ALL[1:]]
+  monkeypatch.setattr(
+    train, 'run', lambda *_, **__: signal.raise_signal(signal.SIGTERM)
+  )
+  assert start('--retry=all') == 143
+  assert 'stopped between cells; the same command' in capsys.readouterr().err
+
+
+# ---- Refusals ---------------------------------------------------------------
+
+
+def files(root):
+  return {p: p.read_bytes() for p in root.rglob('*') if p.is_file()}
+
+
+def refused(start, capsys, root, *rest, **kwargs):
+  """The message of a start that is refused and loses nothing."""
+  before = files(root)
+  capsys.readouterr()
+  assert start(*rest, **kwargs) == 2
+  assert files(root) == before
+  return capsys.readouterr().err.strip()
+
+
+def test_foreign_folders(train, start, tmp_path, capsys):
+  mine = tmp_path / 'mine'
+  mine.mkdir()
+  (mine / 'thesis.tex').write_text('x')
+  said = refused(start, capsys, mine, workdir=mine)
+  assert said.endswith(
+    'is not empty (thesis.tex) and has no grid.json; use another'
+  )
+  (mine / 'config.json').write_text('{}')
+  said = refused(start, capsys, mine, workdir=mine)
+  assert 'is the folder of a run without --sweep' in said
+  said = refused(start, capsys, mine, workdir=mine / 'thesis.tex')
+  assert 'cannot be written' in said
+  assert start() == 0
+  config = f'--config={tmp_path / "my.py"}'
+  plain = ['launch', config, f'--workdir={tmp_path / "out"}']
+  assert launch.main(plain) == 2
+  assert 'has no config.json' in capsys.readouterr().err
+
+
+def test_another_base_config(train, start, tmp_path, capsys):
+  assert start() == 0
+  out = tmp_path / 'out'
+  said = refused(start, capsys, out, '--config.dpo.pairs=2')
+  assert 'belongs to a grid with another base config' in said
+  assert '  dpo.pairs: 8 -> 2' in said
+  assert start('--config.log.tensorboard') == 0  # changes no result
+  (out / 'grid.json').write_text('{"cells": [')
+  assert 'grid.json: is damaged' in refused(start, capsys, out)
+
+
+def test_a_config_that_is_not_its_folders(train, start, tmp_path, capsys):
+  assert start() == 0
+  path = folder(tmp_path, ALL[0]) / 'config.json'
+  text = path.read_text()
+  path.write_text(text.replace('"lam": 0.1', '"lam": 0.2'))
+  said = refused(start, capsys, tmp_path / 'out')
+  assert (
+    said.startswith(f'{path}: hashes to ') and 'restore it, or move' in said
+  )
+  path.write_text('{')
+  said = refused(start, capsys, tmp_path / 'out', '--retry=failed')
+  assert 'hashes to nothing readable' in said
+  assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize('what', ['data', 'template', 'model', 'code'])
+def test_what_changed_is_not_mixed(
+  train, start, tmp_path, capsys, monkeypatch, what
+):
+  assert start() == 0
+  real = hashes.of
+  monkeypatch.setattr(hashes, 'of', lambda c: real(c) | {what: 'other'})
+  said = refused(start, capsys, tmp_path / 'out')
+  assert f' and 3 more: ran with other {what}; restore it, use a new' in said
+  assert len(said.splitlines()) == 1
+  assert start('--retry=all') == 0
+  assert start() == 0 and len(train.calls) == 8
+
+
+def test_a_failed_cell_whose_inputs_changed_begins_anew(
+  train, start, tmp_path, monkeypatch
+):
+  train.errors[ALL[0]] = UserError('x')
+  assert start() == 1
+  train.errors.clear()
+  assert start('--retry=failed') == 0
+  assert not (tmp_path / 'out' / 'trash').exists()  # continued
+  train.errors[ALL[0]] = UserError('x')
+  assert start('--retry=all') == 1
+  before = len(list((tmp_path / 'out' / 'trash').iterdir()))
+  real = hashes.of
+  of = lambda c: real(c) | {'code': 'n'} if c.seed == 0 else real(c)
+  monkeypatch.setattr(hashes, 'of', of)
+  assert start('--retry=failed', '--only=lam=0.1,seed=0') == 1
+  assert len(list((tmp_path / 'out' / 'trash').iterdir())) == before + 1
+
+
+def test_a_damaged_status(train, start, tmp_path, capsys):
+  assert start() == 0
+  (folder(tmp_path, ALL[0]) / 'STATUS.json').write_text('{"sta')
+  said = refused(start, capsys, tmp_path / 'out')
+  assert said.endswith(
+    'STATUS.json: is damaged; --retry=failed runs the cell again'
+  )
+  assert start('--retry=failed') == 0
+  assert train.names == [*ALL, ALL[0]]
+  trash = tmp_path / 'out' / 'trash'
+  assert next(trash.rglob('STATUS.json')).read_text() == '{"sta'
+
+
+def test_bad_sweeps_write_nothing(train, start, tmp_path, capsys):
+  assert start(sweep='lamb,seeds') == 2
+  assert "Did you mean 'lam'?" in capsys.readouterr().err
+  assert start(lams=(-1, 0.1)) == 2
+  assert "sweep 'lam', level 1: dpo.lam=-1" in capsys.readouterr().err
+  assert not (tmp_path / 'out').exists() and not train.calls
+
+
+# ---- prepare ----------------------------------------------------------------
+
+
+def test_what_cells_start_from_is_made_once(train, start, tmp_path):
+  assert start(sweep='lam,seeds,bases') == 0
+  assert (tmp_path / 'prepared.txt').read_text() == 'base.partial '
+  made = tmp_path / 'out' / 'prepared' / 'base'
+  assert {c.model.path for _, c in train.calls} == {str(made)}
+  saved = next((tmp_path / 'out' / 'cells').glob('*/config.json')).read_text()
+  assert json.loads(saved)['model']['path'] == 'grid:base'
+  assert start(sweep='lam,seeds,bases') == 0 and len(train.calls) == 4
+  (made / 'config.json').write_text('{"other": 1}')
+  assert start(sweep='lam,seeds,bases') == 2  # another model
+
+
+def test_a_grid_name_needs_a_grid_and_a_prepare(train, start, tmp_path, capsys):
+  assert start() == 0
+  flags = [f'--config={tmp_path / "my.py"}', '--config.model.path=grid:x']
+  assert launch.main(['launch', *flags, f'--workdir={tmp_path / "p"}']) == 2
+  assert 'is made for a grid; add --sweep' in capsys.readouterr().err
+  file = tmp_path / 'my.py'
+  file.write_text(file.read_text().replace('def prepare', 'def _prepare'))
+  flags = [f'--config={file}', '--sweep=bases', f'--workdir={tmp_path / "p"}']
+  assert launch.main(['launch', *flags]) == 2
+  assert "'grid:base': is made by prepare(folder, config)" in (
+    capsys.readouterr().err
+  )
+
+
+def test_a_second_launcher_waits_for_what_the_first_prepares(
+  tmp_path, monkeypatch
+):
+  place = folder_lib.of(tmp_path)
+  said = []
+  cell = types.SimpleNamespace(name='a', config=None)
+  monkeypatch.setattr(ledger, 'prepared', lambda _: ['base'])
+  held = lease.take(tmp_path / 'prepared' / 'base.LEASE')
+
+  def finish(_):
+    (tmp_path / 'prepared' / 'base').mkdir()
+    held.release()
+
+  monkeypatch.setattr(prepare.time, 'sleep', finish)
+  prepare.ensure(cell, None, None, place, said.append)
+  assert len(said) == 1 and said[0].startswith('a waits for base, which ')
+
+
+# ---- Several launchers, and buckets -----------------------------------------
+
+
+def test_cells_of_others_are_left_alone(train, start, tmp_path, capsys):
+  train.errors[ALL[0]] = Preempted('x')
+  assert start() == 143
+  held = lease.take(folder(tmp_path, ALL[0]) / 'LEASE')
+  train.errors.clear()
+  assert start() == 0
+  assert train.names[1:] == ALL[1:]
+  assert '1 cells are run by others' in capsys.readouterr().out
+  held.release()
+  assert start() == 0 and train.names[-1] == ALL[0]
+
+
+def test_a_silent_one_is_waited_for(
+  train, start, tmp_path, monkeypatch, capsys
+):
+  train.errors[ALL[0]] = Preempted('x')
+  assert start() == 143
+  path = folder(tmp_path, ALL[0]) / 'LEASE'
+  beat = lease.time.time() - lease.STALE_S + 5
+  path.write_text(json.dumps({'host': 'far', 'heartbeat': beat}))
+  train.errors.clear()
+  later = lambda _: path.write_text(json.dumps({'host': 'far', 'heartbeat': 0}))
+  monkeypatch.setattr(claims.time, 'sleep', later)
+  assert start() == 0
+  assert train.names[-1] == ALL[0]
+  assert 'waiting for far, silent for 115 s' in capsys.readouterr().out
+
+
+def bucket(monkeypatch, tmp_path):
+  """Local folders stand for a bucket and for each launcher's own."""
+  count = iter(range(100))
+  of = lambda *_, **__: folder_lib.Folder(
+    tmp_path / f'own{next(count)}', epath.Path(tmp_path / 'out')
+  )
+  monkeypatch.setattr(folder_lib, 'of', of)
+  monkeypatch.setattr(lease, 'SETTLE_S', 0.0)
+
+
+def test_in_a_bucket(train, start, tmp_path, monkeypatch):
+  bucket(monkeypatch, tmp_path)
+  assert start(sweep='lam,seeds,bases') == 0
+  found = sorted((tmp_path / 'out' / 'cells').iterdir())
+  assert [cells.read(cell).state for cell in found] == ['done'] * 4
+  assert all((cell / 'answers.jsonl').exists() for cell in found)
+  own = {pathlib.Path(c.model.path) for _, c in train.calls}
+  assert all('own' in str(path) for path in own)
+  assert start(sweep='lam,seeds,bases') == 0 and len(train.calls) == 4
+
+
+def test_in_a_bucket_the_first_done_stands(train, start, tmp_path, monkeypatch):
+  bucket(monkeypatch, tmp_path)
+  real = train.run
+
+  def run(config, place, **kwargs):
+    real(config, place, **kwargs)
+    if len(train.calls) == 1:  # another was quicker with the same cell
+      there = pathlib.Path(place.shared)
+      (there / 'answers.jsonl').write_text('theirs')
+      cells.write(there, cells.Status('done', host='far', pid=1))
+
+  monkeypatch.setattr(train, 'run', run)
+  assert start() == 0
+  found = folder(tmp_path, ALL[0])
+  assert cells.read(found).host == 'far'
+  assert (found / 'answers.jsonl').read_text() == 'theirs'
+  assert (folder(tmp_path, ALL[1]) / 'answers.jsonl').read_text() == ALL[1]
+
+
+def test_groups_cover_all_cells():
+  cut = run_lib.groups(['a', 'b'], 8)
+  assert cut == [['a'], ['b']]

@@ -1,0 +1,243 @@
+import json
+
+import pytest
+
+from ealign import command as command_lib
+from ealign import config as config_lib
+from ealign.grid import names, sweeps
+from ealign.runtime.errors import UserError
+
+FILE = """
+from ealign import config as config_lib
+
+def get_config(arg=None):
+  config = config_lib.default()
+  if arg == 'arms':
+    config.arms = {'a': {}}
+  if arg == 'bad':
+    config.seed = -1
+  return config
+
+def sweep_lam():
+  for lam in (0.1, 1, 0.3):
+    yield {'dpo.lam': lam}
+
+def sweep_beta():
+  return [{'dpo.beta': 0.3}, {'dpo': {'beta': 0.1}}]
+
+def sweep_seeds():
+  return [{'seed': seed} for seed in range(2)]
+
+def sweep_more_seeds():
+  return [{'seed': seed} for seed in range(3)]
+"""
+
+
+@pytest.fixture
+def read(tmp_path):
+  """The grid of a sweep, from the file above with more text."""
+
+  def run(sweep, *rest, more='', arg=''):
+    file = tmp_path / 'my.py'
+    file.write_text(FILE + more)
+    argv = ['x', f'--config={file}{arg}', '--workdir=d', f'--sweep={sweep}']
+    return sweeps.read(command_lib.parse([*argv, *rest]))
+
+  return run
+
+
+def problems(read, *args, **kwargs):
+  with pytest.raises(UserError) as error:
+    read(*args, **kwargs)
+  return list(error.value.args)
+
+
+def test_product_and_union(read):
+  grid = read('lam,seeds')
+  assert [c.name for c in grid.cells] == [
+    *('lam=0.1,seed=0', 'lam=0.1,seed=1', 'lam=1,seed=0', 'lam=1,seed=1'),
+    *('lam=0.3,seed=0', 'lam=0.3,seed=1'),
+  ]
+  assert grid.cells[3].config.dpo.lam == 1.0
+  assert grid.cells[3].setting == {'dpo.lam': 1}
+  assert grid.cells[3].replicate == {'seed': 1}
+  assert (grid.cells[3].label, grid.cells[3].seed) == ('lam=1', 'seed=1')
+  both = read('lam,seeds+beta,more_seeds')
+  assert both.axes == {'lam': ['dpo.lam'], 'beta': ['dpo.beta']}
+  # beta=0.1 is the default, and so is lam=0.1: two cells come twice.
+  assert len(both.cells) == 6 + 6 - 2
+  assert len({c.id for c in both.cells}) == 10
+
+
+def test_a_level_of_a_single_sweep_may_be_the_default(read):
+  grid = read('none', more='\ndef sweep_none():\n  yield {}\n')
+  assert [c.name for c in grid.cells] == ['default']
+
+
+def test_the_id_knows_results_only(read):
+  (a, *_), (b, *_) = (
+    read('lam', *flags).cells
+    for flags in (
+      (),
+      ('--config.log.tensorboard', '--config.train.log_every=3'),
+    )
+  )
+  assert a.id == b.id and len(a.id) == 8
+  assert read('lam', '--config.dpo.pairs=2').cells[0].id != a.id
+  text = config_lib.to_json(a.config)
+  assert names.identity(config_lib.from_json(text)) == a.id
+  assert json.loads(text)['dpo']['lam'] == 0.1
+
+
+def test_names_are_short_and_safe():
+  made = names.readable(
+    {
+      'conscience.review.by': 'other:/models/My Model',
+      'pool.paths': ('ealign:world/data/pool.jsonl', 'sft'),
+      'model.train': 'full',
+      'data.train_system': 'You are ../ "kind"; $(rm) ' * 9,
+      'model.lora.rank': 8,
+      'optim.lr': 0.0003,
+    }
+  )
+  assert made == (
+    'review.by=My-Model,paths=pool.jsonl+sft,model.train=full,'
+    'train_system=kind-rm-You-are,rank=8,lr=0.0003'
+  ) or set(made) < set(
+    'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-=,'
+  )
+  assert max(len(part) for part in made.split(',')) <= 40
+
+
+@pytest.mark.parametrize(
+  'sweep, said',
+  [
+    ('lam,seed', "no sweep 'seed' (sweeps: lam, beta, seeds, more_seeds)"),
+    ('lam,seed', "Did you mean 'seeds'?"),
+    ('lam+', "there is no sweep ''"),
+    ('lam,lam', "'lam,lam' names a sweep twice"),
+  ],
+)
+def test_a_sweep_that_is_not_there(read, sweep, said):
+  (problem,) = problems(read, sweep)
+  assert said in problem
+
+
+BAD = """
+def sweep_bad():
+  yield 0.3
+  yield {'dpo.lamb': 1}
+  yield {'dpo.lam': 'much'}
+  yield {'dpo.beta': -1.0}
+  yield {'sample.max_new_tokens': 999}
+
+def sweep_worse():
+  yield {'replay.capacity': 0}
+
+def sweep_none():
+  return []
+
+def sweep_broken():
+  yield {'seed': 1}
+  raise KeyError('x')
+"""
+
+
+def test_all_problems_at_once_each_once(read):
+  found = problems(read, 'bad,seeds+worse,seeds', more=BAD)
+  assert len(found) == 6
+  for start in (
+    "sweep 'bad', level 1: 0.3: a level is a dict",
+    "sweep 'bad', level 2: dpo.lamb: there is no such field. Did you",
+    "sweep 'bad', level 3: dpo.lam='much': must be a number",
+    "sweep 'bad', level 4: dpo.beta=-1.0: must be above 0",
+    "sweep 'bad', level 5: sample.max_new_tokens=999: must be below",
+    "sweep 'worse', level 1: replay.capacity=0: must be at least 1",
+  ):
+    assert [p for p in found if p.startswith(start)], (start, found)
+
+
+def test_what_all_cells_share_is_told_plainly(read):
+  assert problems(read, 'lam,more_seeds', '--config.dpo.beta=0') == [
+    'dpo.beta=0.0: must be above 0'
+  ]
+
+
+def test_a_sweep_without_levels_or_with_an_error(read):
+  assert "sweep 'none': yields no level" in problems(read, 'none', more=BAD)
+  (problem,) = problems(read, 'broken', more=BAD)
+  assert "sweep 'broken': " in problem and 'my.py, line' in problem
+  assert problem.endswith("KeyError: 'x'")
+
+
+PAIR = """
+def sweep_long():
+  yield {'sample.max_new_tokens': 200}
+  yield {'sample.max_new_tokens': 20}
+
+def sweep_short():
+  yield {'dpo.length': 128}
+  yield {'dpo.length': 256}
+"""
+
+
+def test_levels_that_do_not_go_together(read):
+  (problem,) = problems(read, 'long,short', more=PAIR)
+  assert problem.startswith(
+    "levels 1 of 'long' and 1 of 'short': sample.max_new_tokens=200: must"
+  )
+
+
+def test_two_sweeps_of_a_product_that_set_a_field(read):
+  more = "\ndef sweep_lam2():\n  yield {'dpo.lam': 0.1}\n"
+  found = problems(read, 'lam,lam2', more=more)
+  said = "dpo.lam is set by sweep 'lam' and by sweep 'lam2'"
+  assert found == [f'--sweep: {said}; take them apart with +']
+  assert len(read('lam+lam2', more=more).cells) == 3
+
+
+def test_arms_and_sweeps(read):
+  (problem,) = problems(read, 'lam', arg=':arms')
+  assert 'config without arms' in problem
+
+
+CONTRASTS = """
+def contrasts():
+  return {'none': ({'dpo.lam': 0.0}, {}), 'code': ({}, {}, 'insecure')}
+"""
+
+
+def test_contrasts(read):
+  assert read('lam', more=CONTRASTS).contrasts == [
+    {'name': 'none', 'a': {'dpo.lam': 0.0}, 'b': {}, 'metric': 'misaligned'},
+    {'name': 'code', 'a': {}, 'b': {}, 'metric': 'insecure'},
+  ]
+  many = '\ndef contrasts():\n  return {str(i): ({}, {}) for i in range(7)}\n'
+  assert problems(read, 'lam', more=many) == [
+    'contrasts: 7 of them; at most 6 can be primary'
+  ]
+  bad = "\ndef contrasts():\n  return {'a': ({'dpo.lan': 1}, 3), 'b': 1}\n"
+  found = problems(read, 'lam', more=bad)
+  assert len(found) == 3 and "Did you mean 'dpo.lam'?" in found[0]
+
+
+def test_flags_of_a_grid(tmp_path):
+  file = tmp_path / 'my.py'
+  file.write_text(FILE)
+  argv = ['x', f'--config={file}', '--workdir=d']
+  parse = lambda *rest: command_lib.parse([*argv, *rest])
+  flags = ('--sweep=lam', '--retry=failed', '--fail_fast', '--arms=8')
+  command = parse(*flags)
+  assert (command.sweep, command.retry, command.arms) == ('lam', 'failed', 8)
+  assert command.fail_fast and not command.problems
+  assert set(flags) < set(command.flags)
+  assert parse('--sweep=lam', '--arms=auto').arms == 0
+  for rest, said in (
+    (('--retry=all',), '--retry: goes with --sweep'),
+    (('--fail_fast',), '--fail_fast: goes with --sweep'),
+    (('--sweep=lam', '--retry=fail'), "Did you mean 'failed'?"),
+    (('--sweep=lam', '--arms=0'), '--arms=0: must be auto or a number'),
+    (('--sweep=lam', '--profile=1:2'), '--profile: of a single run'),
+    (('--sweep=',), '--sweep: names no sweep'),
+  ):
+    assert said in ' '.join(parse(*rest).problems)
