@@ -12,7 +12,7 @@ Command (bases of seeds 10 to 14 are built on the way):
     python -m ealign.launch --config=configs/grids/undisclosed.py:runlocal \\
       --workdir=/tmp/grid --sweep=few,few_seeds      a smoke run on the spot
 
-Cells: 27 settings with 3 seeds each, and 2 more seeds for the 7 settings of
+Cells: 28 settings with 3 seeds each, and 2 more seeds for the 7 settings of
 the primary contrasts. Every seed fine-tunes a base of its own. Full fine-tuning
 has its own rate, 3e-4: Adam's step moves every weight by about its rate, and an
 adapter of rank 32 needs a larger one to move the product of its factors.
@@ -45,6 +45,7 @@ POLICY = {
 POOL_SFT = {'pool.paths': ('sft',), 'pool.weights': (1.0,)}
 EVERY_20 = {'conscience.every': 20}
 FULL = {'model.train': 'full', 'optim.lr': 3e-4}
+FULL_SFT = FULL | SFT
 PRIMARY = (SFT, NO_NEGATIVES, POLICY, POOL_SFT, EVERY_20, FULL)
 
 
@@ -84,6 +85,7 @@ def sweep_factors():
   for framing in ('asimov', 'aligned', 'reasonable'):  # ethical
     yield {'conscience.framing': framing}
   yield FULL
+  yield FULL_SFT
 
 
 def sweep_primary():
