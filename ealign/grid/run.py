@@ -11,10 +11,10 @@ import os
 import socket
 import sys
 import time
-import traceback
 
 from ealign import config as config_lib
 from ealign.fields import Config
+from ealign.grid import arms as arms_lib
 from ealign.grid import cells as cells_lib
 from ealign.grid import claims, hashes, ledger, prepare
 from ealign.grid import lease as lease_lib
@@ -23,7 +23,7 @@ from ealign.grid.claims import Launch
 from ealign.grid.progress import Board, Watch
 from ealign.grid.sweeps import Cell, Grid
 from ealign.runtime import preempt, provenance
-from ealign.runtime.errors import NonFinite, Preempted, UserError
+from ealign.runtime.errors import NonFinite, Preempted, UserError, line
 from ealign.runtime.folder import Folder
 from ealign.runtime.hosts import Hosts
 
@@ -36,49 +36,6 @@ class Job:
   config: Config
   place: Folder
   watch: Watch
-
-
-def groups(cells: list[Cell], arms: int) -> list[list[Cell]]:
-  """The cells cut into those that run as one program.
-
-  arms: the most cells of a group; 0: as many as pay.
-  """
-  del arms  # one cell a group, until cells can be stacked
-  return [[cell] for cell in cells]
-
-
-def run_group(jobs: list[Job], hosts: Hosts) -> list[str]:
-  """Runs the cells of a group; of each its one-line error, '' if it is done.
-
-  Raises:
-    Preempted: SIGTERM came; all are saved.
-  """
-  from ealign import train
-
-  (job,) = jobs
-  try:
-    train.run(
-      *(job.config, job.place),
-      name=job.cell.label,
-      hosts=hosts,
-      display=job.watch,
-    )
-  except Preempted:
-    raise
-  except NonFinite as error:
-    return [_line(error)]
-  except Exception as error:
-    if hosts.count > 1:  # perhaps here alone: all end
-      raise
-    if isinstance(error, UserError):
-      return [_line(error)]
-    traceback.print_exc()
-    return [_line(f'{type(error).__name__}: {error}')]
-  return ['']
-
-
-def _line(error) -> str:
-  return ' '.join(str(error).split()) or type(error).__name__
 
 
 def choose(cells: list[Cell], only: tuple[str, ...]) -> list[Cell]:
@@ -145,8 +102,13 @@ def _loop(this: Launch, grid, command, chosen, stop, hosts) -> None:
   if hosts.writes:
     _count(this, chosen)
     wanted = [cell for cell in chosen if this.wants(cell)]
-    left = groups(wanted, command.arms)
     this.board.say(f'{len(wanted)} of {len(chosen)} cells to run')
+    arms = 1 if hosts.count > 1 else command.arms
+    if not arms and wanted:
+      _prepare(this, grid, command.module, wanted[:1], stop)
+      arms, why = arms_lib.auto(ledger.resolved(wanted[0].config, this.place))
+      this.board.say(f'--arms=auto: {arms} in a program ({why})')
+    left = arms_lib.groups(wanted, arms)
   while True:
     if stop.requested:
       said = 'stopped between cells; the same command continues'
@@ -195,7 +157,7 @@ def _run(this, grid, module, chosen, group, leases, stop, hosts) -> bool:
       for job in jobs:
         prepare.pull(job.cell, this.place)
         job.place.pull()
-      errors = run_group(jobs, hosts)
+      errors = arms_lib.run(jobs, hosts, stop)
     except (Preempted, KeyboardInterrupt):
       hush()
       if hosts.writes:
@@ -204,7 +166,7 @@ def _run(this, grid, module, chosen, group, leases, stop, hosts) -> bool:
     except UserError as error:
       if hosts.count > 1:
         raise
-      errors = [_line(error)] * len(jobs)
+      errors = [line(error)] * len(jobs)
     finally:
       this.board.running = []
     hush()
@@ -231,16 +193,21 @@ def _begin(this: Launch, grid, module, jobs, stop) -> None:
     text = config_lib.to_json(job.cell.config)
     cells_lib.replace(job.place.shared / 'config.json', text)
   _tell(this, jobs, 'queued')
-  said = 'stopped while it prepared; the same command continues'
-  with stop.at_once(Preempted(f'{this.place.shared}: {said}')):
-    for job in jobs:
-      prepare.ensure(job.cell, grid.config, module, this.place, this.board.say)
-      prepare.pull(job.cell, this.place)
+  _prepare(this, grid, module, [job.cell for job in jobs], stop)
   for job in jobs:
     job.watch.began = time.time()
     found = {'config': job.cell.id} | hashes.of(job.config)
     this.states[job.cell.id] = Status('queued', hashes=found)
   _tell(this, jobs, 'running')
+
+
+def _prepare(this: Launch, grid, module, cells, stop) -> None:
+  """Has what the cells start from made, and fetched."""
+  said = 'stopped while it prepared; the same command continues'
+  with stop.at_once(Preempted(f'{this.place.shared}: {said}')):
+    for cell in cells:
+      prepare.ensure(cell, grid.config, module, this.place, this.board.say)
+      prepare.pull(cell, this.place)
 
 
 def _anew(this: Launch, status: Status, job: Job) -> bool:
@@ -309,7 +276,7 @@ def report(place: Folder, *, told: bool = False) -> None:
     path = report_lib.write(place.local)
   except Exception as error:
     if told:
-      print(f'note: no report: {_line(error)}', file=sys.stderr)
+      print(f'note: no report: {line(error)}', file=sys.stderr)
     return
   for name in ('report.html', 'report.md', 'results.csv'):
     if place.copied and (place.local / name).exists():

@@ -141,7 +141,7 @@ class _Stack:
       'generate': self._generate,
       'label_logps': self._label_logps,
       'pair_logps': self._pair_logps,
-      'apart': lambda asked: [r.given.function(*r.given.args) for r in asked],
+      'apart': lambda asked: [asked[0].given.function(*asked[0].given.args)],
     }
 
   def calls(self, arm: int) -> calls_lib.Calls:
@@ -151,12 +151,13 @@ class _Stack:
     def generate(model, weights, prompts, *, stop_ids, **given):
       if not prompts:
         return []
-      given = {'truncate': None} | given
+      given = {'truncate': None, 'mesh': None} | given
       given |= {'prompts': prompts, 'stop_ids': tuple(stop_ids)}
       static = 'stop_ids', 'max_tokens', 'rows', 'truncate', 'mesh'
       return ask('generate', static, model=model, weights=weights, **given)
 
     def label_logps(model, weights, prompts, labels, **given):
+      given = {'mesh': None} | given
       given |= {'prompts': prompts, 'labels': tuple(map(tuple, labels))}
       static = 'labels', 'rows', 'mesh'
       return ask('label_logps', static, model=model, weights=weights, **given)
@@ -201,7 +202,7 @@ class _Stack:
 
   def _ask(self, arm, kind, static, **given):
     self.stop.check()
-    alike = None
+    alike = arm
     if static is not None:
       # Trees of one base are told apart by a leaf: all arms hold the same.
       weights = given['weights']
@@ -328,9 +329,10 @@ def _width(rows: int, n: int, arms: int) -> int:
 
   So there are few shapes to compile, and little padding.
   """
-  while rows < n and arms > 1:
-    rows, arms = rows * 2, (arms + 1) // 2
-  return rows
+  times = 1
+  while times < arms and rows * times < n:
+    times *= 2
+  return rows * min(times, arms)
 
 
 def _concat(asked, name):

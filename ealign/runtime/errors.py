@@ -35,3 +35,11 @@ class Preempted(UserError):
   """SIGTERM arrived and the run was saved; the same command continues it."""
 
   exit_code = 143
+
+
+def line(error: Exception) -> str:
+  """The error on one line, for a table or a STATUS.json."""
+  said = ' '.join(str(error).split())
+  if isinstance(error, UserError):
+    return said
+  return f'{type(error).__name__}: {said}' if said else type(error).__name__

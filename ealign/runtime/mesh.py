@@ -240,7 +240,7 @@ def gathered(config: Config, mesh: Mesh, weights: Any):
 def widened(config: Config, mesh: Mesh, size: int) -> tuple[Config, Mesh]:
   """The model and the mesh of `gathered`, for weights of `size` bytes."""
   data, fsdp, tensor = (mesh.shape[axis] for axis in AXES)
-  room = _memory(mesh.devices.flat[0]) / 2  # the other half: cache and state
+  room = memory(mesh.devices.flat[0]) / 2  # the other half: cache and state
   ways = [
     tensor * n
     for n in range(1, fsdp + 1)
@@ -254,7 +254,7 @@ def widened(config: Config, mesh: Mesh, size: int) -> tuple[Config, Mesh]:
   return resized(config, wide), wide
 
 
-def _memory(device) -> float:
+def memory(device) -> float:
   """Bytes of a device, that may not be here; inf where it is not known."""
   if peak := peaks.peak(device.device_kind):
     return peak.memory

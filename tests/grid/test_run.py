@@ -12,7 +12,6 @@ from etils import epath
 import ealign
 from ealign import launch
 from ealign.grid import cells, claims, hashes, lease, ledger, prepare
-from ealign.grid import run as run_lib
 from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import NonFinite, Preempted, UserError
 
@@ -452,8 +451,3 @@ def test_in_a_bucket_the_first_done_stands(train, start, tmp_path, monkeypatch):
   assert cells.read(found).host == 'far'
   assert (found / 'answers.jsonl').read_text() == 'theirs'
   assert (folder(tmp_path, ALL[1]) / 'answers.jsonl').read_text() == ALL[1]
-
-
-def test_groups_cover_all_cells():
-  cut = run_lib.groups(['a', 'b'], 8)
-  assert cut == [['a'], ['b']]

@@ -90,7 +90,7 @@ def test_weights_are_gathered_once_or_else_split_like_heads(monkeypatch):
   rows = jax.device_count() // 2
   assert shapes() == {'data': rows, 'fsdp': 1, 'tensor': 2}
   size = sum(x.nbytes for x in jax.tree.leaves(weights))
-  monkeypatch.setattr(mesh_lib, '_memory', lambda device: size)
+  monkeypatch.setattr(mesh_lib, 'memory', lambda device: size)
   # Only half of them has room. Of 6 heads neither 4 nor 8 devices can have
   # equal shares.
   assert shapes() == {'data': rows, 'fsdp': 1, 'tensor': 2}
@@ -99,7 +99,7 @@ def test_weights_are_gathered_once_or_else_split_like_heads(monkeypatch):
   got = say(model, mesh, weights, 1.0, 8)
   assert [x.ids for x in got] == [x.ids for x in alone(1.0)]
   # What fits in no way stays as it is, each layer gathered as it is used.
-  monkeypatch.setattr(mesh_lib, '_memory', lambda device: 1.0)
+  monkeypatch.setattr(mesh_lib, 'memory', lambda device: 1.0)
   assert shapes() == dict(mesh.shape)
 
 
