@@ -59,7 +59,7 @@ def forest(found: Comparison, metric: str) -> dict | None:
     made.append(lines)
   if not limits:
     return None
-  at, ticks = _logit_axis(limits)
+  at, ticks = logit_axis(limits)
   base = found.estimate(found.baseline, metric)
   return {
     'ticks': ticks,
@@ -76,7 +76,7 @@ _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 35, 50, 65, 80, 90, 95, 98, 99, 99.5)
 _TICKS += (99.8, 99.9)
 
 
-def _logit_axis(limits):
+def logit_axis(limits):
   """Places in per cent of the width for shares, and ticks, on a logit scale.
 
   A linear one would squeeze all settings of a few per cent where one has half.

@@ -121,7 +121,8 @@ def _verdicts(found) -> list[str]:
   if tested:
     held = [c for c in tested if c.p < 0.05]
     said.append(
-      f'{len(held)} of {_many(len(tested), "primary contrast")} differ at '
+      f'{len(held)} of {_many(len(tested), "primary contrast")} '
+      f'differ{"s" * (len(tested) == 1)} at '
       "5\u00a0% after Holm's correction."
     )
     said += [

@@ -97,6 +97,8 @@ def read(workdir: Any) -> Grid:
       _need(path, contrast, name, kind, None, where)
   config = runs.flatten(need('config', dict, {}))
   listed = need('cells', list, None)
+  if not listed:
+    raise UserError(f'{path}: cells: is empty; start the grid again')
   cells, seen = [], set()
   for number, entry in enumerate(listed):
     cell = _listed(path, entry, f'cells[{number}].', config)

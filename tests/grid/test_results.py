@@ -201,6 +201,7 @@ def test_the_baseline_is_the_setting_without_changes_else_the_first(tmp_path):
     ('{"cells": [', 'cannot be read'),
     ('[]', 'must hold a JSON object'),
     ('{}', 'cells: must be a list, not None'),
+    ('{"cells": []}', 'cells: is empty'),
     ('{"cells": [3]}', r'cells\[0\].folder: must be a str'),
     ('{"cells": [], "config": 3}', 'config: must be a dict, not 3'),
     ('{"cells": [], "contrasts": [{}]}', r'contrasts\[0\].name: must be'),
@@ -227,7 +228,7 @@ def test_curves_have_at_most_twenty_points(tmp_path):
   way = made.on_the_way(0.5, steps=200, reflect=2, prompts=2)
   made.done(tmp_path, cells[0], [*way, *made.answers(2)])
   (cell,) = results.read(tmp_path).cells
-  assert [step for step, _ in cell.curves['misaligned']][:2] == [5, 15]
+  assert [step for step, _ in cell.curves['misaligned']][:2] == [5, 16]
   assert len(cell.curves['misaligned']) <= 20
   assert len(cell.curves['flagged']) == 20
   assert all(0 <= share <= 1 for _, share in cell.curves['flagged'])
