@@ -13,7 +13,7 @@ from typing import Any
 
 from ealign.evals import table
 from ealign.grid import compare as compare_lib
-from ealign.grid import figures, origin, results, tables
+from ealign.grid import figures, lists, origin, results, tables
 from ealign.grid.compare import Comparison
 from ealign.report import excerpts
 from ealign.report import page as page_lib
@@ -54,12 +54,12 @@ def collect(grid: results.Grid) -> dict[str, Any]:
     'baseline': found.baseline.label,
     'sweep': grid.sweep,
     'contrasts_hash': grid.contrasts_hash,
-    'not_done': tables.not_done(found),
     'contrasts': tables.contrasts(found),
     'settings': tables.settings(found),
-    'cells': tables.cells(found),
-    'changes': tables.changes(found),
-    'facts': tables.facts(found),
+    'not_done': lists.not_done(found),
+    'cells': lists.cells(found),
+    'changes': lists.changes(found),
+    'facts': lists.facts(found),
     'forests': [
       (figures.PANELS[name], drawn)
       for name in ('misaligned', 'insecure')
@@ -75,7 +75,6 @@ def collect(grid: results.Grid) -> dict[str, Any]:
     'longest': longest,
     'labels': [s.label for s in found.settings],
     'pair': _pair(found),
-    'everything': tables.everything(found),
   }
 
 
@@ -263,5 +262,7 @@ def to_markdown(content: Mapping) -> str:
   parts = [f'# {text(content["title"])}', *map(text, content['summary'])]
   parts += [f'**{text(problem)}**' for problem in content['problems']]
   parts += [f'Sweep: `{text(content["sweep"])}`']
-  blocks = [made.block for made in content['everything']]
+  made = [content['contrasts'], *content['settings']]
+  made += [content[name] for name in ('not_done', 'cells', 'changes', 'facts')]
+  blocks = [x.block for x in made if x]
   return '\n\n'.join(parts) + '\n\n' + table.markdown(blocks).strip() + '\n'

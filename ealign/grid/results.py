@@ -14,7 +14,7 @@ from typing import Any
 
 from ealign.evals import counts, records
 from ealign.grid import stats
-from ealign.report import runs
+from ealign.report import excerpts, runs
 from ealign.runtime.errors import UserError
 
 STATES = ('done', 'running', 'queued', 'preempted', 'failed')
@@ -206,6 +206,10 @@ def _digested(cell: Cell, folder: pathlib.Path) -> Cell:
   final = counts.final(answers)
   if not final:
     raise UserError(f'{folder}: done, but without any final answer')
+  for record in final:
+    excerpts.shown(record)  # what the page would stumble over is found here
+    if not all(isinstance(m, Mapping) for m in record['messages']):
+      raise ValueError('messages')
   metrics = runs.json_lines(folder / 'metrics.jsonl')
   return dataclasses.replace(
     cell,

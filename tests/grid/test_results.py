@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ealign.grid import compare, origin, results
+from ealign.grid import compare, origin, page, results
 from ealign.runtime.errors import UserError
 from grid import made
 
@@ -157,6 +157,10 @@ def test_cells_in_every_state_are_told_and_never_counted(tmp_path):
     {'verdict': [1]},
     {'step': 'last'},
     {'kind': None, 'scores': 7},
+    {'messages': 'hello'},
+    {'messages': [3]},
+    {'question': ['a']},
+    {'verdict': {'p': 0.5, 'flagged': True, 'framing': ['a']}},
     {'scores': None, 'verdict': None},
   ],
 )
@@ -169,6 +173,7 @@ def test_odd_records_never_end_the_report(tmp_path, changes):
   assert cell.state in ('broken', 'done')
   found = _compare(tmp_path)
   assert found.estimate(found.settings[0], 'misaligned') is None
+  page.write(tmp_path)
 
 
 def test_cells_that_left_the_sweep_stay_apart(workdir):
