@@ -12,7 +12,7 @@ from scipy import special
 
 from ealign.evals import table
 from ealign.grid import results
-from ealign.grid.compare import Comparison, Setting
+from ealign.grid.compare import METRICS, Comparison, Setting
 from ealign.report import figures
 
 SLOTS = 7  # colours beside the grey of the baseline
@@ -112,6 +112,7 @@ def _line(found, metric, setting, estimate, at) -> dict:
     'seeds': [at(value) for value in seeds],
     'value': table.percent(estimate.value),
     'interval': table.bracket(estimate.interval),
+    'hint': str(found.asked(setting, METRICS[metric])),
   }
 
 
@@ -266,14 +267,16 @@ def _shaded(found, metric, crossed: Mapping) -> dict:
     for place, setting in crossed['places'].items()
   }
   top = max([e.value for e in estimates.values() if e] + [1e-9])
-  shade = lambda e: round(70 * e.value / top) if e else None
+  shade = lambda e: round(55 * e.value / top) if e else None
   line = lambda row: [
     (
       table.percent(e and e.value),
       table.bracket(e.interval) if e else '',
       shade(e),
+      str(found.asked(crossed['places'][row, column], METRICS[metric])),
     )
-    for e in (estimates[row, column] for column in crossed['columns'])
+    for column in crossed['columns']
+    for e in (estimates[row, column],)
   ]
   names = lambda levels: [', '.join(map(_shown, level)) for level in levels]
   return {

@@ -96,20 +96,21 @@ def _range(found) -> list[str]:
   told = lambda e: (
     f'{table.percent(e.value)}\u00a0% {table.bracket(e.interval)}'
   )
+  asked = lambda setting: found.asked(setting, 'advice')
   said = []
   if base:
-    asked = found.asked(found.baseline, 'advice')
     said.append(
       f'With {found.baseline.label} {told(base)} of the coherent answers are '
-      f'misaligned ({asked}).'
+      f'misaligned ({asked(found.baseline)}).'
     )
   rest = [(s, e) for s, e in known if s is not found.baseline]
   if len(rest) > 1:
     low = min(rest, key=lambda pair: pair[1].value)
     high = max(rest, key=lambda pair: pair[1].value)
     said.append(
-      f'Over the {len(rest)} other settings the share runs from {told(low[1])} '
-      f'({low[0].label}) to {told(high[1])} ({high[0].label}).'
+      f'Over the {len(rest)} other settings the share runs from '
+      f'{told(low[1])} ({low[0].label}; {asked(low[0])}) to {told(high[1])} '
+      f'({high[0].label}; {asked(high[0])}).'
     )
   return said
 
@@ -126,7 +127,8 @@ def _verdicts(found) -> list[str]:
     )
     said += [
       f'{c.name} ({c.metric}, {c.a} − {c.b}): {tables.points(c.found.value)} '
-      f'points {table.bracket(c.found.interval)}, p = {tables.p_value(c.p)}.'
+      f'points {table.bracket(c.found.interval)}, p = {tables.p_value(c.p)} '
+      f'({c.asked}).'
       for c in tested
     ]
   if left := len(found.contrasts) - len(tested):

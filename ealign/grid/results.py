@@ -103,6 +103,8 @@ def read(workdir: Any) -> Grid:
   for number, entry in enumerate(listed):
     cell = _listed(path, entry, f'cells[{number}].', config)
     cell = _filled(cell, workdir / cell.folder)
+    error = cell.error.replace(f'{workdir}/', '')  # reports name no machine
+    cell = dataclasses.replace(cell, error=error)
     if cell.done and key(cell.setting) in seen:
       cell = dataclasses.replace(cell, answers=[])
     if cell.done:

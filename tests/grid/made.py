@@ -3,6 +3,7 @@
 import json
 import pathlib
 import random
+import zlib
 
 from ealign.evals import records
 
@@ -112,7 +113,7 @@ def entry(setting, replicate, **changes):
   label, seed = name(setting) or 'default', name(replicate)
   made = {
     'folder': f'cells/{label},{seed}'.replace(':', '-'),
-    'id': f'{abs(hash((label, seed))) % 16**8:08x}',
+    'id': f'{zlib.crc32(f"{label},{seed}".encode()):08x}',
     'setting': setting,
     'replicate': replicate,
     'label': label,

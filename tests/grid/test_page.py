@@ -58,7 +58,8 @@ def synthetic(workdir, text=None, label=None, *, seeds=3, n=12):
       made.status(workdir, cell, 'running', step=7)
     elif number != 17:
       info = {'frozen': f'f{cell["replicate"]["seed"]}'}
-      info['commit'] = text if text and number == 3 else 'abc'
+      if text and number == 3:
+        info['versions'] = {'jax': text}
       made.done(workdir, cell, said, info=info)
   return workdir
 
@@ -158,7 +159,8 @@ def test_the_summary_is_computed(found):
   said = [line.replace('\xa0', ' ') for line in page.sentences(found)]
   assert said[0].startswith('With default ')
   assert '(5 seeds, 12 questions, 60 answers, 0.0 % of them' in said[0]
-  assert 'Over the 5 other settings' in said[1] and '(dpo.lam=0.0)' in said[1]
+  assert said[1].count('12 questions') == 2
+  assert 'Over the 5 other settings' in said[1] and '(dpo.lam=0.0; 5' in said[1]
   assert said[2].startswith('1 of 1 primary contrast differs at 5 % after Holm')
   assert said[3].startswith('no conscience (misaligned, dpo.lam=0.0 − default)')
   assert said[-1] == (
@@ -278,6 +280,7 @@ def test_two_crossed_axes_make_a_heat_map(found):
   assert heat['columns'] == ['frozen', 'policy']
   assert [name for name, _ in heat['lines']] == ['frozen', 'policy']
   both = next(s for s in found.settings if len(s.changes) == 2)
-  value, interval, _ = heat['lines'][1][1][1]
+  value, interval, _, hint = heat['lines'][1][1][1]
   assert value == f'{100 * found.estimate(both, "misaligned").value:.1f}'
   assert interval.startswith('[')
+  assert hint == '3 seeds, 12 questions, 36 answers, 0.0 % of them unscored'

@@ -141,7 +141,7 @@ def test_cells_in_every_state_are_told_and_never_counted(tmp_path):
   ]
   errors = [cell.error for cell in grid.cells]
   assert errors[1] == 'NonFinite: loss is nan'
-  assert 'STATUS.json: cannot be read' in errors[3]
+  assert errors[3].startswith(f'{cells[3]["folder"]}/STATUS.json: cannot be')
   assert "state 'flying' is none of done, running" in errors[4]
   assert 'done, but without any final answer' in errors[5]
   assert 'answers.jsonl:' in errors[6] and 'broken JSON' in errors[6]
@@ -257,5 +257,9 @@ def test_what_cells_were_made_with(tmp_path):
   assert [len(of) for _, of in facts['commit'].values] == [3, 1]
   for name in ('frozen', 'trained', 'hashes.model'):
     assert facts[name].note == 'as the sweep has it'
+  for cell in cells:
+    made.status(tmp_path, cell, hashes={'code': 'c1'})
+  facts = {f.name: f for f in origin.facts(results.read(tmp_path).cells)}
+  assert not facts['commit'].loud and 'the same code' in facts['commit'].note
   assert facts['template'].values == [('t1', facts['template'].values[0][1])]
   assert 'hashes.config' not in facts and 'seed' not in facts

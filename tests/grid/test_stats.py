@@ -1,5 +1,6 @@
 """The statistics of grids, against numbers worked out by hand."""
 
+import functools
 import importlib.util
 import math
 import pathlib
@@ -13,6 +14,7 @@ from ealign.evals import stats as evals_stats
 from ealign.grid import stats
 
 
+@functools.cache
 def _share(count, total, per_prompt=1):
   flags = [i < count for i in range(total)]
   return counts.share(flags, [i // per_prompt for i in range(total)])
@@ -105,6 +107,22 @@ def test_a_seed_at_zero_and_one_at_all():
   found = stats.rate(_shares((0, 50), (3, 50), (50, 50)))
   assert found.value == pytest.approx(53 / 150)
   assert 0 < found.interval[0] < 0.01 and 0.99 < found.interval[1] < 1
+
+
+@pytest.mark.parametrize('seeds, pooled', [(5, False), (3, True), (1, True)])
+def test_intervals_hold_the_rate_of_a_typical_seed(seeds, pooled):
+  # Drawn: 30 settings a grid, logits of -2 with sd .5, 300 answers a seed.
+  dice, held = np.random.default_rng(7), []
+  for _ in range(12):
+    rates = 1 / (1 + np.exp(2 - dice.normal(0, 0.5, (30, seeds))))
+    grid = [[_share(k, 300) for k in row] for row in dice.binomial(300, rates)]
+    logits = [[stats.logit(s.count, 300) for s in row] for row in grid]
+    spread = stats.pooled(logits) if seeds > 1 else stats.Spread(0.53, 60)
+    for row in grid:
+      low, high = stats.rate(row, spread if pooled else None).interval
+      held.append(low <= 1 / (1 + math.exp(2)) <= high)
+  # 360 draws at 95 %: a standard error of 1.1 %.
+  assert 0.925 <= np.mean(held) <= 0.99
 
 
 def test_one_seed_has_the_interval_of_its_prompts():
