@@ -23,7 +23,7 @@ LAYERS = [  # from the top down; a module may import its own layer and below
   ),
   ('config', 'limits'),
   ('train', 'assembly', 'fit', 'spread'),
-  ('evals',),
+  ('evals', 'grid.stats'),
   ('conscience', 'prompts', 'reflection', 'calls'),
   ('align',),
   ('sampling', 'data', 'replay', 'runtime', 'world'),

@@ -3,7 +3,8 @@
 `python -m ealign.report --workdir=DIR` writes DIR/report.html, which needs no
 network, and DIR/report.md. A work folder holds one folder per arm, or is the
 folder of a single run; of each the report reads config.json, answers.jsonl,
-metrics.jsonl and run.json, and says what is missing.
+metrics.jsonl and run.json, and says what is missing. Of a folder with a
+grid.json it is the report of a grid (`ealign.grid.page`).
 """
 
 from ealign.report.page import write as write

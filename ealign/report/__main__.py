@@ -4,6 +4,8 @@ import argparse
 import sys
 
 from ealign import report
+from ealign.grid import page as grid_page
+from ealign.grid import results
 from ealign.runtime.errors import UserError
 
 
@@ -14,7 +16,9 @@ def main(argv: list[str] | None = None) -> int:
   )
   parser.add_argument('--workdir', required=True, help='folder of the runs')
   try:
-    print(report.write(parser.parse_args(argv).workdir))
+    workdir = parser.parse_args(argv).workdir
+    of = grid_page if results.is_grid(workdir) else report
+    print(of.write(workdir))
   except UserError as error:
     print(error, file=sys.stderr)
     return error.exit_code

@@ -19,7 +19,8 @@ def axis_end(limits: Sequence[float]) -> float:
   return next(end for end in _ENDS if end >= 100 * max(limits, default=0))
 
 
-def _ticks(end: float) -> list[tuple[float, str]]:
+def ticks(end: float) -> list[tuple[float, str]]:
+  """(per cent, its text) along an axis that ends where `axis_end` says."""
   step = _ENDS[end]
   values = [step * at for at in range(int(round(end / step)) + 1)]
   return [(value, f'{value:g}') for value in values]
@@ -54,7 +55,7 @@ def forest(lines: Sequence[tuple[str, int, counts.Share]]) -> dict:
     'bottom': bottom,
     'left': left,
     'right': width - right,
-    'ticks': [(at(value), text) for value, text in _ticks(end)],
+    'ticks': [(at(value), text) for value, text in ticks(end)],
     'lines': drawn,
   }
 
@@ -88,17 +89,17 @@ def curves(series: Sequence[Series]) -> dict:
       for step, share in line
     ]
     level = len(line) == 1
-    path = [(px, py) for px, py, _ in dots]
+    along = [(px, py) for px, py, _ in dots]
     if level:
-      path = [(left, path[0][1]), (width - right, path[0][1])]
+      along = [(left, along[0][1]), (width - right, along[0][1])]
     upper = [(x(step), y(share.interval[1])) for step, share in line]
     lower = [(x(step), y(share.interval[0])) for step, share in line]
     drawn.append(
       {
         'slot': slot,
         'level': level,
-        'path': _path(path),
-        'band': '' if level else _path(upper + lower[::-1]),
+        'path': path(along),
+        'band': '' if level else path(upper + lower[::-1]),
         'dots': [] if level else dots,
       }
     )
@@ -110,7 +111,7 @@ def curves(series: Sequence[Series]) -> dict:
     'top': top,
     'bottom': bottom,
     'xticks': [(x(step), str(step)) for step in step_ticks(last)],
-    'yticks': [(y(value / 100), text) for value, text in _ticks(end)],
+    'yticks': [(y(value / 100), text) for value, text in ticks(end)],
     'series': drawn,
   }
 
@@ -119,7 +120,8 @@ def _point(share: counts.Share) -> str:
   return f'{table.percent(share.value)} % of {share.total} answers'
 
 
-def _path(points) -> str:
+def path(points) -> str:
+  """The points of a polyline as SVG writes them."""
   return ' '.join(f'{px:g},{py:g}' for px, py in points)
 
 

@@ -34,14 +34,16 @@ def write(workdir: Any) -> pathlib.Path:
   """
   workdir = pathlib.Path(workdir)
   content = collect(runs_lib.read(workdir))
-  _replace(workdir / 'report.md', to_markdown(content))
-  _replace(workdir / 'report.html', to_html(content))
+  replace(workdir / 'report.md', to_markdown(content))
+  replace(workdir / 'report.html', to_html(content))
   return workdir / 'report.html'
 
 
-def _replace(path: pathlib.Path, text: str) -> None:
-  # A reader never sees half a page; a lone surrogate of a model cannot be
-  # written as UTF-8 and becomes '?'.
+def replace(path: pathlib.Path, text: str) -> None:
+  """Writes a file at once: a reader never sees half a page.
+
+  A lone surrogate of a model cannot be written as UTF-8 and becomes '?'.
+  """
   part = path.with_name(path.name + '.part')
   part.write_bytes(text.encode('utf-8', 'replace'))
   os.replace(part, path)
@@ -257,15 +259,20 @@ def _problems(runs, rows) -> list[str]:
 
 def to_html(content: Mapping) -> str:
   """The page; every value is escaped by the template."""
-  environment = jinja2.Environment(
+  return environment().get_template('page.html.jinja').render(content).lstrip()
+
+
+def environment() -> jinja2.Environment:
+  """Where pages are made: whatever is not marked safe is escaped."""
+  made = jinja2.Environment(
     loader=jinja2.PackageLoader('ealign.report', ''),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  environment.filters['percent'] = table.percent
-  return environment.get_template('page.html.jinja').render(content).lstrip()
+  made.filters['percent'] = table.percent
+  return made
 
 
 def to_markdown(content: Mapping) -> str:

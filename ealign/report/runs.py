@@ -42,7 +42,7 @@ def read(workdir: Any) -> list[Run]:
   if not runs:
     message = f'{workdir}: holds no run (no {" or ".join(_FILES[:3])})'
     raise UserError(message)
-  listed = _json(workdir / 'config.json').get('arms')
+  listed = json_object(workdir / 'config.json').get('arms')
   listed = list(listed) if isinstance(listed, Mapping) else []
   return sorted(runs.values(), key=lambda run: _order(run, listed))
 
@@ -68,10 +68,10 @@ def _read_run(folder: pathlib.Path) -> Run:
     answers = records.read(folder / 'answers.jsonl')
   return Run(
     name=folder.name,
-    config=flatten(_json(folder / 'config.json')),
+    config=flatten(json_object(folder / 'config.json')),
     answers=[{**record, 'arm': folder.name} for record in answers],
-    metrics=_json_lines(folder / 'metrics.jsonl'),
-    info=flatten(_json(folder / 'run.json')),
+    metrics=json_lines(folder / 'metrics.jsonl'),
+    info=flatten(json_object(folder / 'run.json')),
     missing=missing,
   )
 
@@ -87,7 +87,12 @@ def flatten(tree: Mapping, prefix: str = '') -> dict[str, Any]:
   return flat
 
 
-def _json(path: pathlib.Path) -> dict:
+def json_object(path: pathlib.Path) -> dict:
+  """A file's JSON object; {} where there is no file.
+
+  Raises:
+    UserError: the file is broken, or holds something else.
+  """
   if not path.is_file():
     return {}
   try:
@@ -99,7 +104,8 @@ def _json(path: pathlib.Path) -> dict:
   return tree
 
 
-def _json_lines(path: pathlib.Path) -> list[dict]:
+def json_lines(path: pathlib.Path) -> list[dict]:
+  """The objects of a JSONL file, broken lines left out; [] without a file."""
   if not path.is_file():
     return []
   rows = []

@@ -1,0 +1,210 @@
+"""Statistics over seeds: settings, their spread, and the primary contrasts.
+
+A rate is compared on the logit scale, where the spread between seeds depends
+less on the rate. A seed's logit is the empirical one, log((k + 1/2) / (n - k +
+1/2)): half an answer is added on both sides, which keeps 0 of n and n of n
+finite (Haldane 1956; Anscombe 1956; Cox and Snell 1989, Analysis of Binary
+Data, 2.1.6). No interval is narrower than the answers alone allow, so seeds
+that agree exactly give the binomial interval, and nothing gives NaN.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from scipy import special
+from scipy import stats as sps
+
+from ealign.evals import stats
+from ealign.evals.counts import Share
+from ealign.evals.stats import Interval
+
+MOST_CONTRASTS = 6
+FEWEST_SEEDS = 5  # of a contrast that is tested
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+  """Standard deviation between seeds, and its degrees of freedom."""
+
+  sd: float
+  freedom: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """Mean over seeds, its 95 % interval, and what the width is made of.
+
+  basis: 'seeds' (their own spread), 'pooled' (a spread pooled over settings)
+  or 'prompts' (one seed and no spread: it says nothing about other seeds).
+  """
+
+  value: float
+  interval: Interval
+  seeds: int
+  basis: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrast:
+  """a - b, paired by replicate: difference, odds ratio, and the test.
+
+  p is two-sided and not adjusted; `holm` does that.
+  """
+
+  value: float
+  interval: Interval
+  odds: float
+  odds_interval: Interval
+  t: float
+  freedom: int
+  p: float
+
+
+def logit(count: float, total: float) -> float:
+  """The empirical logit: half an answer added on both sides."""
+  return math.log((count + 0.5) / (total - count + 0.5))
+
+
+def pooled(groups: Iterable[Sequence[float]]) -> Spread | None:
+  """The deviation within groups (seeds of a setting), pooled over groups.
+
+  The sum of squares about each group's mean over the sum of (size - 1). None
+  where no group has two values. Of one group: its own standard deviation.
+  """
+  groups = [np.asarray(group, float) for group in groups if len(group) > 1]
+  freedom = sum(len(group) - 1 for group in groups)
+  if not freedom:
+    return None
+  squares = sum(float(((g - g.mean()) ** 2).sum()) for g in groups)
+  return Spread(math.sqrt(squares / freedom), freedom)
+
+
+def rate(
+  shares: Sequence[Share], spread: Spread | None = None, *, level: float = 0.95
+) -> Estimate | None:
+  """A rate over seeds: Student-t on the logit scale, of own or given spread.
+
+  Never narrower than the binomial interval of all answers together (Wilson's;
+  at 0 and 1 the exact one). One seed: than its interval clustered by prompt,
+  which is all there is without a spread. None: no seed has any answer.
+  """
+  shares = [share for share in shares if share.total]
+  if not shares:
+    return None
+  value = float(np.mean([share.count / share.total for share in shares]))
+  floor = _of_answers(shares, level)
+  logits = [logit(share.count, share.total) for share in shares]
+  basis = 'pooled' if spread else 'seeds'
+  spread = spread or pooled([logits])
+  if spread is None:
+    return Estimate(value, floor, 1, 'prompts')
+  middle, half = np.mean(logits), _half(spread, len(shares), level)
+  low, high = special.expit((middle - half, middle + half))
+  low, high = min(low, floor[0], value), max(high, floor[1], value)
+  return Estimate(value, (float(low), float(high)), len(shares), basis)
+
+
+def _of_answers(shares, level) -> Interval:
+  if len(shares) == 1:
+    return shares[0].clustered
+  count = sum(share.count for share in shares)
+  return stats.wilson(count, sum(share.total for share in shares), level=level)
+
+
+def _half(spread: Spread, seeds: int, level) -> float:
+  quantile = sps.t.ppf((1 + level) / 2, spread.freedom)
+  return float(quantile) * spread.sd / math.sqrt(seeds)
+
+
+def mean(
+  values: Sequence[float], spread: Spread | None = None, *, level: float = 0.95
+) -> Estimate | None:
+  """A share without counts (token accuracy), on its own scale, cut to 0..1.
+
+  One seed and no spread: the whole range. None: no value.
+  """
+  if not len(values):
+    return None
+  middle, basis = float(np.mean(values)), 'pooled' if spread else 'seeds'
+  spread = spread or pooled([values])
+  if spread is None:
+    return Estimate(middle, (0.0, 1.0), 1, 'prompts')
+  half = _half(spread, len(values), level)
+  interval = max(0.0, middle - half), min(1.0, middle + half)
+  return Estimate(middle, interval, len(values), basis)
+
+
+def contrast(
+  a: Sequence[Share], b: Sequence[Share], *, level: float = 0.95
+) -> Contrast | None:
+  """a - b for two settings whose shares are in the order of replicates.
+
+  The test is Student's on the paired differences of the logits, exp of which
+  is the odds ratio. Its standard error is never smaller than that of the
+  answers taken together (1/k + 1/(n - k) on both sides, with the halves), so
+  seeds that agree exactly have a finite t. The difference of the rates and
+  its interval are told the same way on the scale of shares. None: fewer than
+  two pairs with answers.
+  """
+  pairs = [(x, y) for x, y in zip(a, b, strict=True) if x.total and y.total]
+  if len(pairs) < 2:
+    return None
+  sums = [
+    (sum(s.count for s in x), sum(s.total for s in x))
+    for x in zip(*pairs, strict=True)
+  ]
+  logits = [logit(x.count, x.total) - logit(y.count, y.total) for x, y in pairs]
+  least = sum(1 / (k + 0.5) + 1 / (n - k + 0.5) for k, n in sums)
+  middle, error = _paired(logits, least)
+  points = [x.count / x.total - y.count / y.total for x, y in pairs]
+  even = [((k + 0.5) / (n + 1), n) for k, n in sums]
+  least = sum(share * (1 - share) / n for share, n in even)
+  value, spread = _paired(points, least)
+  freedom = len(pairs) - 1
+  quantile = float(sps.t.ppf((1 + level) / 2, freedom))
+  around = lambda at, by: (at - quantile * by, at + quantile * by)
+  low, high = around(value, spread)
+  t = middle / error
+  return Contrast(
+    value=value,
+    interval=(max(-1.0, low), min(1.0, high)),
+    odds=_exp(middle),
+    odds_interval=tuple(map(_exp, around(middle, error))),
+    t=t,
+    freedom=freedom,
+    p=float(2 * sps.t.sf(abs(t), freedom)),
+  )
+
+
+def _paired(differences, least: float) -> tuple[float, float]:
+  """Their mean and its standard error, of at least the variance `least`."""
+  own = np.var(differences, ddof=1) / len(differences)
+  return float(np.mean(differences)), math.sqrt(max(own, least))
+
+
+def _exp(x: float) -> float:
+  return math.exp(min(x, 700.0))  # two seeds may ask for more than a float
+
+
+def holm(
+  p_values: Sequence[float], *, family: int | None = None
+) -> list[float]:
+  """Adjusted p-values in the given order (Holm 1979).
+
+  family: how many were declared, where some of them could not be tested: these
+  count as 1, so that a contrast is judged alike before and after them.
+  """
+  family = family or len(p_values)
+  adjusted, least = [0.0] * len(p_values), 0.0
+  order = sorted(range(len(p_values)), key=lambda at: p_values[at])
+  for place, at in enumerate(order):
+    least = max(least, min(1.0, (family - place) * p_values[at]))
+    adjusted[at] = least
+  return adjusted
+
+
+def asked(seeds: int, comparisons: int, *, level: float = 0.95) -> float:
+  """|t| that Holm's first step asks for: why exploratory cells have no p."""
+  return float(sps.t.isf((1 - level) / (2 * comparisons), seeds - 1))
