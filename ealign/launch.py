@@ -84,12 +84,12 @@ def plan(command: command_lib.Command) -> None:
   folder.pull()
   workdir = folder.local
   _, chosen = _chosen(command, workdir)
-  run = max(chosen, key=_demand)
+  from ealign.plan import run as plan_lib
+
+  run = max(chosen, key=lambda run: plan_lib.demand(run.config))
   if len(chosen) > 1:
     print(f'planning arm {run.name!r}: the others compile no larger program')
   workdir_lib.claim(workdir, command.config)
-  from ealign.plan import run as plan_lib
-
   try:
     config = _frozen(run, workdir)
     plan_lib.plan(config, workdir, slice_name=command.topology, name=run.name)
@@ -110,15 +110,19 @@ def grid(command: command_lib.Command) -> None:
   found = sweeps.read(command)
   if problems := prepare.problems(command.module, found.cells):
     raise UserError(*problems)
-  grid_lib.choose(found.cells, command.only)
-  start(command, functools.partial(grid_lib.launch, found))
+  chosen = grid_lib.choose(found.cells, command.only)
+  for note in (*found.notes, *sweeps.hidden(found, command.changed)):
+    print(f'note: {note}', file=sys.stderr)
+  if command.print_launch:
+    workers = len(grid_lib.groups(chosen, command.arms))
+    print(scripts.fill(command, workers=workers), end='')
+  elif command.plan:
+    from ealign.grid import plan as plan_lib
 
-
-def _demand(run: Run) -> tuple:
-  """What is greater where a run compiles more, or larger programs."""
-  c = run.config
-  reflects = c.dpo.lam > 0 and c.conscience.every > 0 and c.train.steps > 0
-  return reflects, c.model.train == 'full', c.dpo.reference == 'step'
+    folder = folder_lib.of(command.workdir, many=True)
+    plan_lib.plan(found, command, folder)
+  else:
+    start(command, functools.partial(grid_lib.launch, found))
 
 
 def _check(command) -> None:

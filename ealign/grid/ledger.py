@@ -186,11 +186,12 @@ def differing(status: Status, config: Config, cell: Cell) -> list[str]:
   now = hashes.of(config)
   names = [n for n, value in now.items() if status.hashes.get(n) != value]
   # What prepare() has yet to make again cannot be compared.
-  unmade = prepared(cell.config) and not _exists(config.model.path)
+  unmade = prepared(cell.config) and not exists(config.model.path)
   return [n for n in names if not (unmade and n in ('model', 'template'))]
 
 
-def _exists(path: str) -> bool:
+def exists(path: str) -> bool:
+  """Whether a model's folder is there."""
   from ealign.data import sources
 
   return sources.resolve(path).exists()

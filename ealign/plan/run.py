@@ -67,6 +67,13 @@ def plan(config: Config, workdir, *, slice_name: str = '', name: str = ''):
   screen.print(f'it fits; the plan is in {path}', soft_wrap=True)
 
 
+def demand(config) -> tuple:
+  """What is greater where a run compiles more, or larger programs."""
+  c = config
+  reflects = c.dpo.lam > 0 and c.conscience.every > 0 and c.train.steps > 0
+  return reflects, c.model.train == 'full', c.dpo.reference == 'step'
+
+
 def _devices(slice_name: str):
   if not slice_name:
     return jax.devices()
