@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-import test_run
+import test_grid_run
 
 from ealign.grid import cells
 
@@ -20,7 +20,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 def spawn(tmp_path):
   """Starts stub launchers on one work folder; they wait for `go`."""
   file, log = tmp_path / 'my.py', tmp_path / 'log'
-  text = test_run.FILE.format(lams=(0.1, 0.3, 1.0), log=str(tmp_path / 'x'))
+  text = test_grid_run.FILE.format(
+    lams=(0.1, 0.3, 1.0), log=str(tmp_path / 'x')
+  )
   file.write_text(text)
   (tmp_path / 'ready').mkdir()
   flags = [f'--config={file}', f'--workdir={tmp_path / "out"}']
