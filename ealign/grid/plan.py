@@ -31,7 +31,7 @@ def plan(grid: Grid, command, place: Folder) -> None:
     Unfit: that cell would fail, or waste its chips.
   """
   place.pull()
-  cells = ledger.open(place, grid, write=False)
+  cells, _ = ledger.find(place, grid)
   chosen = run_lib.choose(cells, command.only)
   ledger.check(place, chosen, command.retry)
   this = Launch(place, command.retry, time.time(), Board(quiet=True))

@@ -117,8 +117,9 @@ def launch(grid: Grid, command, place: Folder, hosts: Hosts) -> None:
   )
   cells = grid.cells
   if hosts.writes:
-    cells = ledger.open(place, grid)
+    cells, told = ledger.find(place, grid)
     ledger.check(place, choose(cells, command.only), command.retry)
+    ledger.write(place, told)
   found = hosts.gather({cell.id: cell.folder for cell in cells})[0]
   cells = [dataclasses.replace(c, folder=found[c.id]) for c in cells]
   chosen = choose(cells, command.only)

@@ -4,14 +4,16 @@ import json
 import pathlib
 import signal
 import sys
+import threading
 import types
 
 import pytest
 from etils import epath
 
 import ealign
+from ealign import command as command_lib
 from ealign import launch
-from ealign.grid import cells, claims, hashes, lease, ledger, prepare
+from ealign.grid import cells, claims, hashes, lease, ledger, prepare, sweeps
 from ealign.grid import run as run_lib
 from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import NonFinite, Preempted, UserError
@@ -404,14 +406,14 @@ def test_a_silent_one_is_waited_for(
   train.errors[ALL[0]] = Preempted('x')
   assert start() == 143
   path = folder(tmp_path, ALL[0]) / 'LEASE'
-  beat = lease.time.time() - lease.STALE_S + 5
+  beat = lease.time.time() - lease.STALE_S / 2
   path.write_text(json.dumps({'host': 'far', 'heartbeat': beat}))
   train.errors.clear()
   later = lambda _: path.write_text(json.dumps({'host': 'far', 'heartbeat': 0}))
   monkeypatch.setattr(claims.time, 'sleep', later)
   assert start() == 0
   assert train.names[-1] == ALL[0]
-  assert 'waiting for far, silent for 115 s' in capsys.readouterr().out
+  assert 'waiting for far, silent for ' in capsys.readouterr().out
 
 
 def bucket(monkeypatch, tmp_path):
@@ -457,3 +459,72 @@ def test_in_a_bucket_the_first_done_stands(train, start, tmp_path, monkeypatch):
 def test_groups_cover_all_cells():
   cut = run_lib.groups(['a', 'b'], 8)
   assert cut == [['a'], ['b']]
+
+
+class Two:
+  """One of two hosts; both are threads that meet in `gather`."""
+
+  count = 2
+
+  def __init__(self, index, barrier, box):
+    self.index, self.writes = index, index == 0
+    self._barrier, self._box = barrier, box
+
+  def gather(self, value):
+    self._box[self.index] = json.loads(json.dumps(value))
+    self._barrier.wait(30)
+    found = list(self._box)
+    self._barrier.wait(30)
+    return found
+
+
+def test_all_hosts_run_the_cells_that_the_first_takes(
+  train, tmp_path, monkeypatch
+):
+  file = tmp_path / 'my.py'
+  file.write_text(FILE.format(lams=(0.1, 0.3), log=str(tmp_path / 'x')))
+  flags = [f'--config={file}', '--sweep=lam,seeds', '--workdir=d']
+  command = command_lib.parse(['launch', *flags, '--only=seed=1'])
+  grid = sweeps.read(command)
+  barrier, box, ended = threading.Barrier(2), [None, None], []
+  train.errors[ALL[1]] = NonFinite('nan')
+  shared = epath.Path(tmp_path / 'out')
+
+  def host(index):
+    place = folder_lib.of(shared)
+    if index:
+      place = folder_lib.Folder(tmp_path / 'second', shared, writes=False)
+    try:
+      run_lib.launch(grid, command, place, Two(index, barrier, box))
+    except NonFinite as error:
+      ended.append(str(error))
+
+  threads = [threading.Thread(target=host, args=(i,)) for i in range(2)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert sorted(train.names) == sorted(2 * ALL[1::2])
+  assert len(ended) == 2 and '1 of 2 cells failed' in ended[1]
+  assert status(tmp_path, ALL[3]).state == 'done'
+  assert status(tmp_path, ALL[1]).error == 'nan'
+
+
+def test_a_prepare_that_fails_fails_its_cells(train, start, tmp_path):
+  (tmp_path / 'prepared.txt').mkdir()  # it cannot write its log there
+  assert start(sweep='bases') == 1
+  (cell,) = (tmp_path / 'out' / 'cells').iterdir()
+  said = cells.read(cell).error
+  assert said.startswith(f'prepare: {tmp_path}/my.py, line ')
+  assert 'IsADirectoryError' in said and not train.calls
+  (tmp_path / 'prepared.txt').rmdir()
+  assert start('--retry=failed', sweep='bases') == 0
+
+
+def test_a_flag_that_each_cell_sets_itself_is_told(train, start, capsys):
+  assert start('--config.dpo.lam=0.5', '--config.seed=3', sweep='lam') == 0
+  notes = [x for x in capsys.readouterr().err.splitlines() if 'note' in x]
+  assert notes == [
+    'note: --config.dpo.lam does not reach the cells: '
+    "sweep 'lam' sets it in each cell"
+  ]
