@@ -1,11 +1,12 @@
 """python -m ealign.launch --config=configs/demo.py --workdir=DIR
 
 Checks everything that can be checked before a model is loaded, then runs the
-config, or its arms one after another, each in a folder of its own. The same
-command continues what was stopped; with --print_launch=KIND it only prints a
-script that runs it on a cluster, with --plan it tells what would run. Exit
-codes: 0 done; 1 a run failed (a loss that is not finite) or does not fit; 2 bad
-flags, config, data or workdir; 143 stopped by a signal, after saving.
+config, its arms one after another, or the cells of a grid (--sweep), each in a
+folder of its own. The same command continues what was stopped; with
+--print_launch=KIND it only prints a script that runs it on a cluster, with
+--plan it tells what would run. Exit codes: 0 done; 1 a run failed (a loss that
+is not finite) or does not fit; 2 bad flags, config, data or workdir; 143
+stopped by a signal, after saving.
 """
 
 import dataclasses
@@ -103,7 +104,7 @@ def plan(command: command_lib.Command) -> None:
 
 
 def grid(command: command_lib.Command) -> None:
-  """The same for the cells of a grid."""
+  """Runs, plans or prints the launch of the cells of a grid."""
   from ealign.grid import prepare, sweeps
   from ealign.grid import run as grid_lib
 
