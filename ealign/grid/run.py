@@ -228,7 +228,7 @@ def _begin(this: Launch, grid, module, jobs, stop) -> None:
     status = this.states.get(job.cell.id)
     if status and _anew(this, status, job):
       ledger.to_trash(this.place, job.cell)
-      this.states[job.cell.id] = None
+      this.states.pop(job.cell.id)
     text = config_lib.to_json(job.cell.config)
     cells_lib.replace(job.place.shared / 'config.json', text)
   _tell(this, jobs, 'queued')
@@ -245,18 +245,31 @@ def _begin(this: Launch, grid, module, jobs, stop) -> None:
 
 
 def _anew(this: Launch, status: Status, job: Job) -> bool:
-  """Whether a cell must not continue where it stands."""
+  """Whether a cell that is to be run again must not continue where it stands.
+
+  Raises:
+    UserError: it was not to be run again, and its inputs changed since this
+      launch began.
+  """
   if this.retry == 'all' and status.started < this.began:
     return True
   changed = ledger.differing(status, job.config, job.cell)
-  return status.state == 'failed' and bool(changed or not status.hashes)
+  if status.state == 'failed':
+    return bool(changed or not status.hashes)
+  if changed:
+    said = f'began with other {", ".join(changed)}; --retry=failed begins anew'
+    raise UserError(f'{job.cell.folder}: {said}')
+  return False
 
 
 def _tell(this: Launch, jobs, state: str = '', **facts) -> None:
-  """Writes the STATUS.json of each; '' is the state it is in."""
+  """Writes the STATUS.json of each; '' is the state it is in, as a thread says.
+
+  Only the launcher itself changes what is known.
+  """
   for job in jobs:
     old, watch = this.states.get(job.cell.id) or Status('queued'), job.watch
-    this.states[job.cell.id] = status = Status(
+    status = Status(
       state or old.state,
       host=socket.gethostname(),
       pid=os.getpid(),
@@ -269,6 +282,8 @@ def _tell(this: Launch, jobs, state: str = '', **facts) -> None:
       hashes=old.hashes,
       **({'stacked': len(jobs)} | facts),
     )
+    if state:
+      this.states[job.cell.id] = status
     cells_lib.write(job.place.shared, status)
 
 
@@ -277,11 +292,7 @@ def _end(this: Launch, job: Job, error: str, compiled: int, stacked) -> None:
     this.states[job.cell.id] = theirs
     this.board.say(f'{job.cell.name}: done already by {theirs.host}')
     return
-  if not error and job.config.train.export:
-    from ealign import export
-
-    form, folder = job.config.train.export, job.place.local
-    export.export(folder, folder / 'export', form, overwrite=True)
+  error = error or _export(job)
   job.place.push()
   facts = {'error': error, 'compiles': compiled, 'stacked': stacked}
   state = 'failed' if error else 'done'
@@ -289,6 +300,19 @@ def _end(this: Launch, job: Job, error: str, compiled: int, stacked) -> None:
   took = this.states[job.cell.id].seconds
   said = f'failed: {error}' if error else f'done in {took:.0f} s'
   this.board.say(f'{job.cell.name}: {said}')
+
+
+def _export(job: Job) -> str:
+  """Writes what `train.export` asks for; why it could not, '' if it could."""
+  from ealign import export
+
+  form, folder = job.config.train.export, job.place.local
+  try:
+    if form:
+      export.export(folder, folder / 'export', form, overwrite=True)
+  except UserError as error:
+    return _line(error)
+  return ''
 
 
 def _theirs(job: Job) -> Status | None:

@@ -317,6 +317,46 @@ def test_a_failed_cell_whose_inputs_changed_begins_anew(
   assert len(list((tmp_path / 'out' / 'trash').iterdir())) == before + 1
 
 
+def test_inputs_that_change_while_it_waits(
+  train, start, tmp_path, monkeypatch, capsys
+):
+  train.errors[ALL[1]] = Preempted('x')
+  assert start() == 143
+  train.errors.clear()
+  real, count = hashes.of, iter(range(100))
+  # The check at the start sees no change yet.
+  of = lambda c: real(c) | ({'data': 'n'} if next(count) > 1 else {})
+  monkeypatch.setattr(hashes, 'of', of)
+  assert start('--only=lam=0.1') == 1
+  assert (
+    'began with other data; --retry=failed begins' in capsys.readouterr().err
+  )
+  assert train.names == ALL[:2]
+  monkeypatch.setattr(hashes, 'of', real)
+  assert start('--only=lam=0.1', '--retry=failed') == 0
+
+
+def test_the_beat_changes_nothing_that_is_known(train, start, tmp_path):
+  assert start() == 0
+  cell = types.SimpleNamespace(id='x')
+  place = folder_lib.of(tmp_path / 'cell')
+  watch = run_lib.Watch('x', 5, None)
+  job = run_lib.Job(cell, None, place, watch)
+  this = claims.Launch(place, '', 0.0, None)
+  this.states['x'] = known = cells.Status('queued', hashes={'data': 'd'})
+  watch.step = 3
+  run_lib._tell(this, [job])
+  assert this.states['x'] is known
+  found = cells.read(place.shared)
+  assert (found.state, found.step, found.hashes) == ('queued', 3, {'data': 'd'})
+
+
+def test_an_export_that_fails_fails_the_cell(train, start, tmp_path):
+  flags = ('--config.train.export=peft', '--only=lam=0.1,seed=0')
+  assert start(*flags) == 1  # the stub left no adapter
+  assert status(tmp_path, ALL[0]).state == 'failed'
+
+
 def test_a_damaged_status(train, start, tmp_path, capsys):
   assert start() == 0
   (folder(tmp_path, ALL[0]) / 'STATUS.json').write_text('{"sta')
