@@ -13,7 +13,17 @@ from etils import epath
 import ealign
 from ealign import command as command_lib
 from ealign import launch
-from ealign.grid import cells, claims, hashes, lease, ledger, prepare, sweeps
+from ealign.grid import (
+  cells,
+  claims,
+  hashes,
+  lease,
+  ledger,
+  prepare,
+  progress,
+  sweeps,
+)
+from ealign.grid import job as job_lib
 from ealign.grid import run as run_lib
 from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import NonFinite, Preempted, UserError
@@ -340,12 +350,12 @@ def test_the_beat_changes_nothing_that_is_known(train, start, tmp_path):
   assert start() == 0
   cell = types.SimpleNamespace(id='x')
   place = folder_lib.of(tmp_path / 'cell')
-  watch = run_lib.Watch('x', 5, None)
-  job = run_lib.Job(cell, None, place, watch)
+  watch = progress.Watch('x', 5, None)
+  job = job_lib.Job(cell, None, place, watch)
   this = claims.Launch(place, '', 0.0, None)
   this.states['x'] = known = cells.Status('queued', hashes={'data': 'd'})
   watch.step = 3
-  run_lib._tell(this, [job])
+  job_lib.tell(this, [job])
   assert this.states['x'] is known
   found = cells.read(place.shared)
   assert (found.state, found.step, found.hashes) == ('queued', 3, {'data': 'd'})
