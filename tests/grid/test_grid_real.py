@@ -64,7 +64,13 @@ def test_cells_of_equal_shapes_compile_once(argv, tmp_path, monkeypatch):
 @pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_launcher_continues_its_cell(argv, tmp_path, how):
   start = lambda folder: subprocess.Popen(
-    [sys.executable, '-m', 'ealign.launch', *argv(':long', folder, 'lam')[1:]],
+    [
+      sys.executable,
+      '-m',
+      'ealign.launch',
+      *argv(':long', folder, 'lam')[1:],
+      '--only=lam=0.3',
+    ],
     env=os.environ | {'PYTHONPATH': str(ROOT)},
     cwd=ROOT,
   )
