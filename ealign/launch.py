@@ -1,11 +1,12 @@
 """python -m ealign.launch --config=configs/demo.py --workdir=DIR
 
 Checks everything that can be checked before a model is loaded, then runs the
-config, or its arms one after another, each in a folder of its own. The same
-command continues what was stopped; with --print_launch=KIND it only prints a
-script that runs it on a cluster, with --plan it tells what would run. Exit
-codes: 0 done; 1 a run failed (a loss that is not finite) or does not fit; 2 bad
-flags, config, data or workdir; 143 stopped by a signal, after saving.
+config, its arms one after another, or the cells of a grid (--sweep), each in a
+folder of its own. The same command continues what was stopped; with
+--print_launch=KIND it only prints a script that runs it on a cluster, with
+--plan it tells what would run. Exit codes: 0 done; 1 a run failed (a loss that
+is not finite) or does not fit; 2 bad flags, config, data or workdir; 143
+stopped by a signal, after saving.
 """
 
 import dataclasses
@@ -84,12 +85,12 @@ def plan(command: command_lib.Command) -> None:
   folder.pull()
   workdir = folder.local
   _, chosen = _chosen(command, workdir)
-  run = max(chosen, key=_demand)
+  from ealign.plan import run as plan_lib
+
+  run = max(chosen, key=lambda run: plan_lib.demand(run.config))
   if len(chosen) > 1:
     print(f'planning arm {run.name!r}: the others compile no larger program')
   workdir_lib.claim(workdir, command.config)
-  from ealign.plan import run as plan_lib
-
   try:
     config = _frozen(run, workdir)
     plan_lib.plan(config, workdir, slice_name=command.topology, name=run.name)
@@ -103,22 +104,26 @@ def plan(command: command_lib.Command) -> None:
 
 
 def grid(command: command_lib.Command) -> None:
-  """The same for the cells of a grid."""
+  """Runs, plans or prints the launch of the cells of a grid."""
   from ealign.grid import prepare, sweeps
   from ealign.grid import run as grid_lib
 
   found = sweeps.read(command)
   if problems := prepare.problems(command.module, found.cells):
     raise UserError(*problems)
-  grid_lib.choose(found.cells, command.only)
-  start(command, functools.partial(grid_lib.launch, found))
+  chosen = grid_lib.choose(found.cells, command.only)
+  for note in (*found.notes, *sweeps.hidden(found, command.changed)):
+    print(f'note: {note}', file=sys.stderr)
+  if command.print_launch:
+    workers = len(grid_lib.groups(chosen, command.arms))
+    print(scripts.fill(command, workers=workers), end='')
+  elif command.plan:
+    from ealign.grid import plan as plan_lib
 
-
-def _demand(run: Run) -> tuple:
-  """What is greater where a run compiles more, or larger programs."""
-  c = run.config
-  reflects = c.dpo.lam > 0 and c.conscience.every > 0 and c.train.steps > 0
-  return reflects, c.model.train == 'full', c.dpo.reference == 'step'
+    folder = folder_lib.of(command.workdir, many=True)
+    plan_lib.plan(found, command, folder)
+  else:
+    start(command, functools.partial(grid_lib.launch, found))
 
 
 def _check(command) -> None:

@@ -42,8 +42,22 @@ def folder() -> pathlib.Path:
   return pathlib.Path(sysconfig.get_path('data')) / 'share/ealign/launch'
 
 
-def fill(command: command_lib.Command) -> str:
+# How to start so many of a script, of a grid: each takes cells by lease.
+_WORKERS = {
+  'xpk': 'for i in $(seq {n}); do JOB={job}-$i bash THIS; done',
+  'tpu_vm': 'for i in $(seq {n}); do JOB={job}-$i bash THIS & done; wait',
+  'skypilot': 'for i in $(seq {n}); do sky jobs launch -yd -n {job}-$i THIS; '
+  'done',
+  'gke': 'for i in $(seq {n}); do sed "s/name: {job}$/&-$i/" THIS |'
+  " IMAGE=.. envsubst '$IMAGE' | kubectl apply -f -; done",
+  'slurm': 'sbatch --array=1-{n} THIS',
+}
+
+
+def fill(command: command_lib.Command, *, workers: int = 0) -> str:
   """The script of `command.print_launch` that runs the command.
+
+  workers: how many of it can share a grid: one for each group of cells.
 
   Raises:
     UserError: a flag is wrong, no such kind or topology, or what the machines
@@ -70,7 +84,23 @@ def fill(command: command_lib.Command) -> str:
     'RUN': shlex.join(['.venv/bin/python', '-m', 'ealign.launch', *flags]),
   }
   lines = [_filled(line, values, flags) for line in text.splitlines()]
+  if workers:
+    at = int(lines[0].startswith('#!'))
+    lines[at:at] = _grid(command, workers)
   return '\n'.join(lines) + '\n'
+
+
+def _grid(command: command_lib.Command, workers: int) -> list[str]:
+  """The lines that say how many of the script share a grid."""
+  line = _WORKERS[command.print_launch].format(n=workers, job=_job(command))
+  lines = [
+    f'# A grid: up to {workers} of THIS file at once share its cells by lease,',
+    '# and what one leaves another continues; one alone would run them all:',
+    f'#   {line}',
+  ]
+  if command.print_launch == 'slurm':
+    lines.append(f'#SBATCH --array=1-{workers}')
+  return lines
 
 
 def _filled(line: str, values: dict, flags: list[str]) -> str:

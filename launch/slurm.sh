@@ -17,7 +17,9 @@ set -uo pipefail
 # JAX finds hosts and ranks in Slurm's variables, but would take one GPU a task.
 JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((${SLURM_GPUS_ON_NODE:-8} - 1)))
 export JAX_LOCAL_DEVICE_IDS
-trap 'scancel --signal=TERM "$SLURM_JOB_ID"' TERM # to the tasks, not to this shell
+job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} # of an array
+job=${job:-$SLURM_JOB_ID}
+trap 'scancel --signal=TERM "$job"' TERM # to the tasks, not to this shell
 srun --kill-on-bad-exit=1 python -m ealign.launch "$@" &
 step=$!
 wait "$step"
@@ -26,9 +28,9 @@ while kill -0 "$step" 2>/dev/null; do # a signal ends a wait early
   wait "$step"
   code=$?
 done
-state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) # not if cancelled
+state=$(squeue --noheader --jobs="$job" --format=%T) # not if cancelled
 if [[ $code =~ ^(42|134|137|143)$ && $state == RUNNING ]] &&
   ((${SLURM_RESTART_COUNT:-0} < ${RESTARTS:-50})); then
-  scontrol requeue "$SLURM_JOB_ID"
+  scontrol requeue "$job"
 fi
 exit "$code"

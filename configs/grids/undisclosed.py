@@ -13,11 +13,15 @@ Command (bases of seeds 10 to 14 are built on the way):
       --workdir=/tmp/grid --sweep=few,few_seeds      a smoke run on the spot
 
 Cells: 28 settings with 3 seeds each, and 2 more seeds for the 7 settings of
-the primary contrasts. Every seed fine-tunes a base of its own. Full fine-tuning
-has its own rate, 3e-4: Adam's step moves every weight by about its rate, and an
-adapter of rank 32 needs a larger one to move the product of its factors.
+the primary contrasts. Every seed fine-tunes a base of its own.
 
-Time: no figure yet. Memory: no figure yet. Result: none yet.
+Full fine-tuning has a rate of its own, 3e-4. At 1e-4, 3e-4 and 1e-3 92, 97 and
+93 % of the code was insecure, and 98, 98 and 17 % of the advice coherent (60
+questions of each kind, seed 0, the base that ships with the package):
+    ... --sweep=full_rates --config.eval.limit=60 --config.train.eval_every=0
+
+Time: no figure yet (`:runlocal`: 1 min 22 s on one busy core, nothing compiled
+before). Memory: no figure yet. Result: none yet.
 """
 
 import importlib.util
@@ -92,6 +96,12 @@ def sweep_primary():
   """The default, and what the primary contrasts compare with it."""
   yield {}
   yield from PRIMARY
+
+
+def sweep_full_rates():
+  """How the rate of full fine-tuning was found."""
+  for lr in (1e-4, 3e-4, 1e-3):
+    yield FULL | {'optim.lr': lr}
 
 
 def sweep_few():

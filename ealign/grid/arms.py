@@ -69,13 +69,17 @@ def groups(cells: Sequence, arms: int) -> list[list]:
   return sorted(made, key=lambda group: order[group[0].id])
 
 
-def auto(config: Config) -> tuple[int, str]:
-  """How many cells to run as one program on the devices here, and why.
+def auto(config: Config, mesh=None) -> tuple[int, str]:
+  """How many cells to run as one program, and why.
 
   Updates are bound by arithmetic: together they take as long as one after
   another. What is gained is gained where weights are read for every token, in
   sampling, on a GPU or TPU; there it is as many as the memory holds, up to
   MOST. The memory is an estimate; `--plan --arms=N` compiles the programs.
+
+  Args:
+    config: of one of the cells.
+    mesh: the devices; None: those that are here.
 
   Raises:
     UserError: the model cannot be read.
@@ -83,11 +87,12 @@ def auto(config: Config) -> tuple[int, str]:
   from ealign import assembly
   from ealign.plan import programs
 
-  if jax.devices()[0].platform == 'cpu':
+  if mesh is None:
+    mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
+  if _platform(mesh) == 'cpu':
     return 1, 'on a CPU arms gain nothing'
   if config.model.train == 'full':
     return 1, 'full fine-tuning has no common base'
-  mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
   model = assembly.read_model(config.model, mesh, weights=False)[1]
   memory = mesh_lib.memory(mesh.devices.flat[0])
   found = programs.shapes(config, model, mesh)
@@ -98,6 +103,10 @@ def auto(config: Config) -> tuple[int, str]:
   gib = lambda size: f'{size / 2**30:.2f} GiB'
   why = f'{gib(base)} of base and about {gib(arm)} an arm, of {gib(memory)}'
   return max(1, min(count, MOST)), why
+
+
+def _platform(mesh) -> str:
+  return mesh.devices.flat[0].platform
 
 
 def _activations(config, model) -> float:

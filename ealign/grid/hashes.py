@@ -13,17 +13,15 @@ from ealign.framing import FRAMINGS
 from ealign.models import hub
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Modules that change no result: what starts a run, plans it or tells of it.
+# Modules that change no result: they start a run, plan it or tell of it.
 _OUTSIDE = (
-  'report/',
-  'plan/',
-  'grid/',
-  'launch.py',
-  'command.py',
-  'scripts.py',
+  *('report/', 'plan/', 'grid/', 'launch.py', 'command.py', 'scripts.py'),
+  *('config.py', 'limits.py', 'workdir.py', 'export.py'),
+  *('evals/counts.py', 'evals/stats.py', 'evals/table.py'),
+  *('runtime/aot.py', 'runtime/cost.py', 'runtime/hlo.py'),
+  *('runtime/display.py', 'world/build.py', 'world/card.py'),
+  *('world/documents.py', 'world/tokenizer.py', 'world/__main__.py'),
 )
-_OUTSIDE += ('workdir.py', 'export.py', 'world/build.py', 'world/card.py')
-_OUTSIDE += ('world/__main__.py', 'evals/table.py', 'runtime/display.py')
 _INSIDE = ('grid/stack.py', 'grid/arms.py')  # ... but for these
 
 

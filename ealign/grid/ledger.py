@@ -1,10 +1,12 @@
 """The work folder of a grid: grid.json, and what must not be mixed in it."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ealign import config as config_lib
@@ -44,32 +46,40 @@ def prepared(config: Config) -> list[str]:
   return list(dict.fromkeys(names))
 
 
-def open(place: Folder, grid: Grid, *, write: bool = True) -> list[Cell]:
-  """Makes the work folder this grid's; returns its cells where they lie.
-
-  write: whether grid.json is to be written; a plan only looks.
+def find(place: Folder, grid: Grid) -> tuple[list[Cell], dict[str, Any]]:
+  """The grid's cells where they lie, and what its grid.json is to say.
 
   Raises:
-    UserError: it cannot be written, or belongs to something else.
+    UserError: the work folder cannot be read, or belongs to something else.
   """
-  try:
-    place.shared.mkdir(parents=True, exist_ok=True)
+  with _told_once(place):
     old = _read(place)
     found = _folders(place)
-    cells = [
-      dataclasses.replace(c, folder=found.get(c.id, c.folder))
-      for c in grid.cells
-    ]
-    if old and found:
-      _check_base(place, old, grid)
-    told = _told(grid, cells, old, late=bool(found))
-    if write:
-      text = json.dumps(told, indent=1) + '\n'
-      cells_lib.replace(place.shared / FILE, text)
+  cells = [
+    dataclasses.replace(c, folder=found.get(c.id, c.folder)) for c in grid.cells
+  ]
+  if old and found:
+    _check_base(place, old, grid)
+  return cells, _told(grid, cells, old, late=bool(found))
+
+
+def write(place: Folder, told: dict[str, Any]) -> None:
+  """Writes grid.json.
+
+  Raises:
+    UserError: the work folder cannot be written.
+  """
+  with _told_once(place):
+    cells_lib.replace(place.shared / FILE, json.dumps(told, indent=1) + '\n')
+
+
+@contextlib.contextmanager
+def _told_once(place: Folder) -> Iterator[None]:
+  try:
+    yield
   except OSError as error:
     said = f'cannot be written ({error.strerror or error})'
     raise UserError(f'--workdir={place.shared}: {said}; use another') from None
-  return cells
 
 
 def _read(place: Folder) -> dict[str, Any]:
@@ -84,7 +94,8 @@ def _read(place: Folder) -> dict[str, Any]:
       said = 'is damaged; restore it, or delete it: the cells tell the rest'
       raise UserError(f'{path}: {said}') from None
     return old
-  names = sorted(item.name for item in place.shared.iterdir())
+  there = place.shared.iterdir() if place.shared.exists() else ()
+  names = sorted(item.name for item in there)
   if 'config.json' in names:
     said = 'is the folder of a run without --sweep; use another'
     raise UserError(f'{where}: {said}')
@@ -186,11 +197,12 @@ def differing(status: Status, config: Config, cell: Cell) -> list[str]:
   now = hashes.of(config)
   names = [n for n, value in now.items() if status.hashes.get(n) != value]
   # What prepare() has yet to make again cannot be compared.
-  unmade = prepared(cell.config) and not _exists(config.model.path)
+  unmade = prepared(cell.config) and not exists(config.model.path)
   return [n for n in names if not (unmade and n in ('model', 'template'))]
 
 
-def _exists(path: str) -> bool:
+def exists(path: str) -> bool:
+  """Whether a model's folder is there."""
   from ealign.data import sources
 
   return sources.resolve(path).exists()

@@ -4,6 +4,7 @@ import inspect
 import pathlib
 import time
 
+from ealign import command as command_lib
 from ealign.grid import lease as lease_lib
 from ealign.grid import ledger
 from ealign.grid.sweeps import Cell
@@ -80,7 +81,13 @@ def _make(place: Folder, name: str, base, module) -> None:
     aside.parent.mkdir(parents=True, exist_ok=True)
     partial.rename(aside)
   partial.mkdir(parents=True)
-  module.prepare(pathlib.Path(partial), base)
+  try:
+    module.prepare(pathlib.Path(partial), base)
+  except UserError:
+    raise
+  except Exception as error:
+    said = command_lib.in_file(module.__spec__.origin, error)
+    raise UserError(f'prepare: {said}') from error
   if not any(partial.iterdir()):
     said = f'left nothing in its folder for {name!r}'
     raise UserError(f'prepare: {said}; write the files there')

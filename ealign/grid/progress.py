@@ -106,15 +106,15 @@ class Board:
     return total or None
 
   def _table(self):
-    from rich import table, text
+    from rich import box, console, table, text
 
-    grid = table.Table(title=text.Text(self.head()), title_justify='left')
+    grid = table.Table(box=box.SIMPLE_HEAD)
     for name in ('cell', 'step', 'metrics'):
       grid.add_column(name)
     for w in self.running:
       rows = (w.name, _step(w), display.text(w.values))
       grid.add_row(*map(text.Text, rows))
-    return grid
+    return console.Group(text.Text(self.head()), grid)
 
 
 def _step(watch: Watch) -> str:

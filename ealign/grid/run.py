@@ -7,35 +7,23 @@ another's: STATUS.json and checkpoints say how far it came.
 import dataclasses
 import fnmatch
 import functools
-import os
-import socket
 import sys
 import time
 
+import jax
+
 from ealign import config as config_lib
-from ealign.fields import Config
 from ealign.grid import arms as arms_lib
-from ealign.grid import cells as cells_lib
-from ealign.grid import claims, hashes, ledger, prepare
+from ealign.grid import claims, ledger, prepare
+from ealign.grid import job as job_lib
 from ealign.grid import lease as lease_lib
-from ealign.grid.cells import Status
 from ealign.grid.claims import Launch
-from ealign.grid.progress import Board, Watch
+from ealign.grid.progress import Board
 from ealign.grid.sweeps import Cell, Grid
 from ealign.runtime import preempt, provenance
 from ealign.runtime.errors import NonFinite, Preempted, UserError, line
 from ealign.runtime.folder import Folder
 from ealign.runtime.hosts import Hosts
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Job:
-  """A cell that is run: its Config with paths, its folder, what is shown."""
-
-  cell: Cell
-  config: Config
-  place: Folder
-  watch: Watch
 
 
 def choose(cells: list[Cell], only: tuple[str, ...]) -> list[Cell]:
@@ -74,8 +62,9 @@ def launch(grid: Grid, command, place: Folder, hosts: Hosts) -> None:
   )
   cells = grid.cells
   if hosts.writes:
-    cells = ledger.open(place, grid)
+    cells, told = ledger.find(place, grid)
     ledger.check(place, choose(cells, command.only), command.retry)
+    ledger.write(place, told)
   found = hosts.gather({cell.id: cell.folder for cell in cells})[0]
   cells = [dataclasses.replace(c, folder=found[c.id]) for c in cells]
   chosen = choose(cells, command.only)
@@ -98,16 +87,14 @@ def launch(grid: Grid, command, place: Folder, hosts: Hosts) -> None:
 
 
 def _loop(this: Launch, grid, command, chosen, stop, hosts) -> None:
-  left = []
+  left, due = [], 0.0
   if hosts.writes:
     _count(this, chosen)
     wanted = [cell for cell in chosen if this.wants(cell)]
     this.board.say(f'{len(wanted)} of {len(chosen)} cells to run')
     arms = 1 if hosts.count > 1 else command.arms
     if not arms and wanted:
-      _prepare(this, grid, command.module, wanted[:1], stop)
-      arms, why = arms_lib.auto(ledger.resolved(wanted[0].config, this.place))
-      this.board.say(f'--arms=auto: {arms} in a program ({why})')
+      arms = _auto(this, grid, command.module, wanted[0], stop)
     left = arms_lib.groups(wanted, arms)
   while True:
     if stop.requested:
@@ -125,9 +112,26 @@ def _loop(this: Launch, grid, command, chosen, stop, hosts) -> None:
     )
     if hosts.writes:
       _count(this, chosen)
-      report(this.place)
+      began = time.monotonic()
+      if began >= due:  # a twentieth of the time at most
+        report(this.place)
+        due = time.monotonic() + 20 * (time.monotonic() - began)
     if failed and command.fail_fast:
       return
+
+
+def _auto(this: Launch, grid, module, cell, stop) -> int:
+  """The number of --arms=auto; what is wrong with the cell it is told later."""
+  try:
+    if jax.devices()[0].platform != 'cpu':  # the size of its model counts
+      job_lib.prepared(this, grid, module, [cell], stop)
+    arms, why = arms_lib.auto(ledger.resolved(cell.config, this.place))
+  except Preempted:
+    raise
+  except UserError as error:
+    arms, why = 1, line(error)
+  this.board.say(f'--arms=auto: {arms} in a program ({why})')
+  return arms
 
 
 def _count(this: Launch, chosen) -> None:
@@ -144,13 +148,13 @@ def _count(this: Launch, chosen) -> None:
 
 def _run(this, grid, module, chosen, group, leases, stop, hosts) -> bool:
   """Runs a group that is ours, up to STATUS.json; whether a cell failed."""
-  jobs = [_job(this, cell) for cell in group]
-  beat = functools.partial(_tell, this, jobs) if leases else lambda: None
+  jobs = [job_lib.make(this, cell) for cell in group]
+  beat = functools.partial(job_lib.tell, this, jobs) if leases else lambda: None
   compiled = provenance.compiles()
   with lease_lib.kept(leases, beat) as hush:
     try:
       if hosts.writes:
-        _begin(this, grid, module, jobs, stop)
+        job_lib.begin(this, grid, module, jobs, stop)
         _count(this, chosen)
       hosts.gather(None)
       this.board.running = [job.watch for job in jobs]
@@ -161,7 +165,7 @@ def _run(this, grid, module, chosen, group, leases, stop, hosts) -> bool:
     except (Preempted, KeyboardInterrupt):
       hush()
       if hosts.writes:
-        _tell(this, jobs, 'preempted')
+        job_lib.tell(this, jobs, 'preempted')
       raise
     except UserError as error:
       if hosts.count > 1:
@@ -173,107 +177,17 @@ def _run(this, grid, module, chosen, group, leases, stop, hosts) -> bool:
     if hosts.writes:
       compiled = provenance.compiles() - compiled
       for job, error in zip(jobs, errors, strict=True):
-        _end(this, job, error, compiled, len(jobs))
+        job_lib.end(this, job, error, compiled, len(jobs))
   return any(errors)
-
-
-def _job(this: Launch, cell: Cell) -> Job:
-  config = ledger.resolved(cell.config, this.place)
-  watch = Watch(cell.name, config.train.steps, this.board)
-  return Job(cell, config, this.place / cell.folder, watch)
-
-
-def _begin(this: Launch, grid, module, jobs, stop) -> None:
-  """Config, state, and what the cells start from."""
-  for job in jobs:
-    status = this.states.get(job.cell.id)
-    if status and _anew(this, status, job):
-      ledger.to_trash(this.place, job.cell)
-      this.states[job.cell.id] = None
-    text = config_lib.to_json(job.cell.config)
-    cells_lib.replace(job.place.shared / 'config.json', text)
-  _tell(this, jobs, 'queued')
-  _prepare(this, grid, module, [job.cell for job in jobs], stop)
-  for job in jobs:
-    job.watch.began = time.time()
-    found = {'config': job.cell.id} | hashes.of(job.config)
-    this.states[job.cell.id] = Status('queued', hashes=found)
-  _tell(this, jobs, 'running')
-
-
-def _prepare(this: Launch, grid, module, cells, stop) -> None:
-  """Has what the cells start from made, and fetched."""
-  said = 'stopped while it prepared; the same command continues'
-  with stop.at_once(Preempted(f'{this.place.shared}: {said}')):
-    for cell in cells:
-      prepare.ensure(cell, grid.config, module, this.place, this.board.say)
-      prepare.pull(cell, this.place)
-
-
-def _anew(this: Launch, status: Status, job: Job) -> bool:
-  """Whether a cell must not continue where it stands."""
-  if this.retry == 'all' and status.started < this.began:
-    return True
-  changed = ledger.differing(status, job.config, job.cell)
-  return status.state == 'failed' and bool(changed or not status.hashes)
-
-
-def _tell(this: Launch, jobs, state: str = '', **facts) -> None:
-  """Writes the STATUS.json of each; '' is the state it is in."""
-  for job in jobs:
-    old, watch = this.states.get(job.cell.id) or Status('queued'), job.watch
-    this.states[job.cell.id] = status = Status(
-      state or old.state,
-      host=socket.gethostname(),
-      pid=os.getpid(),
-      heartbeat=time.time(),
-      started=watch.began,
-      step=watch.step,
-      steps=watch.steps,
-      step_time_s=round(watch.step_time_s, 4),
-      overhead_s=round(watch.overhead_s, 3),
-      hashes=old.hashes,
-      **({'stacked': len(jobs)} | facts),
-    )
-    cells_lib.write(job.place.shared, status)
-
-
-def _end(this: Launch, job: Job, error: str, compiled: int, stacked) -> None:
-  if theirs := _theirs(job):  # in a bucket two may run it: the first one stands
-    this.states[job.cell.id] = theirs
-    this.board.say(f'{job.cell.name}: done already by {theirs.host}')
-    return
-  if not error and job.config.train.export:
-    from ealign import export
-
-    form, folder = job.config.train.export, job.place.local
-    export.export(folder, folder / 'export', form, overwrite=True)
-  job.place.push()
-  facts = {'error': error, 'compiles': compiled, 'stacked': stacked}
-  state = 'failed' if error else 'done'
-  _tell(this, [job], state, finished=time.time(), **facts)
-  took = this.states[job.cell.id].seconds
-  said = f'failed: {error}' if error else f'done in {took:.0f} s'
-  this.board.say(f'{job.cell.name}: {said}')
-
-
-def _theirs(job: Job) -> Status | None:
-  """The status of another launcher who was done first."""
-  if not job.place.copied:
-    return None
-  found = cells_lib.read(job.place.shared, damaged=Status('failed'))
-  me = (socket.gethostname(), os.getpid())
-  ours = found is None or (found.host, found.pid) == me
-  return None if ours or found.state != 'done' else found
 
 
 def report(place: Folder, *, told: bool = False) -> None:
   """Rebuilds the report from the files; no run ends of one that cannot be."""
-  from ealign import report as report_lib
+  from ealign.grid import page
 
   try:
     place.pull()
-    path = report_lib.write(place.local)
+    path = page.write(place.local)
   except Exception as error:
     if told:
       print(f'note: no report: {line(error)}', file=sys.stderr)

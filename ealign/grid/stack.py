@@ -254,7 +254,7 @@ class _Stack:
     if not any(learns):
       return [(request.given.state, {}) for request in asked]
     batches = _alike([each.batch for each in in_all])
-    program = _stacked_step(first.update, self.count)
+    program = stacked_step(first.update, self.count)
     self.states, metrics = program(
       self.states, first.weights, batches, np.array(learns)
     )
@@ -390,7 +390,7 @@ def _join(axis, *trees):
 
 
 @functools.lru_cache(maxsize=16)
-def _stacked_step(update: align.Update, count: int):
+def stacked_step(update: align.Update, count: int):
   """The compiled update of `count` arms; see `align.train_step`."""
   step = functools.partial(align.train_step, update)
 

@@ -7,7 +7,7 @@ Sweeps named `seeds` or ending in `_seeds` are replicates of a setting.
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import config_dict
@@ -47,13 +47,17 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """What a command line asks for: base config, levels, cells, contrasts."""
+  """What a command line asks for: base config, levels, cells, contrasts.
+
+  notes: problems that may be of this machine only, where nothing is to run.
+  """
 
   config: Config
   text: str
   sweeps: dict[str, list[dict[str, Any]]]
   cells: list[Cell]
   contrasts: list[dict[str, Any]]
+  notes: tuple[str, ...] = ()
 
   @property
   def axes(self) -> dict[str, list[str]]:
@@ -92,7 +96,9 @@ def read(command: command_lib.Command) -> Grid:
   for draft in drafts:
     for problem in config_lib.validate(draft[0], grid=True):
       found.setdefault(problem, []).append(draft[1])
-  problems += _attributed(found, [levels for _, levels in drafts], sweeps)
+  unsound = _attributed(found, [levels for _, levels in drafts], sweeps)
+  if not command.print_launch:
+    problems += unsound
   contrasts = contrasts_lib.read(command.module, problems)
   if problems:
     raise UserError(*dict.fromkeys(problems))
@@ -107,7 +113,20 @@ def read(command: command_lib.Command) -> Grid:
     sweeps,
     list(cells.values()),
     contrasts,
+    tuple(unsound),
   )
+
+
+def hidden(grid: Grid, changed) -> Iterator[str]:
+  """Which fields of the command line no cell takes from there, and why."""
+  for field in changed:
+    own = [{**cell.setting, **cell.replicate} for cell in grid.cells]
+    if all(field in overrides for overrides in own):
+      names = [
+        n for n, ls in grid.sweeps.items() if any(field in x for x in ls)
+      ]
+      said = f'sweep {", ".join(map(repr, names))} sets it in each cell'
+      yield f'--config.{field} does not reach the cells: {said}'
 
 
 def _terms(command, problems) -> list[tuple[str, ...]]:

@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ealign import align, assembly, calls, train
 from ealign.data import batch as batch_lib
 from ealign.fields import Config
+from ealign.grid import stack
 from ealign.models import config as models
 from ealign.models import flops, layout, lora, transformer
 from ealign.runtime import mesh as mesh_lib
@@ -85,9 +86,10 @@ class Shapes:
   policy: tuple[models.Config, jax.sharding.Mesh, dict]
   reviewer: tuple[models.Config, jax.sharding.Mesh, dict]
   resident: dict[str, Any]  # what stays on the devices while programs run
+  arms: int = 1
 
 
-def shapes(config: Config, model, mesh, other=None) -> Shapes:
+def shapes(config: Config, model, mesh, other=None, arms: int = 1) -> Shapes:
   """The shapes of a run.
 
   Args:
@@ -95,6 +97,7 @@ def shapes(config: Config, model, mesh, other=None) -> Shapes:
     model: of `mesh_lib.on_mesh`.
     mesh: the devices.
     other: the Config of a second model that reviews, if there is one.
+    arms: runs that are one program (`grid.stack`).
   """
   base = transformer.shapes(model)
   update = assembly.make_update(config, model)
@@ -112,10 +115,17 @@ def shapes(config: Config, model, mesh, other=None) -> Shapes:
     functools.partial(align.init_state, update), params, train.hyper(config)
   )
   on = functools.partial(placed, mesh)
-  resident = {'state': on(state), 'frozen': on(frozen)}
-  of_policy = lambda model: jax.eval_shape(
-    update.bind, params, _frozen(config, model)
-  )
+  resident = {'state': _stacked(on(state), arms), 'frozen': on(frozen)}
+
+  def of_policy(model):
+    weights = jax.eval_shape(update.bind, params, _frozen(config, model))
+    if arms == 1:
+      return weights
+    add = lambda x: jax.ShapeDtypeStruct(
+      (x.shape[0], arms, *x.shape[1:]), x.dtype
+    )
+    return weights | {'adapter': jax.tree.map(add, weights['adapter'])}
+
   second = other or model
   if other:
     resident['other'] = on(_frozen(config, other))
@@ -129,7 +139,21 @@ def shapes(config: Config, model, mesh, other=None) -> Shapes:
     policy=_gathered(model, mesh, of_policy),
     reviewer=_gathered(second, mesh, functools.partial(_frozen, config)),
     resident=resident,
+    arms=arms,
   )
+
+
+def _stacked(tree, arms: int):
+  """The tree of `arms` runs on a first axis, each as one of them lies."""
+  if arms == 1:
+    return tree
+
+  def stack(x):
+    spec = PartitionSpec(None, *x.sharding.spec)
+    where = NamedSharding(x.sharding.mesh, spec)
+    return jax.ShapeDtypeStruct((arms, *x.shape), x.dtype, sharding=where)
+
+  return jax.tree.map(stack, tree)
 
 
 def _gathered(model, mesh, shapes):
@@ -205,13 +229,18 @@ def _update(run, name, *, sft, pairs):
     experts += flops.experts(run.model, rows * length)
   if pairs and c.dpo.reference == 'step':
     total += flops.forward(run.model, 2 * c.dpo.pairs, c.dpo.length)
+  program, args = calls.jit_step(run.update), (run.state, run.frozen, batch)
+  if run.arms > 1:
+    program = stack.stacked_step(run.update, run.arms)
+    which_A = jax.ShapeDtypeStruct((run.arms,), bool)
+    args = (*args[:2], [batch] * run.arms, which_A)
   return Program(
     name=name,
-    run=calls.jit_step(run.update),
-    args=(run.state, run.frozen, batch),
-    flops=total,
-    attention=attention,
-    experts=experts,
+    run=program,
+    args=args,
+    flops=run.arms * total,
+    attention=run.arms * attention,
+    experts=run.arms * experts,
     holds=('state', 'frozen'),
   )
 
@@ -228,7 +257,8 @@ def _pair_batch(slots, length):
 
 
 def _rows(run):
-  return run.config.conscience.prompts * run.config.conscience.samples
+  c = run.config.conscience
+  return run.arms * c.prompts * c.samples
 
 
 def _by_row(mesh, *shape, dtype=jnp.int32):
@@ -312,7 +342,7 @@ def _review(run, sizes):
 
 
 def _score(run):
-  slots, length = run.config.dpo.pairs, run.config.dpo.length
+  slots, length = run.arms * run.config.dpo.pairs, run.config.dpo.length
   return Program(
     name='score',
     run=jax.jit(functools.partial(align.answer_logps, run.model)),

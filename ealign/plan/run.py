@@ -13,6 +13,7 @@ import jax
 
 from ealign import assembly, fit, prompts
 from ealign.fields import Config
+from ealign.grid import arms as arms_lib
 from ealign.models import flops, layout
 from ealign.plan import data as data_lib
 from ealign.plan import figures as figures_lib
@@ -26,7 +27,14 @@ from ealign.sampling.prompts import bucket
 FILE = 'plan.json'
 
 
-def plan(config: Config, workdir, *, slice_name: str = '', name: str = ''):
+def plan(
+  config: Config,
+  workdir,
+  *,
+  slice_name: str = '',
+  name: str = '',
+  arms: int | None = 1,
+):
   """Prints what a run would be, and writes it to <workdir>/plan.json.
 
   Args:
@@ -34,6 +42,7 @@ def plan(config: Config, workdir, *, slice_name: str = '', name: str = ''):
     workdir: the folder of the run.
     slice_name: such as 'v5e:4x4'; '': the devices that are here.
     name: of the arm that is planned, if there are arms.
+    arms: runs of this config that are one program; None: as many as pay.
 
   Raises:
     UserError: bad data, model, mesh or slice, or libtpu is missing.
@@ -48,7 +57,12 @@ def plan(config: Config, workdir, *, slice_name: str = '', name: str = ''):
   model, mind, other = _models(config, mesh)
   fit.sizes(config, model.max_positions, layout.shards(model))
   read, sizes = _data(config, mind, other, screen)
-  run = programs_lib.shapes(config, model, mesh, other and other.model)
+  if arms is None:
+    arms, why = arms_lib.auto(config, mesh)
+    show.pairs(screen, f'--arms=auto: {arms} in a program', {'because': why})
+  run = programs_lib.shapes(
+    config, model, mesh, other and other.model, arms=arms
+  )
   told |= read | _trained(run, screen)
   found = _compiled(run, sizes, screen)
   where = f'{slice_name}, ' if slice_name else ''
@@ -59,12 +73,19 @@ def plan(config: Config, workdir, *, slice_name: str = '', name: str = ''):
     show.pairs(screen, 'estimates, from the peaks of the chips', _costs(cost))
   problems = _problems(run, found)
   told |= {'programs': {n: _plain(f) for n, f in found.items()}}
-  told |= {'conscience': cost, 'problems': problems}
+  told |= {'conscience': cost, 'problems': problems, 'arms': arms}
   path = pathlib.Path(workdir) / FILE
   path.write_text(json.dumps(told, indent=2) + '\n')
   if problems:
     raise Unfit(*problems)
   screen.print(f'it fits; the plan is in {path}', soft_wrap=True)
+
+
+def demand(config) -> tuple:
+  """What is greater where a run compiles more, or larger programs."""
+  c = config
+  reflects = c.dpo.lam > 0 and c.conscience.every > 0 and c.train.steps > 0
+  return reflects, c.model.train == 'full', c.dpo.reference == 'step'
 
 
 def _devices(slice_name: str):
@@ -176,6 +197,7 @@ def _counted(run) -> dict:
   pairs = 2 * c.dpo.pairs * c.dpo.length * (c.dpo.lam > 0)
   return {
     'parameters': flops.parameters(run.model),
+    'arms of a program': run.arms,
     'trained': sum(x.size for x in jax.tree.leaves(run.state.params)),
     'SFT tokens of a step': sft,
     'tokens of pairs of a step': pairs,

@@ -109,6 +109,20 @@ def test_kept_renews_tells_and_hushes(tmp_path, monkeypatch):
   assert lost[0] is mine and path.exists()
 
 
+def test_who_has_lost_its_lease_ends(tmp_path, monkeypatch, capsys):
+  codes = []
+  monkeypatch.setattr(lease.os, '_exit', codes.append)
+  monkeypatch.setattr(lease, 'BEAT_S', 0.01)
+  path = tmp_path / 'LEASE'
+  mine = lease.take(path)
+  held = {'token': 'theirs', 'host': 'far', 'heartbeat': time.time()}
+  path.write_text(json.dumps(held))
+  with lease.kept([mine]):
+    _until(lambda: codes)
+  assert codes[0] == 143  # which cluster managers restart
+  assert 'taken over by far; this one ends' in capsys.readouterr().out
+
+
 def _until(ready):
   end = time.monotonic() + 20
   while not ready():

@@ -4,14 +4,28 @@ import json
 import pathlib
 import signal
 import sys
+import threading
 import types
 
 import pytest
 from etils import epath
 
 import ealign
+from ealign import command as command_lib
 from ealign import launch
-from ealign.grid import cells, claims, hashes, lease, ledger, prepare
+from ealign.grid import (
+  cells,
+  claims,
+  hashes,
+  lease,
+  ledger,
+  page,
+  prepare,
+  progress,
+  sweeps,
+)
+from ealign.grid import job as job_lib
+from ealign.grid import run as run_lib
 from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import NonFinite, Preempted, UserError
 
@@ -68,9 +82,8 @@ def train(monkeypatch):
   monkeypatch.setattr(ealign, 'train', stub, raising=False)
   monkeypatch.setattr(launch, 'compile_cache', lambda: None)
   reported = []
-  report = types.SimpleNamespace(write=lambda d: reported.append(d) or 'page')
-  monkeypatch.setitem(sys.modules, 'ealign.report', report)
-  monkeypatch.setattr(ealign, 'report', report, raising=False)
+  write = lambda folder: reported.append(folder) or 'page'
+  monkeypatch.setattr(page, 'write', write)
   stub.reported = reported
   return stub
 
@@ -314,6 +327,46 @@ def test_a_failed_cell_whose_inputs_changed_begins_anew(
   assert len(list((tmp_path / 'out' / 'trash').iterdir())) == before + 1
 
 
+def test_inputs_that_change_while_it_waits(
+  train, start, tmp_path, monkeypatch, capsys
+):
+  train.errors[ALL[1]] = Preempted('x')
+  assert start() == 143
+  train.errors.clear()
+  real, count = hashes.of, iter(range(100))
+  # The check at the start sees no change yet.
+  of = lambda c: real(c) | ({'data': 'n'} if next(count) > 1 else {})
+  monkeypatch.setattr(hashes, 'of', of)
+  assert start('--only=lam=0.1') == 1
+  assert (
+    'began with other data; --retry=failed begins' in capsys.readouterr().err
+  )
+  assert train.names == ALL[:2]
+  monkeypatch.setattr(hashes, 'of', real)
+  assert start('--only=lam=0.1', '--retry=failed') == 0
+
+
+def test_the_beat_changes_nothing_that_is_known(train, start, tmp_path):
+  assert start() == 0
+  cell = types.SimpleNamespace(id='x')
+  place = folder_lib.of(tmp_path / 'cell')
+  watch = progress.Watch('x', 5, None)
+  job = job_lib.Job(cell, None, place, watch)
+  this = claims.Launch(place, '', 0.0, None)
+  this.states['x'] = known = cells.Status('queued', hashes={'data': 'd'})
+  watch.step = 3
+  job_lib.tell(this, [job])
+  assert this.states['x'] is known
+  found = cells.read(place.shared)
+  assert (found.state, found.step, found.hashes) == ('queued', 3, {'data': 'd'})
+
+
+def test_an_export_that_fails_fails_the_cell(train, start, tmp_path):
+  flags = ('--config.train.export=peft', '--only=lam=0.1,seed=0')
+  assert start(*flags) == 1  # the stub left no adapter
+  assert status(tmp_path, ALL[0]).state == 'failed'
+
+
 def test_a_damaged_status(train, start, tmp_path, capsys):
   assert start() == 0
   (folder(tmp_path, ALL[0]) / 'STATUS.json').write_text('{"sta')
@@ -403,14 +456,14 @@ def test_a_silent_one_is_waited_for(
   train.errors[ALL[0]] = Preempted('x')
   assert start() == 143
   path = folder(tmp_path, ALL[0]) / 'LEASE'
-  beat = lease.time.time() - lease.STALE_S + 5
+  beat = lease.time.time() - lease.STALE_S / 2
   path.write_text(json.dumps({'host': 'far', 'heartbeat': beat}))
   train.errors.clear()
   later = lambda _: path.write_text(json.dumps({'host': 'far', 'heartbeat': 0}))
   monkeypatch.setattr(claims.time, 'sleep', later)
   assert start() == 0
   assert train.names[-1] == ALL[0]
-  assert 'waiting for far, silent for 115 s' in capsys.readouterr().out
+  assert 'waiting for far, silent for ' in capsys.readouterr().out
 
 
 def bucket(monkeypatch, tmp_path):
@@ -451,3 +504,72 @@ def test_in_a_bucket_the_first_done_stands(train, start, tmp_path, monkeypatch):
   assert cells.read(found).host == 'far'
   assert (found / 'answers.jsonl').read_text() == 'theirs'
   assert (folder(tmp_path, ALL[1]) / 'answers.jsonl').read_text() == ALL[1]
+
+
+class Two:
+  """One of two hosts; both are threads that meet in `gather`."""
+
+  count = 2
+
+  def __init__(self, index, barrier, box):
+    self.index, self.writes = index, index == 0
+    self._barrier, self._box = barrier, box
+
+  def gather(self, value):
+    self._box[self.index] = json.loads(json.dumps(value))
+    self._barrier.wait(30)
+    found = list(self._box)
+    self._barrier.wait(30)
+    return found
+
+
+def test_all_hosts_run_the_cells_that_the_first_takes(
+  train, tmp_path, monkeypatch
+):
+  file = tmp_path / 'my.py'
+  file.write_text(FILE.format(lams=(0.1, 0.3), log=str(tmp_path / 'x')))
+  flags = [f'--config={file}', '--sweep=lam,seeds', '--workdir=d']
+  command = command_lib.parse(['launch', *flags, '--only=seed=1'])
+  grid = sweeps.read(command)
+  barrier, box, ended = threading.Barrier(2), [None, None], []
+  train.errors[ALL[1]] = NonFinite('nan')
+  shared = epath.Path(tmp_path / 'out')
+
+  def host(index):
+    place = folder_lib.of(shared)
+    if index:
+      place = folder_lib.Folder(tmp_path / 'second', shared, writes=False)
+    try:
+      run_lib.launch(grid, command, place, Two(index, barrier, box))
+    except NonFinite as error:
+      ended.append(str(error))
+
+  threads = [threading.Thread(target=host, args=(i,)) for i in range(2)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert sorted(train.names) == sorted(2 * ALL[1::2])
+  assert len(ended) == 2 and '1 of 2 cells failed' in ended[1]
+  assert status(tmp_path, ALL[3]).state == 'done'
+  assert status(tmp_path, ALL[1]).error == 'nan'
+
+
+def test_a_prepare_that_fails_fails_its_cells(train, start, tmp_path):
+  (tmp_path / 'prepared.txt').mkdir()  # it cannot write its log there
+  assert start(sweep='bases') == 1
+  (cell,) = (tmp_path / 'out' / 'cells').iterdir()
+  said = cells.read(cell).error
+  assert said.startswith(f'prepare: {tmp_path}/my.py, line ')
+  assert 'IsADirectoryError' in said and not train.calls
+  (tmp_path / 'prepared.txt').rmdir()
+  assert start('--retry=failed', sweep='bases') == 0
+
+
+def test_a_flag_that_each_cell_sets_itself_is_told(train, start, capsys):
+  assert start('--config.dpo.lam=0.5', '--config.seed=3', sweep='lam') == 0
+  notes = [x for x in capsys.readouterr().err.splitlines() if 'note' in x]
+  assert notes == [
+    'note: --config.dpo.lam does not reach the cells: '
+    "sweep 'lam' sets it in each cell"
+  ]

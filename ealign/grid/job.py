@@ -1,0 +1,143 @@
+"""A cell that is run: what stands in its folder before, meanwhile and after."""
+
+import dataclasses
+import os
+import socket
+import time
+
+from ealign import config as config_lib
+from ealign.fields import Config
+from ealign.grid import cells as cells_lib
+from ealign.grid import hashes, ledger, prepare
+from ealign.grid.cells import Status
+from ealign.grid.claims import Launch
+from ealign.grid.progress import Watch
+from ealign.grid.sweeps import Cell
+from ealign.runtime.errors import Preempted, UserError, line
+from ealign.runtime.folder import Folder
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+  """A cell that is run: its Config with paths, its folder, what is shown."""
+
+  cell: Cell
+  config: Config
+  place: Folder
+  watch: Watch
+
+
+def make(this: Launch, cell: Cell) -> Job:
+  """The job of a cell that is ours."""
+  config = ledger.resolved(cell.config, this.place)
+  watch = Watch(cell.name, config.train.steps, this.board)
+  return Job(cell, config, this.place / cell.folder, watch)
+
+
+def begin(this: Launch, grid, module, jobs, stop) -> None:
+  """Config, state, and what the cells start from."""
+  for job in jobs:
+    status = this.states.get(job.cell.id)
+    if status and _anew(this, status, job):
+      ledger.to_trash(this.place, job.cell)
+      this.states.pop(job.cell.id)
+    text = config_lib.to_json(job.cell.config)
+    cells_lib.replace(job.place.shared / 'config.json', text)
+  tell(this, jobs, 'queued')
+  prepared(this, grid, module, [job.cell for job in jobs], stop)
+  for job in jobs:
+    job.watch.began = time.time()
+    found = {'config': job.cell.id} | hashes.of(job.config)
+    this.states[job.cell.id] = Status('queued', hashes=found)
+  tell(this, jobs, 'running')
+
+
+def prepared(this: Launch, grid, module, cells, stop) -> None:
+  """Has what the cells start from made, and fetched."""
+  said = 'stopped while it prepared; the same command continues'
+  with stop.at_once(Preempted(f'{this.place.shared}: {said}')):
+    for cell in cells:
+      prepare.ensure(cell, grid.config, module, this.place, this.board.say)
+      prepare.pull(cell, this.place)
+
+
+def _anew(this: Launch, status: Status, job: Job) -> bool:
+  """Whether a cell that is to be run again must not continue where it stands.
+
+  Raises:
+    UserError: it was not to be run again, and its inputs changed since this
+      launch began.
+  """
+  if this.retry == 'all' and status.started < this.began:
+    return True
+  changed = ledger.differing(status, job.config, job.cell)
+  if status.state == 'failed':
+    return bool(changed or not status.hashes)
+  if changed:
+    said = f'began with other {", ".join(changed)}; --retry=failed begins anew'
+    raise UserError(f'{job.cell.folder}: {said}')
+  return False
+
+
+def tell(this: Launch, jobs, state: str = '', **facts) -> None:
+  """Writes the STATUS.json of each; '' is the state it is in, as a thread says.
+
+  Only the launcher itself changes what is known.
+  """
+  for job in jobs:
+    old, watch = this.states.get(job.cell.id) or Status('queued'), job.watch
+    status = Status(
+      state or old.state,
+      host=socket.gethostname(),
+      pid=os.getpid(),
+      heartbeat=time.time(),
+      started=watch.began,
+      step=watch.step,
+      steps=watch.steps,
+      step_time_s=round(watch.step_time_s, 4),
+      overhead_s=round(watch.overhead_s, 3),
+      hashes=old.hashes,
+      **({'stacked': len(jobs)} | facts),
+    )
+    if state:
+      this.states[job.cell.id] = status
+    cells_lib.write(job.place.shared, status)
+
+
+def end(this: Launch, job: Job, error: str, compiled: int, stacked) -> None:
+  """Keeps what a cell left, and says in STATUS.json how it ended."""
+  if theirs := _theirs(job):  # in a bucket two may run it: the first one stands
+    this.states[job.cell.id] = theirs
+    this.board.say(f'{job.cell.name}: done already by {theirs.host}')
+    return
+  error = error or _export(job)
+  job.place.push()
+  facts = {'error': error, 'compiles': compiled, 'stacked': stacked}
+  state = 'failed' if error else 'done'
+  tell(this, [job], state, finished=time.time(), **facts)
+  took = this.states[job.cell.id].seconds
+  said = f'failed: {error}' if error else f'done in {took:.0f} s'
+  this.board.say(f'{job.cell.name}: {said}')
+
+
+def _export(job: Job) -> str:
+  """Writes what `train.export` asks for; why it could not, '' if it could."""
+  from ealign import export
+
+  form, folder = job.config.train.export, job.place.local
+  try:
+    if form:
+      export.export(folder, folder / 'export', form, overwrite=True)
+  except UserError as error:
+    return line(error)
+  return ''
+
+
+def _theirs(job: Job) -> Status | None:
+  """The status of another launcher who was done first."""
+  if not job.place.copied:
+    return None
+  found = cells_lib.read(job.place.shared, damaged=Status('failed'))
+  me = (socket.gethostname(), os.getpid())
+  ours = found is None or (found.host, found.pid) == me
+  return None if ours or found.state != 'done' else found

@@ -1,0 +1,129 @@
+"""`--plan` of a grid: what is done, what is left, and how long it may take."""
+
+import contextlib
+import dataclasses
+import time
+
+import rich.box
+import rich.table
+import rich.text
+
+from ealign import config as config_lib
+from ealign.grid import ledger
+from ealign.grid import run as run_lib
+from ealign.grid.claims import Launch
+from ealign.grid.progress import Board
+from ealign.grid.sweeps import Cell, Grid
+from ealign.plan import run as plan_lib
+from ealign.plan import show
+from ealign.runtime import display
+from ealign.runtime.errors import Unfit, UserError
+from ealign.runtime.folder import Folder
+
+_STATES = ('done', 'running', 'failed', 'left')
+
+
+def plan(grid: Grid, command, place: Folder) -> None:
+  """Prints the grid, and the plan of its most demanding cell.
+
+  Raises:
+    UserError: the work folder is another's; or as `ealign.plan.run.plan`.
+    Unfit: that cell would fail, or waste its chips.
+  """
+  place.pull()
+  cells, _ = ledger.find(place, grid)
+  chosen = run_lib.choose(cells, command.only)
+  ledger.check(place, chosen, command.retry)
+  this = Launch(place, command.retry, time.time(), Board(quiet=True))
+  this.refresh(chosen)
+  screen = show.console()
+  states = [this.state(cell) for cell in chosen]
+  found = {name: states.count(name) for name in _STATES}
+  left = expected_s(this, chosen)
+  known = left is not None
+  found['expected'] = display.clock(left) if known else 'no cell has run yet'
+  show.pairs(screen, f'grid {grid.text}: {len(chosen)} cells', found)
+  screen.print(_table(this, grid, chosen))
+  cell = max(chosen, key=lambda cell: plan_lib.demand(cell.config))
+  config = _at_hand(grid, cell, place, screen)
+  screen.print(f'planning cell {cell.name}: no other compiles larger programs')
+  place.local.mkdir(parents=True, exist_ok=True)
+  try:
+    slice_name = command.topology
+    plan_lib.plan(
+      *(config, place.local),
+      slice_name=slice_name,
+      name=cell.name,
+      arms=command.arms or None,
+    )
+  except Unfit:
+    place.push()
+    raise
+  except UserError:
+    with contextlib.suppress(OSError):  # not ours alone: it is not empty
+      place.local.rmdir()
+    raise
+  place.push()
+
+
+def expected_s(this: Launch, cells: list[Cell]) -> float | None:
+  """Seconds of what is left, on one launcher; None if no time is known.
+
+  A cell takes as long as those of its setting did, or as all did on average.
+  """
+  known = {}
+  for cell in cells:
+    status = this.states[cell.id]
+    if status and status.state == 'done':
+      known.setdefault(cell.label, []).append(status.seconds)
+    elif status and status.step_time_s:
+      seconds = status.steps * status.step_time_s
+      known.setdefault(cell.label, []).append(seconds)
+  every = [seconds for found in known.values() for seconds in found]
+  if not every:
+    return None
+  mean = lambda found: sum(found) / len(found)
+  total = 0.0
+  for cell in cells:
+    status, state = this.states[cell.id], this.state(cell)
+    if state in ('left', 'running'):
+      begun = status and status.steps and status.state not in ('done', 'failed')
+      rest = 1 - status.step / status.steps if begun else 1.0
+      total += rest * mean(known.get(cell.label, every))
+  return total
+
+
+def _table(this: Launch, grid: Grid, cells: list[Cell]):
+  """One line a setting: how it differs from the base, and its replicates."""
+  table = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=0)
+  for name in ('setting', 'differs from the base config', 'cells'):
+    table.add_column(name)
+  settings = {}
+  for cell in cells:
+    settings.setdefault(cell.label, []).append(cell)
+  for label, same in settings.items():
+    own = set(same[0].setting)
+    lines = config_lib.differences(grid.config, same[0].config)
+    kept = [line for line in lines if line.partition(':')[0] in own]
+    states = [this.state(cell) for cell in same]
+    told = ', '.join(f'{states.count(s)} {s}' for s in _STATES if s in states)
+    row = (label, '\n'.join(kept) or 'nothing', told)
+    table.add_row(*map(rich.text.Text, row))
+  return table
+
+
+def _at_hand(grid: Grid, cell: Cell, place: Folder, screen):
+  """The cell's Config; for a base that is not made, the base config's own."""
+  config = ledger.resolved(cell.config, place)
+  if not cell.config.model.path.startswith('grid:') or ledger.exists(
+    config.model.path
+  ):
+    return config
+  path = grid.config.model.path
+  if path.startswith('grid:'):
+    said = 'is made when the grid first runs; until then there is no plan'
+    raise UserError(f'model.path={cell.config.model.path!r}: {said} of a cell')
+  said = f'{cell.config.model.path} is not made yet: the plan is for {path}'
+  screen.print(said)
+  model = dataclasses.replace(config.model, path=path)
+  return dataclasses.replace(config, model=model)

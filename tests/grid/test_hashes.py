@@ -1,0 +1,76 @@
+import dataclasses
+import json
+import pathlib
+import shutil
+
+from ealign import fields
+from ealign.grid import hashes
+from tests import test_imports
+
+BASE = hashes.ROOT / 'world' / 'base'
+
+
+def reached(name):
+  """The modules that a module imports, and those that these do."""
+  seen, todo = set(), [name]
+  while todo:
+    name = todo.pop()
+    if name in test_imports.MODULES and name not in seen:
+      seen.add(name)
+      todo += test_imports.imports(name)
+  return seen
+
+
+def test_code_is_all_that_training_imports():
+  display = {'ealign.runtime.display'}
+  wanted = {n.split('.', 1)[1] for n in reached('ealign.train') - display}
+  hashed = set()
+  for path in hashes.ROOT.rglob('*.py'):
+    name = path.relative_to(hashes.ROOT).as_posix()
+    if name in hashes._INSIDE or not name.startswith(hashes._OUTSIDE):
+      hashed.add(name.removesuffix('.py').replace('/', '.'))
+  packages = {name for name in hashed if name.endswith('__init__')}
+  stacks = {'grid.stack', 'grid.arms'}
+  assert hashed - packages - stacks == wanted
+
+
+def config(tmp_path, **model):
+  """A Config of a copy of the base and of a file of data."""
+  if not (tmp_path / 'base').exists():
+    shutil.copytree(BASE, tmp_path / 'base')
+    (tmp_path / 'data.jsonl').write_text('{}\n')
+  c = fields.Config()
+  model = {'path': str(tmp_path / 'base')} | model
+  return dataclasses.replace(
+    c,
+    model=dataclasses.replace(c.model, **model),
+    data=dataclasses.replace(c.data, train=str(tmp_path / 'data.jsonl')),
+  )
+
+
+def test_each_hash_sees_its_own_files(tmp_path):
+  c = config(tmp_path)
+  first = hashes.of(c)
+  assert hashes.of(c) == first
+  assert all(len(value) == 16 for value in first.values())
+  changed = lambda: {k for k, v in hashes.of(c).items() if v != first[k]}
+  (tmp_path / 'data.jsonl').write_text('{"a": 1}\n')
+  assert changed() == {'data'}
+  base = tmp_path / 'base'
+  (base / 'README.md').write_text('other')
+  assert changed() == {'data'}
+  path = base / 'config.json'
+  path.write_text(json.dumps(json.loads(path.read_text()) | {'x': 1}))
+  assert changed() == {'data', 'model'}
+  (base / 'chat_template.jinja').write_text('{{ messages }}')
+  assert changed() == {'data', 'model', 'template'}
+  adapter = pathlib.Path(tmp_path / 'adapter')
+  adapter.mkdir()
+  (adapter / 'adapter.safetensors').write_bytes(b'1')
+  with_adapter = hashes.of(config(tmp_path, adapter=str(adapter)))
+  assert with_adapter['model'] != hashes.of(c)['model']
+
+
+def test_what_lies_on_the_hub_is_known_by_name(tmp_path):
+  of = lambda path: hashes.of(config(tmp_path, path=path))['model']
+  assert of('owner/model') != of('owner/model@v2')
