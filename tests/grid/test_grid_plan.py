@@ -47,15 +47,15 @@ def test_what_is_done_and_what_is_left(train, start, planned, tmp_path, capsys):
   capsys.readouterr()
   assert start('--plan') == 0
   said = words(capsys.readouterr().out)
-  assert 'done 3 running 0 failed 1 left 0 programs 0 expected 0s' in said
+  assert 'done 3 running 0 failed 1 left 0 expected 0s' in said
   assert 'lam=0.1 nothing 1 done, 1 failed' in said
   assert start('--plan', '--retry=failed') == 0
   said = words(capsys.readouterr().out)
-  assert 'left 1 programs 1 expected 1m40s' in said  # as its setting took
+  assert 'left 1 expected 1m40s' in said  # as its setting took
   assert start('--plan', lams=(0.1, 0.3, 1.0)) == 0
   said = words(capsys.readouterr().out)
   # Two of no known setting, at the mean of 100, 300 and 300 s.
-  assert 'left 2 programs 2 expected 7m47s' in said
+  assert 'left 2 expected 7m47s' in said
 
 
 def test_the_most_demanding_cell_is_planned(train, start, planned, tmp_path):  # noqa: F811
