@@ -129,6 +129,10 @@ def grid(command: command_lib.Command) -> None:
 def _check(command) -> None:
   """Raises a UserError of all that is wrong with command line and config."""
   problems = [*command.problems, *config_lib.validate(command.config)]
+  mesh = command.config.get('mesh', {})
+  if isinstance(mesh.get('arm', 1), int) and mesh.get('arm', 1) > 1:
+    said = 'is for the arms of a grid; use 1 without --sweep'
+    problems.append(f'mesh.arm={mesh.arm}: {said}')
   if problems:
     raise UserError(*problems)
 

@@ -74,6 +74,7 @@ RANGES = (
     lambda value: value >= 1 or value == -1,
     'mesh.data mesh.fsdp mesh.tensor',
   ),
+  ('at least 1', lambda value: value >= 1, 'mesh.arm'),
   ('above 0', lambda value: value > 0, 'model.lora.alpha dpo.beta optim.eps'),
   (
     'above 0 and below 1',

@@ -25,10 +25,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ealign import align
 from ealign import calls as calls_lib
 from ealign.data import batch as batch_lib
+from ealign.runtime import mesh as mesh_lib
 from ealign.runtime import preempt
 from ealign.sampling import labels as labels_lib
 from ealign.sampling import sampler
@@ -130,7 +132,6 @@ class _Stack:
 
   def __init__(self, count: int, stop: _Shared):
     self.count, self.stop = count, stop
-    self._arms = range(count)
     self.states = None  # the TrainStates of all arms, on a first axis
     self._live = set(range(count))
     self._waiting: dict[int, _Request] = {}
@@ -247,14 +248,18 @@ class _Stack:
     first = asked[0].given
     given = {request.arm: request.given for request in asked}
     # The place of an arm that does not ask is filled with another's values.
-    in_all = [given.get(arm, first) for arm in range(self.count)]
+    places = _width(1, self.count, self.count, _groups(first.model.mesh))
+    in_all = [given.get(arm, first) for arm in range(places)]
     if self.states is None:
-      self.states = _join(0, *(each.state for each in in_all))
-    learns = [arm in given and not given[arm].batch.empty for arm in self._arms]
+      states = [each.state for each in in_all]
+      self.states = _join_states(first.model, *states)
+    learns = [
+      arm in given and not given[arm].batch.empty for arm in range(places)
+    ]
     if not any(learns):
       return [(request.given.state, {}) for request in asked]
     batches = _alike([each.batch for each in in_all])
-    program = stacked_step(first.update, self.count)
+    program = stacked_step(first.update, places)
     self.states, metrics = program(
       self.states, first.weights, batches, np.array(learns)
     )
@@ -302,7 +307,8 @@ class _Stack:
   def _pair_logps(self, asked):
     first = asked[0].given
     pairs, arms = _concat(asked, 'pairs')
-    slots = _width(first.slots, len(pairs), self.count)
+    groups = _groups(first.model.mesh)
+    slots = _width(first.slots, len(pairs), self.count, groups)
     logps_P2 = calls_lib.pair_logps(
       first.model, first.weights, pairs, slots=slots, length=first.length
     )
@@ -314,25 +320,28 @@ class _Stack:
     The frozen weights are those of all arms.
     """
     first = asked[0].given
+    groups = _groups(first.mesh)
     if 'adapter' not in first.weights:
-      return first.weights, _width(first.rows, len(arms), self.count), ()
+      rows = _width(first.rows, len(arms), self.count, groups)
+      return first.weights, rows, ()
     adapters = [r.given.weights['adapter'] for r in asked]
-    slots = _width(1, len(asked), self.count)
+    slots = _width(1, len(asked), self.count, groups)
     adapters += adapters[:1] * (slots - len(asked))  # for rows without a prompt
     slot = {r.arm: i for i, r in enumerate(asked)}
     weights = first.weights | {'adapter': _join(1, *adapters)}
     return weights, first.rows * slots, [slot[arm] for arm in arms]
 
 
-def _width(rows: int, n: int, arms: int) -> int:
+def _width(rows: int, n: int, arms: int, groups: int = 1) -> int:
   """Rows of a batch for n of them: `rows` doubled as often as n needs.
 
-  So there are few shapes to compile, and little padding.
+  So there are few shapes to compile, and little padding. Where arms have groups
+  of devices, each group has as many.
   """
   times = 1
   while times < arms and rows * times < n:
     times *= 2
-  return rows * min(times, arms)
+  return rows * (-(-min(times, arms) // groups) * groups)
 
 
 def _concat(asked, name):
@@ -389,6 +398,26 @@ def _join(axis, *trees):
   return jax.tree.map(lambda *xs: jnp.stack(xs, axis), *trees)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _join_states(model, *states):
+  return _laid(model, jax.tree.map(lambda *xs: jnp.stack(xs), *states))
+
+
+def _groups(mesh) -> int:
+  """Groups of devices that have arms of their own."""
+  return dict(mesh.shape).get('arm', 1) if mesh is not None else 1
+
+
+def _laid(model, states):
+  """Each arm's state on its group of devices, as a run alone has it."""
+  if _groups(model.mesh) == 1:
+    return states
+  one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+  where = mesh_lib.shardings(model.mesh, jax.tree.map(one, states))
+  own = lambda x: NamedSharding(x.mesh, PartitionSpec('arm', *x.spec))
+  return jax.lax.with_sharding_constraint(states, jax.tree.map(own, where))
+
+
 @functools.lru_cache(maxsize=16)
 def stacked_step(update: align.Update, count: int):
   """The compiled update of `count` arms; see `align.train_step`."""
@@ -396,13 +425,15 @@ def stacked_step(update: align.Update, count: int):
 
   def run(states, frozen, batches, active_A):
     batch = jax.tree.map(lambda *xs: jnp.stack(xs), *batches)
-    new, metrics = jax.vmap(step, (0, None, 0))(states, frozen, batch)
+    axis = 'arm' if _groups(update.model.mesh) > 1 else None
+    all_arms = jax.vmap(step, (0, None, 0), spmd_axis_name=axis)
+    new, metrics = all_arms(states, frozen, batch)
 
     def kept(new, old):
       where_A = jnp.reshape(active_A, (-1,) + (1,) * (new.ndim - 1))
       return jnp.where(where_A, new, old)
 
     own = [{k: x_A[arm] for k, x_A in metrics.items()} for arm in range(count)]
-    return jax.tree.map(kept, new, states), own
+    return _laid(update.model, jax.tree.map(kept, new, states)), own
 
   return jax.jit(run, donate_argnums=0)

@@ -3,7 +3,9 @@
 The mesh has three axes. Rows of batches are split over `data` and `fsdp`;
 weights, their gradients and the optimizer's state over `fsdp` and `tensor`:
 over `fsdp` they are gathered where they are used, over `tensor` each device
-computes with its own heads, feed-forward columns and vocabulary rows.
+computes with its own heads, feed-forward columns and vocabulary rows. For a
+grid there may be a first axis, `arm`: groups of devices that hold the whole
+base and some of the arms (`grid.stack`).
 """
 
 import dataclasses
@@ -30,6 +32,7 @@ def make(
   data: int = -1,
   fsdp: int = 1,
   tensor: int = 1,
+  arm: int = 1,
   devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
   """A mesh over the devices, by default all; one size may be -1: the rest.
@@ -39,7 +42,11 @@ def make(
   """
   devices = list(jax.devices() if devices is None else devices)
   sizes = dict(zip(AXES, (data, fsdp, tensor), strict=True))
-  n = len(devices)
+  n, left = divmod(len(devices), arm)
+  if left:
+    works = [s for s in range(1, len(devices) + 1) if len(devices) % s == 0]
+    said = f'does not divide {len(devices)} devices{nearest(arm, works)}'
+    raise UserError(f'mesh.arm={arm}: {said}')
 
   def fits(sizes):
     given = math.prod(size for size in sizes.values() if size != -1)
@@ -55,8 +62,11 @@ def make(
     raise UserError(*problems or [f'mesh: 1 of {n} devices; set data=-1'])
   rest = n // math.prod(size for size in sizes.values() if size != -1)
   shape = [rest if size == -1 else size for size in sizes.values()]
-  auto = (AxisType.Auto,) * len(AXES)  # the compiler places what is not said
-  return jax.make_mesh(shape, AXES, axis_types=auto, devices=devices)
+  names = AXES
+  if arm > 1:
+    names, shape = ('arm', *AXES), [arm, *shape]
+  auto = (AxisType.Auto,) * len(names)  # the compiler places what is not said
+  return jax.make_mesh(shape, names, axis_types=auto, devices=devices)
 
 
 def nearest(size: int, works: Sequence[int]) -> str:
@@ -239,7 +249,7 @@ def gathered(config: Config, mesh: Mesh, weights: Any):
 
 def widened(config: Config, mesh: Mesh, size: int) -> tuple[Config, Mesh]:
   """The model and the mesh of `gathered`, for weights of `size` bytes."""
-  data, fsdp, tensor = (mesh.shape[axis] for axis in AXES)
+  fsdp, tensor = mesh.shape['fsdp'], mesh.shape['tensor']
   room = memory(mesh.devices.flat[0]) / 2  # the other half: cache and state
   ways = [
     tensor * n
@@ -247,10 +257,12 @@ def widened(config: Config, mesh: Mesh, size: int) -> tuple[Config, Mesh]:
     if not (fsdp % n or config.kv_heads % (tensor * n))
   ]
   way = next((way for way in ways if size / way <= room), None)
-  if way is None:
+  if way is None and 'arm' not in mesh.shape:
     return config, mesh
-  devices = mesh.devices.reshape(data * fsdp * tensor // way, 1, way)
-  wide = Mesh(devices, AXES, axis_types=mesh.axis_types)
+  # Rows go arm by arm, so what is split over `data` may be so over `arm` too.
+  split = (1, way) if way else (fsdp, tensor)
+  devices = mesh.devices.reshape(-1, *split)
+  wide = Mesh(devices, AXES, axis_types=mesh.axis_types[-len(AXES) :])
   return resized(config, wide), wide
 
 
