@@ -7,10 +7,11 @@ the folder has one, then reads it, once plainly and once as weights, each from
 disk and not from the cache of files. On a CPU the arrays themselves are host
 memory and are subtracted. Linux only.
 
-With --gb=8 on two idle CPU cores: 1.54 times reading into memory and 1.56 times
-reading through a buffer (--rounds=2, best of each); 1.46 and 2.57 with one
-round, since plain reading takes 9 to 16 s and loading 22 to 26. 2.8 to 3.3
-times their CPU time; .08 GiB above the arrays.
+With --gb=8 --rounds=5 on two CPU cores shared with other work (load average 4),
+best of each: 1.32 times reading through a buffer and 1.33 times reading into
+memory (16.2 s against 12.3 and 12.2), 2.20 and 1.84 times their CPU time; .03
+GiB above the arrays. From cached files 10 to 14 s, of which the work is 5 CPU
+seconds and the rest the system's for the arrays' fresh memory.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Tensors to the devices in pieces, so that hardly a copy is in memory.
 
-A piece is some rows of one tensor: it is read, transposed and cast by a thread,
-and put where the device's array has its place for it, in a donated buffer. On
-the CPU the device's memory is the host's: there the array is filled in place
-and JAX makes it its own.
+A piece is some rows of one tensor: it is read and cast by a thread, and written
+where the device's array has its place for it, in a donated buffer, by the
+device, which transposes it. On the CPU the device's memory is the host's: there
+the threads fill the array in place and JAX makes it its own.
 """
 
 import collections
@@ -24,6 +24,9 @@ from ealign.runtime.errors import UserError
 
 PIECE = 16 * 2**20  # bytes on the device of what is read at once
 _THREADS = 4  # as many pieces are read ahead
+# Rows and columns that the host transposes at once: they fit its caches, and no
+# power of two, at which lines of a cache displace each other.
+_BLOCK = 240
 
 
 def tree(
@@ -79,31 +82,38 @@ def _shard(tensors, entry, dtype, pool, box, devices) -> list[jax.Array]:
     host = _empty(shape, dtype)
     if entry.pad:
       host[...] = 0
-    collections.deque(_ahead(pool, _fill(host, read), pieces), maxlen=0)
+    collections.deque(_ahead(pool, _fill(host, entry, read), pieces), maxlen=0)
     return [jax.device_put(host, device) for device in devices]
   arrays = [jnp.zeros(shape, dtype, device=device) for device in devices]
   for place, x in _ahead(pool, read, pieces):
     start = [axis.start for axis in place]
     arrays = [
-      _write(array, jax.device_put(x, device), start)
+      _write(array, jax.device_put(x, device), start, entry.transposed)
       for array, device in zip(arrays, devices, strict=True)
     ]
     jax.block_until_ready(arrays)  # else all that was read would queue up
   return arrays
 
 
-def _fill(host, read):
+def _fill(host, entry, read):
   """Reads a piece into its place in the host's array, in the same thread."""
 
   def fill(piece):
     place, x = read(piece)
-    host[place] = x
+    if not entry.transposed:
+      host[place] = x
+      return
+    for i, j in itertools.product(*(range(0, n, _BLOCK) for n in x.shape)):
+      block = np.ascontiguousarray(x[i : i + _BLOCK, j : j + _BLOCK])
+      host[place][..., j : j + _BLOCK, i : i + _BLOCK] = block.T
 
   return fill
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def _write(array, x, start):
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
+def _write(array, x, start, transposed):
+  x = x.T if transposed else x
+  x = x.reshape((1,) * (array.ndim - x.ndim) + x.shape)
   return jax.lax.dynamic_update_slice(array, x, start)
 
 
@@ -132,7 +142,7 @@ def _pieces(entry, box):
 
 
 def _read(tensors, entry, dtype, box, piece):
-  """One piece, and its place in the shard."""
+  """One piece as it is stored, and its place in the shard."""
   index, row, end = piece
   axes = box[len(entry.stack) :]
   (first, _), *columns = axes[::-1] if entry.transposed else axes
@@ -143,25 +153,30 @@ def _read(tensors, entry, dtype, box, piece):
     said = f'{name} holds nan or inf; download or copy it again'
     raise UserError(f'{path}: {said}')
   x = x[(slice(None), *(slice(*axis) for axis in columns))]
+  x = x.astype(dtype, copy=False)
   place = [slice(row - first, end - first)]
   place += [slice(0, stop - start) for start, stop in columns]
-  if entry.transposed:
-    x, place = x.T, place[::-1]
+  place = place[::-1] if entry.transposed else place
   at = [
     slice(i - start, i - start + 1)
     for i, (start, _) in zip(index, box, strict=False)
   ]
-  x = np.ascontiguousarray(x).astype(dtype, copy=False)
-  return (*at, *place), x.reshape((1,) * len(at) + x.shape)
+  return (*at, *place), x
 
 
 def _finite(x) -> bool:
   """Whether no number is nan or inf, the exponents of which are all ones.
 
-  By the bits, because NumPy's isfinite is slow on bfloat16.
+  By the bits: the largest, read with a sign, is that of a positive number, and
+  without one that of a negative. NumPy's isfinite is slow on bfloat16, and all
+  that makes arrays of a piece's size costs more in fresh memory than in work.
   """
-  bits = lambda x: x.view(f'u{x.itemsize}') << 1  # without the sign
-  return bool((bits(x) < bits(np.full(1, np.inf, x.dtype))).all())
+  inf = np.array([np.inf, -np.inf], x.dtype)
+  bits = lambda x, kind: x.view(f'{kind}{x.itemsize}')
+  return bool(
+    bits(x, 'i').max() < bits(inf, 'i')[0]
+    and bits(x, 'u').max() < bits(inf, 'u')[1]
+  )
 
 
 def _ahead(pool, read, pieces):
