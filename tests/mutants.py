@@ -37,6 +37,20 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
   Mutant(
+    'arms_have_one_adapter',
+    'ealign/grid/stack.py',
+    'return weights, first.rows * slots, [slot[arm] for arm in arms]',
+    'return weights, first.rows * slots, [0 for arm in arms]',
+    ('tests/grid/test_stack.py',),
+  ),
+  Mutant(
+    'an_arm_that_ended_goes_on',
+    'ealign/grid/stack.py',
+    'return jnp.where(where_A, new, old)',
+    'return new',
+    ('tests/grid/test_stack.py',),
+  ),
+  Mutant(
     'swapped_dpo_sign',
     'ealign/losses.py',
     'return ratio_P2[:, 0] - ratio_P2[:, 1]',
