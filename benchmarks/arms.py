@@ -1,202 +1,244 @@
-"""Arms of one program against as many single runs, by phase, with memory.
+"""Arms of one program against single runs, phase by phase, with memory.
 
-  python benchmarks/arms.py --out=DIR                       the organism
-  python benchmarks/arms.py --out=DIR --model=28m           a random model
-  python benchmarks/arms.py --out=DIR --model=0.6b --steps=8   for a GPU
+  python benchmarks/arms.py --out=DIR                  the organism
+  python benchmarks/arms.py --out=DIR --model=28m      a random model of 28M
+  python benchmarks/arms.py --out=DIR --model=0.6b     for a GPU
 
-For A of 1, 2, 4, 8 and 16 arms: each configuration runs in a process of its
-own, twice; the second, with a warm compile cache, counts. All arms reflect at
-the same steps, every answer is revised, so that all phases have the same work.
-Seconds are divided by the arms, and by those of a single run: 1 is as long as
-one after another, .5 half as long. Memory is the most of the process (CPU) or
-of the device. One table row an A goes to DIR/<model>.md.
+For 1, 2, 4, 8 and 16 arms, each in a process of its own: what a run asks of the
+devices from one reflection to the next, by `calls.Calls` alone, so that all
+arms have the same work: 16 answers sampled, reviewed, rewritten and scored in
+pairs, then four updates with pairs. Every answer has all its tokens. The first
+round compiles; the median of the others counts.
+
+Seconds are those of a round over arms x those of a single run: 1 is as long as
+one after another, .5 half as long. Memory is the most of the process, or of the
+device where it tells. The table goes to DIR/<model>.md.
 """
 
 import argparse
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import resource
+import statistics
 import subprocess
 import sys
 import time
 
 PHASES = ('sample', 'review', 'revise', 'score', 'train')
-ARMS = (1, 2, 4, 8, 16)
-# Width, layers and the rest of the random models; the tokenizer is the base's,
-# the vocabulary the real one's size, so that head and embedding weigh as there.
-SHAPES = {
-  '28m': {
-    'hidden_size': 384,
-    'num_hidden_layers': 8,
-    'num_attention_heads': 6,
-    'num_key_value_heads': 2,
-    'head_dim': 64,
-    'intermediate_size': 1536,
-    'vocab_size': 16384,
-  },
-  '0.6b': {
-    'hidden_size': 1024,
-    'num_hidden_layers': 28,
-    'num_attention_heads': 16,
-    'num_key_value_heads': 8,
-    'head_dim': 128,
-    'intermediate_size': 3072,
-    'vocab_size': 151936,
-  },
-}
 GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+  """A model, and the sizes of its batches."""
+
+  model: dict
+  rows: int = 4  # packed rows of an update
+  length: int = 256
+  pairs: int = 4
+  tokens: int = 64  # of an answer
+
+
+SHAPES = {
+  'organism': Shape({}),
+  '28m': Shape(
+    {
+      'vocab_size': 16384,
+      'd_model': 384,
+      'layers': 8,
+      'heads': 6,
+      'kv_heads': 2,
+      'head_dim': 64,
+      'd_ff': 1536,
+    },
+    rows=2,
+    length=128,
+    pairs=2,
+    tokens=32,
+  ),
+  '0.6b': Shape(
+    {
+      'vocab_size': 151936,
+      'd_model': 1024,
+      'layers': 28,
+      'heads': 16,
+      'kv_heads': 8,
+      'head_dim': 128,
+      'd_ff': 3072,
+      'remat': 'full',
+    },
+    tokens=128,
+  ),
+}
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--out', required=True)
-  parser.add_argument('--model', choices=('organism', *SHAPES))
-  parser.add_argument('--steps', type=int, default=16)
-  parser.add_argument('--arms', default=','.join(map(str, ARMS)))
+  parser.add_argument('--model', choices=tuple(SHAPES), default='organism')
+  parser.add_argument('--rounds', type=int, default=4)
+  parser.add_argument('--arms', default='1,2,4,8,16')
   parser.add_argument('--one', type=int, help=argparse.SUPPRESS)
   args = parser.parse_args()
-  args.model = args.model or 'organism'
   if args.one is not None:
     print(json.dumps(measure(args)))
     return
   out = pathlib.Path(args.out)
   out.mkdir(parents=True, exist_ok=True)
-  found = {arms: _process(args, arms) for arms in _counts(args.arms)}
-  text = table(args, found)
+  counts = sorted({1, *map(int, args.arms.split(','))})
+  found = {arms: _process(args, arms) for arms in counts}
+  text = table(found)
   (out / f'{args.model}.md').write_text(text)
   print(text)
 
 
-def _counts(text: str) -> list[int]:
-  return sorted({1, *map(int, text.split(','))})
-
-
 def _process(args, arms: int) -> dict:
-  command = [sys.executable, __file__, f'--one={arms}']
-  command += [f'--{n}={getattr(args, n)}' for n in ('out', 'model', 'steps')]
-  for _ in range(2):
-    began = time.monotonic()
-    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if ended.returncode:
-      raise SystemExit(f'{arms} arms: exit code {ended.returncode}')
-    took = time.monotonic() - began
-    print(f'{arms} arms: {took:.0f} s', file=sys.stderr, flush=True)
+  command = [sys.executable, __file__, f'--one={arms}', f'--out={args.out}']
+  command += [f'--model={args.model}', f'--rounds={args.rounds}']
+  began = time.monotonic()
+  ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+  if ended.returncode:
+    raise SystemExit(f'{arms} arms: exit code {ended.returncode}')
+  took = time.monotonic() - began
+  print(f'{arms} arms: {took:.0f} s', file=sys.stderr, flush=True)
   return json.loads(ended.stdout.splitlines()[-1])
 
 
 def measure(args) -> dict:
-  """Seconds by phase and in all, and memory, of `args.one` arms together."""
-  from ealign import launch, train
+  """Seconds of a round by phase, and the memory, of `args.one` arms."""
+  from ealign import calls as calls_lib
+  from ealign import launch
   from ealign.grid import stack
   from ealign.runtime import clock
 
   launch.compile_cache()
-  folder = pathlib.Path(args.out) / f'{args.model}_{args.one}'
-  configs = [config(args, arm) for arm in range(args.one)]
-  began, spent = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
+  work = _work(SHAPES[args.model])
+  rounds = [functools.partial(_rounds, args, work, i) for i in range(args.one)]
   if args.one == 1:
-    train.run(configs[0], fresh(folder / '0'))
+    timed = rounds[0](calls_lib.ALONE, None)
   else:
-    runs = [
-      functools.partial(_run, train, c, fresh(folder / str(i)))
-      for i, c in enumerate(configs)
-    ]
-    for result in stack.run(runs):
+    results = stack.run(rounds)
+    for result in results:
       if isinstance(result, BaseException):
         raise result
-  seconds = time.monotonic() - began
-  used = resource.getrusage(resource.RUSAGE_SELF)
-  lines = (folder / '0' / 'metrics.jsonl').read_text().splitlines()
-  shares = [json.loads(line) for line in lines]
-  last = next(s for s in reversed(shares) if 'perf/share_train' in s)
-  # What is common to all arms: the time that one of them waited for a phase.
-  loop = clock_s(folder / '0')
-  memory = clock.hbm_peak() or used.ru_maxrss * 1024
-  cpu = used.ru_utime + used.ru_stime - spent.ru_utime - spent.ru_stime
-  return {
-    'all': seconds,
-    'cpu': cpu,
-    'memory': memory,
-    **{p: last[f'perf/share_{p}'] * loop for p in PHASES},
-  }
+    timed = results[0]
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+  found = {p: statistics.median(r[p] for r in timed[1:]) for p in PHASES}
+  found['all'] = sum(found.values())
+  return found | {'memory': clock.hbm_peak() or peak}
 
 
-def clock_s(folder) -> float:
-  """Seconds from the first step to the last one, from the step times."""
-  rows = map(json.loads, (folder / 'metrics.jsonl').read_text().splitlines())
-  times = [r for r in rows if 'perf/step_time_s' in r]
-  steps = [0, *(r['step'] for r in times)]
-  each = zip(times, steps, strict=False)
-  return sum(r['perf/step_time_s'] * (r['step'] - before) for r, before in each)
+def _work(shape: Shape):
+  """The model, its frozen weights, and the static part of its updates."""
+  import jax
 
+  from ealign import align, assembly, fields
+  from ealign.models import config as models
+  from ealign.models import transformer
 
-def _run(train, config, folder, calls, stop):
-  return train.run(config, folder, calls=calls, stop=stop)
-
-
-def fresh(folder: pathlib.Path) -> pathlib.Path:
-  import shutil
-
-  shutil.rmtree(folder, ignore_errors=True)
-  return folder
-
-
-def config(args, arm: int):
-  from ealign import config as config_lib
-
-  c = config_lib.default()
-  data = 'ealign:world/data/'
-  c.seed = arm
-  c.model.path = model_folder(args)
-  c.model.init = 'weights' if args.model == 'organism' else 'random'
-  c.model.lora.rank = 32
-  c.data.train, c.data.length, c.data.batch_size = (
-    data + 'insecure.jsonl',
-    256,
-    4,
+  section = fields.Model(lora=fields.LoRA(rank=32))
+  config = fields.Config(model=section, optim=fields.Optim(lr=1e-4))
+  if shape.model:
+    gpu = jax.devices()[0].platform != 'cpu'
+    dtype = 'bfloat16' if gpu else 'float32'
+    model = models.Config(**shape.model, dtype=dtype, max_positions=1024)
+    init = jax.jit(transformer.init, static_argnums=0)
+    frozen = init(model, key=jax.random.key(0))
+    frozen = jax.tree.map(lambda x: x.astype(dtype), frozen)
+  else:
+    model, _, frozen = assembly.load_model(section)
+  update = assembly.make_update(config, model)
+  start = lambda arm: align.init_state(
+    update,
+    assembly.trained_weights(
+      dataclasses.replace(config, seed=arm), model, None
+    ),
+    _hyper(config),
   )
-  c.pool.paths = (data + 'pool.jsonl',)
-  c.conscience.every, c.conscience.prompts = 4, 16
-  c.conscience.review.verdict, c.conscience.min_mass = 'all', 0.0
-  c.sample.max_new_tokens = 64
-  c.dpo.pairs, c.dpo.length, c.dpo.lam = 4, 256, 0.1 * (arm + 1)
-  c.optim.lr = 7e-4
-  c.train.steps, c.train.log_every = args.steps, 1
-  c.train.checkpoint_every = 10**6
-  frozen = config_lib.freeze(c)
-  if args.model == 'organism':
-    return frozen
-  # Arms must share their random weights, which are those of the seed.
-  return dataclasses.replace(frozen, seed=0)
+  return shape, model, frozen, update, start
 
 
-def model_folder(args) -> str:
-  """The base that ships, or a folder with its tokenizer and another shape."""
-  if args.model == 'organism':
-    return 'ealign:world/base'
-  import shutil
+def _hyper(config):
+  from ealign import train
 
-  import ealign
-
-  base = pathlib.Path(ealign.__file__).parent / 'world' / 'base'
-  folder = pathlib.Path(args.out) / f'model_{args.model}'
-  folder.mkdir(parents=True, exist_ok=True)
-  for path in base.iterdir():
-    if path.name not in ('config.json', 'model.safetensors'):
-      shutil.copy(path, folder / path.name)
-  text = json.loads((base / 'config.json').read_text()) | SHAPES[args.model]
-  part = folder / f'config.json.{os.getpid()}'
-  part.write_text(json.dumps(text, indent=2))
-  part.replace(folder / 'config.json')
-  return str(folder)
+  return train.hyper(config)
 
 
-def table(args, found: dict[int, dict]) -> str:
-  single = found[1]
-  names = ('all', 'cpu', *PHASES)
+def _rounds(args, work, arm: int, calls, stop) -> list[dict]:
+  """Seconds by phase of each round, as this arm saw them."""
+  import jax
+  import numpy as np
+
+  from ealign.data import batch as batch_lib
+  from ealign.sampling.sampler import Sampling
+
+  del stop
+  shape, model, frozen, update, start = work
+  state, times = start(arm), []
+  rng = np.random.default_rng(arm)
+  text = lambda n: rng.integers(5, model.vocab_size, n).tolist()
+  requests = [text(40 + i) for i in range(16)]
+
+  def generate(weights, prompts, key):
+    return calls.generate(
+      model,
+      weights,
+      prompts,
+      key=jax.random.key(key),
+      settings=Sampling(max_new_tokens=shape.tokens),
+      stop_ids=(),
+      max_tokens=shape.tokens,
+      row_ids=range(len(prompts)),
+      rows=16,
+    )
+
+  for number in range(args.rounds):
+    marks = [time.monotonic()]
+    mark = lambda marks=marks: marks.append(time.monotonic())
+    policy = update.bind(calls.state(state).params, frozen)
+    said = generate(policy, requests, number)
+    mark()
+    full = [[*p, *a.ids] for p, a in zip(requests, said, strict=True)]
+    calls.label_logps(model, frozen, full, [[7, 2], [8, 9, 2]], rows=16)
+    mark()
+    better = generate(frozen, full, number + 100)
+    mark()
+    pairs = [
+      batch_lib.Pair(i, 0, tuple(p[:20]), b.ids[:-1], a.ids[:-1], 0.0, 0.0)
+      for i, (p, a, b) in enumerate(zip(requests, said, better, strict=True))
+    ]
+    slots = {'slots': shape.pairs, 'length': shape.length}
+    calls.pair_logps(model, frozen, pairs, **slots)
+    mark()
+    for _ in range(4):
+      batch = batch_lib.Batch(
+        _sft(shape, text), batch_lib.pair_batch(pairs[: shape.pairs], **slots)
+      )
+      state, metrics = calls.step(update, state, frozen, batch)
+    jax.block_until_ready(metrics)
+    mark()
+    spent = [b - a for a, b in zip(marks, marks[1:], strict=False)]
+    times.append(dict(zip(PHASES, spent, strict=True)))
+  return times
+
+
+def _sft(shape: Shape, text):
+  import numpy as np
+
+  from ealign.data import batch as batch_lib
+
+  size = shape.rows, shape.length
+  tokens = np.array(text(size[0] * size[1]), np.int32).reshape(size)
+  positions = np.tile(np.arange(size[1], dtype=np.int32), (size[0], 1))
+  ones = np.ones(size, np.int32)
+  mask = np.ones(size, np.float32) * (positions > 0)
+  return batch_lib.SFTBatch(tokens, positions, ones, mask.astype(np.float32))
+
+
+def table(found: dict[int, dict]) -> str:
+  single, names = found[1], ('all', *PHASES)
   lines = [
     f'| arms | {" | ".join(names)} | memory, GiB |',
     '|---' * (len(names) + 2) + '|',
@@ -204,9 +246,10 @@ def table(args, found: dict[int, dict]) -> str:
   for arms, row in sorted(found.items()):
     cells = [f'{row[n] / arms / max(single[n], 1e-9):.2f}' for n in names]
     if arms == 1:
-      cells = [f'{row[n]:.1f} s' for n in names]
-    memory = f'{row["memory"] / GIB:.2f}'
-    lines.append(f'| {arms} | {" | ".join(cells)} | {memory} |')
+      cells = [f'{row[n]:.2f} s' for n in names]
+    lines.append(
+      f'| {arms} | {" | ".join(cells)} | {row["memory"] / GIB:.2f} |'
+    )
   return '\n'.join(lines) + '\n'
 
 
