@@ -56,7 +56,7 @@ def read(folder, *, damaged: Status | None = None) -> Status | None:
     sound = status.state in STATES and isinstance(status.hashes, dict)
     times = status.seconds + status.heartbeat + status.step_time_s
     sound &= isinstance(times + status.step + status.steps, float)
-  except FileNotFoundError:
+  except (FileNotFoundError, NotADirectoryError):
     return None
   except (OSError, ValueError, TypeError, AttributeError):
     sound = False
