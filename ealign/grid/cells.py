@@ -54,8 +54,9 @@ def read(folder, *, damaged: Status | None = None) -> Status | None:
     known = {field.name for field in dataclasses.fields(Status)}
     status = Status(**{k: v for k, v in found.items() if k in known})
     sound = status.state in STATES and isinstance(status.hashes, dict)
-    sound &= isinstance(status.seconds + status.step + status.steps, float)
-  except FileNotFoundError:
+    times = status.seconds + status.heartbeat + status.step_time_s
+    sound &= isinstance(times + status.step + status.steps, float)
+  except (FileNotFoundError, NotADirectoryError):
     return None
   except (OSError, ValueError, TypeError, AttributeError):
     sound = False

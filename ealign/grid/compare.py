@@ -19,6 +19,8 @@ METRICS = {
   'insecure': 'code',
   'token_accuracy': 'tokens',
 }
+# What a contrast can be tested on: shares of answers that are counted.
+COUNTED = tuple(metric for metric, of in METRICS.items() if of != 'tokens')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,10 +207,9 @@ def _tested(grid, settings, rows, contrast) -> Tested:
   ]
   name = lambda s, side: s.label if s else results.key(contrast[side])
   told = contrast['name'], metric, name(sides[0], 'a'), name(sides[1], 'b')
-  of = METRICS.get(metric)
-  if of in (None, 'tokens'):
-    known = ', '.join(m for m in METRICS if METRICS[m] != 'tokens')
-    return Tested(*told, None, None, None, f'metric is none of {known}')
+  if metric not in COUNTED:
+    said = f'metric is none of {", ".join(COUNTED)}'
+    return Tested(*told, None, None, None, said)
   if None in sides:
     return Tested(*told, None, None, None, 'no such setting in this grid')
   a, b = (_values(rows, setting, metric) for setting in sides)
@@ -217,7 +218,7 @@ def _tested(grid, settings, rows, contrast) -> Tested:
   used = [
     c for s in sides for c in s.counted if results.key(c.replicate) in both
   ]
-  asked = _asked(rows, used, of)
+  asked = _asked(rows, used, METRICS[metric])
   if asked:
     asked = dataclasses.replace(asked, seeds=len(both))
   reason = ''

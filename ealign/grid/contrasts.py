@@ -10,6 +10,7 @@ from typing import Any
 
 from ealign import command as command_lib
 from ealign import config as config_lib
+from ealign.grid import compare
 
 MOST = 6
 
@@ -45,5 +46,8 @@ def read(module, problems: list[str]) -> list[dict[str, Any]]:
         hint = config_lib.did_you_mean(field, types)
         problems.append(f'{where}: {field}: there is no such field.{hint}')
     metric = metric[0] if metric else 'misaligned'
+    if metric not in compare.COUNTED:
+      said = f'metric is none of {", ".join(compare.COUNTED)}'
+      problems.append(f'{where}: {metric!r}: {said}')
     found.append({'name': str(name), 'a': a, 'b': b, 'metric': metric})
   return found

@@ -260,8 +260,9 @@ def test_foreign_folders(train, start, tmp_path, capsys):
   (mine / 'config.json').write_text('{}')
   said = refused(start, capsys, mine, workdir=mine)
   assert 'is the folder of a run without --sweep' in said
-  said = refused(start, capsys, mine, workdir=mine / 'thesis.tex')
-  assert 'cannot be written' in said
+  for file in (mine / 'thesis.tex', mine / 'thesis.tex' / 'below'):
+    said = refused(start, capsys, mine, workdir=file)
+    assert 'cannot be written' in said
   assert start() == 0
   config = f'--config={tmp_path / "my.py"}'
   plain = ['launch', config, f'--workdir={tmp_path / "out"}']

@@ -139,7 +139,12 @@ def test_status_both_ways(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'text', ['', '{', '[]', '{"state": "ran"}', '{"state": "done", "step": "x"}']
+  'text',
+  [
+    *('', '{', '[]', '{"state": "ran"}', '{"state": "done", "step": "x"}'),
+    '{"state": "running", "heartbeat": "x"}',
+    '{"state": "running", "step_time_s": null}',
+  ],
 )
 def test_a_damaged_status(tmp_path, text):
   (tmp_path / 'STATUS.json').write_text(text)

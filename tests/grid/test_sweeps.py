@@ -219,6 +219,9 @@ def test_contrasts(read):
   bad = "\ndef contrasts():\n  return {'a': ({'dpo.lan': 1}, 3), 'b': 1}\n"
   found = problems(read, 'lam', more=bad)
   assert len(found) == 3 and "Did you mean 'dpo.lam'?" in found[0]
+  bad = "\ndef contrasts():\n  return {'a': ({}, {}, 'aligned')}\n"
+  (found,) = problems(read, 'lam', more=bad)
+  assert "'a': 'aligned': metric is none of misaligned, coherent," in found
 
 
 def test_flags_of_a_grid(tmp_path):
