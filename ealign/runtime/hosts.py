@@ -102,8 +102,9 @@ def _from_flags(given: dict[str, str]) -> Cluster:
     if not given[name].isdecimal():
       raise UserError(f'{name}={given[name]}: must be a whole number')
   address, _, port = given['--coordinator'].rpartition(':')
-  if not address or not port.isdecimal():
-    said = 'must be the address and a free port of process 0'
+  # The roll call is at the port after it.
+  if not address or not port.isdecimal() or not 0 < int(port) < 65_535:
+    said = 'must be the address and a free port of process 0, below 65535'
     raise UserError(f'--coordinator={given["--coordinator"]}: {said}')
   count, index = int(given['--processes']), int(given['--process'])
   if index >= count:
@@ -356,9 +357,15 @@ def _roll_call(cluster: Cluster, about: str) -> list[_Link]:
 
 def _listen(cluster: Cluster, deadline: float) -> list[_Link]:
   """Host 0: the links to all that report before the deadline."""
-  links = {}
+  links, port = {}, cluster.port + 1
   # The port after JAX's: a coordinator binds its own later.
-  with socket.create_server(('', cluster.port + 1)) as server:
+  try:
+    server = socket.create_server(('', port))
+  except OSError as error:
+    said = f'host 0 cannot listen on port {port} ({error.strerror})'
+    remedy = 'one process alone is host 0; else use another --coordinator'
+    raise UserError(f'{said}; {remedy}') from None
+  with server:
     while len(links) < cluster.count - 1 and time.monotonic() < deadline:
       server.settimeout(max(deadline - time.monotonic(), 0.01))
       try:

@@ -53,6 +53,7 @@ def test_flags_name_the_cluster():
     (('10.0.0.1:1', '2', ''), '--process is missing'),
     (('', '2', '0'), '--coordinator is missing'),
     (('10.0.0.1', '2', '0'), '--coordinator=10.0.0.1: must be the address and'),
+    (('a:65535', '2', '0'), '--coordinator=a:65535: .* below 65535'),
     (('a:1', 'two', '0'), '--processes=two: must be a whole number'),
     (('a:1', '2', '2'), '--process=2: must be below --processes=2'),
   ],
@@ -60,6 +61,14 @@ def test_flags_name_the_cluster():
 def test_wrong_flags_are_named(given, said):
   with pytest.raises(UserError, match=said):
     hosts.find(*given, env={})
+
+
+def test_a_port_that_is_taken_is_named():
+  with socket.create_server(('', 0)) as taken:
+    port = taken.getsockname()[1]
+    cluster = hosts.Cluster('here', port - 1, 2, 0, explicit=True)
+    with pytest.raises(UserError, match=f'cannot listen on port {port}'):
+      hosts.join(cluster)
 
 
 def test_slurm_names_the_cluster():
