@@ -115,7 +115,9 @@ def grid(command: command_lib.Command) -> None:
   for note in (*found.notes, *sweeps.hidden(found, command.changed)):
     print(f'note: {note}', file=sys.stderr)
   if command.print_launch:
-    workers = len(grid_lib.groups(chosen, command.arms))
+    from ealign.grid import arms
+
+    workers = len(arms.groups(chosen, command.arms or 1))
     print(scripts.fill(command, workers=workers), end='')
   elif command.plan:
     from ealign.grid import plan as plan_lib

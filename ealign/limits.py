@@ -131,7 +131,9 @@ def _ranges(flat) -> Iterator[str]:
   for allowed, holds, names in RANGES:
     for name in names.split():
       value = flat[name]
-      if not (math.isfinite(value) and holds(value)):
+      if not math.isfinite(value):
+        yield f'{name}={value}: must be a finite number'
+      elif not holds(value):
         yield f'{name}={value}: must be {allowed}'
 
 

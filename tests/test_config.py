@@ -117,7 +117,7 @@ WRONG = [
   ('dpo.beta', 0.0, 'must be above 0'),
   ('dpo.beta', 'big', "='big': must be a number"),
   ('dpo.lam', -0.1, 'must be at least 0'),
-  ('dpo.lam', float('inf'), 'must be at least 0'),
+  ('dpo.lam', float('inf'), 'must be a finite number'),
   ('dpo.label_smoothing', 0.5, 'must be at least 0 and below 0.5'),
   ('optim.warmup', 201, 'at most train.steps=200'),
   ('train.steps', -1, 'must be at least 0'),

@@ -24,8 +24,9 @@ Time: 98 cells took 77 min, two launchers with one core each on a machine with
 other work beside them; 67 s a cell in the middle. `:runlocal` 1 min 22 s on one
 busy core, nothing compiled before. Memory: that of the demo, each.
 
-Result: docs/ablations.md. A conscience takes 76.9 % misaligned to 0.9 %, whatever
-lambda; the pool decides (SFT prompts: 25.6 %), negatives help (without: 6.6 %).
+Result: docs/ablations.md. A conscience takes 76.9 % misaligned to 0.9 %,
+whatever lambda; the pool decides (SFT prompts: 25.6 %), negatives help (without
+them 6.6 %).
 """
 
 import importlib.util

@@ -90,7 +90,7 @@ def auto(config: Config, mesh=None) -> tuple[int, str]:
   if mesh is None:
     mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
   if _platform(mesh) == 'cpu':
-    return 1, 'on a CPU arms gain nothing'
+    return 1, 'on a CPU arms take as long as single runs'
   if config.model.train == 'full':
     return 1, 'full fine-tuning has no common base'
   model = assembly.read_model(config.model, mesh, weights=False)[1]
@@ -98,11 +98,13 @@ def auto(config: Config, mesh=None) -> tuple[int, str]:
   found = programs.shapes(config, model, mesh)
   base = programs.device_bytes(found.resident['frozen'])
   arm = 4 / 3 * programs.device_bytes(found.resident['state'])  # and gradients
-  arm += _activations(config, model) / mesh.size
-  count = int((_FILL * memory - base) / arm)
+  # Each group of devices has its own share of the arms.
+  groups = dict(mesh.shape).get('arm', 1)
+  arm += _activations(config, model) * groups / mesh.size
+  count = groups * int((_FILL * memory - base) / arm)
   gib = lambda size: f'{size / 2**30:.2f} GiB'
   why = f'{gib(base)} of base and about {gib(arm)} an arm, of {gib(memory)}'
-  return max(1, min(count, MOST)), why
+  return max(groups, min(count, max(groups, MOST))), why
 
 
 def _platform(mesh) -> str:

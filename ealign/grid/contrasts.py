@@ -10,9 +10,7 @@ from typing import Any
 
 from ealign import command as command_lib
 from ealign import config as config_lib
-from ealign.grid import compare
-
-MOST = 6
+from ealign.grid import compare, stats
 
 
 def read(module, problems: list[str]) -> list[dict[str, Any]]:
@@ -26,8 +24,9 @@ def read(module, problems: list[str]) -> list[dict[str, Any]]:
     said = command_lib.in_file(module.__spec__.origin, error)
     problems.append(f'contrasts: {said}')
     return []
-  if len(given) > MOST:
-    said = f'{len(given)} of them; at most {MOST} can be primary'
+  if len(given) > stats.MOST_CONTRASTS:
+    most = f'at most {stats.MOST_CONTRASTS} can be primary'
+    said = f'{len(given)} of them; {most}'
     problems.append(f'contrasts: {said}')
   found, types = [], config_lib.field_types()
   for name, sides in given.items():

@@ -53,7 +53,7 @@ def test_random_weights_are_their_seeds_own():
 
 def test_auto_says_why(monkeypatch):
   config = runs.small()
-  assert arms.auto(config) == (1, 'on a CPU arms gain nothing')
+  assert arms.auto(config)[1].startswith('on a CPU')
   monkeypatch.setattr(arms, '_platform', lambda mesh: 'tpu')
   full = runs.small(**{'model.train': 'full'})
   assert arms.auto(full) == (1, 'full fine-tuning has no common base')

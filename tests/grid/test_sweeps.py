@@ -102,9 +102,7 @@ def test_names_are_short_and_safe():
   )
   assert made == (
     'review.by=My-Model,paths=pool.jsonl+sft,model.train=full,'
-    'train_system=kind-rm-You-are,rank=8,lr=0.0003'
-  ) or set(made) < set(
-    'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-=,'
+    'train_system=kind-rm,rank=8,lr=0.0003'
   )
   assert max(len(part) for part in made.split(',')) <= 40
 
