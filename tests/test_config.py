@@ -113,7 +113,7 @@ WRONG = [
   ('sample.max_new_tokens', 256, 'must be below dpo.length=256'),
   ('sample.top_k', 300, 'at most sample.max_candidates=256'),
   ('sample.top_p', 0.0, 'must be above 0 and at most 1'),
-  ('sample.top_p', float('nan'), 'must be above 0 and at most 1'),
+  ('sample.top_p', float('nan'), 'must be a finite number'),
   ('dpo.beta', 0.0, 'must be above 0'),
   ('dpo.beta', 'big', "='big': must be a number"),
   ('dpo.lam', -0.1, 'must be at least 0'),
