@@ -36,17 +36,23 @@ def read(module, problems: list[str]) -> list[dict[str, Any]]:
       problems.append(f'{where}: {sides!r}: {said}')
       continue
     a, b, *metric = sides
+    flat = []
     for side in (a, b):
       if not isinstance(side, Mapping):
         said = "is no dict of fields such as {'dpo.lam': 0.3}"
         problems.append(f'{where}: {side!r} {said}')
         continue
-      for field in sorted(config_lib.flatten(side).keys() - types.keys()):
+      flat.append(config_lib.flatten(side))
+      for field in sorted(flat[-1].keys() - types.keys()):
         hint = config_lib.did_you_mean(field, types)
         problems.append(f'{where}: {field}: there is no such field.{hint}')
     metric = metric[0] if metric else 'misaligned'
     if metric not in compare.COUNTED:
       said = f'metric is none of {", ".join(compare.COUNTED)}'
       problems.append(f'{where}: {metric!r}: {said}')
-    found.append({'name': str(name), 'a': a, 'b': b, 'metric': metric})
+    found.append(
+      {'name': str(name)}
+      | dict(zip('ab', flat, strict=False))
+      | {'metric': metric}
+    )
   return found

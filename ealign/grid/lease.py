@@ -86,7 +86,8 @@ def holder(path) -> dict[str, Any] | None:
   except FileNotFoundError:
     return None
   try:
-    return {'host': '?', 'heartbeat': 0.0} | json.loads(text)
+    found = {'host': '?', 'heartbeat': 0.0} | json.loads(text)
+    return found | {'heartbeat': float(found['heartbeat'])}
   except (ValueError, TypeError):  # killed, or still at it, between two writes
     return {'host': '?', 'heartbeat': float(path.stat().mtime)}
 

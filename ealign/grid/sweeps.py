@@ -106,6 +106,7 @@ def read(command: command_lib.Command) -> Grid:
   for config, levels in drafts:
     cell = _cell(config_lib.freeze(config), levels, sweeps)
     cells.setdefault(cell.id, cell)
+  cells = _told_apart(cells.values())
   whole = config_lib.apply_arm(base, {})[0]
   return Grid(
     config_lib.freeze(whole),
@@ -221,6 +222,22 @@ def _attributed(found, drafts, sweeps) -> list[str]:
     more = f' and {len(where) - 3} more' if len(where) > 3 else ''
     told.append(f'{"; ".join(where[:3])}{more}: {problem}')
   return told
+
+
+def _told_apart(cells) -> dict[str, Cell]:
+  """The cells by id; settings whose short names are the same get a number."""
+  known = {}
+  for cell in cells:
+    settings = known.setdefault(cell.label, [])
+    if cell.setting not in settings:
+      settings.append(cell.setting)
+  found = {}
+  for cell in cells:
+    number = known[cell.label].index(cell.setting) + 1
+    if number > 1:
+      cell = dataclasses.replace(cell, label=f'{cell.label}({number})')
+    found[cell.id] = cell
+  return found
 
 
 def _cell(config: Config, levels, sweeps) -> Cell:

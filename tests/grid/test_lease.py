@@ -151,3 +151,10 @@ def test_a_damaged_status(tmp_path, text):
   with pytest.raises(UserError, match='STATUS.json: is damaged; --retry=fail'):
     cells.read(tmp_path)
   assert cells.read(tmp_path, damaged=cells.Status('failed')).state == 'failed'
+
+
+def test_a_lease_whose_time_is_no_number_is_as_old_as_its_file(tmp_path):
+  path = tmp_path / 'LEASE'
+  path.write_text('{"host": "far", "heartbeat": "soon"}\n')
+  found = lease.holder(path)
+  assert found['host'] == '?' and not lease.expired(found)

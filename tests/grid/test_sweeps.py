@@ -242,3 +242,12 @@ def test_flags_of_a_grid(tmp_path):
     (('--sweep=',), '--sweep: names no sweep'),
   ):
     assert said in ' '.join(parse(*rest).problems)
+
+
+def test_settings_with_the_same_short_name_are_told_apart(read):
+  grid = read(
+    'near',
+    more="\ndef sweep_near():\n  return [{'optim.lr': 1.0 + i / 1e9}"
+    ' for i in range(3)]\n',
+  )
+  assert [c.label for c in grid.cells] == ['lr=1', 'lr=1(2)', 'lr=1(3)']
