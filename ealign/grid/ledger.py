@@ -91,7 +91,7 @@ def _read(place: Folder) -> dict[str, Any]:
       old = json.loads(path.read_text())
       old['config'], [(c['id'], c['folder']) for c in old['cells']]
     except (ValueError, TypeError, KeyError):
-      said = 'is damaged; restore it, or delete it: the cells tell the rest'
+      said = 'is damaged; restore it, or delete it: cells of --sweep are found'
       raise UserError(f'{path}: {said}') from None
     return old
   there = place.shared.iterdir() if place.shared.exists() else ()
