@@ -177,8 +177,8 @@ def knobs(config, figures: Figures, mesh) -> list[str]:
     said.append("model.remat='full': layers are computed again")
   rows = math.gcd(config.data.batch_size, config.dpo.pairs)
   shards = mesh.shape['data'] * mesh.shape['fsdp']
-  if trains and rows // shards > config.train.microbatches:
-    more = config.train.microbatches * 2
+  more = config.train.microbatches * 2
+  if trains and rows % (shards * more) == 0:
     said.append(f'train.microbatches={more}: fewer rows at a time')
   if trains:
     said.append('data.length, dpo.length, data.batch_size, dpo.pairs: lower')
