@@ -89,7 +89,8 @@ def plan(command: command_lib.Command) -> None:
 
   run = max(chosen, key=lambda run: plan_lib.demand(run.config))
   if len(chosen) > 1:
-    print(f'planning arm {run.name!r}: the others compile no larger program')
+    said = 'of all the largest by what it trains on and samples'
+    print(f'planning arm {run.name!r}: {said}')
   workdir_lib.claim(workdir, command.config)
   try:
     config = _frozen(run, workdir)
@@ -172,6 +173,9 @@ def start(command: command_lib.Command, run) -> None:
     raise
   except UserError as error:
     hosts.fail(error.exit_code, str(error))
+    raise
+  except KeyboardInterrupt:
+    hosts.fail(130, 'interrupted; the same command continues')
     raise
   except Exception as error:
     hosts.failed(error)

@@ -46,7 +46,8 @@ def plan(grid: Grid, command, place: Folder) -> None:
   screen.print(_table(this, grid, chosen))
   cell = max(chosen, key=lambda cell: plan_lib.demand(cell.config))
   config = _at_hand(grid, cell, place, screen)
-  screen.print(f'planning cell {cell.name}: no other compiles larger programs')
+  said = 'of all the largest by what it trains on and samples'
+  screen.print(f'planning cell {cell.name}: {said}')
   place.local.mkdir(parents=True, exist_ok=True)
   try:
     slice_name = command.topology

@@ -85,7 +85,13 @@ def demand(config) -> tuple:
   """What is greater where a run compiles more, or larger programs."""
   c = config
   reflects = c.dpo.lam > 0 and c.conscience.every > 0 and c.train.steps > 0
-  return reflects, c.model.train == 'full', c.dpo.reference == 'step'
+  pairs = 2 * c.dpo.pairs * c.dpo.length if reflects else 0
+  rows = c.conscience.prompts * c.conscience.samples if reflects else 0
+  return (
+    *(reflects, c.model.train == 'full', c.dpo.reference == 'step'),
+    c.data.batch_size * c.data.length * bool(c.data.train) + pairs,
+    *(rows * c.sample.max_new_tokens, c.model.lora.rank),
+  )
 
 
 def _devices(slice_name: str):
@@ -197,7 +203,7 @@ def _counted(run) -> dict:
   pairs = 2 * c.dpo.pairs * c.dpo.length * (c.dpo.lam > 0)
   return {
     'parameters': flops.parameters(run.model),
-    'arms of a program': run.arms,
+    **({'arms of a program': run.arms} if run.arms > 1 else {}),
     'trained': sum(x.size for x in jax.tree.leaves(run.state.params)),
     'SFT tokens of a step': sft,
     'tokens of pairs of a step': pairs,

@@ -76,7 +76,7 @@ def find(
   if any(given.values()):
     return _from_flags(given)
   # Only `srun` says so; a batch script alone has the job's SLURM_NTASKS too.
-  if int(env.get('SLURM_STEP_NUM_TASKS', 1)) > 1:
+  if int(env.get('SLURM_STEP_NUM_TASKS') or 1) > 1:
     nodes = env.get('SLURM_STEP_NODELIST') or env['SLURM_JOB_NODELIST']
     port = _PORTS['slurm'] + int(env.get('SLURM_JOB_ID', 0)) % 1000
     count = int(env['SLURM_STEP_NUM_TASKS'])
