@@ -29,6 +29,7 @@ def one(arm):
   return ALONE[arm]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arm, data', [(2, 2), (1, 2)])
 def test_updates_are_those_of_one_device(arm, data):
   if jax.device_count() < 4:
@@ -67,6 +68,7 @@ def test_states_lie_with_their_arms():
   assert joined.step.sharding.shard_shape((2,)) == (1,)
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_one_device():
   if jax.device_count() < 4:
     pytest.skip('needs four devices')
