@@ -32,8 +32,9 @@ def make(
   data: int = -1,
   fsdp: int = 1,
   tensor: int = 1,
-  arm: int = 1,
   devices: Sequence[jax.Device] | None = None,
+  *,
+  arm: int = 1,
 ) -> Mesh:
   """A mesh over the devices, by default all; one size may be -1: the rest.
 
