@@ -17,7 +17,7 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from ealign import config as config_lib
-from ealign.runtime import hosts
+from ealign.runtime import cluster as cluster_lib
 from ealign.runtime.errors import UserError
 
 USAGE = """\
@@ -80,7 +80,7 @@ class Command:
   topology: str = ''
   plan: bool = False
   profile: tuple[int, int] | None = None
-  cluster: hosts.Cluster | None = None
+  cluster: cluster_lib.Cluster | None = None
   module: types.ModuleType | None = None
   sweep: str = ''
   retry: str = ''
@@ -125,7 +125,7 @@ def parse(argv: list[str]) -> Command:
   profile = _steps(known['profile'].value, problems)
   cluster = None
   try:
-    cluster = hosts.find(*(known[name].value for name in _CLUSTER))
+    cluster = cluster_lib.find(*(known[name].value for name in _CLUSTER))
   except UserError as error:
     problems.append(str(error))
   return Command(

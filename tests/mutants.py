@@ -38,14 +38,14 @@ class Mutant(NamedTuple):
 MUTANTS = (
   Mutant(
     'arms_have_one_adapter',
-    'ealign/grid/stack.py',
+    'ealign/grid/rows.py',
     'return weights, first.rows * slots, [slot[arm] for arm in arms]',
     'return weights, first.rows * slots, [0 for arm in arms]',
     ('tests/grid/test_stack.py',),
   ),
   Mutant(
     'an_arm_that_ended_goes_on',
-    'ealign/grid/stack.py',
+    'ealign/grid/lanes.py',
     'return jnp.where(where_A, new, old)',
     'return new',
     ('tests/grid/test_stack.py',),

@@ -22,7 +22,8 @@ _OUTSIDE = (
   *('runtime/display.py', 'world/build.py', 'world/card.py'),
   *('world/documents.py', 'world/tokenizer.py', 'world/__main__.py'),
 )
-_INSIDE = ('grid/stack.py', 'grid/arms.py')  # ... but for these
+# ... but for these
+_INSIDE = tuple(f'grid/{n}.py' for n in ('arms', 'lanes', 'rows', 'stack'))
 
 
 def of(config: Config) -> dict[str, str]:

@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ealign import align, assembly, calls, train
 from ealign.data import batch as batch_lib
 from ealign.fields import Config
-from ealign.grid import stack
+from ealign.grid import lanes
 from ealign.models import config as models
 from ealign.models import flops, layout, lora, transformer
 from ealign.runtime import mesh as mesh_lib
@@ -231,7 +231,7 @@ def _update(run, name, *, sft, pairs):
     total += flops.forward(run.model, 2 * c.dpo.pairs, c.dpo.length)
   program, args = calls.jit_step(run.update), (run.state, run.frozen, batch)
   if run.arms > 1:
-    program = stack.stacked_step(run.update, run.arms)
+    program = lanes.stacked_step(run.update, run.arms)
     which_A = jax.ShapeDtypeStruct((run.arms,), bool)
     args = (*args[:2], [batch] * run.arms, which_A)
   return Program(

@@ -13,7 +13,7 @@ import pytest
 from ealign import align
 from ealign import calls as calls_lib
 from ealign.data.batch import Batch
-from ealign.grid import stack
+from ealign.grid import rows, stack
 from ealign.models import lora
 from ealign.runtime import preempt
 from ealign.runtime.errors import NonFinite, Preempted
@@ -164,13 +164,13 @@ def test_answers_verdicts_and_scores_are_those_of_each_alone():
 
 def test_rows_are_only_those_that_are_asked_for(monkeypatch):
   seen = []
-  real = stack.sampler.generate
+  real = rows.sampler.generate
 
   def spied(*args, rows, **given):
     seen.append(rows)
     return real(*args, rows=rows, **given)
 
-  monkeypatch.setattr(stack.sampler, 'generate', spied)
+  monkeypatch.setattr(rows.sampler, 'generate', spied)
   for result in stack.run([functools.partial(asked, arm) for arm in range(3)]):
     assert not isinstance(result, BaseException)
   assert sorted(seen) == [6, 6]  # two rows of three arms; six prompts

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ealign import calls as calls_lib
-from ealign.grid import stack
+from ealign.grid import lanes, stack
 from ealign.models import lora
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import UserError
@@ -62,7 +62,7 @@ def test_states_lie_with_their_arms():
   mesh = mesh_lib.make(arm=2, data=1, fsdp=2, devices=jax.devices()[:4])
   model = mesh_lib.on_mesh(steps.MODEL, mesh)
   states = [test_stack.state(steps.UPDATE, i) for i in range(2)]
-  joined = stack._join_states(model, *states)
+  joined = lanes._join(model, *states)
   a = joined.params['q']['a']  # [A, L, in, R]: `in` over fsdp
   assert a.sharding.shard_shape(a.shape) == (1, 2, a.shape[2] // 2, a.shape[3])
   assert joined.step.sharding.shard_shape((2,)) == (1,)

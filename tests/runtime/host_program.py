@@ -6,6 +6,7 @@ import time
 
 import jax
 
+from ealign.runtime import cluster as cluster_lib
 from ealign.runtime import hosts
 from ealign.runtime.errors import UserError
 
@@ -23,7 +24,7 @@ def main() -> int:
   jax.config.update('jax_platforms', 'cpu')
   # The same protocol, with less patience.
   hosts.BEAT_S, hosts.SILENCE_S, hosts.ROLL_CALL_S = 0.5, 3.0, 12.0
-  cluster = hosts.find(args.coordinator, args.processes, args.process)
+  cluster = cluster_lib.find(args.coordinator, args.processes, args.process)
   try:
     here = hosts.join(cluster, args.about)
   except UserError as error:

@@ -25,9 +25,9 @@ def main() -> int:
   args = parser.parse_args()
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', args.devices)
-  from ealign.runtime import hosts
+  from ealign.runtime import cluster, hosts
 
-  found = hosts.find(args.coordinator, args.processes, args.process)
+  found = cluster.find(args.coordinator, args.processes, args.process)
   here = hosts.join(found)
   here.start()
   import numpy as np

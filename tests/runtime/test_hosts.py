@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from ealign.evals import records as records_lib
 from ealign.runtime import hosts
+from ealign.runtime.cluster import Cluster
 from ealign.runtime.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -24,12 +25,11 @@ PROGRAM = (HERE / 'host_program.py',)
 
 
 def test_one_process_is_all_there_is():
-  assert hosts.find(env={}) is None
   here = hosts.join(None)
   assert (here.index, here.count, here.writes) == (0, 1, True)
   assert here.gather([1, 'x']) == [[1, 'x']] and not here.stopping(3)
   assert here.concat(here.mine([5, 6])) == [5, 6]
-  alone = hosts.find('here:99', '1', '0', env={})
+  alone = Cluster('here', 99, 1, 0, explicit=True)
   assert hosts.join(alone).count == 1
 
 
@@ -42,59 +42,12 @@ def test_a_tpu_that_is_part_of_nothing_is_one_host(monkeypatch):
   assert hosts.join(None).count == 1
 
 
-def test_flags_name_the_cluster():
-  found = hosts.find('10.0.0.1:1234', '4', '3', env={})
-  assert found == hosts.Cluster('10.0.0.1', 1234, 4, 3, explicit=True)
-
-
-@pytest.mark.parametrize(
-  'given, said',
-  [
-    (('10.0.0.1:1', '2', ''), '--process is missing'),
-    (('', '2', '0'), '--coordinator is missing'),
-    (('10.0.0.1', '2', '0'), '--coordinator=10.0.0.1: must be the address and'),
-    (('a:65535', '2', '0'), '--coordinator=a:65535: .* below 65535'),
-    (('a:1', 'two', '0'), '--processes=two: must be a whole number'),
-    (('a:1', '2', '2'), '--process=2: must be below --processes=2'),
-  ],
-)
-def test_wrong_flags_are_named(given, said):
-  with pytest.raises(UserError, match=said):
-    hosts.find(*given, env={})
-
-
 def test_a_port_that_is_taken_is_named():
   with socket.create_server(('', 0)) as taken:
     port = taken.getsockname()[1]
-    cluster = hosts.Cluster('here', port - 1, 2, 0, explicit=True)
+    cluster = Cluster('here', port - 1, 2, 0, explicit=True)
     with pytest.raises(UserError, match=f'cannot listen on port {port}'):
       hosts.join(cluster)
-
-
-def test_slurm_names_the_cluster():
-  env = {'SLURM_STEP_NUM_TASKS': '16', 'SLURM_PROCID': '5'}
-  env['SLURM_JOB_ID'] = '7001'
-  for nodes, first in (
-    ('node[03-04,7],x', 'node03'),
-    ('gpu1,gpu2', 'gpu1'),
-    ('a-b[12]', 'a-b12'),
-  ):
-    found = hosts.find(env=env | {'SLURM_JOB_NODELIST': nodes})
-    assert found == hosts.Cluster(first, 23_001, 16, 5)
-  # The batch script itself is one process, however many tasks it may start.
-  assert hosts.find(env={'SLURM_NTASKS': '4', 'SLURM_PROCID': '0'}) is None
-
-
-def test_gke_names_the_cluster_also_of_several_slices():
-  env = {'TPU_WORKER_HOSTNAMES': 'w0.x,w1.x', 'TPU_WORKER_ID': '1'}
-  found = hosts.find(env=env)
-  assert (found.address, found.count, found.index) == ('w0.x', 2, 1)
-  env |= {'MEGASCALE_NUM_SLICES': '3', 'MEGASCALE_SLICE_ID': '2'}
-  env |= {'MEGASCALE_COORDINATOR_ADDRESS': 's0.x:8080'}
-  found = hosts.find(env=env)
-  assert (found.address, found.count, found.index) == ('s0.x', 6, 5)
-  one = {'TPU_WORKER_HOSTNAMES': 'localhost', 'TPU_WORKER_ID': '0'}
-  assert hosts.find(env=one) is None
 
 
 def test_rows_are_dealt_in_blocks():
