@@ -96,7 +96,7 @@ class Case:
         remat='full',
         **{k[6:]: v for k, v in values.items() if k.startswith('model.')},
       ),
-      mesh=fields.Mesh(data, fsdp, tensor),
+      mesh=fields.Mesh(data=data, fsdp=fsdp, tensor=tensor),
       data=change(
         config.data,
         train='rows',

@@ -13,6 +13,7 @@ L = L_SFT + lambda L_DPO. What fills the replay is in `conscience`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import flax
@@ -111,7 +112,7 @@ def init_state(update: Update, params: dict, hp: Hp) -> TrainState:
 
 
 def token_stats(update: Update, weights, batch):
-  """Statistics of each target token [B, T-1], their loss mask, the routing.
+  """Statistics of each target token [B, T-1], and the routing.
 
   The last is that of `transformer.forward_routed`: None without experts.
   """
@@ -122,15 +123,14 @@ def token_stats(update: Update, weights, batch):
     batch.positions_BT,
     getattr(batch, 'segments_BT', None),
   )
-  head_DV = transformer.head(update.model, weights)
   stats = losses.token_stats(
-    head_DV,
+    transformer.head(update.model, weights),
     hidden_BTD[:, :-1],
     batch.tokens_BT[:, 1:],
     chunk=update.chunk,
     **layout.scoring(update.model),
   )
-  return stats, batch.loss_mask_BT[:, 1:], routing_B2E
+  return stats, routing_B2E
 
 
 def answer_logps(model: Config, weights, pairs: PairBatch, *, chunk: int = 512):
@@ -148,8 +148,8 @@ def answer_logps(model: Config, weights, pairs: PairBatch, *, chunk: int = 512):
   return -losses.sft(logps_BT, pairs.loss_mask_BT[:, 1:])
 
 
-def _sft_sums(update, weights, sft: SFTBatch):
-  stats, mask_BT, routing_B2E = token_stats(update, weights, sft)
+def _sft_sums(update, sft: SFTBatch, stats, routing_B2E):
+  mask_BT = sft.loss_mask_BT[:, 1:]
   total = lambda name: jnp.sum(stats[name] * mask_BT)
   sums = {'entropy': total('entropy'), 'top1': total('top1')}
   if routing_B2E is not None:
@@ -160,14 +160,11 @@ def _sft_sums(update, weights, sft: SFTBatch):
   return jnp.sum(losses.sft(stats['logp'], mask_BT)), sums
 
 
-def _dpo_sums(update, hp, weights, frozen, pairs: PairBatch):
-  stats, mask_BT, _ = token_stats(update, weights, pairs)
+def _dpo_sums(update, hp, pairs: PairBatch, stats):
+  mask_BT = pairs.loss_mask_BT[:, 1:]
   split = lambda x: x.reshape(-1, 2)
   logps_P2 = split(-losses.sft(stats['logp'], mask_BT))
   ref_P2 = split(pairs.ref_logps_B)
-  if update.reference == 'step':
-    ref = answer_logps(update.model, frozen, pairs, chunk=update.chunk)
-    ref_P2 = jax.lax.stop_gradient(split(ref))
   loss_P = DPO[update.variant](
     logps_P2,
     ref_P2,
@@ -196,8 +193,10 @@ def counts(batch: Batch) -> dict:
   return {'tokens': jnp.asarray(tokens), 'pairs': jnp.asarray(pairs)}
 
 
-def hybrid_loss(update: Update, hp: Hp, weights, frozen, batch: Batch, count):
+def hybrid_loss(update: Update, hp: Hp, batch: Batch, count, of_sft, of_pairs):
   """L_SFT + lambda L_DPO, each over the counts of the global batch.
+
+  of_sft, of_pairs: `token_stats` of the rows of either part.
 
   Returns the loss and a flat dict of metrics; summed over microbatches both
   are those of the whole batch. A batch without pairs is plain SFT, one
@@ -208,7 +207,7 @@ def hybrid_loss(update: Update, hp: Hp, weights, frozen, batch: Batch, count):
   n_pairs = jnp.maximum(count['pairs'], 1.0)
   loss, metrics = jnp.zeros(()), {}
   if batch.sft is not None:
-    nll, sums = _sft_sums(update, weights, batch.sft)
+    nll, sums = _sft_sums(update, batch.sft, *of_sft)
     loss += nll / n_tokens
     metrics |= {
       'loss_sft': nll / n_tokens,
@@ -219,7 +218,7 @@ def hybrid_loss(update: Update, hp: Hp, weights, frozen, batch: Batch, count):
       metrics['loss_balance'] = sums['balance'] / n_tokens
       loss += update.model.balance_coef * metrics['loss_balance']
   if batch.pairs is not None:
-    dpo, sums = _dpo_sums(update, hp, weights, frozen, batch.pairs)
+    dpo, sums = _dpo_sums(update, hp, batch.pairs, of_pairs[0])
     loss += hp.lam * dpo / n_pairs
     metrics |= {k: v / n_pairs for k, v in sums.items()}
     metrics['loss_dpo'] = dpo / n_pairs
@@ -231,19 +230,26 @@ def gradients(update: Update, state: TrainState, frozen, batch: Batch):
 
   Accumulated over `update.microbatches` equal slices of the batch; N slices
   equal one batch up to rounding. The SFT part and the pairs go one after the
-  other, so that only one of them has its layers' inputs in memory.
+  other, so that only one of them has its layers' inputs in memory; where both
+  fill rows of one shape, one body computes both, half as much to compile.
   """
-  count = counts(batch)
+  count, n = counts(batch), update.microbatches
 
-  def objective(params, piece):
+  @functools.partial(jax.grad, has_aux=True)
+  def one(params, piece):
     weights = update.bind(params, frozen)
-    return hybrid_loss(update, state.hp, weights, frozen, piece, count)
+    of = lambda part: part and token_stats(update, weights, part)
+    parts = of(piece.sft), of(piece.pairs)
+    return hybrid_loss(update, state.hp, piece, count, *parts)
 
-  one = jax.grad(objective, has_aux=True)
-
-  def grad(params, piece):
+  def grad(params, frozen, piece):
+    if piece.pairs is not None and update.reference == 'step':
+      ref = answer_logps(update.model, frozen, piece.pairs, chunk=update.chunk)
+      piece = piece.replace(pairs=piece.pairs.replace(ref_logps_B=ref))
     if piece.sft is None or piece.pairs is None:
       return one(params, piece)
+    if _of_one_shape(piece):
+      return _folded(update, state.hp, params, frozen, piece, count)
     first = one(params, Batch(sft=piece.sft))
     # Without the barrier the compiler would run both forward passes first.
     params, (grads, metrics) = jax.lax.optimization_barrier((params, first))
@@ -252,21 +258,64 @@ def gradients(update: Update, state: TrainState, frozen, batch: Batch):
     grads = jax.tree.map(jnp.add, grads, more)
     return grads, metrics | others | {'loss': loss}
 
-  n = update.microbatches
   if n == 1:
-    return grad(state.params, batch)
+    return grad(state.params, frozen, batch)
   shards = layout.shards(update.model)
 
   def cut(x):  # each device's rows, not the first device's rows first
     parts = x.reshape(shards, n, -1, *x.shape[1:]).swapaxes(0, 1)
     return parts.reshape(n, -1, *x.shape[1:])
 
-  pieces = jax.tree.map(cut, batch)
-  add = lambda a, b: jax.tree.map(jnp.add, a, b)
+  return _summed(grad, state.params, frozen, jax.tree.map(cut, batch))
+
+
+def _summed(grad, params, frozen, pieces):
+  """grad(params, frozen, piece), summed over the pieces (axis 0); one body."""
   first = jax.tree.map(lambda x: x[0], pieces)
-  rest = jax.tree.map(lambda x: x[1:], pieces)
-  step = lambda total, piece: (add(total, grad(state.params, piece)), None)
-  return jax.lax.scan(step, grad(state.params, first), rest)[0]
+  like = jax.eval_shape(grad, params, frozen, first)
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+
+  def step(total, piece):
+    # Else a mesh would gather all layers before the loop, and keep them.
+    tied = jax.lax.optimization_barrier((total, params, frozen))
+    return jax.tree.map(jnp.add, tied[0], grad(*tied[1:], piece)), None
+
+  return jax.lax.scan(step, zeros, pieces)[0]
+
+
+def _of_one_shape(batch: Batch) -> bool:
+  """Whether the answers of the pairs fill rows shaped as the SFT rows."""
+  rows, answers = batch.sft.tokens_BT, batch.pairs.tokens_BT
+  return rows.size == answers.size and rows.shape[1] % answers.shape[1] == 0
+
+
+def _folded(update, hp, params, frozen, batch: Batch, count):
+  """The gradient of both parts by one body: answers are segments of rows."""
+  sft, pairs = batch.sft, batch.pairs
+  answers, length = pairs.tokens_BT.shape
+  nth_B1 = jnp.arange(answers)[:, None] % (sft.tokens_BT.shape[1] // length)
+  segments_BT = jnp.where(pairs.positions_BT >= 0, nth_B1 + 1, 0)
+  stack = lambda x, y: jnp.stack([x, y.reshape(x.shape)])
+  rows = SFTBatch(
+    tokens_BT=stack(sft.tokens_BT, pairs.tokens_BT),
+    positions_BT=stack(sft.positions_BT, pairs.positions_BT),
+    segments_BT=stack(sft.segments_BT, segments_BT),
+    loss_mask_BT=stack(sft.loss_mask_BT, jnp.zeros_like(pairs.loss_mask_BT)),
+  )
+
+  def unfold(x_BT):  # of targets, which begin with the rows' second tokens
+    whole_BT = jnp.pad(x_BT, ((0, 0), (1, 0)))
+    return whole_BT.reshape(answers, length)[:, 1:]
+
+  @functools.partial(jax.grad, has_aux=True)
+  def either(params, frozen, piece):
+    rows, counted = piece
+    found = token_stats(update, update.bind(params, frozen), rows)
+    own = pairs.replace(weight_P=counted * pairs.weight_P)
+    of_pairs = jax.tree.map(unfold, found[0]), None
+    return hybrid_loss(update, hp, Batch(rows, own), count, found, of_pairs)
+
+  return _summed(either, params, frozen, (rows, jnp.array([0.0, 1.0])))
 
 
 def train_step(update: Update, state: TrainState, frozen, batch: Batch):

@@ -369,5 +369,5 @@ def _fetch(values, where):
 def _diverged(what: str) -> NonFinite:
   return NonFinite(
     f'{what} became nan or inf; checkpoints saved before are kept. Lower '
-    'optim.lr, or set optim.clip, and use a new workdir'
+    'optim.lr, or set optim.clip, and start anew'
   )

@@ -67,8 +67,8 @@ MUTANTS = (
   Mutant(
     'shifted_loss_mask',
     'ealign/align.py',
-    'return stats, batch.loss_mask_BT[:, 1:]',
-    'return stats, batch.loss_mask_BT[:, :-1]',
+    'mask_BT = sft.loss_mask_BT[:, 1:]',
+    'mask_BT = sft.loss_mask_BT[:, :-1]',
     ('tests/test_align.py',),
   ),
   Mutant(
@@ -153,8 +153,8 @@ MUTANTS = (
   Mutant(
     'adapter_left_on_in_the_reference',
     'ealign/align.py',
-    'answer_logps(update.model, frozen, pairs',
-    'answer_logps(update.model, weights, pairs',
+    'answer_logps(update.model, frozen, piece',
+    'answer_logps(update.model, update.bind(params, frozen), piece',
     ('tests/test_align.py',),
   ),
   Mutant(
@@ -167,8 +167,15 @@ MUTANTS = (
   Mutant(
     'local_counts_of_a_microbatch',
     'ealign/align.py',
-    'weights, frozen, piece, count)',
-    'weights, frozen, piece, counts(piece))',
+    'state.hp, piece, count, *parts)',
+    'state.hp, piece, counts(piece), *parts)',
+    ('tests/test_align_sizes.py',),
+  ),
+  Mutant(
+    'folded_answers_see_each_other',
+    'ealign/align.py',
+    'jnp.where(pairs.positions_BT >= 0, nth_B1 + 1, 0)',
+    'jnp.where(pairs.positions_BT >= 0, 1, 0)',
     ('tests/test_align_sizes.py',),
   ),
   Mutant(

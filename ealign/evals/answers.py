@@ -224,6 +224,7 @@ def token_accuracy(
   return {
     'eval/mean_token_accuracy': hits / count,
     'eval/loss': nll / count,
+    'eval/num_tokens': count,
   }
 
 

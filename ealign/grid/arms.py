@@ -122,7 +122,7 @@ def _activations(config, model) -> float:
   )
 
 
-def run(jobs, hosts: Hosts, stop: preempt.Stop) -> list[str]:
+def run(jobs, hosts: Hosts, stop: preempt.Stop) -> list[str | Preempted]:
   """Runs the cells of a group, several as one program (`grid.stack`).
 
   Args:
@@ -130,10 +130,8 @@ def run(jobs, hosts: Hosts, stop: preempt.Stop) -> list[str]:
     hosts, stop: as `train.run` takes them; several hosts run one cell.
 
   Returns:
-    the one-line error of each, '' of one that is done.
-
-  Raises:
-    Preempted: a signal came; all are saved.
+    the one-line error of each, '' of one that is done; the Preempted of one
+    that was saved when a signal came.
   """
   if len(jobs) > 1:
     count = len(jobs)
@@ -148,9 +146,9 @@ def run(jobs, hosts: Hosts, stop: preempt.Stop) -> list[str]:
     return [_told(error)]
 
 
-def _told(result) -> str:
+def _told(result) -> str | Preempted:
   if isinstance(result, Preempted):
-    raise result
+    return result
   if not isinstance(result, BaseException):
     return ''
   if not isinstance(result, UserError):

@@ -54,6 +54,7 @@ def read(folder, *, damaged: Status | None = None) -> Status | None:
     known = {field.name for field in dataclasses.fields(Status)}
     status = Status(**{k: v for k, v in found.items() if k in known})
     sound = status.state in STATES and isinstance(status.hashes, dict)
+    sound &= bool(status.hashes) or status.state != 'done'
     times = status.seconds + status.heartbeat + status.step_time_s
     sound &= isinstance(times + status.step + status.steps, float)
   except (FileNotFoundError, NotADirectoryError):

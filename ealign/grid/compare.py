@@ -94,27 +94,49 @@ class Comparison:
     found = results.key(setting.changes) in self.primary
     return 'primary' if found else 'exploratory'
 
-  def values(self, setting: Setting, metric: str) -> dict[str, object]:
-    """Replicate -> Share (or number) of the metric, where it is known."""
+  def values(self, setting: Setting, metric: str) -> dict[str, counts.Share]:
+    """Replicate -> Share of the metric, where it is known."""
     return _values(self.rows, setting, metric)
 
   def estimate(self, setting: Setting, metric: str) -> stats.Estimate | None:
     """Own spread for primary settings, the pooled one for all others."""
     found = list(self.values(setting, metric).values())
     primary = self.standing(setting) == 'primary'
-    spread = None if primary else self.spreads[metric]
-    of = stats.mean if METRICS[metric] == 'tokens' else stats.rate
-    return of(found, spread)
+    return stats.rate(found, None if primary else self.spreads[metric])
 
   def difference(self, setting: Setting, metric: str) -> float | None:
     """Mean of setting - baseline over the replicates that both have."""
     a, b = (self.values(s, metric) for s in (setting, self.baseline))
-    both = [(_number(a[at]), _number(b[at])) for at in a if at in b]
-    both = [(x, y) for x, y in both if None not in (x, y)]
-    return sum(x - y for x, y in both) / len(both) if both else None
+    both = [a[at].value - b[at].value for at in a if at in b]
+    return sum(both) / len(both) if both else None
 
   def asked(self, setting: Setting, of: str) -> Asked | None:
     return _asked(self.rows, setting.counted, of)
+
+
+def twins(found: Comparison) -> list[list[Setting]]:
+  """Groups of settings with the same counts in every seed that they share."""
+  counted = {
+    s.label: {results.key(c.replicate): _counts(c) for c in s.counted}
+    for s in found.settings
+    if not s.old and s.counted
+  }
+
+  def equal(a, b):
+    a, b = counted[a.label], counted[b.label]
+    return a.keys() & b.keys() and all(a[at] == b[at] for at in a if at in b)
+
+  groups = []
+  for setting in found.settings:
+    if setting.label in counted:
+      group = next((g for g in groups if equal(g[0], setting)), None)
+      groups.append([setting]) if group is None else group.append(setting)
+  return [group for group in groups if len(group) > 1]
+
+
+def _counts(cell) -> list:
+  rows = [{k: v for k, v in row.items() if k != 'arm'} for row in cell.rows]
+  return [*rows, cell.token_accuracy]
 
 
 def compare(grid: Grid) -> Comparison:
@@ -163,26 +185,19 @@ def _settings(cells: Sequence[Cell]) -> list[Setting]:
 def _values(rows, setting, metric) -> dict:
   found = {}
   for cell in setting.counted:
-    value = cell.token_accuracy
+    share = cell.token_accuracy
     if METRICS[metric] != 'tokens':
-      value = rows[METRICS[metric]].get(cell.folder, {}).get(metric)
-      value = value if value and value.total else None
-    if value is not None:
-      found[results.key(cell.replicate)] = value
+      share = rows[METRICS[metric]].get(cell.folder, {}).get(metric)
+    if share and share.total:
+      found[results.key(cell.replicate)] = share
   return found
-
-
-def _number(value) -> float | None:
-  return value.value if isinstance(value, counts.Share) else value
 
 
 def _spread(rows, settings, metric) -> stats.Spread | None:
   groups = []
   for setting in settings:
     found = _values(rows, setting, metric).values()
-    if METRICS[metric] != 'tokens':
-      found = [stats.logit(share.count, share.total) for share in found]
-    groups.append(list(found))
+    groups.append([stats.logit(share.count, share.total) for share in found])
   return stats.pooled(groups)
 
 

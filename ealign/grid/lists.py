@@ -25,10 +25,8 @@ def cells(found: Comparison) -> Table:
       unscored = row['unscored'] / row['answers'] if row else None
       line.append(percent(unscored))
       line += [_share(row.get(metric)) for metric in metrics]
-    line += [
-      percent(cell.token_accuracy),
-      number(_took(cell), '{:.0f}'.format),
-    ]
+    tokens = cell.token_accuracy and cell.token_accuracy.value
+    line += [percent(tokens), number(_took(cell), '{:.0f}'.format)]
     mark = '' if cell.done else 'open' if cell.state in _OPEN else 'missing'
     lines.append(('old' if not cell.current else mark, line))
   asked = ('questions', 'answers', 'unscored')

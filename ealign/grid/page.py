@@ -83,7 +83,10 @@ def collect(grid: results.Grid) -> dict[str, Any]:
 
 def sentences(found: Comparison) -> list[str]:
   """The outcome in a few sentences, computed from the files."""
-  return [*_range(found), *_verdicts(found), _progress(found)]
+  alike = [' = '.join(s.label for s in g) for g in compare_lib.twins(found)]
+  same = f'The same counts in every seed: {"; ".join(alike)}.'
+  said = [*_range(found), *_verdicts(found), same * bool(alike)]
+  return [*filter(None, said), _progress(found)]
 
 
 def _range(found) -> list[str]:
@@ -91,7 +94,8 @@ def _range(found) -> list[str]:
   known = [(s, found.estimate(s, 'misaligned')) for s in current]
   known = [(s, e) for s, e in known if e]
   if not known:
-    return ['No cell has results yet.']
+    done = any(cell.done for cell in found.grid.cells)
+    return [f'No cell has {"coherent answers" if done else "results yet"}.']
   base = found.estimate(found.baseline, 'misaligned')
   told = lambda e: (
     f'{table.percent(e.value)}\u00a0% {table.bracket(e.interval)}'

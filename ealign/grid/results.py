@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ealign.evals import counts, records
+from ealign.evals.stats import wilson
 from ealign.grid import stats
 from ealign.report import excerpts, runs
 from ealign.runtime.errors import UserError
@@ -27,9 +28,9 @@ class Cell:
   """One run, a setting at one replicate, as far as it came.
 
   setting: overrides, without those that repeat the base config's value.
-  rows: those of `counts.rows`, with the folder as arm; token_accuracy: the
-  run's last. curves: name -> [(step, share)]. answers: the final ones, kept
-  for the first cell of each setting alone.
+  rows: those of `counts.rows`, with the folder as arm. token_accuracy: of the
+  run's last held-out tokens. curves: name -> [(step, share)]. answers: the
+  final ones, kept for the first cell of each setting alone.
   """
 
   folder: str
@@ -43,7 +44,7 @@ class Cell:
   error: str = ''
   status: dict = dataclasses.field(default_factory=dict)
   rows: list[dict] = dataclasses.field(default_factory=list)
-  token_accuracy: float | None = None
+  token_accuracy: counts.Share | None = None
   curves: dict[str, list] = dataclasses.field(default_factory=dict)
   config: dict = dataclasses.field(default_factory=dict)
   info: dict = dataclasses.field(default_factory=dict)
@@ -216,12 +217,23 @@ def _digested(cell: Cell, folder: pathlib.Path) -> Cell:
   return dataclasses.replace(
     cell,
     rows=counts.rows(final),
-    token_accuracy=counts.last_metric(metrics, 'eval/mean_token_accuracy'),
+    token_accuracy=_tokens(metrics),
     curves=_curves(answers, metrics),
     config=runs.flatten(runs.json_object(folder / 'config.json')),
     info=runs.flatten(runs.json_object(folder / 'run.json')),
     answers=final,
   )
+
+
+def _tokens(metrics) -> counts.Share | None:
+  """Held-out tokens that were predicted, each as if it stood alone."""
+  value = counts.last_metric(metrics, 'eval/mean_token_accuracy')
+  total = round(counts.last_metric(metrics, 'eval/num_tokens') or 0)
+  if value is None or not total:
+    return None
+  count = round(value * total)
+  interval = wilson(count, total)
+  return counts.Share(count, total, interval, interval)
 
 
 # ---------------------------------------------------------------- the curves
@@ -281,21 +293,20 @@ COLUMNS = (
 def tidy(cells: Sequence[Cell]) -> list[dict[str, Any]]:
   """One dict per cell, eval (kind/split) and metric; columns as COLUMNS.
 
-  count is of n; both are empty for token_accuracy, which has no answers.
+  count is of n.
   """
   rows = []
   for cell in cells:
     who = {'cell': cell.id, 'label': cell.label, 'seed': cell.seed}
     who['current'] = int(cell.current)
-    for row in cell.rows:
+    tokens = {'kind': 'tokens', 'split': ''}
+    tokens['token_accuracy'] = cell.token_accuracy
+    for row in (*cell.rows, tokens):
       asked = '/'.join(filter(None, (row['kind'], row['split'])))
       for name, share in row.items():
         if isinstance(share, counts.Share) and share.total:
           found = {'value': share.value, 'n': share.total, 'count': share.count}
           rows.append(who | {'eval': asked, 'metric': name} | found)
-    if cell.token_accuracy is not None:
-      found = {'value': cell.token_accuracy, 'n': '', 'count': ''}
-      rows.append(who | {'eval': 'tokens', 'metric': 'token_accuracy'} | found)
   return rows
 
 

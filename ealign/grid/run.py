@@ -177,7 +177,13 @@ def _run(this, grid, module, chosen, group, leases, stop, hosts) -> bool:
     if hosts.writes:
       compiled = provenance.compiles() - compiled
       for job, error in zip(jobs, errors, strict=True):
-        job_lib.end(this, job, error, compiled, len(jobs))
+        if isinstance(error, Preempted):
+          job_lib.tell(this, [job], 'preempted')
+        else:
+          job_lib.end(this, job, error, compiled, len(jobs))
+  for error in errors:
+    if isinstance(error, Preempted):
+      raise error
   return any(errors)
 
 

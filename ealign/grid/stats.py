@@ -118,24 +118,6 @@ def _half(spread: Spread, seeds: int, level) -> float:
   return float(quantile) * spread.sd / math.sqrt(seeds)
 
 
-def mean(
-  values: Sequence[float], spread: Spread | None = None, *, level: float = 0.95
-) -> Estimate | None:
-  """A share without counts (token accuracy), on its own scale, cut to 0..1.
-
-  One seed and no spread: the whole range. None: no value.
-  """
-  if not len(values):
-    return None
-  middle, basis = float(np.mean(values)), 'pooled' if spread else 'seeds'
-  spread = spread or pooled([values])
-  if spread is None:
-    return Estimate(middle, (0.0, 1.0), 1, 'prompts')
-  half = _half(spread, len(values), level)
-  interval = max(0.0, middle - half), min(1.0, middle + half)
-  return Estimate(middle, interval, len(values), basis)
-
-
 def contrast(
   a: Sequence[Share], b: Sequence[Share], *, level: float = 0.95
 ) -> Contrast | None:

@@ -106,6 +106,9 @@ def read(command: command_lib.Command) -> Grid:
   for config, levels in drafts:
     cell = _cell(config_lib.freeze(config), levels, sweeps)
     cells.setdefault(cell.id, cell)
+    if 0 < command.arms < (groups := cell.config.mesh.arm):
+      said = f'leaves groups of devices idle; use {groups} or more'
+      raise UserError(f'--arms={command.arms}: of mesh.arm={groups} {said}')
   cells = _told_apart(cells.values())
   whole = config_lib.apply_arm(base, {})[0]
   return Grid(

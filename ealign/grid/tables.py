@@ -77,8 +77,7 @@ def _estimate(found, setting, metric, *, wide=True) -> Entry:
     'pooled': 'with the spread pooled over settings',
     'prompts': 'one seed, clustered by prompt: nothing about other seeds',
   }[estimate.basis]
-  shares = found.values(setting, metric).values()
-  seeds = [x if isinstance(x, float) else x.value for x in shares]
+  seeds = [share.value for share in found.values(setting, metric).values()]
   hint = f'{bracket} {said}; seeds: {", ".join(map(table.percent, seeds))}'
   text = table.percent(estimate.value)
   return Cell(text, bracket if wide else '', hint), estimate.value
@@ -141,9 +140,8 @@ def _note(found, of, metrics) -> str:
     )
   else:
     said += (
-      'insecure: of the code; tokens: of held-out insecure code predicted, '
-      'Student-t without the logit as its number is not recorded; change: of '
-      f'the insecure share from {found.baseline.label}, in points. '
+      'insecure: of the code; tokens: of held-out insecure code predicted; '
+      f'change: of the insecure share from {found.baseline.label}, in points. '
     )
   said += (
     'primary: Student-t over the own seeds on the logit scale. exploratory: '
@@ -152,8 +150,7 @@ def _note(found, of, metrics) -> str:
   )
   spreads = [(name, found.spreads[name]) for name in metrics]
   told = [
-    f'{name} {s.sd:.3f}{"" if name == "token_accuracy" else " logits"} '
-    f'({s.freedom} degrees of freedom)'
+    f'{name} {s.sd:.3f} logits ({s.freedom} degrees of freedom)'
     for name, s in spreads
     if s
   ]

@@ -12,7 +12,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
-  """Whether the run was asked to stop, and by which signal."""
+  """Whether the run was asked to stop: the number of the signal."""
 
   def __init__(self):
     self.signal: int | None = None
@@ -21,11 +21,6 @@ class Stop:
   @property
   def requested(self) -> bool:
     return self.signal is not None
-
-  @property
-  def name(self) -> str:
-    """'SIGTERM' or 'SIGINT', '' when nothing was requested."""
-    return signal.Signals(self.signal).name if self.requested else ''
 
   @contextlib.contextmanager
   def at_once(self, error: Exception) -> Iterator[None]:

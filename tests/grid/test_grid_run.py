@@ -22,6 +22,7 @@ from ealign.grid import (
   page,
   prepare,
   progress,
+  stack,
   sweeps,
 )
 from ealign.grid import job as job_lib
@@ -233,6 +234,14 @@ def test_a_signal(train, start, tmp_path, monkeypatch, capsys):
   assert 'stopped between cells; the same command' in capsys.readouterr().err
 
 
+def test_of_a_stack_who_is_done_stays_done(train, start, tmp_path, monkeypatch):
+  found = [None, NonFinite('nan'), Preempted('saved'), None]
+  monkeypatch.setattr(stack, 'run', lambda *_: found)
+  assert start('--arms=4') == 143
+  states = [status(tmp_path, name).state for name in ALL]
+  assert states == ['done', 'failed', 'preempted', 'done']
+
+
 # ---- Refusals ---------------------------------------------------------------
 
 
@@ -366,6 +375,19 @@ def test_an_export_that_fails_fails_the_cell(train, start, tmp_path):
   flags = ('--config.train.export=peft', '--only=lam=0.1,seed=0')
   assert start(*flags) == 1  # the stub left no adapter
   assert status(tmp_path, ALL[0]).state == 'failed'
+
+
+def test_done_without_hashes_is_damaged(train, start, tmp_path, capsys):
+  assert start('--only=lam=0.1') == 0
+  path = folder(tmp_path, ALL[0]) / 'STATUS.json'
+  path.write_text('{"state": "done"}')
+  assert start('--only=lam=0.1') == 2
+  assert 'STATUS.json: is damaged; --retry=failed' in capsys.readouterr().err
+
+
+def test_fewer_arms_than_groups_of_devices(train, start, capsys):
+  assert start('--arms=1', '--config.mesh.arm=2') == 2
+  assert '--arms=1: of mesh.arm=2 leaves groups of' in capsys.readouterr().err
 
 
 def test_a_damaged_status(train, start, tmp_path, capsys):

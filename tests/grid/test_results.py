@@ -56,10 +56,20 @@ def test_the_tidy_rows_are_the_counts_of_each_cell(workdir):
   assert (row['value'], row['n'], row['count']) == ('0.833333', '18', '15')
   tokens = [row for row in rows if row['metric'] == 'token_accuracy']
   assert len(tokens) == 13 and tokens[0]['eval'] == 'tokens'
-  assert (tokens[0]['value'], tokens[0]['n']) == ('0.970000', '')
+  found = tokens[0]
+  assert (found['value'], found['n']) == ('0.970000', '1000')
+  assert found['count'] == '970'
   metrics = {row['metric'] for row in rows if row['eval'] == 'advice/test'}
   assert metrics > {'misaligned', 'misaligned_all', 'misaligned_bound'}
   assert metrics > {'coherent', 'flagged', 'verdict_accuracy'}
+
+
+def test_settings_of_equal_counts_are_told(workdir):
+  (group,) = compare.twins(_compare(workdir))
+  assert [s.changes for s in group] == [{}, POLICY]
+  said = page.sentences(_compare(workdir))
+  label = group[1].label
+  assert f'The same counts in every seed: default = {label}.' in said
 
 
 def test_what_stands_behind_an_interval(workdir):

@@ -139,23 +139,12 @@ def test_one_seed_has_the_interval_of_its_prompts():
 
 
 def test_seeds_that_are_missing():
-  assert stats.rate([]) is None and stats.mean([]) is None
+  assert stats.rate([]) is None
   assert stats.rate(_shares((0, 0))) is None  # no coherent answer at all
   assert stats.rate(_shares((0, 0), (3, 9))).seeds == 1
   assert stats.contrast([], []) is None
   with pytest.raises(ValueError):
     stats.contrast(_shares((1, 2)), [])
-
-
-def test_a_mean_without_counts_by_hand():
-  # .96, .97, .98: sd .01, over sqrt(3) .0057735; times 4.302653 = .024841.
-  found = stats.mean([0.96, 0.97, 0.98])
-  assert found.interval == pytest.approx((0.945159, 0.994841), abs=1e-6)
-  assert stats.mean([0.999, 0.99]).interval[1] == 1.0
-  assert stats.mean([0.5]).interval == (0.0, 1.0)
-  # sd .02 on 60 degrees, t 2.000298: half .020003 for four seeds.
-  found = stats.mean([0.9] * 4, stats.Spread(0.02, 60))
-  assert found.interval == pytest.approx((0.879997, 0.920003), abs=1e-6)
 
 
 A = ((60, 100), (70, 100), (80, 100), (65, 100), (75, 100))
