@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/demo
 BIN = $(VENV)/bin
+WORKERS = -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test clean
 
@@ -9,7 +10,7 @@ demo: $(VENV)/.core
 	$(BIN)/python -m ealign.launch --config=configs/demo.py --workdir=$(WORKDIR)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow" tests
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow" tests
 
 $(VENV)/.core: setup.cfg
 	$(PYTHON) -m venv $(VENV)

@@ -176,7 +176,7 @@ MUTANTS = (
     'ealign/align.py',
     'jnp.where(pairs.positions_BT >= 0, nth_B1 + 1, 0)',
     'jnp.where(pairs.positions_BT >= 0, 1, 0)',
-    ('tests/test_align_sizes.py',),
+    ('tests/test_align_folded.py',),
   ),
   Mutant(
     'empty_slots_count',

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from steps import (
   MODEL,
-  PAIRS,
   UPDATE,
   frozen_weights,
   gradients,
@@ -17,7 +16,6 @@ from steps import (
   moved_adapter,
   pair_batch,
   relative,
-  scored,
   sft_batch,
 )
 
@@ -45,32 +43,6 @@ def test_microbatches_equal_one_batch(frozen, batch):
   assert summed.keys() == metrics.keys()
   for name, value in metrics.items():
     np.testing.assert_allclose(summed[name], value, rtol=1e-5, err_msg=name)
-
-
-@pytest.mark.parametrize('fold, slices', [(1, 1), (2, 1), (1, 2)])
-def test_answers_that_fill_rows_count_as_apart(
-  frozen, monkeypatch, fold, slices
-):
-  """Two answers a row, or one; each must see nothing of the other."""
-  wide = lambda x, value=0: np.pad(x, [(0, 0), (0, 2)], constant_values=value)
-  rows = sft_batch()  # 4 rows of 14, here of 16
-  sft = jax.tree.map(wide, rows)
-  sft = sft.replace(positions_BT=wide(rows.positions_BT, -1))
-  length = 16 // fold
-  pairs = batch_lib.pair_batch(PAIRS[: 2 * fold], 2 * fold, length)
-  refs = np.array(scored(frozen, pairs)) * np.repeat(pairs.weight_P, 2)
-  batch = batch_lib.Batch(sft, pairs.replace(ref_logps_B=refs))
-  assert align._of_one_shape(batch)
-  run = functools.partial(
-    gradients, moved_adapter(), frozen, batch, lam=1.0, microbatches=slices
-  )
-  got, said = run()
-  monkeypatch.setattr(align, '_of_one_shape', lambda batch: False)
-  wanted, told = run(chunk=99)  # a program of its own
-  assert relative(got, wanted) < 1e-5
-  assert said.keys() == told.keys()
-  for name, value in told.items():
-    np.testing.assert_allclose(said[name], value, rtol=1e-5, err_msg=name)
 
 
 def arrays_of(jaxpr):

@@ -151,6 +151,7 @@ def test_a_step_leaves_the_state_where_it_was():
   assert all(jax.tree.leaves(jax.tree.map(same, state, places)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FOUR, reason='these are the eight devices')
 def test_eight_devices_change_nothing_either():
   files = [__file__, 'tests/sampling/test_sampler_mesh.py']

@@ -468,7 +468,7 @@ def test_cells_of_others_are_left_alone(train, start, tmp_path, capsys):
   train.errors.clear()
   assert start() == 0
   assert train.names[1:] == ALL[1:]
-  assert '1 cells are run by others' in capsys.readouterr().out
+  assert '1 cells are left to others' in capsys.readouterr().out
   held.release()
   assert start() == 0 and train.names[-1] == ALL[0]
 
@@ -519,7 +519,7 @@ def test_in_a_bucket_the_first_done_stands(train, start, tmp_path, monkeypatch):
     if len(train.calls) == 1:  # another was quicker with the same cell
       there = pathlib.Path(place.shared)
       (there / 'answers.jsonl').write_text('theirs')
-      cells.write(there, cells.Status('done', host='far', pid=1))
+      cells.write(there, cells.Status('done', 'far', 1, hashes={'code': 'x'}))
 
   monkeypatch.setattr(train, 'run', run)
   assert start() == 0
