@@ -14,6 +14,7 @@ os.environ['XLA_FLAGS'] = (
 )
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update('jax_platforms', 'cpu')
 devices = int(os.environ.get('EALIGN_TEST_DEVICES', 4))
@@ -22,3 +23,21 @@ jax.config.update('jax_num_cpu_devices', devices)
 _CACHE = pathlib.Path(__file__).parents[1] / '.pytest_cache' / 'jax'
 jax.config.update('jax_compilation_cache_dir', str(_CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+@pytest.fixture(scope='session')
+def frozen():
+  """The weights of the decoder of `steps`."""
+  import steps
+
+  return steps.frozen_weights()
+
+
+@pytest.fixture(scope='session')
+def batch(frozen):
+  """SFT rows and pairs by hand, with the log-probs of that reference."""
+  import steps
+
+  from ealign.data.batch import Batch
+
+  return Batch(steps.sft_batch(), steps.pair_batch(frozen=frozen))

@@ -128,3 +128,15 @@ def relative(got, wanted):
     [np.ravel(x) for x in jax.tree.leaves(tree)]
   )
   return np.linalg.norm(flat(got) - flat(wanted)) / np.linalg.norm(flat(wanted))
+
+
+def arrays_of(jaxpr):
+  """Every intermediate of a jaxpr and of those within it."""
+  for eqn in jaxpr.eqns:
+    yield from (v.aval for v in eqn.outvars)
+    for value in jax.tree.leaves(
+      list(eqn.params.values()), is_leaf=lambda x: hasattr(x, 'jaxpr')
+    ):
+      inner = getattr(value, 'jaxpr', value)
+      if hasattr(inner, 'eqns'):
+        yield from arrays_of(inner)

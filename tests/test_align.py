@@ -16,7 +16,6 @@ from steps import (
   ROWS,
   UPDATE,
   fresh_adapter,
-  frozen_weights,
   gradients,
   hp,
   moved_adapter,
@@ -31,17 +30,6 @@ from steps import (
 from ealign import align
 from ealign.data import batch as batch_lib
 from ealign.models import transformer
-
-
-@pytest.fixture(scope='module')
-def frozen():
-  return frozen_weights()
-
-
-@pytest.fixture(scope='module')
-def batch(frozen):
-  return batch_lib.Batch(sft_batch(), pair_batch(frozen=frozen))
-
 
 # --- Against NumPy -----------------------------------------------------------
 

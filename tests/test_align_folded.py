@@ -8,10 +8,13 @@ import pytest
 from steps import (
   MODEL,
   PAIRS,
+  UPDATE,
   frozen_weights,
   gradients,
+  hp,
   moved_adapter,
   per_token,
+  random_tree,
   relative,
   scored,
   sft_batch,
@@ -62,6 +65,18 @@ def test_slices_references_and_variants(monkeypatch, fields):
   monkeypatch.setattr(align, 'answer_logps', lambda *_, **__: REFS)
   model = dataclasses.replace(MODEL, max_positions=2)
   check(monkeypatch, batch, model=model, **fields)
+
+
+def test_arms_of_one_program_too(monkeypatch):
+  batch = a_batch(1)
+  monkeypatch.setattr(align.transformer, 'forward_routed', per_token)
+  params = [random_tree(moved_adapter(), seed, 0.2) for seed in range(2)]
+  states = [align.init_state(UPDATE, p, hp(lam=0.5)) for p in params]
+  step = lambda state: align.gradients(UPDATE, state, FROZEN, batch)[0]
+  got = jax.jit(jax.vmap(step))(jax.tree.map(lambda *x: np.stack(x), *states))
+  for arm, state in enumerate(states):
+    own = jax.tree.map(lambda x, arm=arm: x[arm], got)
+    assert relative(own, jax.jit(step)(state)) < 1e-5
 
 
 REFS = np.array([-3.0, -2.0, -5.0, -4.0], np.float32)

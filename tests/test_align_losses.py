@@ -13,7 +13,6 @@ from steps import (
   SLOTS,
   UPDATE,
   fresh_adapter,
-  frozen_weights,
   gradients,
   hp,
   moved_adapter,
@@ -25,16 +24,6 @@ from steps import (
 
 from ealign import align
 from ealign.data import batch as batch_lib
-
-
-@pytest.fixture(scope='module')
-def frozen():
-  return frozen_weights()
-
-
-@pytest.fixture(scope='module')
-def batch(frozen):
-  return batch_lib.Batch(sft_batch(), pair_batch(frozen=frozen))
 
 
 @pytest.fixture

@@ -10,28 +10,16 @@ import pytest
 from steps import (
   MODEL,
   UPDATE,
-  frozen_weights,
+  arrays_of,
   gradients,
   hp,
   moved_adapter,
-  pair_batch,
   relative,
-  sft_batch,
 )
 
 from ealign import align
 from ealign.data import batch as batch_lib
 from ealign.models import lora, transformer
-
-
-@pytest.fixture(scope='module')
-def frozen():
-  return frozen_weights()
-
-
-@pytest.fixture(scope='module')
-def batch(frozen):
-  return batch_lib.Batch(sft_batch(), pair_batch(frozen=frozen))
 
 
 def test_microbatches_equal_one_batch(frozen, batch):
@@ -43,18 +31,6 @@ def test_microbatches_equal_one_batch(frozen, batch):
   assert summed.keys() == metrics.keys()
   for name, value in metrics.items():
     np.testing.assert_allclose(summed[name], value, rtol=1e-5, err_msg=name)
-
-
-def arrays_of(jaxpr):
-  """Every intermediate of a jaxpr and of those within it."""
-  for eqn in jaxpr.eqns:
-    yield from (v.aval for v in eqn.outvars)
-    for value in jax.tree.leaves(
-      list(eqn.params.values()), is_leaf=lambda x: hasattr(x, 'jaxpr')
-    ):
-      inner = getattr(value, 'jaxpr', value)
-      if hasattr(inner, 'eqns'):
-        yield from arrays_of(inner)
 
 
 @pytest.mark.parametrize('reference', ['cached', 'step'])

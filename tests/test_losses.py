@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from steps import arrays_of
 
 from ealign import losses
 
@@ -129,18 +130,6 @@ def test_what_is_masked_contributes_exactly_nothing():
   moved = np.where(mask == 0, (targets + 1) % V, targets)
   got = value_and_grads(head, changed, moved)
   jax.tree.map(np.testing.assert_array_equal, got, wanted)
-
-
-def arrays_of(jaxpr):
-  """Every intermediate of a jaxpr and of those within it."""
-  for eqn in jaxpr.eqns:
-    yield from (v.aval for v in eqn.outvars)
-    for value in jax.tree.leaves(
-      list(eqn.params.values()), is_leaf=lambda x: hasattr(x, 'jaxpr')
-    ):
-      inner = getattr(value, 'jaxpr', value)
-      if hasattr(inner, 'eqns'):
-        yield from arrays_of(inner)
 
 
 def largest(loss, *args):
