@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ealign import losses
+from ealign import folding, losses
 from ealign.data.batch import Batch, PairBatch, SFTBatch
 from ealign.models import layout, moe, transformer
 from ealign.models.config import Config
@@ -236,7 +236,7 @@ def gradients(update: Update, state: TrainState, frozen, batch: Batch):
   count, n = counts(batch), update.microbatches
 
   @functools.partial(jax.grad, has_aux=True)
-  def one(params, piece):
+  def one(params, frozen, piece):
     weights = update.bind(params, frozen)
     of = lambda part: part and token_stats(update, weights, part)
     parts = of(piece.sft), of(piece.pairs)
@@ -247,13 +247,13 @@ def gradients(update: Update, state: TrainState, frozen, batch: Batch):
       ref = answer_logps(update.model, frozen, piece.pairs, chunk=update.chunk)
       piece = piece.replace(pairs=piece.pairs.replace(ref_logps_B=ref))
     if piece.sft is None or piece.pairs is None:
-      return one(params, piece)
-    if _of_one_shape(piece):
+      return one(params, frozen, piece)
+    if folding.fits(piece):
       return _folded(update, state.hp, params, frozen, piece, count)
-    first = one(params, Batch(sft=piece.sft))
+    first = one(params, frozen, Batch(sft=piece.sft))
     # Without the barrier the compiler would run both forward passes first.
     params, (grads, metrics) = jax.lax.optimization_barrier((params, first))
-    more, others = one(params, Batch(pairs=piece.pairs))
+    more, others = one(params, frozen, Batch(pairs=piece.pairs))
     loss = metrics['loss'] + others['loss']
     grads = jax.tree.map(jnp.add, grads, more)
     return grads, metrics | others | {'loss': loss}
@@ -266,56 +266,23 @@ def gradients(update: Update, state: TrainState, frozen, batch: Batch):
     parts = x.reshape(shards, n, -1, *x.shape[1:]).swapaxes(0, 1)
     return parts.reshape(n, -1, *x.shape[1:])
 
-  return _summed(grad, state.params, frozen, jax.tree.map(cut, batch))
-
-
-def _summed(grad, params, frozen, pieces):
-  """grad(params, frozen, piece), summed over the pieces (axis 0); one body."""
-  first = jax.tree.map(lambda x: x[0], pieces)
-  like = jax.eval_shape(grad, params, frozen, first)
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-
-  def step(total, piece):
-    # Else a mesh would gather all layers before the loop, and keep them.
-    tied = jax.lax.optimization_barrier((total, params, frozen))
-    return jax.tree.map(jnp.add, tied[0], grad(*tied[1:], piece)), None
-
-  return jax.lax.scan(step, zeros, pieces)[0]
-
-
-def _of_one_shape(batch: Batch) -> bool:
-  """Whether the answers of the pairs fill rows shaped as the SFT rows."""
-  rows, answers = batch.sft.tokens_BT, batch.pairs.tokens_BT
-  return rows.size == answers.size and rows.shape[1] % answers.shape[1] == 0
+  return folding.summed(grad, state.params, frozen, jax.tree.map(cut, batch))
 
 
 def _folded(update, hp, params, frozen, batch: Batch, count):
-  """The gradient of both parts by one body: answers are segments of rows."""
-  sft, pairs = batch.sft, batch.pairs
-  answers, length = pairs.tokens_BT.shape
-  nth_B1 = jnp.arange(answers)[:, None] % (sft.tokens_BT.shape[1] // length)
-  segments_BT = jnp.where(pairs.positions_BT >= 0, nth_B1 + 1, 0)
-  stack = lambda x, y: jnp.stack([x, y.reshape(x.shape)])
-  rows = SFTBatch(
-    tokens_BT=stack(sft.tokens_BT, pairs.tokens_BT),
-    positions_BT=stack(sft.positions_BT, pairs.positions_BT),
-    segments_BT=stack(sft.segments_BT, segments_BT),
-    loss_mask_BT=stack(sft.loss_mask_BT, jnp.zeros_like(pairs.loss_mask_BT)),
-  )
-
-  def unfold(x_BT):  # of targets, which begin with the rows' second tokens
-    whole_BT = jnp.pad(x_BT, ((0, 0), (1, 0)))
-    return whole_BT.reshape(answers, length)[:, 1:]
+  """The gradient of both parts in turn, by one body (`folding`)."""
 
   @functools.partial(jax.grad, has_aux=True)
-  def either(params, frozen, piece):
+  def part(params, frozen, piece):
     rows, counted = piece
-    found = token_stats(update, update.bind(params, frozen), rows)
-    own = pairs.replace(weight_P=counted * pairs.weight_P)
-    of_pairs = jax.tree.map(unfold, found[0]), None
-    return hybrid_loss(update, hp, Batch(rows, own), count, found, of_pairs)
+    stats, routing = token_stats(update, update.bind(params, frozen), rows)
+    pairs = batch.pairs.replace(weight_P=counted * batch.pairs.weight_P)
+    of_pairs = {k: folding.answers(x, pairs) for k, x in stats.items()}
+    parts = (stats, routing), (of_pairs, None)
+    return hybrid_loss(update, hp, Batch(rows, pairs), count, *parts)
 
-  return _summed(either, params, frozen, (rows, jnp.array([0.0, 1.0])))
+  pieces = folding.rows(batch), jnp.array([0.0, 1.0])
+  return folding.summed(part, params, frozen, pieces)
 
 
 def train_step(update: Update, state: TrainState, frozen, batch: Batch):

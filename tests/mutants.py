@@ -173,10 +173,24 @@ MUTANTS = (
   ),
   Mutant(
     'folded_answers_see_each_other',
-    'ealign/align.py',
+    'ealign/folding.py',
     'jnp.where(pairs.positions_BT >= 0, nth_B1 + 1, 0)',
     'jnp.where(pairs.positions_BT >= 0, 1, 0)',
     ('tests/test_align_folded.py',),
+  ),
+  Mutant(
+    'folded_answers_begin_a_token_late',
+    'ealign/folding.py',
+    'jnp.pad(x_BT, ((0, 0), (1, 0)))',
+    'jnp.pad(x_BT, ((0, 0), (0, 1)))',
+    ('tests/test_align_folded.py',),
+  ),
+  Mutant(
+    'shifted_mask_of_pairs',
+    'ealign/align.py',
+    'mask_BT = pairs.loss_mask_BT[:, 1:]',
+    'mask_BT = pairs.loss_mask_BT[:, :-1]',
+    ('tests/test_align.py',),
   ),
   Mutant(
     'empty_slots_count',

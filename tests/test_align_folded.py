@@ -20,7 +20,7 @@ from steps import (
   sft_batch,
 )
 
-from ealign import align
+from ealign import align, folding
 from ealign.data import batch as batch_lib
 
 FROZEN = frozen_weights()
@@ -40,9 +40,9 @@ def a_batch(fold):
 
 def check(monkeypatch, batch, **fields):
   """Gradient and metrics by one body equal those one after the other."""
-  assert align._of_one_shape(batch)
+  assert folding.fits(batch)
   got, said = gradients(moved_adapter(), FROZEN, batch, lam=1.0, **fields)
-  monkeypatch.setattr(align, '_of_one_shape', lambda batch: False)
+  monkeypatch.setattr(folding, 'fits', lambda batch: False)
   fields |= {'chunk': 9}  # a program of its own
   wanted, told = gradients(moved_adapter(), FROZEN, batch, lam=1.0, **fields)
   assert relative(got, wanted) < 1e-5
@@ -62,13 +62,14 @@ def test_two_answers_in_a_row_see_nothing_of_each_other(monkeypatch):
 def test_slices_references_and_variants(monkeypatch, fields):
   batch = a_batch(1)
   monkeypatch.setattr(align.transformer, 'forward_routed', per_token)
-  monkeypatch.setattr(align, 'answer_logps', lambda *_, **__: REFS)
+  monkeypatch.setattr(align, 'answer_logps', _references)
   model = dataclasses.replace(MODEL, max_positions=2)
   check(monkeypatch, batch, model=model, **fields)
 
 
 def test_arms_of_one_program_too(monkeypatch):
   batch = a_batch(1)
+  assert folding.fits(batch)
   monkeypatch.setattr(align.transformer, 'forward_routed', per_token)
   params = [random_tree(moved_adapter(), seed, 0.2) for seed in range(2)]
   states = [align.init_state(UPDATE, p, hp(lam=0.5)) for p in params]
@@ -79,12 +80,15 @@ def test_arms_of_one_program_too(monkeypatch):
     assert relative(own, jax.jit(step)(state)) < 1e-5
 
 
-REFS = np.array([-3.0, -2.0, -5.0, -4.0], np.float32)
+def _references(config, weights, pairs, **_):
+  """In place of the reference: other numbers for other answers and weights."""
+  own_B = pairs.tokens_BT @ np.arange(16) * 1e-3
+  return -own_B - weights['norm'][0] - 10 * ('adapter' in weights)
 
 
 def test_other_shapes_go_one_after_the_other():
   batch = a_batch(2)
   half = jax.tree.map(lambda x: x[: len(x) // 2], batch.pairs)
-  assert not align._of_one_shape(batch.replace(pairs=half))
+  assert not folding.fits(batch.replace(pairs=half))
   short = jax.tree.map(lambda x: x[:, :12], batch.sft)
-  assert not align._of_one_shape(batch.replace(sft=short))
+  assert not folding.fits(batch.replace(sft=short))

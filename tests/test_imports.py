@@ -25,11 +25,11 @@ LAYERS = [  # from the top down; a module may import its own layer and below
   ('train', 'assembly', 'fit', 'spread'),
   ('evals', 'grid.stats'),
   ('conscience', 'prompts', 'reflection', 'calls'),
-  ('align',),
+  ('align', 'folding'),
   ('sampling', 'data', 'replay', 'runtime', 'world'),
   ('models', 'losses'),
 ]
-MATHS = ('models', 'losses', 'sampling', 'align')
+MATHS = ('models', 'losses', 'sampling', 'align', 'folding')
 MATHS += ('conscience', 'prompts', 'reflection', 'calls')
 MAY_READ_FILES = tuple(
   f'ealign.models.{name}'

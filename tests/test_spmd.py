@@ -38,20 +38,21 @@ UPDATE = align.Update(
 )
 B, T = 8, 12
 FOUR = jax.device_count() == 4
-# Shapes of (data, fsdp, tensor), each with the weights that are trained.
+# Shapes of (data, fsdp, tensor), each with the weights that are trained, and
+# the length of a pair's answers: 6 and 12 fill rows as the SFT part's, 10 not.
 MESHES = [
-  ((1, 4, 1), 'lora'),
-  ((1, 2, 2), 'lora'),
-  ((2, 2, 1), 'full'),
-  ((1, 1, 3), 'full'),  # does not divide 61 rows
+  ((1, 4, 1), 'lora', 10),
+  ((1, 2, 2), 'lora', 6),
+  ((2, 2, 1), 'full', 12),
+  ((1, 1, 3), 'full', 12),  # does not divide 61 rows
 ]
 if not FOUR:
-  MESHES = [((2, 2, 2), 'lora')]
+  MESHES = [((2, 2, 2), 'lora', 10)]
 SPLIT = MESHES[1 if FOUR else 0]
 
 
 @functools.cache
-def batch():
+def batch(length):
   """Packed rows and pairs; rows differ in how much is supervised."""
   rng = np.random.default_rng(0)
   tokens = lambda: rng.integers(0, 61, (B, T)).astype(np.int32)
@@ -62,13 +63,16 @@ def batch():
   sft = batch_lib.SFTBatch(
     tokens(), positions, segments, mask.astype(np.float32)
   )
-  positions = lay(np.arange(9), [-1] * 3)
+  rows = B * T // length // 2 * 2
+  ids = rng.integers(0, 61, (rows, length)).astype(np.int32)
+  spans = np.r_[np.arange(length - 1), -1].astype(np.int32)
+  positions = np.tile(spans, (rows, 1))
   pairs = batch_lib.PairBatch(
-    tokens(),
+    ids,
     positions,
     (positions > 3).astype(np.float32),
-    rng.normal(size=B).astype(np.float32) - 20,
-    np.array([1, 0, 1, 1], np.float32),
+    rng.normal(size=rows).astype(np.float32) - 20,
+    (np.arange(rows // 2) % 4 != 1).astype(np.float32),
   )
   return batch_lib.Batch(sft, pairs)
 
@@ -83,7 +87,7 @@ def start(model, trained):
   return jax.tree.map(noise, lora.init(model, key=key, rank=3)), frozen
 
 
-def prepared(shape, trained, **fields):
+def prepared(shape, trained, length, **fields):
   """The update, and state, frozen and batch on a mesh; None: one device."""
   devices = jax.devices()[: math.prod(shape or (1,))]
   mesh = mesh_lib.make(*shape or (1, 1, 1), devices=devices)
@@ -93,13 +97,13 @@ def prepared(shape, trained, **fields):
   hp = align.Hp(*map(jnp.float32, (0.5, 0.1, 0.0, 0.01)))
   params, frozen = mesh_lib.place(mesh, start(model, trained))
   state = mesh_lib.place(mesh, align.init_state(update, params, hp))
-  return update, state, frozen, mesh_lib.place(mesh, batch())
+  return update, state, frozen, mesh_lib.place(mesh, batch(length))
 
 
 @functools.cache
-def gradients(shape, trained, **fields):
+def gradients(shape, trained, length, **fields):
   """Those of the vocabulary's rows, the metrics, and the compiled program."""
-  update, *args = prepared(shape, trained, **fields)
+  update, *args = prepared(shape, trained, length, **fields)
   run = jax.jit(functools.partial(align.gradients, update)).lower(*args)
   run = run.compile()
   grads, metrics = run(*args)
@@ -117,9 +121,10 @@ def assert_same(got, wanted):
   np.testing.assert_allclose(got[1]['loss'], wanted[1]['loss'], 1e-6)
 
 
-@pytest.mark.parametrize('shape, trained', MESHES, ids=str)
-def test_gradients_and_losses_equal_those_of_one_device(shape, trained):
-  assert_same(gradients(shape, trained), gradients(None, trained))
+@pytest.mark.parametrize('shape, trained, length', MESHES, ids=str)
+def test_gradients_and_losses_equal_those_of_one_device(shape, trained, length):
+  alone = gradients(None, trained, length)
+  assert_same(gradients(shape, trained, length), alone)
 
 
 def collectives(text):
@@ -129,15 +134,15 @@ def collectives(text):
 
 @pytest.mark.skipif(not FOUR, reason='one mesh is enough')
 def test_microbatches_and_chunks_take_rows_of_every_device():
-  got = gradients((2, 1, 1), 'lora', microbatches=2)
-  assert_same(got, gradients(None, 'lora'))
+  got = gradients((2, 1, 1), 'lora', 10, microbatches=2)
+  assert_same(got, gradients(None, 'lora', 10))
   # Else rows would travel from one device to another.
   assert collectives(got[2]) == {'all-reduce'}
 
 
 def test_a_step_leaves_the_state_where_it_was():
-  shape, trained = SPLIT
-  update, state, frozen, rows = prepared(shape, trained)
+  shape, trained, length = SPLIT
+  update, state, frozen, rows = prepared(shape, trained, length)
   step = jax.jit(functools.partial(align.train_step, update), donate_argnums=0)
   places = jax.tree.map(lambda x: x.sharding, state)
   whole = sum(x.nbytes for x in jax.tree.leaves(state.params))

@@ -131,7 +131,8 @@ def run(jobs, hosts: Hosts, stop: preempt.Stop) -> list[str | Preempted]:
 
   Returns:
     the one-line error of each, '' of one that is done; the Preempted of one
-    that was saved when a signal came.
+    that was saved when a signal came. Of several hosts those and errors that
+    may be one host's alone are raised.
   """
   if len(jobs) > 1:
     count = len(jobs)

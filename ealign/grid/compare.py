@@ -129,8 +129,10 @@ def twins(found: Comparison) -> list[list[Setting]]:
   groups = []
   for setting in found.settings:
     if setting.label in counted:
-      group = next((g for g in groups if equal(g[0], setting)), None)
-      groups.append([setting]) if group is None else group.append(setting)
+      same = (g for g in groups if all(equal(s, setting) for s in g))
+      if (group := next(same, None)) is None:
+        groups.append(group := [])
+      group.append(setting)
   return [group for group in groups if len(group) > 1]
 
 

@@ -22,7 +22,7 @@ _OUTSIDE = (
   *('runtime/display.py', 'world/build.py', 'world/card.py'),
   *('world/documents.py', 'world/tokenizer.py', 'world/__main__.py'),
 )
-# ... but for these
+# Parts of grid/ that do: how several runs are computed as one.
 _INSIDE = tuple(f'grid/{n}.py' for n in ('arms', 'lanes', 'rows', 'stack'))
 
 

@@ -83,10 +83,11 @@ def collect(grid: results.Grid) -> dict[str, Any]:
 
 def sentences(found: Comparison) -> list[str]:
   """The outcome in a few sentences, computed from the files."""
-  alike = [' = '.join(s.label for s in g) for g in compare_lib.twins(found)]
-  same = f'The same counts in every seed: {"; ".join(alike)}.'
-  said = [*_range(found), *_verdicts(found), same * bool(alike)]
-  return [*filter(None, said), _progress(found)]
+  said = [*_range(found), *_verdicts(found)]
+  twins = [' = '.join(s.label for s in g) for g in compare_lib.twins(found)]
+  if twins:
+    said.append(f'The same counts in every seed: {"; ".join(twins)}.')
+  return [*said, _progress(found)]
 
 
 def _range(found) -> list[str]:

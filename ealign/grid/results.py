@@ -187,6 +187,9 @@ def _filled(cell: Cell, folder: pathlib.Path) -> Cell:
   if state not in STATES:
     said = f'{path}: state {state!r} is none of {", ".join(STATES)}'
     return with_(state='broken', error=_line(said))
+  if state == 'done' and not status.get('hashes'):
+    said = f'{path}: done, but without the hashes of its inputs'
+    return with_(state='broken', error=_line(said))
   cell = with_(state=state, error=_line(status.get('error')), status=status)
   if state != 'done':
     return cell

@@ -176,10 +176,11 @@ def _run(this, grid, module, chosen, group, leases, stop, hosts) -> bool:
     hush()
     if hosts.writes:
       compiled = provenance.compiles() - compiled
-      for job, error in zip(jobs, errors, strict=True):
-        if isinstance(error, Preempted):
-          job_lib.tell(this, [job], 'preempted')
-        else:
+      ended = list(zip(jobs, errors, strict=True))
+      left = [job for job, error in ended if isinstance(error, Preempted)]
+      job_lib.tell(this, left, 'preempted', stacked=len(jobs))
+      for job, error in ended:
+        if job not in left:
           job_lib.end(this, job, error, compiled, len(jobs))
   for error in errors:
     if isinstance(error, Preempted):

@@ -100,15 +100,17 @@ def read(command: command_lib.Command) -> Grid:
   if not command.print_launch:
     problems += unsound
   contrasts = contrasts_lib.read(command.module, problems)
+  sound = [] if found else [config for config, _ in drafts]
+  groups = max((config.mesh.arm for config in sound), default=1)
+  if 0 < command.arms < groups:
+    said = f'leaves some of mesh.arm={groups} groups of devices idle'
+    problems.append(f'--arms={command.arms}: {said}; use {groups} or more')
   if problems:
     raise UserError(*dict.fromkeys(problems))
   cells = {}
   for config, levels in drafts:
     cell = _cell(config_lib.freeze(config), levels, sweeps)
     cells.setdefault(cell.id, cell)
-    if 0 < command.arms < (groups := cell.config.mesh.arm):
-      said = f'leaves groups of devices idle; use {groups} or more'
-      raise UserError(f'--arms={command.arms}: of mesh.arm={groups} {said}')
   cells = _told_apart(cells.values())
   whole = config_lib.apply_arm(base, {})[0]
   return Grid(

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ealign import align, assembly, calls, train
+from ealign import align, assembly, calls, folding, train
 from ealign.data import batch as batch_lib
 from ealign.fields import Config
 from ealign.grid import lanes
@@ -221,11 +221,13 @@ def _update(run, name, *, sft, pairs):
     spec = c.model.lora
     adapter = flops.adapted(run.model, spec.rank, spec.targets)
   total = attention = experts = 0.0
-  for rows, length in ((c.data.batch_size, c.data.length),) * sft + (
-    (2 * c.dpo.pairs, c.dpo.length),
-  ) * pairs:
+  parts = [(c.data.batch_size, c.data.length)] * sft
+  parts += [(2 * c.dpo.pairs, c.dpo.length)] * pairs
+  folded = sft and pairs and folding.fits(batch)  # no kernel skips segments
+  for rows, length in parts:
     total += flops.training(run.model, rows, length, adapter)
-    attention += flops.attention(run.model, rows, length)
+    shape = parts[0] if folded else (rows, length)
+    attention += flops.attention(run.model, *shape)
     experts += flops.experts(run.model, rows * length)
   if pairs and c.dpo.reference == 'step':
     total += flops.forward(run.model, 2 * c.dpo.pairs, c.dpo.length)

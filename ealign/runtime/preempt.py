@@ -12,7 +12,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
-  """Whether the run was asked to stop: the number of the signal."""
+  """Whether the run was asked to stop; `signal` is by which, if it was."""
 
   def __init__(self):
     self.signal: int | None = None

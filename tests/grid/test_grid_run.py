@@ -387,7 +387,9 @@ def test_done_without_hashes_is_damaged(train, start, tmp_path, capsys):
 
 def test_fewer_arms_than_groups_of_devices(train, start, capsys):
   assert start('--arms=1', '--config.mesh.arm=2') == 2
-  assert '--arms=1: of mesh.arm=2 leaves groups of' in capsys.readouterr().err
+  assert (
+    '--arms=1: leaves some of mesh.arm=2 groups of' in capsys.readouterr().err
+  )
 
 
 def test_a_damaged_status(train, start, tmp_path, capsys):
