@@ -34,7 +34,7 @@ import pathlib
 import shutil
 
 _PATH = pathlib.Path(__file__).parents[1] / 'demo.py'
-SMALL = 4  # pairs: a run collects 12 to 19
+SMALL = 4  # pairs: the default holds 9 to 28 at most
 
 
 def _demo():
