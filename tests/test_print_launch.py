@@ -481,7 +481,7 @@ def test_all_slips_at_once(here, capsys):
   wrong = ('--config.lamb=1', '--topology=v5e:3x3', '--print_launch=xpk')
   lines = refused(capsys, *wrong, workdir='out')
   assert [line.partition(':')[0] for line in lines] == [
-    *('--config.lamb', "topology 'v5e", '--workdir=out')
+    *('--config.lamb', '--topology=v5e', '--workdir=out')
   ]
 
 

@@ -75,7 +75,7 @@ def _estimate(found, setting, metric, *, wide=True) -> Entry:
   said = {
     'seeds': 'Student-t over its seeds',
     'pooled': 'with the spread pooled over settings',
-    'prompts': 'one seed, clustered by prompt: nothing about other seeds',
+    'prompts': 'one seed alone: nothing about other seeds',
   }[estimate.basis]
   seeds = [share.value for share in found.values(setting, metric).values()]
   hint = f'{bracket} {said}; seeds: {", ".join(map(table.percent, seeds))}'

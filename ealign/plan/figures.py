@@ -171,11 +171,12 @@ def knobs(config, figures: Figures, mesh) -> list[str]:
     said.append("model.quantize='int8': frozen matrices take half")
   if mesh.size > mesh.shape['fsdp'] * mesh.shape['tensor']:
     split = mesh.shape['data'] * mesh.shape['fsdp']
-    said.append(f'mesh.fsdp={split}: weights split over more devices')
+    said.append(f'mesh.data=1, mesh.fsdp={split}: weights over more devices')
   trains = figures.name in ('sft', 'hybrid')
   if trains and config.model.remat != 'full':
     said.append("model.remat='full': layers are computed again")
-  rows = math.gcd(config.data.batch_size, config.dpo.pairs)
+  pairs = config.dpo.pairs if config.dpo.lam else 0
+  rows = math.gcd(config.data.batch_size if config.data.train else 0, pairs)
   shards = mesh.shape['data'] * mesh.shape['fsdp']
   more = config.train.microbatches * 2
   if trains and rows % (shards * more) == 0:

@@ -29,6 +29,7 @@ from ealign.runtime.errors import UserError
 
 BEAT_S, SILENCE_S, ROLL_CALL_S = 4.0, 20.0, 45.0
 _LOG_EVERY = 8  # heartbeats
+_HELLO_S = 5.0  # a host says who it is at once; others hold the roll call up
 LOST = 42  # xpk and our JobSet restart on it
 
 
@@ -250,6 +251,7 @@ def _after_start() -> Cluster:
 
 def _roll_call(cluster: Cluster, about: str) -> list[_Link]:
   deadline = time.monotonic() + ROLL_CALL_S
+  about = f'{cluster.count} {about}'
   if cluster.index:
     return [_report(cluster, about, deadline)]
   links = _listen(cluster, deadline)
@@ -261,8 +263,8 @@ def _roll_call(cluster: Cluster, about: str) -> list[_Link]:
     said = f'{len(heard) + 1} of {cluster.count} hosts reported in time'
     problem = Lost(f'missing: host {listed} ({said}); start all, in any order')
   for link in links:
-    if not problem and link.about != about:
-      said = 'has another config or version than host 0'
+    if link.about != about:
+      said = 'has another number of processes, config or version than host 0'
       problem = UserError(f'{link} {said}; start all with the same command')
   for link in links:
     if problem:
@@ -289,7 +291,7 @@ def _listen(cluster: Cluster, deadline: float) -> list[_Link]:
       server.settimeout(max(deadline - time.monotonic(), 0.01))
       try:
         connection, _ = server.accept()
-        connection.settimeout(SILENCE_S)
+        connection.settimeout(_HELLO_S)
         lines = connection.makefile('rb')
         said = json.loads(lines.readline())
         link = _Link(lines=lines, socket=connection, **said)

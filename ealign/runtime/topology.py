@@ -144,12 +144,12 @@ def parse(text: str) -> Topology:
     r'\d{1,9}(x\d{1,9})*', grid, re.ASCII
   ):
     said = f'must be one of {", ".join(CHIPS)}, a colon and a shape'
-    raise UserError(f'topology {text!r}: {said}, such as v5e:4x4')
+    raise UserError(f'--topology={text}: {said}, such as v5e:4x4')
   shape = tuple(map(int, grid.split('x')))
   known = shapes(kind)
   if shape not in known:
     chips = max(math.prod(shape), 1)
     far = lambda other: abs(math.log(math.prod(other) / chips))
     near = Topology(kind, min(known, key=far))
-    raise UserError(f'topology {text!r}: no slice has it; use {near}')
+    raise UserError(f'--topology={text}: no slice has it; use {near}')
   return Topology(kind, shape)

@@ -95,7 +95,7 @@ def test_knobs_are_those_that_would_help():
 @pytest.mark.parametrize('rows, offered', [(4, True), (3, False), (1, False)])
 def test_microbatches_are_offered_where_a_run_takes_them(rows, offered):
   config = fields.Config(
-    data=fields.Data(batch_size=rows), dpo=fields.DPO(pairs=2 * rows)
+    data=fields.Data('x', batch_size=rows), dpo=fields.DPO(pairs=2 * rows)
   )
   one = types.SimpleNamespace(size=1, shape={'data': 1, 'fsdp': 1, 'tensor': 1})
   said = figures.knobs(config, types.SimpleNamespace(name='sft'), one)

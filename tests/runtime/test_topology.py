@@ -64,13 +64,13 @@ def test_shapes_are_those_on_offer():
 @pytest.mark.parametrize(
   'name, said',
   [
-    ('v5e', "topology 'v5e': must be one of v4, v5e, v5p, v6e, tpu7x, a colon"),
+    ('v5e', '--topology=v5e: must be one of v4, v5e, v5p, v6e, tpu7x, a colon'),
     ('v7:2x2', 'must be one of v4, v5e, v5p, v6e, tpu7x'),
     ('V5E:4x4', 'must be one of'),
     ('v5e:4,4', 'such as v5e:4x4'),
     ('v5e:x4', 'such as v5e:4x4'),
     ('', 'such as v5e:4x4'),
-    ('v5e:4x5', "topology 'v5e:4x5': no slice has it; use v5e:4x4"),
+    ('v5e:4x5', '--topology=v5e:4x5: no slice has it; use v5e:4x4'),
     ('v5p:4x4', 'no slice has it; use v5p:2x2x4'),
     ('v5p:4x4x2', 'use v5p:2x4x4'),
     ('v5p:4x4x16', 'use v5p:4x8x8'),
