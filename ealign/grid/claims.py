@@ -81,7 +81,8 @@ def take(
     if silent < 3 * lease_lib.BEAT_S:
       hosts = ', '.join(sorted({holder['host'] for holder in busy}))
       number = sum(map(len, left))
-      launch.board.say(f'{number} cells are left to others ({hosts})')
+      cells = f'{number} cell is' if number == 1 else f'{number} cells are'
+      launch.board.say(f'{cells} left to others ({hosts})')
       break
     launch.board.say(
       f'waiting for {busy[0]["host"]}, silent for {silent:.0f} s'

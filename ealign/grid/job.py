@@ -110,7 +110,7 @@ def end(this: Launch, job: Job, error: str, compiled: int, stacked) -> None:
     this.states[job.cell.id] = theirs
     this.board.say(f'{job.cell.name}: done already by {theirs.host}')
     return
-  error = error or _export(job)
+  error = (error or _export(job)).replace(f'{job.place.local}: ', '')
   job.place.push()
   facts = {'error': error, 'compiles': compiled, 'stacked': stacked}
   state = 'failed' if error else 'done'

@@ -58,7 +58,7 @@ def find(place: Folder, grid: Grid) -> tuple[list[Cell], dict[str, Any]]:
   cells = [
     dataclasses.replace(c, folder=found.get(c.id, c.folder)) for c in grid.cells
   ]
-  if old and found:
+  if old and any(_began(place / folder) for folder in found.values()):
     _check_base(place, old, grid)
   return cells, _told(grid, cells, old, late=bool(found))
 
@@ -91,7 +91,8 @@ def _read(place: Folder) -> dict[str, Any]:
       old = json.loads(path.read_text())
       old['config'], [(c['id'], c['folder']) for c in old['cells']]
     except (ValueError, TypeError, KeyError):
-      said = 'is damaged; restore it, or delete it: cells of --sweep are found'
+      said = 'is damaged; restore it, or delete it: cells of --sweep are '
+      said += 'found, contrasts count as declared late'
       raise UserError(f'{path}: {said}') from None
     return old
   there = place.shared.iterdir() if place.shared.exists() else ()
@@ -105,6 +106,13 @@ def _read(place: Folder) -> dict[str, Any]:
     said = f'is not empty ({listed}) and has no {FILE}; use another'
     raise UserError(f'{where}: {said}')
   return {}
+
+
+def _began(place: Folder) -> bool:
+  """Whether a cell came further than to its first step, or may have."""
+  status = cells_lib.read(place.shared, damaged=Status('running'))
+  early = status is None or status.state in ('queued', 'failed')
+  return not early or bool(status and status.step)
 
 
 def _check_base(place, old, grid) -> None:
@@ -156,19 +164,23 @@ def _told(grid: Grid, cells: list[Cell], old, late: bool) -> dict:
 # ---- What the cells hold ----------------------------------------------------
 
 
-def check(place: Folder, cells: list[Cell], retry: str) -> None:
+def check(
+  place: Folder, cells: list[Cell], retry: str, chosen: list[Cell]
+) -> None:
   """Refuses to mix: with other inputs, or with what is not as it was written.
 
-  With retry 'all' every folder is moved to trash/, so nothing can be mixed;
-  with 'failed' a damaged STATUS.json is that of a failed cell.
+  cells: all of the grid, also those that --only leaves out. With retry 'all'
+  the chosen ones are moved to trash/, so they are not looked at; with 'failed'
+  a damaged STATUS.json is that of a failed cell.
 
   Raises:
     UserError: names each such cell.
   """
-  if retry == 'all':
-    return
   problems, changed = [], {}
+  anew = {cell.id for cell in chosen if retry == 'all'}
   for cell in cells:
+    if cell.id in anew:
+      continue
     folder = place.shared / cell.folder
     damaged = Status('failed') if retry == 'failed' else None
     try:
@@ -176,7 +188,7 @@ def check(place: Folder, cells: list[Cell], retry: str) -> None:
     except UserError as error:
       problems += error.args
       continue
-    if (folder / 'config.json').exists():
+    if status or (folder / 'config.json').exists():
       problems += _own_config(folder, cell)
     if status and status.state != 'failed':
       for name in differing(status, resolved(cell.config, place), cell):
@@ -212,7 +224,7 @@ def _own_config(folder, cell: Cell) -> list[str]:
   path = folder / 'config.json'
   try:
     found = identity(config_lib.from_json(path.read_text()))
-  except UserError:
+  except (OSError, UserError):
     found = 'nothing readable'
   if found == cell.id:
     return []

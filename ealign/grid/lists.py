@@ -99,6 +99,8 @@ def _config(found, setting) -> dict:
 def _shown(value) -> str:
   if isinstance(value, str):
     return value or '(none)'
+  if isinstance(value, float):
+    return f'{value:.6g}'
   return NOTHING if value is None else json.dumps(value, ensure_ascii=False)
 
 

@@ -112,6 +112,12 @@ def _range(found) -> list[str]:
   if len(rest) > 1:
     low = min(rest, key=lambda pair: pair[1].value)
     high = max(rest, key=lambda pair: pair[1].value)
+    if low[1].value == high[1].value:
+      share = table.percent(low[1].value)
+      return [
+        *said,
+        f'So are {share}\u00a0% with each of the {len(rest)} others.',
+      ]
     said.append(
       f'Over the {len(rest)} other settings the share runs from '
       f'{told(low[1])} ({low[0].label}; {asked(low[0])}) to {told(high[1])} '
@@ -268,7 +274,7 @@ def to_markdown(content: Mapping) -> str:
   text = table.escape_markdown
   parts = [f'# {text(content["title"])}', *map(text, content['summary'])]
   parts += [f'**{text(problem)}**' for problem in content['problems']]
-  parts += [f'Sweep: `{text(content["sweep"])}`']
+  parts += [f'Sweep: {text(content["sweep"])}']
   made = [content['contrasts'], *content['settings']]
   made += [content[name] for name in ('not_done', 'cells', 'changes', 'facts')]
   blocks = [x.block for x in made if x]

@@ -33,7 +33,7 @@ def plan(grid: Grid, command, place: Folder) -> None:
   place.pull()
   cells, _ = ledger.find(place, grid)
   chosen = run_lib.choose(cells, command.only)
-  ledger.check(place, chosen, command.retry)
+  ledger.check(place, cells, command.retry, chosen)
   this = Launch(place, command.retry, time.time(), Board(quiet=True))
   this.refresh(chosen)
   screen = show.console()

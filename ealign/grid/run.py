@@ -20,6 +20,7 @@ from ealign.grid import lease as lease_lib
 from ealign.grid.claims import Launch
 from ealign.grid.progress import Board
 from ealign.grid.sweeps import Cell, Grid
+from ealign.runtime import mesh as mesh_lib
 from ealign.runtime import preempt, provenance
 from ealign.runtime.errors import NonFinite, Preempted, UserError, line
 from ealign.runtime.folder import Folder
@@ -40,7 +41,7 @@ def choose(cells: list[Cell], only: tuple[str, ...]) -> list[Cell]:
     joined = {','.join(rest[:end]): end for end in ends}
     pattern = next((p for p in joined if fnmatch.filter(known, p)), None)
     if pattern is None:
-      listed = ', '.join(known[:4]) + (', ...' if len(known) > 4 else '')
+      listed = '; '.join(known[:4]) + ('; ...' if len(known) > 4 else '')
       hint = config_lib.did_you_mean(rest[0], known)
       raise UserError(f'--only={rest[0]}: no such cell ({listed}).{hint}')
     patterns.append(pattern)
@@ -62,8 +63,11 @@ def launch(grid: Grid, command, place: Folder, hosts: Hosts) -> None:
   )
   cells = grid.cells
   if hosts.writes:
+    for mesh in dict.fromkeys(cell.config.mesh for cell in cells):
+      mesh_lib.make(**dataclasses.asdict(mesh))  # refuses one that does not fit
     cells, told = ledger.find(place, grid)
-    ledger.check(place, choose(cells, command.only), command.retry)
+    chosen = choose(cells, command.only)
+    ledger.check(place, cells, command.retry, chosen)
     ledger.write(place, told)
   found = hosts.gather({cell.id: cell.folder for cell in cells})[0]
   cells = [dataclasses.replace(c, folder=found[c.id]) for c in cells]
@@ -80,9 +84,11 @@ def launch(grid: Grid, command, place: Folder, hosts: Hosts) -> None:
     for cell in chosen
     if hosts.writes and this.state(cell) == 'failed'
   ]
+  open_ = sum(this.state(cell) == 'left' for cell in chosen)
   if failed := hosts.gather(failed)[0]:
+    left = f', {open_} not begun' if open_ else ''
     said = '--retry=failed runs them again'
-    head = f'{len(failed)} of {len(chosen)} cells failed; {said}'
+    head = f'{len(failed)} of {len(chosen)} cells failed{left}; {said}'
     raise NonFinite(head, *failed)
 
 

@@ -87,6 +87,7 @@ def programs(console, found: list[Figures], devices: str) -> None:
   for figures in found:
     table.add_row(*map(rich.text.Text, _cells(figures)))
   console.print(table)
+  console.print('sent to other chips, bytes a chip:')
   for figures in found:
     kinds = (figures.collectives or {}).items()
     said = ', '.join(f'{kind} {size(n)}' for kind, n in sorted(kinds))

@@ -192,7 +192,7 @@ def test_fail_fast(train, start, capsys):
   train.errors[ALL[0]] = UserError('no such kind')
   assert start('--fail_fast') == 1
   assert train.names == ALL[:1]
-  assert '1 of 4 cells failed' in capsys.readouterr().err
+  assert '1 of 4 cells failed, 3 not begun; ' in capsys.readouterr().err
 
 
 def test_retry_all_moves_what_is_there_aside(train, start, tmp_path):
@@ -216,7 +216,7 @@ def test_only(train, start, capsys):
   assert start('--only=seed=0', '--retry=all') == 0
   assert train.names[7:] == ALL[::2]
   assert start('--only=lam=0.2') == 2
-  assert 'no such cell (lam=0.1,seed=0, ' in capsys.readouterr().err
+  assert 'no such cell (lam=0.1,seed=0; ' in capsys.readouterr().err
 
 
 def test_a_signal(train, start, tmp_path, monkeypatch, capsys):
@@ -331,7 +331,8 @@ def test_a_failed_cell_whose_inputs_changed_begins_anew(
   assert start('--retry=all') == 1
   before = len(list((tmp_path / 'out' / 'trash').iterdir()))
   real = hashes.of
-  of = lambda c: real(c) | {'code': 'n'} if c.seed == 0 else real(c)
+  first = lambda c: c.seed == 0 and c.dpo.lam == 0.1
+  of = lambda c: real(c) | {'code': 'n'} if first(c) else real(c)
   monkeypatch.setattr(hashes, 'of', of)
   assert start('--retry=failed', '--only=lam=0.1,seed=0') == 1
   assert len(list((tmp_path / 'out' / 'trash').iterdir())) == before + 1
@@ -375,6 +376,44 @@ def test_an_export_that_fails_fails_the_cell(train, start, tmp_path):
   flags = ('--config.train.export=peft', '--only=lam=0.1,seed=0')
   assert start(*flags) == 1  # the stub left no adapter
   assert status(tmp_path, ALL[0]).state == 'failed'
+
+
+@pytest.mark.parametrize('flags', [(), ('--retry=all',), ('--retry=failed',)])
+def test_only_mixes_nothing_either(
+  train, start, tmp_path, monkeypatch, capsys, flags
+):
+  assert start('--only=lam=0.1') == 0
+  real = hashes.of
+  monkeypatch.setattr(hashes, 'of', lambda c: real(c) | {'data': 'other'})
+  said = refused(start, capsys, tmp_path / 'out', '--only=lam=0.3', *flags)
+  assert 'and 1 more: ran with other data; restore it' in said
+  assert start('--retry=all') == 0
+
+
+def test_done_without_its_config(train, start, tmp_path, capsys):
+  assert start('--only=lam=0.1') == 0
+  (folder(tmp_path, ALL[0]) / 'config.json').unlink()
+  said = refused(start, capsys, tmp_path / 'out')
+  assert 'config.json: hashes to nothing readable' in said
+
+
+def test_a_mesh_that_does_not_fit_writes_nothing(
+  train, start, tmp_path, capsys
+):
+  assert start('--config.mesh.data=1', '--config.mesh.fsdp=3') == 2
+  assert 'mesh.fsdp=3: the axes do not make' in capsys.readouterr().err
+  assert not (tmp_path / 'out' / 'grid.json').exists()
+
+
+def test_a_base_that_no_cell_began_with_may_change(train, start, tmp_path):
+  train.errors = dict.fromkeys(ALL, UserError('x'))
+  assert start('--config.train.steps=7') == 1
+  for name in ALL:  # the stub fails after its first step
+    path = folder(tmp_path, name) / 'STATUS.json'
+    path.write_text(path.read_text().replace('"step": 1', '"step": 0'))
+  train.errors.clear()
+  assert start('--config.train.steps=8') == 0
+  assert start('--config.train.steps=7') == 2
 
 
 def test_done_without_hashes_is_damaged(train, start, tmp_path, capsys):
@@ -470,7 +509,7 @@ def test_cells_of_others_are_left_alone(train, start, tmp_path, capsys):
   train.errors.clear()
   assert start() == 0
   assert train.names[1:] == ALL[1:]
-  assert '1 cells are left to others' in capsys.readouterr().out
+  assert '1 cell is left to others' in capsys.readouterr().out
   held.release()
   assert start() == 0 and train.names[-1] == ALL[0]
 
