@@ -114,10 +114,8 @@ def _range(found) -> list[str]:
     high = max(rest, key=lambda pair: pair[1].value)
     if low[1].value == high[1].value:
       share = table.percent(low[1].value)
-      return [
-        *said,
-        f'So are {share}\u00a0% with each of the {len(rest)} others.',
-      ]
+      many = f'Over the {len(rest)} other settings the share is'
+      return [*said, f'{many} {share}\u00a0% throughout.']
     said.append(
       f'Over the {len(rest)} other settings the share runs from '
       f'{told(low[1])} ({low[0].label}; {asked(low[0])}) to {told(high[1])} '

@@ -72,6 +72,16 @@ def test_settings_of_equal_counts_are_told(workdir):
   assert f'The same counts in every seed: default = {label}.' in said
 
 
+def test_settings_that_are_all_alike(tmp_path):
+  settings = ({}, LAM, POLICY)
+  cells = [cell for setting in settings for cell in _seeds(setting, 1)]
+  made.grid(tmp_path, cells)
+  for cell in cells:
+    made.done(tmp_path, cell, made.answers(0))
+  said = ' '.join(page.sentences(_compare(tmp_path))).replace('\xa0', ' ')
+  assert 'Over the 2 other settings the share is 0.0 % throughout.' in said
+
+
 def test_what_stands_behind_an_interval(workdir):
   found = _compare(workdir)
   setting = found.settings[1]
