@@ -116,6 +116,9 @@ def parse(argv: list[str]) -> Command:
   only = known['only'].value.split(',')
   given = [f'--{n}={known[n].value}' for n in _GIVEN if known[n].value]
   given += ['--fail_fast'] * known['fail_fast'].value
+  for name in _NAMES:
+    if known[name].present and not known[name].value:
+      problems.append(f'--{name}= is empty; give it a value, or leave it out')
   arms = _grid_flags(known, problems)
   plan, script = known['plan'].value, known['print_launch'].value
   if known['topology'].value and not (plan or script):
@@ -151,8 +154,6 @@ def parse(argv: list[str]) -> Command:
 def _grid_flags(known, problems) -> int:
   """The number of --arms; what is wrong with a grid's flags is a problem."""
   retry, arms = known['retry'].value, known['arms'].value
-  if known['sweep'].present and not known['sweep'].value:
-    problems.append('--sweep: names no sweep')
   if not known['sweep'].value:
     for name in ('retry', 'fail_fast', 'arms'):
       if known[name].value:

@@ -49,8 +49,8 @@ def start(tmp_path, monkeypatch, capsys):
   def run(workdir=tmp_path / 'out', arg='', only='', **changes):
     flags = [f'--config.{name}={value}' for name, value in changes.items()]
     spec = f'--config={file}' + (f':{arg}' if arg else '')
-    folder = [f'--workdir={workdir}', f'--only={only}']
-    code = launch.main(['launch', spec, *folder, *flags])
+    flags += [f'--only={only}'] if only else []
+    code = launch.main(['launch', spec, f'--workdir={workdir}', *flags])
     return code, capsys.readouterr()
 
   return run

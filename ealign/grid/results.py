@@ -9,12 +9,13 @@ import dataclasses
 import io
 import json
 import pathlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ealign.evals import counts, records
 from ealign.evals.stats import wilson
-from ealign.grid import stats
+from ealign.grid import lease, stats
 from ealign.report import excerpts, runs
 from ealign.runtime.errors import UserError
 
@@ -191,6 +192,9 @@ def _filled(cell: Cell, folder: pathlib.Path) -> Cell:
     said = f'{path}: done, but without the hashes of its inputs'
     return with_(state='broken', error=_line(said))
   cell = with_(state=state, error=_line(status.get('error')), status=status)
+  if state in ('running', 'queued') and _silent(status):
+    said = f'{status.get("host")} fell silent; the same command continues it'
+    return dataclasses.replace(cell, state='preempted', error=_line(said))
   if state != 'done':
     return cell
   try:
@@ -200,6 +204,13 @@ def _filled(cell: Cell, folder: pathlib.Path) -> Cell:
   except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
     said = f'{folder}: holds a record that cannot be counted; run the cell anew'
     return dataclasses.replace(cell, state='broken', error=said)
+
+
+def _silent(status: dict) -> bool:
+  """Whether a launcher that says it is at work was heard long ago."""
+  heard = status.get('heartbeat')
+  known = isinstance(heard, int | float)
+  return not known or time.time() - heard > lease.STALE_S
 
 
 def _line(said) -> str:

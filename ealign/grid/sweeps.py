@@ -142,7 +142,10 @@ def _terms(command, problems) -> list[tuple[str, ...]]:
   for term in command.sweep.split('+'):
     names = tuple(name.strip() for name in term.split(','))
     for name in names:
-      if name not in known:
+      if not name:
+        said = 'a name is missing beside a , or +'
+        problems.append(f'--sweep={command.sweep}: {said}')
+      elif name not in known:
         listed = ', '.join(known) or 'none; write a function sweep_NAME()'
         hint = config_lib.did_you_mean(name, known)
         said = f'there is no sweep {name!r} (sweeps: {listed}).{hint}'

@@ -78,7 +78,10 @@ def plan(
   path.write_text(json.dumps(told, indent=2) + '\n')
   if problems:
     raise Unfit(*problems)
-  screen.print(f'it fits; the plan is in {path}', soft_wrap=True)
+  fits = 'it fits'
+  if any(figures.limit is None for figures in found.values()):
+    fits = f'the memory of a {kind} is not known: compare it with "in all"'
+  screen.print(f'{fits}; the plan is in {path}', soft_wrap=True)
 
 
 def demand(config) -> tuple:

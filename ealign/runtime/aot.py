@@ -7,6 +7,7 @@ sends, before a chip is rented. Nothing is executed and no array exists.
 
 import dataclasses
 import importlib.util
+import math
 import os
 import re
 import time
@@ -15,7 +16,8 @@ from collections.abc import Callable, Sequence
 import jax
 from jax.experimental import topologies
 
-from ealign.runtime import cost, peaks
+from ealign.runtime import cost
+from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import UserError
 from ealign.runtime.topology import Topology
 
@@ -90,8 +92,8 @@ def compile(program: Callable, *args, unknown: int = 1) -> Compiled:
     *args: trees of `jax.ShapeDtypeStruct` with shardings, or scalars.
     unknown: trips of a loop that ends when its data says so.
   """
-  peak = peaks.peak(_kind(args))
-  limit = peak and peak.memory
+  limit = mesh_lib.memory(_device(args))
+  limit = None if limit == math.inf else limit
   lowered = program.lower(*args)
   start, cpu = time.monotonic(), time.process_time()
   try:
@@ -121,12 +123,12 @@ def compile(program: Callable, *args, unknown: int = 1) -> Compiled:
   return dataclasses.replace(used, excess=excess)
 
 
-def _kind(args) -> str:
-  """The device kind that arguments are to lie on."""
+def _device(args) -> jax.Device:
+  """One of the devices that arguments are to lie on."""
   for leaf in jax.tree.leaves(args):
     if sharding := getattr(leaf, 'sharding', None):
-      return next(iter(sharding.device_set)).device_kind
-  return jax.local_devices()[0].device_kind
+      return next(iter(sharding.device_set))
+  return jax.local_devices()[0]
 
 
 def _needed(message: str) -> float | None:

@@ -9,6 +9,7 @@ import hashlib
 import html.parser
 import itertools
 import json
+import time
 
 import pytest
 
@@ -55,7 +56,7 @@ def synthetic(workdir, text=None, label=None, *, seeds=3, n=12):
     if number == 11:
       made.status(workdir, cell, 'failed', error=text or 'NonFinite: nan')
     elif number == 14:
-      made.status(workdir, cell, 'running', step=7)
+      made.status(workdir, cell, 'running', step=7, heartbeat=time.time())
     elif number != 17:
       info = {'frozen': f'f{cell["replicate"]["seed"]}'}
       if text and number == 3:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import time
 
 import pytest
 
@@ -139,11 +140,12 @@ def test_pairs_are_replicates_not_places(workdir):
 
 
 def test_cells_in_every_state_are_told_and_never_counted(tmp_path):
-  cells = _seeds({}, 8)
+  cells = _seeds({}, 9)
   made.grid(tmp_path, cells)
   made.done(tmp_path, cells[0], made.answers(2))
   made.status(tmp_path, cells[1], 'failed', error='NonFinite: loss\nis nan')
-  made.status(tmp_path, cells[2], 'running', step=3)
+  made.status(tmp_path, cells[2], 'running', step=3, heartbeat=time.time())
+  made.status(tmp_path, cells[8], 'running', step=3)  # killed long ago
   folders = [tmp_path / cell['folder'] for cell in cells]
   made.status(tmp_path, cells[3])
   (folders[3] / 'STATUS.json').write_text('{"state": "do')
@@ -157,10 +159,12 @@ def test_cells_in_every_state_are_told_and_never_counted(tmp_path):
   states = [cell.state for cell in grid.cells]
   broken = 'broken'
   assert states == [
-    *('done', 'failed', 'running', broken, broken, broken, broken, 'missing')
+    *('done', 'failed', 'running', broken, broken, broken, broken),
+    *('missing', 'preempted'),
   ]
   errors = [cell.error for cell in grid.cells]
   assert errors[1] == 'NonFinite: loss is nan'
+  assert errors[8] == 'here fell silent; the same command continues it'
   assert errors[3].startswith(f'{cells[3]["folder"]}/STATUS.json: cannot be')
   assert "state 'flying' is none of done, running" in errors[4]
   assert 'done, but without any final answer' in errors[5]

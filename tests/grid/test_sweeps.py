@@ -112,7 +112,7 @@ def test_names_are_short_and_safe():
   [
     ('lam,seed', "no sweep 'seed' (sweeps: lam, beta, seeds, more_seeds)"),
     ('lam,seed', "Did you mean 'seeds'?"),
-    ('lam+', "there is no sweep ''"),
+    ('lam+', '--sweep=lam+: a name is missing beside a , or +'),
     ('lam,lam', "'lam,lam' names a sweep twice"),
   ],
 )
@@ -239,7 +239,7 @@ def test_flags_of_a_grid(tmp_path):
     (('--sweep=lam', '--retry=fail'), "Did you mean 'failed'?"),
     (('--sweep=lam', '--arms=0'), '--arms=0: must be auto or a number'),
     (('--sweep=lam', '--profile=1:2'), '--profile: of a single run'),
-    (('--sweep=',), '--sweep: names no sweep'),
+    (('--sweep=',), '--sweep= is empty; give it a value, or leave it out'),
   ):
     assert said in ' '.join(parse(*rest).problems)
 

@@ -85,6 +85,16 @@ def test_a_run_may_follow_its_plan(start, compiled, tmp_path):
   assert read(tmp_path)['config']['train']['steps'] == 6
 
 
+def test_the_memory_is_not_known(start, compiled, capsys):
+  assert start() == 0
+  assert '\nit fits; the plan is in' in capsys.readouterr().out
+  compiled['limit'] = None
+  assert start() == 0
+  said = capsys.readouterr().out
+  assert 'it fits' not in said
+  assert 'the memory of a cpu is not known: compare it with "in all"' in said
+
+
 def test_does_not_fit(start, compiled, tmp_path, capsys):
   compiled['temporaries'] = 5 * 2**30
   assert start() == 1
