@@ -5,16 +5,18 @@ ealign[tpu]`): it says how much memory a program takes on each chip and what it
 sends, before a chip is rented. Nothing is executed and no array exists.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import math
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 from jax.experimental import topologies
+from jax.experimental.compilation_cache import compilation_cache
 
 from ealign.runtime import cost
 from ealign.runtime import mesh as mesh_lib
@@ -97,7 +99,8 @@ def compile(program: Callable, *args, unknown: int = 1) -> Compiled:
   lowered = program.lower(*args)
   start, cpu = time.monotonic(), time.process_time()
   try:
-    compiled, needed = lowered.compile(), 0.0
+    with _without_cache():
+      compiled, needed = lowered.compile(), 0.0
   except jax.errors.JaxRuntimeError as error:
     compiled, needed = None, _needed(str(error))
     if needed is None:
@@ -121,6 +124,22 @@ def compile(program: Callable, *args, unknown: int = 1) -> Compiled:
   )
   excess = max(0.0, used.bytes - limit) if limit else 0.0
   return dataclasses.replace(used, excess=excess)
+
+
+@contextlib.contextmanager
+def _without_cache() -> Iterator[None]:
+  """JAX cannot read a program from its cache for devices that are not here."""
+  was = jax.config.jax_enable_compilation_cache
+
+  def enable(on: bool):
+    jax.config.update('jax_enable_compilation_cache', on)
+    compilation_cache.reset_cache()  # or it goes by what it was
+
+  enable(False)
+  try:
+    yield
+  finally:
+    enable(was)
 
 
 def _device(args) -> jax.Device:

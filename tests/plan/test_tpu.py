@@ -5,6 +5,7 @@ import importlib.util
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from ealign import fields
 from ealign.models.config import Config
@@ -83,6 +84,32 @@ def test_a_program_that_is_too_large_says_by_how_much():
   )
   found = aot.compile(jax.jit(lambda x: x[::-1] * 2 + 1), shape)
   assert found.counts is None and found.excess > 60 * 2**30
+
+
+def test_the_cache_of_programs_is_left_alone(tmp_path):
+  (device,) = aot.devices(topology.parse('v5e:1x1'))
+  where = jax.sharding.SingleDeviceSharding(device)
+  shape = jax.ShapeDtypeStruct((8, 128), 'float32', sharding=where)
+  settings = {
+    'jax_compilation_cache_dir': str(tmp_path),
+    'jax_persistent_cache_min_compile_time_secs': 0.0,
+  }
+  was = {name: getattr(jax.config, name) for name in settings}
+
+  def use(settings):
+    for name, value in settings.items():
+      jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+  use(settings)
+  try:
+    for _ in range(2):  # a program that is there could not be read
+      aot.compile(jax.jit(lambda x: x + 1), shape)
+    assert not list(tmp_path.iterdir())
+    jax.jit(lambda x: x - 7)(1.0)  # what runs here is still kept
+    assert list(tmp_path.iterdir())
+  finally:
+    use(was)
 
 
 @pytest.mark.parametrize(
