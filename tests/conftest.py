@@ -12,6 +12,11 @@ os.environ['XLA_FLAGS'] = (
   + ' --xla_backend_optimization_level=0'
   + ' --xla_llvm_disable_expensive_passes=true'
 )
+# Equal programs compile once: for all files and processes of a run, and for
+# the next run.
+_CACHE = pathlib.Path(__file__).parents[1] / '.pytest_cache' / 'jax'
+os.environ['JAX_COMPILATION_CACHE_DIR'] = str(_CACHE)
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -19,10 +24,6 @@ import pytest  # noqa: E402
 jax.config.update('jax_platforms', 'cpu')
 devices = int(os.environ.get('EALIGN_TEST_DEVICES', 4))
 jax.config.update('jax_num_cpu_devices', devices)
-# Equal programs compile once: for all files of a run, and for the next run.
-_CACHE = pathlib.Path(__file__).parents[1] / '.pytest_cache' / 'jax'
-jax.config.update('jax_compilation_cache_dir', str(_CACHE))
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
 @pytest.fixture(scope='session')

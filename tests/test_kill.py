@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import runs
@@ -15,15 +16,26 @@ from ealign import config
 ROOT = pathlib.Path(__file__).parent.parent
 
 
+@pytest.fixture(scope='module')
+def file(tmp_path_factory):
+  path = tmp_path_factory.mktemp('file') / 'config.py'
+  path.write_text(CONFIG)
+  return path
+
+
+@pytest.fixture(scope='module')
+def whole(file):
+  """The folder of the run that nobody killed."""
+  assert launch(file, file.parent / 'whole').wait(300) == 0
+  return file.parent / 'whole'
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGKILL])
-def test_killed_process_continues_bit_for_bit(tmp_path, how):
-  file = tmp_path / 'config.py'
-  file.write_text(CONFIG)
-  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-  assert launch(file, whole).wait(300) == 0
+def test_killed_process_continues_bit_for_bit(tmp_path, file, whole, how):
+  parts = tmp_path / 'parts'
   process = launch(file, parts)
-  wait_for(parts / 'checkpoints' / '20', process)
+  wait_for(parts / 'checkpoints' / '8', process)
   process.send_signal(how)
   code = process.wait(120)
   assert code == (143 if how == signal.SIGTERM else -signal.SIGKILL)
@@ -44,10 +56,10 @@ def get_config(arg=None):
 
 
 def small_dict():
-  """`small` as a ConfigDict of 60 steps, for another process."""
+  """`small` as a ConfigDict of 24 steps, for another process."""
   c = config.default()
   frozen = dataclasses.asdict(runs.small())
-  frozen['train'] |= {'steps': 60, 'checkpoint_every': 20}
+  frozen['train'] |= {'steps': 24, 'checkpoint_every': 8}
 
   def put(section, values):
     for name, value in values.items():
@@ -70,3 +82,4 @@ def launch(file, workdir):
 def wait_for(path, process):
   while not path.exists():
     assert process.poll() is None, 'it ended before the checkpoint'
+    time.sleep(0.01)

@@ -58,7 +58,7 @@ def test_every_stage_survives_real_text(tmp_path):
     ],
     cwd=ROOT,
     env={k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
-    | {'XDG_CACHE_HOME': str(tmp_path), 'JAX_PLATFORMS': 'cpu'},
+    | {'JAX_PLATFORMS': 'cpu'},
     capture_output=True,
     text=True,
   )

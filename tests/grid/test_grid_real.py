@@ -5,6 +5,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import runs
@@ -34,11 +35,12 @@ def sweep_both():
 """
 
 
-@pytest.fixture
-def argv(tmp_path):
+@pytest.fixture(scope='module')
+def argv(tmp_path_factory):
+  file = tmp_path_factory.mktemp('file') / 'my.py'
+  file.write_text(FILE)
+
   def make(arg, workdir, sweep):
-    file = tmp_path / 'my.py'
-    file.write_text(FILE)
     flags = [f'--config={file}{arg}', f'--workdir={workdir}']
     return ['launch', *flags, f'--sweep={sweep}']
 
@@ -62,10 +64,9 @@ def test_cells_of_equal_shapes_compile_once(argv, tmp_path, monkeypatch):
   assert labels == {'lam=0.1'}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_launcher_continues_its_cell(argv, tmp_path, how):
-  start = lambda folder: subprocess.Popen(
+@pytest.fixture(scope='module')
+def start(argv):
+  return lambda folder: subprocess.Popen(
     [
       sys.executable,
       '-m',
@@ -76,12 +77,25 @@ def test_a_killed_launcher_continues_its_cell(argv, tmp_path, how):
     env=os.environ | {'PYTHONPATH': str(ROOT)},
     cwd=ROOT,
   )
-  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-  assert start(whole).wait(600) == 0
+
+
+@pytest.fixture(scope='module')
+def whole(start, tmp_path_factory):
+  """The folder of the grid that nobody killed."""
+  folder = tmp_path_factory.mktemp('whole')
+  assert start(folder).wait(600) == 0
+  return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_launcher_continues_its_cell(start, whole, tmp_path, how):
+  parts = tmp_path / 'parts'
   process = start(parts)
   saved = 'cells/lam=0.3-*/checkpoints/4'
   while not list(parts.glob(saved)):
     assert process.poll() is None, 'it ended before the checkpoint'
+    time.sleep(0.01)
   process.send_signal(how)
   code = process.wait(300)
   assert code == (143 if how == signal.SIGTERM else -signal.SIGKILL)

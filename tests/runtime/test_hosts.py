@@ -76,10 +76,8 @@ class Together:
     with socket.socket() as free:
       free.bind(('127.0.0.1', 0))
       port = free.getsockname()[1] - 1
-    cache = str(ROOT / '.pytest_cache' / 'jax')
     env = os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'}
-    env |= {'JAX_PLATFORMS': 'cpu', 'JAX_COMPILATION_CACHE_DIR': cache}
-    env |= own or {}
+    env |= {'JAX_PLATFORMS': 'cpu'} | (own or {})
     self.logs = {i: tmp_path / f'{i}.log' for i in processes}
     self.running = {}
     for i in processes:
