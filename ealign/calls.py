@@ -22,7 +22,7 @@ def pair_logps(
 
   In batches of `slots` pairs of `length` tokens: one program.
   """
-  score = _scorer(model)
+  score = scorer(model)
   found = [np.zeros((0, 2), np.float32)]
   for i in range(0, len(pairs), slots):
     part = pairs[i : i + slots]
@@ -32,7 +32,8 @@ def pair_logps(
 
 
 @functools.lru_cache(maxsize=8)
-def _scorer(model):
+def scorer(model):
+  """The compiled `align.answer_logps` of a model."""
   return jax.jit(functools.partial(align.answer_logps, model))
 
 

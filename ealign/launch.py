@@ -94,7 +94,7 @@ def plan(command: command_lib.Command) -> None:
   workdir_lib.claim(workdir, command.config)
   try:
     config = _frozen(run, workdir)
-    plan_lib.plan(config, workdir, slice_name=command.topology, name=run.name)
+    plan_lib.plan(config, folder, slice_name=command.topology, name=run.name)
   except Unfit:
     folder.push()
     raise

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import traceback
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ import jax
 
 from ealign import config as config_lib
 from ealign.fields import Config
-from ealign.grid import stack
+from ealign.grid import rows, stack
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime import preempt
 from ealign.runtime.errors import NonFinite, Preempted, UserError, line
@@ -89,17 +90,18 @@ def auto(config: Config, mesh=None) -> tuple[int, str]:
 
   if mesh is None:
     mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
+  groups = rows.groups(mesh)  # each has its own share of the arms
   if _platform(mesh) == 'cpu':
-    return 1, 'on a CPU arms take as long as single runs'
+    return groups, 'on a CPU arms take as long as single runs'
   if config.model.train == 'full':
     return 1, 'full fine-tuning has no common base'
   model = assembly.read_model(config.model, mesh, weights=False)[1]
   memory = mesh_lib.memory(mesh.devices.flat[0])
+  if memory == math.inf:
+    return groups, 'the memory of the devices is not known'
   found = programs.shapes(config, model, mesh)
-  base = programs.device_bytes(found.resident['frozen'])
-  arm = 4 / 3 * programs.device_bytes(found.resident['state'])  # and gradients
-  # Each group of devices has its own share of the arms.
-  groups = dict(mesh.shape).get('arm', 1)
+  base = programs.device_bytes(found.frozen)
+  arm = 4 / 3 * programs.device_bytes(found.state)  # and gradients
   arm += _activations(config, model) * groups / mesh.size
   count = groups * int((_FILL * memory - base) / arm)
   gib = lambda size: f'{size / 2**30:.2f} GiB'

@@ -57,6 +57,7 @@ def read(folder, *, damaged: Status | None = None) -> Status | None:
     sound &= bool(status.hashes) or status.state != 'done'
     times = status.seconds + status.heartbeat + status.step_time_s
     sound &= isinstance(times + status.step + status.steps, float)
+    sound &= status.stacked >= 1
   except (FileNotFoundError, NotADirectoryError):
     return None
   except (OSError, ValueError, TypeError, AttributeError):

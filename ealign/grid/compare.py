@@ -1,6 +1,7 @@
 """From cells to settings: estimates over seeds, and the primary contrasts."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 
 from ealign.evals import counts
@@ -156,7 +157,7 @@ def compare(grid: Grid) -> Comparison:
     'code': counts.headline(rows, 'code'),
   }
   spreads = {metric: _spread(by_part, current, metric) for metric in METRICS}
-  contrasts = [_tested(grid, settings, by_part, c) for c in grid.contrasts]
+  contrasts = [_tested(grid, current, by_part, c) for c in grid.contrasts]
   primary = frozenset(
     results.key(results.changes(c[side], grid.config))
     for c, tested in zip(grid.contrasts, contrasts, strict=True)
@@ -222,7 +223,7 @@ def _tested(grid, settings, rows, contrast) -> Tested:
     _find(settings, results.changes(contrast[side], grid.config))
     for side in 'ab'
   ]
-  name = lambda s, side: s.label if s else results.key(contrast[side])
+  name = lambda s, side: s.label if s else json.dumps(contrast[side])
   told = contrast['name'], metric, name(sides[0], 'a'), name(sides[1], 'b')
   if metric not in COUNTED:
     said = f'metric is none of {", ".join(COUNTED)}'
@@ -242,7 +243,7 @@ def _tested(grid, settings, rows, contrast) -> Tested:
   if len(both) < stats.FEWEST_SEEDS:
     reason = f'{len(both)} seeds of both; a test needs {stats.FEWEST_SEEDS}'
   if grid.declared_late:
-    reason = 'declared after cells were done'
+    reason = 'declared after cells had begun'
   return Tested(*told, found, asked, None, reason)
 
 

@@ -102,7 +102,7 @@ def logit_axis(limits):
 
 def _line(found, metric, setting, estimate, at) -> dict:
   shares = found.values(setting, metric).values()
-  seeds = [x if isinstance(x, float) else x.value for x in shares]
+  seeds = [share.value for share in shares]
   return {
     'label': setting.label,
     'standing': found.standing(setting),

@@ -58,9 +58,10 @@ def find(place: Folder, grid: Grid) -> tuple[list[Cell], dict[str, Any]]:
   cells = [
     dataclasses.replace(c, folder=found.get(c.id, c.folder)) for c in grid.cells
   ]
-  if old and any(_began(place / folder) for folder in found.values()):
+  began = any(_began(place / folder) for folder in found.values())
+  if old and began:
     _check_base(place, old, grid)
-  return cells, _told(grid, cells, old, late=bool(found))
+  return cells, _told(grid, cells, old, late=began)
 
 
 def write(place: Folder, told: dict[str, Any]) -> None:

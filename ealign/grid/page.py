@@ -182,7 +182,7 @@ def _problems(found) -> list[str]:
       )
   if found.grid.declared_late:
     said.append(
-      'The contrasts were declared after cells were done: none is primary.'
+      'The contrasts were declared after cells had begun: none is primary.'
     )
   return said
 

@@ -52,7 +52,7 @@ def plan(grid: Grid, command, place: Folder) -> None:
   try:
     slice_name = command.topology
     plan_lib.plan(
-      *(config, place.local),
+      *(config, place),
       slice_name=slice_name,
       name=cell.name,
       arms=command.arms or None,
@@ -76,9 +76,10 @@ def expected_s(this: Launch, cells: list[Cell]) -> float | None:
   for cell in cells:
     status = this.states[cell.id]
     if status and status.state == 'done':
-      known.setdefault(cell.label, []).append(status.seconds)
+      seconds = status.seconds / status.stacked
+      known.setdefault(cell.label, []).append(seconds)
     elif status and status.step_time_s:
-      seconds = status.steps * status.step_time_s
+      seconds = status.steps * status.step_time_s / status.stacked
       known.setdefault(cell.label, []).append(seconds)
   every = [seconds for found in known.values() for seconds in found]
   if not every:

@@ -46,7 +46,8 @@ class Board:
   """The table of a grid, while it is entered.
 
   counts: cells by state, those of all launchers. seconds: what finished cells
-  took. running: the cells of this launcher.
+  took, less what they shared. running: the cells of this launcher, which are
+  one program.
   """
 
   def __init__(self, *, quiet: bool = False):
@@ -97,10 +98,10 @@ class Board:
   def left_s(self) -> float | None:
     """Seconds until all is done, from steps and cells so far; None: unknown."""
     here = [w for w in self.running if w.step_time_s]
-    now = sum((w.steps - w.step) * w.step_time_s for w in here)
+    now = max([(w.steps - w.step) * w.step_time_s for w in here], default=0.0)
     mean = sum(self.seconds) / len(self.seconds) if self.seconds else 0.0
     if not mean and here:
-      mean = sum(w.steps * w.step_time_s for w in here) / len(here)
+      mean = max(w.steps * w.step_time_s for w in here) / len(here)
     others = max(self.counts.get('running', 0) - len(self.running), 0)
     total = (now + mean * self.counts.get('left', 0)) / (1 + others)
     return total or None

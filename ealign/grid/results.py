@@ -16,11 +16,10 @@ from typing import Any
 from ealign.evals import counts, records
 from ealign.evals.stats import wilson
 from ealign.grid import lease, stats
+from ealign.grid.cells import STATES
 from ealign.report import excerpts, runs
 from ealign.runtime.errors import UserError
 
-STATES = ('done', 'running', 'queued', 'preempted', 'failed')
-# Beside these a cell may be 'missing' (never begun) or 'broken' (unreadable).
 _BINS = 20  # points of a curve
 
 
@@ -28,6 +27,7 @@ _BINS = 20  # points of a curve
 class Cell:
   """One run, a setting at one replicate, as far as it came.
 
+  state: of STATUS.json; or 'missing' (never begun), 'broken' (unreadable).
   setting: overrides, without those that repeat the base config's value.
   rows: those of `counts.rows`, with the folder as arm. token_accuracy: of the
   run's last held-out tokens. curves: name -> [(step, share)]. answers: the
@@ -125,8 +125,9 @@ def read(workdir: Any) -> Grid:
 
 
 def key(overrides: Mapping) -> str:
-  """Overrides as a text that is equal where they are."""
-  return json.dumps(overrides, sort_keys=True)
+  """Overrides as a text that is equal where they are, as 1 and 1.0."""
+  plain = json.loads(json.dumps(overrides), parse_int=float)
+  return json.dumps(plain, sort_keys=True)
 
 
 def changes(overrides: Mapping, config: Mapping) -> dict[str, Any]:

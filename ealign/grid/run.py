@@ -62,6 +62,10 @@ def launch(grid: Grid, command, place: Folder, hosts: Hosts) -> None:
     *(place, command.retry, time.time()), Board(quiet=not hosts.writes)
   )
   cells = grid.cells
+  arms = max(cell.config.mesh.arm for cell in cells)
+  if hosts.count > 1 and arms > 1:
+    said = 'several processes run one cell at a time; set mesh.arm=1'
+    raise UserError(f'mesh.arm={arms}: {said}')
   if hosts.writes:
     for mesh in dict.fromkeys(cell.config.mesh for cell in cells):
       mesh_lib.make(**dataclasses.asdict(mesh))  # refuses one that does not fit
@@ -146,7 +150,7 @@ def _count(this: Launch, chosen) -> None:
   names = ('done', 'running', 'failed', 'left')
   this.board.counts = {name: states.count(name) for name in names}
   this.board.seconds = [
-    status.seconds
+    status.seconds / status.stacked
     for cell in chosen
     if (status := this.states[cell.id]) and status.state == 'done'
   ]
@@ -200,7 +204,12 @@ def report(place: Folder, *, told: bool = False) -> None:
 
   try:
     place.pull()
-    path = page.write(place.local)
+    if place.copied:  # what is the shared folder's own is not pulled
+      for path in place.shared.glob('cells/*/STATUS.json'):
+        here = place.local / 'cells' / path.parent.name / path.name
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.write_bytes(path.read_bytes())
+    page.write(place.local)
   except Exception as error:
     if told:
       print(f'note: no report: {line(error)}', file=sys.stderr)
@@ -209,4 +218,4 @@ def report(place: Folder, *, told: bool = False) -> None:
     if place.copied and (place.local / name).exists():
       (place.shared / name).write_bytes((place.local / name).read_bytes())
   if told:
-    print(f'report: {path}')
+    print(f'report: {place.shared / "report.html"}')

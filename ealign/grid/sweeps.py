@@ -218,7 +218,7 @@ def _attributed(found, drafts, sweeps) -> list[str]:
       (name, index)
       for name, levels in sweeps.items()
       for index in range(len(levels))
-      if {d for d in drafts if (name, index) in d} <= set(bad)
+      if set() < {d for d in drafts if (name, index) in d} <= set(bad)
     ]
     explained = {d for d in bad if set(d) & set(guilty)}
     where = [f'sweep {n!r}, level {i + 1}' for n, i in guilty]

@@ -16,7 +16,7 @@ class Table:
   """Rows of the SFT data; lengths are tokens before truncation, by percentile.
 
   supervised: share of the tokens that are targets. truncated: share of the
-  rows that are cut. step: tokens of the (global) batch of one step.
+  rows that are cut.
   """
 
   chats: int

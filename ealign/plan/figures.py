@@ -18,8 +18,8 @@ class Figures:
     limit: bytes that there are; None: not known.
     excess: bytes of all these that do not fit.
     flops: of matrix products, attention kernels by formula.
-    ratio: flops to those that the model needs; 1.5 is the least with full
-      rematerialisation and frozen weights. None: it was not compiled.
+    ratio: flops to those that the model needs; 1.5 would be all of the forward
+      pass twice, with frozen weights. None: it was not compiled.
     collectives: bytes by kind.
     hbm_bytes: read and written, an estimate.
     kernels: Pallas kernels and how often they run.
@@ -169,7 +169,7 @@ def knobs(config, figures: Figures, mesh) -> list[str]:
     said.append("model.train='lora': no gradients or moments of the weights")
   if config.model.quantize == 'none' and config.model.train == 'lora':
     said.append("model.quantize='int8': frozen matrices take half")
-  if mesh.size > mesh.shape['fsdp'] * mesh.shape['tensor']:
+  if mesh.shape['data'] > 1:
     split = mesh.shape['data'] * mesh.shape['fsdp']
     said.append(f'mesh.data=1, mesh.fsdp={split}: weights over more devices')
   trains = figures.name in ('sft', 'hybrid')

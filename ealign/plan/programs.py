@@ -18,6 +18,7 @@ from ealign import align, assembly, calls, folding, train
 from ealign.data import batch as batch_lib
 from ealign.fields import Config
 from ealign.grid import lanes
+from ealign.grid import rows as rows_lib
 from ealign.models import config as models
 from ealign.models import flops, layout, lora, transformer
 from ealign.runtime import mesh as mesh_lib
@@ -115,7 +116,12 @@ def shapes(config: Config, model, mesh, other=None, arms: int = 1) -> Shapes:
     functools.partial(align.init_state, update), params, train.hyper(config)
   )
   on = functools.partial(placed, mesh)
-  resident = {'state': _stacked(on(state), arms), 'frozen': on(frozen)}
+  groups = rows_lib.groups(mesh)  # all have as many arms, as in `lanes`
+  arms = rows_lib.width(1, arms, arms, groups)
+  axis = 'arm' if groups > 1 else None
+  state = _stacked(on(state), arms, axis)
+  rest = state.replace(params=None)
+  resident = {'params': state.params, 'rest': rest, 'frozen': on(frozen)}
 
   def of_policy(model):
     weights = jax.eval_shape(update.bind, params, _frozen(config, model))
@@ -134,7 +140,7 @@ def shapes(config: Config, model, mesh, other=None, arms: int = 1) -> Shapes:
     model=model,
     mesh=mesh,
     update=update,
-    state=resident['state'],
+    state=state,
     frozen=resident['frozen'],
     policy=_gathered(model, mesh, of_policy),
     reviewer=_gathered(second, mesh, functools.partial(_frozen, config)),
@@ -143,13 +149,13 @@ def shapes(config: Config, model, mesh, other=None, arms: int = 1) -> Shapes:
   )
 
 
-def _stacked(tree, arms: int):
+def _stacked(tree, arms: int, axis: str | None):
   """The tree of `arms` runs on a first axis, each as one of them lies."""
   if arms == 1:
     return tree
 
   def stack(x):
-    spec = PartitionSpec(None, *x.sharding.spec)
+    spec = PartitionSpec(axis, *x.sharding.spec)
     where = NamedSharding(x.sharding.mesh, spec)
     return jax.ShapeDtypeStruct((arms, *x.shape), x.dtype, sharding=where)
 
@@ -193,10 +199,14 @@ def device_bytes(tree) -> int:
 def listed(run: Shapes, sizes: Sizes) -> list[Program]:
   """The programs of a run that trains with its conscience, or of one without.
 
+  None, if nothing is trained.
+
   sizes: of its prompts, as `sampling.prompts.bucket` pads them.
   """
   config = run.config
   programs = []
+  if not config.train.steps:
+    return programs
   if config.data.train:
     programs.append(_update(run, 'sft', sft=True, pairs=False))
   if config.dpo.lam > 0:
@@ -243,7 +253,7 @@ def _update(run, name, *, sft, pairs):
     flops=run.arms * total,
     attention=run.arms * attention,
     experts=run.arms * experts,
-    holds=('state', 'frozen'),
+    holds=('params', 'rest', 'frozen'),
   )
 
 
@@ -282,6 +292,7 @@ def _sampling(run, sizes):
   read = weights, prompt_BT, prompt_BT
   attention = flops.attention(model, rows, sizes.prompt)
   inner = flops.multiplied(model) - model.vocab_size * model.d_model
+  own = 'params' if run.config.model.train == 'full' else 'frozen'
   yield Program(
     name='prefill',
     run=programs.prefill,
@@ -289,7 +300,7 @@ def _sampling(run, sizes):
     flops=2.0 * rows * sizes.prompt * inner + attention,
     attention=attention,
     experts=flops.experts(model, rows * sizes.prompt),
-    holds=_holds(run, mesh, 'frozen'),
+    holds=_holds(run, mesh, own),
   )
   cache, hidden_BD, next_B = jax.eval_shape(programs.prefill, *read)
   rows_B = lambda x: _by_row(mesh, *x.shape, dtype=x.dtype)
@@ -316,7 +327,7 @@ def _sampling(run, sizes):
     flops=2.0 * rows * new * flops.multiplied(model) + attention,
     attention=attention,
     experts=flops.experts(model, rows * new),
-    holds=_holds(run, mesh, 'frozen'),
+    holds=_holds(run, mesh, own),
     trips=new,
   )
 
@@ -347,7 +358,7 @@ def _score(run):
   slots, length = run.arms * run.config.dpo.pairs, run.config.dpo.length
   return Program(
     name='score',
-    run=jax.jit(functools.partial(align.answer_logps, run.model)),
+    run=calls.scorer(run.model),
     args=(run.frozen, placed(run.mesh, _pair_batch(slots, length))),
     flops=flops.forward(run.model, 2 * slots, length),
     attention=flops.attention(run.model, 2 * slots, length),

@@ -7,7 +7,6 @@ config.json and its tokenizer.
 
 import dataclasses
 import json
-import pathlib
 
 import jax
 
@@ -22,6 +21,7 @@ from ealign.plan import show
 from ealign.runtime import aot, topology
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import Unfit
+from ealign.runtime.folder import Folder
 from ealign.sampling.prompts import bucket
 
 FILE = 'plan.json'
@@ -29,17 +29,17 @@ FILE = 'plan.json'
 
 def plan(
   config: Config,
-  workdir,
+  place: Folder,
   *,
   slice_name: str = '',
   name: str = '',
   arms: int | None = 1,
 ):
-  """Prints what a run would be, and writes it to <workdir>/plan.json.
+  """Prints what a run would be, and writes it to plan.json there.
 
   Args:
     config: the frozen Config.
-    workdir: the folder of the run.
+    place: the folder of the run.
     slice_name: such as 'v5e:4x4'; '': the devices that are here.
     name: of the arm that is planned, if there are arms.
     arms: runs of this config that are one program; None: as many as pay.
@@ -67,21 +67,24 @@ def plan(
   found = _compiled(run, sizes, screen)
   where = f'{slice_name}, ' if slice_name else ''
   kind = mesh.devices.flat[0].device_kind
-  show.programs(screen, list(found.values()), f'{where}{mesh.size} x {kind}')
+  if found:
+    show.programs(screen, list(found.values()), f'{where}{mesh.size} x {kind}')
   cost = figures_lib.conscience(found, config.conscience.every)
   if cost:
     show.pairs(screen, 'estimates, from the peaks of the chips', _costs(cost))
   problems = _problems(run, found)
   told |= {'programs': {n: _plain(f) for n, f in found.items()}}
   told |= {'conscience': cost, 'problems': problems, 'arms': arms}
-  path = pathlib.Path(workdir) / FILE
-  path.write_text(json.dumps(told, indent=2) + '\n')
+  (place.local / FILE).write_text(json.dumps(told, indent=2) + '\n')
   if problems:
     raise Unfit(*problems)
   fits = 'it fits'
-  if any(figures.limit is None for figures in found.values()):
+  if not found:
+    fits = 'nothing is trained, so nothing was compiled'
+  elif any(figures.limit is None for figures in found.values()):
     fits = f'the memory of a {kind} is not known: compare it with "in all"'
-  screen.print(f'{fits}; the plan is in {path}', soft_wrap=True)
+  where = place.shared / FILE
+  screen.print(f'{fits}; the plan is in {where}', soft_wrap=True)
 
 
 def demand(config) -> tuple:

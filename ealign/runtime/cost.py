@@ -183,17 +183,23 @@ def _overlap(*, inputs, outputs, kernel, stride, low, spread, reach) -> int:
 
 
 def _sent(op: hlo.Op) -> float:
-  """Bytes of a collective's result; `-start` returns its operand as well."""
-  arrays = op.arrays
-  if op.kind.endswith('-start') and op.kind != 'all-reduce-start':
-    inputs = len(op.operands)
-    arrays = arrays[inputs : 2 * inputs]
-  return sum(array.bytes for array in arrays)
+  """Bytes of a collective's result."""
+  return sum(array.bytes for array in _result(op))
+
+
+def _result(op: hlo.Op) -> tuple[hlo.Array, ...]:
+  """The arrays of a result; most of `-start` return their operands as well."""
+  if not op.kind.endswith('-start') or op.kind == 'all-reduce-start':
+    return op.arrays
+  inputs = len(op.operands)
+  return op.arrays[inputs : 2 * inputs]
 
 
 def _traffic(program, op: hlo.Op, ops) -> float:
   """HBM bytes that an instruction reads and writes."""
   if op.kind in _NO_BYTES or op.kind.endswith(('-done', '-update')):
+    return 0.0
+  if op.kind == 'async-start':  # what it calls is counted
     return 0.0
   held = lambda arrays: sum(a.bytes for a in arrays if a.in_hbm)
   of = lambda name: held(ops[name].arrays) if name in ops else 0.0
@@ -204,7 +210,7 @@ def _traffic(program, op: hlo.Op, ops) -> float:
     return held(piece) + sum(array.bytes for array in piece)
   if op.kind in ('dynamic-update-slice', 'scatter'):
     return 2 * of(op.operands[-1 if op.kind == 'scatter' else 1])
-  result = op.arrays[: len(op.operands)] if '-start' in op.kind else op.arrays
+  result = op.arrays[:1] if op.kind == 'copy-start' else _result(op)
   return held(result) + sum(map(of, op.operands))
 
 

@@ -83,9 +83,9 @@ def of(workdir, *, index: int = 0, many: bool = False) -> Folder:
   else:
     shared = epath.Path(pathlib.Path(workdir).expanduser().absolute())
   if index or (remote and many):
-    local = pathlib.Path(tempfile.mkdtemp(prefix=f'ealign-host{index}-'))
-    atexit.register(shutil.rmtree, local, ignore_errors=True)
-    return Folder(local, shared, writes=not index)
+    apart = pathlib.Path(tempfile.mkdtemp(prefix=f'ealign-host{index}-'))
+    atexit.register(shutil.rmtree, apart, ignore_errors=True)
+    return Folder(apart / shared.name, shared, writes=not index)
   if not remote:
     return Folder(pathlib.Path(shared), shared)
   home = os.environ.get('XDG_CACHE_HOME', '~/.cache')

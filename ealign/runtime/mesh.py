@@ -268,10 +268,15 @@ def widened(config: Config, mesh: Mesh, size: int) -> tuple[Config, Mesh]:
 
 
 def memory(device) -> float:
-  """Bytes of a device, that may not be here; inf where it is not known."""
-  if peak := peaks.peak(device.device_kind):
+  """Bytes of a device, that may not be here; inf where it is not known.
+
+  JAX gives itself a part of a GPU's, 75 % by default.
+  """
+  peak = peaks.peak(device.device_kind)
+  if peak and device.platform != 'gpu':
     return peak.memory
-  return (device.memory_stats() or {}).get('bytes_limit', math.inf)
+  known = peak.memory if peak else math.inf
+  return (device.memory_stats() or {}).get('bytes_limit', known)
 
 
 def resized(config: Config, mesh: Mesh) -> Config:

@@ -70,6 +70,16 @@ def test_auto_takes_what_fits(monkeypatch, gib, few, most):
   assert few <= count <= most and f'of {gib:.2f} GiB' in why
 
 
+def test_auto_without_a_known_memory(monkeypatch):
+  monkeypatch.setattr(arms, '_platform', lambda mesh: 'gpu')
+  said = 1, 'the memory of the devices is not known'
+  assert arms.auto(runs.small(), mesh_lib.make()) == said
+
+
+def test_auto_fills_each_group_of_devices():
+  assert arms.auto(runs.small(**{'mesh.arm': 2}))[0] == 2
+
+
 def test_who_fails_and_who_was_stopped_is_told(monkeypatch, capsys):
   found = [None, NonFinite('step 3: nan'), ValueError('a\nb')]
   monkeypatch.setattr(stack, 'run', lambda *_: found)

@@ -1,5 +1,7 @@
 """--plan of a grid, with a stub in place of the plan of its cell."""
 
+import dataclasses
+
 import pytest
 
 from ealign.grid import cells
@@ -52,6 +54,12 @@ def test_what_is_done_and_what_is_left(train, start, planned, tmp_path, capsys):
   assert start('--plan', '--retry=failed') == 0
   said = words(capsys.readouterr().out)
   assert 'left 1 expected 1m40s' in said  # as its setting took
+  first = test_grid_run.folder(tmp_path, ALL[0])
+  cells.write(first, dataclasses.replace(cells.read(first), stacked=4))
+  assert start('--plan', '--retry=failed') == 0
+  said = words(capsys.readouterr().out)
+  assert 'left 1 expected 25s' in said  # four took them together
+  cells.write(first, dataclasses.replace(cells.read(first), stacked=1))
   assert start('--plan', lams=(0.1, 0.3, 1.0)) == 0
   said = words(capsys.readouterr().out)
   # Two of no known setting, at the mean of 100, 300 and 300 s.

@@ -38,6 +38,13 @@ def test_time_left_from_steps_and_from_cells(monkeypatch):
   assert made.left_s() == (2 * 10 + 3 * 70) / 2
 
 
+def test_arms_of_a_program_end_together(monkeypatch):
+  made = board(monkeypatch)
+  watch = ran(made, monkeypatch)
+  made.running = [watch, watch]
+  assert made.left_s() == 2 * 10 + 3 * 50 / 2  # a cell: half of what two took
+
+
 def test_plain_lines(monkeypatch, capsys):
   made = board(monkeypatch, [60.0])
   with made:

@@ -29,6 +29,7 @@ from ealign.grid import job as job_lib
 from ealign.grid import run as run_lib
 from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import NonFinite, Preempted, UserError
+from grid import made
 
 FILE = """
 from ealign import config as config_lib
@@ -159,15 +160,23 @@ def test_grid_json(train, start, tmp_path):
   assert folder(tmp_path, ALL[0]).exists()
 
 
-def test_contrasts_that_come_after_cells_are_late(train, start, tmp_path):
-  assert start() == 0
+@pytest.mark.parametrize('failed', [True, False])
+def test_contrasts_that_come_after_cells_are_late(
+  train, start, tmp_path, failed, monkeypatch
+):
+  if failed:  # before a step
+    update = 'ealign.grid.progress.Watch.update'
+    monkeypatch.setattr(update, lambda *_: None)
+    train.errors |= {name: NonFinite('nan') for name in ALL}
+  assert start() == int(failed)
   file = tmp_path / 'my.py'
   more = "def contrasts():\n  return {'a': ({'dpo.lam': 0.3}, {})}\n"
   file.write_text(file.read_text() + more)
   flags = [f'--workdir={tmp_path / "out"}', '--sweep=lam,seeds']
-  assert launch.main(['launch', f'--config={file}', *flags]) == 0
+  code = launch.main(['launch', f'--config={file}', *flags])
+  assert code == int(failed)
   told = json.loads((tmp_path / 'out' / 'grid.json').read_text())
-  assert told['declared_late'] and len(told['contrasts']) == 1
+  assert told['declared_late'] != failed and len(told['contrasts']) == 1
 
 
 def test_a_cell_that_fails_fails_alone(train, start, tmp_path, capsys):
@@ -551,6 +560,20 @@ def test_in_a_bucket(train, start, tmp_path, monkeypatch):
   assert start(sweep='lam,seeds,bases') == 0 and len(train.calls) == 4
 
 
+def test_the_report_of_a_bucket(tmp_path, capsys):
+  seeds = [made.entry({}, {'seed': seed}) for seed in range(2)]
+  made.grid(tmp_path / 'lambda', seeds)
+  for cell in seeds:
+    made.done(tmp_path / 'lambda', cell, made.answers(1))
+  shared = epath.Path(tmp_path / 'lambda')
+  place = folder_lib.of(shared, index=1)  # in a copy of its own, as a bucket's
+  assert place.copied
+  run_lib.report(place, told=True)
+  assert f'report: {shared}/report.html' in capsys.readouterr().out
+  said = (tmp_path / 'lambda' / 'report.md').read_text()
+  assert '2 of 2 cells are done' in said and 'Ablation grid: lambda' in said
+
+
 def test_in_a_bucket_the_first_done_stands(train, start, tmp_path, monkeypatch):
   bucket(monkeypatch, tmp_path)
   real = train.run
@@ -617,6 +640,16 @@ def test_all_hosts_run_the_cells_that_the_first_takes(
   assert len(ended) == 2 and '1 of 2 cells failed' in ended[1]
   assert status(tmp_path, ALL[3]).state == 'done'
   assert status(tmp_path, ALL[1]).error == 'nan'
+
+
+def test_several_processes_have_no_arms(tmp_path):
+  file = tmp_path / 'my.py'
+  file.write_text(FILE.format(lams=(0.1,), log='x'))
+  flags = [f'--config={file}', '--sweep=lam', '--workdir=d']
+  command = command_lib.parse(['launch', *flags, '--config.mesh.arm=2'])
+  two = Two(0, threading.Barrier(1), [None])
+  with pytest.raises(UserError, match='mesh.arm=2: several processes'):
+    run_lib.launch(sweeps.read(command), command, None, two)
 
 
 def test_a_prepare_that_fails_fails_its_cells(train, start, tmp_path):

@@ -166,7 +166,7 @@ def test_cells_in_every_state_are_told_and_never_counted(tmp_path):
   assert errors[1] == 'NonFinite: loss is nan'
   assert errors[8] == 'here fell silent; the same command continues it'
   assert errors[3].startswith(f'{cells[3]["folder"]}/STATUS.json: cannot be')
-  assert "state 'flying' is none of done, running" in errors[4]
+  assert "state 'flying' is none of queued, running" in errors[4]
   assert 'done, but without any final answer' in errors[5]
   assert 'answers.jsonl:' in errors[6] and 'broken JSON' in errors[6]
   found = compare.compare(grid)
@@ -287,3 +287,28 @@ def test_what_cells_were_made_with(tmp_path):
   assert not facts['commit'].loud and 'the same code' in facts['commit'].note
   assert facts['template'].values == [('t1', facts['template'].values[0][1])]
   assert 'hashes.config' not in facts and 'seed' not in facts
+
+
+def test_settings_of_before_are_in_no_contrast(workdir):
+  path = workdir / 'grid.json'
+  tree = json.loads(path.read_text())
+  for cell in tree['cells']:
+    cell['current'] = cell['setting'] != LAM
+  path.write_text(json.dumps(tree))
+  contrast = _compare(workdir).contrasts[0]
+  assert (
+    contrast.p is None and contrast.reason == 'no such setting in this grid'
+  )
+
+
+def test_whole_numbers_are_the_numbers_they_are(tmp_path):
+  one, whole = {'dpo.lam': 1.0}, {'dpo.lam': 1}
+  cells = [made.entry({}, {'seed': seed}) for seed in range(5)]
+  cells += [made.entry(one, {'seed': seed}) for seed in range(3)]
+  cells += [made.entry(whole, {'seed': seed}) for seed in range(3, 5)]
+  made.grid(tmp_path, cells, contrasts=[{'name': 'x', 'a': whole, 'b': {}}])
+  for cell in cells:
+    made.done(tmp_path, cell, made.answers(cell['replicate']['seed'] % 2))
+  found = _compare(tmp_path)
+  assert [s.wanted for s in found.settings] == [5, 5]
+  assert {found.standing(s) for s in found.settings} == {'primary'}

@@ -168,6 +168,11 @@ def test_a_sweep_without_levels_or_with_an_error(read):
   assert problem.endswith("KeyError: 'x'")
 
 
+def test_a_level_without_a_cell_is_not_to_blame(read):
+  found = problems(read, 'lam,none+bad,seeds', more=BAD)
+  assert not [p for p in found if "'lam'" in p]
+
+
 PAIR = """
 def sweep_long():
   yield {'sample.max_new_tokens': 200}

@@ -95,6 +95,12 @@ def test_the_memory_is_not_known(start, compiled, capsys):
   assert 'the memory of a cpu is not known: compare it with "in all"' in said
 
 
+def test_nothing_is_trained(start, compiled, capsys):
+  assert start('--config.train.steps=0') == 0
+  said = capsys.readouterr().out
+  assert 'nothing is trained, so nothing was compiled; the plan is' in said
+
+
 def test_does_not_fit(start, compiled, tmp_path, capsys):
   compiled['temporaries'] = 5 * 2**30
   assert start() == 1

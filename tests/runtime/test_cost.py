@@ -192,3 +192,36 @@ def test_a_loop_reads_its_slice_of_a_stack():
   counts = count(layers, array(8, 64), array(5, 64, 64))
   whole = 4 * 5 * 64 * 64
   assert whole <= counts.hbm_bytes < 4 * whole  # not 5 times the whole
+
+
+AT_ONCE = """
+ENTRY %main (p: bf16[64,8]) -> bf16[4,8] {
+  %p = bf16[64,8]{1,0} parameter(0)
+  %g = bf16[128,8]{1,0} all-gather(%p), channel_id=1, dimensions={0}
+  %c = bf16[128,8]{1,0} copy(%g)
+  ROOT %s = bf16[4,8]{1,0} reduce-scatter(%c), channel_id=2, dimensions={0}
+}
+"""
+BEGUN = """
+%scatter (q: bf16[128,8]) -> bf16[4,8] {
+  %q = bf16[128,8]{1,0} parameter(0)
+  ROOT %r = bf16[4,8]{1,0} reduce-scatter(%q), channel_id=2, dimensions={0}
+}
+
+ENTRY %main (p: bf16[64,8]) -> bf16[4,8] {
+  %p = bf16[64,8]{1,0} parameter(0)
+  %gs = (bf16[64,8], bf16[128,8]) all-gather-start(%p), channel_id=1
+  %g = bf16[128,8]{1,0} all-gather-done(%gs)
+  %cs = (bf16[128,8], bf16[128,8], u32[]) copy-start(%g)
+  %c = bf16[128,8]{1,0} copy-done(%cs)
+  %ss = ((bf16[128,8]), bf16[4,8]) async-start(%c), calls=%scatter
+  ROOT %s = bf16[4,8]{1,0} async-done(%ss)
+}
+"""
+
+
+def test_what_is_begun_and_awaited_costs_what_it_does_at_once():
+  counts, begun = cost.count(AT_ONCE), cost.count(BEGUN)
+  gathered, scattered, copied = 64 + 128, 128 + 4, 2 * 128
+  assert counts.hbm_bytes == 2 * 8 * (gathered + scattered + copied)
+  assert begun == counts

@@ -1,3 +1,5 @@
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -174,3 +176,20 @@ def test_a_sum_over_shards_equals_one_device():
   np.testing.assert_allclose(
     jax.jit(lambda x: x.sum(0))(tree), rows.sum(0), 1e-6
   )
+
+
+@pytest.mark.parametrize(
+  'platform, kind, stats, wanted',
+  [
+    ('tpu', 'TPU v5 lite', None, 15.75 * 2**30),
+    ('gpu', 'NVIDIA H200', {'bytes_limit': 1e11}, 1e11),  # what JAX may take
+    ('gpu', 'NVIDIA H200', None, 141e9),
+    ('gpu', 'another', {'bytes_limit': 7}, 7),
+    ('cpu', 'cpu', None, float('inf')),
+  ],
+)
+def test_memory_of_a_device(platform, kind, stats, wanted):
+  device = types.SimpleNamespace(
+    platform=platform, device_kind=kind, memory_stats=lambda: stats
+  )
+  assert mesh_lib.memory(device) == wanted
