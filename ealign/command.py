@@ -117,12 +117,17 @@ def parse(argv: list[str]) -> Command:
   given = [f'--{n}={known[n].value}' for n in _GIVEN if known[n].value]
   given += ['--fail_fast'] * known['fail_fast'].value
   for name in _NAMES:
-    if known[name].present and not known[name].value:
+    if known[name].present and not known[name].value.strip(', '):
       problems.append(f'--{name}= is empty; give it a value, or leave it out')
+    if known[name].present > 1:
+      problems.append(f'--{name}: is given {known[name].present} times')
   arms = _grid_flags(known, problems)
   plan, script = known['plan'].value, known['print_launch'].value
   if known['topology'].value and not (plan or script):
     problems.append('--topology: goes with --plan or --print_launch')
+  if script and known['retry'].value == 'all':
+    said = 'would begin anew at each restart, and for each worker; leave it out'
+    problems.append(f'--retry=all: with --print_launch it {said}')
   if plan and script:
     problems.append('--print_launch: not together with --plan')
   profile = _steps(known['profile'].value, problems)

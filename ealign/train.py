@@ -199,7 +199,7 @@ def run(
       curve(0)
     for step in range(start, config.train.steps):
       if stop.requested or hosts.stopping(step):
-        _fetch(values, f'{workdir}: steps {last_good + 1} to {step}')
+        _fetch(values, f'{workdir}: {_span(last_good + 1, step)}')
         save(step, wait=True)
         raise Preempted(
           f'{workdir}: stopped at step {step} and saved; the same command '
@@ -259,7 +259,7 @@ def run(
       logging = saving or done % config.train.log_every == 0
       if logging or reflected:
         with clock('train'):
-          where = f'{workdir}: steps {last_good + 1} to {done}'
+          where = f'{workdir}: {_span(last_good + 1, done)}'
           shown = _fetch(values, where)
         last_good = done
         shown |= replay_lib.metrics(replay, step=step) | reflected
@@ -355,6 +355,10 @@ def keep_params(config: Config, workdir, model, params):
     weights_lib.save_adapter(
       workdir / 'adapter.safetensors', params, assembly.lora_scale(config)
     )
+
+
+def _span(first: int, last: int) -> str:
+  return f'step {last}' if first == last else f'steps {first} to {last}'
 
 
 def _fetch(values, where):

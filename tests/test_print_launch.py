@@ -274,7 +274,7 @@ JOBSET = {
     'network': {'enableDNSHostnames': bool},
     'failurePolicy': {
       'maxRestarts': int,
-      'rules': [{'action': str, 'onJobFailureReasons': [str]}],
+      'rules': [{'name': str, 'action': str, 'onJobFailureReasons': [str]}],
     },
     'replicatedJobs': [
       {
@@ -341,6 +341,15 @@ def test_yaml_has_the_documented_fields(here, capsys, name, schema):
   file = (scripts.folder() / scripts.KINDS[name]).read_text()
   conform(yaml.safe_load(file), schema)
   conform(yaml.safe_load(printed(capsys, name, *GIVEN)), schema)
+
+
+def test_the_rules_of_the_jobset_are_complete(here, capsys):
+  # Of the CRD of JobSet: name and action are required, and what they may be.
+  jobset = yaml.safe_load(printed(capsys, 'gke', *GIVEN))
+  (rule,) = jobset['spec']['failurePolicy']['rules']
+  assert re.fullmatch('[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?', rule['name'])
+  actions = ('FailJobSet', 'RestartJobSet', 'RestartJobSetAndIgnoreMaxRestarts')
+  assert rule['action'] in actions
 
 
 def test_skypilot_gives_the_very_flags_to_python(here, capsys):

@@ -51,7 +51,7 @@ def test_nan_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     return state, metrics | {'loss': metrics['loss'] * bad}
 
   runs.patch_step(monkeypatch, poisoned)
-  with pytest.raises(NonFinite, match='steps 4 to 4'):
+  with pytest.raises(NonFinite, match='step 4: the loss'):
     train.run(runs.small(**PLAIN), tmp_path, name='a')
   assert [p.name for p in (tmp_path / 'checkpoints').glob('[0-9]')] == ['2']
 

@@ -56,25 +56,29 @@ class Launch:
 def take(
   launch: Launch, left: list[list[Cell]]
 ) -> tuple[list[Cell], list[Lease]]:
-  """The first group of `left` that is free, and its leases; it leaves the list.
+  """What is free of the first such group of `left`, and its leases.
 
-  Nothing, if others run all that is left. One of them that has been silent for
-  long is waited for: it lives after all, or its cell is ours.
+  It leaves the list, where what others run of the group stays. Nothing, if they
+  run all that is left. One of them that has been silent for long is waited for:
+  it lives after all, or its cell is ours.
   """
   while left:
     busy = []
     for group in list(left):
-      leases = _all(launch, group, busy)
-      if leases is None:
-        continue
+      free, theirs = _free(launch, group, busy)
       left.remove(group)
-      launch.refresh(group)  # another may have run it since
-      if all(map(launch.wants, group)):
-        return group, leases
-      for lease in leases:
-        lease.release()
-      still = [cell for cell in group if launch.wants(cell)]
-      left += [still] if still else []
+      left += [theirs] if theirs else []
+      launch.refresh(
+        [cell for cell, _ in free]
+      )  # another may have run it since
+      ours = []
+      for cell, lease in free:
+        if launch.wants(cell):
+          ours.append((cell, lease))
+        else:
+          lease.release()
+      if ours:
+        return [cell for cell, _ in ours], [lease for _, lease in ours]
     if not busy:
       continue
     silent = time.time() - min(holder['heartbeat'] for holder in busy)
@@ -91,17 +95,19 @@ def take(
   return [], []
 
 
-def _all(launch, group, busy) -> list[Lease] | None:
-  """The leases of all cells of a group; or None, and who has one of them."""
-  leases = []
+def _free(launch, group, busy):
+  """[(cell, its lease)] of those of a group that are free, and the others.
+
+  busy: gets who has them.
+  """
+  free, theirs = [], []
   for cell in group:
     path = launch.place.shared / cell.folder / 'LEASE'
     lease = lease_lib.take(path, exclusive=not launch.place.copied)
     if lease is None:
       now = {'host': '?', 'heartbeat': time.time()}
       busy.append(lease_lib.holder(path) or now)
-      for each in leases:
-        each.release()
-      return None
-    leases.append(lease)
-  return leases
+      theirs.append(cell)
+    else:
+      free.append((cell, lease))
+  return free, theirs

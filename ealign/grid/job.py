@@ -1,6 +1,7 @@
 """A cell that is run: what stands in its folder before, meanwhile and after."""
 
 import dataclasses
+import functools
 import os
 import socket
 import time
@@ -34,22 +35,44 @@ def make(this: Launch, cell: Cell) -> Job:
   return Job(cell, config, this.place / cell.folder, watch)
 
 
-def begin(this: Launch, grid, module, jobs, stop) -> None:
-  """Config, state, and what the cells start from."""
-  for job in jobs:
-    status = this.states.get(job.cell.id)
-    if status and _anew(this, status, job):
-      ledger.to_trash(this.place, job.cell)
-      this.states.pop(job.cell.id)
-    text = config_lib.to_json(job.cell.config)
-    cells_lib.replace(job.place.shared / 'config.json', text)
-  tell(this, jobs, 'queued')
-  prepared(this, grid, module, [job.cell for job in jobs], stop)
-  for job in jobs:
-    job.watch.began = time.time()
-    found = {'config': job.cell.id} | hashes.of(job.config)
-    this.states[job.cell.id] = Status('queued', hashes=found)
-  tell(this, jobs, 'running')
+def begin(this: Launch, grid, module, jobs, stop) -> dict[str, str]:
+  """Config, state, and what the cells start from.
+
+  Returns:
+    the one-line error of each that cannot start, by id.
+  """
+  errors = {}
+
+  def each(begun):
+    for job in jobs:
+      try:
+        if job.cell.id not in errors:
+          begun(job)
+      except Preempted:
+        raise
+      except UserError as error:
+        errors[job.cell.id] = line(error)
+    return [job for job in jobs if job.cell.id not in errors]
+
+  tell(this, each(functools.partial(_claim, this)), 'queued')
+  each(lambda job: prepared(this, grid, module, [job.cell], stop))
+  tell(this, each(functools.partial(_hash, this)), 'running')
+  return errors
+
+
+def _claim(this: Launch, job: Job) -> None:
+  status = this.states.get(job.cell.id)
+  if status and _anew(this, status, job):
+    ledger.to_trash(this.place, job.cell)
+    this.states.pop(job.cell.id)
+  text = config_lib.to_json(job.cell.config)
+  cells_lib.replace(job.place.shared / 'config.json', text)
+
+
+def _hash(this: Launch, job: Job) -> None:
+  job.watch.began = time.time()
+  found = {'config': job.cell.id} | hashes.of(job.config)
+  this.states[job.cell.id] = Status('queued', hashes=found)
 
 
 def prepared(this: Launch, grid, module, cells, stop) -> None:

@@ -154,10 +154,11 @@ def _progress(found) -> str:
   done = states.pop('done', 0)
   rest = ', '.join(f'{count} {state}' for state, count in states.items())
   old = len(found.grid.cells) - len(cells)
+  be = 'is' if old == 1 else 'are'
   said = f'{done} of {len(cells)} cells are done' + (
     f' ({rest})' if rest else ''
   )
-  return said + (f'; {old} more are no longer in the sweep.' if old else '.')
+  return said + (f'; {old} more {be} no longer in the sweep.' if old else '.')
 
 
 def _problems(found) -> list[str]:

@@ -6,6 +6,7 @@ cannot be read is kept with the reason, and never ends the report.
 
 import csv
 import dataclasses
+import functools
 import io
 import json
 import pathlib
@@ -15,12 +16,13 @@ from typing import Any
 
 from ealign.evals import counts, records
 from ealign.evals.stats import wilson
+from ealign.grid import cells as cells_lib
 from ealign.grid import lease, stats
-from ealign.grid.cells import STATES
 from ealign.report import excerpts, runs
 from ealign.runtime.errors import UserError
 
 _BINS = 20  # points of a curve
+_ANEW = '; --retry=all --only=NAME runs the cell anew'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +102,9 @@ def read(workdir: Any) -> Grid:
   config = runs.flatten(need('config', dict, {}))
   listed = need('cells', list, None)
   if not listed:
-    raise UserError(f'{path}: cells: is empty; start the grid again')
+    raise UserError(
+      f'{path}: cells: is empty; delete it and start the grid again'
+    )
   cells, seen = [], set()
   for number, entry in enumerate(listed):
     cell = _listed(path, entry, f'cells[{number}].', config)
@@ -154,8 +158,8 @@ def _need(path, tree, name, kind, default, where=''):
   value = tree.get(name, default) if isinstance(tree, dict) else None
   if not isinstance(value, kind):
     shown = repr(value)[:60]
-    said = f'must be a {kind.__name__}, not {shown}; start the grid again, '
-    raise UserError(f'{path}: {where}{name}: {said}which writes this file')
+    said = f'must be a {kind.__name__}, not {shown}; restore or delete it, '
+    raise UserError(f'{path}: {where}{name}: {said}and start the grid again')
   return value
 
 
@@ -177,41 +181,30 @@ def _listed(path, entry, where, config) -> Cell:
 
 def _filled(cell: Cell, folder: pathlib.Path) -> Cell:
   """The cell with its state, and with its results if it is done."""
-  path = folder / 'STATUS.json'
-  if not path.exists():
-    return cell
-  with_ = lambda **facts: dataclasses.replace(cell, **facts)
+  with_ = functools.partial(dataclasses.replace, cell)
   try:
-    status = _object(path)
+    status = cells_lib.read(folder)
   except UserError as error:
     return with_(state='broken', error=_line(error))
-  state = status.get('state')
-  if state not in STATES:
-    said = f'{path}: state {state!r} is none of {", ".join(STATES)}'
-    return with_(state='broken', error=_line(said))
-  if state == 'done' and not status.get('hashes'):
-    said = f'{path}: done, but without the hashes of its inputs'
-    return with_(state='broken', error=_line(said))
-  cell = with_(state=state, error=_line(status.get('error')), status=status)
-  if state in ('running', 'queued') and _silent(status):
-    said = f'{status.get("host")} fell silent; the same command continues it'
-    return dataclasses.replace(cell, state='preempted', error=_line(said))
+  if status is None:
+    return cell
+  state, error = status.state, status.error
+  silent = time.time() - status.heartbeat > lease.STALE_S
+  if state in ('running', 'queued') and silent:
+    state = 'preempted'
+    error = f'{status.host} fell silent; the same command continues it'
+  facts = dataclasses.asdict(status)
+  cell = with_(state=state, error=_line(error), status=facts)
   if state != 'done':
     return cell
   try:
     return _digested(cell, folder)
   except UserError as error:
-    return dataclasses.replace(cell, state='broken', error=_line(error))
-  except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-    said = f'{folder}: holds a record that cannot be counted; run the cell anew'
+    said = _line(error).removesuffix(_ANEW) + _ANEW
     return dataclasses.replace(cell, state='broken', error=said)
-
-
-def _silent(status: dict) -> bool:
-  """Whether a launcher that says it is at work was heard long ago."""
-  heard = status.get('heartbeat')
-  known = isinstance(heard, int | float)
-  return not known or time.time() - heard > lease.STALE_S
+  except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+    said = f'{folder}: holds a record that cannot be counted{_ANEW}'
+    return dataclasses.replace(cell, state='broken', error=said)
 
 
 def _line(said) -> str:
@@ -223,7 +216,7 @@ def _digested(cell: Cell, folder: pathlib.Path) -> Cell:
   answers = [record | {'arm': cell.folder, 'seed': None} for record in answers]
   final = counts.final(answers)
   if not final:
-    raise UserError(f'{folder}: done, but without any final answer')
+    raise UserError(f'{folder}: done, but without any final answer{_ANEW}')
   for record in final:
     excerpts.shown(record)  # what the page would stumble over is found here
     if not all(isinstance(m, Mapping) for m in record['messages']):

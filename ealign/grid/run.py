@@ -160,18 +160,19 @@ def _run(this, grid, module, chosen, group, leases, stop, hosts) -> bool:
   """Runs a group that is ours, up to STATUS.json; whether a cell failed."""
   jobs = [job_lib.make(this, cell) for cell in group]
   beat = functools.partial(job_lib.tell, this, jobs) if leases else lambda: None
-  compiled = provenance.compiles()
+  compiled, able, failed = provenance.compiles(), jobs, {}
   with lease_lib.kept(leases, beat) as hush:
     try:
       if hosts.writes:
-        job_lib.begin(this, grid, module, jobs, stop)
+        failed = job_lib.begin(this, grid, module, jobs, stop)
         _count(this, chosen)
-      hosts.gather(None)
-      this.board.running = [job.watch for job in jobs]
-      for job in jobs:
+      failed = hosts.gather(failed)[0]
+      able = [job for job in jobs if job.cell.id not in failed]
+      this.board.running = [job.watch for job in able]
+      for job in able:
         prepare.pull(job.cell, this.place)
         job.place.pull()
-      errors = arms_lib.run(jobs, hosts, stop)
+      errors = arms_lib.run(able, hosts, stop) if able else []
     except (Preempted, KeyboardInterrupt):
       hush()
       if hosts.writes:
@@ -180,22 +181,25 @@ def _run(this, grid, module, chosen, group, leases, stop, hosts) -> bool:
     except UserError as error:
       if hosts.count > 1:
         raise
-      errors = [line(error)] * len(jobs)
+      errors = [line(error)] * len(able)
     finally:
       this.board.running = []
     hush()
     if hosts.writes:
       compiled = provenance.compiles() - compiled
-      ended = list(zip(jobs, errors, strict=True))
+      ended = list(zip(able, errors, strict=True))
       left = [job for job, error in ended if isinstance(error, Preempted)]
-      job_lib.tell(this, left, 'preempted', stacked=len(jobs))
+      job_lib.tell(this, left, 'preempted', stacked=len(able))
       for job, error in ended:
         if job not in left:
-          job_lib.end(this, job, error, compiled, len(jobs))
+          job_lib.end(this, job, error, compiled, len(able))
+      for job in jobs:
+        if job not in able:
+          job_lib.end(this, job, failed[job.cell.id], 0, 1)
   for error in errors:
     if isinstance(error, Preempted):
       raise error
-  return any(errors)
+  return bool(failed) or any(errors)
 
 
 def report(place: Folder, *, told: bool = False) -> None:

@@ -96,7 +96,8 @@ def read(command: command_lib.Command) -> Grid:
   for draft in drafts:
     for problem in config_lib.validate(draft[0], grid=True):
       found.setdefault(problem, []).append(draft[1])
-  unsound = _attributed(found, [levels for _, levels in drafts], sweeps)
+  shared = config_lib.validate(base, grid=True)
+  unsound = _attributed(found, shared, [ls for _, ls in drafts], sweeps)
   if not command.print_launch:
     problems += unsound
   contrasts = contrasts_lib.read(command.module, problems)
@@ -207,18 +208,23 @@ def _product(base, term, sweeps, problems):
     yield config_lib.apply_arm(base, overrides)[0], levels
 
 
-def _attributed(found, drafts, sweeps) -> list[str]:
-  """Each problem once, with the levels that bring it, or the cells."""
+def _attributed(found, shared, drafts, sweeps) -> list[str]:
+  """Each problem once, with the levels that bring it, or the cells.
+
+  shared: those of the base config; what all cells have of them is told plainly.
+  """
   told = []
   for problem, bad in found.items():
-    if len(bad) == len(drafts):
+    every = len(bad) == len(drafts)
+    if every and problem in shared:
       told.append(problem)
       continue
     guilty = [
       (name, index)
       for name, levels in sweeps.items()
-      for index in range(len(levels))
+      for index, level in enumerate(levels)
       if set() < {d for d in drafts if (name, index) in d} <= set(bad)
+      and (not every or problem.startswith(tuple(level)))  # it sets the field
     ]
     explained = {d for d in bad if set(d) & set(guilty)}
     where = [f'sweep {n!r}, level {i + 1}' for n, i in guilty]

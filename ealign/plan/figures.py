@@ -183,6 +183,8 @@ def knobs(config, figures: Figures, mesh) -> list[str]:
     said.append(f'train.microbatches={more}: fewer rows at a time')
   if trains:
     said.append('data.length, dpo.length, data.batch_size, dpo.pairs: lower')
+  elif figures.name == 'score':
+    said.append('dpo.pairs, dpo.length: lower')
   else:
     said.append('conscience.prompts or sample.max_new_tokens: lower')
   said.append('a larger slice, or chips with more memory')

@@ -17,6 +17,8 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument('--workdir', required=True, help='folder of the runs')
   try:
     workdir = parser.parse_args(argv).workdir
+    if not workdir:
+      raise UserError('--workdir= is empty; give the folder of the runs')
     of = grid_page if results.is_grid(workdir) else report
     print(of.write(workdir))
   except UserError as error:

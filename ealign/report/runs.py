@@ -33,7 +33,9 @@ def read(workdir: Any) -> list[Run]:
   """
   workdir = pathlib.Path(workdir).resolve()
   if not workdir.is_dir():
-    raise UserError(f'{workdir}: there is no such folder; give --workdir')
+    raise UserError(
+      f'{workdir}: there is no such folder; give --workdir that of the runs'
+    )
   folders = [path for path in workdir.iterdir() if _is_run(path)]
   # A single run may hold folders with a config.json of their own: the model.
   if (workdir / 'answers.jsonl').is_file() or not folders:

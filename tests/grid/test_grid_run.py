@@ -508,6 +508,13 @@ def test_a_second_launcher_waits_for_what_the_first_prepares(
   assert len(said) == 1 and said[0].startswith('a waits for base, which ')
 
 
+def grid(start, tmp_path):
+  """The cells of what `start` runs."""
+  (tmp_path / 'my.py').write_text(FILE.format(lams=(0.1, 0.3), log='x'))
+  flags = [f'--config={tmp_path / "my.py"}', '--sweep=lam,seeds', '--workdir=d']
+  return sweeps.read(command_lib.parse(['launch', *flags])).cells
+
+
 # ---- Several launchers, and buckets -----------------------------------------
 
 
@@ -521,6 +528,49 @@ def test_cells_of_others_are_left_alone(train, start, tmp_path, capsys):
   assert '1 cell is left to others' in capsys.readouterr().out
   held.release()
   assert start() == 0 and train.names[-1] == ALL[0]
+
+
+def test_what_is_free_of_arms_runs(train, start, tmp_path, monkeypatch, capsys):
+  ran = []
+
+  def run(jobs, hosts, stop):
+    ran.append([job.cell.name for job in jobs])
+    return [''] * len(jobs)
+
+  monkeypatch.setattr(run_lib.arms_lib, 'run', run)
+  train.errors[ALL[0]] = Preempted('x')
+  place = folder_lib.of(tmp_path / 'out')
+  (cell,) = (c for c in grid(start, tmp_path) if c.name == ALL[1])
+  held = lease.take(place.shared / cell.folder / 'LEASE')
+  assert start('--arms=4') == 0
+  assert ran == [[ALL[0], *ALL[2:]]]
+  assert '1 cell is left to others' in capsys.readouterr().out
+  held.release()
+  assert start('--arms=4') == 0 and ran[1:] == [[ALL[1]]]
+
+
+def test_an_arm_that_cannot_start_fails_alone(
+  train, start, tmp_path, monkeypatch
+):
+  real = run_lib.job_lib.prepared
+
+  def prepared(this, grid, module, cells, stop):
+    if cells[0].name == ALL[2]:
+      raise UserError('prepare: no such file')
+    real(this, grid, module, cells, stop)
+
+  monkeypatch.setattr(run_lib.job_lib, 'prepared', prepared)
+  ran = []
+  monkeypatch.setattr(
+    *(run_lib.arms_lib, 'run'),
+    lambda jobs, *_: ran.append(len(jobs)) or [''] * len(jobs),
+  )
+  assert start('--arms=4') == 1
+  assert ran == [3]
+  states = [status(tmp_path, name).state for name in ALL]
+  assert states == ['done', 'done', 'failed', 'done']
+  found = status(tmp_path, ALL[2])
+  assert found.error == 'prepare: no such file' and found.compiles == 0
 
 
 def test_a_silent_one_is_waited_for(

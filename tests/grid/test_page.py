@@ -165,7 +165,7 @@ def test_the_summary_is_computed(found):
   assert said[2].startswith('1 of 1 primary contrast differs at 5 % after Holm')
   assert said[3].startswith('no conscience (misaligned, dpo.lam=0.0 − default)')
   assert said[-1] == (
-    '19 of 22 cells are done (1 failed, 1 running, 1 missing); 1 more are no '
+    '19 of 22 cells are done (1 failed, 1 running, 1 missing); 1 more is no '
     'longer in the sweep.'
   )
 

@@ -165,10 +165,13 @@ def test_cells_in_every_state_are_told_and_never_counted(tmp_path):
   errors = [cell.error for cell in grid.cells]
   assert errors[1] == 'NonFinite: loss is nan'
   assert errors[8] == 'here fell silent; the same command continues it'
-  assert errors[3].startswith(f'{cells[3]["folder"]}/STATUS.json: cannot be')
-  assert "state 'flying' is none of queued, running" in errors[4]
+  damaged = 'STATUS.json: is damaged; --retry=failed runs the cell again'
+  assert errors[3] == f'{cells[3]["folder"]}/{damaged}'
+  assert errors[4].endswith(damaged)
   assert 'done, but without any final answer' in errors[5]
   assert 'answers.jsonl:' in errors[6] and 'broken JSON' in errors[6]
+  remedy = '; --retry=all --only=NAME runs the cell anew'
+  assert all(error.endswith(remedy) for error in errors[5:7])
   found = compare.compare(grid)
   assert len(found.settings[0].counted) == 1
   assert found.estimate(found.settings[0], 'misaligned').basis == 'prompts'

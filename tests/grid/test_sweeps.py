@@ -161,6 +161,12 @@ def test_what_all_cells_share_is_told_plainly(read):
   ]
 
 
+def test_what_all_levels_bring_names_them(read):
+  more = "\ndef sweep_x():\n  return [{'dpo.lam': 'x'}]\n"
+  (problem,) = problems(read, 'x,seeds', more=more)
+  assert problem.startswith("sweep 'x', level 1: dpo.lam='x': must be")
+
+
 def test_a_sweep_without_levels_or_with_an_error(read):
   assert "sweep 'none': yields no level" in problems(read, 'none', more=BAD)
   (problem,) = problems(read, 'broken', more=BAD)
@@ -244,6 +250,12 @@ def test_flags_of_a_grid(tmp_path):
     (('--sweep=lam', '--retry=fail'), "Did you mean 'failed'?"),
     (('--sweep=lam', '--arms=0'), '--arms=0: must be auto or a number'),
     (('--sweep=lam', '--profile=1:2'), '--profile: of a single run'),
+    (('--sweep=lam', '--only=,'), '--only= is empty; give it a value'),
+    (('--sweep=lam', '--sweep=seeds'), '--sweep: is given 2 times'),
+    (
+      ('--sweep=lam', '--retry=all', '--print_launch=xpk'),
+      '--retry=all: with --print_launch it would begin anew at each restart',
+    ),
     (('--sweep=',), '--sweep= is empty; give it a value, or leave it out'),
   ):
     assert said in ' '.join(parse(*rest).problems)

@@ -93,6 +93,10 @@ def test_knobs_are_those_that_would_help():
   )
   assert 'fsdp' not in said and 'remat' not in said
   assert 'sample.max_new_tokens' in said
+  said = ' '.join(
+    figures.knobs(config, types.SimpleNamespace(name='score'), one)
+  )
+  assert 'dpo.pairs, dpo.length' in said and 'sample' not in said
 
 
 @pytest.mark.parametrize('rows, offered', [(4, True), (3, False), (1, False)])

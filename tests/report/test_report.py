@@ -409,3 +409,12 @@ def test_a_control_is_not_told_as_the_method(field, value, role, said):
   run = runs_lib.Run('arm', settings, [], [], {}, ())
   assert summary.role(run) == role
   assert said in summary.describe(run)
+
+
+def test_a_folder_that_is_none(tmp_path, capsys):
+  from ealign.report import __main__ as command
+
+  assert command.main(['--workdir=']) == 2
+  assert '--workdir= is empty' in capsys.readouterr().err
+  assert command.main([f'--workdir={tmp_path / "x"}']) == 2
+  assert 'there is no such folder' in capsys.readouterr().err
