@@ -18,6 +18,7 @@ from ml_collections import config_dict, config_flags
 
 from ealign import config as config_lib
 from ealign.runtime import cluster as cluster_lib
+from ealign.runtime import topology as topology_lib
 from ealign.runtime.errors import UserError
 
 USAGE = """\
@@ -125,6 +126,11 @@ def parse(argv: list[str]) -> Command:
   plan, script = known['plan'].value, known['print_launch'].value
   if known['topology'].value and not (plan or script):
     problems.append('--topology: goes with --plan or --print_launch')
+  if plan and known['topology'].value:
+    try:
+      topology_lib.parse(known['topology'].value)
+    except UserError as error:
+      problems.append(str(error))
   if script and known['retry'].value == 'all':
     said = 'would begin anew at each restart, and for each worker; leave it out'
     problems.append(f'--retry=all: with --print_launch it {said}')

@@ -7,7 +7,7 @@ Sweeps named `seeds` or ending in `_seeds` are replicates of a setting.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import config_dict
@@ -170,7 +170,12 @@ def _levels(command, name: str, problems) -> list[dict[str, Any]]:
   """The sound levels of a sweep, flat; what is wrong with others is told."""
   where = f'sweep {name!r}'
   try:
-    levels = list(getattr(command.module, f'sweep_{name}')())
+    levels = getattr(command.module, f'sweep_{name}')()
+    if not isinstance(levels, Iterable) or isinstance(levels, Mapping | str):
+      said = "must yield or return dicts of fields such as {'dpo.lam': 0.3}"
+      problems.append(f'{where}: {levels!r}: {said}')
+      return []
+    levels = list(levels)
   except Exception as error:
     path = command.module.__spec__.origin
     problems.append(f'{where}: {command_lib.in_file(path, error)}')

@@ -172,6 +172,12 @@ def test_a_sweep_without_levels_or_with_an_error(read):
   (problem,) = problems(read, 'broken', more=BAD)
   assert "sweep 'broken': " in problem and 'my.py, line' in problem
   assert problem.endswith("KeyError: 'x'")
+  for made in ('5', "{'dpo.lam': 1}"):
+    more = f'\ndef sweep_one():\n  return {made}\n'
+    (problem,) = problems(read, 'one', more=more)
+    assert problem.startswith(
+      f"sweep 'one': {made}: must yield or return dicts"
+    )
 
 
 def test_a_level_without_a_cell_is_not_to_blame(read):
