@@ -68,9 +68,8 @@ def take(
       free, theirs = _free(launch, group, busy)
       left.remove(group)
       left += [theirs] if theirs else []
-      launch.refresh(
-        [cell for cell, _ in free]
-      )  # another may have run it since
+      # Another may have run one since.
+      launch.refresh([cell for cell, _ in free])
       ours = []
       for cell, lease in free:
         if launch.wants(cell):
