@@ -124,11 +124,12 @@ def parse(argv: list[str]) -> Command:
       problems.append(f'--{name}: is given {known[name].present} times')
   arms = _grid_flags(known, problems)
   plan, script = known['plan'].value, known['print_launch'].value
-  if known['topology'].value and not (plan or script):
+  topology = known['topology'].value.lower()
+  if topology and not (plan or script):
     problems.append('--topology: goes with --plan or --print_launch')
-  if plan and known['topology'].value:
+  if plan and topology:
     try:
-      topology_lib.parse(known['topology'].value)
+      topology_lib.parse(topology)
     except UserError as error:
       problems.append(str(error))
   if script and known['retry'].value == 'all':
@@ -150,7 +151,7 @@ def parse(argv: list[str]) -> Command:
     problems=tuple(problems),
     flags=(*given, *_joined(rest)[1:]),
     print_launch=script,
-    topology=known['topology'].value,
+    topology=topology,
     plan=plan,
     profile=profile,
     cluster=cluster,

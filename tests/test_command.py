@@ -203,3 +203,9 @@ def test_plan_and_profile(file):
 def test_a_profile_of_no_steps(file, steps):
   with pytest.raises(UserError, match=f'--profile={steps}: must be FROM:TO'):
     parse(file, f'--profile={steps}')
+
+
+def test_a_slice_may_be_written_in_capitals(file):
+  assert parse(file, '--plan', '--topology=V5E:4X4').topology == 'v5e:4x4'
+  with pytest.raises(UserError, match='--topology=v5e4x4: must be one of v4'):
+    parse(file, '--plan', '--topology=v5e4x4')

@@ -74,7 +74,7 @@ class Board:
     if self._live:
       self._live.console.print(text, markup=False, highlight=False)
     elif not self._quiet:
-      print(text, flush=True)
+      print(f'{text}\n', end='', flush=True)  # whole: arms are threads
 
   def refresh(self) -> None:
     """Called at each step: a plain line now and then."""

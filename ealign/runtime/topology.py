@@ -139,7 +139,7 @@ def parse(text: str) -> Topology:
   Raises:
     UserError: no such kind, or no such shape; the nearest is named.
   """
-  kind, _, grid = text.lower().partition(':')
+  kind, _, grid = text.partition(':')
   if kind not in CHIPS or not re.fullmatch(
     r'\d{1,9}(x\d{1,9})*', grid, re.ASCII
   ):
