@@ -94,7 +94,7 @@ def take(
   return [], []
 
 
-def _free(launch, group, busy):
+def _free(launch, group, busy) -> tuple[list[tuple[Cell, Lease]], list[Cell]]:
   """[(cell, its lease)] of those of a group that are free, and the others.
 
   busy: gets who has them.

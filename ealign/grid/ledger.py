@@ -110,7 +110,7 @@ def _read(place: Folder) -> dict[str, Any]:
 
 
 def _began(place: Folder) -> bool:
-  """Whether a cell came further than to its first step, or may have."""
+  """Whether a cell has made a step, or may have."""
   status = cells_lib.read(place.shared, damaged=Status('running'))
   early = status is None or status.state in ('queued', 'failed')
   return not early or bool(status and status.step)

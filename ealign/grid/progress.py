@@ -85,9 +85,7 @@ class Board:
     cells = [
       f'{w.name} {_step(w)}  {display.text(w.values)}' for w in self.running
     ]
-    print(
-      '  '.join([self.head(), *(cell.rstrip() for cell in cells)]), flush=True
-    )
+    self.say('  '.join([self.head(), *(cell.rstrip() for cell in cells)]))
 
   def head(self) -> str:
     """Cells by state, and the time left."""

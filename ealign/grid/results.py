@@ -22,7 +22,6 @@ from ealign.report import excerpts, runs
 from ealign.runtime.errors import UserError
 
 _BINS = 20  # points of a curve
-_ANEW = '; --retry=all --only=NAME runs the cell anew'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,11 +199,11 @@ def _filled(cell: Cell, folder: pathlib.Path) -> Cell:
   try:
     return _digested(cell, folder)
   except UserError as error:
-    said = _line(error).removesuffix(_ANEW) + _ANEW
-    return dataclasses.replace(cell, state='broken', error=said)
+    said = _line(error)
   except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-    said = f'{folder}: holds a record that cannot be counted{_ANEW}'
-    return dataclasses.replace(cell, state='broken', error=said)
+    said = f'{folder}: holds a record that cannot be counted'
+  said += '; --retry=all --only=NAME runs the cell anew'
+  return dataclasses.replace(cell, state='broken', error=said)
 
 
 def _line(said) -> str:
@@ -216,7 +215,7 @@ def _digested(cell: Cell, folder: pathlib.Path) -> Cell:
   answers = [record | {'arm': cell.folder, 'seed': None} for record in answers]
   final = counts.final(answers)
   if not final:
-    raise UserError(f'{folder}: done, but without any final answer{_ANEW}')
+    raise UserError(f'{folder}: done, but without any final answer')
   for record in final:
     excerpts.shown(record)  # what the page would stumble over is found here
     if not all(isinstance(m, Mapping) for m in record['messages']):

@@ -199,7 +199,7 @@ def device_bytes(tree) -> int:
 def listed(run: Shapes, sizes: Sizes) -> list[Program]:
   """The programs of a run that trains with its conscience, or of one without.
 
-  None, if nothing is trained.
+  The list is empty if nothing is trained.
 
   sizes: of its prompts, as `sampling.prompts.bucket` pads them.
   """

@@ -83,8 +83,7 @@ def plan(
     fits = 'nothing is trained, so nothing was compiled'
   elif any(figures.limit is None for figures in found.values()):
     fits = f'the memory of a {kind} is not known: compare it with "in all"'
-  where = place.shared / FILE
-  screen.print(f'{fits}; the plan is in {where}', soft_wrap=True)
+  screen.print(f'{fits}; the plan is in {place.shared / FILE}', soft_wrap=True)
 
 
 def demand(config) -> tuple:

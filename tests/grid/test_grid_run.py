@@ -508,7 +508,7 @@ def test_a_second_launcher_waits_for_what_the_first_prepares(
   assert len(said) == 1 and said[0].startswith('a waits for base, which ')
 
 
-def grid(start, tmp_path):
+def grid(tmp_path):
   """The cells of what `start` runs."""
   (tmp_path / 'my.py').write_text(FILE.format(lams=(0.1, 0.3), log='x'))
   flags = [f'--config={tmp_path / "my.py"}', '--sweep=lam,seeds', '--workdir=d']
@@ -538,9 +538,8 @@ def test_what_is_free_of_arms_runs(train, start, tmp_path, monkeypatch, capsys):
     return [''] * len(jobs)
 
   monkeypatch.setattr(run_lib.arms_lib, 'run', run)
-  train.errors[ALL[0]] = Preempted('x')
   place = folder_lib.of(tmp_path / 'out')
-  (cell,) = (c for c in grid(start, tmp_path) if c.name == ALL[1])
+  (cell,) = (c for c in grid(tmp_path) if c.name == ALL[1])
   held = lease.take(place.shared / cell.folder / 'LEASE')
   assert start('--arms=4') == 0
   assert ran == [[ALL[0], *ALL[2:]]]

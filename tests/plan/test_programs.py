@@ -6,19 +6,9 @@ import jax
 import pytest
 
 from ealign import fields
-from ealign.models.config import Config
 from ealign.plan import programs
 from ealign.runtime import mesh as mesh_lib
-
-TINY = Config(
-  vocab_size=64,
-  d_model=32,
-  layers=2,
-  heads=4,
-  kv_heads=2,
-  head_dim=8,
-  d_ff=64,
-)
+from tests import steps
 
 
 def shapes(mesh, arms=1, **model):
@@ -30,7 +20,9 @@ def shapes(mesh, arms=1, **model):
     dpo=change(config.dpo, pairs=4, length=64),
     model=change(config.model, **model),
   )
-  return programs.shapes(config, mesh_lib.on_mesh(TINY, mesh), mesh, arms=arms)
+  return programs.shapes(
+    config, mesh_lib.on_mesh(steps.MODEL, mesh), mesh, arms=arms
+  )
 
 
 @pytest.mark.parametrize('arms, places', [(2, 2), (3, 4)])
