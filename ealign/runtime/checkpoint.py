@@ -8,12 +8,16 @@ again when restored. A step that fails is moved aside to <folder>/bad-<step>,
 the one before it is used, and the caller is told.
 """
 
+import asyncio
 import logging
+import threading
 from collections.abc import Iterable
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
+import uvloop
 from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
@@ -28,6 +32,7 @@ logging.getLogger('absl').addFilter(
 )
 
 _PARTIAL = '.orbax-checkpoint-tmp'  # how Orbax ends the name of what it writes
+_ONE_PATCH = threading.Lock()
 
 
 class Checkpoints:
@@ -170,7 +175,9 @@ class Checkpoints:
       for path, leaf in wanted.items()
       if 0 not in rows[path]['shape']
     }
-    loaded = ocp.load(self._folder / str(step), abstract)
+    patience = mock.patch.object(uvloop, 'new_event_loop', _PatientLoop)
+    with _ONE_PATCH, patience:  # arms are threads
+      loaded = ocp.load(self._folder / str(step), abstract)
     arrays = {}
     for path in wanted:
       row = rows[path]
@@ -196,6 +203,21 @@ class Checkpoints:
       return ''
     said = '; '.join(f'step {step}: {why}' for step, why in bad.items())
     return f'bad checkpoint ({said}); continued from step {good}'
+
+
+class _PatientLoop(uvloop.Loop):
+  """Ends what is pending before it closes.
+
+  Orbax reads in a uvloop of its own and closes it when one read fails. The
+  others would each print a page, or raise in code that is not about them,
+  whenever they are collected.
+  """
+
+  def close(self):
+    while pending := asyncio.all_tasks(self):
+      done = asyncio.gather(*pending, return_exceptions=True)
+      self.run_until_complete(done)
+    super().close()
 
 
 def _first() -> bool:
