@@ -295,7 +295,8 @@ def _run_all(
     if stop.requested:
       raise Preempted(f'stopped before {label}; the same command continues')
     if run.done:
-      tell(f'{label}: done already')
+      untraced = ', --profile traces nothing' if profile else ''
+      tell(f'{label}: done already{untraced}')
       continue
     if lost := run.needs & set(failed):
       failed.append(run.name)

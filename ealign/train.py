@@ -147,6 +147,8 @@ def run(
     if parts.loader:
       parts.loader.restore(extra['loader'])
     notes.append(note or f'continuing from step {start}')
+    if profile and start > profile[0]:
+      notes.append(f'no trace: step {profile[0]} is done')
   answers_path = workdir / 'answers.jsonl'
   metrics_lib.jsonl_truncate(answers_path, start)
 

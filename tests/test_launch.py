@@ -282,3 +282,9 @@ def test_a_profile_beyond_the_last_step(train, start, capsys):
   assert start('--profile=198:201') == 2
   assert 'must end by step 200' in capsys.readouterr().err
   assert start('--profile=198:200') == 0
+
+
+def test_a_profile_of_a_run_that_is_done(train, start, capsys):
+  start()
+  assert start('--profile=0:2') == 0
+  assert 'done already, --profile traces nothing' in capsys.readouterr().out

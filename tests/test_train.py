@@ -10,7 +10,7 @@ from ealign import train
 from ealign.runtime.errors import Preempted
 
 
-def test_resume_equals_an_uninterrupted_run(tmp_path, monkeypatch):
+def test_resume_equals_an_uninterrupted_run(tmp_path, monkeypatch, capsys):
   config = runs.small(**{'eval.questions': ()})
   whole = train.run(config, tmp_path / 'whole', name='a')
   stop_at(monkeypatch, step=3)
@@ -31,7 +31,8 @@ def test_resume_equals_an_uninterrupted_run(tmp_path, monkeypatch):
   assert any(r['alternative'] and r['alternative']['kept'] for r in pairs)
   # What is finished is read, not trained again.
   stop_at(monkeypatch, step=1)
-  again = train.run(config, tmp_path / 'parts', name='a')
+  again = train.run(config, tmp_path / 'parts', name='a', profile=(1, 2))
+  assert 'no trace: step 1 is done' in capsys.readouterr().out
   runs.same_bits(whole.params, again.params)
 
 
