@@ -12,6 +12,7 @@ import numpy as np
 
 from ealign import align
 from ealign.data import batch as batch_lib
+from ealign.runtime import mesh as mesh_lib
 from ealign.sampling import labels, sampler
 
 
@@ -27,7 +28,8 @@ def pair_logps(
   for i in range(0, len(pairs), slots):
     part = pairs[i : i + slots]
     logps_B = score(weights, batch_lib.pair_batch(part, slots, length))
-    found.append(np.asarray(logps_B).reshape(-1, 2)[: len(part)])
+    logps_P2 = mesh_lib.to_host(logps_B).reshape(-1, 2)
+    found.append(logps_P2[: len(part)])
   return np.concatenate(found)
 
 

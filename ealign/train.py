@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ealign import align, assembly, conscience, reflection, spread
+from ealign import align, assembly, conscience, reflection
 from ealign import replay as replay_lib
 from ealign.calls import ALONE, Calls
 from ealign.data import batch as batch_lib
@@ -64,8 +64,8 @@ def run(
       checkpoint there is continued.
     name: of the arm, for records and display.
     profile: first step of a trace, and the step before which it ends.
-    hosts: the processes of the run (`runtime.hosts.join`). Each samples and
-      reviews a block of the rows; what they found is put together, so that all
+    hosts: the processes of the run (`runtime.hosts.join`). They compute in step
+      over the mesh of all devices, and each fetches all answers, so that all
       hold the same replay, and results do not depend on their number.
     display: what shows how far it is (`runtime.display`), by default a bar.
     calls: what it computes with, if not for itself alone (`grid.stack`).
@@ -91,23 +91,16 @@ def run(
     **dataclasses.asdict(config.replay), seed=config.seed
   )
   root = jax.random.key(config.seed)
-  # Between updates a host works alone, with all weights on its own devices.
-  asking, at_host = spread.alone(mind, hosts)
-  conscience_weights = at_host(frozen)
-  policy = lambda state: update.bind(at_host(state.params), conscience_weights)
-  second = {
-    by: (spread.alone(other, hosts)[0], at_host(w))
-    for by, (other, w) in parts.others.items()
-  }
+  policy = lambda state: update.bind(state.params, frozen)
   stored = functools.partial(mesh_lib.unpadded, mind.model)
   hashed = lambda name, model, tree: calls.share(
     f'hash of {name}',
     lambda: provenance.tree_hash(mesh_lib.unpadded(model, tree)),
   )
-  base_hash = hashed('frozen', asking.model, conscience_weights)
+  base_hash = hashed('frozen', mind.model, frozen)
   others = {
     by: hashed(by, other.model, weights)
-    for by, (other, weights) in second.items()
+    for by, (other, weights) in parts.others.items()
   }
   provenance.write(
     workdir / 'run.json',
@@ -184,7 +177,7 @@ def run(
   def curve(step):
     with clock('eval'):
       records = answers_lib.curve(
-        *(parts.questions, asking, policy(state)), key=root, hosts=hosts
+        *(parts.questions, mind, policy(state)), key=root
       )
     facts = tag | {'step': step, 'phase': 'curve'}
     records_lib.append(answers_path, [facts | r for r in records])
@@ -216,18 +209,17 @@ def run(
         requests, rows = draw_requests(config, parts.pool, step)
         with clock('train'):  # the updates that are still under way
           jax.block_until_ready(state)
-        found = conscience.reflect(
-          asking,
+        pairs, records = conscience.reflect(
+          mind,
           policy(state),
-          conscience_weights,
-          hosts.mine(requests),
+          frozen,
+          requests,
           key=key,
           step=step,
-          rows=hosts.mine(rows),
-          others=second,
+          rows=rows,
+          others=parts.others,
           clock=clock,
         )
-        pairs, records = spread.together(hosts, *found)
         threshold = config.conscience.threshold
         reflected = reflection.metrics(records, threshold=threshold)
         replay = replay_lib.push(replay, pairs)
@@ -283,9 +275,8 @@ def run(
     said = 'stopped while it evaluated; it is trained and saved, the same'
     with stop.at_once(Preempted(f'{workdir}: {said} command continues')):
       records, values = answers_lib.final(
-        *(parts.questions, asking, policy(state), conscience_weights, second),
+        *(parts.questions, mind, policy(state), frozen, parts.others),
         key=root,
-        hosts=hosts,
       )
     steps = config.train.steps
     if not np.all(np.isfinite(list(values.values()))):
@@ -296,7 +287,9 @@ def run(
     )
     if values:
       log.write(steps, values)
-    params = spread.whole(hosts, state.params)
+    params = state.params
+    if hosts.count > 1:
+      params = jax.tree.map(mesh_lib.to_host, params)
     keep_params(config, workdir, mind.model, params)
     folder.push()
   weights = policy(state)

@@ -22,7 +22,7 @@ LAYERS = [  # from the top down; a module may import its own layer and below
     'world.__main__',
   ),
   ('config', 'limits'),
-  ('train', 'assembly', 'fit', 'spread'),
+  ('train', 'assembly', 'fit'),
   ('evals', 'grid.stats'),
   ('conscience', 'prompts', 'reflection', 'calls'),
   ('align', 'folding'),

@@ -7,19 +7,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ealign import conscience, losses, reflection
 from ealign.data import chat, columns, packing, sources
 from ealign.models import layout, transformer
 from ealign.runtime.errors import UserError
-from ealign.runtime.hosts import Hosts
 from ealign.sampling import prompts as prompting
 from ealign.sampling import sampler
 from ealign.world import grammar
 
 JUDGES = {'': None, 'world': grammar.judge}
-ALONE = Hosts()  # one process
 _KEY = 2**31 - 2  # folded into the root key: apart from every step
 
 
@@ -116,14 +113,14 @@ def judged(record: dict, judge, question=None) -> dict:
     return record
 
 
-def ask(suite: Suite, questions, mind, weights, *, key, samples, hosts):
+def ask(suite: Suite, questions, mind, weights, *, key, samples):
   """Sampled, judged records of questions, and their exchanges.
 
   Row ids are question index * samples + sample, so an answer depends on no
-  other question. Each of the hosts asks a block of the rows.
+  other question.
   """
   s = suite.settings
-  ids = hosts.mine(range(len(questions) * samples))
+  ids = range(len(questions) * samples)
   rows = [(questions[i // samples], i % samples) for i in ids]
   prompts = [
     chat.render_prompt(mind.tokenizer, q['messages'], **dict(mind.template))
@@ -164,27 +161,23 @@ def ask(suite: Suite, questions, mind, weights, *, key, samples, hosts):
   return records, exchanges
 
 
-def curve(suite: Suite, mind, weights, *, key, hosts=ALONE):
+def curve(suite: Suite, mind, weights, *, key):
   """The records of the short evaluation during training."""
   n = suite.settings.curve_samples
-  asked = suite, suite.curve, mind, weights
-  return hosts.concat(ask(*asked, key=key, samples=n, hosts=hosts)[0])
+  return ask(suite, suite.curve, mind, weights, key=key, samples=n)[0]
 
 
-def final(suite: Suite, mind, weights, frozen, others, *, key, hosts=ALONE):
+def final(suite: Suite, mind, weights, frozen, others, *, key):
   """The evaluation of a finished run, each answer reviewed by the conscience.
 
-  others: second models, as in `conscience.who`. hosts: that share the work;
-  all get the whole of it.
+  others: second models, as in `conscience.who`.
 
   Returns records and the metrics that are no answers (token accuracy).
   """
   records, values = [], {}
   if suite.final:
     n = suite.settings.samples
-    records, said = ask(
-      suite, suite.final, mind, weights, key=key, samples=n, hosts=hosts
-    )
+    records, said = ask(suite, suite.final, mind, weights, key=key, samples=n)
     wide = dataclasses.replace(
       mind.settings, prompts=suite.settings.batch, samples=1
     )
@@ -198,13 +191,11 @@ def final(suite: Suite, mind, weights, frozen, others, *, key, hosts=ALONE):
     for record, x, v in zip(records, said, verdicts, strict=True):
       record |= {'verdict': reflection.answer_record(mind, x, v)['verdict']}
   if suite.tokens:
-    values = mind.calls.apart(token_accuracy, suite, mind, weights, hosts)
-  return hosts.concat(records), values
+    values = mind.calls.apart(token_accuracy, suite, mind, weights)
+  return records, values
 
 
-def token_accuracy(
-  suite: Suite, mind, weights, hosts=ALONE
-) -> dict[str, float]:
+def token_accuracy(suite: Suite, mind, weights) -> dict[str, float]:
   """Top-1 accuracy and loss a token on the assistant turns of eval.tokens."""
   rows = chat.encode_chats(
     mind.tokenizer, suite.tokens, suite.settings.tokens, **dict(mind.template)
@@ -212,7 +203,6 @@ def token_accuracy(
   length = prompting.bucket(max(len(r.ids) for r in rows))
   size, hits, nll, count = suite.settings.batch, 0.0, 0.0, 0.0
   step = _token_sums(mind.model)
-  rows = hosts.mine(rows)
   for i in range(0, len(rows), size):
     part = [[r] for r in rows[i : i + size]]
     part += [[] for _ in range(size - len(part))]
@@ -220,7 +210,6 @@ def token_accuracy(
     hits, nll, count = (
       a + float(b) for a, b in zip((hits, nll, count), sums, strict=True)
     )
-  hits, nll, count = np.sum(hosts.gather([hits, nll, count]), axis=0)
   return {
     'eval/mean_token_accuracy': hits / count,
     'eval/loss': nll / count,

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -66,8 +67,12 @@ def make(
   names = AXES
   if arm > 1:
     names, shape = ('arm', *AXES), [arm, *shape]
+  # An axis need not be one of the torus: make_mesh would refuse most shapes.
+  devices = mesh_utils.create_device_mesh(
+    shape, devices, allow_split_physical_axes=True
+  )
   auto = (AxisType.Auto,) * len(names)  # the compiler places what is not said
-  return jax.make_mesh(shape, names, axis_types=auto, devices=devices)
+  return Mesh(devices, names, axis_types=auto)
 
 
 def nearest(size: int, works: Sequence[int]) -> str:
@@ -168,59 +173,33 @@ def _put(x, where: NamedSharding) -> jax.Array:
   if where.is_fully_addressable:
     return jax.device_put(x, where)
   if isinstance(x, jax.Array) and not x.is_fully_addressable:
-    return jax.jit(lambda x: x, out_shardings=where)(x)
+    return jax.jit(_same, out_shardings=where)(x)
   host = np.asarray(x)
   return jax.make_array_from_callback(host.shape, where, lambda at: host[at])
+
+
+def _same(x):
+  return x
+
+
+def _layer(x, i):
+  return jax.lax.dynamic_index_in_dim(x, i, keepdims=False)
 
 
 def to_host(x) -> np.ndarray:
   """The whole array as NumPy's, also where other hosts hold parts of it.
 
-  All hosts must ask for it together.
+  All hosts must ask for it together. Layers come one after the other: whole
+  on each device, a stack of them might fill it.
   """
-  if not isinstance(x, jax.Array) or x.is_fully_addressable:
+  here = not isinstance(x, jax.Array) or x.is_fully_addressable
+  if here or x.is_fully_replicated:
     return np.asarray(x)
-  if not x.is_fully_replicated:
-    whole = NamedSharding(x.sharding.mesh, P())
-    x = jax.jit(lambda x: x, out_shardings=whole)(x)
-  return np.asarray(x.addressable_data(0))
-
-
-def of_host(mesh: Mesh) -> Mesh:
-  """This host's part of the mesh, all of it in `data` but for `tensor`.
-
-  Raises:
-    UserError: `tensor` goes over several hosts, which could then sample only
-      in step with each other.
-  """
-  own = jax.process_index()
-  tensor = mesh.devices.shape[-1]
-  groups = mesh.devices.reshape(-1, tensor)
-  mine = [g for g in groups if g[0].process_index == own]
-  if any(d.process_index != g[0].process_index for g in groups for d in g):
-    n = jax.local_device_count()
-    said = f'goes over hosts of {n} devices; use a divisor of {n}, and fsdp'
-    raise UserError(f'mesh.tensor={tensor}: {said}')
-  devices = np.array(mine).reshape(-1, 1, tensor)
-  return Mesh(devices, AXES, axis_types=mesh.axis_types)
-
-
-def at_host(here: Mesh, tree: Any) -> Any:
-  """The tree as this host alone has it: gathered over the other axes, once.
-
-  here: from `of_host`. All hosts must ask for it together.
-  """
-
-  def take(x, where):
-    # In `here` only `tensor` splits weights, as far as it does in their mesh.
-    x = _put(x, NamedSharding(x.sharding.mesh, where.spec))
-    parts = {s.device: s.data for s in x.addressable_shards}
-    order = where.addressable_devices_indices_map(x.shape)
-    return jax.make_array_from_single_device_arrays(
-      x.shape, where, [parts[device] for device in order]
-    )
-
-  return jax.tree.map(take, tree, shardings(here, tree))
+  whole = NamedSharding(x.sharding.mesh, P())
+  if x.ndim < 3:
+    return np.asarray(jax.jit(_same, out_shardings=whole)(x))
+  layer = jax.jit(_layer, out_shardings=whole)
+  return np.stack([layer(x, np.int32(i)) for i in range(x.shape[0])])
 
 
 def constrain(config: Config, tree: Any) -> Any:
@@ -270,13 +249,18 @@ def widened(config: Config, mesh: Mesh, size: int) -> tuple[Config, Mesh]:
 def memory(device) -> float:
   """Bytes of a device, that may not be here; inf where it is not known.
 
-  JAX gives itself a part of a GPU's, 75 % by default.
+  JAX gives itself a part of a GPU's, 75 % by default; in whole GiB, so that
+  hosts agree.
   """
   peak = peaks.peak(device.device_kind)
   if peak and device.platform != 'gpu':
     return peak.memory
-  known = peak.memory if peak else math.inf
-  return (device.memory_stats() or {}).get('bytes_limit', known)
+  if device.process_index != jax.process_index():
+    device = jax.local_devices()[0]  # only of its own does a host know
+  limit = (device.memory_stats() or {}).get('bytes_limit')
+  if limit is None:
+    return peak.memory if peak else math.inf
+  return limit // 2**30 * 2**30
 
 
 def resized(config: Config, mesh: Mesh) -> Config:

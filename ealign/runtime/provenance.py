@@ -8,7 +8,8 @@ import platform
 import subprocess
 
 import jax
-import numpy as np
+
+from ealign.runtime import mesh
 
 PACKAGES = (
   *('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'transformers'),
@@ -36,7 +37,7 @@ def tree_hash(tree) -> str:
   """First 16 hex digits of a sha256 over all leaves in tree order."""
   digest = hashlib.sha256()
   for leaf in jax.tree.leaves(tree):
-    digest.update(np.asarray(leaf).tobytes())
+    digest.update(mesh.to_host(leaf).tobytes())
   return digest.hexdigest()[:16]
 
 

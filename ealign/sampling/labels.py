@@ -57,7 +57,8 @@ def label_logps(
     per_row = (batch.tokens_BT, batch.positions_BT)
     if mesh is not None:
       per_row = mesh_lib.shard_rows(mesh, per_row)
-    scored_BM = jax.device_get(run(weights, *per_row, labels_MT, mask_MT))
+    scored_BM = run(weights, *per_row, labels_MT, mask_MT)
+    scored_BM = mesh_lib.to_host(scored_BM)
     real_B = batch.index >= 0
     logps_BM[batch.index[real_B]] = scored_BM[real_B]
   return logps_BM

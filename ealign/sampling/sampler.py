@@ -281,7 +281,7 @@ def _pad_stops(stop_ids):
 
 
 def _answers(out):
-  out = jax.device_get(out)
+  out = jax.tree.map(mesh_lib.to_host, out)
   for row, length in enumerate(out['length_B']):
     yield Answer(
       ids=tuple(out['ids_BT'][row, :length].tolist()),

@@ -56,6 +56,16 @@ def planned():
   return found
 
 
+@pytest.mark.parametrize('name', ['v5e:4x4', 'v6e:8x8', 'v5p:4x4x4'])
+def test_each_shape_of_a_mesh_is_laid_on_the_slice(name):
+  devices = aot.devices(topology.parse(name))
+  for fsdp in (1, 2, 4, 8, 16):
+    for tensor in (1, 2, 4):
+      if len(devices) % (fsdp * tensor) == 0:
+        mesh = mesh_lib.make(-1, fsdp, tensor, devices)
+        assert set(mesh.devices.flat) == set(devices)
+
+
 def test_a_training_step_on_tpus(planned):
   step, _ = planned['hybrid']
   assert step.limit == 15.75 * 2**30 and 0 < step.bytes < 2**30

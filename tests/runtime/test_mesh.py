@@ -182,14 +182,17 @@ def test_a_sum_over_shards_equals_one_device():
   'platform, kind, stats, wanted',
   [
     ('tpu', 'TPU v5 lite', None, 15.75 * 2**30),
-    ('gpu', 'NVIDIA H200', {'bytes_limit': 1e11}, 1e11),  # what JAX may take
+    ('gpu', 'NVIDIA H200', {'bytes_limit': 1e11}, 93 * 2**30),  # what JAX may
     ('gpu', 'NVIDIA H200', None, 141e9),
-    ('gpu', 'another', {'bytes_limit': 7}, 7),
+    ('gpu', 'another', {'bytes_limit': 7 * 2**30 + 1}, 7 * 2**30),
     ('cpu', 'cpu', None, float('inf')),
   ],
 )
 def test_memory_of_a_device(platform, kind, stats, wanted):
   device = types.SimpleNamespace(
-    platform=platform, device_kind=kind, memory_stats=lambda: stats
+    platform=platform,
+    device_kind=kind,
+    memory_stats=lambda: stats,
+    process_index=0,
   )
   assert mesh_lib.memory(device) == wanted
