@@ -119,6 +119,8 @@ def test_does_not_fit(start, compiled, tmp_path, capsys):
     (('--config.mesh.fsdp=3',), 'nearest that works: 2 or 4'),
     (('--config.data.batch_size=6',), 'use a multiple of 4, such as 8'),
     (('--print_launch=xpk',), 'not together with --plan'),
+    (('--profile=1:2',), '--profile: not together with --plan: it runs no'),
+    (('--processes=2',), '--processes: not together with --plan: it is one'),
   ],
 )
 def test_one_line_and_a_remedy(
