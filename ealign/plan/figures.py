@@ -27,6 +27,7 @@ class Figures:
       cores together.
     seconds: the estimate: the longest of compute, memory and links.
     bound: which of them it is.
+    failure: why it does not compile, if that is not for lack of memory.
   """
 
   name: str
@@ -45,6 +46,7 @@ class Figures:
   cpu_seconds_compile: float = 0.0
   seconds: float | None = None
   bound: str = ''
+  failure: str = ''
 
   @property
   def bytes(self) -> float:
@@ -53,7 +55,7 @@ class Figures:
   @property
   def headroom(self) -> float | None:
     """Bytes left over; below 0 it does not fit."""
-    if self.limit is None:
+    if self.limit is None or self.failure:
       return None
     return -self.excess if self.excess else self.limit - self.bytes
 
@@ -77,6 +79,7 @@ def of(program: Program, compiled: aot.Compiled, run: Shapes) -> Figures:
     excess=excess,
     seconds_compile=compiled.seconds,
     cpu_seconds_compile=compiled.cpu_seconds,
+    failure=compiled.failure,
   )
   counts = compiled.counts
   if counts is None:

@@ -236,6 +236,9 @@ def _problems(run, found) -> list[str]:
   """Why the run would fail, or waste the chips it runs on."""
   problems = []
   for name, figures in found.items():
+    if figures.failure:
+      said = data_lib.plain(figures.failure)
+      problems.append(f'{name}: does not compile: {said}')
     if figures.excess:
       there = show.gib(figures.limit)
       helps = figures_lib.knobs(run.config, figures, run.mesh)

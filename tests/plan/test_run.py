@@ -111,6 +111,17 @@ def test_does_not_fit(start, compiled, tmp_path, capsys):
   assert any('does not fit' in p for p in read(tmp_path)['problems'])
 
 
+def test_what_does_not_compile_is_no_plan(start, compiled, tmp_path, capsys):
+  compiled['failure'] = 'INTERNAL: Mosaic failed to compile TPU kernel'
+  compiled |= {'arguments': 0, 'temporaries': 0}
+  assert start() == 1
+  out, err = capsys.readouterr()
+  said = 'does not compile: INTERNAL: Mosaic failed to compile TPU kernel'
+  assert err.splitlines() == [f'{n}: {said}' for n in programs.NAMES]
+  assert 'it fits' not in out
+  assert read(tmp_path)['programs']['sft']['headroom'] is None
+
+
 @pytest.mark.parametrize(
   'flags, remedy',
   [
@@ -146,7 +157,8 @@ def test_attention_that_is_no_kernel_on_a_tpu(monkeypatch):
   run, figures = _Any(), _Any()
   run.mesh.devices.flat = [Device()]
   run.config.model.attention = 'auto'
-  figures.excess, figures.kernels = 0, {'splash_mha_fwd': 2}
+  figures.excess, figures.failure = 0, ''
+  figures.kernels = {'splash_mha_fwd': 2}
   assert not plan_lib._problems(run, {'sft': figures})
   figures.kernels = {}
   (problem,) = plan_lib._problems(run, {'sft': figures})

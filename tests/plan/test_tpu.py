@@ -5,6 +5,7 @@ import importlib.util
 
 import jax
 import pytest
+from jax.experimental import pallas as pl
 from jax.experimental.compilation_cache import compilation_cache
 
 from ealign import fields
@@ -84,6 +85,19 @@ def test_a_program_that_is_too_large_says_by_how_much():
   )
   found = aot.compile(jax.jit(lambda x: x[::-1] * 2 + 1), shape)
   assert found.counts is None and found.excess > 60 * 2**30
+
+
+def test_a_kernel_that_is_too_large_does_not_compile():
+  (device,) = aot.devices(topology.parse('v5e:1x1'))
+  where = jax.sharding.SingleDeviceSharding(device)
+  shape = jax.ShapeDtypeStruct((4096, 4096), 'float32', sharding=where)
+
+  def double(x, o):
+    o[...] = x[...] * 2
+
+  whole = pl.pallas_call(double, out_shape=shape)  # of 128 MiB in vmem
+  found = aot.compile(jax.jit(whole), shape)
+  assert 'memory space vmem' in found.failure and found.excess == 0
 
 
 def test_the_cache_of_programs_is_left_alone(tmp_path):
