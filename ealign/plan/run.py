@@ -69,7 +69,7 @@ def plan(
   kind = mesh.devices.flat[0].device_kind
   if found:
     show.programs(screen, list(found.values()), f'{where}{mesh.size} x {kind}')
-  cost = figures_lib.conscience(found, config.conscience.every)
+  cost = figures_lib.conscience(found, config)
   if cost:
     show.pairs(screen, 'estimates, from the peaks of the chips', _costs(cost))
   problems = _problems(run, found)

@@ -65,16 +65,22 @@ def cost(**seconds):
     name: figures.Figures(name, 0, 0, 0, 0, None, 0, seconds=s)
     for name, s in seconds.items()
   }
-  return figures.conscience(found, every=4)
+  config = fields.Config(
+    conscience=fields.Conscience(every=4, prompts=5, samples=3),
+    dpo=fields.DPO(pairs=4),
+  )
+  return figures.conscience(found, config)
 
 
 def test_the_share_of_the_conscience():
   times = {'sft': 1.0, 'hybrid': 2.0, 'prefill': 0.1, 'decode': 0.4}
   found = cost(**times, review=0.2, score=0.5)
-  assert found['reflection_s'] == pytest.approx(0.1 + 0.8 + 0.6 + 0.5)
-  assert found['step_s'] == pytest.approx(2.5)
-  assert found['share'] == pytest.approx(1.5 / 2.5)
-  assert found['share_pairs'] == pytest.approx(1 / 2.5)
+  # 15 pairs, 4 at a time: 4 calls.
+  assert found['reflection_s'] == pytest.approx(0.1 + 0.8 + 0.6 + 4 * 0.5)
+  assert found['step_s'] == pytest.approx(2.0 + 3.5 / 4)
+  assert found['share'] == pytest.approx(1.875 / 2.875)
+  assert found['share_pairs'] == pytest.approx(1 / 2.875)
+  assert found['share_reflections'] == pytest.approx(0.875 / 2.875)
   assert cost(sft=1.0) is None
 
 
