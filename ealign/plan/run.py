@@ -248,12 +248,14 @@ def _problems(run, found) -> list[str]:
       )
       problems += [f'  {line}' for line in helps]
   platform = run.mesh.devices.flat[0].platform
-  chosen = run.config.model.attention
-  for name in {'sft', 'hybrid'} & set(found) if platform == 'tpu' else ():
-    kernels = found[name].kernels
-    if kernels is None or chosen == 'xla':  # as it was asked for
+  if (
+    platform != 'tpu' or run.config.model.attention == 'xla'
+  ):  # as it was asked
+    return problems
+  for name, figures in found.items():
+    if figures.kernels is None or name == 'decode':  # it extends a cache
       continue
-    if not any('splash' in kernel for kernel in kernels):
+    if not any('splash' in kernel for kernel in figures.kernels):
       said = 'attention is no splash kernel: it would hold [T, T] arrays'
       problems.append(f"{name}: {said}; set model.attention='auto'")
   return problems

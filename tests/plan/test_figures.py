@@ -1,5 +1,6 @@
 import types
 
+import jax
 import pytest
 
 from ealign import fields
@@ -50,7 +51,7 @@ def test_the_estimate_is_the_longest_of_three():
   assert figures.estimate(mesh('cpu'), 1, counts) == (None, '')
 
 
-def test_what_lies_beside_a_program_counts():
+def test_what_a_program_takes_is_held_against_the_limit():
   run = types.SimpleNamespace(mesh=mesh('cpu'), resident={})
   compiled = aot.Compiled(arguments=3, temporaries=4, output=1, limit=10)
   found = figures.of(program(), compiled, run)
@@ -58,6 +59,21 @@ def test_what_lies_beside_a_program_counts():
   assert found.ratio is None  # it was not compiled
   compiled = aot.Compiled(temporaries=16, limit=10, excess=6)
   assert figures.of(program(), compiled, run).headroom == -6
+
+
+def test_what_is_no_argument_of_a_program_lies_beside_it():
+  def tree(rows):  # 4 x rows bytes on the one device
+    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return [jax.ShapeDtypeStruct((rows,), 'float32', sharding=where)]
+
+  resident = {'state': tree(5), 'frozen': tree(2)}
+  run = types.SimpleNamespace(mesh=mesh('cpu'), resident=resident)
+  compiled = aot.Compiled(arguments=3, temporaries=4, output=1, limit=15)
+  found = figures.of(program(holds=('state',)), compiled, run)
+  assert (found.beside, found.bytes, found.excess) == (8, 16, 1)
+  assert found.headroom == -1
+  found = figures.of(program(holds=('state', 'frozen')), compiled, run)
+  assert (found.beside, found.excess, found.headroom) == (0, 0, 7)
 
 
 def cost(**seconds):

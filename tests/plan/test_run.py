@@ -1,13 +1,16 @@
 """`--plan` on the devices that are here, and all it can refuse."""
 
 import json
+import types
 
 import pytest
+from etils import epath
 
-from ealign import launch
-from ealign.plan import programs
+from ealign import fields, launch
+from ealign.plan import figures, programs
 from ealign.plan import run as plan_lib
 from ealign.runtime import aot
+from ealign.runtime import folder as folder_lib
 
 FILE = """
 from ealign import config as config_lib
@@ -122,6 +125,18 @@ def test_what_does_not_compile_is_no_plan(start, compiled, tmp_path, capsys):
   assert read(tmp_path)['programs']['sft']['headroom'] is None
 
 
+@pytest.mark.parametrize('temporaries, code', [(2, 0), (5, 1)])
+def test_the_plan_is_in_the_bucket(
+  start, compiled, tmp_path, monkeypatch, temporaries, code
+):
+  compiled['temporaries'] = temporaries * 2**30
+  bucket = tmp_path / 'bucket'
+  place = folder_lib.Folder(tmp_path / 'out', epath.Path(bucket))
+  monkeypatch.setattr(launch.folder_lib, 'of', lambda workdir: place)
+  assert start() == code
+  assert json.loads((bucket / 'plan.json').read_text()) == read(tmp_path)
+
+
 @pytest.mark.parametrize(
   'flags, remedy',
   [
@@ -150,27 +165,28 @@ def test_without_libtpu(start, monkeypatch, capsys):
   assert 'pip install ealign[tpu]' in capsys.readouterr().err
 
 
-def test_attention_that_is_no_kernel_on_a_tpu(monkeypatch):
-  class Device:
-    platform = 'tpu'
-
-  run, figures = _Any(), _Any()
-  run.mesh.devices.flat = [Device()]
-  run.config.model.attention = 'auto'
-  figures.excess, figures.failure = 0, ''
-  figures.kernels = {'splash_mha_fwd': 2}
-  assert not plan_lib._problems(run, {'sft': figures})
-  figures.kernels = {}
-  (problem,) = plan_lib._problems(run, {'sft': figures})
-  assert 'splash' in problem
-  run.config.model.attention = 'xla'  # as it was asked for
-  assert not plan_lib._problems(run, {'sft': figures})
+@pytest.mark.parametrize('name', programs.NAMES)
+def test_attention_that_is_no_kernel_on_a_tpu(name):
+  plain, splash = ({}, {'splash_mha_fwd': 2})
+  assert not problems(name, splash)
+  found = problems(name, plain)
+  if name == 'decode':  # by design: its tokens extend a cache
+    assert not found
+    return
+  (said,) = found
+  assert said.startswith(f'{name}: attention is no splash kernel')
+  assert not problems(name, plain, attention='xla')  # as it was asked for
+  assert not problems(name, plain, platform='cpu')
+  assert not problems(name, None)  # it was not compiled
 
 
-class _Any:
-  """Has every attribute: another of its kind."""
-
-  def __getattr__(self, name):
-    value = _Any()
-    setattr(self, name, value)
-    return value
+def problems(name, kernels, *, platform='tpu', attention='auto'):
+  """What the plan says of a program that fits, with these kernels."""
+  config = fields.Config(model=fields.Model(attention=attention))
+  devices = types.SimpleNamespace(
+    flat=[types.SimpleNamespace(platform=platform)]
+  )
+  mesh = types.SimpleNamespace(devices=devices)
+  run = types.SimpleNamespace(config=config, mesh=mesh)
+  made = figures.Figures(name, 0, 0, 0, 0, None, 0, kernels=kernels)
+  return plan_lib._problems(run, {name: made})

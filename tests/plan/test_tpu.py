@@ -37,7 +37,7 @@ TINY = Config(
 
 @pytest.fixture(scope='module')
 def planned():
-  """The figures of two programs on four chips: (Figures, Compiled) each."""
+  """The figures of programs on four chips: (Figures, Compiled) each."""
   mesh = mesh_lib.make(1, 4, 1, aot.devices(topology.parse('v5e:2x2')))
   change = dataclasses.replace
   config = fields.Config()
@@ -51,7 +51,7 @@ def planned():
   run = programs.shapes(config, model, mesh)
   found = {}
   for program in programs.listed(run, programs.Sizes(prompt=64, review=128)):
-    if program.name in ('hybrid', 'decode'):
+    if program.name != 'sft':
       compiled = aot.compile(program.run, *program.args, unknown=program.trips)
       found[program.name] = figures.of(program, compiled, run), compiled
   return found
@@ -68,6 +68,12 @@ def test_a_training_step_on_tpus(planned):
   assert kernels == {'fwd': 12, 'dkv': 6, 'dq': 6}
   assert 1.2 < step.ratio < 1.55
   assert sum(step.collectives.values()) > 0 and step.seconds > 0
+
+
+def test_all_but_decode_attend_with_splash(planned):
+  kernels = {name: found.kernels for name, (found, _) in planned.items()}
+  without = [n for n, runs in kernels.items() if 'splash' not in str(runs)]
+  assert without == ['decode'] and len(kernels) == 5
 
 
 def test_decoding_gathers_no_weights(planned):
