@@ -11,6 +11,7 @@ from etils import epath
 from ealign import train
 from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import NonFinite, Preempted, UserError
+from ealign.runtime.hosts import Hosts
 
 PLAIN = {'dpo.lam': 0.0, 'eval.questions': ()}
 
@@ -115,3 +116,12 @@ def test_its_trace_reaches_the_bucket(tmp_path, monkeypatch, stopped):
   again.pull()
   assert (again.local / 'run.json').exists()
   assert not (again.local / 'profile').exists()  # it is large
+
+
+def test_only_host_0_traces(tmp_path):
+  other = Hosts(index=1)  # its folder is a copy that goes with it
+  config = runs.small(**PLAIN | {'train.steps': 1})
+  place = folder_lib.Folder(tmp_path, epath.Path(tmp_path), writes=False)
+  train.run(config, place, name='a', profile=(0, 1), hosts=other)
+  assert (tmp_path / 'run.json').exists()
+  assert not list(tmp_path.rglob('*.xplane.pb'))
