@@ -130,6 +130,8 @@ def run(case: Case):
     p for p in programs.listed(shapes, sizes) if p.name == case.program
   )
   compiled = aot.compile(program.run, *program.args, unknown=program.trips)
+  if compiled.failure:
+    raise SystemExit(f'{case.name}: {compiled.failure}')
   return figures.of(program, compiled, shapes), compiled
 
 

@@ -27,8 +27,8 @@ usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
            [--sweep=NAME,NAME+... [--retry=failed|all] [--fail_fast]
             [--arms=auto|N]]
            [--coordinator=HOST:PORT --processes=N --process=I]
-           [--profile=FROM:TO | --plan [--topology=NAME] |
-            --print_launch=KIND [--topology=NAME]]
+           [--profile=FROM:TO] [--print_launch=KIND [--topology=NAME]]
+           [--plan [--topology=NAME]]
 
   --config        a Python file with get_config(arg=None)
   --config.FIELD  changes one field, as in --config.dpo.lam=0.3
@@ -51,9 +51,9 @@ usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
                   xpk, tpu_vm, skypilot, gke or slurm (docs/scale.md)
   --topology      for both: v5e:4x4 (or v4, v5p, v6e, tpu7x); for slurm nodes x
                   GPUs, as in 2x8"""
-_GIVEN = ('config', 'workdir', 'only', 'sweep', 'retry', 'arms')
+_GIVEN = ('config', 'workdir', 'only', 'sweep', 'retry', 'arms', 'profile')
 _CLUSTER = ('coordinator', 'processes', 'process')
-_NAMES = (*_GIVEN, 'profile', 'print_launch', 'topology', *_CLUSTER)
+_NAMES = (*_GIVEN, 'print_launch', 'topology', *_CLUSTER)
 _SWITCHES = ('plan', 'fail_fast')
 _FLAG = re.compile(r'--?((?:no)?config\.)?([A-Za-z][^=]*)')
 
@@ -125,22 +125,12 @@ def parse(argv: list[str]) -> Command:
   arms = _grid_flags(known, problems)
   plan, script = known['plan'].value, known['print_launch'].value
   topology = known['topology'].value.lower()
-  if topology and not (plan or script):
-    problems.append('--topology: goes with --plan or --print_launch')
-  if plan and topology:
-    try:
-      topology_lib.parse(topology)
-    except UserError as error:
-      problems.append(str(error))
-  if script and known['retry'].value == 'all':
-    said = 'would begin anew at each restart, and for each worker; leave it out'
-    problems.append(f'--retry=all: with --print_launch it {said}')
-  if plan and script:
-    problems.append('--print_launch: not together with --plan')
+  _without_run(known, topology, problems)
   profile = _steps(known['profile'].value, problems)
   cluster = None
   try:
-    cluster = cluster_lib.find(*(known[name].value for name in _CLUSTER))
+    if not (plan or script):
+      cluster = cluster_lib.find(*(known[name].value for name in _CLUSTER))
   except UserError as error:
     problems.append(str(error))
   return Command(
@@ -161,6 +151,33 @@ def parse(argv: list[str]) -> Command:
     fail_fast=known['fail_fast'].value,
     arms=arms,
   )
+
+
+def _without_run(known, topology: str, problems) -> None:
+  """What is wrong with --plan and --print_launch, and does not go with them."""
+  plan, script = known['plan'].value, known['print_launch'].value
+  if topology and not (plan or script):
+    problems.append('--topology: goes with --plan or --print_launch')
+  if plan and topology:
+    try:
+      topology_lib.parse(topology)
+    except UserError as error:
+      problems.append(str(error))
+  if script and known['retry'].value == 'all':
+    said = 'would begin anew at each restart, and for each worker; leave it out'
+    problems.append(f'--retry=all: with --print_launch it {said}')
+  if plan and script:
+    problems.append('--print_launch: not together with --plan')
+  if plan and known['profile'].value:
+    said = 'it runs no step to trace; leave it out'
+    problems.append(f'--profile: not together with --plan: {said}')
+  hosts = ', '.join(f'--{name}' for name in _CLUSTER if known[name].value)
+  if hosts and plan:
+    said = 'not together with --plan: it is one process; leave it out'
+    problems.append(f'{hosts}: {said}')
+  elif hosts and script:
+    said = 'the machines of a cluster know who they are; leave it out'
+    problems.append(f'{hosts}: not together with --print_launch: {said}')
 
 
 def _grid_flags(known, problems) -> int:

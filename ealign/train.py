@@ -63,7 +63,8 @@ def run(
     workdir: its folder, or a `runtime.folder.Folder` where hosts share it; a
       checkpoint there is continued.
     name: of the arm, for records and display.
-    profile: first step of a trace, and the step before which it ends.
+    profile: first step of a trace, host 0's, and the step before which it
+      ends.
     hosts: the processes of the run (`runtime.hosts.join`). They compute in step
       over the mesh of all devices, and each fetches all answers, so that all
       hold the same replay, and results do not depend on their number.
@@ -182,7 +183,8 @@ def run(
     facts = tag | {'step': step, 'phase': 'curve'}
     records_lib.append(answers_path, [facts | r for r in records])
 
-  trace = profile_lib.Profile(workdir, profile)
+  # Of other hosts the folder is a copy that goes with them.
+  trace = profile_lib.Profile(workdir, profile if hosts.writes else None)
   watching = preempt.watch(alone=hosts.count == 1)
   if stop is not None:
     watching = contextlib.nullcontext(stop)
@@ -195,6 +197,7 @@ def run(
     for step in range(start, config.train.steps):
       if stop.requested or hosts.stopping(step):
         _fetch(values, f'{workdir}: {_span(last_good + 1, step)}')
+        trace.stop()  # so that it is in the folder that `save` copies
         save(step, wait=True)
         raise Preempted(
           f'{workdir}: stopped at step {step} and saved; the same command '
@@ -269,6 +272,7 @@ def run(
         save(done)
 
     # ---- What it says now -------------------------------------------------
+    trace.at(config.train.steps, state)
     state = calls.state(state)
     saved.wait()
     log.say('sampling answers to the held-out questions')

@@ -232,6 +232,14 @@ def test_interrupted_twice(train, start, monkeypatch):
   assert start() == 130
 
 
+def test_a_run_has_the_compile_cache(train, start, monkeypatch):
+  order = []
+  monkeypatch.setattr(launch, 'compile_cache', lambda: order.append('cache'))
+  monkeypatch.setattr(train, 'run', lambda *_, **__: order.append('train'))
+  assert start() == 0
+  assert order == ['cache', 'train']
+
+
 def test_the_compile_cache_is_on(monkeypatch, tmp_path):
   set_to = {}
   config = types.SimpleNamespace(update=set_to.__setitem__)

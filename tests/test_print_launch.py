@@ -500,6 +500,29 @@ def test_topology_alone_is_an_error(here, capsys):
   ]
 
 
+@pytest.mark.parametrize('kind', scripts.KINDS)
+def test_a_profile_is_a_flag_of_the_run(here, capsys, kind):
+  assert '--profile=1:2' in printed(capsys, kind, '--profile=1:2')
+
+
+def test_every_copy_of_the_clone_leaves_the_same_out():
+  lines = (ROOT / '.dockerignore').read_text().splitlines()
+  (tar,) = re.findall(
+    r'--exclude=\{(.*)\}', (scripts.folder() / 'tpu_vm.sh').read_text()
+  )
+  assert lines == tar.split(',') == ['.git', '.venv', 'runs']
+
+
+def test_who_is_a_host_is_not_for_a_script_to_say(here, capsys):
+  where = ('--coordinator=a:1', '--processes=2', '--process=0')
+  said = 'the machines of a cluster know who they are; leave it out'
+  for given in (where, where[:1]):
+    names = ', '.join(flag.partition('=')[0] for flag in given)
+    assert refused(capsys, '--print_launch=xpk', *given) == [
+      f'{names}: not together with --print_launch: {said}'
+    ]
+
+
 def test_what_this_machine_lacks_is_a_note(here, capsys):
   rest = ('--config.model.path=/far/model', '--print_launch=xpk')
   assert launch.main(['launch', *flags(*rest)]) == 0

@@ -1,13 +1,17 @@
 """Where a run starts and how it ends, without a conscience: plain SFT."""
 
+import contextlib
 import signal
 
 import numpy as np
 import pytest
 import runs
+from etils import epath
 
 from ealign import train
+from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import NonFinite, Preempted, UserError
+from ealign.runtime.hosts import Hosts
 
 PLAIN = {'dpo.lam': 0.0, 'eval.questions': ()}
 
@@ -91,3 +95,33 @@ def test_a_signal_during_the_final_evaluation_is_answered_at_once(
   monkeypatch.undo()
   runs.patch_step(monkeypatch, lambda *_: pytest.fail('it trained again'))
   train.run(runs.small(**changes), tmp_path, name='a')
+
+
+@pytest.mark.parametrize('stopped', [False, True])
+def test_its_trace_reaches_the_bucket(tmp_path, monkeypatch, stopped):
+  def step(fn, state, *batch):
+    if stopped:
+      signal.raise_signal(signal.SIGTERM)
+    return fn(state, *batch)
+
+  runs.patch_step(monkeypatch, step)
+  bucket = tmp_path / 'bucket'
+  place = folder_lib.Folder(tmp_path / 'here', epath.Path(bucket))
+  config = runs.small(**PLAIN | {'train.steps': 2})
+  until = pytest.raises(Preempted) if stopped else contextlib.nullcontext()
+  with until:
+    train.run(config, place, name='a', profile=(0, 2))
+  assert list(bucket.rglob('profile/**/*.xplane.pb'))
+  again = folder_lib.Folder(tmp_path / 'again', epath.Path(bucket))
+  again.pull()
+  assert (again.local / 'run.json').exists()
+  assert not (again.local / 'profile').exists()  # it is large
+
+
+def test_only_host_0_traces(tmp_path):
+  other = Hosts(index=1)  # its folder is a copy that goes with it
+  config = runs.small(**PLAIN | {'train.steps': 1})
+  place = folder_lib.Folder(tmp_path, epath.Path(tmp_path), writes=False)
+  train.run(config, place, name='a', profile=(0, 1), hosts=other)
+  assert (tmp_path / 'run.json').exists()
+  assert not list(tmp_path.rglob('*.xplane.pb'))

@@ -48,6 +48,30 @@ def test_requests_are_drawn_by_the_weights_of_their_pools():
   assert drawn[2] == train.draw_requests(config, pool, 2)
 
 
+def test_updates_under_way_are_no_time_of_a_reflection(tmp_path, monkeypatch):
+  order = []
+
+  class Clock(train.clock_lib.Clock):
+    def __call__(self, phase):
+      order.append(phase)
+      return super().__call__(phase)
+
+  def wait(tree):
+    order.append(type(tree).__name__)
+    return tree
+
+  def reflect(*_, **__):
+    order.append('reflect')
+    return [], []
+
+  monkeypatch.setattr(train.clock_lib, 'Clock', Clock)
+  monkeypatch.setattr(train.jax, 'block_until_ready', wait)
+  monkeypatch.setattr(train.conscience, 'reflect', reflect)
+  config = runs.small(**{'train.steps': 1, 'eval.questions': ()})
+  train.run(config, tmp_path, name='a')
+  assert order[:3] == ['train', 'TrainState', 'reflect']
+
+
 def stop_at(monkeypatch, *, step):
   """SIGTERM arrives while step `step` - 1 is under way."""
 

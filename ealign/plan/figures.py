@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from ealign.fields import Config
 from ealign.plan.programs import Program, Shapes, device_bytes
 from ealign.runtime import aot, peaks
 
@@ -27,6 +28,7 @@ class Figures:
       cores together.
     seconds: the estimate: the longest of compute, memory and links.
     bound: which of them it is.
+    failure: why it does not compile, if that is not for lack of memory.
   """
 
   name: str
@@ -45,6 +47,7 @@ class Figures:
   cpu_seconds_compile: float = 0.0
   seconds: float | None = None
   bound: str = ''
+  failure: str = ''
 
   @property
   def bytes(self) -> float:
@@ -53,7 +56,7 @@ class Figures:
   @property
   def headroom(self) -> float | None:
     """Bytes left over; below 0 it does not fit."""
-    if self.limit is None:
+    if self.limit is None or self.failure:
       return None
     return -self.excess if self.excess else self.limit - self.bytes
 
@@ -77,6 +80,7 @@ def of(program: Program, compiled: aot.Compiled, run: Shapes) -> Figures:
     excess=excess,
     seconds_compile=compiled.seconds,
     cpu_seconds_compile=compiled.cpu_seconds,
+    failure=compiled.failure,
   )
   counts = compiled.counts
   if counts is None:
@@ -140,25 +144,28 @@ def estimate(mesh, flops: float, counts) -> tuple[float | None, str]:
   return times[bound], bound
 
 
-def conscience(found: dict[str, Figures], every: int) -> dict | None:
+def conscience(found: dict[str, Figures], config: Config) -> dict | None:
   """What the conscience costs of each step, by the estimates.
 
-  A reflection is taken at its dearest: every answer has all its tokens, some
-  are flagged, rewritten (read with the review's length) and reviewed again.
-  Each update has its pairs.
+  A reflection is taken at its dearest: every answer has all its tokens, is
+  flagged, rewritten (read with the review's length), reviewed again, and makes
+  a pair, which are scored `dpo.pairs` at a time. Each update has its pairs.
   """
   needed = {'sft', 'hybrid', 'prefill', 'decode', 'review', 'score'}
   if not needed <= {n for n, f in found.items() if f.seconds is not None}:
     return None
   s = {name: figures.seconds for name, figures in found.items()}
-  reflection = s['prefill'] + 2 * s['decode'] + 3 * s['review'] + s['score']
-  step = s['hybrid'] + reflection / every
+  c = config.conscience
+  scores = math.ceil(c.prompts * c.samples / config.dpo.pairs)
+  reflection = s['prefill'] + 2 * s['decode'] + 3 * s['review']
+  reflection += scores * s['score']
+  step = s['hybrid'] + reflection / c.every
   return {
     'reflection_s': reflection,
     'step_s': step,
     'share': 1 - s['sft'] / step,
     'share_pairs': (s['hybrid'] - s['sft']) / step,
-    'share_reflections': reflection / every / step,
+    'share_reflections': reflection / c.every / step,
   }
 
 

@@ -69,7 +69,7 @@ def plan(
   kind = mesh.devices.flat[0].device_kind
   if found:
     show.programs(screen, list(found.values()), f'{where}{mesh.size} x {kind}')
-  cost = figures_lib.conscience(found, config.conscience.every)
+  cost = figures_lib.conscience(found, config)
   if cost:
     show.pairs(screen, 'estimates, from the peaks of the chips', _costs(cost))
   problems = _problems(run, found)
@@ -236,6 +236,9 @@ def _problems(run, found) -> list[str]:
   """Why the run would fail, or waste the chips it runs on."""
   problems = []
   for name, figures in found.items():
+    if figures.failure:
+      said = data_lib.plain(figures.failure)
+      problems.append(f'{name}: does not compile: {said}')
     if figures.excess:
       there = show.gib(figures.limit)
       helps = figures_lib.knobs(run.config, figures, run.mesh)
@@ -245,12 +248,14 @@ def _problems(run, found) -> list[str]:
       )
       problems += [f'  {line}' for line in helps]
   platform = run.mesh.devices.flat[0].platform
-  chosen = run.config.model.attention
-  for name in {'sft', 'hybrid'} & set(found) if platform == 'tpu' else ():
-    kernels = found[name].kernels
-    if kernels is None or chosen == 'xla':  # as it was asked for
+  if (
+    platform != 'tpu' or run.config.model.attention == 'xla'
+  ):  # as it was asked
+    return problems
+  for name, figures in found.items():
+    if figures.kernels is None or name == 'decode':  # it extends a cache
       continue
-    if not any('splash' in kernel for kernel in kernels):
+    if not any('splash' in kernel for kernel in figures.kernels):
       said = 'attention is no splash kernel: it would hold [T, T] arrays'
       problems.append(f"{name}: {said}; set model.attention='auto'")
   return problems

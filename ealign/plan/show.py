@@ -103,7 +103,7 @@ def _cells(f: Figures) -> list[str]:
     f.name,
     *(size(part if known else None) for part in parts),
     size(f.beside),
-    size(f.bytes),
+    size(None if f.failure else f.bytes),
     f'-{size(f.excess)}' if f.excess else size(f.headroom),
     f'{f.flops / 1e12:.3g}' if known else NOTHING,
     f'{f.ratio:.2f}x' if known else NOTHING,

@@ -31,6 +31,7 @@ _ENVIRONMENT = {
   'TPU_WORKER_HOSTNAMES': 'localhost',
   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
 }
+_SAID = 300  # letters of what the compiler says
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Compiled:
     seconds, cpu_seconds: that it took to compile; of all cores together.
     limit: bytes a program may take; None: not known.
     excess: bytes that it takes beyond them; compilation ended there if > 0.
+    failure: what else the compiler ended with, on one line; '': nothing.
     text: the compiled program, as HLO.
   """
 
@@ -54,6 +56,7 @@ class Compiled:
   cpu_seconds: float = 0.0
   limit: float | None = None
   excess: float = 0.0
+  failure: str = ''
   text: str = ''
 
   @property
@@ -100,19 +103,19 @@ def compile(program: Callable, *args, unknown: int = 1) -> Compiled:
   start, cpu = time.monotonic(), time.process_time()
   try:
     with _without_cache():
-      compiled, needed = lowered.compile(), 0.0
+      compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
-    compiled, needed = None, _needed(str(error))
-    if needed is None:
-      raise
+    compiled, said = None, str(error)
   took = {
     'seconds': time.monotonic() - start,
     'cpu_seconds': time.process_time() - cpu,
     'limit': limit,
   }
   if compiled is None:
-    excess = needed - (limit or needed)
-    return Compiled(temporaries=needed, excess=excess, **took)
+    needed = _needed(said)
+    if limit and needed > limit:
+      return Compiled(temporaries=needed, excess=needed - limit, **took)
+    return Compiled(failure=' '.join(said.split())[:_SAID], **took)
   memory, text = compiled.memory_analysis(), compiled.as_text()
   used = Compiled(
     arguments=memory.argument_size_in_bytes,
@@ -150,12 +153,14 @@ def _device(args) -> jax.Device:
   return jax.local_devices()[0]
 
 
-def _needed(message: str) -> float | None:
-  """Bytes that the compiler wanted, from what it says when they lack."""
-  if 'RESOURCE_EXHAUSTED' not in message:
-    return None
-  said = re.search(r'\(([\d.]+)([KMGT])\) exceeds', message) or re.search(
-    r'Used ([\d.]+)([KMGT]) of', message
+def _needed(message: str) -> float:
+  """Bytes of HBM that the compiler wanted, from what it says when they lack.
+
+  0 if it says something else, such as that a kernel's own memory (vmem) lacks.
+  """
+  size = r'([\d.]+)([KMGT])'
+  said = re.search(rf'\({size}\) exceeds available HBM', message) or re.search(
+    rf'Used {size} of [\d.]+[KMGT] hbm', message
   )
   unit = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
-  return float(said[1]) * unit[said[2]] if said else None
+  return float(said[1]) * unit[said[2]] if said else 0.0

@@ -20,7 +20,8 @@ from etils import epath
 
 from ealign.runtime.errors import UserError
 
-_APART = ('checkpoints', 'profile', 'hosts', 'STATUS.json', 'LEASE')
+_APART = ('checkpoints', 'hosts', 'STATUS.json', 'LEASE')
+_PUSHED = ('profile',)  # large, and no run reads it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +42,13 @@ class Folder:
     return str(self.local) != str(self.shared)
 
   def pull(self) -> None:
-    """Copies what is in the shared folder and not here, or of another size."""
+    """Copies what is in the shared folder and not here, or of another size.
+
+    Traces stay there.
+    """
     if not self.copied or not self.shared.exists():
       return
-    for name, path in _files(self.shared):
+    for name, path in _files(self.shared, (*_APART, *_PUSHED)):
       here = self.local / name
       if not here.exists() or here.stat().st_size != path.stat().length:
         here.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +63,7 @@ class Folder:
     fresh = mark.with_name('.pushing')
     fresh.parent.mkdir(parents=True, exist_ok=True)
     fresh.write_text('')
-    for name, path in _files(epath.Path(self.local)):
+    for name, path in _files(epath.Path(self.local), _APART):
       if pathlib.Path(path).stat().st_mtime_ns >= since:
         target = self.shared / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -106,13 +110,13 @@ def _bucket(address: str) -> epath.Path:
   return path
 
 
-def _files(folder) -> Iterator[tuple[str, epath.Path]]:
+def _files(folder, apart) -> Iterator[tuple[str, epath.Path]]:
   """Each file below with its name from there, but those that go apart."""
   for path in folder.iterdir():
-    if path.name in _APART or path.name.startswith('.'):
+    if path.name in apart or path.name.startswith('.'):
       continue
     if path.is_dir():
-      for name, inner in _files(path):
+      for name, inner in _files(path, apart):
         yield f'{path.name}/{name}', inner
     else:
       yield path.name, path

@@ -1,5 +1,6 @@
 import types
 
+import jax
 import pytest
 
 from ealign import fields
@@ -50,7 +51,7 @@ def test_the_estimate_is_the_longest_of_three():
   assert figures.estimate(mesh('cpu'), 1, counts) == (None, '')
 
 
-def test_what_lies_beside_a_program_counts():
+def test_what_a_program_takes_is_held_against_the_limit():
   run = types.SimpleNamespace(mesh=mesh('cpu'), resident={})
   compiled = aot.Compiled(arguments=3, temporaries=4, output=1, limit=10)
   found = figures.of(program(), compiled, run)
@@ -60,21 +61,42 @@ def test_what_lies_beside_a_program_counts():
   assert figures.of(program(), compiled, run).headroom == -6
 
 
+def test_what_is_no_argument_of_a_program_lies_beside_it():
+  def tree(rows):  # 4 x rows bytes on the one device
+    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return [jax.ShapeDtypeStruct((rows,), 'float32', sharding=where)]
+
+  resident = {'state': tree(5), 'frozen': tree(2)}
+  run = types.SimpleNamespace(mesh=mesh('cpu'), resident=resident)
+  compiled = aot.Compiled(arguments=3, temporaries=4, output=1, limit=15)
+  found = figures.of(program(holds=('state',)), compiled, run)
+  assert (found.beside, found.bytes, found.excess) == (8, 16, 1)
+  assert found.headroom == -1
+  found = figures.of(program(holds=('state', 'frozen')), compiled, run)
+  assert (found.beside, found.excess, found.headroom) == (0, 0, 7)
+
+
 def cost(**seconds):
   found = {
     name: figures.Figures(name, 0, 0, 0, 0, None, 0, seconds=s)
     for name, s in seconds.items()
   }
-  return figures.conscience(found, every=4)
+  config = fields.Config(
+    conscience=fields.Conscience(every=4, prompts=5, samples=3),
+    dpo=fields.DPO(pairs=4),
+  )
+  return figures.conscience(found, config)
 
 
 def test_the_share_of_the_conscience():
   times = {'sft': 1.0, 'hybrid': 2.0, 'prefill': 0.1, 'decode': 0.4}
   found = cost(**times, review=0.2, score=0.5)
-  assert found['reflection_s'] == pytest.approx(0.1 + 0.8 + 0.6 + 0.5)
-  assert found['step_s'] == pytest.approx(2.5)
-  assert found['share'] == pytest.approx(1.5 / 2.5)
-  assert found['share_pairs'] == pytest.approx(1 / 2.5)
+  # 15 pairs, 4 at a time: 4 calls.
+  assert found['reflection_s'] == pytest.approx(0.1 + 0.8 + 0.6 + 4 * 0.5)
+  assert found['step_s'] == pytest.approx(2.0 + 3.5 / 4)
+  assert found['share'] == pytest.approx(1.875 / 2.875)
+  assert found['share_pairs'] == pytest.approx(1 / 2.875)
+  assert found['share_reflections'] == pytest.approx(0.875 / 2.875)
   assert cost(sft=1.0) is None
 
 

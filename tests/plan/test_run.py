@@ -1,13 +1,16 @@
 """`--plan` on the devices that are here, and all it can refuse."""
 
 import json
+import types
 
 import pytest
+from etils import epath
 
-from ealign import launch
-from ealign.plan import programs
+from ealign import fields, launch
+from ealign.plan import figures, programs
 from ealign.plan import run as plan_lib
 from ealign.runtime import aot
+from ealign.runtime import folder as folder_lib
 
 FILE = """
 from ealign import config as config_lib
@@ -111,6 +114,29 @@ def test_does_not_fit(start, compiled, tmp_path, capsys):
   assert any('does not fit' in p for p in read(tmp_path)['problems'])
 
 
+def test_what_does_not_compile_is_no_plan(start, compiled, tmp_path, capsys):
+  compiled['failure'] = 'INTERNAL: Mosaic failed to compile TPU kernel'
+  compiled |= {'arguments': 0, 'temporaries': 0}
+  assert start() == 1
+  out, err = capsys.readouterr()
+  said = 'does not compile: INTERNAL: Mosaic failed to compile TPU kernel'
+  assert err.splitlines() == [f'{n}: {said}' for n in programs.NAMES]
+  assert 'it fits' not in out
+  assert read(tmp_path)['programs']['sft']['headroom'] is None
+
+
+@pytest.mark.parametrize('temporaries, code', [(2, 0), (5, 1)])
+def test_the_plan_is_in_the_bucket(
+  start, compiled, tmp_path, monkeypatch, temporaries, code
+):
+  compiled['temporaries'] = temporaries * 2**30
+  bucket = tmp_path / 'bucket'
+  place = folder_lib.Folder(tmp_path / 'out', epath.Path(bucket))
+  monkeypatch.setattr(launch.folder_lib, 'of', lambda workdir: place)
+  assert start() == code
+  assert json.loads((bucket / 'plan.json').read_text()) == read(tmp_path)
+
+
 @pytest.mark.parametrize(
   'flags, remedy',
   [
@@ -119,6 +145,8 @@ def test_does_not_fit(start, compiled, tmp_path, capsys):
     (('--config.mesh.fsdp=3',), 'nearest that works: 2 or 4'),
     (('--config.data.batch_size=6',), 'use a multiple of 4, such as 8'),
     (('--print_launch=xpk',), 'not together with --plan'),
+    (('--profile=1:2',), '--profile: not together with --plan: it runs no'),
+    (('--processes=2',), '--processes: not together with --plan: it is one'),
   ],
 )
 def test_one_line_and_a_remedy(
@@ -137,26 +165,28 @@ def test_without_libtpu(start, monkeypatch, capsys):
   assert 'pip install ealign[tpu]' in capsys.readouterr().err
 
 
-def test_attention_that_is_no_kernel_on_a_tpu(monkeypatch):
-  class Device:
-    platform = 'tpu'
+@pytest.mark.parametrize('name', programs.NAMES)
+def test_attention_that_is_no_kernel_on_a_tpu(name):
+  plain, splash = ({}, {'splash_mha_fwd': 2})
+  assert not problems(name, splash)
+  found = problems(name, plain)
+  if name == 'decode':  # by design: its tokens extend a cache
+    assert not found
+    return
+  (said,) = found
+  assert said.startswith(f'{name}: attention is no splash kernel')
+  assert not problems(name, plain, attention='xla')  # as it was asked for
+  assert not problems(name, plain, platform='cpu')
+  assert not problems(name, None)  # it was not compiled
 
-  run, figures = _Any(), _Any()
-  run.mesh.devices.flat = [Device()]
-  run.config.model.attention = 'auto'
-  figures.excess, figures.kernels = 0, {'splash_mha_fwd': 2}
-  assert not plan_lib._problems(run, {'sft': figures})
-  figures.kernels = {}
-  (problem,) = plan_lib._problems(run, {'sft': figures})
-  assert 'splash' in problem
-  run.config.model.attention = 'xla'  # as it was asked for
-  assert not plan_lib._problems(run, {'sft': figures})
 
-
-class _Any:
-  """Has every attribute: another of its kind."""
-
-  def __getattr__(self, name):
-    value = _Any()
-    setattr(self, name, value)
-    return value
+def problems(name, kernels, *, platform='tpu', attention='auto'):
+  """What the plan says of a program that fits, with these kernels."""
+  config = fields.Config(model=fields.Model(attention=attention))
+  devices = types.SimpleNamespace(
+    flat=[types.SimpleNamespace(platform=platform)]
+  )
+  mesh = types.SimpleNamespace(devices=devices)
+  run = types.SimpleNamespace(config=config, mesh=mesh)
+  made = figures.Figures(name, 0, 0, 0, 0, None, 0, kernels=kernels)
+  return plan_lib._problems(run, {name: made})

@@ -39,6 +39,13 @@ def test_a_line_for_each_program():
   assert 'sft: all-gather 3 MiB' in said and 'hybrid: nothing' in said
 
 
+def test_what_does_not_compile_has_no_sizes():
+  wrong = Figures('score', 0, 0, 0, 2**20, 4 * 2**30, 0.0, failure='INTERNAL')
+  said = shown(show.programs, [wrong], '16 x TPU').partition('score')[2]
+  assert said.split()[:6] == [*['–'] * 3, *('1', 'MiB', '–')]
+  assert 'GiB' not in said  # no headroom
+
+
 @pytest.mark.parametrize(
   'value, text',
   [(None, show.NOTHING), (0, '0'), (1023, '1023 B'), (2**40, '1024.00 GiB')],

@@ -5,6 +5,7 @@ import importlib.util
 
 import jax
 import pytest
+from jax.experimental import pallas as pl
 from jax.experimental.compilation_cache import compilation_cache
 
 from ealign import fields
@@ -36,7 +37,7 @@ TINY = Config(
 
 @pytest.fixture(scope='module')
 def planned():
-  """The figures of two programs on four chips: (Figures, Compiled) each."""
+  """The figures of programs on four chips: (Figures, Compiled) each."""
   mesh = mesh_lib.make(1, 4, 1, aot.devices(topology.parse('v5e:2x2')))
   change = dataclasses.replace
   config = fields.Config()
@@ -50,7 +51,7 @@ def planned():
   run = programs.shapes(config, model, mesh)
   found = {}
   for program in programs.listed(run, programs.Sizes(prompt=64, review=128)):
-    if program.name in ('hybrid', 'decode'):
+    if program.name != 'sft':
       compiled = aot.compile(program.run, *program.args, unknown=program.trips)
       found[program.name] = figures.of(program, compiled, run), compiled
   return found
@@ -79,6 +80,12 @@ def test_a_training_step_on_tpus(planned):
   assert sum(step.collectives.values()) > 0 and step.seconds > 0
 
 
+def test_all_but_decode_attend_with_splash(planned):
+  kernels = {name: found.kernels for name, (found, _) in planned.items()}
+  without = [n for n, runs in kernels.items() if 'splash' not in str(runs)]
+  assert without == ['decode'] and len(kernels) == 5
+
+
 def test_decoding_gathers_no_weights(planned):
   decode, compiled = planned['decode']
   assert compiled.counts.unknown == 1  # the loop that ends by its data
@@ -94,6 +101,19 @@ def test_a_program_that_is_too_large_says_by_how_much():
   )
   found = aot.compile(jax.jit(lambda x: x[::-1] * 2 + 1), shape)
   assert found.counts is None and found.excess > 60 * 2**30
+
+
+def test_a_kernel_that_is_too_large_does_not_compile():
+  (device,) = aot.devices(topology.parse('v5e:1x1'))
+  where = jax.sharding.SingleDeviceSharding(device)
+  shape = jax.ShapeDtypeStruct((4096, 4096), 'float32', sharding=where)
+
+  def double(x, o):
+    o[...] = x[...] * 2
+
+  whole = pl.pallas_call(double, out_shape=shape)  # of 128 MiB in vmem
+  found = aot.compile(jax.jit(whole), shape)
+  assert 'memory space vmem' in found.failure and found.excess == 0
 
 
 def test_the_cache_of_programs_is_left_alone(tmp_path):

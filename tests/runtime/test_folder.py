@@ -57,6 +57,13 @@ def test_host_0_brings_what_is_new_to_the_bucket(tmp_path):
   (found.local / 'metrics.jsonl').write_text('12')
   found.push()
   assert files(shared)['a/metrics.jsonl'] == '12'
+  # JAX's traces lie in plugins/profile of the folder they are given.
+  trace = pathlib.Path('a', 'profile', 'plugins', 'profile', 'today', 'x.pb')
+  (local / trace).parent.mkdir(parents=True)
+  (local / trace).write_text('trace')
+  found.push()
+  assert files(shared)[str(trace)] == 'trace'
+  (shared / trace).unlink()
   fresh = folder_lib.Folder(tmp_path / 'again', epath.Path(shared))
   fresh.pull()
   assert files(tmp_path / 'again') == files(shared)

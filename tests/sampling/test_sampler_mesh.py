@@ -1,6 +1,8 @@
 """Answers and label probabilities are the same on a mesh of any shape."""
 
+import dataclasses
 import functools
+import itertools
 import math
 import re
 
@@ -20,30 +22,41 @@ CONFIG = Config(
   vocab_size=29,
   d_model=24,
   layers=2,
-  heads=6,
-  kv_heads=6,
+  heads=8,
+  kv_heads=8,
   head_dim=4,
   d_ff=24,
   max_positions=128,
 )
-WEIGHTS = transformer.init(CONFIG, key=jax.random.key(0), std=0.5)
+# Of 6 heads 3 devices can have equal shares, and neither 4 nor 8 can.
+SIX = dataclasses.replace(CONFIG, heads=6, kv_heads=6)
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6, 5], [3], [5, 8, 9, 7]] * 2
 T = 8
 FOUR = jax.device_count() == 4
-MESHES = [(1, 4, 1), (2, 2, 1), (1, 2, 2), (1, 1, 3)]
-MESHES = MESHES if FOUR else [(2, 2, 2)]
+SIZES = (2, 4) if FOUR else (8,)
 
 
-def mesh_of(shape):
-  devices = jax.devices()[: math.prod(shape)]
-  return mesh_lib.make(*shape, devices=devices)
+def shapes_of(size):
+  """All (data, fsdp, tensor) of so many devices."""
+  sides = itertools.product(range(1, size + 1), repeat=3)
+  return [shape for shape in sides if math.prod(shape) == size]
 
 
-def placed(shape):
+MESHES = [shape for size in SIZES for shape in shapes_of(size)]
+
+
+@functools.cache
+def weights_of(config):
+  return transformer.init(config, key=jax.random.key(0), std=0.5)
+
+
+def placed(shape, config=CONFIG):
   """The model and its weights on a mesh, as a run has them."""
-  mesh = mesh_of(shape)
-  model = mesh_lib.on_mesh(CONFIG, mesh)
-  return model, mesh, mesh_lib.place(mesh, mesh_lib.padded(model, WEIGHTS))
+  devices = jax.devices()[: math.prod(shape)]
+  mesh = mesh_lib.make(*shape, devices=devices)
+  model = mesh_lib.on_mesh(config, mesh)
+  weights = mesh_lib.padded(model, weights_of(config))
+  return model, mesh, mesh_lib.place(mesh, weights)
 
 
 def say(model, mesh, weights, temperature, truncate):
@@ -62,8 +75,8 @@ def say(model, mesh, weights, temperature, truncate):
 
 
 @functools.cache
-def alone(temperature):
-  return say(CONFIG, None, WEIGHTS, temperature, 8)
+def alone(temperature, config=CONFIG):
+  return say(config, None, weights_of(config), temperature, 8)
 
 
 LABELS = [[1, 2], [3, 4, 5]]
@@ -74,25 +87,32 @@ read = functools.partial(
 
 @pytest.mark.parametrize('shape', MESHES, ids=str)
 def test_answers_and_verdicts_are_those_of_one_device(shape):
-  model, mesh, weights = placed(shape)
+  check(shape, CONFIG)
+
+
+@pytest.mark.slow
+def test_three_devices_change_nothing_either():
+  check((1, 1, 3), SIX)  # 8 rows have no other shape
+
+
+def check(shape, config):
+  model, mesh, weights = placed(shape, config)
   for temperature in (0.0, 1.0):
     answers = say(model, mesh, weights, temperature, 8)
-    for got, wanted in zip(answers, alone(temperature), strict=True):
+    for got, wanted in zip(answers, alone(temperature, config), strict=True):
       assert (got.ids, got.stop) == (wanted.ids, wanted.stop)
       np.testing.assert_allclose(got.logps, wanted.logps, atol=3e-5)
-  wanted = read(CONFIG, WEIGHTS)
+  wanted = read(config, weights_of(config))
   np.testing.assert_allclose(read(model, weights, mesh=mesh), wanted, atol=3e-5)
 
 
 def test_weights_are_gathered_once_or_else_split_like_heads(monkeypatch):
-  model, mesh, weights = placed((1, 2, 2) if FOUR else (2, 2, 2))
+  model, mesh, weights = placed((1, 2, 2) if FOUR else (2, 2, 2), SIX)
   shapes = lambda: dict(mesh_lib.gathered(model, mesh, weights)[1].shape)
   rows = jax.device_count() // 2
   assert shapes() == {'data': rows, 'fsdp': 1, 'tensor': 2}
-  size = sum(x.nbytes for x in jax.tree.leaves(weights))
-  monkeypatch.setattr(mesh_lib, 'memory', lambda device: size)
-  # Only half of them has room. Of 6 heads neither 4 nor 8 devices can have
-  # equal shares.
+  memory = lambda device: sum(x.nbytes for x in jax.tree.leaves(weights))
+  monkeypatch.setattr(mesh_lib, 'memory', memory)  # half of them has room
   assert shapes() == {'data': rows, 'fsdp': 1, 'tensor': 2}
   model, mesh, weights = placed((2, 2, 1) if FOUR else (4, 2, 1))
   assert shapes() == {'data': rows, 'fsdp': 1, 'tensor': 2}
@@ -123,7 +143,7 @@ def test_decode_neither_gathers_nor_selects():
   text, cache = compiled_decode(shape)
   local = cache['k'].sharding.shard_shape(cache['k'].shape)
   parts = shape[0] * shape[1], shape[2]
-  assert (cache['k'].shape[1] // local[1], 6 // local[3]) == parts
+  assert (cache['k'].shape[1] // local[1], CONFIG.kv_heads // local[3]) == parts
   assert not re.findall('all-gather|all-to-all|collective-permute', text)
   # Of a layer's cache, in any shape: written in place, never selected from.
   size = math.prod(local[1:])
