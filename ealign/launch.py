@@ -292,7 +292,7 @@ def _run_all(
   failed = []
   for number, run in enumerate(runs, start=1):
     label = f'{run.name or run.folder} ({number}/{len(runs)})'
-    if stop.requested:
+    if stop.requested or hosts.stopping():
       raise Preempted(f'stopped before {label}; the same command continues')
     if run.done:
       untraced = ', --profile traces nothing' if profile else ''

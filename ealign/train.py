@@ -200,7 +200,7 @@ def run(
     if config.train.eval_every and not start:
       curve(0)
     for step in range(start, config.train.steps):
-      if stop.requested or hosts.stopping(step):
+      if stop.requested or hosts.stopping():
         _fetch(values, f'{workdir}: {_span(last_good + 1, step)}')
         save(step, wait=True)
         raise Preempted(
@@ -279,9 +279,12 @@ def run(
     # ---- What it says now -------------------------------------------------
     state = calls.state(state)
     saved.wait()
-    log.say('sampling answers to the held-out questions')
     said = 'stopped while it evaluated; it is trained and saved, the same'
-    with stop.at_once(Preempted(f'{workdir}: {said} command continues')):
+    stopped = Preempted(f'{workdir}: {said} command continues')
+    if hosts.stopping():  # they ask next before another run
+      raise stopped
+    log.say('sampling answers to the held-out questions')
+    with stop.at_once(stopped):
       records, values = answers_lib.final(
         *(parts.questions, asking, policy(state), conscience_weights, second),
         key=root,

@@ -68,7 +68,7 @@ class Hosts:
 
   def __init__(self, index: int = 0, count: int = 1, links=()):
     self.index, self.count, self._links = index, count, list(links)
-    self._ending, self._step = threading.Lock(), 0
+    self._ending, self._asked = threading.Lock(), 0
 
   @property
   def writes(self) -> bool:
@@ -101,14 +101,18 @@ class Hosts:
     """The hosts' lists one after the other, on every host."""
     return [row for part in self.gather(rows) for row in part]
 
-  def stopping(self, step: int) -> bool:
-    """Whether all are to save now, since one was told to end (SIGTERM)."""
+  def stopping(self) -> bool:
+    """Whether all are to save and end now, since one was told to (SIGTERM).
+
+    They agree on the number of an ask, so all must ask equally often. It is
+    counted here and not by steps, which begin anew with every run.
+    """
+    if self.count == 1:
+      return False
     from jax.experimental import multihost_utils
 
-    self._step = step
-    return self.count > 1 and multihost_utils.reached_preemption_sync_point(
-      step
-    )
+    self._asked += 1
+    return multihost_utils.reached_preemption_sync_point(self._asked)
 
   def leave(self) -> None:
     """Says that this host ends in good order."""
@@ -149,14 +153,14 @@ class Hosts:
   def _beat(self, folder):
     for count in itertools.count():
       for link in self._links:
-        link.send(beat=self._step)
+        link.send(beat=self._asked)
       if folder is not None and count % _LOG_EVERY == 0:
         self._log(epath.Path(folder))
       time.sleep(BEAT_S)
 
   def _log(self, folder) -> None:
     about = {'host': self.index, 'name': socket.gethostname()}
-    about |= {'pid': os.getpid(), 'step': self._step, 'time': time.time()}
+    about |= {'pid': os.getpid(), 'asked': self._asked, 'time': time.time()}
     with contextlib.suppress(OSError):  # it is not worth a run
       folder.mkdir(parents=True, exist_ok=True)
       (folder / f'{self.index}.json').write_text(json.dumps(about) + '\n')

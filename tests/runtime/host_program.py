@@ -33,7 +33,7 @@ def main() -> int:
   here.start()
   try:
     for step in range(args.steps):
-      if here.stopping(step):
+      if here.stopping():
         print(f'saved at {step}')
         here.leave()
         return 143

@@ -12,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 from safetensors.numpy import load_file
 
 from ealign.evals import records as records_lib
@@ -27,7 +28,7 @@ PROGRAM = (HERE / 'host_program.py',)
 def test_one_process_is_all_there_is():
   here = hosts.join(None)
   assert (here.index, here.count, here.writes) == (0, 1, True)
-  assert here.gather([1, 'x']) == [[1, 'x']] and not here.stopping(3)
+  assert here.gather([1, 'x']) == [[1, 'x']] and not here.stopping()
   assert here.concat(here.mine([5, 6])) == [5, 6]
   alone = Cluster('here', 99, 1, 0, explicit=True)
   assert hosts.join(alone).count == 1
@@ -54,6 +55,17 @@ def test_rows_are_dealt_in_blocks():
   rows = list(range(7))
   parts = [hosts.Hosts(i, 3).mine(rows) for i in range(3)]
   assert parts == [[0, 1, 2], [3, 4], [5, 6]]
+
+
+def test_an_ask_to_stop_is_counted_over_all_runs(monkeypatch):
+  asked = []
+  monkeypatch.setattr(
+    multihost_utils, 'reached_preemption_sync_point', asked.append
+  )
+  here = hosts.Hosts(1, 2)
+  for _ in range(3):
+    here.stopping()
+  assert asked == [1, 2, 3]
 
 
 # --- Real processes ----------------------------------------------------------
@@ -281,6 +293,13 @@ def launched(tmp_path, processes, workdir, own=None, **fields):
   return Together(tmp_path, processes, **more)
 
 
+def wait_for(text, both):
+  limit = time.monotonic() + 300
+  while text not in both.said(0):
+    assert time.monotonic() < limit, both.said(0)
+    time.sleep(0.1)
+
+
 def records(workdir):
   found = records_lib.read(workdir / 'conscience' / 'answers.jsonl')
   return records_lib.latest(found)  # what a killed start wrote is asked again
@@ -314,6 +333,24 @@ def test_a_run_on_two_hosts_survives_one_and_ends_on_one(tmp_path):
   ]
   for name, x in adapters[0].items():
     np.testing.assert_allclose(x, adapters[1][name], atol=1e-6, err_msg=name)
+
+
+@pytest.mark.slow
+def test_sigterm_in_an_evaluation_stops_all_before_the_next_run(tmp_path):
+  program = (*LAUNCH, '--only=sft,secure', '--config.train.eval_every=0')
+  flags = {'config.eval.limit': 60, 'config.train.steps': 6}
+  flags |= {'program': program, 'workdir': tmp_path / 'a'}
+  both = Together(tmp_path, range(2), **flags)
+  wait_for('sampling answers', both)
+  both.running[1].send_signal(signal.SIGTERM)
+  assert both.codes() == {0: 143, 1: 143}, both.said(0)
+  assert 'stopped before secure (2/2)' in both.said(0)
+  assert (tmp_path / 'a' / 'sft' / 'DONE').exists()
+  assert not (tmp_path / 'a' / 'secure' / 'metrics.jsonl').exists()
+  again = Together(tmp_path, range(2), **flags)
+  assert again.codes() == {0: 0, 1: 0}, again.said(0)
+  assert 'sft (1/2): done already' in again.said(0)
+  assert (tmp_path / 'a' / 'secure' / 'DONE').exists()
 
 
 @pytest.mark.slow
