@@ -163,7 +163,7 @@ def start(command: command_lib.Command, run) -> None:
   hosts = hosts_lib.join(command.cluster, _digest(command))
   if hosts.index:
     folder = folder_lib.of(command.workdir, index=hosts.index)
-  hosts.start(folder.shared / 'hosts')
+  hosts.keep(folder.shared / 'hosts')
   try:
     folder.pull()
     hosts.gather(None)  # nothing is written before all have read

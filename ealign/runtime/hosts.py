@@ -10,7 +10,6 @@ Messages are lines of JSON.
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import os
 import pathlib
@@ -22,13 +21,12 @@ import traceback
 from typing import BinaryIO
 
 import numpy as np
-from etils import epath
 
 from ealign.runtime.cluster import PORTS, Cluster
 from ealign.runtime.errors import UserError
 
 BEAT_S, SILENCE_S, ROLL_CALL_S = 4.0, 20.0, 45.0
-_LOG_EVERY = 8  # heartbeats
+KEEP_S = 32.0  # between writes of hosts/I.json
 _HELLO_S = 5.0  # a host says who it is at once; others hold the roll call up
 LOST = 42  # xpk and our JobSet restart on it
 
@@ -139,31 +137,34 @@ class Hosts:
       text = ''.join(traceback.format_exception(error))
       self._end(1, text, told=f'host {self.index}: {text.splitlines()[-1]}')
 
-  def start(self, folder=None) -> None:
-    """Begins to send and to expect heartbeats.
-
-    folder: of several hosts each keeps a file there with its last one.
-    """
-    if self.count == 1:
-      return
+  def watch(self) -> None:
+    """Begins to send and to expect heartbeats."""
     for link in self._links:
       threading.Thread(target=self._read, args=(link,), daemon=True).start()
-    threading.Thread(target=self._beat, args=(folder,), daemon=True).start()
+    threading.Thread(target=self._beat, daemon=True).start()
 
-  def _beat(self, folder):
-    for count in itertools.count():
+  def keep(self, folder) -> None:
+    """Begins to write a file there, of several hosts each its own.
+
+    In a thread of its own: a bucket that hangs must not hold heartbeats up.
+    """
+    if self.count > 1:
+      threading.Thread(target=self._keep, args=(folder,), daemon=True).start()
+
+  def _beat(self) -> None:
+    while True:
       for link in self._links:
         link.send(beat=self._asked)
-      if folder is not None and count % _LOG_EVERY == 0:
-        self._log(epath.Path(folder))
       time.sleep(BEAT_S)
 
-  def _log(self, folder) -> None:
+  def _keep(self, folder) -> None:
     about = {'host': self.index, 'name': socket.gethostname()}
-    about |= {'pid': os.getpid(), 'asked': self._asked, 'time': time.time()}
-    with contextlib.suppress(OSError):  # it is not worth a run
-      folder.mkdir(parents=True, exist_ok=True)
-      (folder / f'{self.index}.json').write_text(json.dumps(about) + '\n')
+    while True:
+      about |= {'pid': os.getpid(), 'asked': self._asked, 'time': time.time()}
+      with contextlib.suppress(Exception):  # a bucket's many; no run ends of it
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f'{self.index}.json').write_text(json.dumps(about) + '\n')
+      time.sleep(KEEP_S)
 
   def _read(self, link: _Link) -> None:
     link.socket.settimeout(SILENCE_S)
@@ -212,16 +213,17 @@ def join(cluster: Cluster | None, about: str = '') -> Hosts:
     return Hosts()
   if cluster is not None and cluster.count == 1:
     return Hosts()
-  links = _roll_call(cluster, about) if cluster else None
-  arguments = {'initialization_timeout': int(ROLL_CALL_S)}
-  if cluster and cluster.explicit:
-    arguments |= {
-      'coordinator_address': f'{cluster.address}:{cluster.port}',
-      'num_processes': cluster.count,
-      'process_id': cluster.index,
-    }
   import jax  # not before the command line has been checked
 
+  arguments = {'initialization_timeout': int(ROLL_CALL_S)}
+  if cluster:  # who is lost while JAX starts is named as well
+    here = _watched(cluster, about)
+    if cluster.explicit:
+      arguments |= {
+        'coordinator_address': f'{cluster.address}:{cluster.port}',
+        'num_processes': cluster.count,
+        'process_id': cluster.index,
+      }
   # Ours end sooner and with a name; JAX's are the net below.
   try:
     jax.distributed.initialize(heartbeat_timeout_seconds=60, **arguments)
@@ -229,9 +231,17 @@ def join(cluster: Cluster | None, about: str = '') -> Hosts:
     if cluster is None:  # a notebook's TPU, part of nothing that JAX knows
       return Hosts()
     raise
-  if links is None:
-    links = _roll_call(_after_start(), about) if jax.process_count() > 1 else []
-  return Hosts(jax.process_index(), jax.process_count(), links)
+  if cluster is None:
+    alone = jax.process_count() == 1
+    return Hosts() if alone else _watched(_after_start(), about)
+  here.index, here.count = jax.process_index(), jax.process_count()
+  return here
+
+
+def _watched(cluster: Cluster, about: str) -> Hosts:
+  here = Hosts(cluster.index, cluster.count, _roll_call(cluster, about))
+  here.watch()
+  return here
 
 
 def _on_tpu_vm() -> bool:

@@ -29,7 +29,6 @@ def main() -> int:
 
   found = cluster.find(args.coordinator, args.processes, args.process)
   here = hosts.join(found)
-  here.start()
   import numpy as np
   import optax
   import steps

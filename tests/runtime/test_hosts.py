@@ -1,5 +1,6 @@
 """Several processes: who they are, and how they end together."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -66,6 +68,56 @@ def test_an_ask_to_stop_is_counted_over_all_runs(monkeypatch):
   for _ in range(3):
     here.stopping()
   assert asked == [1, 2, 3]
+
+
+class Bucket(pathlib.Path().__class__):
+  """A folder that hangs, or fails once as only buckets do."""
+
+  failures, free = 0, None
+
+  def mkdir(self, **more):
+    super().mkdir(**more)
+    if self.free:
+      self.free.wait(30)
+    self.failures -= 1
+    if self.failures >= 0:
+      raise RuntimeError('429: too many requests')
+
+
+@pytest.fixture
+def linked(monkeypatch):
+  """A host with heartbeats, and what its link to another says."""
+  monkeypatch.setattr(hosts, 'BEAT_S', 0.02)
+  monkeypatch.setattr(hosts, 'KEEP_S', 0.02)
+  ours, theirs = socket.socketpair()
+  link = hosts._Link(1, 'x', ours, ours.makefile('rb'))
+  here = hosts.Hosts(0, 2, [link])
+  here.watch()
+  theirs.settimeout(5)
+  with theirs, theirs.makefile('rb') as lines:
+    yield here, lines
+    theirs.sendall(b'{"left": true}\n')  # else its reader ends this process
+
+
+def test_a_bucket_that_hangs_holds_no_heartbeat_up(tmp_path, linked):
+  here, lines = linked
+  bucket = Bucket(tmp_path)
+  bucket.free = threading.Event()
+  here.keep(bucket)
+  for _ in range(50):
+    assert 'beat' in json.loads(lines.readline())
+  bucket.free.set()
+
+
+def test_a_bucket_that_fails_is_tried_again(tmp_path, linked):
+  here, _ = linked
+  bucket = Bucket(tmp_path)
+  bucket.failures = 2
+  here.keep(bucket)
+  limit = time.monotonic() + 5
+  while not (tmp_path / '0.json').exists():
+    assert time.monotonic() < limit
+    time.sleep(0.02)
 
 
 # --- Real processes ----------------------------------------------------------
@@ -142,6 +194,14 @@ def test_a_killed_host_is_named_and_the_others_end(tmp_path, who):
   assert set(codes.values()) <= allowed, codes
   named = [f'host {who} ' in all_of_them.said(i) for i in codes]
   assert any(named) if who == 0 else all(named)
+
+
+@pytest.mark.slow
+def test_a_host_that_is_gone_before_jax_starts_is_named(tmp_path):
+  all_of_them = Together(tmp_path, range(3), gone=[0, 9, 0])
+  assert all_of_them.codes() == {0: 42, 1: 9, 2: 42}
+  for i in (0, 2):
+    assert 'host 1 ' in all_of_them.said(i)
 
 
 @pytest.mark.slow
