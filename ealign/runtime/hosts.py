@@ -54,6 +54,23 @@ class _Link:
     except OSError:
       pass  # its reader will see that it is closed
 
+  @property
+  def closed(self) -> bool:
+    """Whether the other side is gone; nothing is read, and nothing waits."""
+    self.socket.settimeout(0)
+    try:
+      return not self.socket.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+      return False
+    except OSError:
+      return True
+    finally:
+      self.socket.settimeout(_HELLO_S)
+
+  def close(self) -> None:
+    self.lines.close()
+    self.socket.close()
+
   def __str__(self) -> str:
     return f'host {self.index} ({self.name})'
 
@@ -207,7 +224,8 @@ def join(cluster: Cluster | None, about: str = '') -> Hosts:
 
   Raises:
     Lost: a host did not report within 45 s; all that did name it.
-    UserError: a host reports with another `about`.
+    UserError: a host reports with another `about`, or the index of another;
+      a port is taken.
   """
   if cluster is None and not _on_tpu_vm():
     return Hosts()
@@ -269,38 +287,59 @@ def _roll_call(cluster: Cluster, about: str) -> list[_Link]:
   if cluster.index:
     return [_report(cluster, about, deadline)]
   links = _listen(cluster, deadline)
-  heard = {link.index for link in links}
-  missing = [i for i in range(1, cluster.count) if i not in heard]
-  problem = None
-  if missing:
-    listed = ', '.join(map(str, missing))
-    said = f'{len(heard) + 1} of {cluster.count} hosts reported in time'
-    problem = Lost(f'missing: host {listed} ({said}); start all, in any order')
-  for link in links:
-    if link.about != about:
-      said = 'has another number of processes, config or version than host 0'
-      problem = UserError(f'{link} {said}; start all with the same command')
+  problem = _problem(cluster, about, links)
   for link in links:
     if problem:
       link.send(code=problem.exit_code, text=str(problem))
     else:
       link.send(go=True)
   if problem:
+    for link in links:
+      link.close()
     raise problem
   return links
 
 
-def _listen(cluster: Cluster, deadline: float) -> list[_Link]:
-  """Host 0: the links to all that report before the deadline."""
-  links, port = {}, cluster.port + 1
-  # The port after JAX's: a coordinator binds its own later.
+def _problem(cluster: Cluster, about: str, links) -> UserError | None:
+  """Host 0: why the run cannot begin; who must be mended before who is late."""
+  for link in links:
+    if link.about != about:
+      said = 'has another number of processes, config, work folder or version'
+      return UserError(f'{link} {said} than host 0; start all by one command')
+  for link in links:
+    if same := [x for x in links if x.index == link.index and x is not link]:
+      said = f'{link} and {same[0]} are two processes with one number'
+      return UserError(f'{said}; give each its own --process, 0 is the first')
+  if missing := set(range(1, cluster.count)) - {link.index for link in links}:
+    listed = ', '.join(map(str, sorted(missing)))
+    said = f'{len(links) + 1} of {cluster.count} hosts reported in time'
+    return Lost(f'missing: host {listed} ({said}); start all, in any order')
+  try:  # JAX would die of it without a word
+    if cluster.explicit:
+      _server(cluster.port).close()
+  except UserError as error:
+    return error
+  return None
+
+
+def _server(port: int) -> socket.socket:
   try:
-    server = socket.create_server(('', port))
+    return socket.create_server(('', port))
   except OSError as error:
     said = f'host 0 cannot listen on port {port} ({error.strerror})'
     remedy = 'one process alone is host 0; else use another --coordinator'
     raise UserError(f'{said}; {remedy}') from None
-  with server:
+
+
+def _listen(cluster: Cluster, deadline: float) -> list[_Link]:
+  """Host 0: the links to all that report before the deadline.
+
+  Two of the same index are both among them, unless one of them is gone: then
+  it was started again.
+  """
+  links = []
+  # The port after JAX's: a coordinator binds its own later.
+  with _server(cluster.port + 1) as server:
     while len(links) < cluster.count - 1 and time.monotonic() < deadline:
       server.settimeout(max(deadline - time.monotonic(), 0.01))
       try:
@@ -309,10 +348,13 @@ def _listen(cluster: Cluster, deadline: float) -> list[_Link]:
         lines = connection.makefile('rb')
         said = json.loads(lines.readline())
         link = _Link(lines=lines, socket=connection, **said)
-        links[link.index] = link
       except (OSError, ValueError, TypeError):
         continue  # no host of ours: a port scan, or one that gave up
-  return [links[i] for i in sorted(links)]
+      gone = [x for x in links if x.closed]
+      links = [x for x in links if x not in gone] + [link]
+      for old in gone:
+        old.close()
+  return sorted(links, key=lambda link: link.index)
 
 
 def _report(cluster: Cluster, about: str, deadline: float) -> _Link:
@@ -337,9 +379,10 @@ def _report(cluster: Cluster, about: str, deadline: float) -> _Link:
     answer = json.loads(lines.readline() or '{}')
   except (OSError, ValueError):
     answer = {}
+  if 'go' in answer:
+    return link
+  link.close()
   if 'code' in answer:
     error = Lost if answer['code'] == LOST else UserError
     raise error(answer['text'])
-  if 'go' not in answer:
-    raise Lost(f'missing: host 0 at {where} ended during the roll call')
-  return link
+  raise Lost(f'missing: host 0 at {where} ended during the roll call')

@@ -1,5 +1,6 @@
 """Several processes: who they are, and how they end together."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent import futures
 
 import jax
 import numpy as np
@@ -51,6 +53,65 @@ def test_a_port_that_is_taken_is_named():
     cluster = Cluster('here', port - 1, 2, 0, explicit=True)
     with pytest.raises(UserError, match=f'cannot listen on port {port}'):
       hosts.join(cluster)
+
+
+def free_port():
+  """A port with a free one after it."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    return free.getsockname()[1] - 1
+
+
+def refused(count, *indices, port=None):
+  """What each of these hosts is told, if the run must not begin."""
+
+  def host(index):
+    here = Cluster('127.0.0.1', port or free, count, index, explicit=True)
+    with pytest.raises(UserError) as told:
+      hosts.join(here)
+    return str(told.value), told.value.exit_code
+
+  free = free_port()
+  with futures.ThreadPoolExecutor() as pool:
+    return list(pool.map(host, indices))
+
+
+def test_the_port_of_jax_is_tried_before_jax_dies_of_it():
+  with socket.create_server(('', free_port())) as taken:
+    port = taken.getsockname()[1]
+    told = refused(2, 0, 1, port=port)
+  assert len(set(told)) == 1 and told[0][1] == 2
+  assert f'host 0 cannot listen on port {port} (' in told[0][0]
+
+
+def test_two_processes_with_one_number_are_named():
+  told = refused(3, 0, 1, 1)
+  assert len(set(told)) == 1 and told[0][1] == 2
+  name = f'host 1 ({socket.gethostname()})'
+  assert f'{name} and {name} are two processes with one number' in told[0][0]
+
+
+def test_a_host_that_was_started_again_is_not_two():
+  port = free_port()
+  hello = b'{"index": %d, "name": "x", "about": ""}\n'
+
+  def report(index):
+    with contextlib.suppress(ConnectionRefusedError):
+      link = socket.create_connection(('127.0.0.1', port + 1))
+      link.sendall(hello % index)
+      return link
+
+  with futures.ThreadPoolExecutor() as pool:
+    first = Cluster('127.0.0.1', port, 3, 0)
+    found = pool.submit(hosts._listen, first, time.monotonic() + 30)
+    while not (gone := report(1)):
+      time.sleep(0.05)
+    gone.close()
+    again, other = report(1), report(2)
+    links = found.result()
+  assert [link.index for link in links] == [1, 2]
+  for end in (again, other, *links):
+    end.close()
 
 
 def test_rows_are_dealt_in_blocks():
@@ -137,9 +198,7 @@ class Together:
     own=None,
     **more,
   ):
-    with socket.socket() as free:
-      free.bind(('127.0.0.1', 0))
-      port = free.getsockname()[1] - 1
+    port = free_port()
     env = os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'}
     env |= {'JAX_PLATFORMS': 'cpu'} | (own or {})
     self.logs = {i: tmp_path / f'{i}.log' for i in processes}
@@ -259,7 +318,7 @@ def test_hosts_of_different_configs_do_not_begin(tmp_path):
   both = Together(tmp_path, range(2), about=['a', 'b'])
   assert both.codes() == {0: 2, 1: 2}
   for i in (0, 1):
-    assert 'host 1' in both.said(i) and 'config or version' in both.said(i)
+    assert 'host 1' in both.said(i) and 'work folder or ' in both.said(i)
 
 
 @pytest.fixture
