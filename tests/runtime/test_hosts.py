@@ -398,7 +398,9 @@ def test_steps_equal_those_of_one_process(
 LAUNCH = ('-m', 'ealign.launch', '--config=configs/demo.py:runlocal')
 
 
-def launched(tmp_path, processes, workdir, own=None, **fields):
+def launched(
+  tmp_path, processes, workdir, own=None, within=lambda i: (), **fields
+):
   """`:runlocal` of the demo's conscience, all answers revised."""
   fields = {'review.verdict': 'all', 'every': 2} | fields
   flags = [f'--config.conscience.{k}={v}' for k, v in fields.items()]
@@ -409,6 +411,7 @@ def launched(tmp_path, processes, workdir, own=None, **fields):
     *flags,
   )
   more = {'program': program, 'workdir': workdir, 'own': own}
+  more['within'] = within
   return Together(tmp_path, processes, **more)
 
 
@@ -483,3 +486,20 @@ def test_what_is_wrong_ends_all_hosts_with_2(tmp_path):
   wrong = launched(tmp_path, range(2), tmp_path / 'c', threshold=7)
   assert wrong.codes() == {0: 2, 1: 2}
   assert all('threshold=7' in wrong.said(i) for i in (0, 1))
+  apart = launched(tmp_path, range(2), [tmp_path / 'd', tmp_path / 'e'])
+  assert apart.codes() == {0: 2, 1: 2}
+  assert all('config, work folder or' in apart.said(i) for i in (0, 1))
+
+
+@pytest.mark.slow
+def test_a_folder_on_disks_of_their_own_is_refused(tmp_path):
+  disk = tmp_path / 'disk'
+  disk.mkdir()
+  mount = f'mount -t tmpfs none {disk} && exec "$@"'
+  own = ('unshare', '--mount', 'sh', '-c', mount, 'sh')
+  if subprocess.run((*own, 'true'), capture_output=True).returncode:
+    pytest.skip('needs the right to mount')
+  both = launched(tmp_path, range(2), disk / 'a', within=lambda i: own)
+  assert both.codes() == {0: 2, 1: 2}
+  for i in (0, 1):
+    assert f'--workdir={disk}/a: host 1 does not see' in both.said(i)
