@@ -393,26 +393,29 @@ def test_steps_equal_those_of_one_process(
   ):
     size = np.linalg.norm(alone[name] - start)
     assert np.linalg.norm(found[name] - alone[name]) <= close * size, name
+  told = [name for name in alone if '/' in name]
+  assert {'sgd/loss', 'adam/loss', 'sgd/grad_norm'} <= set(told)
+  for name in told:
+    most = np.max(np.abs(alone[name]))
+    assert np.max(np.abs(found[name] - alone[name])) <= 1e-5 * most, name
 
 
 LAUNCH = ('-m', 'ealign.launch', '--config=configs/demo.py:runlocal')
 
 
-def launched(
-  tmp_path, processes, workdir, own=None, within=lambda i: (), **fields
-):
+def launched(tmp_path, processes, workdir, *flags, own=None, **fields):
   """`:runlocal` of the demo's conscience, all answers revised."""
+  within = fields.pop('within', lambda i: ())
   fields = {'review.verdict': 'all', 'every': 2} | fields
-  flags = [f'--config.conscience.{k}={v}' for k, v in fields.items()]
   program = (
     *LAUNCH,
     '--only=conscience',
     '--config.train.eval_every=0',
+    *(f'--config.conscience.{k}={v}' for k, v in fields.items()),
     *flags,
   )
   more = {'program': program, 'workdir': workdir, 'own': own}
-  more['within'] = within
-  return Together(tmp_path, processes, **more)
+  return Together(tmp_path, processes, within=within, **more)
 
 
 def wait_for(text, both):
@@ -429,21 +432,23 @@ def records(workdir):
 
 @pytest.mark.slow
 def test_a_run_on_two_hosts_survives_one_and_ends_on_one(tmp_path):
-  both = launched(tmp_path, range(2), tmp_path / 'a')
+  flags = '--config.train.steps=8', '--config.train.checkpoint_every=1'
+  both = launched(tmp_path, range(2), tmp_path / 'a', *flags)
   limit = time.monotonic() + 300
-  while 'step' not in both.said(0):
+  while not (tmp_path / 'a' / 'conscience' / 'checkpoints' / '3').exists():
     assert time.monotonic() < limit, both.said(0)
-    time.sleep(0.1)
+    time.sleep(0.05)
   both.running[1].kill()
   assert both.codes()[0] == 42
   assert 'host 1 ' in both.said(0)
-  again = launched(tmp_path, range(2), tmp_path / 'a')
-  assert again.codes() == {0: 0, 1: 0}, again.said(0)
-  assert (tmp_path / 'a' / 'conscience' / 'DONE').exists()
   assert (tmp_path / 'a' / 'hosts' / '1.json').exists()
   two_devices = {'JAX_NUM_CPU_DEVICES': '2'}
-  one = launched(tmp_path, range(1), tmp_path / 'b', own=two_devices)
+  one = launched(tmp_path, range(1), tmp_path / 'a', *flags, own=two_devices)
   assert one.codes() == {0: 0}, one.said(0)
+  assert 'continuing from step' in one.said(0)
+  assert (tmp_path / 'a' / 'conscience' / 'DONE').exists()
+  unbroken = launched(tmp_path, range(2), tmp_path / 'b', *flags)
+  assert unbroken.codes() == {0: 0, 1: 0}, unbroken.said(0)
   told = [
     [(r['phase'], r['step'], r['sample'], r['text']) for r in records(w)]
     for w in (tmp_path / 'a', tmp_path / 'b')
