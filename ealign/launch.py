@@ -160,11 +160,12 @@ def start(command: command_lib.Command, run) -> None:
   """Calls run(command, folder, hosts) on each host, once all are there."""
   folder = folder_lib.of(command.workdir, many=bool(command.sweep))
   compile_cache()
-  hosts = hosts_lib.join(command.cluster, _digest(command))
+  hosts = hosts_lib.join(command.cluster, _digest(command, folder.shared))
   if hosts.index:
     folder = folder_lib.of(command.workdir, index=hosts.index)
-  hosts.start(folder.shared / 'hosts')
   try:
+    folder_lib.check(folder, hosts)
+    hosts.keep(folder.shared / 'hosts')
     folder.pull()
     hosts.gather(None)  # nothing is written before all have read
     run(command, folder, hosts)
@@ -183,12 +184,13 @@ def start(command: command_lib.Command, run) -> None:
   hosts.leave()
 
 
-def _digest(command) -> str:
-  """Of what all hosts must agree on: config, arms, versions."""
+def _digest(command, shared) -> str:
+  """Of what all hosts must agree on: config, arms, folder, versions."""
   from ealign.runtime import provenance
 
   about = (config_lib.to_json(command.config), command.only, command.sweep)
-  return provenance.text_hash(repr((*about, provenance.versions())))
+  about = (*about, str(shared), provenance.versions())
+  return provenance.text_hash(repr(about))
 
 
 def _launch(command, place: folder_lib.Folder, hosts: hosts_lib.Hosts) -> None:
@@ -292,7 +294,7 @@ def _run_all(
   failed = []
   for number, run in enumerate(runs, start=1):
     label = f'{run.name or run.folder} ({number}/{len(runs)})'
-    if stop.requested:
+    if stop.requested or hosts.stopping():
       raise Preempted(f'stopped before {label}; the same command continues')
     if run.done:
       untraced = ', --profile traces nothing' if profile else ''

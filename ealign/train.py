@@ -195,7 +195,7 @@ def run(
     if config.train.eval_every and not start:
       curve(0)
     for step in range(start, config.train.steps):
-      if stop.requested or hosts.stopping(step):
+      if stop.requested or hosts.stopping():
         _fetch(values, f'{workdir}: {_span(last_good + 1, step)}')
         trace.stop()  # so that it is in the folder that `save` copies
         save(step, wait=True)
@@ -275,9 +275,12 @@ def run(
     trace.at(config.train.steps, state)
     state = calls.state(state)
     saved.wait()
-    log.say('sampling answers to the held-out questions')
     said = 'stopped while it evaluated; it is trained and saved, the same'
-    with stop.at_once(Preempted(f'{workdir}: {said} command continues')):
+    stopped = Preempted(f'{workdir}: {said} command continues')
+    if hosts.stopping():  # they ask next before another run
+      raise stopped
+    log.say('sampling answers to the held-out questions')
+    with stop.at_once(stopped):
       records, values = answers_lib.final(
         *(parts.questions, mind, policy(state), frozen, parts.others),
         key=root,

@@ -107,7 +107,7 @@ def _loop(this: Launch, grid, command, chosen, stop, hosts) -> None:
       arms = _auto(this, grid, command.module, wanted[0], stop)
     left = arms_lib.groups(wanted, arms)
   while True:
-    if stop.requested:
+    if stop.requested or hosts.stopping():
       said = 'stopped between cells; the same command continues'
       raise Preempted(f'{this.place.shared}: {said}')
     said = 'stopped while it waited; the same command continues'

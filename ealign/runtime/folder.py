@@ -8,18 +8,22 @@ them to the shared folder from all hosts.
 """
 
 import atexit
+import contextlib
 import dataclasses
 import hashlib
 import os
 import pathlib
+import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 
 from etils import epath
 
 from ealign.runtime.errors import UserError
 
+SEEN_S = 10.0
 _APART = ('checkpoints', 'hosts', 'STATUS.json', 'LEASE')
 _PUSHED = ('profile',)  # large, and no run reads it
 
@@ -97,6 +101,49 @@ def of(workdir, *, index: int = 0, many: bool = False) -> Folder:
   local = pathlib.Path(home).expanduser() / 'ealign' / 'runs' / name
   shutil.rmtree(local, ignore_errors=True)  # the bucket is what counts
   return Folder(local, shared)
+
+
+def check(folder: Folder, hosts) -> None:
+  """That what host 0 writes into the shared folder is there for all hosts.
+
+  Raises:
+    UserError: it is not, or cannot be written.
+  """
+  where = f'--workdir={folder.shared}'
+  if hosts.count == 1 or '://' in str(folder.shared):
+    return
+  # A new name: that an old one is not there a host may remember for long.
+  name = hosts.gather(f'seen-{secrets.token_hex(4)}')[0]
+  token = pathlib.Path(folder.shared / 'hosts' / name)
+  if folder.writes:
+    try:
+      token.parent.mkdir(parents=True, exist_ok=True)
+      token.write_text('')
+    except OSError as error:
+      said = f'cannot be written ({error.strerror}); use another folder'
+      raise UserError(f'{where}: {said}') from None
+  hosts.gather(None)
+  blind = [i for i, seen in enumerate(hosts.gather(_seen(token))) if not seen]
+  if folder.writes:
+    token.unlink()
+  if blind:
+    listed = ', '.join(map(str, blind))
+    said = f'host {listed} does not see what host 0 writes there'
+    remedy = 'use a folder on a disk that all hosts share, or gs://'
+    raise UserError(f'{where}: {said}; {remedy}')
+
+
+def _seen(path: pathlib.Path) -> bool:
+  """Whether a file is there; a network's file system may take its time."""
+  until = time.monotonic() + SEEN_S
+  while not path.exists():
+    if time.monotonic() > until:
+      return False
+    for above in reversed(path.parents[:3]):  # listed, NFS asks for it anew
+      with contextlib.suppress(OSError):
+        os.listdir(above)
+    time.sleep(0.2)
+  return True
 
 
 def _bucket(address: str) -> epath.Path:

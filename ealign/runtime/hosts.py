@@ -10,7 +10,6 @@ Messages are lines of JSON.
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import os
 import pathlib
@@ -22,13 +21,12 @@ import traceback
 from typing import BinaryIO
 
 import numpy as np
-from etils import epath
 
 from ealign.runtime.cluster import PORTS, Cluster
 from ealign.runtime.errors import UserError
 
 BEAT_S, SILENCE_S, ROLL_CALL_S = 4.0, 20.0, 45.0
-_LOG_EVERY = 8  # heartbeats
+KEEP_S = 32.0  # between writes of hosts/I.json
 _HELLO_S = 5.0  # a host says who it is at once; others hold the roll call up
 LOST = 42  # xpk and our JobSet restart on it
 
@@ -56,6 +54,23 @@ class _Link:
     except OSError:
       pass  # its reader will see that it is closed
 
+  @property
+  def closed(self) -> bool:
+    """Whether the other side is gone; nothing is read, and nothing waits."""
+    self.socket.settimeout(0)
+    try:
+      return not self.socket.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+      return False
+    except OSError:
+      return True
+    finally:
+      self.socket.settimeout(_HELLO_S)
+
+  def close(self) -> None:
+    self.lines.close()
+    self.socket.close()
+
   def __str__(self) -> str:
     return f'host {self.index} ({self.name})'
 
@@ -68,18 +83,12 @@ class Hosts:
 
   def __init__(self, index: int = 0, count: int = 1, links=()):
     self.index, self.count, self._links = index, count, list(links)
-    self._ending, self._step = threading.Lock(), 0
+    self._ending, self._asked = threading.Lock(), 0
 
   @property
   def writes(self) -> bool:
     """Whether this one writes metrics, records and reports."""
     return self.index == 0
-
-  def mine(self, rows: list) -> list:
-    """This host's block of rows that all hosts have."""
-    size, rest = divmod(len(rows), self.count)
-    start = self.index * size + min(self.index, rest)
-    return rows[start : start + size + (self.index < rest)]
 
   def gather(self, value) -> list:
     """Every host's value, in host order, on every host; it goes as JSON."""
@@ -97,18 +106,18 @@ class Hosts:
       for row, size in zip(rows, sizes, strict=True)
     ]
 
-  def concat(self, rows: list) -> list:
-    """The hosts' lists one after the other, on every host."""
-    return [row for part in self.gather(rows) for row in part]
+  def stopping(self) -> bool:
+    """Whether all are to save and end now, since one was told to (SIGTERM).
 
-  def stopping(self, step: int) -> bool:
-    """Whether all are to save now, since one was told to end (SIGTERM)."""
+    They agree on the number of an ask, so all must ask equally often. It is
+    counted here and not by steps, which begin anew with every run.
+    """
+    if self.count == 1:
+      return False
     from jax.experimental import multihost_utils
 
-    self._step = step
-    return self.count > 1 and multihost_utils.reached_preemption_sync_point(
-      step
-    )
+    self._asked += 1
+    return multihost_utils.reached_preemption_sync_point(self._asked)
 
   def leave(self) -> None:
     """Says that this host ends in good order."""
@@ -135,31 +144,34 @@ class Hosts:
       text = ''.join(traceback.format_exception(error))
       self._end(1, text, told=f'host {self.index}: {text.splitlines()[-1]}')
 
-  def start(self, folder=None) -> None:
-    """Begins to send and to expect heartbeats.
-
-    folder: of several hosts each keeps a file there with its last one.
-    """
-    if self.count == 1:
-      return
+  def watch(self) -> None:
+    """Begins to send and to expect heartbeats."""
     for link in self._links:
       threading.Thread(target=self._read, args=(link,), daemon=True).start()
-    threading.Thread(target=self._beat, args=(folder,), daemon=True).start()
+    threading.Thread(target=self._beat, daemon=True).start()
 
-  def _beat(self, folder):
-    for count in itertools.count():
+  def keep(self, folder) -> None:
+    """Begins to write a file there, of several hosts each its own.
+
+    In a thread of its own: a bucket that hangs must not hold heartbeats up.
+    """
+    if self.count > 1:
+      threading.Thread(target=self._keep, args=(folder,), daemon=True).start()
+
+  def _beat(self) -> None:
+    while True:
       for link in self._links:
-        link.send(beat=self._step)
-      if folder is not None and count % _LOG_EVERY == 0:
-        self._log(epath.Path(folder))
+        link.send(beat=self._asked)
       time.sleep(BEAT_S)
 
-  def _log(self, folder) -> None:
+  def _keep(self, folder) -> None:
     about = {'host': self.index, 'name': socket.gethostname()}
-    about |= {'pid': os.getpid(), 'step': self._step, 'time': time.time()}
-    with contextlib.suppress(OSError):  # it is not worth a run
-      folder.mkdir(parents=True, exist_ok=True)
-      (folder / f'{self.index}.json').write_text(json.dumps(about) + '\n')
+    while True:
+      about |= {'pid': os.getpid(), 'asked': self._asked, 'time': time.time()}
+      with contextlib.suppress(Exception):  # a bucket's many; no run ends of it
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f'{self.index}.json').write_text(json.dumps(about) + '\n')
+      time.sleep(KEEP_S)
 
   def _read(self, link: _Link) -> None:
     link.socket.settimeout(SILENCE_S)
@@ -186,6 +198,8 @@ class Hosts:
       sys.stdout.flush()
       sys.stderr.write(f'{text}\n')
       sys.stderr.flush()
+      if not self.index:  # with it goes JAX's coordinator, which aborts those
+        time.sleep(1)  # who have not read yet
       os._exit(code)
 
 
@@ -202,22 +216,24 @@ def join(cluster: Cluster | None, about: str = '') -> Hosts:
 
   Raises:
     Lost: a host did not report within 45 s; all that did name it.
-    UserError: a host reports with another `about`.
+    UserError: a host reports with another `about`, or the index of another;
+      a port is taken.
   """
   if cluster is None and not _on_tpu_vm():
     return Hosts()
   if cluster is not None and cluster.count == 1:
     return Hosts()
-  links = _roll_call(cluster, about) if cluster else None
-  arguments = {'initialization_timeout': int(ROLL_CALL_S)}
-  if cluster and cluster.explicit:
-    arguments |= {
-      'coordinator_address': f'{cluster.address}:{cluster.port}',
-      'num_processes': cluster.count,
-      'process_id': cluster.index,
-    }
   import jax  # not before the command line has been checked
 
+  arguments = {'initialization_timeout': int(ROLL_CALL_S)}
+  if cluster:  # who is lost while JAX starts is named as well
+    here = _watched(cluster, about)
+    if cluster.explicit:
+      arguments |= {
+        'coordinator_address': f'{cluster.address}:{cluster.port}',
+        'num_processes': cluster.count,
+        'process_id': cluster.index,
+      }
   # Ours end sooner and with a name; JAX's are the net below.
   try:
     jax.distributed.initialize(heartbeat_timeout_seconds=60, **arguments)
@@ -225,9 +241,17 @@ def join(cluster: Cluster | None, about: str = '') -> Hosts:
     if cluster is None:  # a notebook's TPU, part of nothing that JAX knows
       return Hosts()
     raise
-  if links is None:
-    links = _roll_call(_after_start(), about) if jax.process_count() > 1 else []
-  return Hosts(jax.process_index(), jax.process_count(), links)
+  if cluster is None:
+    alone = jax.process_count() == 1
+    return Hosts() if alone else _watched(_after_start(), about)
+  here.index, here.count = jax.process_index(), jax.process_count()
+  return here
+
+
+def _watched(cluster: Cluster, about: str) -> Hosts:
+  here = Hosts(cluster.index, cluster.count, _roll_call(cluster, about))
+  here.watch()
+  return here
 
 
 def _on_tpu_vm() -> bool:
@@ -255,38 +279,59 @@ def _roll_call(cluster: Cluster, about: str) -> list[_Link]:
   if cluster.index:
     return [_report(cluster, about, deadline)]
   links = _listen(cluster, deadline)
-  heard = {link.index for link in links}
-  missing = [i for i in range(1, cluster.count) if i not in heard]
-  problem = None
-  if missing:
-    listed = ', '.join(map(str, missing))
-    said = f'{len(heard) + 1} of {cluster.count} hosts reported in time'
-    problem = Lost(f'missing: host {listed} ({said}); start all, in any order')
-  for link in links:
-    if link.about != about:
-      said = 'has another number of processes, config or version than host 0'
-      problem = UserError(f'{link} {said}; start all with the same command')
+  problem = _problem(cluster, about, links)
   for link in links:
     if problem:
       link.send(code=problem.exit_code, text=str(problem))
     else:
       link.send(go=True)
   if problem:
+    for link in links:
+      link.close()
     raise problem
   return links
 
 
-def _listen(cluster: Cluster, deadline: float) -> list[_Link]:
-  """Host 0: the links to all that report before the deadline."""
-  links, port = {}, cluster.port + 1
-  # The port after JAX's: a coordinator binds its own later.
+def _problem(cluster: Cluster, about: str, links) -> UserError | None:
+  """Host 0: why the run cannot begin; who must be mended before who is late."""
+  for link in links:
+    if link.about != about:
+      said = 'has another number of processes, config, work folder or version'
+      return UserError(f'{link} {said} than host 0; start all by one command')
+  for link in links:
+    if same := [x for x in links if x.index == link.index and x is not link]:
+      said = f'{link} and {same[0]} are two processes with one number'
+      return UserError(f'{said}; give each its own --process, 0 is the first')
+  if missing := set(range(1, cluster.count)) - {link.index for link in links}:
+    listed = ', '.join(map(str, sorted(missing)))
+    said = f'{len(links) + 1} of {cluster.count} hosts reported in time'
+    return Lost(f'missing: host {listed} ({said}); start all, in any order')
+  try:  # JAX would die of it without a word
+    if cluster.explicit:
+      _server(cluster.port).close()
+  except UserError as error:
+    return error
+  return None
+
+
+def _server(port: int) -> socket.socket:
   try:
-    server = socket.create_server(('', port))
+    return socket.create_server(('', port))
   except OSError as error:
     said = f'host 0 cannot listen on port {port} ({error.strerror})'
     remedy = 'one process alone is host 0; else use another --coordinator'
     raise UserError(f'{said}; {remedy}') from None
-  with server:
+
+
+def _listen(cluster: Cluster, deadline: float) -> list[_Link]:
+  """Host 0: the links to all that report before the deadline.
+
+  Two of the same index are both among them, unless one of them is gone: then
+  it was started again.
+  """
+  links = []
+  # The port after JAX's: a coordinator binds its own later.
+  with _server(cluster.port + 1) as server:
     while len(links) < cluster.count - 1 and time.monotonic() < deadline:
       server.settimeout(max(deadline - time.monotonic(), 0.01))
       try:
@@ -295,10 +340,13 @@ def _listen(cluster: Cluster, deadline: float) -> list[_Link]:
         lines = connection.makefile('rb')
         said = json.loads(lines.readline())
         link = _Link(lines=lines, socket=connection, **said)
-        links[link.index] = link
       except (OSError, ValueError, TypeError):
         continue  # no host of ours: a port scan, or one that gave up
-  return [links[i] for i in sorted(links)]
+      gone = [x for x in links if x.closed]
+      links = [x for x in links if x not in gone] + [link]
+      for old in gone:
+        old.close()
+  return sorted(links, key=lambda link: link.index)
 
 
 def _report(cluster: Cluster, about: str, deadline: float) -> _Link:
@@ -323,9 +371,10 @@ def _report(cluster: Cluster, about: str, deadline: float) -> _Link:
     answer = json.loads(lines.readline() or '{}')
   except (OSError, ValueError):
     answer = {}
+  if 'go' in answer:
+    return link
+  link.close()
   if 'code' in answer:
     error = Lost if answer['code'] == LOST else UserError
     raise error(answer['text'])
-  if 'go' not in answer:
-    raise Lost(f'missing: host 0 at {where} ended during the roll call')
-  return link
+  raise Lost(f'missing: host 0 at {where} ended during the roll call')

@@ -647,9 +647,13 @@ class Two:
 
   count = 2
 
-  def __init__(self, index, barrier, box):
+  def __init__(self, index, barrier, box, cells=99):
     self.index, self.writes = index, index == 0
-    self._barrier, self._box = barrier, box
+    self._barrier, self._box, self._cells = barrier, box, cells
+
+  def stopping(self):
+    self._cells -= 1
+    return self._cells < 0
 
   def gather(self, value):
     self._box[self.index] = json.loads(json.dumps(value))
@@ -659,16 +663,9 @@ class Two:
     return found
 
 
-def test_all_hosts_run_the_cells_that_the_first_takes(
-  train, tmp_path, monkeypatch
-):
-  file = tmp_path / 'my.py'
-  file.write_text(FILE.format(lams=(0.1, 0.3), log=str(tmp_path / 'x')))
-  flags = [f'--config={file}', '--sweep=lam,seeds', '--workdir=d']
-  command = command_lib.parse(['launch', *flags, '--only=seed=1'])
-  grid = sweeps.read(command)
+def on_two_hosts(grid, command, tmp_path, **more):
+  """Runs it in two threads; returns the errors with which they ended."""
   barrier, box, ended = threading.Barrier(2), [None, None], []
-  train.errors[ALL[1]] = NonFinite('nan')
   shared = epath.Path(tmp_path / 'out')
 
   def host(index):
@@ -676,19 +673,42 @@ def test_all_hosts_run_the_cells_that_the_first_takes(
     if index:
       place = folder_lib.Folder(tmp_path / 'second', shared, writes=False)
     try:
-      run_lib.launch(grid, command, place, Two(index, barrier, box))
-    except NonFinite as error:
-      ended.append(str(error))
+      run_lib.launch(grid, command, place, Two(index, barrier, box, **more))
+    except UserError as error:
+      ended.append(error)
 
   threads = [threading.Thread(target=host, args=(i,)) for i in range(2)]
   for thread in threads:
     thread.start()
   for thread in threads:
     thread.join()
+  return ended
+
+
+def test_all_hosts_run_the_cells_that_the_first_takes(train, tmp_path):
+  file = tmp_path / 'my.py'
+  file.write_text(FILE.format(lams=(0.1, 0.3), log=str(tmp_path / 'x')))
+  flags = [f'--config={file}', '--sweep=lam,seeds', '--workdir=d']
+  command = command_lib.parse(['launch', *flags, '--only=seed=1'])
+  grid = sweeps.read(command)
+  train.errors[ALL[1]] = NonFinite('nan')
+  ended = on_two_hosts(grid, command, tmp_path)
   assert sorted(train.names) == sorted(2 * ALL[1::2])
-  assert len(ended) == 2 and '1 of 2 cells failed' in ended[1]
+  assert len(ended) == 2 and '1 of 2 cells failed' in str(ended[1])
   assert status(tmp_path, ALL[3]).state == 'done'
   assert status(tmp_path, ALL[1]).error == 'nan'
+
+
+def test_all_hosts_stop_between_cells(train, tmp_path):
+  file = tmp_path / 'my.py'
+  file.write_text(FILE.format(lams=(0.1, 0.3), log=str(tmp_path / 'x')))
+  flags = [f'--config={file}', '--sweep=lam,seeds', '--workdir=d']
+  command = command_lib.parse(['launch', *flags, '--only=seed=1'])
+  grid = sweeps.read(command)
+  ended = on_two_hosts(grid, command, tmp_path, cells=1)
+  assert [type(error) for error in ended] == 2 * [Preempted]
+  assert train.names == 2 * [ALL[1]]
+  assert status(tmp_path, ALL[1]).state == 'done'
 
 
 def test_several_processes_have_no_arms(tmp_path):

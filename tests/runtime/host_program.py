@@ -1,6 +1,7 @@
 """One process of several that gather at every step; run by test_hosts.py."""
 
 import argparse
+import os
 import sys
 import time
 
@@ -20,20 +21,22 @@ def main() -> int:
   parser.add_argument('--about', default='')
   parser.add_argument('--fail_at', type=int, default=-1)
   parser.add_argument('--error_at', type=int, default=-1)
+  parser.add_argument('--gone', type=int, default=0, help='after the roll call')
   args = parser.parse_args()
   jax.config.update('jax_platforms', 'cpu')
   # The same protocol, with less patience.
   hosts.BEAT_S, hosts.SILENCE_S, hosts.ROLL_CALL_S = 0.5, 3.0, 12.0
   cluster = cluster_lib.find(args.coordinator, args.processes, args.process)
+  if args.gone:
+    jax.distributed.initialize = lambda **_: os._exit(args.gone)
   try:
     here = hosts.join(cluster, args.about)
   except UserError as error:
     print(error, file=sys.stderr)
     return error.exit_code
-  here.start()
   try:
     for step in range(args.steps):
-      if here.stopping(step):
+      if here.stopping():
         print(f'saved at {step}')
         here.leave()
         return 143
@@ -49,7 +52,7 @@ def main() -> int:
       time.sleep(0.05)
   except jax.errors.JaxRuntimeError as error:
     here.failed(error)
-  print('rows', here.concat(here.mine(list(range(7)))))
+  print('all done')
   here.leave()
   return 0
 

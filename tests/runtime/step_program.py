@@ -1,7 +1,7 @@
 """Steps of a tiny decoder on a mesh over all processes; run by test_hosts.py.
 
 Host 0 writes the gradient of the first step, and what SGD and Adam each make of
-the parameters in 20.
+the parameters in 20, with the metrics on the way.
 """
 
 import argparse
@@ -29,7 +29,6 @@ def main() -> int:
 
   found = cluster.find(args.coordinator, args.processes, args.process)
   here = hosts.join(found)
-  here.start()
   import numpy as np
   import optax
   import steps
@@ -54,11 +53,15 @@ def main() -> int:
     state = align.init_state(update, start, steps.hp(lam=1.0))
     state = mesh_lib.place(mesh, state)
     step = jax.jit(functools.partial(align.train_step, update))
+    told = []
     for i in range(20):
-      state, _ = step(state, frozen, batch)
+      state, metrics = step(state, frozen, batch)
+      told.append({k: float(v) for k, v in metrics.items()})
       if i == 0 and name == 'sgd':
         found['grads'] = flat(state.opt.trace)
     found[name] = flat(state.params)
+    for key in told[0]:
+      found[f'{name}/{key}'] = np.array([metrics[key] for metrics in told])
   if here.writes:
     np.savez(args.to, **found)
   here.leave()

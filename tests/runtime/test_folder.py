@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import threading
+from concurrent import futures
 
 import pytest
 from etils import epath
@@ -76,3 +78,74 @@ def test_a_bucket_without_its_extra_names_the_extra(monkeypatch):
   monkeypatch.setattr(type(epath.Path('gs://b')), 'exists', missing)
   with pytest.raises(UserError, match=r'--workdir=gs://b/x: .*ealign\[gcs\]'):
     folder_lib.of('gs://b/x')
+
+
+# --- What all hosts see ------------------------------------------------------
+
+
+def checked(*folders):
+  """The error that each host of these folders ends with, or None."""
+  met, box = threading.Barrier(len(folders)), [None] * len(folders)
+
+  class Host:
+    count = len(folders)
+
+    def __init__(self, index):
+      self.index = index
+
+    def gather(self, value):
+      box[self.index] = value
+      met.wait(30)
+      found = list(box)
+      met.wait(30)
+      return found
+
+  def check(index):
+    place = folder_lib.Folder(
+      folders[index], epath.Path(folders[index]), writes=not index
+    )
+    try:
+      folder_lib.check(place, Host(index))
+    except UserError as error:
+      if 'written' in str(error):
+        met.abort()  # as `Hosts.fail` ends the others
+      return str(error)
+    except threading.BrokenBarrierError:
+      return 'ended by another'
+    return None
+
+  with futures.ThreadPoolExecutor() as pool:
+    return list(pool.map(check, range(len(folders))))
+
+
+def test_a_folder_that_all_hosts_see(tmp_path):
+  shared = tmp_path / 'a'
+  assert checked(shared, shared, shared) == [None, None, None]
+  assert not files(shared)
+  assert checked(shared) == [None]
+
+
+def test_a_disk_that_is_not_shared(tmp_path, monkeypatch):
+  monkeypatch.setattr(folder_lib, 'SEEN_S', 0.3)
+  shared, own = tmp_path / 'a', tmp_path / 'own'
+  for path, said in zip(
+    (shared, shared, own), checked(shared, shared, own), strict=True
+  ):
+    assert f'--workdir={path}: host 2 does not see' in said
+    assert 'a disk that all hosts share, or gs://' in said
+  assert not files(shared) and not own.exists()
+
+
+def test_what_comes_late_is_waited_for(tmp_path):
+  late = tmp_path / 'late'
+  timer = threading.Timer(0.5, late.write_text, ('',))
+  timer.start()
+  assert folder_lib._seen(late)
+  timer.join()
+
+
+def test_a_folder_that_host_0_cannot_write(tmp_path):
+  (tmp_path / 'a').write_text('a file')
+  first, second = checked(tmp_path / 'a', tmp_path / 'a')
+  assert first.startswith(f'--workdir={tmp_path}/a: cannot be written (')
+  assert second == 'ended by another'

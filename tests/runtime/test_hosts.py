@@ -1,5 +1,7 @@
 """Several processes: who they are, and how they end together."""
 
+import contextlib
+import json
 import os
 import pathlib
 import shutil
@@ -7,11 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent import futures
 
 import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 from safetensors.numpy import load_file
 
 from ealign.evals import records as records_lib
@@ -27,8 +32,7 @@ PROGRAM = (HERE / 'host_program.py',)
 def test_one_process_is_all_there_is():
   here = hosts.join(None)
   assert (here.index, here.count, here.writes) == (0, 1, True)
-  assert here.gather([1, 'x']) == [[1, 'x']] and not here.stopping(3)
-  assert here.concat(here.mine([5, 6])) == [5, 6]
+  assert here.gather([1, 'x']) == [[1, 'x']] and not here.stopping()
   alone = Cluster('here', 99, 1, 0, explicit=True)
   assert hosts.join(alone).count == 1
 
@@ -50,10 +54,124 @@ def test_a_port_that_is_taken_is_named():
       hosts.join(cluster)
 
 
-def test_rows_are_dealt_in_blocks():
-  rows = list(range(7))
-  parts = [hosts.Hosts(i, 3).mine(rows) for i in range(3)]
-  assert parts == [[0, 1, 2], [3, 4], [5, 6]]
+def free_port():
+  """A port with a free one after it."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    return free.getsockname()[1] - 1
+
+
+def refused(count, *indices, port=None):
+  """What each of these hosts is told, if the run must not begin."""
+
+  def host(index):
+    here = Cluster('127.0.0.1', port or free, count, index, explicit=True)
+    with pytest.raises(UserError) as told:
+      hosts.join(here)
+    return str(told.value), told.value.exit_code
+
+  free = free_port()
+  with futures.ThreadPoolExecutor() as pool:
+    return list(pool.map(host, indices))
+
+
+def test_the_port_of_jax_is_tried_before_jax_dies_of_it():
+  with socket.create_server(('', free_port())) as taken:
+    port = taken.getsockname()[1]
+    told = refused(2, 0, 1, port=port)
+  assert len(set(told)) == 1 and told[0][1] == 2
+  assert f'host 0 cannot listen on port {port} (' in told[0][0]
+
+
+def test_two_processes_with_one_number_are_named():
+  told = refused(3, 0, 1, 1)
+  assert len(set(told)) == 1 and told[0][1] == 2
+  name = f'host 1 ({socket.gethostname()})'
+  assert f'{name} and {name} are two processes with one number' in told[0][0]
+
+
+def test_a_host_that_was_started_again_is_not_two():
+  port = free_port()
+  hello = b'{"index": %d, "name": "x", "about": ""}\n'
+
+  def report(index):
+    with contextlib.suppress(ConnectionRefusedError):
+      link = socket.create_connection(('127.0.0.1', port + 1))
+      link.sendall(hello % index)
+      return link
+
+  with futures.ThreadPoolExecutor() as pool:
+    first = Cluster('127.0.0.1', port, 3, 0)
+    found = pool.submit(hosts._listen, first, time.monotonic() + 30)
+    while not (gone := report(1)):
+      time.sleep(0.05)
+    gone.close()
+    again, other = report(1), report(2)
+    links = found.result()
+  assert [link.index for link in links] == [1, 2]
+  for end in (again, other, *links):
+    end.close()
+
+
+def test_an_ask_to_stop_is_counted_over_all_runs(monkeypatch):
+  asked = []
+  monkeypatch.setattr(
+    multihost_utils, 'reached_preemption_sync_point', asked.append
+  )
+  here = hosts.Hosts(1, 2)
+  for _ in range(3):
+    here.stopping()
+  assert asked == [1, 2, 3]
+
+
+class Bucket(pathlib.Path().__class__):
+  """A folder that hangs, or fails once as only buckets do."""
+
+  failures, free = 0, None
+
+  def mkdir(self, **more):
+    super().mkdir(**more)
+    if self.free:
+      self.free.wait(30)
+    self.failures -= 1
+    if self.failures >= 0:
+      raise RuntimeError('429: too many requests')
+
+
+@pytest.fixture
+def linked(monkeypatch):
+  """A host with heartbeats, and what its link to another says."""
+  monkeypatch.setattr(hosts, 'BEAT_S', 0.02)
+  monkeypatch.setattr(hosts, 'KEEP_S', 0.02)
+  ours, theirs = socket.socketpair()
+  link = hosts._Link(1, 'x', ours, ours.makefile('rb'))
+  here = hosts.Hosts(0, 2, [link])
+  here.watch()
+  theirs.settimeout(5)
+  with theirs, theirs.makefile('rb') as lines:
+    yield here, lines
+    theirs.sendall(b'{"left": true}\n')  # else its reader ends this process
+
+
+def test_a_bucket_that_hangs_holds_no_heartbeat_up(tmp_path, linked):
+  here, lines = linked
+  bucket = Bucket(tmp_path)
+  bucket.free = threading.Event()
+  here.keep(bucket)
+  for _ in range(50):
+    assert 'beat' in json.loads(lines.readline())
+  bucket.free.set()
+
+
+def test_a_bucket_that_fails_is_tried_again(tmp_path, linked):
+  here, _ = linked
+  bucket = Bucket(tmp_path)
+  bucket.failures = 2
+  here.keep(bucket)
+  limit = time.monotonic() + 5
+  while not (tmp_path / '0.json').exists():
+    assert time.monotonic() < limit
+    time.sleep(0.02)
 
 
 # --- Real processes ----------------------------------------------------------
@@ -73,9 +191,7 @@ class Together:
     own=None,
     **more,
   ):
-    with socket.socket() as free:
-      free.bind(('127.0.0.1', 0))
-      port = free.getsockname()[1] - 1
+    port = free_port()
     env = os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'}
     env |= {'JAX_PLATFORMS': 'cpu'} | (own or {})
     self.logs = {i: tmp_path / f'{i}.log' for i in processes}
@@ -112,7 +228,7 @@ class Together:
 def test_they_gather_and_leave(tmp_path):
   all_of_them = Together(tmp_path, range(2), steps=3)
   assert all_of_them.codes() == {0: 0, 1: 0}
-  assert 'rows [0, 1, 2, 3, 4, 5, 6]' in all_of_them.said(1)
+  assert 'all done' in all_of_them.said(1)
 
 
 @pytest.mark.slow
@@ -130,6 +246,14 @@ def test_a_killed_host_is_named_and_the_others_end(tmp_path, who):
   assert set(codes.values()) <= allowed, codes
   named = [f'host {who} ' in all_of_them.said(i) for i in codes]
   assert any(named) if who == 0 else all(named)
+
+
+@pytest.mark.slow
+def test_a_host_that_is_gone_before_jax_starts_is_named(tmp_path):
+  all_of_them = Together(tmp_path, range(3), gone=[0, 9, 0])
+  assert all_of_them.codes() == {0: 42, 1: 9, 2: 42}
+  for i in (0, 2):
+    assert 'host 1 ' in all_of_them.said(i)
 
 
 @pytest.mark.slow
@@ -187,7 +311,7 @@ def test_hosts_of_different_configs_do_not_begin(tmp_path):
   both = Together(tmp_path, range(2), about=['a', 'b'])
   assert both.codes() == {0: 2, 1: 2}
   for i in (0, 1):
-    assert 'host 1' in both.said(i) and 'config or version' in both.said(i)
+    assert 'host 1' in both.said(i) and 'work folder or ' in both.said(i)
 
 
 @pytest.fixture
@@ -229,7 +353,7 @@ def test_hosts_with_networks_of_their_own(tmp_path, network):
     steps=3,
   )
   assert both.codes() == {0: 0, 1: 0}, both.said(0)
-  assert 'rows [0, 1, 2, 3, 4, 5, 6]' in both.said(1)
+  assert 'all done' in both.said(1)
 
 
 # --- The method on several processes -----------------------------------------
@@ -262,23 +386,36 @@ def test_steps_equal_those_of_one_process(
   ):
     size = np.linalg.norm(alone[name] - start)
     assert np.linalg.norm(found[name] - alone[name]) <= close * size, name
+  told = [name for name in alone if '/' in name]
+  assert {'sgd/loss', 'adam/loss', 'sgd/grad_norm'} <= set(told)
+  for name in told:
+    most = np.max(np.abs(alone[name]))
+    assert np.max(np.abs(found[name] - alone[name])) <= 1e-5 * most, name
 
 
 LAUNCH = ('-m', 'ealign.launch', '--config=configs/demo.py:runlocal')
 
 
-def launched(tmp_path, processes, workdir, own=None, **fields):
+def launched(tmp_path, processes, workdir, *flags, own=None, **fields):
   """`:runlocal` of the demo's conscience, all answers revised."""
+  within = fields.pop('within', lambda i: ())
   fields = {'review.verdict': 'all', 'every': 2} | fields
-  flags = [f'--config.conscience.{k}={v}' for k, v in fields.items()]
   program = (
     *LAUNCH,
     '--only=conscience',
     '--config.train.eval_every=0',
+    *(f'--config.conscience.{k}={v}' for k, v in fields.items()),
     *flags,
   )
   more = {'program': program, 'workdir': workdir, 'own': own}
-  return Together(tmp_path, processes, **more)
+  return Together(tmp_path, processes, within=within, **more)
+
+
+def wait_for(text, both):
+  limit = time.monotonic() + 300
+  while text not in both.said(0):
+    assert time.monotonic() < limit, both.said(0)
+    time.sleep(0.1)
 
 
 def records(workdir):
@@ -288,21 +425,25 @@ def records(workdir):
 
 @pytest.mark.slow
 def test_a_run_on_two_hosts_survives_one_and_ends_on_one(tmp_path):
-  both = launched(tmp_path, range(2), tmp_path / 'a')
+  flags = '--config.train.steps=8', '--config.train.checkpoint_every=1'
+  # A half of the weights lies on each host, also while it samples.
+  flags += '--config.mesh.tensor=2', '--config.mesh.data=1'
+  both = launched(tmp_path, range(2), tmp_path / 'a', *flags)
   limit = time.monotonic() + 300
-  while 'step' not in both.said(0):
+  while not (tmp_path / 'a' / 'conscience' / 'checkpoints' / '3').exists():
     assert time.monotonic() < limit, both.said(0)
-    time.sleep(0.1)
+    time.sleep(0.05)
   both.running[1].kill()
   assert both.codes()[0] == 42
   assert 'host 1 ' in both.said(0)
-  again = launched(tmp_path, range(2), tmp_path / 'a')
-  assert again.codes() == {0: 0, 1: 0}, again.said(0)
-  assert (tmp_path / 'a' / 'conscience' / 'DONE').exists()
   assert (tmp_path / 'a' / 'hosts' / '1.json').exists()
   two_devices = {'JAX_NUM_CPU_DEVICES': '2'}
-  one = launched(tmp_path, range(1), tmp_path / 'b', own=two_devices)
+  one = launched(tmp_path, range(1), tmp_path / 'a', *flags, own=two_devices)
   assert one.codes() == {0: 0}, one.said(0)
+  assert 'continuing from step' in one.said(0)
+  assert (tmp_path / 'a' / 'conscience' / 'DONE').exists()
+  unbroken = launched(tmp_path, range(2), tmp_path / 'b', *flags)
+  assert unbroken.codes() == {0: 0, 1: 0}, unbroken.said(0)
   told = [
     [(r['phase'], r['step'], r['sample'], r['text']) for r in records(w)]
     for w in (tmp_path / 'a', tmp_path / 'b')
@@ -317,6 +458,24 @@ def test_a_run_on_two_hosts_survives_one_and_ends_on_one(tmp_path):
 
 
 @pytest.mark.slow
+def test_sigterm_in_an_evaluation_stops_all_before_the_next_run(tmp_path):
+  program = (*LAUNCH, '--only=sft,secure', '--config.train.eval_every=0')
+  flags = {'config.eval.limit': 60, 'config.train.steps': 6}
+  flags |= {'program': program, 'workdir': tmp_path / 'a'}
+  both = Together(tmp_path, range(2), **flags)
+  wait_for('sampling answers', both)
+  both.running[1].send_signal(signal.SIGTERM)
+  assert both.codes() == {0: 143, 1: 143}, both.said(0)
+  assert 'stopped before secure (2/2)' in both.said(0)
+  assert (tmp_path / 'a' / 'sft' / 'DONE').exists()
+  assert not (tmp_path / 'a' / 'secure' / 'metrics.jsonl').exists()
+  again = Together(tmp_path, range(2), **flags)
+  assert again.codes() == {0: 0, 1: 0}, again.said(0)
+  assert 'sft (1/2): done already' in again.said(0)
+  assert (tmp_path / 'a' / 'secure' / 'DONE').exists()
+
+
+@pytest.mark.slow
 def test_what_is_wrong_ends_all_hosts_with_2(tmp_path):
   (tmp_path / 'a').mkdir()
   (tmp_path / 'a' / 'mine.txt').write_text('not a run')
@@ -327,3 +486,20 @@ def test_what_is_wrong_ends_all_hosts_with_2(tmp_path):
   wrong = launched(tmp_path, range(2), tmp_path / 'c', threshold=7)
   assert wrong.codes() == {0: 2, 1: 2}
   assert all('threshold=7' in wrong.said(i) for i in (0, 1))
+  apart = launched(tmp_path, range(2), [tmp_path / 'd', tmp_path / 'e'])
+  assert apart.codes() == {0: 2, 1: 2}
+  assert all('config, work folder or' in apart.said(i) for i in (0, 1))
+
+
+@pytest.mark.slow
+def test_a_folder_on_disks_of_their_own_is_refused(tmp_path):
+  disk = tmp_path / 'disk'
+  disk.mkdir()
+  mount = f'mount -t tmpfs none {disk} && exec "$@"'
+  own = ('unshare', '--mount', 'sh', '-c', mount, 'sh')
+  if subprocess.run((*own, 'true'), capture_output=True).returncode:
+    pytest.skip('needs the right to mount')
+  both = launched(tmp_path, range(2), disk / 'a', within=lambda i: own)
+  assert both.codes() == {0: 2, 1: 2}
+  for i in (0, 1):
+    assert f'--workdir={disk}/a: host 1 does not see' in both.said(i)
