@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import socket
+import threading
 import time
 
 from ealign import config as config_lib
@@ -20,12 +21,16 @@ from ealign.runtime.folder import Folder
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-  """A cell that is run: its Config with paths, its folder, what is shown."""
+  """A cell that is run: its Config with paths, its folder, what is shown.
+
+  pulse: held while its STATUS.json is written by a thread that may be late.
+  """
 
   cell: Cell
   config: Config
   place: Folder
   watch: Watch
+  pulse: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
 
 def make(this: Launch, cell: Cell) -> Job:
@@ -127,6 +132,23 @@ def tell(this: Launch, jobs, state: str = '', **facts) -> None:
     cells_lib.write(job.place.shared, status)
 
 
+def beat(this: Launch, jobs) -> None:
+  """Says that those live that have not ended, in the state that they are in.
+
+  An arm ends while this goes on for the others: nothing overwrites its end.
+  """
+  for job in jobs:
+    with job.pulse:
+      if not ended(this, job):
+        tell(this, [job], stacked=len(jobs))
+
+
+def ended(this: Launch, job: Job) -> bool:
+  """Whether STATUS.json says how it ended."""
+  status = this.states.get(job.cell.id)
+  return status is not None and status.state in ('done', 'failed')
+
+
 def end(this: Launch, job: Job, error: str, compiled: int, stacked) -> None:
   """Keeps what a cell left, and says in STATUS.json how it ended."""
   if theirs := _theirs(job):  # in a bucket two may run it: the first one stands
@@ -137,7 +159,8 @@ def end(this: Launch, job: Job, error: str, compiled: int, stacked) -> None:
   job.place.push()
   facts = {'error': error, 'compiles': compiled, 'stacked': stacked}
   state = 'failed' if error else 'done'
-  tell(this, [job], state, finished=time.time(), **facts)
+  with job.pulse:
+    tell(this, [job], state, finished=time.time(), **facts)
   took = this.states[job.cell.id].seconds
   said = f'failed: {error}' if error else f'done in {took:.0f} s'
   this.board.say(f'{job.cell.name}: {said}')

@@ -5,6 +5,7 @@ import pathlib
 import signal
 import sys
 import threading
+import time
 import types
 
 import pytest
@@ -201,7 +202,7 @@ def test_fail_fast(train, start, capsys):
   train.errors[ALL[0]] = UserError('no such kind')
   assert start('--fail_fast') == 1
   assert train.names == ALL[:1]
-  assert '1 of 4 cells failed, 3 not begun; ' in capsys.readouterr().err
+  assert '1 of 4 cells failed, 3 left; ' in capsys.readouterr().err
 
 
 def test_retry_all_moves_what_is_there_aside(train, start, tmp_path):
@@ -249,6 +250,129 @@ def test_of_a_stack_who_is_done_stays_done(train, start, tmp_path, monkeypatch):
   assert start('--arms=4') == 143
   states = [status(tmp_path, name).state for name in ALL]
   assert states == ['done', 'failed', 'preempted', 'done']
+
+
+def arms_of(train, monkeypatch, fails, *, fast=False):
+  """Has arms run in threads: who of `fails` fails, the others wait for it."""
+  told = threading.Event()
+
+  def run(config, place, *, name='', calls, stop, display, hosts):
+    del hosts
+    key = f'{name},seed={config.seed}'
+    train.calls.append((key, config))
+    display.start()
+    display.update(3, {})
+    if key in fails:
+      raise NonFinite('nan')
+    assert told.wait(20)
+    while fast and not stop.requested:
+      time.sleep(0.01)
+    if stop.requested:
+      raise Preempted('saved')
+
+  monkeypatch.setattr(train, 'run', run)
+  return told
+
+
+def when_ended(train, tmp_path, monkeypatch, name, told):
+  """Lets the others go on once it has ended; what the disk says then."""
+  real, seen = run_lib.job_lib.end, []
+
+  def end(this, job, *args):
+    real(this, job, *args)
+    if job.cell.name == name:
+      run_lib.job_lib.beat(this, [job])  # a late heartbeat changes nothing
+      others = [n for n in train.names if n != name]
+      others = [status(tmp_path, n).state for n in others]
+      seen.append((status(tmp_path, name), others))
+      told.set()
+
+  monkeypatch.setattr(run_lib.job_lib, 'end', end)
+  return seen
+
+
+def test_an_arm_that_fails_is_told_at_once(
+  train, start, tmp_path, monkeypatch, capsys
+):
+  told = arms_of(train, monkeypatch, ALL[1:2])
+  seen = when_ended(train, tmp_path, monkeypatch, ALL[1], told)
+  assert start('--arms=4') == 1
+  ((found, others),) = seen
+  assert (found.state, found.error, found.step) == ('failed', 'nan', 3)
+  assert found.stacked == 4 and found.finished >= found.started
+  assert others == ['running'] * 3
+  states = [status(tmp_path, name).state for name in ALL]
+  assert states == ['done', 'failed', 'done', 'done']
+  said = capsys.readouterr().out
+  assert said.count(f'{ALL[1]}: failed: nan') == 1
+  assert said.index('failed: nan') < said.index('done in')
+
+
+def test_an_arm_that_is_done_is_told_at_once(
+  train, start, tmp_path, monkeypatch
+):
+  told = arms_of(train, monkeypatch, ())
+  real = stack.run
+
+  def run(arms, *args):
+    first = lambda calls, stop: None
+    return real([first, *arms[1:]], *args)
+
+  monkeypatch.setattr(stack, 'run', run)
+  seen = when_ended(train, tmp_path, monkeypatch, ALL[0], told)
+  assert start('--arms=4') == 0
+  assert seen[0][0].state == 'done' and seen[0][1] == ['running'] * 3
+
+
+def test_fail_fast_stops_the_other_arms(
+  train, start, tmp_path, monkeypatch, capsys
+):
+  told = arms_of(train, monkeypatch, ALL[:1], fast=True)
+  when_ended(train, tmp_path, monkeypatch, ALL[0], told)
+  assert start('--arms=3', '--fail_fast') == 1
+  states = [status(tmp_path, name).state for name in ALL if name in train.names]
+  assert states == ['failed', 'preempted']  # groups of like size
+  assert '1 of 4 cells failed, 3 left; ' in capsys.readouterr().err
+
+
+def test_an_export_waits_for_the_other_arms(
+  train, start, tmp_path, monkeypatch
+):
+  told = arms_of(train, monkeypatch, ())
+  told.set()
+  real, alive = run_lib.job_lib.end, []
+
+  def end(*args):
+    alive.append(sum(t.name.startswith('arm ') for t in threading.enumerate()))
+    real(*args)
+
+  monkeypatch.setattr(run_lib.job_lib, 'end', end)
+  assert start('--arms=4', '--config.train.export=peft') == 1  # no adapter
+  assert alive == [0] * 4
+
+
+def test_the_end_of_one_that_cannot_start_is_told_first(
+  train, start, tmp_path, monkeypatch
+):
+  real, seen = run_lib.job_lib.prepared, []
+
+  def prepared(this, grid, module, cells, stop):
+    if cells[0].name == ALL[0]:
+      raise UserError('prepare: no such file')
+    real(this, grid, module, cells, stop)
+
+  def run(jobs, *_):
+    seen.append([status(tmp_path, name).state for name in ALL])
+    return [''] * len(jobs)
+
+  monkeypatch.setattr(run_lib.job_lib, 'prepared', prepared)
+  monkeypatch.setattr(run_lib.arms_lib, 'run', run)
+  assert start('--arms=4') == 1
+  assert seen == [['failed', 'running', 'running', 'running']]
+  assert start('--arms=4', '--retry=all', '--fail_fast') == 1
+  assert len(seen) == 1  # then nothing runs
+  states = [status(tmp_path, name).state for name in ALL]
+  assert states == ['failed', 'preempted', 'preempted', 'preempted']
 
 
 # ---- Refusals ---------------------------------------------------------------
@@ -533,7 +657,7 @@ def test_cells_of_others_are_left_alone(train, start, tmp_path, capsys):
 def test_what_is_free_of_arms_runs(train, start, tmp_path, monkeypatch, capsys):
   ran = []
 
-  def run(jobs, hosts, stop):
+  def run(jobs, *_):
     ran.append([job.cell.name for job in jobs])
     return [''] * len(jobs)
 
