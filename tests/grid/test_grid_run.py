@@ -274,7 +274,7 @@ def arms_of(train, monkeypatch, fails, *, fast=False):
   return told
 
 
-def when_ended(train, tmp_path, monkeypatch, name, told):
+def when_ended(tmp_path, monkeypatch, name, told):
   """Lets the others go on once it has ended; what the disk says then."""
   real, seen = run_lib.job_lib.end, []
 
@@ -282,8 +282,9 @@ def when_ended(train, tmp_path, monkeypatch, name, told):
     real(this, job, *args)
     if job.cell.name == name:
       run_lib.job_lib.beat(this, [job])  # a late heartbeat changes nothing
-      others = [n for n in train.names if n != name]
-      others = [status(tmp_path, n).state for n in others]
+      folders = (tmp_path / 'out' / 'cells').iterdir()
+      others = [f for f in folders if not f.name.startswith(name)]
+      others = [cells.read(other).state for other in others]
       seen.append((status(tmp_path, name), others))
       told.set()
 
@@ -295,7 +296,7 @@ def test_an_arm_that_fails_is_told_at_once(
   train, start, tmp_path, monkeypatch, capsys
 ):
   told = arms_of(train, monkeypatch, ALL[1:2])
-  seen = when_ended(train, tmp_path, monkeypatch, ALL[1], told)
+  seen = when_ended(tmp_path, monkeypatch, ALL[1], told)
   assert start('--arms=4') == 1
   ((found, others),) = seen
   assert (found.state, found.error, found.step) == ('failed', 'nan', 3)
@@ -319,7 +320,7 @@ def test_an_arm_that_is_done_is_told_at_once(
     return real([first, *arms[1:]], *args)
 
   monkeypatch.setattr(stack, 'run', run)
-  seen = when_ended(train, tmp_path, monkeypatch, ALL[0], told)
+  seen = when_ended(tmp_path, monkeypatch, ALL[0], told)
   assert start('--arms=4') == 0
   assert seen[0][0].state == 'done' and seen[0][1] == ['running'] * 3
 
@@ -328,7 +329,7 @@ def test_fail_fast_stops_the_other_arms(
   train, start, tmp_path, monkeypatch, capsys
 ):
   told = arms_of(train, monkeypatch, ALL[:1], fast=True)
-  when_ended(train, tmp_path, monkeypatch, ALL[0], told)
+  when_ended(tmp_path, monkeypatch, ALL[0], told)
   assert start('--arms=3', '--fail_fast') == 1
   states = [status(tmp_path, name).state for name in ALL if name in train.names]
   assert states == ['failed', 'preempted']  # groups of like size
