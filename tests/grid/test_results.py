@@ -292,6 +292,17 @@ def test_what_cells_were_made_with(tmp_path):
   assert 'hashes.config' not in facts and 'seed' not in facts
 
 
+def test_a_cell_without_a_replicate_is_that_of_the_base_config(tmp_path):
+  cells = [*_seeds({}, 5), made.entry(LAM, {}), *_seeds(LAM, 5)[1:]]
+  made.grid(tmp_path, cells, contrasts=[{'name': 'x', 'a': LAM, 'b': {}}])
+  for cell in cells:
+    bad = 14 if cell['setting'] == LAM else 1
+    made.done(tmp_path, cell, made.answers(bad))
+  found = _compare(tmp_path)
+  assert not found.contrasts[0].reason and found.contrasts[0].asked.seeds == 5
+  assert found.grid.cells[5].replicate == {}  # as it is written
+
+
 def test_settings_of_before_are_in_no_contrast(workdir):
   path = workdir / 'grid.json'
   tree = json.loads(path.read_text())
