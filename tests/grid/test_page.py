@@ -285,3 +285,34 @@ def test_two_crossed_axes_make_a_heat_map(found):
   assert value == f'{100 * found.estimate(both, "misaligned").value:.1f}'
   assert interval.startswith('[')
   assert hint == '3 seeds, 12 questions, 36 answers, 0.0 % of them unscored'
+
+
+@pytest.mark.parametrize(
+  'more, maps',
+  [
+    ([], ['0.3 2.0 10.0']),
+    ([{}], ['0.3 2.0 10.0']),
+    ([{}, {'dpo.lam': 5.0}], ['0.3 2.0 10.0']),
+    ([{}, {'dpo.lam': 2.0}], ['0.3 2.0 10.0']),
+    ([{'dpo.lam': 0.3}, {'dpo.lam': 2.0}, {'dpo.lam': 10.0}], ['with 0.1']),
+    (None, []),
+  ],
+)
+def test_levels_that_are_not_crossed_are_no_gap(tmp_path, more, maps):
+  lams, betas = (10.0, 0.3, 2.0), (0.7, 0.03)
+  lam, beta = (
+    [{f'dpo.{n}': x} for x in v] for n, v in (('lam', lams), ('beta', betas))
+  )
+  crossed = [a | b for a in lam for b in beta]
+  settings = [{}, *lam, *beta] if more is None else [*more, *crossed]
+  cells = [made.entry(setting, {'seed': 0}) for setting in settings]
+  made.grid(tmp_path, cells)
+  for number, cell in enumerate(cells):
+    made.done(tmp_path, cell, made.answers(number % 5))
+  drawn = figures.heat(compare.compare(results.read(tmp_path)), 'misaligned')
+  assert len(drawn) == len(maps)
+  for heat, said in zip(drawn, maps, strict=True):
+    assert heat['title'] == 'dpo.beta by dpo.lam'
+    assert heat['columns'] == ['0.3', '2.0', '10.0']  # as numbers, not texts
+    rows = [name for name, _ in heat['lines']]
+    assert rows == ['0.03', *['0.1'] * (said == 'with 0.1'), '0.7']
