@@ -70,6 +70,9 @@ def _claim(this: Launch, job: Job) -> None:
   if status and _anew(this, status, job):
     ledger.to_trash(this.place, job.cell)
     this.states.pop(job.cell.id)
+  elif status:
+    status = dataclasses.replace(status, earlier_s=status.seconds)
+    this.states[job.cell.id] = status
   text = config_lib.to_json(job.cell.config)
   cells_lib.replace(job.place.shared / 'config.json', text)
 
@@ -77,7 +80,8 @@ def _claim(this: Launch, job: Job) -> None:
 def _hash(this: Launch, job: Job) -> None:
   job.watch.began = time.time()
   found = {'config': job.cell.id} | hashes.of(job.config)
-  this.states[job.cell.id] = Status('queued', hashes=found)
+  status = this.states.get(job.cell.id) or Status('queued')
+  this.states[job.cell.id] = dataclasses.replace(status, hashes=found)
 
 
 def prepared(this: Launch, grid, module, cells, stop) -> None:
@@ -124,6 +128,7 @@ def tell(this: Launch, jobs, state: str = '', **facts) -> None:
       steps=watch.steps,
       step_time_s=round(watch.step_time_s, 4),
       overhead_s=round(watch.overhead_s, 3),
+      earlier_s=round(old.earlier_s, 3),
       hashes=old.hashes,
       **({'stacked': len(jobs)} | facts),
     )

@@ -1,5 +1,6 @@
 """The launcher of a grid, with a stub in place of training."""
 
+import dataclasses
 import json
 import pathlib
 import signal
@@ -250,6 +251,34 @@ def test_of_a_stack_who_is_done_stays_done(train, start, tmp_path, monkeypatch):
   assert start('--arms=4') == 143
   states = [status(tmp_path, name).state for name in ALL]
   assert states == ['done', 'failed', 'preempted', 'done']
+
+
+def test_seconds_are_those_of_all_starts(train, start, tmp_path, capsys):
+  train.errors[ALL[0]] = Preempted('x')
+  assert start('--only=lam=0.1,seed=0') == 143
+  train.errors.clear()
+  path = folder(tmp_path, ALL[0]) / 'STATUS.json'
+  found = json.loads(path.read_text())
+  # Killed: nobody wrote when it ended. Of before, the field is missing.
+  found |= {'state': 'running', 'started': 1000.0, 'heartbeat': 1040.0}
+  del found['earlier_s']
+  path.write_text(json.dumps(found))
+  train.errors[ALL[0]] = NonFinite('nan')
+  assert start('--only=lam=0.1,seed=0') == 1
+  failed = status(tmp_path, ALL[0])
+  assert failed.earlier_s == 40 and 40 <= failed.seconds < 45
+  facts = {'started': 2000.0, 'finished': 2009.0}
+  cells.write(path.parent, dataclasses.replace(failed, **facts))
+  train.errors.clear()
+  assert start('--only=lam=0.1,seed=0', '--retry=failed') == 0
+  done = status(tmp_path, ALL[0])
+  assert done.earlier_s == 49 and 49 <= done.seconds < 54
+  capsys.readouterr()
+  assert start('--only=lam=0.1,seed=0', '--retry=all') == 0
+  anew = status(tmp_path, ALL[0])
+  assert anew.earlier_s == 0 and anew.seconds < 5
+  # What waits for its base does not run yet.
+  assert cells.Status('queued', heartbeat=9.0, earlier_s=2.0).seconds == 2
 
 
 def arms_of(train, monkeypatch, fails, *, fast=False):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ealign.grid import compare, origin, page, results
+from ealign.grid import compare, lists, origin, page, results
 from ealign.runtime.errors import UserError
 from grid import made
 
@@ -301,6 +301,16 @@ def test_a_cell_without_a_replicate_is_that_of_the_base_config(tmp_path):
   found = _compare(tmp_path)
   assert not found.contrasts[0].reason and found.contrasts[0].asked.seeds == 5
   assert found.grid.cells[5].replicate == {}  # as it is written
+
+
+def test_the_seconds_of_a_cell_are_those_of_all_its_starts(tmp_path):
+  cells = _seeds({}, 3)
+  made.grid(tmp_path, cells)
+  for cell, earlier in zip(cells, (30.0, 0.0, 0.0), strict=True):
+    made.done(tmp_path, cell, made.answers(1), earlier_s=earlier)
+  made.status(tmp_path, cells[2], started=0.0)  # of no known start
+  found = lists.cells(_compare(tmp_path))
+  assert [line[-1][1] for _, line in found.rows] == [120.0, 90.0, None]
 
 
 def test_settings_of_before_are_in_no_contrast(workdir):
