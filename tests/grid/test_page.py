@@ -316,3 +316,28 @@ def test_levels_that_are_not_crossed_are_no_gap(tmp_path, more, maps):
     assert heat['columns'] == ['0.3', '2.0', '10.0']  # as numbers, not texts
     rows = [name for name, _ in heat['lines']]
     assert rows == ['0.03', *['0.1'] * (said == 'with 0.1'), '0.7']
+
+
+def test_contrasts_that_came_late_are_told_in_red(tmp_path):
+  cells = [made.entry(s, {'seed': 0}) for s in ({}, {'dpo.lam': 0.0})]
+  contrasts = [{'name': 'x', 'a': {'dpo.lam': 0.0}, 'b': {}}]
+  told = lambda **facts: page.collect(
+    results.read(made.grid(tmp_path, cells, **facts))
+  )['problems']
+  for cell in cells:
+    made.done(tmp_path, cell, made.answers(1))
+  said = 'The contrasts were declared after cells had begun: none is primary.'
+  assert told(contrasts=contrasts, declared_late=True) == [said]
+  assert told(contrasts=contrasts, declared_late=False) == []
+  assert told(contrasts=[], declared_late=True) == []  # they were removed
+
+
+def test_facts_that_differ_are_told_in_red(tmp_path):
+  cells = [made.entry({}, {'seed': seed}) for seed in range(3)]
+  made.grid(tmp_path, cells)
+  for cell, commit in zip(cells, 'aab', strict=True):
+    made.done(tmp_path, cell, made.answers(1), info={'frozen': commit})
+  (said,) = page.collect(results.read(tmp_path))['problems']
+  assert said == (
+    'Cells differ in frozen: a in 2 cells, b in 1 cell. Do not compare them.'
+  )
