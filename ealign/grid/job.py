@@ -37,7 +37,9 @@ def make(this: Launch, cell: Cell) -> Job:
   """The job of a cell that is ours."""
   config = ledger.resolved(cell.config, this.place)
   watch = Watch(cell.name, config.train.steps, this.board)
-  return Job(cell, config, this.place / cell.folder, watch)
+  place = this.place / cell.folder
+  place = dataclasses.replace(place, ours=lambda: _theirs(place) is None)
+  return Job(cell, config, place, watch)
 
 
 def begin(this: Launch, grid, module, jobs, stop) -> dict[str, str]:
@@ -140,11 +142,12 @@ def tell(this: Launch, jobs, state: str = '', **facts) -> None:
 def beat(this: Launch, jobs) -> None:
   """Says that those live that have not ended, in the state that they are in.
 
-  An arm ends while this goes on for the others: nothing overwrites its end.
+  An arm ends while this goes on for the others: nothing overwrites its end,
+  nor that of a cell which another has done meanwhile.
   """
   for job in jobs:
     with job.pulse:
-      if not ended(this, job):
+      if not ended(this, job) and _theirs(job.place) is None:
         tell(this, [job], stacked=len(jobs))
 
 
@@ -156,7 +159,9 @@ def ended(this: Launch, job: Job) -> bool:
 
 def end(this: Launch, job: Job, error: str, compiled: int, stacked) -> None:
   """Keeps what a cell left, and says in STATUS.json how it ended."""
-  if theirs := _theirs(job):  # in a bucket two may run it: the first one stands
+  if theirs := _theirs(
+    job.place
+  ):  # in a bucket two may run it: the first one stands
     this.states[job.cell.id] = theirs
     this.board.say(f'{job.cell.name}: done already by {theirs.host}')
     return
@@ -184,11 +189,11 @@ def _export(job: Job) -> str:
   return ''
 
 
-def _theirs(job: Job) -> Status | None:
+def _theirs(place: Folder) -> Status | None:
   """The status of another launcher who was done first."""
-  if not job.place.copied:
+  if not place.copied:
     return None
-  found = cells_lib.read(job.place.shared, damaged=Status('failed'))
+  found = cells_lib.read(place.shared, damaged=Status('failed'))
   me = (socket.gethostname(), os.getpid())
   ours = found is None or (found.host, found.pid) == me
   return None if ours or found.state != 'done' else found

@@ -779,7 +779,10 @@ def test_the_report_of_a_bucket(tmp_path, capsys):
 
 def test_in_a_bucket_the_first_done_stands(train, start, tmp_path, monkeypatch):
   bucket(monkeypatch, tmp_path)
-  real = train.run
+  real, beats, kept = train.run, [], lease.kept
+  monkeypatch.setattr(
+    *(lease, 'kept'), lambda ls, beat: beats.append(beat) or kept(ls, beat)
+  )
 
   def run(config, place, **kwargs):
     real(config, place, **kwargs)
@@ -787,6 +790,8 @@ def test_in_a_bucket_the_first_done_stands(train, start, tmp_path, monkeypatch):
       there = pathlib.Path(place.shared)
       (there / 'answers.jsonl').write_text('theirs')
       cells.write(there, cells.Status('done', 'far', 1, hashes={'code': 'x'}))
+      place.push()  # at a checkpoint
+      beats[0]()
 
   monkeypatch.setattr(train, 'run', run)
   assert start() == 0
