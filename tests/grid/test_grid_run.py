@@ -1,5 +1,6 @@
 """The launcher of a grid, with a stub in place of training."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -243,6 +244,43 @@ def test_a_signal(train, start, tmp_path, monkeypatch, capsys):
   )
   assert start('--retry=all') == 143
   assert 'stopped between cells; the same command' in capsys.readouterr().err
+
+
+def test_a_signal_while_it_prepares(train, start, tmp_path, monkeypatch):
+  def prepared(*_):
+    raise Preempted('stopped while it prepared')
+
+  monkeypatch.setattr(run_lib.job_lib, 'prepared', prepared)
+  assert start('--arms=2') == 143
+  found = status(tmp_path, ALL[0])
+  assert found.state == 'preempted' and not train.calls
+
+
+@pytest.mark.parametrize('stopped', [True, False])
+def test_the_heartbeat_ends_before_the_last_word(
+  train, start, monkeypatch, stopped
+):
+  real, beating, words = lease.kept, [], []
+  if stopped:
+    train.errors[ALL[0]] = Preempted('x')
+
+  @contextlib.contextmanager
+  def kept(*args):
+    with real(*args) as hush:
+      beating.append(True)
+      yield lambda: (beating.clear(), hush())
+
+  tell = job_lib.tell
+
+  def told(this, jobs, state='', **facts):
+    words.append((state, bool(beating)))
+    tell(this, jobs, state, **facts)
+
+  monkeypatch.setattr(lease, 'kept', kept)
+  monkeypatch.setattr(job_lib, 'tell', told)
+  assert start('--only=lam=0.1,seed=0') == (143 if stopped else 0)
+  last = 'preempted' if stopped else 'done'
+  assert ('running', True) in words and (last, False) in words
 
 
 def test_of_a_stack_who_is_done_stays_done(train, start, tmp_path, monkeypatch):

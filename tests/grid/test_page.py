@@ -276,6 +276,12 @@ def test_curves_are_grouped_by_what_is_changed(found):
   assert series['mean'].split()[0] == f'{left},{bottom}'
 
 
+def test_a_mean_curve_is_over_seeds_at_the_steps_they_share():
+  lines = [[(0, 0.0), (10, 0.2)], [(0, 0.5), (10, 0.4), (20, 1.0)]]
+  assert figures._mean(lines) == [(0, 0.25), (10, pytest.approx(0.3))]
+  assert figures._mean([[(0, 0.1)], [(5, 0.2)]]) == [(0, 0.1)]
+
+
 def test_two_crossed_axes_make_a_heat_map(found):
   (heat,) = figures.heat(found, 'misaligned')
   assert heat['columns'] == ['frozen', 'policy']

@@ -141,6 +141,23 @@ def test_pairs_are_replicates_not_places(workdir):
   assert (after.t, after.value) == pytest.approx((before.t, before.value))
 
 
+def test_only_what_both_have_is_compared_and_told(tmp_path):
+  cells = [*_seeds({}, 6), *_seeds(LAM, 8)[:2:-1]]  # 7 to 3
+  made.grid(tmp_path, cells, contrasts=[{'name': 'x', 'a': LAM, 'b': {}}])
+  for cell in cells:
+    seed = cell['replicate']['seed']
+    bad = 10 + seed * seed // 10 if cell['setting'] == LAM else seed
+    made.done(tmp_path, cell, made.answers(bad, n=20 + seed))
+  found = _compare(tmp_path)
+  # Of seeds 3, 4 and 5: 10, 11 and 12 of 23, 24 and 25, less 3, 4 and 5.
+  mean = (7 / 23 + 7 / 24 + 7 / 25) / 3
+  lam = found.settings[1]
+  assert found.difference(lam, 'misaligned') == pytest.approx(mean)
+  asked = found.contrasts[0].asked
+  assert (asked.seeds, asked.questions) == (3, 25)
+  assert asked.answers == 2 * (23 + 24 + 25)
+
+
 def test_cells_in_every_state_are_told_and_never_counted(tmp_path):
   cells = _seeds({}, 9)
   made.grid(tmp_path, cells)

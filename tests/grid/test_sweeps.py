@@ -79,7 +79,10 @@ def test_the_id_knows_results_only(read):
     read('lam', *flags).cells
     for flags in (
       (),
-      ('--config.log.tensorboard', '--config.train.log_every=3'),
+      (
+        *('--config.log.tensorboard', '--config.train.log_every=3'),
+        '--config.train.export=peft',
+      ),
     )
   )
   assert a.id == b.id and len(a.id) == 8
