@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 
@@ -124,12 +124,19 @@ def _activations(config, model) -> float:
   )
 
 
-def run(jobs, hosts: Hosts, stop: preempt.Stop) -> list[str | Preempted]:
+def run(
+  jobs,
+  hosts: Hosts,
+  stop: preempt.Stop,
+  ended: Callable[..., bool] = lambda job, error: False,
+) -> list[str | Preempted]:
   """Runs the cells of a group, several as one program (`grid.stack`).
 
   Args:
     jobs: `grid.run.Job` of each.
     hosts, stop: as `train.run` takes them; several hosts run one cell.
+    ended: called in the thread of one of several cells as soon as it has
+      ended, with its job and what is returned of it; if true the others stop.
 
   Returns:
     the one-line error of each, '' of one that is done; the Preempted of one
@@ -139,24 +146,27 @@ def run(jobs, hosts: Hosts, stop: preempt.Stop) -> list[str | Preempted]:
   if len(jobs) > 1:
     count = len(jobs)
     arms = [functools.partial(_run, job, count=count) for job in jobs]
-    return [_told(result) for result in stack.run(arms, stop)]
-  try:
-    return [_told(_run(jobs[0], hosts=hosts))]
-  except Exception as error:
-    # Perhaps it is this host's alone: then all end.
-    if hosts.count > 1 and not isinstance(error, NonFinite):
-      raise
-    return [_told(error)]
+    each = lambda arm, result: ended(jobs[arm], _told(result))
+    results = stack.run(arms, stop, each)
+  else:
+    try:
+      results = [_run(jobs[0], hosts=hosts)]
+    except Exception as error:
+      # Perhaps it is this host's alone: then all end.
+      if hosts.count > 1 and not isinstance(error, NonFinite):
+        raise
+      results = [error]
+  for result in results:
+    ours = isinstance(result, BaseException)
+    if ours and not isinstance(result, UserError):
+      traceback.print_exception(result)
+  return [_told(result) for result in results]
 
 
 def _told(result) -> str | Preempted:
   if isinstance(result, Preempted):
     return result
-  if not isinstance(result, BaseException):
-    return ''
-  if not isinstance(result, UserError):
-    traceback.print_exception(result)
-  return line(result)
+  return line(result) if isinstance(result, BaseException) else ''
 
 
 def _run(job, calls=None, stop=None, *, hosts=None, count: int = 1):

@@ -18,7 +18,8 @@ class Status:
 
   error: one line. stacked: cells in its program. overhead_s: from its start to
   its first step. compiles: programs compiled, or fetched, meanwhile.
-  hashes: of what its result depends on (`grid.hashes`).
+  earlier_s: of the starts before its last one. hashes: of what its result
+  depends on (`grid.hashes`).
   """
 
   state: str
@@ -34,12 +35,14 @@ class Status:
   stacked: int = 1
   overhead_s: float = 0.0
   compiles: int = 0
+  earlier_s: float = 0.0
   hashes: dict[str, str] = dataclasses.field(default_factory=dict)
 
   @property
   def seconds(self) -> float:
-    """Of its last start until it ended."""
-    return max(self.finished - self.started, 0.0)
+    """Of all its starts, of each as far as it is known; queues left out."""
+    last = (self.finished or self.heartbeat) - self.started
+    return self.earlier_s + (max(last, 0.0) if self.state != 'queued' else 0.0)
 
 
 def read(folder, *, damaged: Status | None = None) -> Status | None:

@@ -118,7 +118,7 @@ class Comparison:
 def twins(found: Comparison) -> list[list[Setting]]:
   """Groups of settings with the same counts in every seed that they share."""
   counted = {
-    s.label: {results.key(c.replicate): _counts(c) for c in s.counted}
+    s.label: {c.at: _counts(c) for c in s.counted}
     for s in found.settings
     if not s.old and s.counted
   }
@@ -192,7 +192,7 @@ def _values(rows, setting, metric) -> dict:
     if METRICS[metric] != 'tokens':
       share = rows[METRICS[metric]].get(cell.folder, {}).get(metric)
     if share and share.total:
-      found[results.key(cell.replicate)] = share
+      found[cell.at] = share
   return found
 
 
@@ -233,9 +233,7 @@ def _tested(grid, settings, rows, contrast) -> Tested:
   a, b = (_values(rows, setting, metric) for setting in sides)
   both = [at for at in a if at in b]
   found = stats.contrast([a[at] for at in both], [b[at] for at in both])
-  used = [
-    c for s in sides for c in s.counted if results.key(c.replicate) in both
-  ]
+  used = [c for s in sides for c in s.counted if c.at in both]
   asked = _asked(rows, used, METRICS[metric])
   if asked:
     asked = dataclasses.replace(asked, seeds=len(both))

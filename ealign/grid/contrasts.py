@@ -5,16 +5,30 @@ with a metric as third. Of a few one can say whether they differ; of all pairs
 of cells one cannot.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from ml_collections import config_dict
+
 from ealign import command as command_lib
 from ealign import config as config_lib
-from ealign.grid import compare, stats
+from ealign.fields import Config
+from ealign.grid import compare, results, stats
 
 
-def read(module, problems: list[str]) -> list[dict[str, Any]]:
-  """The contrasts as grid.json has them; what is wrong goes to the problems."""
+def read(
+  module, base: config_dict.ConfigDict, problems: list[str], unsound: list[str]
+) -> list[dict[str, Any]]:
+  """The contrasts as grid.json has them.
+
+  Args:
+    module: the config file.
+    base: its config, which the sides change.
+    problems: gets what is wrong with their form.
+    unsound: gets what is wrong with the configs of their sides.
+  """
   function = getattr(module, 'contrasts', None)
   if function is None:
     return []
@@ -28,7 +42,7 @@ def read(module, problems: list[str]) -> list[dict[str, Any]]:
     most = f'at most {stats.MOST_CONTRASTS} can be primary'
     said = f'{len(given)} of them; {most}'
     problems.append(f'contrasts: {said}')
-  found, types = [], config_lib.field_types()
+  found = []
   for name, sides in given.items():
     where = f'contrast {name!r}'
     if not isinstance(sides, tuple | list) or len(sides) not in (2, 3):
@@ -36,23 +50,67 @@ def read(module, problems: list[str]) -> list[dict[str, Any]]:
       problems.append(f'{where}: {sides!r}: {said}')
       continue
     a, b, *metric = sides
-    flat = []
-    for side in (a, b):
-      if not isinstance(side, Mapping):
-        said = "is no dict of fields such as {'dpo.lam': 0.3}"
-        problems.append(f'{where}: {side!r} {said}')
-        continue
-      flat.append(config_lib.flatten(side))
-      for field in sorted(flat[-1].keys() - types.keys()):
-        hint = config_lib.did_you_mean(field, types)
-        problems.append(f'{where}: {field}: there is no such field.{hint}')
+    told = {'name': str(name)}
+    told |= _sides(a, b, base, where, problems, unsound)
     metric = metric[0] if metric else 'misaligned'
     if metric not in compare.COUNTED:
       said = f'metric is none of {", ".join(compare.COUNTED)}'
       problems.append(f'{where}: {metric!r}: {said}')
-    found.append(
-      {'name': str(name)}
-      | dict(zip('ab', flat, strict=False))
-      | {'metric': metric}
-    )
+    found.append(told | {'metric': metric})
   return found
+
+
+def _sides(a, b, base, where, problems, unsound) -> dict[str, dict]:
+  """Both sides, flat; they are checked as the levels of a sweep are."""
+  told, wrong, shown = {}, [], []
+  shared = config_lib.validate(base, grid=True)
+  for name, side in (('a', a), ('b', b)):
+    if not isinstance(side, Mapping | config_dict.ConfigDict):
+      said = "is no dict of fields such as {'dpo.lam': 0.3}"
+      wrong.append(f'{where}: {side!r} {said}')
+      continue
+    told[name] = {
+      str(field): value.item() if isinstance(value, np.generic) else value
+      for field, value in config_lib.flatten(side).items()
+    }
+    config, found = config_lib.apply_arm(base, told[name])
+    wrong += [f'{where}: {problem}' for problem in found]
+    # Of its own fields: what goes with others, sweeps that set those may mend.
+    found = [
+      problem
+      for problem in config_lib.validate(config, grid=True)
+      if problem not in shared and problem.startswith(tuple(told[name]))
+    ]
+    unsound += [f'{where}: {problem}' for problem in found]
+    shown.append(None if found else config_lib.results(config))
+  if not wrong and shown[0] is not None and shown[0] == shown[1]:
+    said = 'a and b are the same setting; name two that differ'
+    wrong.append(f'{where}: {said}')
+  problems += wrong
+  return told
+
+
+def untested(contrasts, cells, config: Config) -> list[str]:
+  """A note on the contrasts that the cells are too few for, if there are any.
+
+  cells: `sweeps.Cell` of the chosen sweeps; config: the base config.
+  """
+  plain = lambda tree: json.loads(json.dumps(tree))
+  base = config_lib.flatten(json.loads(config_lib.to_json(config)))
+  fields = {field for cell in cells for field in cell.replicate}
+  key = lambda side: results.key(results.changes(plain(side), base))
+  seeds = {}
+  for cell in cells:
+    at = results.paired_by(plain(cell.replicate), fields, base)
+    seeds.setdefault(key(cell.setting), set()).add(at)
+  told = []
+  for contrast in contrasts:
+    sides = [contrast['a'], contrast['b']]
+    if any(key(side) not in seeds for side in sides):
+      told.append(f'{contrast["name"]!r} (no such setting)')
+      continue
+    both = len(set.intersection(*(seeds[key(side)] for side in sides)))
+    if both < stats.FEWEST_SEEDS:
+      many = f'{both} replicate{"s" * (both != 1)} of both'
+      told.append(f'{contrast["name"]!r} ({many}, {stats.FEWEST_SEEDS} needed)')
+  return [f'contrasts that stay untested: {", ".join(told)}'] if told else []

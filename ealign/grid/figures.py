@@ -228,15 +228,15 @@ def _crossed(found, settings, rows, columns) -> dict | None:
   level = lambda s, axis: tuple(
     results.key(s.changes.get(field, config.get(field))) for field in axis
   )
-  places = {
-    (level(s, rows), level(s, columns)): s
-    for s in settings
-    if set(s.changes) <= {*rows, *columns}
-  }
+  places = _full(
+    {
+      (level(s, rows), level(s, columns)): s
+      for s in settings
+      if set(s.changes) <= {*rows, *columns}
+    }
+  )
   ups, acrosses = ({place[at] for place in places} for at in (0, 1))
   if min(len(ups), len(acrosses)) < 2:
-    return None
-  if len(places) < len(ups) * len(acrosses):
     return None
   return {
     'title': f'{", ".join(rows)} by {", ".join(columns)}',
@@ -245,6 +245,24 @@ def _crossed(found, settings, rows, columns) -> dict | None:
     'places': places,
     'cells': frozenset(s.label for s in places.values()),
   }
+
+
+def _full(places: Mapping) -> dict:
+  """The places without the levels that leave gaps, the emptiest ones first.
+
+  So a default beside a crossed design is no hole in its map.
+  """
+  while True:
+    ups, acrosses = (dict.fromkeys(p[at] for p in places) for at in (0, 1))
+    if len(places) == len(ups) * len(acrosses):
+      return places
+    shares = {
+      (at, level): sum(p[at] == level for p in places) / len(other)
+      for at, (levels, other) in enumerate(((ups, acrosses), (acrosses, ups)))
+      for level in levels
+    }
+    at, level = min(shares, key=shares.get)
+    places = {p: s for p, s in places.items() if p[at] != level}
 
 
 def _order(level):

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import socket
+import threading
 import time
 
 from ealign import config as config_lib
@@ -20,19 +21,25 @@ from ealign.runtime.folder import Folder
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-  """A cell that is run: its Config with paths, its folder, what is shown."""
+  """A cell that is run: its Config with paths, its folder, what is shown.
+
+  pulse: held while its STATUS.json is written by a thread that may be late.
+  """
 
   cell: Cell
   config: Config
   place: Folder
   watch: Watch
+  pulse: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
 
 def make(this: Launch, cell: Cell) -> Job:
   """The job of a cell that is ours."""
   config = ledger.resolved(cell.config, this.place)
   watch = Watch(cell.name, config.train.steps, this.board)
-  return Job(cell, config, this.place / cell.folder, watch)
+  place = this.place / cell.folder
+  place = dataclasses.replace(place, ours=lambda: _theirs(place) is None)
+  return Job(cell, config, place, watch)
 
 
 def begin(this: Launch, grid, module, jobs, stop) -> dict[str, str]:
@@ -65,6 +72,9 @@ def _claim(this: Launch, job: Job) -> None:
   if status and _anew(this, status, job):
     ledger.to_trash(this.place, job.cell)
     this.states.pop(job.cell.id)
+  elif status:
+    status = dataclasses.replace(status, earlier_s=status.seconds)
+    this.states[job.cell.id] = status
   text = config_lib.to_json(job.cell.config)
   cells_lib.replace(job.place.shared / 'config.json', text)
 
@@ -72,7 +82,8 @@ def _claim(this: Launch, job: Job) -> None:
 def _hash(this: Launch, job: Job) -> None:
   job.watch.began = time.time()
   found = {'config': job.cell.id} | hashes.of(job.config)
-  this.states[job.cell.id] = Status('queued', hashes=found)
+  status = this.states.get(job.cell.id) or Status('queued')
+  this.states[job.cell.id] = dataclasses.replace(status, hashes=found)
 
 
 def prepared(this: Launch, grid, module, cells, stop) -> None:
@@ -119,6 +130,7 @@ def tell(this: Launch, jobs, state: str = '', **facts) -> None:
       steps=watch.steps,
       step_time_s=round(watch.step_time_s, 4),
       overhead_s=round(watch.overhead_s, 3),
+      earlier_s=round(old.earlier_s, 3),
       hashes=old.hashes,
       **({'stacked': len(jobs)} | facts),
     )
@@ -127,9 +139,29 @@ def tell(this: Launch, jobs, state: str = '', **facts) -> None:
     cells_lib.write(job.place.shared, status)
 
 
+def beat(this: Launch, jobs) -> None:
+  """Says that those live that have not ended, in the state that they are in.
+
+  An arm ends while this goes on for the others: nothing overwrites its end,
+  nor that of a cell which another has done meanwhile.
+  """
+  for job in jobs:
+    with job.pulse:
+      if not ended(this, job) and _theirs(job.place) is None:
+        tell(this, [job], stacked=len(jobs))
+
+
+def ended(this: Launch, job: Job) -> bool:
+  """Whether STATUS.json says how it ended."""
+  status = this.states.get(job.cell.id)
+  return status is not None and status.state in ('done', 'failed')
+
+
 def end(this: Launch, job: Job, error: str, compiled: int, stacked) -> None:
   """Keeps what a cell left, and says in STATUS.json how it ended."""
-  if theirs := _theirs(job):  # in a bucket two may run it: the first one stands
+  if theirs := _theirs(
+    job.place
+  ):  # in a bucket two may run it: the first one stands
     this.states[job.cell.id] = theirs
     this.board.say(f'{job.cell.name}: done already by {theirs.host}')
     return
@@ -137,7 +169,8 @@ def end(this: Launch, job: Job, error: str, compiled: int, stacked) -> None:
   job.place.push()
   facts = {'error': error, 'compiles': compiled, 'stacked': stacked}
   state = 'failed' if error else 'done'
-  tell(this, [job], state, finished=time.time(), **facts)
+  with job.pulse:
+    tell(this, [job], state, finished=time.time(), **facts)
   took = this.states[job.cell.id].seconds
   said = f'failed: {error}' if error else f'done in {took:.0f} s'
   this.board.say(f'{job.cell.name}: {said}')
@@ -156,11 +189,11 @@ def _export(job: Job) -> str:
   return ''
 
 
-def _theirs(job: Job) -> Status | None:
+def _theirs(place: Folder) -> Status | None:
   """The status of another launcher who was done first."""
-  if not job.place.copied:
+  if not place.copied:
     return None
-  found = cells_lib.read(job.place.shared, damaged=Status('failed'))
+  found = cells_lib.read(place.shared, damaged=Status('failed'))
   me = (socket.gethostname(), os.getpid())
   ours = found is None or (found.host, found.pid) == me
   return None if ours or found.state != 'done' else found

@@ -5,6 +5,7 @@ import json
 from ealign.evals import counts, table
 from ealign.evals.table import NOTHING, Cell
 from ealign.grid import origin
+from ealign.grid.cells import Status
 from ealign.grid.compare import Comparison
 from ealign.grid.tables import Entry, Table, number, numbers, percent, words
 
@@ -36,8 +37,8 @@ def cells(found: Comparison) -> Table:
   note = (
     'In per cent, one seed a line, with 95 % intervals clustered by prompt: '
     'they say nothing about other seeds. The second questions, answers and '
-    'unscored are of the code. s: seconds from start to end; cells that ran as '
-    'one program share them.'
+    'unscored are of the code. s: seconds of all its starts; cells that ran '
+    'as one program share them.'
   )
   return Table('Every cell', note, columns, lines)
 
@@ -51,9 +52,9 @@ def _share(share: counts.Share | None) -> Entry:
 
 
 def _took(cell) -> float | None:
-  begun, ended = (cell.status.get(at) for at in ('started', 'finished'))
-  known = all(isinstance(x, int | float) and x for x in (begun, ended))
-  return ended - begun if known and cell.done else None
+  status = Status(**cell.status) if cell.done else None
+  known = status and status.started and status.finished
+  return status.seconds if known else None
 
 
 def not_done(found: Comparison) -> Table | None:

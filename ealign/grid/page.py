@@ -86,7 +86,8 @@ def sentences(found: Comparison) -> list[str]:
   said = [*_range(found), *_verdicts(found)]
   twins = [' = '.join(s.label for s in g) for g in compare_lib.twins(found)]
   if twins:
-    said.append(f'The same counts in every seed: {"; ".join(twins)}.')
+    same = 'The same counts in every seed that they share'
+    said.append(f'{same}: {"; ".join(twins)}.')
   return [*said, _progress(found)]
 
 
@@ -181,7 +182,7 @@ def _problems(found) -> list[str]:
       said.append(
         f'Cells differ in {fact.name}: {values}. Do not compare them.'
       )
-  if found.grid.declared_late:
+  if found.grid.declared_late and found.contrasts:
     said.append(
       'The contrasts were declared after cells had begun: none is primary.'
     )

@@ -30,6 +30,7 @@ class Cell:
 
   state: of STATUS.json; or 'missing' (never begun), 'broken' (unreadable).
   setting: overrides, without those that repeat the base config's value.
+  at: what its replicate is, for pairs (`paired_by`).
   rows: those of `counts.rows`, with the folder as arm. token_accuracy: of the
   run's last held-out tokens. curves: name -> [(step, share)]. answers: the
   final ones, kept for the first cell of each setting alone.
@@ -42,6 +43,7 @@ class Cell:
   setting: dict[str, Any]
   replicate: dict[str, Any]
   current: bool
+  at: str = ''
   state: str = 'missing'
   error: str = ''
   status: dict = dataclasses.field(default_factory=dict)
@@ -104,9 +106,15 @@ def read(workdir: Any) -> Grid:
     raise UserError(
       f'{path}: cells: is empty; delete it and start the grid again'
     )
+  listed = [
+    _listed(path, entry, f'cells[{number}].', config)
+    for number, entry in enumerate(listed)
+  ]
+  fields = {field for cell in listed for field in cell.replicate}
   cells, seen = [], set()
-  for number, entry in enumerate(listed):
-    cell = _listed(path, entry, f'cells[{number}].', config)
+  for cell in listed:
+    at = paired_by(cell.replicate, fields, config)
+    cell = dataclasses.replace(cell, at=at)
     cell = _filled(cell, workdir / cell.folder)
     error = cell.error.replace(f'{workdir}/', '')  # reports name no machine
     cell = dataclasses.replace(cell, error=error)
@@ -131,6 +139,19 @@ def key(overrides: Mapping) -> str:
   """Overrides as a text that is equal where they are, as 1 and 1.0."""
   plain = json.loads(json.dumps(overrides), parse_int=float)
   return json.dumps(plain, sort_keys=True)
+
+
+def paired_by(replicate: Mapping, fields, config: Mapping) -> str:
+  """A replicate's values as a text, where it sets nothing the base config's.
+
+  So a cell without a replicate is the one of the base config's own seed.
+
+  Args:
+    replicate: what it sets.
+    fields: those that any replicate of the grid sets.
+    config: of the base, flat.
+  """
+  return key({name: config.get(name) for name in fields} | dict(replicate))
 
 
 def changes(overrides: Mapping, config: Mapping) -> dict[str, Any]:

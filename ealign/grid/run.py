@@ -8,6 +8,7 @@ import dataclasses
 import fnmatch
 import functools
 import sys
+import threading
 import time
 
 import jax
@@ -90,7 +91,7 @@ def launch(grid: Grid, command, place: Folder, hosts: Hosts) -> None:
   ]
   open_ = sum(this.state(cell) == 'left' for cell in chosen)
   if failed := hosts.gather(failed)[0]:
-    left = f', {open_} not begun' if open_ else ''
+    left = f', {open_} left' if open_ else ''
     said = '--retry=failed runs them again'
     head = f'{len(failed)} of {len(chosen)} cells failed{left}; {said}'
     raise NonFinite(head, *failed)
@@ -117,9 +118,7 @@ def _loop(this: Launch, grid, command, chosen, stop, hosts) -> None:
     if not picked:
       return
     group = [cell for cell in chosen if cell.id in picked]
-    failed = _run(
-      this, grid, command.module, chosen, group, leases, stop, hosts
-    )
+    failed = _run(this, grid, command, chosen, group, leases, stop, hosts)
     if hosts.writes:
       _count(this, chosen)
       began = time.monotonic()
@@ -156,27 +155,30 @@ def _count(this: Launch, chosen) -> None:
   ]
 
 
-def _run(this, grid, module, chosen, group, leases, stop, hosts) -> bool:
+def _run(this, grid, command, chosen, group, leases, stop, hosts) -> bool:
   """Runs a group that is ours, up to STATUS.json; whether a cell failed."""
   jobs = [job_lib.make(this, cell) for cell in group]
-  beat = functools.partial(job_lib.tell, this, jobs) if leases else lambda: None
-  compiled, able, failed = provenance.compiles(), jobs, {}
+  beat = functools.partial(job_lib.beat, this, jobs) if leases else lambda: None
+  begun, able, failed = provenance.compiles(), jobs, {}
   with lease_lib.kept(leases, beat) as hush:
     try:
       if hosts.writes:
-        failed = job_lib.begin(this, grid, module, jobs, stop)
+        failed = job_lib.begin(this, grid, command.module, jobs, stop)
+        for job in jobs:
+          if job.cell.id in failed:
+            job_lib.end(this, job, failed[job.cell.id], 0, 1)
         _count(this, chosen)
       failed = hosts.gather(failed)[0]
       able = [job for job in jobs if job.cell.id not in failed]
-      this.board.running = [job.watch for job in able]
-      for job in able:
-        prepare.pull(job.cell, this.place)
-        job.place.pull()
-      errors = arms_lib.run(able, hosts, stop) if able else []
+      if failed and command.fail_fast:
+        errors = [Preempted('another failed')] * len(able)
+      else:
+        errors = _together(this, command, chosen, able, begun, stop, hosts)
     except (Preempted, KeyboardInterrupt):
       hush()
       if hosts.writes:
-        job_lib.tell(this, jobs, 'preempted')
+        left = [job for job in jobs if not job_lib.ended(this, job)]
+        job_lib.tell(this, left, 'preempted')
       raise
     except UserError as error:
       if hosts.count > 1:
@@ -186,20 +188,50 @@ def _run(this, grid, module, chosen, group, leases, stop, hosts) -> bool:
       this.board.running = []
     hush()
     if hosts.writes:
-      compiled = provenance.compiles() - compiled
-      ended = list(zip(able, errors, strict=True))
-      left = [job for job, error in ended if isinstance(error, Preempted)]
-      job_lib.tell(this, left, 'preempted', stacked=len(able))
-      for job, error in ended:
-        if job not in left:
-          job_lib.end(this, job, error, compiled, len(able))
-      for job in jobs:
-        if job not in able:
-          job_lib.end(this, job, failed[job.cell.id], 0, 1)
-  for error in errors:
-    if isinstance(error, Preempted):
-      raise error
-  return bool(failed) or any(errors)
+      _end(this, able, errors, provenance.compiles() - begun)
+  stopped = [error for error in errors if isinstance(error, Preempted)]
+  bad = bool(failed) or any(x for x in errors if x not in stopped)
+  # Those that stop because another failed are not stopped by a signal.
+  if stopped and (stop.requested or not (bad and command.fail_fast)):
+    raise stopped[0]
+  return bad
+
+
+def _together(this, command, chosen, jobs, begun, stop, hosts) -> list:
+  """Runs jobs as one program; each ends as soon as its arm has ended.
+
+  Returns:
+    as `arms.run`.
+  """
+  this.board.running = [job.watch for job in jobs]
+  one_by_one = threading.Lock()
+
+  def ended(job, error) -> bool:
+    # An export reads the model once more: it waits until the others are done.
+    if isinstance(error, Preempted) or (job.config.train.export and not error):
+      return False
+    with one_by_one:
+      running = [watch for watch in this.board.running if watch != job.watch]
+      this.board.running = running
+      compiled = provenance.compiles() - begun
+      job_lib.end(this, job, error, compiled, len(jobs))
+      _count(this, chosen)
+    return bool(error) and command.fail_fast
+
+  for job in jobs:
+    prepare.pull(job.cell, this.place)
+    job.place.pull()
+  return arms_lib.run(jobs, hosts, stop, ended) if jobs else []
+
+
+def _end(this, jobs, errors, compiled) -> None:
+  """Says how those ended that have not said it yet."""
+  ended = list(zip(jobs, errors, strict=True))
+  left = [job for job, error in ended if isinstance(error, Preempted)]
+  job_lib.tell(this, left, 'preempted', stacked=len(jobs))
+  for job, error in ended:
+    if job not in left and not job_lib.ended(this, job):
+      job_lib.end(this, job, error, compiled, len(jobs))
 
 
 def report(place: Folder, *, told: bool = False) -> None:

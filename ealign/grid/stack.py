@@ -17,6 +17,7 @@ finite, leaves; its place in the stack stays as it was.
 
 import contextlib
 import functools
+import signal
 import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -27,13 +28,19 @@ from ealign.grid import lanes, rows
 from ealign.runtime import preempt
 
 
-def run(arms: Sequence[Callable], stop: preempt.Stop | None = None) -> list:
+def run(
+  arms: Sequence[Callable],
+  stop: preempt.Stop | None = None,
+  ended: Callable[[int, Any], bool] = lambda arm, result: False,
+) -> list:
   """Runs each of `arms` in a thread, as arm(calls, stop).
 
   Args:
     arms: functions that call `train.run` with what they are given. Their
       configs are alike to `grid.arms.alike`.
     stop: who asks them to stop.
+    ended: called in the thread of an arm that has ended, with its index and
+      what stands of it in the results; if true the others stop as by a signal.
 
   Returns:
     what each returned, or the exception that it ended with.
@@ -43,7 +50,9 @@ def run(arms: Sequence[Callable], stop: preempt.Stop | None = None) -> list:
 
   def one(arm, function):
     try:
-      results[arm] = function(stack.calls(arm), stack.stop)
+      results[arm] = _outcome(function, stack.calls(arm), stack.stop)
+      if ended(arm, results[arm]):
+        stack.stop.signal = signal.SIGTERM
     except BaseException as error:
       results[arm] = error
     finally:
@@ -60,8 +69,18 @@ def run(arms: Sequence[Callable], stop: preempt.Stop | None = None) -> list:
   return results
 
 
+def _outcome(function, *args):
+  try:
+    return function(*args)
+  except BaseException as error:
+    return error
+
+
 class _Shared(preempt.Stop):
-  """Another Stop as threads see it: no signal raises anything in them."""
+  """Another Stop as threads see it: no signal raises anything in them.
+
+  It may be set by itself, too: then they stop, and the other one goes on.
+  """
 
   def __init__(self, of: preempt.Stop):
     super().__init__()
@@ -69,7 +88,7 @@ class _Shared(preempt.Stop):
 
   @property
   def requested(self) -> bool:
-    return self._of.requested
+    return self._of.requested or super().requested
 
   @contextlib.contextmanager
   def at_once(self, error: Exception) -> Iterator[None]:

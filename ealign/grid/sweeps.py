@@ -49,7 +49,8 @@ class Cell:
 class Grid:
   """What a command line asks for: base config, levels, cells, contrasts.
 
-  notes: problems that may be of this machine only, where nothing is to run.
+  notes: problems that may be of this machine only, where nothing is to run;
+    contrasts that cannot be tested.
   """
 
   config: Config
@@ -98,9 +99,9 @@ def read(command: command_lib.Command) -> Grid:
       found.setdefault(problem, []).append(draft[1])
   shared = config_lib.validate(base, grid=True)
   unsound = _attributed(found, shared, [ls for _, ls in drafts], sweeps)
+  contrasts = contrasts_lib.read(command.module, base, problems, unsound)
   if not command.print_launch:
     problems += unsound
-  contrasts = contrasts_lib.read(command.module, problems)
   sound = [] if found else [config for config, _ in drafts]
   groups = max((config.mesh.arm for config in sound), default=1)
   if 0 < command.arms < groups:
@@ -113,15 +114,11 @@ def read(command: command_lib.Command) -> Grid:
     cell = _cell(config_lib.freeze(config), levels, sweeps)
     cells.setdefault(cell.id, cell)
   cells = _told_apart(cells.values())
-  whole = config_lib.apply_arm(base, {})[0]
-  return Grid(
-    config_lib.freeze(whole),
-    command.sweep,
-    sweeps,
-    list(cells.values()),
-    contrasts,
-    tuple(unsound),
-  )
+  whole = config_lib.freeze(config_lib.apply_arm(base, {})[0])
+  cells = list(cells.values())
+  if not unsound:
+    unsound = contrasts_lib.untested(contrasts, cells, whole)
+  return Grid(*(whole, command.sweep, sweeps, cells, contrasts, tuple(unsound)))
 
 
 def hidden(grid: Grid, changed) -> Iterator[str]:

@@ -17,7 +17,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from etils import epath
 
@@ -30,11 +30,15 @@ _PUSHED = ('profile',)  # large, and no run reads it
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-  """local: where this host reads and writes. shared: what all hosts see."""
+  """local: where this host reads and writes. shared: what all hosts see.
+
+  ours: asked before each `push` whether what is shared is this host's still.
+  """
 
   local: pathlib.Path
   shared: epath.Path
   writes: bool = True
+  ours: Callable[[], bool] = lambda: True
 
   def __truediv__(self, name: str) -> 'Folder':
     return dataclasses.replace(
@@ -60,7 +64,7 @@ class Folder:
 
   def push(self) -> None:
     """Host 0 copies what it wrote since the last time into the shared one."""
-    if not self.copied or not self.writes:
+    if not self.copied or not self.writes or not self.ours():
       return
     mark = self.local / '.pushed'
     since = mark.stat().st_mtime_ns if mark.exists() else 0

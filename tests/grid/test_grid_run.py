@@ -1,10 +1,13 @@
 """The launcher of a grid, with a stub in place of training."""
 
+import contextlib
+import dataclasses
 import json
 import pathlib
 import signal
 import sys
 import threading
+import time
 import types
 
 import pytest
@@ -201,7 +204,7 @@ def test_fail_fast(train, start, capsys):
   train.errors[ALL[0]] = UserError('no such kind')
   assert start('--fail_fast') == 1
   assert train.names == ALL[:1]
-  assert '1 of 4 cells failed, 3 not begun; ' in capsys.readouterr().err
+  assert '1 of 4 cells failed, 3 left; ' in capsys.readouterr().err
 
 
 def test_retry_all_moves_what_is_there_aside(train, start, tmp_path):
@@ -243,12 +246,201 @@ def test_a_signal(train, start, tmp_path, monkeypatch, capsys):
   assert 'stopped between cells; the same command' in capsys.readouterr().err
 
 
+def test_a_signal_while_it_prepares(train, start, tmp_path, monkeypatch):
+  def prepared(*_):
+    raise Preempted('stopped while it prepared')
+
+  monkeypatch.setattr(run_lib.job_lib, 'prepared', prepared)
+  assert start('--arms=2') == 143
+  found = status(tmp_path, ALL[0])
+  assert found.state == 'preempted' and not train.calls
+
+
+@pytest.mark.parametrize('stopped', [True, False])
+def test_the_heartbeat_ends_before_the_last_word(
+  train, start, monkeypatch, stopped
+):
+  real, beating, words = lease.kept, [], []
+  if stopped:
+    train.errors[ALL[0]] = Preempted('x')
+
+  @contextlib.contextmanager
+  def kept(*args):
+    with real(*args) as hush:
+      beating.append(True)
+      yield lambda: (beating.clear(), hush())
+
+  tell = job_lib.tell
+
+  def told(this, jobs, state='', **facts):
+    words.append((state, bool(beating)))
+    tell(this, jobs, state, **facts)
+
+  monkeypatch.setattr(lease, 'kept', kept)
+  monkeypatch.setattr(job_lib, 'tell', told)
+  assert start('--only=lam=0.1,seed=0') == (143 if stopped else 0)
+  last = 'preempted' if stopped else 'done'
+  assert ('running', True) in words and (last, False) in words
+
+
 def test_of_a_stack_who_is_done_stays_done(train, start, tmp_path, monkeypatch):
   found = [None, NonFinite('nan'), Preempted('saved'), None]
   monkeypatch.setattr(stack, 'run', lambda *_: found)
   assert start('--arms=4') == 143
   states = [status(tmp_path, name).state for name in ALL]
   assert states == ['done', 'failed', 'preempted', 'done']
+
+
+def test_seconds_are_those_of_all_starts(train, start, tmp_path, capsys):
+  train.errors[ALL[0]] = Preempted('x')
+  assert start('--only=lam=0.1,seed=0') == 143
+  train.errors.clear()
+  path = folder(tmp_path, ALL[0]) / 'STATUS.json'
+  found = json.loads(path.read_text())
+  # Killed: nobody wrote when it ended. Of before, the field is missing.
+  found |= {'state': 'running', 'started': 1000.0, 'heartbeat': 1040.0}
+  del found['earlier_s']
+  path.write_text(json.dumps(found))
+  train.errors[ALL[0]] = NonFinite('nan')
+  assert start('--only=lam=0.1,seed=0') == 1
+  failed = status(tmp_path, ALL[0])
+  assert failed.earlier_s == 40 and 40 <= failed.seconds < 45
+  facts = {'started': 2000.0, 'finished': 2009.0}
+  cells.write(path.parent, dataclasses.replace(failed, **facts))
+  train.errors.clear()
+  assert start('--only=lam=0.1,seed=0', '--retry=failed') == 0
+  done = status(tmp_path, ALL[0])
+  assert done.earlier_s == 49 and 49 <= done.seconds < 54
+  capsys.readouterr()
+  assert start('--only=lam=0.1,seed=0', '--retry=all') == 0
+  anew = status(tmp_path, ALL[0])
+  assert anew.earlier_s == 0 and anew.seconds < 5
+  # What waits for its base does not run yet.
+  assert cells.Status('queued', heartbeat=9.0, earlier_s=2.0).seconds == 2
+
+
+def arms_of(train, monkeypatch, fails, *, fast=False):
+  """Has arms run in threads: who of `fails` fails, the others wait for it."""
+  told = threading.Event()
+
+  def run(config, place, *, name='', calls, stop, display, hosts):
+    del hosts
+    key = f'{name},seed={config.seed}'
+    train.calls.append((key, config))
+    display.start()
+    display.update(3, {})
+    if key in fails:
+      raise NonFinite('nan')
+    assert told.wait(20)
+    while fast and not stop.requested:
+      time.sleep(0.01)
+    if stop.requested:
+      raise Preempted('saved')
+
+  monkeypatch.setattr(train, 'run', run)
+  return told
+
+
+def when_ended(tmp_path, monkeypatch, name, told):
+  """Lets the others go on once it has ended; what the disk says then."""
+  real, seen = run_lib.job_lib.end, []
+
+  def end(this, job, *args):
+    real(this, job, *args)
+    if job.cell.name == name:
+      run_lib.job_lib.beat(this, [job])  # a late heartbeat changes nothing
+      folders = (tmp_path / 'out' / 'cells').iterdir()
+      others = [f for f in folders if not f.name.startswith(name)]
+      others = [cells.read(other).state for other in others]
+      seen.append((status(tmp_path, name), others))
+      told.set()
+
+  monkeypatch.setattr(run_lib.job_lib, 'end', end)
+  return seen
+
+
+def test_an_arm_that_fails_is_told_at_once(
+  train, start, tmp_path, monkeypatch, capsys
+):
+  told = arms_of(train, monkeypatch, ALL[1:2])
+  seen = when_ended(tmp_path, monkeypatch, ALL[1], told)
+  assert start('--arms=4') == 1
+  ((found, others),) = seen
+  assert (found.state, found.error, found.step) == ('failed', 'nan', 3)
+  assert found.stacked == 4 and found.finished >= found.started
+  assert others == ['running'] * 3
+  states = [status(tmp_path, name).state for name in ALL]
+  assert states == ['done', 'failed', 'done', 'done']
+  said = capsys.readouterr().out
+  assert said.count(f'{ALL[1]}: failed: nan') == 1
+  assert said.index('failed: nan') < said.index('done in')
+
+
+def test_an_arm_that_is_done_is_told_at_once(
+  train, start, tmp_path, monkeypatch
+):
+  told = arms_of(train, monkeypatch, ())
+  real = stack.run
+
+  def run(arms, *args):
+    first = lambda calls, stop: None
+    return real([first, *arms[1:]], *args)
+
+  monkeypatch.setattr(stack, 'run', run)
+  seen = when_ended(tmp_path, monkeypatch, ALL[0], told)
+  assert start('--arms=4') == 0
+  assert seen[0][0].state == 'done' and seen[0][1] == ['running'] * 3
+
+
+def test_fail_fast_stops_the_other_arms(
+  train, start, tmp_path, monkeypatch, capsys
+):
+  told = arms_of(train, monkeypatch, ALL[:1], fast=True)
+  when_ended(tmp_path, monkeypatch, ALL[0], told)
+  assert start('--arms=3', '--fail_fast') == 1
+  states = [status(tmp_path, name).state for name in ALL if name in train.names]
+  assert states == ['failed', 'preempted']  # groups of like size
+  assert '1 of 4 cells failed, 3 left; ' in capsys.readouterr().err
+
+
+def test_an_export_waits_for_the_other_arms(
+  train, start, tmp_path, monkeypatch
+):
+  told = arms_of(train, monkeypatch, ())
+  told.set()
+  real, alive = run_lib.job_lib.end, []
+
+  def end(*args):
+    alive.append(sum(t.name.startswith('arm ') for t in threading.enumerate()))
+    real(*args)
+
+  monkeypatch.setattr(run_lib.job_lib, 'end', end)
+  assert start('--arms=4', '--config.train.export=peft') == 1  # no adapter
+  assert alive == [0] * 4
+
+
+def test_the_end_of_one_that_cannot_start_is_told_first(
+  train, start, tmp_path, monkeypatch
+):
+  real, seen = run_lib.job_lib.prepared, []
+
+  def prepared(this, grid, module, cells, stop):
+    if cells[0].name == ALL[0]:
+      raise UserError('prepare: no such file')
+    real(this, grid, module, cells, stop)
+
+  def run(jobs, *_):
+    seen.append([status(tmp_path, name).state for name in ALL])
+    return [''] * len(jobs)
+
+  monkeypatch.setattr(run_lib.job_lib, 'prepared', prepared)
+  monkeypatch.setattr(run_lib.arms_lib, 'run', run)
+  assert start('--arms=4') == 1
+  assert seen == [['failed', 'running', 'running', 'running']]
+  assert start('--arms=4', '--retry=all', '--fail_fast') == 1
+  assert len(seen) == 1  # then nothing runs
+  states = [status(tmp_path, name).state for name in ALL]
+  assert states == ['failed', 'preempted', 'preempted', 'preempted']
 
 
 # ---- Refusals ---------------------------------------------------------------
@@ -533,7 +725,7 @@ def test_cells_of_others_are_left_alone(train, start, tmp_path, capsys):
 def test_what_is_free_of_arms_runs(train, start, tmp_path, monkeypatch, capsys):
   ran = []
 
-  def run(jobs, hosts, stop):
+  def run(jobs, *_):
     ran.append([job.cell.name for job in jobs])
     return [''] * len(jobs)
 
@@ -625,7 +817,10 @@ def test_the_report_of_a_bucket(tmp_path, capsys):
 
 def test_in_a_bucket_the_first_done_stands(train, start, tmp_path, monkeypatch):
   bucket(monkeypatch, tmp_path)
-  real = train.run
+  real, beats, kept = train.run, [], lease.kept
+  monkeypatch.setattr(
+    *(lease, 'kept'), lambda ls, beat: beats.append(beat) or kept(ls, beat)
+  )
 
   def run(config, place, **kwargs):
     real(config, place, **kwargs)
@@ -633,6 +828,8 @@ def test_in_a_bucket_the_first_done_stands(train, start, tmp_path, monkeypatch):
       there = pathlib.Path(place.shared)
       (there / 'answers.jsonl').write_text('theirs')
       cells.write(there, cells.Status('done', 'far', 1, hashes={'code': 'x'}))
+      place.push()  # at a checkpoint
+      beats[0]()
 
   monkeypatch.setattr(train, 'run', run)
   assert start() == 0

@@ -276,6 +276,12 @@ def test_curves_are_grouped_by_what_is_changed(found):
   assert series['mean'].split()[0] == f'{left},{bottom}'
 
 
+def test_a_mean_curve_is_over_seeds_at_the_steps_they_share():
+  lines = [[(0, 0.0), (10, 0.2)], [(0, 0.5), (10, 0.4), (20, 1.0)]]
+  assert figures._mean(lines) == [(0, 0.25), (10, pytest.approx(0.3))]
+  assert figures._mean([[(0, 0.1)], [(5, 0.2)]]) == [(0, 0.1)]
+
+
 def test_two_crossed_axes_make_a_heat_map(found):
   (heat,) = figures.heat(found, 'misaligned')
   assert heat['columns'] == ['frozen', 'policy']
@@ -285,3 +291,59 @@ def test_two_crossed_axes_make_a_heat_map(found):
   assert value == f'{100 * found.estimate(both, "misaligned").value:.1f}'
   assert interval.startswith('[')
   assert hint == '3 seeds, 12 questions, 36 answers, 0.0 % of them unscored'
+
+
+@pytest.mark.parametrize(
+  'more, maps',
+  [
+    ([], ['0.3 2.0 10.0']),
+    ([{}], ['0.3 2.0 10.0']),
+    ([{}, {'dpo.lam': 5.0}], ['0.3 2.0 10.0']),
+    ([{}, {'dpo.lam': 2.0}], ['0.3 2.0 10.0']),
+    ([{'dpo.lam': 0.3}, {'dpo.lam': 2.0}, {'dpo.lam': 10.0}], ['with 0.1']),
+    (None, []),
+  ],
+)
+def test_levels_that_are_not_crossed_are_no_gap(tmp_path, more, maps):
+  lams, betas = (10.0, 0.3, 2.0), (0.7, 0.03)
+  lam, beta = (
+    [{f'dpo.{n}': x} for x in v] for n, v in (('lam', lams), ('beta', betas))
+  )
+  crossed = [a | b for a in lam for b in beta]
+  settings = [{}, *lam, *beta] if more is None else [*more, *crossed]
+  cells = [made.entry(setting, {'seed': 0}) for setting in settings]
+  made.grid(tmp_path, cells)
+  for number, cell in enumerate(cells):
+    made.done(tmp_path, cell, made.answers(number % 5))
+  drawn = figures.heat(compare.compare(results.read(tmp_path)), 'misaligned')
+  assert len(drawn) == len(maps)
+  for heat, said in zip(drawn, maps, strict=True):
+    assert heat['title'] == 'dpo.beta by dpo.lam'
+    assert heat['columns'] == ['0.3', '2.0', '10.0']  # as numbers, not texts
+    rows = [name for name, _ in heat['lines']]
+    assert rows == ['0.03', *['0.1'] * (said == 'with 0.1'), '0.7']
+
+
+def test_contrasts_that_came_late_are_told_in_red(tmp_path):
+  cells = [made.entry(s, {'seed': 0}) for s in ({}, {'dpo.lam': 0.0})]
+  contrasts = [{'name': 'x', 'a': {'dpo.lam': 0.0}, 'b': {}}]
+  told = lambda **facts: page.collect(
+    results.read(made.grid(tmp_path, cells, **facts))
+  )['problems']
+  for cell in cells:
+    made.done(tmp_path, cell, made.answers(1))
+  said = 'The contrasts were declared after cells had begun: none is primary.'
+  assert told(contrasts=contrasts, declared_late=True) == [said]
+  assert told(contrasts=contrasts, declared_late=False) == []
+  assert told(contrasts=[], declared_late=True) == []  # they were removed
+
+
+def test_facts_that_differ_are_told_in_red(tmp_path):
+  cells = [made.entry({}, {'seed': seed}) for seed in range(3)]
+  made.grid(tmp_path, cells)
+  for cell, commit in zip(cells, 'aab', strict=True):
+    made.done(tmp_path, cell, made.answers(1), info={'frozen': commit})
+  (said,) = page.collect(results.read(tmp_path))['problems']
+  assert said == (
+    'Cells differ in frozen: a in 2 cells, b in 1 cell. Do not compare them.'
+  )

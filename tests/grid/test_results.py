@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ealign.grid import compare, origin, page, results
+from ealign.grid import compare, lists, origin, page, results
 from ealign.runtime.errors import UserError
 from grid import made
 
@@ -70,7 +70,9 @@ def test_settings_of_equal_counts_are_told(workdir):
   assert [s.changes for s in group] == [{}, POLICY]
   said = page.sentences(_compare(workdir))
   label = group[1].label
-  assert f'The same counts in every seed: default = {label}.' in said
+  # Default has two seeds more, so the rates in the table may differ.
+  same = 'The same counts in every seed that they share'
+  assert f'{same}: default = {label}.' in said
 
 
 def test_settings_that_are_all_alike(tmp_path):
@@ -137,6 +139,23 @@ def test_pairs_are_replicates_not_places(workdir):
   (workdir / 'grid.json').write_text(json.dumps(tree))
   after = _compare(workdir).contrasts[0].found
   assert (after.t, after.value) == pytest.approx((before.t, before.value))
+
+
+def test_only_what_both_have_is_compared_and_told(tmp_path):
+  cells = [*_seeds({}, 6), *_seeds(LAM, 8)[:2:-1]]  # 7 to 3
+  made.grid(tmp_path, cells, contrasts=[{'name': 'x', 'a': LAM, 'b': {}}])
+  for cell in cells:
+    seed = cell['replicate']['seed']
+    bad = 10 + seed * seed // 10 if cell['setting'] == LAM else seed
+    made.done(tmp_path, cell, made.answers(bad, n=20 + seed))
+  found = _compare(tmp_path)
+  # Of seeds 3, 4 and 5: 10, 11 and 12 of 23, 24 and 25, less 3, 4 and 5.
+  mean = (7 / 23 + 7 / 24 + 7 / 25) / 3
+  lam = found.settings[1]
+  assert found.difference(lam, 'misaligned') == pytest.approx(mean)
+  asked = found.contrasts[0].asked
+  assert (asked.seeds, asked.questions) == (3, 25)
+  assert asked.answers == 2 * (23 + 24 + 25)
 
 
 def test_cells_in_every_state_are_told_and_never_counted(tmp_path):
@@ -290,6 +309,27 @@ def test_what_cells_were_made_with(tmp_path):
   assert not facts['commit'].loud and 'the same code' in facts['commit'].note
   assert facts['template'].values == [('t1', facts['template'].values[0][1])]
   assert 'hashes.config' not in facts and 'seed' not in facts
+
+
+def test_a_cell_without_a_replicate_is_that_of_the_base_config(tmp_path):
+  cells = [*_seeds({}, 5), made.entry(LAM, {}), *_seeds(LAM, 5)[1:]]
+  made.grid(tmp_path, cells, contrasts=[{'name': 'x', 'a': LAM, 'b': {}}])
+  for cell in cells:
+    bad = 14 if cell['setting'] == LAM else 1
+    made.done(tmp_path, cell, made.answers(bad))
+  found = _compare(tmp_path)
+  assert not found.contrasts[0].reason and found.contrasts[0].asked.seeds == 5
+  assert found.grid.cells[5].replicate == {}  # as it is written
+
+
+def test_the_seconds_of_a_cell_are_those_of_all_its_starts(tmp_path):
+  cells = _seeds({}, 3)
+  made.grid(tmp_path, cells)
+  for cell, earlier in zip(cells, (30.0, 0.0, 0.0), strict=True):
+    made.done(tmp_path, cell, made.answers(1), earlier_s=earlier)
+  made.status(tmp_path, cells[2], started=0.0)  # of no known start
+  found = lists.cells(_compare(tmp_path))
+  assert [line[-1][1] for _, line in found.rows] == [120.0, 90.0, None]
 
 
 def test_settings_of_before_are_in_no_contrast(workdir):

@@ -79,7 +79,10 @@ def test_the_id_knows_results_only(read):
     read('lam', *flags).cells
     for flags in (
       (),
-      ('--config.log.tensorboard', '--config.train.log_every=3'),
+      (
+        *('--config.log.tensorboard', '--config.train.log_every=3'),
+        '--config.train.export=peft',
+      ),
     )
   )
   assert a.id == b.id and len(a.id) == 8
@@ -218,25 +221,81 @@ def test_arms_and_sweeps(read):
 
 CONTRASTS = """
 def contrasts():
-  return {'none': ({'dpo.lam': 0.0}, {}), 'code': ({}, {}, 'insecure')}
+  lam = lambda x: {'dpo.lam': x}
+  return {'none': (lam(0.0), {}), 'code': ({}, lam(1), 'insecure')}
 """
 
 
 def test_contrasts(read):
   assert read('lam', more=CONTRASTS).contrasts == [
     {'name': 'none', 'a': {'dpo.lam': 0.0}, 'b': {}, 'metric': 'misaligned'},
-    {'name': 'code', 'a': {}, 'b': {}, 'metric': 'insecure'},
+    {'name': 'code', 'a': {}, 'b': {'dpo.lam': 1}, 'metric': 'insecure'},
   ]
-  many = '\ndef contrasts():\n  return {str(i): ({}, {}) for i in range(7)}\n'
+  many = '\ndef contrasts():\n  return {str(i): ({"dpo.lam": i}, {}) '
+  many += 'for i in range(7)}\n'
   assert problems(read, 'lam', more=many) == [
     'contrasts: 7 of them; at most 6 can be primary'
   ]
   bad = "\ndef contrasts():\n  return {'a': ({'dpo.lan': 1}, 3), 'b': 1}\n"
   found = problems(read, 'lam', more=bad)
   assert len(found) == 3 and "Did you mean 'dpo.lam'?" in found[0]
-  bad = "\ndef contrasts():\n  return {'a': ({}, {}, 'aligned')}\n"
+  bad = "\ndef contrasts():\n  return {'a': ({'seed': 1}, {}, 'aligned')}\n"
   (found,) = problems(read, 'lam', more=bad)
   assert "'a': 'aligned': metric is none of misaligned, coherent," in found
+
+
+@pytest.mark.parametrize(
+  'side, said',
+  [
+    ("{'dpo.lam': 'x'}", "dpo.lam='x': must be a number"),
+    ("{'dpo.lam': float('nan')}", 'dpo.lam=nan: '),
+    ("{'dpo.lam': {1}}", 'dpo.lam={1}: must be a number'),
+    ("{'dpo.lam': -1, 'seed': -1}", 'seed=-1: must be at'),
+    ('{1: 2}', '1: there is no such field.'),
+    ("{'dpo': {'beta': 0.1}}", 'a and b are the same setting; name two'),
+    ('{}', 'a and b are the same setting; name two'),
+  ],
+)
+def test_a_contrast_is_checked_before_the_run(read, side, said):
+  more = f"\ndef contrasts():\n  return {{'c': ({side}, {{}})}}\n"
+  found = problems(read, 'lam', more=more)
+  assert found[0].startswith(f"contrast 'c': {said}")
+  assert len(found) == 1 + ('seed' in side)
+  # What is wrong with the base config itself is not told once more.
+  found = problems(read, 'lam', more=more, arg=':bad')
+  assert [x for x in found if 'contrast' in x and 'seed' in x] == []
+
+
+def test_a_scalar_of_numpy_is_a_number(read):
+  more = '\nimport numpy as np\ndef contrasts():\n'
+  more += "  return {'c': ({'dpo.lam': np.float32(0.5)}, {})}\n"
+  (found,) = read('lam', more=more).contrasts
+  assert found['a'] == {'dpo.lam': 0.5} and type(found['a']['dpo.lam']) is float
+
+
+def test_contrasts_that_cannot_be_tested_are_told(read):
+  more = """
+def sweep_all_seeds():
+  return [{'seed': seed} for seed in range(5)]
+
+def contrasts():
+  return {
+    'here': ({'dpo.lam': 1}, {'dpo.lam': 0.3}),
+    'base': ({'dpo.lam': 0.3}, {}),
+    'elsewhere': ({'dpo.lam': 0.5}, {'dpo.lam': 1}),
+  }
+"""
+  lost = "'elsewhere' (no such setting)"
+  assert read('lam,all_seeds', more=more).notes == (
+    f'contrasts that stay untested: {lost}',
+  )
+  few = "(2 replicates of both, 5 needed), 'base' (2 replicates of both"
+  (note,) = read('lam,seeds', more=more).notes
+  assert note.startswith(f"contrasts that stay untested: 'here' {few}, 5")
+  # One without a replicate is the one of the base config's seed.
+  (note,) = read('lam+lam,all_seeds', more=more).notes
+  assert note == f'contrasts that stay untested: {lost}'
+  assert read('lam,seeds').notes == ()
 
 
 def test_flags_of_a_grid(tmp_path):
