@@ -33,7 +33,8 @@ def plan(
   *,
   slice_name: str = '',
   name: str = '',
-  arms: int | None = 1,
+  arms: int = 1,
+  auto: bool = False,
 ):
   """Prints what a run would be, and writes it to plan.json there.
 
@@ -42,7 +43,8 @@ def plan(
     place: the folder of the run.
     slice_name: such as 'v5e:4x4'; '': the devices that are here.
     name: of the arm that is planned, if there are arms.
-    arms: runs of this config that are one program; None: as many as pay.
+    arms: runs of this config that are one program.
+    auto: whether fewer are, where no more pay.
 
   Raises:
     UserError: bad data, model, mesh or slice, or libtpu is missing.
@@ -57,8 +59,11 @@ def plan(
   model, mind, other = _models(config, mesh)
   fit.sizes(config, model.max_positions, layout.shards(model))
   read, sizes = _data(config, mind, other, screen)
-  if arms is None:
-    arms, why = arms_lib.auto(config, mesh)
+  if auto:
+    pay, why = arms_lib.auto(config, mesh)
+    if pay > arms:
+      why = 'no more cells share its base and shapes'
+    arms = min(arms, pay)
     show.pairs(screen, f'--arms=auto: {arms} in a program', {'because': why})
   run = programs_lib.shapes(
     config, model, mesh, other and other.model, arms=arms
@@ -86,16 +91,19 @@ def plan(
   screen.print(f'{fits}; the plan is in {place.shared / FILE}', soft_wrap=True)
 
 
-def demand(config) -> tuple:
-  """What is greater where a run compiles more, or larger programs."""
+def demand(config, arms: int = 1) -> tuple:
+  """What is greater where a run compiles more, or larger programs.
+
+  arms: runs like it that are one program.
+  """
   c = config
   reflects = c.dpo.lam > 0 and c.conscience.every > 0 and c.train.steps > 0
   pairs = 2 * c.dpo.pairs * c.dpo.length if reflects else 0
   rows = c.conscience.prompts * c.conscience.samples if reflects else 0
   return (
     *(reflects, c.model.train == 'full', c.dpo.reference == 'step'),
-    c.data.batch_size * c.data.length * bool(c.data.train) + pairs,
-    *(rows * c.sample.max_new_tokens, c.model.lora.rank),
+    arms * (c.data.batch_size * c.data.length * bool(c.data.train) + pairs),
+    *(arms * rows * c.sample.max_new_tokens, arms * c.model.lora.rank),
   )
 
 

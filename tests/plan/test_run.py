@@ -4,10 +4,13 @@ import json
 
 import pytest
 
+from ealign import command as command_lib
+from ealign import config as config_lib
 from ealign import launch
 from ealign.plan import programs
 from ealign.plan import run as plan_lib
 from ealign.runtime import aot
+from ealign.runtime import folder as folder_lib
 
 FILE = """
 from ealign import config as config_lib
@@ -160,3 +163,17 @@ class _Any:
     value = _Any()
     setattr(self, name, value)
     return value
+
+
+def test_no_more_arms_than_cells_that_go_together(
+  compiled, tmp_path, monkeypatch, capsys
+):
+  spec = tmp_path / 'my.py'
+  spec.write_text(FILE)
+  config = config_lib.freeze(command_lib.load(str(spec)))
+  place = folder_lib.of(tmp_path)
+  found = (8, 'so many fit')
+  monkeypatch.setattr(plan_lib.arms_lib, 'auto', lambda *_: found)
+  plan_lib.plan(config, place, arms=2, auto=True)
+  assert json.loads((tmp_path / 'plan.json').read_text())['arms'] == 2
+  assert 'because  no more cells share its base' in capsys.readouterr().out
