@@ -247,7 +247,9 @@ def to_trash(place: Folder, cell: Cell) -> None:
   items = [p for p in folder.iterdir() if p.name not in ('LEASE', '.lock')]
   if items:
     target.mkdir(parents=True)
-  for item in items:  # the lease is ours and stays
+  # The lease is ours and stays. STATUS.json goes first: were this to end
+  # half-way, what is left would not pass for what it was.
+  for item in sorted(items, key=lambda item: item.name != 'STATUS.json'):
     item.rename(target / item.name)
   if place.copied:
     shutil.rmtree(place.local / cell.folder, ignore_errors=True)

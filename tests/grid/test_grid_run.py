@@ -453,6 +453,53 @@ def test_a_damaged_status(train, start, tmp_path, capsys):
   assert next(trash.rglob('STATUS.json')).read_text() == '{"sta'
 
 
+@pytest.mark.parametrize('left', ['answers.jsonl', 'checkpoints'])
+def test_a_cell_that_has_lost_its_status_is_not_mixed(
+  train, start, tmp_path, capsys, left
+):
+  assert start() == 0
+  path = folder(tmp_path, ALL[0])
+  (path / 'STATUS.json').unlink()
+  if left == 'checkpoints':
+    (path / 'answers.jsonl').unlink()
+    (path / 'checkpoints').mkdir()
+  for flags in ((), ('--only=lam=0.3',)):
+    said = refused(start, capsys, tmp_path / 'out', *flags)
+    assert said.endswith(
+      'STATUS.json: is missing; --retry=failed runs the cell again'
+    )
+  assert start('--retry=failed') == 0
+  assert train.names == [*ALL, ALL[0]]
+  (aside,) = (tmp_path / 'out' / 'trash').iterdir()
+  assert (aside / left).exists() and (aside / 'config.json').exists()
+
+
+def test_a_claim_that_was_killed_needs_no_remedy(train, start, tmp_path):
+  assert start() == 0
+  path = folder(tmp_path, ALL[0])
+  for name in ('STATUS.json', 'answers.jsonl', 'adapter'):
+    (path / name).unlink()
+  assert start() == 0 and train.names == [*ALL, ALL[0]]
+  assert not (tmp_path / 'out' / 'trash').exists()
+
+
+def test_to_trash_takes_all_but_the_lease_and_the_status_first(
+  train, start, tmp_path, monkeypatch
+):
+  assert start() == 0
+  path, names = folder(tmp_path, ALL[0]), []
+  (path / 'LEASE').write_text('ours')
+  (cell,) = (c for c in grid(tmp_path) if c.name == ALL[0])
+  real = epath.Path(tmp_path).__class__.rename
+  monkeypatch.setattr(
+    *(epath.Path(tmp_path).__class__, 'rename'),
+    lambda item, target: names.append(item.name) or real(item, target),
+  )
+  ledger.to_trash(folder_lib.of(tmp_path / 'out'), cell)
+  assert names[0] == 'STATUS.json' and 'answers.jsonl' in names
+  assert sorted(p.name for p in path.iterdir()) == ['.lock', 'LEASE']
+
+
 def test_bad_sweeps_write_nothing(train, start, tmp_path, capsys):
   assert start(sweep='lamb,seeds') == 2
   assert "Did you mean 'lam'?" in capsys.readouterr().err
