@@ -366,6 +366,20 @@ def test_inputs_that_change_while_it_waits(
   assert start('--only=lam=0.1', '--retry=failed') == 0
 
 
+def test_inputs_that_cannot_be_hashed(train, start, tmp_path, capsys):
+  path = tmp_path / 'pool.jsonl'
+  path.mkdir()
+  flags = (f'--config.pool.paths={path}', '--only=lam=0.1,seed=0')
+  assert start(*flags) == 1 and not train.calls
+  assert f'{path}: cannot be read (Is a dir' in capsys.readouterr().err
+  path.rmdir()
+  path.write_text('{}')
+  assert start('--retry=failed', *flags) == 0
+  path.unlink()
+  path.mkdir()
+  assert f'{path}: cannot' in refused(start, capsys, tmp_path / 'out', *flags)
+
+
 def test_the_beat_changes_nothing_that_is_known(train, start, tmp_path):
   assert start() == 0
   cell = types.SimpleNamespace(id='x')
