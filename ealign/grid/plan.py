@@ -28,7 +28,8 @@ def plan(grid: Grid, command, place: Folder) -> None:
   """Prints the grid, and the plan of the most demanding program of a launch.
 
   Raises:
-    UserError: the work folder is another's; or as `ealign.plan.run.plan`.
+    UserError: the work folder is another's, or cannot be written; or as
+      `ealign.plan.run.plan`.
     Unfit: that cell would fail, or waste its chips.
   """
   place.pull()
@@ -46,8 +47,9 @@ def plan(grid: Grid, command, place: Folder) -> None:
   wanted = [cell for cell in chosen if this.wants(cell)] or chosen
   cell, arms = _heaviest(wanted, command.arms, screen)
   config = _at_hand(grid, cell, place, screen)
-  try:
+  with ledger.usable(place.shared):
     place.local.mkdir(parents=True, exist_ok=True)
+  try:
     plan_lib.plan(
       *(config, place),
       slice_name=command.topology,

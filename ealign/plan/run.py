@@ -13,6 +13,7 @@ import jax
 from ealign import assembly, fit, prompts
 from ealign.fields import Config
 from ealign.grid import arms as arms_lib
+from ealign.grid import ledger
 from ealign.models import flops, layout
 from ealign.plan import data as data_lib
 from ealign.plan import figures as figures_lib
@@ -47,7 +48,8 @@ def plan(
     auto: whether fewer are, where no more pay.
 
   Raises:
-    UserError: bad data, model, mesh or slice, or libtpu is missing.
+    UserError: bad data, model, mesh or slice, libtpu is missing, or the folder
+      cannot be written.
     Unfit: the plan shows a run that would fail or waste its chips.
   """
   devices = _devices(slice_name)
@@ -80,7 +82,8 @@ def plan(
   problems = _problems(run, found)
   told |= {'programs': {n: _plain(f) for n, f in found.items()}}
   told |= {'conscience': cost, 'problems': problems, 'arms': arms}
-  (place.local / FILE).write_text(json.dumps(told, indent=2) + '\n')
+  with ledger.usable(place.shared):
+    (place.local / FILE).write_text(json.dumps(told, indent=2) + '\n')
   if problems:
     raise Unfit(*problems)
   fits = 'it fits'

@@ -128,6 +128,12 @@ def test_a_plan_that_ends_in_an_error_leaves_nothing(
   assert not (tmp_path / 'new').exists()
 
 
+def test_a_folder_that_cannot_be_written(train, start, tmp_path, capsys):  # noqa: F811
+  (tmp_path / 'file').write_text('')
+  assert start('--plan', workdir=tmp_path / 'file' / 'out') == 2
+  assert 'cannot be used (' in capsys.readouterr().err
+
+
 def test_only_what_is_left_is_in_a_program(train, start, planned):  # noqa: F811
   assert start('--only=seed=0') == 0
   assert start('--plan', '--arms=8') == 0

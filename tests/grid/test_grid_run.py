@@ -280,12 +280,63 @@ def test_foreign_folders(train, start, tmp_path, capsys):
   assert 'is the folder of a run without --sweep' in said
   for file in (mine / 'thesis.tex', mine / 'thesis.tex' / 'below'):
     said = refused(start, capsys, mine, workdir=file)
-    assert 'cannot be written' in said
+    assert 'cannot be used' in said
   assert start() == 0
   config = f'--config={tmp_path / "my.py"}'
   plain = ['launch', config, f'--workdir={tmp_path / "out"}']
   assert launch.main(plain) == 2
   assert 'has no config.json' in capsys.readouterr().err
+
+
+def one_line(capsys, where):
+  (said,) = capsys.readouterr().err.strip().splitlines()[-1:]
+  assert said.startswith(f'--workdir={where}: cannot be used (')
+  assert said.endswith('; mend it, or use another')
+  return said
+
+
+@pytest.mark.parametrize('what', ['', 'LEASE', '.lock'])
+def test_a_cell_that_cannot_be_taken(train, start, tmp_path, capsys, what):
+  cell = grid(tmp_path)[0]
+  path = tmp_path / 'out' / cell.folder
+  if what:  # a folder in the place of a file, and a file in that of a folder
+    (path / what).mkdir(parents=True)
+  else:
+    path.parent.mkdir(parents=True)
+    path.write_text('')
+  assert start() == 2 and not train.calls
+  said = one_line(capsys, tmp_path / 'out')
+  assert f'({cell.folder}/{what}'.rstrip('/') in said
+
+
+@pytest.mark.parametrize('name', ['STATUS.json', 'config.json'])
+def test_a_cell_that_cannot_be_written(
+  train, start, tmp_path, monkeypatch, capsys, name
+):
+  assert start('--only=lam=0.1') == 0
+  real = cells.replace
+
+  def replace(path, text):
+    if path.name == name:
+      raise PermissionError(13, 'Permission denied', str(path))
+    real(path, text)
+
+  monkeypatch.setattr(cells, 'replace', replace)
+  # Where it can be written that it failed, that is what it says.
+  assert start() == (1 if name == 'config.json' else 2)
+  assert len(train.calls) == 2
+  said = capsys.readouterr().err
+  assert f'{name}: Permission denied); mend it' in said
+  assert not list((tmp_path / 'out').glob('cells/*/LEASE'))
+
+
+def test_what_cells_start_from_cannot_be_written(
+  train, start, tmp_path, capsys
+):
+  (tmp_path / 'out').mkdir()
+  (tmp_path / 'out' / 'prepared').write_text('')
+  assert start(sweep='bases') == 1
+  assert 'cannot be used (prepared: ' in capsys.readouterr().err
 
 
 def test_another_base_config(train, start, tmp_path, capsys):

@@ -88,6 +88,13 @@ def test_a_run_may_follow_its_plan(start, compiled, tmp_path):
   assert read(tmp_path)['config']['train']['steps'] == 6
 
 
+def test_a_plan_that_cannot_be_written(start, compiled, tmp_path, capsys):
+  (tmp_path / 'out' / 'plan.json').mkdir(parents=True)
+  assert start() == 2
+  said = 'cannot be used (plan.json: Is a directory); mend it, or use another'
+  assert said in capsys.readouterr().err
+
+
 def test_the_memory_is_not_known(start, compiled, capsys):
   assert start() == 0
   assert '\nit fits; the plan is in' in capsys.readouterr().out
