@@ -7,7 +7,7 @@ import pytest
 from ealign import launch
 from ealign.grid import cells
 from ealign.grid import plan as plan_lib
-from ealign.runtime.errors import NonFinite, Unfit
+from ealign.runtime.errors import NonFinite, Preempted, Unfit
 from tests.grid import test_grid_run
 from tests.grid.test_grid_run import ALL, start, train  # noqa: F401
 
@@ -66,6 +66,19 @@ def test_what_is_done_and_what_is_left(train, start, planned, tmp_path, capsys):
   said = words(capsys.readouterr().out)
   # Two of no known setting, at the mean of 100, 300 and 300 s.
   assert 'left 2 expected 7m47s' in said
+
+
+def test_what_is_left_of_a_cell_that_has_begun(train, start, tmp_path, capsys):  # noqa: F811
+  train.errors[ALL[0]] = Preempted('saved')
+  assert start() == 143
+  path = test_grid_run.folder(tmp_path, ALL[0])
+  facts = {'step': 150, 'steps': 200, 'step_time_s': 1.0}
+  known = dataclasses.replace(cells.read(path), **facts)
+  for stacked, said in ((1, '50s'), (2, '25s')):
+    cells.write(path, dataclasses.replace(known, stacked=stacked))
+    capsys.readouterr()
+    assert start('--plan', f'--only={ALL[0]}') == 0
+    assert f'left 1 expected {said}' in words(capsys.readouterr().out)
 
 
 def test_the_most_demanding_cell_is_planned(train, start, planned, tmp_path):  # noqa: F811

@@ -642,6 +642,24 @@ def test_cells_of_others_are_left_alone(train, start, tmp_path, capsys):
   assert start() == 0 and train.names[-1] == ALL[0]
 
 
+def test_what_another_has_done_since_is_not_run_again(
+  train, start, tmp_path, monkeypatch
+):
+  real = lease.take
+
+  def take(path, **kwargs):  # another ends the cell just before
+    if path.parent.name.startswith(ALL[1]):
+      theirs = cells.Status('done', 'far', hashes={'code': 'x'})
+      cells.write(path.parent, theirs)
+    return real(path, **kwargs)
+
+  monkeypatch.setattr(lease, 'take', take)
+  assert start() == 0
+  assert train.names == [ALL[0], *ALL[2:]]
+  assert status(tmp_path, ALL[1]).host == 'far'
+  assert not list((tmp_path / 'out').glob('cells/*/LEASE'))
+
+
 def test_what_is_free_of_arms_runs(train, start, tmp_path, monkeypatch, capsys):
   ran = []
 

@@ -36,6 +36,17 @@ def test_of_many_threads_one_gets_it(tmp_path):
   assert len([x for x in got if x]) == 1
 
 
+def test_who_looks_at_a_lease_waits_for_who_changes_it(tmp_path):
+  path = tmp_path / 'LEASE'
+  taken = threading.Event()
+  thread = threading.Thread(target=lambda: lease.take(path) and taken.set())
+  with lease._guard(path, exclusive=True):
+    thread.start()
+    assert not taken.wait(0.3)
+  assert taken.wait(20)
+  thread.join()
+
+
 def test_a_dead_process_of_this_machine_is_known_at_once(tmp_path):
   path = tmp_path / 'LEASE'
   code = f"""
