@@ -9,7 +9,9 @@ are runs that share the config but for these fields, and run one after another.
 
 import dataclasses
 import json
+import math
 import re
+import sys
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -103,7 +105,10 @@ def _fits(value, kind) -> bool:
       return all(_fits(item, items[0]) for item in value)
     return len(value) == len(items) and all(map(_fits, value, items))
   if kind is float:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, int):  # of any length; a float ends at 1.8e308
+      limit = sys.float_info.max
+      return not isinstance(value, bool) and -limit <= value <= limit
+    return isinstance(value, float)
   if kind is int:
     return isinstance(value, int) and not isinstance(value, bool)
   return isinstance(value, kind)
@@ -199,7 +204,10 @@ def apply_arm(config, overrides) -> tuple[config_dict.ConfigDict, list[str]]:
     for part in path:
       holder = holder[part]
     with holder.ignore_type():  # `structure` reports types, all at once
-      holder[last] = value
+      try:
+        holder[last] = value
+      except OverflowError:  # a whole number that no float holds
+        holder[last] = math.inf if value > 0 else -math.inf
   return arm, problems
 
 

@@ -16,6 +16,7 @@ from ealign.runtime.errors import UserError
 
 def did_you_mean(name: str, known) -> str:
   """' Did you mean ...?' or '', by the last part of a path or by spelling."""
+  name = str(name)  # a key of a dict may be anything
   known = [str(item) for item in known]
   last = name.rsplit('.', 1)[-1]
   close = [item for item in known if item.rsplit('.', 1)[-1] == last]

@@ -10,6 +10,8 @@ from etils import epath
 from ealign.runtime.errors import UserError
 
 STATES = ('queued', 'running', 'done', 'failed', 'preempted')
+# What training leaves; STATUS.json stands there before it begins.
+_COMPUTED = ('checkpoints', 'answers.jsonl')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +50,13 @@ class Status:
 def read(folder, *, damaged: Status | None = None) -> Status | None:
   """The status in a cell's folder; None where it has none yet.
 
+  Where something was computed and it is gone, it is damaged: with what inputs
+  cannot be told any more.
+
   Raises:
     UserError: STATUS.json is damaged, and `damaged` does not stand for it.
   """
-  path = epath.Path(folder) / 'STATUS.json'
+  path, fault = epath.Path(folder) / 'STATUS.json', 'damaged'
   try:
     found = json.loads(path.read_text())
     known = {field.name for field in dataclasses.fields(Status)}
@@ -61,16 +66,27 @@ def read(folder, *, damaged: Status | None = None) -> Status | None:
     times = status.seconds + status.heartbeat + status.step_time_s
     sound &= isinstance(times + status.step + status.steps, float)
     sound &= status.stacked >= 1
-  except (FileNotFoundError, NotADirectoryError):
+  except NotADirectoryError:
     return None
+  except FileNotFoundError:
+    if not computed(folder):
+      return None
+    sound, fault = False, 'missing'
   except (OSError, ValueError, TypeError, AttributeError):
     sound = False
   if not sound and damaged:
-    return dataclasses.replace(damaged, error=f'{path} is damaged')
+    return dataclasses.replace(damaged, error=f'{path} is {fault}')
   if not sound:
-    said = 'is damaged; --retry=failed runs the cell again'
+    said = f'is {fault}; --retry=failed runs the cell again'
     raise UserError(f'{path}: {said}')
   return status
+
+
+def computed(folder) -> bool:
+  """Whether training has left something in a cell's folder."""
+  folder = epath.Path(folder)
+  # In a bucket each question is a request: most folders are not there yet.
+  return folder.exists() and any((folder / n).exists() for n in _COMPUTED)
 
 
 def write(folder, status: Status) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ealign.grid import cells as cells_lib
 from ealign.grid import lease as lease_lib
+from ealign.grid import ledger
 from ealign.grid.cells import Status
 from ealign.grid.lease import Lease
 from ealign.grid.progress import Board
@@ -61,11 +62,15 @@ def take(
   It leaves the list, where what others run of the group stays. Nothing, if they
   run all that is left. One of them that has been silent for long is waited for:
   it lives after all, or its cell is ours.
+
+  Raises:
+    UserError: the work folder cannot be written.
   """
   while left:
     busy = []
     for group in list(left):
-      free, theirs = _free(launch, group, busy)
+      with ledger.usable(launch.place.shared):
+        free, theirs = _free(launch, group, busy)
       left.remove(group)
       left += [theirs] if theirs else []
       # Another may have run one since.

@@ -1,9 +1,11 @@
 """Hashes of what a cell's result depends on, to refuse to mix two of them."""
 
+import contextlib
 import functools
 import hashlib
 import json
 import pathlib
+from collections.abc import Iterator
 
 from etils import epath
 
@@ -11,6 +13,7 @@ from ealign.data import sources
 from ealign.fields import Config
 from ealign.framing import FRAMINGS
 from ealign.models import hub
+from ealign.runtime.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Modules that change no result: they start a run, plan it or tell of it.
@@ -27,7 +30,11 @@ _INSIDE = tuple(f'grid/{n}.py' for n in ('arms', 'lanes', 'rows', 'stack'))
 
 
 def of(config: Config) -> dict[str, str]:
-  """Of the data, template, model and code of a run; 'grid:' names resolved."""
+  """Of the data, template, model and code of a run; 'grid:' names resolved.
+
+  Raises:
+    UserError: a file that cannot be read; it is named.
+  """
   c = config
   data = [c.data.train, *c.pool.paths, *c.eval.questions, *c.eval.curve]
   data.append(c.eval.tokens)
@@ -35,10 +42,11 @@ def of(config: Config) -> dict[str, str]:
     data.append(c.conscience.framing)
   by = (c.conscience.review.by, c.conscience.revise.by)
   models = [c.model.path, c.model.adapter, c.model.frozen_adapter]
-  models += [x.removeprefix('other:') for x in by if x.startswith('other:')]
+  others = [x.removeprefix('other:') for x in by if x.startswith('other:')]
+  models += others
   return {
     'data': _joined([_data(path) for path in data if path not in ('', 'sft')]),
-    'template': _template(c.model.path),
+    'template': _templates(c.model.path, others),
     'model': _joined([_model(path) for path in models if path]),
     'code': code(),
   }
@@ -61,7 +69,9 @@ def _model(path: str) -> str:
     return path
   if not folder.is_dir():
     return ''
-  files = [f for f in folder.iterdir() if f.suffix in ('.json', '.safetensors')]
+  with _told(folder):
+    found = list(folder.iterdir())
+  files = [f for f in found if f.suffix in ('.json', '.safetensors')]
   named = sorted((f.name, f) for f in files if f.name not in _RECORDS)
   return _joined([f'{name} {_file(file)}' for name, file in named])
 
@@ -70,13 +80,21 @@ def _model(path: str) -> str:
 _RECORDS = ('run.json', 'STATUS.json', 'plan.json', 'card.json')
 
 
+def _templates(path: str, others: list[str]) -> str:
+  """Of all models; in JSON those of others are part of 'model' already."""
+  jinja = [_file(sources.resolve(x) / 'chat_template.jinja') for x in others]
+  own = _template(path)
+  return _joined([own, *jinja]) if any(jinja) else own
+
+
 def _template(path: str) -> str:
   folder = sources.resolve(path)
   for name in ('chat_template.jinja', 'tokenizer_config.json'):
     if (file := folder / name).exists():
-      text = file.read_text()
-      if name.endswith('.json'):
-        text = str(json.loads(text).get('chat_template'))
+      with _told(file):
+        text = file.read_text()
+        if name.endswith('.json'):
+          text = str(json.loads(text).get('chat_template'))
       return _joined([text])
   return ''
 
@@ -84,8 +102,19 @@ def _template(path: str) -> str:
 def _file(path: epath.Path) -> str:
   if not path.exists():
     return ''
-  stat = path.stat()
-  return _digest(str(path), stat.length, stat.mtime)
+  with _told(path):
+    stat = path.stat()
+    return _digest(str(path), stat.length, stat.mtime)
+
+
+@contextlib.contextmanager
+def _told(path: epath.Path) -> Iterator[None]:
+  try:
+    yield
+  except (OSError, ValueError, AttributeError, RecursionError) as error:
+    why = getattr(error, 'strerror', None) or error
+    said = f'cannot be read ({why}); mend it, or name another'
+    raise UserError(f'{path}: {said}') from None
 
 
 @functools.lru_cache(maxsize=4096)

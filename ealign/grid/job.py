@@ -47,6 +47,9 @@ def begin(this: Launch, grid, module, jobs, stop) -> dict[str, str]:
 
   Returns:
     the one-line error of each that cannot start, by id.
+
+  Raises:
+    UserError: the work folder cannot be written.
   """
   errors = {}
 
@@ -70,13 +73,15 @@ def begin(this: Launch, grid, module, jobs, stop) -> dict[str, str]:
 def _claim(this: Launch, job: Job) -> None:
   status = this.states.get(job.cell.id)
   if status and _anew(this, status, job):
-    ledger.to_trash(this.place, job.cell)
+    with ledger.usable(this.place.shared):
+      ledger.to_trash(this.place, job.cell)
     this.states.pop(job.cell.id)
   elif status:
     status = dataclasses.replace(status, earlier_s=status.seconds)
     this.states[job.cell.id] = status
   text = config_lib.to_json(job.cell.config)
-  cells_lib.replace(job.place.shared / 'config.json', text)
+  with ledger.usable(this.place.shared):
+    cells_lib.replace(job.place.shared / 'config.json', text)
 
 
 def _hash(this: Launch, job: Job) -> None:
@@ -89,7 +94,8 @@ def _hash(this: Launch, job: Job) -> None:
 def prepared(this: Launch, grid, module, cells, stop) -> None:
   """Has what the cells start from made, and fetched."""
   said = 'stopped while it prepared; the same command continues'
-  with stop.at_once(Preempted(f'{this.place.shared}: {said}')):
+  stopped = Preempted(f'{this.place.shared}: {said}')
+  with stop.at_once(stopped), ledger.usable(this.place.shared):
     for cell in cells:
       prepare.ensure(cell, grid.config, module, this.place, this.board.say)
       prepare.pull(cell, this.place)
@@ -136,7 +142,8 @@ def tell(this: Launch, jobs, state: str = '', **facts) -> None:
     )
     if state:
       this.states[job.cell.id] = status
-    cells_lib.write(job.place.shared, status)
+    with ledger.usable(this.place.shared):
+      cells_lib.write(job.place.shared, status)
 
 
 def beat(this: Launch, jobs) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 from etils import epath
 
 from ealign.grid.cells import replace
+from ealign.runtime.errors import UserError
 
 BEAT_S, STALE_S = 10.0, 120.0  # it is renewed; it is another's to take
 SETTLE_S = 2.0  # before a lease in a bucket is read back
@@ -43,7 +44,7 @@ class Lease:
       return True
 
   def release(self) -> None:
-    with _guard(self.path, self.exclusive), contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), _guard(self.path, self.exclusive):
       if not self._lost():
         self.path.unlink()
 
@@ -94,9 +95,9 @@ def holder(path) -> dict[str, Any] | None:
 
 def expired(found: dict[str, Any]) -> bool:
   """Whether its owner is dead, as far as can be told from here."""
-  if (
-    found.get('machine') == _machine() and _born(found['pid']) != found['born']
-  ):
+  pid, born = found.get('pid'), found.get('born')
+  here = bool(pid and born) and found.get('machine') == _machine()
+  if here and _born(pid) != born:
     return True
   return time.time() - found['heartbeat'] > STALE_S
 
@@ -174,7 +175,7 @@ def kept(
         with contextlib.suppress(OSError):  # a disk may be away for a moment
           if not lease.renew() and not ended.is_set():
             (lost or _give_way)(lease)
-      with telling, contextlib.suppress(OSError):
+      with telling, contextlib.suppress(OSError, UserError):
         for each in told:
           each()
 

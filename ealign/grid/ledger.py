@@ -52,7 +52,7 @@ def find(place: Folder, grid: Grid) -> tuple[list[Cell], dict[str, Any]]:
   Raises:
     UserError: the work folder cannot be read, or belongs to something else.
   """
-  with _told_once(place):
+  with usable(place.shared):
     old = _read(place)
     found = _folders(place)
   cells = [
@@ -70,17 +70,24 @@ def write(place: Folder, told: dict[str, Any]) -> None:
   Raises:
     UserError: the work folder cannot be written.
   """
-  with _told_once(place):
+  with usable(place.shared):
     cells_lib.replace(place.shared / FILE, json.dumps(told, indent=1) + '\n')
 
 
 @contextlib.contextmanager
-def _told_once(place: Folder) -> Iterator[None]:
+def usable(workdir) -> Iterator[None]:
+  """What the disk refuses within the block is one line of the work folder.
+
+  Raises:
+    UserError: an OSError came; it says of which file.
+  """
   try:
     yield
   except OSError as error:
-    said = f'cannot be written ({error.strerror or error})'
-    raise UserError(f'--workdir={place.shared}: {said}; use another') from None
+    file = str(error.filename or '').removeprefix(f'{workdir}/')
+    why = f'{file}: {error.strerror}' if file else str(error)
+    said = f'cannot be used ({why}); mend it, or use another'
+    raise UserError(f'--workdir={workdir}: {said}') from None
 
 
 def _read(place: Folder) -> dict[str, Any]:
@@ -247,7 +254,9 @@ def to_trash(place: Folder, cell: Cell) -> None:
   items = [p for p in folder.iterdir() if p.name not in ('LEASE', '.lock')]
   if items:
     target.mkdir(parents=True)
-  for item in items:  # the lease is ours and stays
+  # The lease is ours and stays. STATUS.json goes first: were this to end
+  # half-way, what is left would not pass for what it was.
+  for item in sorted(items, key=lambda item: item.name != 'STATUS.json'):
     item.rename(target / item.name)
   if place.copied:
     shutil.rmtree(place.local / cell.folder, ignore_errors=True)

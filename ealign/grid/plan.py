@@ -9,6 +9,7 @@ import rich.table
 import rich.text
 
 from ealign import config as config_lib
+from ealign.grid import arms as arms_lib
 from ealign.grid import ledger
 from ealign.grid import run as run_lib
 from ealign.grid.claims import Launch
@@ -24,10 +25,11 @@ _STATES = ('done', 'running', 'failed', 'left')
 
 
 def plan(grid: Grid, command, place: Folder) -> None:
-  """Prints the grid, and the plan of its most demanding cell.
+  """Prints the grid, and the plan of the most demanding program of a launch.
 
   Raises:
-    UserError: the work folder is another's; or as `ealign.plan.run.plan`.
+    UserError: the work folder is another's, or cannot be written; or as
+      `ealign.plan.run.plan`.
     Unfit: that cell would fail, or waste its chips.
   """
   place.pull()
@@ -39,32 +41,59 @@ def plan(grid: Grid, command, place: Folder) -> None:
   screen = show.console()
   states = [this.state(cell) for cell in chosen]
   found = {name: states.count(name) for name in _STATES}
-  left = expected_s(this, chosen)
-  known = left is not None
-  found['expected'] = display.clock(left) if known else 'no cell has run yet'
+  found['expected'] = _expected(this, chosen)
   show.pairs(screen, f'grid {grid.text}: {len(chosen)} cells', found)
   screen.print(_table(this, grid, chosen))
-  cell = max(chosen, key=lambda cell: plan_lib.demand(cell.config))
+  wanted = [cell for cell in chosen if this.wants(cell)] or chosen
+  cell, arms = _heaviest(wanted, command.arms, screen)
   config = _at_hand(grid, cell, place, screen)
-  said = 'of all the largest by what it trains on and samples'
-  screen.print(f'planning cell {cell.name}: {said}')
-  place.local.mkdir(parents=True, exist_ok=True)
+  with ledger.usable(place.shared):
+    place.local.mkdir(parents=True, exist_ok=True)
   try:
-    slice_name = command.topology
     plan_lib.plan(
       *(config, place),
-      slice_name=slice_name,
+      slice_name=command.topology,
       name=cell.name,
-      arms=command.arms or None,
+      arms=arms,
+      auto=not command.arms,
     )
   except Unfit:
     place.push()
     raise
-  except UserError:
+  except BaseException:
     with contextlib.suppress(OSError):  # not ours alone: it is not empty
       place.local.rmdir()
     raise
   place.push()
+
+
+def _heaviest(cells: list[Cell], arms: int, screen) -> tuple[Cell, int]:
+  """Of the programs that a launch makes the largest one: a cell, and how many.
+
+  Full fine-tuning counts as larger than LoRA, though it has no arms: that there
+  are larger stacks is told.
+  """
+  groups = arms_lib.groups(cells, arms or arms_lib.MOST)
+  demand = lambda cell, n: plan_lib.demand(cell.config, n)
+  most = lambda group: max(demand(cell, len(group)) for cell in group)
+  group = max(groups, key=most)
+  cell = max(group, key=lambda cell: demand(cell, len(group)))
+  said = 'of all the largest by what it trains on and samples'
+  screen.print(f'planning cell {cell.name}: {said}', soft_wrap=True)
+  most_arms = max(map(len, groups))
+  if arms and most_arms > len(group):
+    said = f'other programs hold up to {most_arms} cells: to plan one of them,'
+    screen.print(f'{said} choose its settings with --only', soft_wrap=True)
+  return cell, len(group)
+
+
+def _expected(this: Launch, cells: list[Cell]) -> str:
+  """The time that is left; before any cell ran, how to learn it."""
+  left = expected_s(this, cells)
+  if left is not None:
+    return display.clock(left)
+  one = f"--only='{cells[0].name}'"
+  return f'not known before a cell ran: run one with {one}, then --plan again'
 
 
 def expected_s(this: Launch, cells: list[Cell]) -> float | None:

@@ -187,12 +187,19 @@ def _levels(command, name: str, problems) -> list[dict[str, Any]]:
       sound.append({})  # holds its place: levels are told by number
       continue
     flat = config_lib.flatten(level)
-    for field in sorted(flat.keys() - types.keys()):
+    for field in sorted(flat.keys() - types.keys(), key=str):
       hint = config_lib.did_you_mean(field, types)
       said = f'there is no such field.{hint}'
       problems.append(f'{where}, level {number}: {field}: {said}')
-    sound.append({k: v for k, v in flat.items() if k in types})
+    sound.append({k: _plain(v) for k, v in flat.items() if k in types})
   return sound
+
+
+def _plain(value: Any) -> Any:
+  """Scalars of NumPy and JAX as Python's own: np.arange makes levels, too."""
+  if isinstance(value, tuple | list):
+    return type(value)(map(_plain, value))
+  return value.item() if getattr(value, 'ndim', None) == 0 else value
 
 
 def _product(base, term, sweeps, problems):
@@ -203,7 +210,7 @@ def _product(base, term, sweeps, problems):
     for name, index in levels:
       for field, value in sweeps[name][index].items():
         other, was = set_by.setdefault(field, (name, value))
-        if was != value:
+        if other != name and was != value:  # nan is not even itself
           said = f'{field} is set by sweep {other!r} and by sweep {name!r}'
           problems.append(f'--sweep: {said}; take them apart with +')
     overrides = {field: value for field, (_, value) in set_by.items()}

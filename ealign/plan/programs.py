@@ -116,7 +116,8 @@ def shapes(config: Config, model, mesh, other=None, arms: int = 1) -> Shapes:
     functools.partial(align.init_state, update), params, train.hyper(config)
   )
   on = functools.partial(placed, mesh)
-  groups = rows_lib.groups(mesh)  # all have as many arms, as in `lanes`
+  # All have as many arms, as in `lanes`; full fine-tuning has none.
+  groups = 1 if config.model.train == 'full' else rows_lib.groups(mesh)
   arms = rows_lib.width(1, arms, arms, groups)
   axis = 'arm' if groups > 1 else None
   state = _stacked(on(state), arms, axis)

@@ -13,6 +13,7 @@ import jax
 from ealign import assembly, fit, prompts
 from ealign.fields import Config
 from ealign.grid import arms as arms_lib
+from ealign.grid import ledger
 from ealign.models import flops, layout
 from ealign.plan import data as data_lib
 from ealign.plan import figures as figures_lib
@@ -33,7 +34,8 @@ def plan(
   *,
   slice_name: str = '',
   name: str = '',
-  arms: int | None = 1,
+  arms: int = 1,
+  auto: bool = False,
 ):
   """Prints what a run would be, and writes it to plan.json there.
 
@@ -42,10 +44,12 @@ def plan(
     place: the folder of the run.
     slice_name: such as 'v5e:4x4'; '': the devices that are here.
     name: of the arm that is planned, if there are arms.
-    arms: runs of this config that are one program; None: as many as pay.
+    arms: runs of this config that are one program.
+    auto: whether fewer are, where no more pay.
 
   Raises:
-    UserError: bad data, model, mesh or slice, or libtpu is missing.
+    UserError: bad data, model, mesh or slice, libtpu is missing, or the folder
+      cannot be written.
     Unfit: the plan shows a run that would fail or waste its chips.
   """
   devices = _devices(slice_name)
@@ -57,8 +61,11 @@ def plan(
   model, mind, other = _models(config, mesh)
   fit.sizes(config, model.max_positions, layout.shards(model))
   read, sizes = _data(config, mind, other, screen)
-  if arms is None:
-    arms, why = arms_lib.auto(config, mesh)
+  if auto:
+    pay, why = arms_lib.auto(config, mesh)
+    if pay > arms:
+      why = 'no more cells share its base and shapes'
+    arms = min(arms, pay)
     show.pairs(screen, f'--arms=auto: {arms} in a program', {'because': why})
   run = programs_lib.shapes(
     config, model, mesh, other and other.model, arms=arms
@@ -75,7 +82,8 @@ def plan(
   problems = _problems(run, found)
   told |= {'programs': {n: _plain(f) for n, f in found.items()}}
   told |= {'conscience': cost, 'problems': problems, 'arms': arms}
-  (place.local / FILE).write_text(json.dumps(told, indent=2) + '\n')
+  with ledger.usable(place.shared):
+    (place.local / FILE).write_text(json.dumps(told, indent=2) + '\n')
   if problems:
     raise Unfit(*problems)
   fits = 'it fits'
@@ -86,16 +94,19 @@ def plan(
   screen.print(f'{fits}; the plan is in {place.shared / FILE}', soft_wrap=True)
 
 
-def demand(config) -> tuple:
-  """What is greater where a run compiles more, or larger programs."""
+def demand(config, arms: int = 1) -> tuple:
+  """What is greater where a run compiles more, or larger programs.
+
+  arms: runs like it that are one program.
+  """
   c = config
   reflects = c.dpo.lam > 0 and c.conscience.every > 0 and c.train.steps > 0
   pairs = 2 * c.dpo.pairs * c.dpo.length if reflects else 0
   rows = c.conscience.prompts * c.conscience.samples if reflects else 0
   return (
     *(reflects, c.model.train == 'full', c.dpo.reference == 'step'),
-    c.data.batch_size * c.data.length * bool(c.data.train) + pairs,
-    *(rows * c.sample.max_new_tokens, c.model.lora.rank),
+    arms * (c.data.batch_size * c.data.length * bool(c.data.train) + pairs),
+    *(arms * rows * c.sample.max_new_tokens, arms * c.model.lora.rank),
   )
 
 

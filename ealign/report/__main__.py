@@ -4,8 +4,8 @@ import argparse
 import sys
 
 from ealign import report
+from ealign.grid import ledger, results
 from ealign.grid import page as grid_page
-from ealign.grid import results
 from ealign.runtime.errors import UserError
 
 
@@ -20,7 +20,8 @@ def main(argv: list[str] | None = None) -> int:
     if not workdir:
       raise UserError('--workdir= is empty; give the folder of the runs')
     of = grid_page if results.is_grid(workdir) else report
-    print(of.write(workdir))
+    with ledger.usable(workdir):
+      print(of.write(workdir))
   except UserError as error:
     print(error, file=sys.stderr)
     return error.exit_code

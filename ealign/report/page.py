@@ -7,6 +7,7 @@ template's escaping, and nothing here makes markup.
 import json
 import os
 import pathlib
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,9 +43,11 @@ def write(workdir: Any) -> pathlib.Path:
 def replace(path: pathlib.Path, text: str) -> None:
   """Writes a file at once: a reader never sees half a page.
 
-  A lone surrogate of a model cannot be written as UTF-8 and becomes '?'.
+  A lone surrogate of a model cannot be written as UTF-8 and becomes '?'. The
+  launchers of a grid may do so at once, each by a name of its own.
   """
-  part = path.with_name(path.name + '.part')
+  mine = f'{os.getpid()}-{threading.get_ident()}'
+  part = path.with_name(f'.{path.name}.{mine}')
   part.write_bytes(text.encode('utf-8', 'replace'))
   os.replace(part, path)
 

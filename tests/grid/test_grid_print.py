@@ -94,6 +94,11 @@ def test_only_some_cells(printed):
   assert '#SBATCH --array=1-2' in text and '--only=lam=0.3' in text
 
 
+def test_as_many_workers_as_there_are_programs(printed):
+  assert '#SBATCH --array=1-2' in printed('slurm', '--arms=3')
+  assert '#SBATCH --array=1-6' in printed('slurm', '--arms=1')
+
+
 def test_what_this_machine_lacks_is_a_note(printed, tmp_path, capsys):
   assert '--sweep' in printed('xpk', '--config.model.path=/far/model')
   argv = ['launch', '--config=my.py', '--workdir=gs://b/d', '--sweep=lan']

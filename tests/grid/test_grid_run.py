@@ -472,12 +472,63 @@ def test_foreign_folders(train, start, tmp_path, capsys):
   assert 'is the folder of a run without --sweep' in said
   for file in (mine / 'thesis.tex', mine / 'thesis.tex' / 'below'):
     said = refused(start, capsys, mine, workdir=file)
-    assert 'cannot be written' in said
+    assert 'cannot be used' in said
   assert start() == 0
   config = f'--config={tmp_path / "my.py"}'
   plain = ['launch', config, f'--workdir={tmp_path / "out"}']
   assert launch.main(plain) == 2
   assert 'has no config.json' in capsys.readouterr().err
+
+
+def one_line(capsys, where):
+  (said,) = capsys.readouterr().err.strip().splitlines()[-1:]
+  assert said.startswith(f'--workdir={where}: cannot be used (')
+  assert said.endswith('; mend it, or use another')
+  return said
+
+
+@pytest.mark.parametrize('what', ['', 'LEASE', '.lock'])
+def test_a_cell_that_cannot_be_taken(train, start, tmp_path, capsys, what):
+  cell = grid(tmp_path)[0]
+  path = tmp_path / 'out' / cell.folder
+  if what:  # a folder in the place of a file, and a file in that of a folder
+    (path / what).mkdir(parents=True)
+  else:
+    path.parent.mkdir(parents=True)
+    path.write_text('')
+  assert start() == 2 and not train.calls
+  said = one_line(capsys, tmp_path / 'out')
+  assert f'({cell.folder}/{what}'.rstrip('/') in said
+
+
+@pytest.mark.parametrize('name', ['STATUS.json', 'config.json'])
+def test_a_cell_that_cannot_be_written(
+  train, start, tmp_path, monkeypatch, capsys, name
+):
+  assert start('--only=lam=0.1') == 0
+  real = cells.replace
+
+  def replace(path, text):
+    if path.name == name:
+      raise PermissionError(13, 'Permission denied', str(path))
+    real(path, text)
+
+  monkeypatch.setattr(cells, 'replace', replace)
+  # Where it can be written that it failed, that is what it says.
+  assert start() == (1 if name == 'config.json' else 2)
+  assert len(train.calls) == 2
+  said = capsys.readouterr().err
+  assert f'{name}: Permission denied); mend it' in said
+  assert not list((tmp_path / 'out').glob('cells/*/LEASE'))
+
+
+def test_what_cells_start_from_cannot_be_written(
+  train, start, tmp_path, capsys
+):
+  (tmp_path / 'out').mkdir()
+  (tmp_path / 'out' / 'prepared').write_text('')
+  assert start(sweep='bases') == 1
+  assert 'cannot be used (prepared: ' in capsys.readouterr().err
 
 
 def test_another_base_config(train, start, tmp_path, capsys):
@@ -556,6 +607,20 @@ def test_inputs_that_change_while_it_waits(
   assert train.names == ALL[:2]
   monkeypatch.setattr(hashes, 'of', real)
   assert start('--only=lam=0.1', '--retry=failed') == 0
+
+
+def test_inputs_that_cannot_be_hashed(train, start, tmp_path, capsys):
+  path = tmp_path / 'pool.jsonl'
+  path.mkdir()
+  flags = (f'--config.pool.paths={path}', '--only=lam=0.1,seed=0')
+  assert start(*flags) == 1 and not train.calls
+  assert f'{path}: cannot be read (Is a dir' in capsys.readouterr().err
+  path.rmdir()
+  path.write_text('{}')
+  assert start('--retry=failed', *flags) == 0
+  path.unlink()
+  path.mkdir()
+  assert f'{path}: cannot' in refused(start, capsys, tmp_path / 'out', *flags)
 
 
 def test_the_beat_changes_nothing_that_is_known(train, start, tmp_path):
@@ -645,6 +710,53 @@ def test_a_damaged_status(train, start, tmp_path, capsys):
   assert next(trash.rglob('STATUS.json')).read_text() == '{"sta'
 
 
+@pytest.mark.parametrize('left', ['answers.jsonl', 'checkpoints'])
+def test_a_cell_that_has_lost_its_status_is_not_mixed(
+  train, start, tmp_path, capsys, left
+):
+  assert start() == 0
+  path = folder(tmp_path, ALL[0])
+  (path / 'STATUS.json').unlink()
+  if left == 'checkpoints':
+    (path / 'answers.jsonl').unlink()
+    (path / 'checkpoints').mkdir()
+  for flags in ((), ('--only=lam=0.3',)):
+    said = refused(start, capsys, tmp_path / 'out', *flags)
+    assert said.endswith(
+      'STATUS.json: is missing; --retry=failed runs the cell again'
+    )
+  assert start('--retry=failed') == 0
+  assert train.names == [*ALL, ALL[0]]
+  (aside,) = (tmp_path / 'out' / 'trash').iterdir()
+  assert (aside / left).exists() and (aside / 'config.json').exists()
+
+
+def test_a_claim_that_was_killed_needs_no_remedy(train, start, tmp_path):
+  assert start() == 0
+  path = folder(tmp_path, ALL[0])
+  for name in ('STATUS.json', 'answers.jsonl', 'adapter'):
+    (path / name).unlink()
+  assert start() == 0 and train.names == [*ALL, ALL[0]]
+  assert not (tmp_path / 'out' / 'trash').exists()
+
+
+def test_to_trash_takes_all_but_the_lease_and_the_status_first(
+  train, start, tmp_path, monkeypatch
+):
+  assert start() == 0
+  path, names = folder(tmp_path, ALL[0]), []
+  (path / 'LEASE').write_text('ours')
+  (cell,) = (c for c in grid(tmp_path) if c.name == ALL[0])
+  real = epath.Path(tmp_path).__class__.rename
+  monkeypatch.setattr(
+    *(epath.Path(tmp_path).__class__, 'rename'),
+    lambda item, target: names.append(item.name) or real(item, target),
+  )
+  ledger.to_trash(folder_lib.of(tmp_path / 'out'), cell)
+  assert names[0] == 'STATUS.json' and 'answers.jsonl' in names
+  assert sorted(p.name for p in path.iterdir()) == ['.lock', 'LEASE']
+
+
 def test_bad_sweeps_write_nothing(train, start, tmp_path, capsys):
   assert start(sweep='lamb,seeds') == 2
   assert "Did you mean 'lam'?" in capsys.readouterr().err
@@ -720,6 +832,24 @@ def test_cells_of_others_are_left_alone(train, start, tmp_path, capsys):
   assert '1 cell is left to others' in capsys.readouterr().out
   held.release()
   assert start() == 0 and train.names[-1] == ALL[0]
+
+
+def test_what_another_has_done_since_is_not_run_again(
+  train, start, tmp_path, monkeypatch
+):
+  real = lease.take
+
+  def take(path, **kwargs):  # another ends the cell just before
+    if path.parent.name.startswith(ALL[1]):
+      theirs = cells.Status('done', 'far', hashes={'code': 'x'})
+      cells.write(path.parent, theirs)
+    return real(path, **kwargs)
+
+  monkeypatch.setattr(lease, 'take', take)
+  assert start() == 0
+  assert train.names == [ALL[0], *ALL[2:]]
+  assert status(tmp_path, ALL[1]).host == 'far'
+  assert not list((tmp_path / 'out').glob('cells/*/LEASE'))
 
 
 def test_what_is_free_of_arms_runs(train, start, tmp_path, monkeypatch, capsys):

@@ -3,8 +3,12 @@ import json
 import pathlib
 import shutil
 
+import pytest
+
+from ealign import config as config_lib
 from ealign import fields
 from ealign.grid import hashes
+from ealign.runtime.errors import UserError
 from tests import test_imports
 
 BASE = hashes.ROOT / 'world' / 'base'
@@ -69,6 +73,72 @@ def test_each_hash_sees_its_own_files(tmp_path):
   (adapter / 'adapter.safetensors').write_bytes(b'1')
   with_adapter = hashes.of(config(tmp_path, adapter=str(adapter)))
   assert with_adapter['model'] != hashes.of(c)['model']
+
+
+# Of each field that names a file or a folder: the hash that knows its content.
+FIELDS = {
+  'data.train': 'data',
+  'pool.paths': 'data',
+  'eval.questions': 'data',
+  'eval.curve': 'data',
+  'eval.tokens': 'data',
+  'conscience.framing': 'data',
+  'model.path': 'model',
+  'model.adapter': 'model',
+  'model.frozen_adapter': 'model',
+  'conscience.review.by': 'model',
+  'conscience.revise.by': 'model',
+}
+
+
+def with_field(name, value):
+  types = config_lib.field_types()
+  value = (str(value),) if types[name] == tuple[str, ...] else str(value)
+  value = f'other:{value}' if name.endswith('.by') else value
+  made = config_lib.apply_arm(config_lib.default(), {name: value})[0]
+  return config_lib.freeze(made)
+
+
+@pytest.mark.parametrize('name', FIELDS)
+def test_each_field_that_names_a_file_is_hashed(tmp_path, name):
+  path = tmp_path / 'named'
+  file = path
+  if FIELDS[name] == 'model':
+    path.mkdir()
+    file = path / 'weights.safetensors'
+  file.write_text('1')
+  first = hashes.of(with_field(name, path))
+  file.write_text('other')
+  found = hashes.of(with_field(name, path))
+  assert {k for k in first if found[k] != first[k]} == {FIELDS[name]}
+
+
+@pytest.mark.parametrize('part', ['review', 'revise'])
+def test_the_template_of_another_model_is_hashed(tmp_path, part):
+  (tmp_path / 'config.json').write_text('{}')
+  c = with_field(f'conscience.{part}.by', tmp_path)
+  none = hashes.of(c)
+  assert none['template'] == hashes.of(fields.Config())['template']
+  found = []
+  for text in ('{{ a }}', '{{ b }}!'):
+    (tmp_path / 'chat_template.jinja').write_text(text)
+    found.append(hashes.of(c))
+  assert len({f['template'] for f in (none, *found)}) == 3
+  assert len({f['model'] for f in (none, *found)}) == 1
+
+
+@pytest.mark.parametrize('name', ['pool.paths', 'eval.questions'])
+def test_a_folder_where_a_file_is_due(tmp_path, name):
+  with pytest.raises(UserError, match=f'{tmp_path}: cannot be read .Is a dir'):
+    hashes.of(with_field(name, tmp_path))
+
+
+@pytest.mark.parametrize('content', [b'{', b'[]', b'\xff', b'[' * 100_000])
+def test_a_tokenizer_config_that_cannot_be_read(tmp_path, content):
+  path = tmp_path / 'tokenizer_config.json'
+  path.write_bytes(content)
+  with pytest.raises(UserError, match=f'{path}: cannot be read .*; mend it'):
+    hashes.of(with_field('model.path', tmp_path))
 
 
 def test_what_lies_on_the_hub_is_known_by_name(tmp_path):

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -35,6 +36,17 @@ def test_of_many_threads_one_gets_it(tmp_path):
   assert len([x for x in got if x]) == 1
 
 
+def test_who_looks_at_a_lease_waits_for_who_changes_it(tmp_path):
+  path = tmp_path / 'LEASE'
+  taken = threading.Event()
+  thread = threading.Thread(target=lambda: lease.take(path) and taken.set())
+  with lease._guard(path, exclusive=True):
+    thread.start()
+    assert not taken.wait(0.3)
+  assert taken.wait(20)
+  thread.join()
+
+
 def test_a_dead_process_of_this_machine_is_known_at_once(tmp_path):
   path = tmp_path / 'LEASE'
   code = f"""
@@ -65,6 +77,39 @@ def test_a_reused_pid_is_no_owner(tmp_path):
   held = json.loads(path.read_text())
   path.write_text(json.dumps(held | {'born': 'long ago'}))
   assert lease.take(path)
+
+
+def test_a_lease_that_lacks_its_process_counts_from_its_beat(tmp_path):
+  path = tmp_path / 'LEASE'
+  lease.take(path)
+  held = json.loads(path.read_text())
+  for name in ('pid', 'born'):
+    path.write_text(json.dumps({k: v for k, v in held.items() if k != name}))
+    assert lease.take(path) is None
+    late = {'heartbeat': time.time() - lease.STALE_S - 1}
+    path.write_text(
+      json.dumps({k: v for k, v in held.items() if k != name} | late)
+    )
+    assert lease.take(path)
+
+
+def test_a_lease_that_cannot_be_released_hides_no_error(tmp_path):
+  mine = lease.take(tmp_path / 'cell' / 'LEASE')
+  with pytest.raises(KeyError), lease.kept([mine]):
+    shutil.rmtree(tmp_path / 'cell')  # as when its disk is gone
+    raise KeyError('the error itself')
+
+
+def test_a_beat_that_cannot_tell_goes_on(tmp_path, monkeypatch):
+  monkeypatch.setattr(lease, 'BEAT_S', 0.01)
+  mine, told = lease.take(tmp_path / 'LEASE'), []
+
+  def tell():
+    told.append(1)
+    raise UserError('the disk is away for a moment')
+
+  with lease.kept([mine], tell):
+    _until(lambda: len(told) > 2)
 
 
 def test_a_half_written_lease_counts_from_its_time(tmp_path, monkeypatch):

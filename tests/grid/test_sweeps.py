@@ -214,6 +214,50 @@ def test_two_sweeps_of_a_product_that_set_a_field(read):
   assert len(read('lam+lam2', more=more).cells) == 3
 
 
+def test_levels_that_no_field_takes(read):
+  more = """
+def sweep_x():
+  yield {1: 2, 'dpo.lamb': 3}
+  yield {'dpo.lam': 10**400}
+  yield {'dpo.beta': float('nan')}
+  yield {'dpo': {None: 1}}
+  yield {'pool.weights': (10**400,)}
+"""
+  found = problems(read, 'x,seeds', more=more)
+  assert len(found) == 6
+  for start in (
+    "sweep 'x', level 1: 1: there is no such field.",
+    "sweep 'x', level 1: dpo.lamb: there is no such field. Did you mean",
+    "sweep 'x', level 2: dpo.lam=inf: must be ",
+    "sweep 'x', level 5: pool.weights=(1000",
+    "sweep 'x', level 3: dpo.beta=nan: must be ",
+    "sweep 'x', level 4: dpo.None: there is no such field.",
+  ):
+    assert [p for p in found if p.startswith(start)], (start, found)
+
+
+def test_levels_of_numpy(read):
+  more = """
+import numpy as np
+
+def sweep_x():
+  for lam in np.array([0.1, 0.3]):
+    yield {'dpo.lam': lam, 'pool.weights': (np.float32(1.0),)}
+
+def sweep_np_seeds():
+  for seed in np.arange(2):
+    yield {'seed': seed}
+"""
+  grid = read('x,np_seeds', more=more)
+  assert [c.config.seed for c in grid.cells] == [0, 1, 0, 1]
+  assert {c.id for c in grid.cells} == {
+    c.id
+    for c in read('lam,seeds', '--config.dpo.beta=0.1').cells
+    if c.config.dpo.lam < 1
+  }
+  json.dumps(grid.sweeps)
+
+
 def test_arms_and_sweeps(read):
   (problem,) = problems(read, 'lam', arg=':arms')
   assert 'config without arms' in problem

@@ -34,6 +34,10 @@ def test_arms_lie_on_their_groups_of_devices(arms, places):
   assert of_two[1] == of_two[0] * places // 2
 
 
+def test_full_fine_tuning_has_no_arms():
+  assert shapes(mesh_lib.make(arm=2, data=2), train='full').arms == 1
+
+
 @pytest.mark.parametrize('train', ['lora', 'full'])
 def test_what_lies_beside_sampling(train):
   run = shapes(mesh_lib.make(devices=jax.devices()[:1]), train=train)

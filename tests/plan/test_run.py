@@ -6,6 +6,8 @@ import types
 import pytest
 from etils import epath
 
+from ealign import command as command_lib
+from ealign import config as config_lib
 from ealign import fields, launch
 from ealign.plan import figures, programs
 from ealign.plan import run as plan_lib
@@ -86,6 +88,13 @@ def test_a_run_may_follow_its_plan(start, compiled, tmp_path):
   assert start() == 0
   assert start('--config.train.steps=6') == 0  # nothing began there
   assert read(tmp_path)['config']['train']['steps'] == 6
+
+
+def test_a_plan_that_cannot_be_written(start, compiled, tmp_path, capsys):
+  (tmp_path / 'out' / 'plan.json').mkdir(parents=True)
+  assert start() == 2
+  said = 'cannot be used (plan.json: Is a directory); mend it, or use another'
+  assert said in capsys.readouterr().err
 
 
 def test_the_memory_is_not_known(start, compiled, capsys):
@@ -190,3 +199,17 @@ def problems(name, kernels, *, platform='tpu', attention='auto'):
   run = types.SimpleNamespace(config=config, mesh=mesh)
   made = figures.Figures(name, 0, 0, 0, 0, None, 0, kernels=kernels)
   return plan_lib._problems(run, {name: made})
+
+
+def test_no_more_arms_than_cells_that_go_together(
+  compiled, tmp_path, monkeypatch, capsys
+):
+  spec = tmp_path / 'my.py'
+  spec.write_text(FILE)
+  config = config_lib.freeze(command_lib.load(str(spec)))
+  place = folder_lib.of(tmp_path)
+  found = (8, 'so many fit')
+  monkeypatch.setattr(plan_lib.arms_lib, 'auto', lambda *_: found)
+  plan_lib.plan(config, place, arms=2, auto=True)
+  assert json.loads((tmp_path / 'plan.json').read_text())['arms'] == 2
+  assert 'because  no more cells share its base' in capsys.readouterr().out
