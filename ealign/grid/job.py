@@ -166,9 +166,8 @@ def ended(this: Launch, job: Job) -> bool:
 
 def end(this: Launch, job: Job, error: str, compiled: int, stacked) -> None:
   """Keeps what a cell left, and says in STATUS.json how it ended."""
-  if theirs := _theirs(
-    job.place
-  ):  # in a bucket two may run it: the first one stands
+  # In a bucket two may run it: the first one stands.
+  if theirs := _theirs(job.place):
     this.states[job.cell.id] = theirs
     this.board.say(f'{job.cell.name}: done already by {theirs.host}')
     return

@@ -1,8 +1,9 @@
-"""Which process of how many this is: flags, Slurm, GKE or xpk say it."""
+"""Which process of how many this is: flags, Slurm, GKE, xpk or TPU VMs say."""
 
 import dataclasses
 import os
 import re
+import urllib.request
 from collections.abc import Mapping
 
 from ealign.runtime.errors import UserError
@@ -33,7 +34,7 @@ def find(
   """The cluster that flags or the environment describe; None: one process.
 
   Slurm tells it by SLURM_*, GKE and xpk by TPU_WORKER_* (and MEGASCALE_* for
-  several slices). On a TPU VM without them only JAX knows: see `hosts.join`.
+  several slices). A TPU VM without them is asked by `of_tpu_vm`.
 
   Raises:
     UserError: the flags are incomplete or no numbers.
@@ -61,6 +62,36 @@ def find(
     address = first.partition(':')[0]
     return Cluster(address, PORTS['tpu'], len(names) * slices, index)
   return None
+
+
+def of_tpu_vm(env: Mapping[str, str] = os.environ) -> Cluster | None:
+  """The slice that a TPU VM's metadata server describes, as JAX asks it.
+
+  None: there is no such server, one host is all, or there are several slices
+  (then only JAX knows: see `hosts.join`).
+  """
+  if 'TPU_SKIP_MDS_QUERY' in env:
+    return None
+  server = env.get('GCE_METADATA_IP', 'metadata.google.internal')
+  head = f'http://{server}/computeMetadata/v1/instance/attributes/'
+
+  def told(key: str) -> str:
+    asked = urllib.request.Request(head + key)
+    asked.add_header('Metadata-Flavor', 'Google')
+    with urllib.request.urlopen(asked, timeout=5) as answer:
+      return answer.read().decode()
+
+  try:
+    index = int(told('agent-worker-number'))
+    # Each is an address, or a name, a number and an address.
+    workers = told('worker-network-endpoints').strip().split(',')
+    slices = re.search(r"MEGASCALE_NUM_SLICES:\s*'?(\d+)", told('tpu-env'))
+  except (OSError, ValueError):
+    return None
+  if len(workers) == 1 or (slices and int(slices[1]) > 1):
+    return None
+  first = workers[0].rpartition(':')[2]
+  return Cluster(first, PORTS['tpu'], len(workers), index)
 
 
 def _from_flags(given: dict[str, str]) -> Cluster:

@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ealign.runtime import cluster as cluster_lib
 from ealign.runtime.cluster import PORTS, Cluster
 from ealign.runtime.errors import UserError
 
@@ -210,8 +211,9 @@ def join(cluster: Cluster | None, about: str = '') -> Hosts:
   """Calls the roll, then starts JAX's own runtime.
 
   Args:
-    cluster: from `cluster.find`. None: one process; on a TPU VM that JAX knows
-      to be one of several, the roll is called after its runtime has started.
+    cluster: from `cluster.find`. None: one process, or the slice of a TPU VM;
+      of several slices that JAX alone knows, the roll is called after its
+      runtime has started.
     about: what all hosts must agree on, such as the config as text.
 
   Raises:
@@ -221,6 +223,7 @@ def join(cluster: Cluster | None, about: str = '') -> Hosts:
   """
   if cluster is None and not _on_tpu_vm():
     return Hosts()
+  cluster = cluster or cluster_lib.of_tpu_vm()
   if cluster is not None and cluster.count == 1:
     return Hosts()
   import jax  # not before the command line has been checked

@@ -1,5 +1,8 @@
 """Who a process is, of how many."""
 
+import http.server
+import threading
+
 import pytest
 
 from ealign.runtime import cluster
@@ -55,3 +58,41 @@ def test_gke_names_the_cluster_also_of_several_slices():
   assert (found.address, found.count, found.index) == ('s0.x', 6, 5)
   one = {'TPU_WORKER_HOSTNAMES': 'localhost', 'TPU_WORKER_ID': '0'}
   assert cluster.find(env=one) is None
+
+
+@pytest.fixture
+def metadata():
+  """A metadata server on loopback: what it tells, and the environment."""
+  told = {}
+
+  class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+      head, _, key = self.path.rpartition('/')
+      sound = head == '/computeMetadata/v1/instance/attributes'
+      sound &= self.headers['Metadata-Flavor'] == 'Google' and key in told
+      self.send_response(200 if sound else 404)
+      self.end_headers()
+      self.wfile.write(told.get(key, '').encode())
+
+    def log_message(self, *_):
+      pass
+
+  with http.server.HTTPServer(('127.0.0.1', 0), Answer) as server:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield told, {'GCE_METADATA_IP': f'127.0.0.1:{server.server_port}'}
+    server.shutdown()
+
+
+def test_a_tpu_vm_asks_its_metadata_server(metadata):
+  told, env = metadata
+  assert cluster.of_tpu_vm(env) is None  # there is nothing
+  told |= {'agent-worker-number': '2', 'tpu-env': "ZONE: 'x'\n"}
+  told['worker-network-endpoints'] = 'a:0:10.0.0.5,b:1:10.0.0.6,c:2:10.0.0.7'
+  assert cluster.of_tpu_vm(env) == cluster.Cluster('10.0.0.5', 18_476, 3, 2)
+  told['worker-network-endpoints'] = 't-0.x,t-1.x,t-2.x'
+  assert cluster.of_tpu_vm(env).address == 't-0.x'
+  assert cluster.of_tpu_vm(env | {'TPU_SKIP_MDS_QUERY': '1'}) is None
+  told['tpu-env'] = "MEGASCALE_NUM_SLICES: '2'\n"
+  assert cluster.of_tpu_vm(env) is None  # JAX alone knows of several
+  told |= {'tpu-env': '', 'worker-network-endpoints': 't-0.x'}
+  assert cluster.of_tpu_vm(env) is None  # one host is all

@@ -42,6 +42,7 @@ def test_a_tpu_that_is_part_of_nothing_is_one_host(monkeypatch):
     raise ValueError('coordinator_address should be defined.')
 
   monkeypatch.setattr(hosts, '_on_tpu_vm', lambda: True)
+  monkeypatch.setenv('TPU_SKIP_MDS_QUERY', '1')
   monkeypatch.setattr(jax.distributed, 'initialize', unknown)
   assert hosts.join(None).count == 1
 
