@@ -30,6 +30,7 @@ from ealign.grid import (
 )
 from ealign.grid import job as job_lib
 from ealign.grid import run as run_lib
+from ealign.plan import programs  # noqa: F401  it imports what a stub stands for
 from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import NonFinite, Preempted, UserError
 from grid import made
