@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from ealign.grid import cells as cells_lib
 from ealign.grid import lease as lease_lib
-from ealign.grid import ledger
 from ealign.grid.cells import Status
 from ealign.grid.lease import Lease
 from ealign.grid.progress import Board
 from ealign.grid.sweeps import Cell
+from ealign.runtime import folder as folder_lib
 from ealign.runtime.folder import Folder
 
 _POLL_S = 5.0
@@ -69,7 +69,7 @@ def take(
   while left:
     busy = []
     for group in list(left):
-      with ledger.usable(launch.place.shared):
+      with folder_lib.usable(launch.place.shared):
         free, theirs = _free(launch, group, busy)
       left.remove(group)
       left += [theirs] if theirs else []

@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from ml_collections import config_dict
 
 from ealign import command as command_lib
@@ -70,7 +69,7 @@ def _sides(a, b, base, where, problems, unsound) -> dict[str, dict]:
       wrong.append(f'{where}: {side!r} {said}')
       continue
     told[name] = {
-      str(field): value.item() if isinstance(value, np.generic) else value
+      str(field): plain(value)
       for field, value in config_lib.flatten(side).items()
     }
     config, found = config_lib.apply_arm(base, told[name])
@@ -90,18 +89,25 @@ def _sides(a, b, base, where, problems, unsound) -> dict[str, dict]:
   return told
 
 
+def plain(value: Any) -> Any:
+  """Scalars of NumPy and JAX as Python's own: np.arange makes levels, too."""
+  if isinstance(value, tuple | list):
+    return type(value)(map(plain, value))
+  return value.item() if getattr(value, 'ndim', None) == 0 else value
+
+
 def untested(contrasts, cells, config: Config) -> list[str]:
   """A note on the contrasts that the cells are too few for, if there are any.
 
   cells: `sweeps.Cell` of the chosen sweeps; config: the base config.
   """
-  plain = lambda tree: json.loads(json.dumps(tree))
+  as_read = lambda tree: json.loads(json.dumps(tree))
   base = config_lib.flatten(json.loads(config_lib.to_json(config)))
   fields = {field for cell in cells for field in cell.replicate}
-  key = lambda side: results.key(results.changes(plain(side), base))
+  key = lambda side: results.key(results.changes(as_read(side), base))
   seeds = {}
   for cell in cells:
-    at = results.paired_by(plain(cell.replicate), fields, base)
+    at = results.paired_by(as_read(cell.replicate), fields, base)
     seeds.setdefault(key(cell.setting), set()).add(at)
   told = []
   for contrast in contrasts:

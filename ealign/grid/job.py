@@ -15,6 +15,7 @@ from ealign.grid.cells import Status
 from ealign.grid.claims import Launch
 from ealign.grid.progress import Watch
 from ealign.grid.sweeps import Cell
+from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import Preempted, UserError, line
 from ealign.runtime.folder import Folder
 
@@ -73,14 +74,14 @@ def begin(this: Launch, grid, module, jobs, stop) -> dict[str, str]:
 def _claim(this: Launch, job: Job) -> None:
   status = this.states.get(job.cell.id)
   if status and _anew(this, status, job):
-    with ledger.usable(this.place.shared):
+    with folder_lib.usable(this.place.shared):
       ledger.to_trash(this.place, job.cell)
     this.states.pop(job.cell.id)
   elif status:
     status = dataclasses.replace(status, earlier_s=status.seconds)
     this.states[job.cell.id] = status
   text = config_lib.to_json(job.cell.config)
-  with ledger.usable(this.place.shared):
+  with folder_lib.usable(this.place.shared):
     cells_lib.replace(job.place.shared / 'config.json', text)
 
 
@@ -95,7 +96,7 @@ def prepared(this: Launch, grid, module, cells, stop) -> None:
   """Has what the cells start from made, and fetched."""
   said = 'stopped while it prepared; the same command continues'
   stopped = Preempted(f'{this.place.shared}: {said}')
-  with stop.at_once(stopped), ledger.usable(this.place.shared):
+  with stop.at_once(stopped), folder_lib.usable(this.place.shared):
     for cell in cells:
       prepare.ensure(cell, grid.config, module, this.place, this.board.say)
       prepare.pull(cell, this.place)
@@ -142,7 +143,7 @@ def tell(this: Launch, jobs, state: str = '', **facts) -> None:
     )
     if state:
       this.states[job.cell.id] = status
-    with ledger.usable(this.place.shared):
+    with folder_lib.usable(this.place.shared):
       cells_lib.write(job.place.shared, status)
 
 

@@ -1,12 +1,10 @@
 """The work folder of a grid: grid.json, and what must not be mixed in it."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from ealign import config as config_lib
@@ -15,6 +13,7 @@ from ealign.grid import cells as cells_lib
 from ealign.grid import hashes
 from ealign.grid.cells import Status
 from ealign.grid.sweeps import Cell, Grid, identity
+from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import UserError
 from ealign.runtime.folder import Folder
 
@@ -52,7 +51,7 @@ def find(place: Folder, grid: Grid) -> tuple[list[Cell], dict[str, Any]]:
   Raises:
     UserError: the work folder cannot be read, or belongs to something else.
   """
-  with usable(place.shared):
+  with folder_lib.usable(place.shared):
     old = _read(place)
     found = _folders(place)
   cells = [
@@ -70,24 +69,8 @@ def write(place: Folder, told: dict[str, Any]) -> None:
   Raises:
     UserError: the work folder cannot be written.
   """
-  with usable(place.shared):
+  with folder_lib.usable(place.shared):
     cells_lib.replace(place.shared / FILE, json.dumps(told, indent=1) + '\n')
-
-
-@contextlib.contextmanager
-def usable(workdir) -> Iterator[None]:
-  """What the disk refuses within the block is one line of the work folder.
-
-  Raises:
-    UserError: an OSError came; it says of which file.
-  """
-  try:
-    yield
-  except OSError as error:
-    file = str(error.filename or '').removeprefix(f'{workdir}/')
-    why = f'{file}: {error.strerror}' if file else str(error)
-    said = f'cannot be used ({why}); mend it, or use another'
-    raise UserError(f'--workdir={workdir}: {said}') from None
 
 
 def _read(place: Folder) -> dict[str, Any]:

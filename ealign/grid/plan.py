@@ -18,6 +18,7 @@ from ealign.grid.sweeps import Cell, Grid
 from ealign.plan import run as plan_lib
 from ealign.plan import show
 from ealign.runtime import display
+from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import Unfit, UserError
 from ealign.runtime.folder import Folder
 
@@ -47,7 +48,7 @@ def plan(grid: Grid, command, place: Folder) -> None:
   wanted = [cell for cell in chosen if this.wants(cell)] or chosen
   cell, arms = _heaviest(wanted, command.arms, screen)
   config = _at_hand(grid, cell, place, screen)
-  with ledger.usable(place.shared):
+  with folder_lib.usable(place.shared):
     place.local.mkdir(parents=True, exist_ok=True)
   try:
     plan_lib.plan(

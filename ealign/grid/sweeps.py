@@ -191,15 +191,10 @@ def _levels(command, name: str, problems) -> list[dict[str, Any]]:
       hint = config_lib.did_you_mean(field, types)
       said = f'there is no such field.{hint}'
       problems.append(f'{where}, level {number}: {field}: {said}')
-    sound.append({k: _plain(v) for k, v in flat.items() if k in types})
+    sound.append(
+      {k: contrasts_lib.plain(v) for k, v in flat.items() if k in types}
+    )
   return sound
-
-
-def _plain(value: Any) -> Any:
-  """Scalars of NumPy and JAX as Python's own: np.arange makes levels, too."""
-  if isinstance(value, tuple | list):
-    return type(value)(map(_plain, value))
-  return value.item() if getattr(value, 'ndim', None) == 0 else value
 
 
 def _product(base, term, sweeps, problems):

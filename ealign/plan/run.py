@@ -13,13 +13,13 @@ import jax
 from ealign import assembly, fit, prompts
 from ealign.fields import Config
 from ealign.grid import arms as arms_lib
-from ealign.grid import ledger
 from ealign.models import flops, layout
 from ealign.plan import data as data_lib
 from ealign.plan import figures as figures_lib
 from ealign.plan import programs as programs_lib
 from ealign.plan import show
 from ealign.runtime import aot, topology
+from ealign.runtime import folder as folder_lib
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import Unfit
 from ealign.runtime.folder import Folder
@@ -82,7 +82,7 @@ def plan(
   problems = _problems(run, found)
   told |= {'programs': {n: _plain(f) for n, f in found.items()}}
   told |= {'conscience': cost, 'problems': problems, 'arms': arms}
-  with ledger.usable(place.shared):
+  with folder_lib.usable(place.shared):
     (place.local / FILE).write_text(json.dumps(told, indent=2) + '\n')
   if problems:
     raise Unfit(*problems)
@@ -259,9 +259,8 @@ def _problems(run, found) -> list[str]:
       )
       problems += [f'  {line}' for line in helps]
   platform = run.mesh.devices.flat[0].platform
-  if (
-    platform != 'tpu' or run.config.model.attention == 'xla'
-  ):  # as it was asked
+  asked = run.config.model.attention == 'xla'
+  if platform != 'tpu' or asked:
     return problems
   for name, figures in found.items():
     if figures.kernels is None or name == 'decode':  # it extends a cache

@@ -4,8 +4,9 @@ import argparse
 import sys
 
 from ealign import report
-from ealign.grid import ledger, results
 from ealign.grid import page as grid_page
+from ealign.grid import results
+from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import UserError
 
 
@@ -20,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     if not workdir:
       raise UserError('--workdir= is empty; give the folder of the runs')
     of = grid_page if results.is_grid(workdir) else report
-    with ledger.usable(workdir):
+    with folder_lib.usable(workdir):
       print(of.write(workdir))
   except UserError as error:
     print(error, file=sys.stderr)

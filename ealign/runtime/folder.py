@@ -150,6 +150,22 @@ def _seen(path: pathlib.Path) -> bool:
   return True
 
 
+@contextlib.contextmanager
+def usable(workdir) -> Iterator[None]:
+  """What the disk refuses within the block is one line of the work folder.
+
+  Raises:
+    UserError: an OSError came; it says of which file.
+  """
+  try:
+    yield
+  except OSError as error:
+    file = str(error.filename or '').removeprefix(f'{workdir}/')
+    why = f'{file}: {error.strerror}' if file else str(error)
+    said = f'cannot be used ({why}); mend it, or use another'
+    raise UserError(f'--workdir={workdir}: {said}') from None
+
+
 def _bucket(address: str) -> epath.Path:
   try:
     path = epath.Path(address)
