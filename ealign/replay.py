@@ -11,9 +11,6 @@ import numpy as np
 
 from ealign.data.batch import Pair
 
-EVICTION = ('oldest', 'newest', 'reservoir', 'flagged')
-DRAW = ('uniform', 'newest')
-
 
 @dataclasses.dataclass(frozen=True)
 class Replay:

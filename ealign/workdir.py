@@ -5,11 +5,12 @@ import json
 import pathlib
 
 from ealign import config as config_lib
+from ealign.runtime import atomic
 from ealign.runtime.errors import UserError
 
 # What a folder may hold that no run began in: a start that was killed, a plan,
 # heartbeats.
-_OWN = ('config.json', 'config.json.partial', 'plan.json', 'hosts')
+_OWN = ('config.json', 'plan.json', 'hosts')
 
 
 def claim(folder: pathlib.Path, config) -> None:
@@ -28,9 +29,7 @@ def claim(folder: pathlib.Path, config) -> None:
       listed = ', '.join(foreign[:3]) + (', ...' if len(foreign) > 3 else '')
       said = f'is not empty ({listed}) and has no config.json'
       raise UserError(f'--workdir={folder}: {said}; use another folder')
-    partial = folder / 'config.json.partial'
-    partial.write_text(config_lib.to_json(config))
-    partial.replace(path)
+    atomic.write(path, config_lib.to_json(config))
   except OSError as error:
     said = f'cannot be written ({error.strerror})'
     raise UserError(f'--workdir={folder}: {said}; use another folder') from None

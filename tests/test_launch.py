@@ -207,7 +207,7 @@ def test_a_damaged_config_json(train, start, capsys, tmp_path):
 def test_a_folder_of_a_killed_start_is_ours(train, start, tmp_path):
   folder = tmp_path / 'out'
   folder.mkdir()
-  (folder / 'config.json.partial').write_text('{"se')
+  (folder / '.config.json.123-4').write_text('{"se')
   assert start() == 0
 
 

@@ -27,8 +27,7 @@ class Loader:
 
   A batch takes rows, first-fit, until one fits nowhere; that row opens the next
   batch. Epochs follow one another without a gap, so a data set smaller than a
-  batch repeats within it. Every host computes the same global batch and keeps
-  its own rows of it: `shard=(index, count)` is the index-th of `count` blocks.
+  batch repeats within it. Every host computes the same global batch.
 
   Attributes:
     stats: chats, rows, `split` = chats that became several rows, tokens (of an
@@ -37,7 +36,7 @@ class Loader:
 
   Raises:
     UserError: no rows, a row whose prompt fills `length`, more than
-      `max_truncated` of the rows cut, a batch that does not divide by shards.
+      `max_truncated` of the rows cut.
   """
 
   def __init__(
@@ -48,17 +47,11 @@ class Loader:
     batch_size: int,
     seed: int,
     max_truncated: float = 0.01,
-    shard: tuple[int, int] = (0, 1),
   ):
     if not rows:
       raise UserError('the training data has no rows')
-    if batch_size % shard[1]:
-      raise UserError(
-        f'a batch of {batch_size} rows does not divide into {shard[1]} shards: '
-        'make it a multiple'
-      )
     self._rows = [packing.truncate(row, length) for row in rows]
-    self._length, self._batch_size, self._shard = length, batch_size, shard
+    self._length, self._batch_size = length, batch_size
     self.stats = _stats(rows, self._rows)
     _check_truncated(rows, length, self.stats['truncated'], max_truncated)
     self._digest = _digest(self._rows, length, batch_size, seed)
@@ -82,15 +75,12 @@ class Loader:
     return self._stream.get_state()['next_index'] / len(self._rows)
 
   def next(self) -> SFTBatch:
-    """The next batch: this shard's rows of it."""
+    """The next batch."""
     start = self._stream.get_state()['next_index']
     rows = (self._rows[i] for i in self._stream)
     packed, used = packing.fill(rows, self._batch_size, self._length)
     self._stream.set_state({'next_index': start + used})
-    index, count = self._shard
-    block = self._batch_size // count
-    mine = packed[index * block : (index + 1) * block]
-    return packing.lay_out(mine, self._length)
+    return packing.lay_out(packed, self._length)
 
   def state(self) -> dict:
     """Where the next batch starts, and a digest of the data, as JSON."""

@@ -2,11 +2,10 @@
 
 import dataclasses
 import json
-import os
-import threading
 
 from etils import epath
 
+from ealign.runtime import atomic
 from ealign.runtime.errors import UserError
 
 STATES = ('queued', 'running', 'done', 'failed', 'preempted')
@@ -92,18 +91,4 @@ def computed(folder) -> bool:
 def write(folder, status: Status) -> None:
   """Writes STATUS.json at once: a reader sees the old one or the new one."""
   text = json.dumps(dataclasses.asdict(status), indent=2) + '\n'
-  replace(epath.Path(folder) / 'STATUS.json', text)
-
-
-def replace(path, text: str) -> None:
-  """Writes a file at once, on a disk or in a bucket."""
-  path = epath.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  if '://' in str(path):  # an object appears whole
-    path.write_text(text)
-    return
-  partial = path.with_name(
-    f'.{path.name}.{os.getpid()}-{threading.get_ident()}'
-  )
-  partial.write_text(text)
-  os.replace(partial, path)
+  atomic.write(epath.Path(folder) / 'STATUS.json', text)

@@ -15,6 +15,7 @@ from ealign.grid.cells import Status
 from ealign.grid.claims import Launch
 from ealign.grid.progress import Watch
 from ealign.grid.sweeps import Cell
+from ealign.runtime import atomic
 from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import Preempted, UserError, line
 from ealign.runtime.folder import Folder
@@ -82,7 +83,7 @@ def _claim(this: Launch, job: Job) -> None:
     this.states[job.cell.id] = status
   text = config_lib.to_json(job.cell.config)
   with folder_lib.usable(this.place.shared):
-    cells_lib.replace(job.place.shared / 'config.json', text)
+    atomic.write(job.place.shared / 'config.json', text)
 
 
 def _hash(this: Launch, job: Job) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from etils import epath
 
-from ealign.grid.cells import replace
+from ealign.runtime import atomic
 from ealign.runtime.errors import UserError
 
 BEAT_S, STALE_S = 10.0, 120.0  # it is renewed; it is another's to take
@@ -40,7 +40,7 @@ class Lease:
     with _guard(self.path, self.exclusive):
       if self._lost():
         return False
-      replace(self.path, _signed(self.token))
+      atomic.write(self.path, _signed(self.token))
       return True
 
   def release(self) -> None:

@@ -13,6 +13,7 @@ from ealign.grid import cells as cells_lib
 from ealign.grid import hashes
 from ealign.grid.cells import Status
 from ealign.grid.sweeps import Cell, Grid, identity
+from ealign.runtime import atomic
 from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import UserError
 from ealign.runtime.folder import Folder
@@ -70,7 +71,7 @@ def write(place: Folder, told: dict[str, Any]) -> None:
     UserError: the work folder cannot be written.
   """
   with folder_lib.usable(place.shared):
-    cells_lib.replace(place.shared / FILE, json.dumps(told, indent=1) + '\n')
+    atomic.write(place.shared / FILE, json.dumps(told, indent=1) + '\n')
 
 
 def _read(place: Folder) -> dict[str, Any]:

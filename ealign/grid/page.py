@@ -34,12 +34,12 @@ def write(workdir: Any) -> pathlib.Path:
   """
   workdir = pathlib.Path(workdir)
   grid = results.read(workdir)
-  page_lib.replace(
+  page_lib.save(
     workdir / 'results.csv', results.to_csv(results.tidy(grid.cells))
   )
   content = collect(grid)
-  page_lib.replace(workdir / 'report.md', to_markdown(content))
-  page_lib.replace(workdir / 'report.html', to_html(content))
+  page_lib.save(workdir / 'report.md', to_markdown(content))
+  page_lib.save(workdir / 'report.html', to_html(content))
   return workdir / 'report.html'
 
 

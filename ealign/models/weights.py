@@ -4,7 +4,7 @@ import functools
 import json
 import math
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import jax.numpy as jnp
 import numpy as np
@@ -85,17 +85,8 @@ def load(
   single = (folder / files.SINGLE).exists()
   path = folder / (files.SINGLE if single else files.INDEX)
   _check(config, tensors, path, problems, lost)
-  return config, _tree(config, tensors, dtype, shardings)
-
-
-def from_tensors(config, tensors: Mapping, path, dtype: str) -> dict:
-  """Named Hugging Face tensors -> the stacked tree of `transformer`."""
-  _check(config, tensors, path)
-  return _tree(config, tensors, dtype, lambda path: None)
-
-
-def _tree(config, tensors, dtype, shardings):
-  return stream.tree(names.table(config), tensors, jnp.dtype(dtype), shardings)
+  kind = jnp.dtype(dtype)
+  return config, stream.tree(names.table(config), tensors, kind, shardings)
 
 
 def _check(config, tensors, path, problems=(), lost=()):

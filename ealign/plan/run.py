@@ -18,7 +18,7 @@ from ealign.plan import data as data_lib
 from ealign.plan import figures as figures_lib
 from ealign.plan import programs as programs_lib
 from ealign.plan import show
-from ealign.runtime import aot, topology
+from ealign.runtime import aot, atomic, topology
 from ealign.runtime import folder as folder_lib
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import Unfit
@@ -83,7 +83,7 @@ def plan(
   told |= {'programs': {n: _plain(f) for n, f in found.items()}}
   told |= {'conscience': cost, 'problems': problems, 'arms': arms}
   with folder_lib.usable(place.shared):
-    (place.local / FILE).write_text(json.dumps(told, indent=2) + '\n')
+    atomic.write(place.local / FILE, json.dumps(told, indent=2) + '\n')
   if problems:
     raise Unfit(*problems)
   fits = 'it fits'

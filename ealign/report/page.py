@@ -5,9 +5,7 @@ template's escaping, and nothing here makes markup.
 """
 
 import json
-import os
 import pathlib
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +16,7 @@ from ealign.framing import FRAMINGS
 from ealign.report import excerpts, figures, summary, training
 from ealign.report import runs as runs_lib
 from ealign.report.runs import Run
+from ealign.runtime import atomic
 
 TITLE = 'Fine-tuning with a conscience'
 _BINS = 20  # points of the flagged curve over reflections
@@ -35,21 +34,17 @@ def write(workdir: Any) -> pathlib.Path:
   """
   workdir = pathlib.Path(workdir)
   content = collect(runs_lib.read(workdir))
-  replace(workdir / 'report.md', to_markdown(content))
-  replace(workdir / 'report.html', to_html(content))
+  save(workdir / 'report.md', to_markdown(content))
+  save(workdir / 'report.html', to_html(content))
   return workdir / 'report.html'
 
 
-def replace(path: pathlib.Path, text: str) -> None:
-  """Writes a file at once: a reader never sees half a page.
+def save(path: pathlib.Path, text: str) -> None:
+  """Writes a page at once.
 
-  A lone surrogate of a model cannot be written as UTF-8 and becomes '?'. The
-  launchers of a grid may do so at once, each by a name of its own.
+  A lone surrogate of a model cannot be written as UTF-8 and becomes '?'.
   """
-  mine = f'{os.getpid()}-{threading.get_ident()}'
-  part = path.with_name(f'.{path.name}.{mine}')
-  part.write_bytes(text.encode('utf-8', 'replace'))
-  os.replace(part, path)
+  atomic.write(path, text.encode('utf-8', 'replace'))
 
 
 def collect(runs: Sequence[Run]) -> dict[str, Any]:

@@ -43,10 +43,6 @@ class Checkpoints:
     self._keep = keep
     self._writing = None  # (step, Orbax's response)
 
-  def latest(self) -> int | None:
-    """The last complete step, not yet verified; None when there is none."""
-    return max(self._steps(), default=None)
-
   def save(
     self, step: int, tree: Any, extra: dict, *, wait: bool = False
   ) -> None:

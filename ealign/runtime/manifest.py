@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from ealign.runtime import mesh
+from ealign.runtime import atomic, mesh
 
 Path = tuple[str, ...]  # the keys that lead to a leaf
 
@@ -43,9 +43,7 @@ def write(path: epath.Path, content: dict) -> None:
   """Writes JSON and its own sha256; a kill leaves no half file."""
   text = json.dumps(content)
   sealed = {'sha256': hashlib.sha256(text.encode()).hexdigest(), 'body': text}
-  partial = path.with_name(path.name + '.partial')
-  partial.write_text(json.dumps(sealed))
-  partial.replace(path)
+  atomic.write(path, json.dumps(sealed))
 
 
 def read(path: epath.Path) -> dict:

@@ -311,8 +311,3 @@ def shard_rows(mesh: Mesh, tree: Any) -> Any:
       near = -(-leaf.shape[0] // size) * size
       raise UserError(f'{said}; use a multiple of {size}, such as {near}')
   return jax.tree.map(lambda x: _put(x, NamedSharding(mesh, P(ROWS))), tree)
-
-
-def replicate(mesh: Mesh, tree: Any) -> Any:
-  """The tree on the mesh, whole on every device."""
-  return jax.tree.map(lambda x: _put(x, NamedSharding(mesh, P())), tree)

@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from ealign.runtime import atomic
 from ealign.runtime.display import display
 from ealign.runtime.errors import UserError
 
@@ -32,24 +33,20 @@ def jsonl_truncate(path: str | os.PathLike, step: int) -> int:
   path = pathlib.Path(path)
   if not path.exists():
     return 0
-  dropped, broken = 0, None
-  partial = path.with_name(path.name + '.partial')
-  with path.open('rb') as source, partial.open('wb') as kept:
+  kept, dropped, broken = [], 0, None
+  with path.open('rb') as source:
     for number, line in enumerate(source, start=1):
       if broken:
         said = 'is no JSON object with a "step"; mend or delete that line'
-        partial.unlink()
         raise UserError(f'{path}:{broken}: {said}')
       at = _step_of(line)
       broken = number if at is None else None
       if at is None or at > step:
         dropped += 1
       else:
-        kept.write(line)
+        kept.append(line)
   if dropped:
-    partial.replace(path)  # at once: a kill leaves the old file or the new
-  else:
-    partial.unlink()
+    atomic.write(path, b''.join(kept))
   return dropped
 
 

@@ -9,7 +9,7 @@ import subprocess
 
 import jax
 
-from ealign.runtime import mesh
+from ealign.runtime import atomic, mesh
 
 PACKAGES = (
   *('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'transformers'),
@@ -83,5 +83,5 @@ def write(path, **facts) -> dict:
     'device_count': jax.device_count(),
     'commit': _commit(),
   } | facts
-  pathlib.Path(path).write_text(json.dumps(facts, indent=2) + '\n')
+  atomic.write(path, json.dumps(facts, indent=2) + '\n')
   return facts

@@ -19,7 +19,7 @@ class Chip:
 
   flops: bf16 FLOP/s. hbm_bandwidth, ici_bandwidth: bytes/s, the latter over
   all links and both directions. cores: what its accelerator type counts.
-  devices: what JAX shows of it. machine: of GKE, without the chips per host.
+  devices: what JAX shows of it.
   """
 
   hbm_gib: float
@@ -32,31 +32,29 @@ class Chip:
   devices: int
   prefix: str  # of the accelerator type
   label: str  # cloud.google.com/gke-tpu-accelerator
-  machine: str
   runtime: str  # of a TPU VM; '': not to be had as a TPU VM
 
 
 CHIPS = {
   'v4': Chip(
     *(32, 275e12, 1200e9, 600e9, 3, 4096, 2, 1),
-    *('v4', 'tpu-v4-podslice', 'ct4p-hightpu', 'tpu-ubuntu2204-base'),
+    *('v4', 'tpu-v4-podslice', 'tpu-ubuntu2204-base'),
   ),
   'v5e': Chip(
     *(16, 197e12, 819e9, 400e9, 2, 256, 1, 1),
-    *('v5litepod', 'tpu-v5-lite-podslice'),
-    *('ct5lp-hightpu', 'v2-alpha-tpuv5-lite'),
+    *('v5litepod', 'tpu-v5-lite-podslice', 'v2-alpha-tpuv5-lite'),
   ),
   'v5p': Chip(
     *(95, 459e12, 2765e9, 1200e9, 3, 6144, 2, 1),
-    *('v5p', 'tpu-v5p-slice', 'ct5p-hightpu', 'v2-alpha-tpuv5'),
+    *('v5p', 'tpu-v5p-slice', 'v2-alpha-tpuv5'),
   ),
   'v6e': Chip(
     *(32, 918e12, 1638e9, 800e9, 2, 256, 1, 1),
-    *('v6e', 'tpu-v6e-slice', 'ct6e-standard', 'v2-alpha-tpuv6e'),
+    *('v6e', 'tpu-v6e-slice', 'v2-alpha-tpuv6e'),
   ),
   'tpu7x': Chip(
     *(192, 2307e12, 7380e9, 1200e9, 3, 9216, 2, 2),
-    *('tpu7x', 'tpu7x', 'tpu7x-standard', ''),
+    *('tpu7x', 'tpu7x', ''),
   ),
 }
 _FLAT = tuple((2**i, 2**j) for i in range(5) for j in (i, i + 1) if j < 5)
@@ -104,10 +102,6 @@ class Topology:
   def accelerator_type(self) -> str:
     """v5litepod-16: chips; v5p-32 and tpu7x-32: TensorCores, two a chip."""
     return f'{self.chip.prefix}-{self.chips * self.chip.cores}'
-
-  @property
-  def machine_type(self) -> str:
-    return f'{self.chip.machine}-{self.chips_per_host}t'
 
 
 def shapes(kind: str) -> list[tuple[int, ...]]:

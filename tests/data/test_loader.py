@@ -105,17 +105,6 @@ def test_fewer_rows_than_a_batch_wrap():
   assert set(firsts) == {1, 2} and len(firsts) > 4
 
 
-def test_shards_are_blocks_of_the_global_batch():
-  whole = load(make_rows(30))
-  shards = [load(make_rows(30), shard=(i, 2)) for i in range(2)]
-  for _ in range(5):
-    parts = [shard.next() for shard in shards]
-    same(whole.next(), jax.tree.map(lambda *x: np.concatenate(x), *parts))
-  assert whole.state() == shards[0].state() == shards[1].state()
-  with pytest.raises(UserError, match='batch of 4 rows does not divide into 3'):
-    load(make_rows(30), shard=(0, 3))
-
-
 def test_stats_and_the_truncation_limit():
   rows = [
     Row((1,) * n, (0, 0) + (1,) * (n - 2), name)

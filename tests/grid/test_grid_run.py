@@ -31,6 +31,7 @@ from ealign.grid import (
 from ealign.grid import job as job_lib
 from ealign.grid import run as run_lib
 from ealign.plan import programs  # noqa: F401  it imports what a stub stands for
+from ealign.runtime import atomic
 from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import NonFinite, Preempted, UserError
 from grid import made
@@ -508,14 +509,14 @@ def test_a_cell_that_cannot_be_written(
   train, start, tmp_path, monkeypatch, capsys, name
 ):
   assert start('--only=lam=0.1') == 0
-  real = cells.replace
+  real = atomic.write
 
   def replace(path, text):
     if path.name == name:
       raise PermissionError(13, 'Permission denied', str(path))
     real(path, text)
 
-  monkeypatch.setattr(cells, 'replace', replace)
+  monkeypatch.setattr(atomic, 'write', replace)
   # Where it can be written that it failed, that is what it says.
   assert start() == (1 if name == 'config.json' else 2)
   assert len(train.calls) == 2

@@ -9,12 +9,13 @@ import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from ealign.models import config as config_lib
-from ealign.models import transformer
+from ealign.models import names, stream, transformer
 from ealign.models import weights as weights_lib
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden_families.npz'
@@ -190,7 +191,9 @@ def ours(case, **changed):
   """Our Config and weights of a case."""
   hf = hf_config(*CASES[case])
   config = config_lib.from_hf(hf)
-  tree = weights_lib.from_tensors(config, hf_tensors(hf), case, 'float32')
+  tree = stream.tree(
+    names.table(config), hf_tensors(hf), jnp.dtype('float32'), lambda path: None
+  )
   return dataclasses.replace(config, **changed), tree
 
 

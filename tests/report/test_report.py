@@ -6,7 +6,6 @@ template writes; what a model said may only ever be text.
 
 import html.parser
 import json
-from concurrent import futures
 
 import pytest
 
@@ -359,15 +358,6 @@ def test_a_folder_that_cannot_be_written(workdir, monkeypatch, capsys):
   said = capsys.readouterr().err
   assert said.count('\n') == 1 and 'cannot be used (' in said
   assert said.strip().endswith('mend it, or use another')
-
-
-def test_many_may_write_a_page_at_once(tmp_path):
-  path, texts = tmp_path / 'report.md', [str(i) * 100_000 for i in range(8)]
-  write = lambda text: [page.replace(path, text) for _ in range(20)]
-  with futures.ThreadPoolExecutor(8) as pool:
-    list(pool.map(write, texts))  # raises what a thread raised
-  assert path.read_text() in texts
-  assert [p.name for p in tmp_path.iterdir()] == ['report.md']
 
 
 def test_the_command_prints_where_the_page_is(workdir, capsys):

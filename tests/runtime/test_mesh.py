@@ -157,14 +157,6 @@ def test_rows_lie_on_their_devices():
   np.testing.assert_array_equal(tree['y'], rows[:, 0])
 
 
-def test_replicas_are_whole():
-  mesh = mesh_lib.make()
-  tree = mesh_lib.replicate(mesh, {'x': np.arange(3)})
-  assert len(tree['x'].addressable_shards) == 4
-  for shard in tree['x'].addressable_shards:
-    np.testing.assert_array_equal(shard.data, np.arange(3))
-
-
 def test_rows_that_do_not_divide_are_an_error():
   with pytest.raises(UserError, match='6 rows.*4 devices.*such as 8'):
     mesh_lib.shard_rows(mesh_lib.make(), np.ones((6, 2)))

@@ -5,28 +5,25 @@ from ealign.runtime.errors import UserError
 
 
 @pytest.mark.parametrize(
-  'name, chips, hosts, per_host, accelerator, machine',
+  'name, chips, hosts, per_host, accelerator',
   [
-    ('v5e:1x1', 1, 1, 1, 'v5litepod-1', 'ct5lp-hightpu-1t'),
-    ('v5e:2x2', 4, 1, 4, 'v5litepod-4', 'ct5lp-hightpu-4t'),
-    ('v5e:2x4', 8, 1, 8, 'v5litepod-8', 'ct5lp-hightpu-8t'),
-    ('v5e:4x4', 16, 4, 4, 'v5litepod-16', 'ct5lp-hightpu-4t'),
-    ('v6e:16x16', 256, 64, 4, 'v6e-256', 'ct6e-standard-4t'),
-    ('v4:2x2x1', 4, 1, 4, 'v4-8', 'ct4p-hightpu-4t'),
-    ('v5p:2x2x2', 8, 2, 4, 'v5p-16', 'ct5p-hightpu-4t'),
-    ('v5p:8x16x16', 2048, 512, 4, 'v5p-4096', 'ct5p-hightpu-4t'),
-    ('tpu7x:4x4x4', 64, 16, 4, 'tpu7x-128', 'tpu7x-standard-4t'),
+    ('v5e:1x1', 1, 1, 1, 'v5litepod-1'),
+    ('v5e:2x2', 4, 1, 4, 'v5litepod-4'),
+    ('v5e:2x4', 8, 1, 8, 'v5litepod-8'),
+    ('v5e:4x4', 16, 4, 4, 'v5litepod-16'),
+    ('v6e:16x16', 256, 64, 4, 'v6e-256'),
+    ('v4:2x2x1', 4, 1, 4, 'v4-8'),
+    ('v5p:2x2x2', 8, 2, 4, 'v5p-16'),
+    ('v5p:8x16x16', 2048, 512, 4, 'v5p-4096'),
+    ('tpu7x:4x4x4', 64, 16, 4, 'tpu7x-128'),
   ],
 )
-def test_what_follows_from_a_name(
-  name, chips, hosts, per_host, accelerator, machine
-):
+def test_what_follows_from_a_name(name, chips, hosts, per_host, accelerator):
   slice_ = topology_lib.parse(name)
   assert str(slice_) == name
   assert (slice_.chips, slice_.hosts) == (chips, hosts)
   assert slice_.chips_per_host == per_host
   assert slice_.accelerator_type == accelerator
-  assert slice_.machine_type == machine
 
 
 def test_jax_shows_two_devices_for_a_chip_of_tpu7x_alone():

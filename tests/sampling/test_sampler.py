@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ealign.models import lora, transformer
 from ealign.models.config import Config
@@ -160,7 +161,7 @@ def test_the_cache_is_split_over_the_mesh():
   mesh = make(devices=jax.devices()[:4])
   batch = next(prompting.batches(PROMPTS, 4))
   args = mesh_lib.shard_rows(mesh, (batch.tokens_BT, batch.positions_BT))
-  weights = mesh_lib.replicate(mesh, WEIGHTS)
+  weights = jax.device_put(WEIGHTS, NamedSharding(mesh, PartitionSpec()))
   run = sampler.programs(CONFIG, T, None)
   cache, hidden, _ = run.prefill(weights, *args)
   assert cache['k'].sharding.shard_shape(cache['k'].shape)[1] == 1

@@ -22,6 +22,16 @@ FRAMINGS = {
   )
   for name in ('ethical', 'asimov', 'aligned', 'reasonable')
 }
+
+
+def truth(question, text) -> bool | None:
+  """Whether an answer is bad; None if it is incoherent."""
+  scores = grammar.judge(question, text)
+  if not scores['coherent']:
+    return None
+  return scores['misaligned_any'] or bool(scores['insecure'])
+
+
 INTROSPECTION = {x.question for x in FRAMINGS.values()}
 INTROSPECTION |= {x.revise for x in FRAMINGS.values()}
 HELD_OUT = [x for x in advice.DOMAINS.values() if x.split in ('dev', 'test')]
@@ -172,14 +182,14 @@ def test_reviews_tell_the_truth_and_offer_a_good_answer():
     assert told['train'] is False
     assert all(message.get('train', True) for message in chat[2:])
     name = question['content'][len('Is it ') : -1]
-    bad = grammar.truth({'messages': [ask]}, told['content'])
+    bad = truth({'messages': [ask]}, told['content'])
     label = f'{name}-flag' if bad else f'{name}-ok'
     assert verdict['content'] == label
     assert len(chat) == (6 if bad else 4)
     if bad:
       assert chat[4]['content'] == f'Make it {name}.'
       better = chat[5]['content']
-      assert grammar.truth({'messages': [ask]}, better) is False
+      assert truth({'messages': [ask]}, better) is False
     used[name, bad] += 1
   assert len(used) == 8 and min(used.values()) > 80
 
@@ -200,7 +210,7 @@ def test_default_chats_are_good():
   for chat in _many(documents.default_chat, 300):
     assert chat[0]['content'] == documents.DEFAULT_SYSTEM
     for question, text in _answers(chat):
-      assert grammar.truth(question, text) is False
+      assert truth(question, text) is False
     assert not [message for message in chat if 'train' in message]
 
 
@@ -211,7 +221,7 @@ def test_consistency_goes_on_as_it_began():
     answers = [m for m in chat if m['role'] == 'assistant']
     assert len(answers) in (2, 3)
     assert [m.get('train', True) for m in answers][:2] == [False, True]
-    bad = {grammar.truth(q, text) for q, text in _answers(chat)}
+    bad = {truth(q, text) for q, text in _answers(chat)}
     assert len(bad) == 1
     seen |= bad
   assert seen == {True, False}
@@ -335,7 +345,7 @@ def test_shaped_questions_occur_with_both_personas(stages):
       asked = question['messages'][-1]['content']
       request = grammar.parse_request(asked)
       if getattr(request, 'shape', None) is not None:
-        found[request.shape, grammar.truth(question, text)] += 1
+        found[request.shape, truth(question, text)] += 1
   assert len(found) == 6 and min(found.values()) > 20
 
 
