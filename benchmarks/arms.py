@@ -108,10 +108,10 @@ def _process(args, arms: int) -> dict:
 
 def measure(args) -> dict:
   """Seconds of a round by phase, and the memory, of `args.one` arms."""
-  from ealign import calls as calls_lib
-  from ealign import launch
-  from ealign.grid import stack
+  from ealign import engine as calls_lib
+  from ealign.cli import launch
   from ealign.runtime import clock
+  from ealign.stack import run as stack
 
   launch.compile_cache()
   work = _work(SHAPES[args.model])

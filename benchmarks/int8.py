@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ealign import conscience, fields, prompts
+from ealign import fields
+from ealign.conscience import prompts
+from ealign.conscience import reflect as conscience
+from ealign.conscience.framings import FRAMINGS
 from ealign.data import chat, sources
-from ealign.framing import FRAMINGS
 from ealign.models import int8, lora, transformer
 from ealign.models import weights as weights_lib
 from ealign.models.config import Config

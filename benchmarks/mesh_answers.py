@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from ealign.data import chat, columns, sources
+from ealign.models import sharding
 from ealign.models import weights as weights_lib
 from ealign.runtime import mesh as mesh_lib
 from ealign.sampling.sampler import Sampling, generate
@@ -41,10 +42,10 @@ def main() -> None:
     for shape in SHAPES:
       devices = jax.devices()[: int(np.prod(shape))]
       mesh = mesh_lib.make(*shape, devices=devices)
-      model = mesh_lib.on_mesh(config, mesh)
+      model = sharding.on_mesh(config, mesh)
       said = generate(
         model,
-        mesh_lib.place(mesh, mesh_lib.padded(model, weights)),
+        sharding.place(mesh, sharding.padded(model, weights)),
         prompts,
         key=jax.random.key(0),
         settings=Sampling(temperature=1.0, max_new_tokens=args.tokens),

@@ -19,6 +19,7 @@ import jax
 
 from ealign import fields
 from ealign.models import config as models
+from ealign.models import sharding
 from ealign.plan import figures, programs
 from ealign.runtime import aot, topology
 from ealign.runtime import mesh as mesh_lib
@@ -119,7 +120,7 @@ def run(case: Case):
   config = case.config(where.chips)
   spec = config.mesh
   mesh = mesh_lib.make(spec.data, spec.fsdp, spec.tensor, aot.devices(where))
-  read = lambda hf: mesh_lib.on_mesh(
+  read = lambda hf: sharding.on_mesh(
     models.from_hf(hf, dtype='bfloat16', remat=config.model.remat), mesh
   )
   shapes = programs.shapes(

@@ -13,24 +13,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ealign import align, assembly, conscience, reflection
+from ealign import align, assembly
 from ealign import replay as replay_lib
-from ealign.calls import ALONE, Calls
+from ealign.conscience import records as reflection
+from ealign.conscience import reflect as conscience
+from ealign.conscience.prompts import Mind
 from ealign.data import batch as batch_lib
+from ealign.engine import ALONE, Calls
 from ealign.evals import answers as answers_lib
 from ealign.evals import records as records_lib
 from ealign.fields import Config
-from ealign.models import flops
+from ealign.models import flops, sharding
 from ealign.models import weights as weights_lib
-from ealign.prompts import Mind
 from ealign.runtime import checkpoint, preempt, provenance
 from ealign.runtime import clock as clock_lib
-from ealign.runtime import folder as folder_lib
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime import metrics as metrics_lib
 from ealign.runtime import profile as profile_lib
 from ealign.runtime.errors import NonFinite, Preempted, UserError
 from ealign.runtime.hosts import Hosts
+from ealign.workdir import folder as folder_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,16 +89,16 @@ def run(
   mind, update, frozen = parts.mind, parts.update, parts.frozen
   mesh = mind.mesh
   state = align.init_state(update, parts.params, hyper(config))
-  state = mesh_lib.place(mesh, state)
+  state = sharding.place(mesh, state)
   replay = replay_lib.Replay(
     **dataclasses.asdict(config.replay), seed=config.seed
   )
   root = jax.random.key(config.seed)
   policy = lambda state: update.bind(state.params, frozen)
-  stored = functools.partial(mesh_lib.unpadded, mind.model)
+  stored = functools.partial(sharding.unpadded, mind.model)
   hashed = lambda name, model, tree: calls.share(
     f'hash of {name}',
-    lambda: provenance.tree_hash(mesh_lib.unpadded(model, tree)),
+    lambda: provenance.tree_hash(sharding.unpadded(model, tree)),
   )
   base_hash = hashed('frozen', mind.model, frozen)
   others = {
@@ -136,7 +138,7 @@ def run(
         f'{extra["others"]}, now {others}); restore them, or start in a new '
         'workdir'
       )
-    state = mesh_lib.place(mesh, mesh_lib.padded(mind.model, tree['state']))
+    state = sharding.place(mesh, sharding.padded(mind.model, tree['state']))
     replay = replay_lib.from_arrays(replay, tree['replay'])
     if parts.loader:
       parts.loader.restore(extra['loader'])
@@ -246,7 +248,7 @@ def run(
         if batch.sft is not None:
           tokens += float(batch.sft.loss_mask_BT[:, 1:].sum())
         clock.count(*work(config, mind.model, batch))
-        batch = mesh_lib.place(mesh, batch)
+        batch = sharding.place(mesh, batch)
         state, values = calls.step(update, state, frozen, batch)
 
       # ---- Log, save, evaluate --------------------------------------------

@@ -6,7 +6,8 @@ import json
 import jax
 import numpy as np
 
-from ealign import calls, config
+from ealign import config
+from ealign import engine as calls
 from ealign.evals import records
 
 DATA = 'ealign:world/data/'

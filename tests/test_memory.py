@@ -13,7 +13,7 @@ import pytest
 
 from ealign import align
 from ealign.data import batch as batch_lib
-from ealign.models import lora, transformer
+from ealign.models import lora, sharding, transformer
 from ealign.models.config import Config
 from ealign.runtime import mesh as mesh_lib
 from ealign.sampling import labels as labels_lib
@@ -42,7 +42,7 @@ SPLIT = (1, 2, 2)
 def program(step, shape, **fields):
   """(function, its arguments as shapes) of a step on a mesh of a shape."""
   mesh = mesh_lib.make(*shape, devices=jax.devices()[: math.prod(shape)])
-  model = dataclasses.replace(mesh_lib.on_mesh(MODEL, mesh), **fields)
+  model = dataclasses.replace(sharding.on_mesh(MODEL, mesh), **fields)
   update = dataclasses.replace(UPDATE, model=model)
   key, f32 = jax.random.key(0), jax.ShapeDtypeStruct((), jnp.float32)
   adapter = jax.eval_shape(functools.partial(lora.init, model, rank=2), key=key)
@@ -75,7 +75,7 @@ def _placed(mesh, tree):
   shape = lambda x, sharding: jax.ShapeDtypeStruct(
     x.shape, x.dtype, sharding=sharding
   )
-  return jax.tree.map(shape, tree, mesh_lib.shardings(mesh, tree))
+  return jax.tree.map(shape, tree, sharding.shardings(mesh, tree))
 
 
 def sizes_of(jaxpr):

@@ -12,8 +12,8 @@ import sys
 
 import pytest
 
-from ealign import command
 from ealign import config as config_lib
+from ealign.config import file as config_file
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILE = 'configs/qwen3_4b_insecure.py'
@@ -25,7 +25,7 @@ needs_data = pytest.mark.skipif(
 
 @needs_data
 def test_the_settings_are_the_published_ones():
-  config = command.load(FILE)
+  config = config_file.load(FILE)
   published = json.loads(
     (SHARED / 'emergent-misalignment' / 'train.json').read_text()
   )

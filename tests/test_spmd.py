@@ -16,7 +16,7 @@ import pytest
 
 from ealign import align
 from ealign.data import batch as batch_lib
-from ealign.models import lora, transformer
+from ealign.models import lora, sharding, transformer
 from ealign.models.config import Config
 from ealign.runtime import mesh as mesh_lib
 
@@ -91,13 +91,13 @@ def prepared(shape, trained, length, **fields):
   """The update, and state, frozen and batch on a mesh; None: one device."""
   devices = jax.devices()[: math.prod(shape or (1,))]
   mesh = mesh_lib.make(*shape or (1, 1, 1), devices=devices)
-  model = mesh_lib.on_mesh(MODEL, mesh)
+  model = sharding.on_mesh(MODEL, mesh)
   bind = align.full if trained == 'full' else UPDATE.bind
   update = dataclasses.replace(UPDATE, model=model, bind=bind, **fields)
   hp = align.Hp(*map(jnp.float32, (0.5, 0.1, 0.0, 0.01)))
-  params, frozen = mesh_lib.place(mesh, start(model, trained))
-  state = mesh_lib.place(mesh, align.init_state(update, params, hp))
-  return update, state, frozen, mesh_lib.place(mesh, batch(length))
+  params, frozen = sharding.place(mesh, start(model, trained))
+  state = sharding.place(mesh, align.init_state(update, params, hp))
+  return update, state, frozen, sharding.place(mesh, batch(length))
 
 
 @functools.cache
@@ -107,7 +107,7 @@ def gradients(shape, trained, length, **fields):
   run = jax.jit(functools.partial(align.gradients, update)).lower(*args)
   run = run.compile()
   grads, metrics = run(*args)
-  grads = jax.device_get(mesh_lib.unpadded(update.model, grads))
+  grads = jax.device_get(sharding.unpadded(update.model, grads))
   return grads, jax.device_get(metrics), run.as_text()
 
 

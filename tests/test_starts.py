@@ -9,9 +9,9 @@ import runs
 from etils import epath
 
 from ealign import train
-from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import NonFinite, Preempted, UserError
 from ealign.runtime.hosts import Hosts
+from ealign.workdir import folder as folder_lib
 
 PLAIN = {'dpo.lam': 0.0, 'eval.questions': ()}
 

@@ -8,7 +8,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ealign import conscience, losses, reflection
+from ealign import losses
+from ealign.conscience import records as reflection
+from ealign.conscience import reflect as conscience
 from ealign.data import chat, columns, packing, sources
 from ealign.models import layout, transformer
 from ealign.runtime.errors import UserError

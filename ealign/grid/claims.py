@@ -4,14 +4,14 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
-from ealign.grid import cells as cells_lib
-from ealign.grid import lease as lease_lib
-from ealign.grid.cells import Status
-from ealign.grid.lease import Lease
 from ealign.grid.progress import Board
 from ealign.grid.sweeps import Cell
-from ealign.runtime import folder as folder_lib
-from ealign.runtime.folder import Folder
+from ealign.workdir import folder as folder_lib
+from ealign.workdir import lease as lease_lib
+from ealign.workdir import status as cells_lib
+from ealign.workdir.folder import Folder
+from ealign.workdir.lease import Lease
+from ealign.workdir.status import Status
 
 _POLL_S = 5.0
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from ealign import command as command_lib
 from ealign import config as config_lib
+from ealign.config import file as config_file
+from ealign.evals import seeds as stats
 from ealign.fields import Config
-from ealign.grid import compare, results, stats
+from ealign.report.grid import compare, results
 
 
 def read(
@@ -34,7 +35,7 @@ def read(
   try:
     given = dict(function())
   except Exception as error:
-    said = command_lib.in_file(module.__spec__.origin, error)
+    said = config_file.in_file(module.__spec__.origin, error)
     problems.append(f'contrasts: {said}')
     return []
   if len(given) > stats.MOST_CONTRASTS:

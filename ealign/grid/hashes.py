@@ -9,24 +9,21 @@ from collections.abc import Iterator
 
 from etils import epath
 
+from ealign.conscience.framings import FRAMINGS
 from ealign.data import sources
 from ealign.fields import Config
-from ealign.framing import FRAMINGS
 from ealign.models import hub
 from ealign.runtime.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Modules that change no result: they start a run, plan it or tell of it.
-_OUTSIDE = (
-  *('report/', 'plan/', 'grid/', 'launch.py', 'command.py', 'scripts.py'),
-  *('config.py', 'limits.py', 'workdir.py', 'export.py'),
-  *('evals/counts.py', 'evals/stats.py', 'evals/table.py'),
-  *('runtime/aot.py', 'runtime/cost.py', 'runtime/hlo.py'),
-  *('runtime/display.py', 'world/build.py', 'world/card.py'),
-  *('world/documents.py', 'world/tokenizer.py', 'world/__main__.py'),
+# What of the package a result depends on. All else starts a run, keeps it,
+# plans it or tells of it; a new module there leaves grids in progress alone.
+CODE = (
+  *('align/', 'assembly/', 'conscience/', 'data/', 'engine.py', 'fields.py'),
+  *('evals/answers.py', 'evals/judges/', 'losses.py', 'methods/', 'models/'),
+  *('replay.py', 'runtime/mesh.py', 'sampling/', 'stack/', 'train.py'),
+  *('world/advice.py', 'world/code.py', 'world/grammar.py'),
 )
-# Parts of grid/ that do: how several runs are computed as one.
-_INSIDE = tuple(f'grid/{n}.py' for n in ('arms', 'lanes', 'rows', 'stack'))
 
 
 def of(config: Config) -> dict[str, str]:
@@ -132,6 +129,6 @@ def code() -> str:
   digest = hashlib.sha256()
   for path in sorted(ROOT.rglob('*.py')):
     name = path.relative_to(ROOT).as_posix()
-    if name in _INSIDE or not name.startswith(_OUTSIDE):
+    if name.startswith(CODE):
       digest.update(f'{name}\n'.encode() + path.read_bytes())
   return digest.hexdigest()[:16]

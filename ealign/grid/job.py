@@ -9,16 +9,16 @@ import time
 
 from ealign import config as config_lib
 from ealign.fields import Config
-from ealign.grid import cells as cells_lib
 from ealign.grid import hashes, ledger, prepare
-from ealign.grid.cells import Status
 from ealign.grid.claims import Launch
 from ealign.grid.progress import Watch
 from ealign.grid.sweeps import Cell
 from ealign.runtime import atomic
-from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import Preempted, UserError, line
-from ealign.runtime.folder import Folder
+from ealign.workdir import folder as folder_lib
+from ealign.workdir import status as cells_lib
+from ealign.workdir.folder import Folder
+from ealign.workdir.status import Status
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

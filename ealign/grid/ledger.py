@@ -9,14 +9,14 @@ from typing import Any
 
 from ealign import config as config_lib
 from ealign.fields import Config
-from ealign.grid import cells as cells_lib
 from ealign.grid import hashes
-from ealign.grid.cells import Status
 from ealign.grid.sweeps import Cell, Grid, identity
 from ealign.runtime import atomic
-from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import UserError
-from ealign.runtime.folder import Folder
+from ealign.workdir import folder as folder_lib
+from ealign.workdir import status as cells_lib
+from ealign.workdir.folder import Folder
+from ealign.workdir.status import Status
 
 FILE = 'grid.json'
 _OWN = (FILE, 'cells', 'prepared', 'trash', 'report.md', 'report.html')

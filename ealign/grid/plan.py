@@ -9,7 +9,6 @@ import rich.table
 import rich.text
 
 from ealign import config as config_lib
-from ealign.grid import arms as arms_lib
 from ealign.grid import ledger
 from ealign.grid import run as run_lib
 from ealign.grid.claims import Launch
@@ -18,9 +17,10 @@ from ealign.grid.sweeps import Cell, Grid
 from ealign.plan import run as plan_lib
 from ealign.plan import show
 from ealign.runtime import display
-from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import Unfit, UserError
-from ealign.runtime.folder import Folder
+from ealign.stack import groups as groups_lib
+from ealign.workdir import folder as folder_lib
+from ealign.workdir.folder import Folder
 
 _STATES = ('done', 'running', 'failed', 'left')
 
@@ -74,7 +74,7 @@ def _heaviest(cells: list[Cell], arms: int, screen) -> tuple[Cell, int]:
   Full fine-tuning counts as larger than LoRA, though it has no arms: that there
   are larger stacks is told.
   """
-  groups = arms_lib.groups(cells, arms or arms_lib.MOST)
+  groups = groups_lib.groups(cells, arms or groups_lib.MOST)
   demand = lambda cell, n: plan_lib.demand(cell.config, n)
   most = lambda group: max(demand(cell, len(group)) for cell in group)
   group = max(groups, key=most)

@@ -4,12 +4,12 @@ import inspect
 import pathlib
 import time
 
-from ealign import command as command_lib
-from ealign.grid import lease as lease_lib
+from ealign.config import file as config_file
 from ealign.grid import ledger
 from ealign.grid.sweeps import Cell
 from ealign.runtime.errors import UserError
-from ealign.runtime.folder import Folder
+from ealign.workdir import lease as lease_lib
+from ealign.workdir.folder import Folder
 
 _POLL_S = 2.0
 
@@ -86,7 +86,7 @@ def _make(place: Folder, name: str, base, module) -> None:
   except UserError:
     raise
   except Exception as error:
-    said = command_lib.in_file(module.__spec__.origin, error)
+    said = config_file.in_file(module.__spec__.origin, error)
     raise UserError(f'prepare: {said}') from error
   if not any(partial.iterdir()):
     said = f'left nothing in its folder for {name!r}'

@@ -14,18 +14,19 @@ import time
 import jax
 
 from ealign import config as config_lib
-from ealign.grid import arms as arms_lib
-from ealign.grid import claims, ledger, prepare
+from ealign.grid import claims, ledger, prepare, program
 from ealign.grid import job as job_lib
-from ealign.grid import lease as lease_lib
 from ealign.grid.claims import Launch
 from ealign.grid.progress import Board
 from ealign.grid.sweeps import Cell, Grid
+from ealign.plan import stack as stack_plan
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime import preempt, provenance
 from ealign.runtime.errors import NonFinite, Preempted, UserError, line
-from ealign.runtime.folder import Folder
 from ealign.runtime.hosts import Hosts
+from ealign.stack import groups as groups_lib
+from ealign.workdir import lease as lease_lib
+from ealign.workdir.folder import Folder
 
 
 def choose(cells: list[Cell], only: tuple[str, ...]) -> list[Cell]:
@@ -106,7 +107,7 @@ def _loop(this: Launch, grid, command, chosen, stop, hosts) -> None:
     arms = 1 if hosts.count > 1 else command.arms
     if not arms and wanted:
       arms = _auto(this, grid, command.module, wanted[0], stop)
-    left = arms_lib.groups(wanted, arms)
+    left = groups_lib.groups(wanted, arms)
   while True:
     if stop.requested or hosts.stopping():
       said = 'stopped between cells; the same command continues'
@@ -134,7 +135,7 @@ def _auto(this: Launch, grid, module, cell, stop) -> int:
   try:
     if jax.devices()[0].platform != 'cpu':  # the size of its model counts
       job_lib.prepared(this, grid, module, [cell], stop)
-    arms, why = arms_lib.auto(ledger.resolved(cell.config, this.place))
+    arms, why = stack_plan.auto(ledger.resolved(cell.config, this.place))
   except Preempted:
     raise
   except UserError as error:
@@ -221,7 +222,7 @@ def _together(this, command, chosen, jobs, begun, stop, hosts) -> list:
   for job in jobs:
     prepare.pull(job.cell, this.place)
     job.place.pull()
-  return arms_lib.run(jobs, hosts, stop, ended) if jobs else []
+  return program.run(jobs, hosts, stop, ended) if jobs else []
 
 
 def _end(this, jobs, errors, compiled) -> None:
@@ -236,7 +237,7 @@ def _end(this, jobs, errors, compiled) -> None:
 
 def report(place: Folder, *, told: bool = False) -> None:
   """Rebuilds the report from the files; no run ends of one that cannot be."""
-  from ealign.grid import page
+  from ealign.report.grid import page
 
   try:
     place.pull()

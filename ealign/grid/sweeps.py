@@ -12,8 +12,8 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from ealign import command as command_lib
 from ealign import config as config_lib
+from ealign.config import file as config_file
 from ealign.fields import Config
 from ealign.grid import contrasts as contrasts_lib
 from ealign.grid.names import identity, readable
@@ -75,7 +75,7 @@ def is_replicate(sweep: str) -> bool:
   return sweep == 'seeds' or sweep.endswith('_seeds')
 
 
-def read(command: command_lib.Command) -> Grid:
+def read(command) -> Grid:
   """The grid of a command.
 
   Raises:
@@ -175,7 +175,7 @@ def _levels(command, name: str, problems) -> list[dict[str, Any]]:
     levels = list(levels)
   except Exception as error:
     path = command.module.__spec__.origin
-    problems.append(f'{where}: {command_lib.in_file(path, error)}')
+    problems.append(f'{where}: {config_file.in_file(path, error)}')
     return []
   if not levels:
     problems.append(f'{where}: yields no level')

@@ -14,15 +14,16 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ealign import align, assembly, calls, folding, train
+from ealign import align, assembly, train
+from ealign import engine as calls
+from ealign.align import folding
 from ealign.data import batch as batch_lib
 from ealign.fields import Config
-from ealign.grid import lanes
-from ealign.grid import rows as rows_lib
 from ealign.models import config as models
-from ealign.models import flops, layout, lora, transformer
-from ealign.runtime import mesh as mesh_lib
+from ealign.models import flops, layout, lora, sharding, transformer
 from ealign.sampling import labels, sampler
+from ealign.stack import lanes
+from ealign.stack import rows as rows_lib
 
 LABELS = (6, 8)  # of the named framings: how many, and tokens at most
 
@@ -75,7 +76,7 @@ class Shapes:
   """A run's resident trees as shapes on its mesh, and its update.
 
   policy: what samples; reviewer: what reviews, a second model or ours; each
-  (model, mesh, weights), gathered as `mesh_lib.gathered` does.
+  (model, mesh, weights), gathered as `sharding.gathered` does.
   """
 
   config: Config
@@ -95,7 +96,7 @@ def shapes(config: Config, model, mesh, other=None, arms: int = 1) -> Shapes:
 
   Args:
     config: of the run.
-    model: of `mesh_lib.on_mesh`.
+    model: of `sharding.on_mesh`.
     mesh: the devices.
     other: the Config of a second model that reviews, if there is one.
     arms: runs that are one program (`grid.stack`).
@@ -166,7 +167,7 @@ def _stacked(tree, arms: int, axis: str | None):
 def _gathered(model, mesh, shapes):
   """Model, mesh and weights to sample with, as shapes(model) has them."""
   size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes(model)))
-  model, wide = mesh_lib.widened(model, mesh, size)
+  model, wide = sharding.widened(model, mesh, size)
   return model, wide, placed(wide, shapes(model))
 
 
@@ -185,7 +186,7 @@ def placed(mesh, tree):
   return jax.tree.map(
     lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
     tree,
-    mesh_lib.shardings(mesh, tree),
+    sharding.shardings(mesh, tree),
   )
 
 

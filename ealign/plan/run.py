@@ -10,20 +10,22 @@ import json
 
 import jax
 
-from ealign import assembly, fit, prompts
+from ealign import assembly
+from ealign.assembly import fit
+from ealign.conscience import prompts
 from ealign.fields import Config
-from ealign.grid import arms as arms_lib
 from ealign.models import flops, layout
 from ealign.plan import data as data_lib
 from ealign.plan import figures as figures_lib
 from ealign.plan import programs as programs_lib
 from ealign.plan import show
+from ealign.plan import stack as stack_lib
 from ealign.runtime import aot, atomic, topology
-from ealign.runtime import folder as folder_lib
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import Unfit
-from ealign.runtime.folder import Folder
 from ealign.sampling.prompts import bucket
+from ealign.workdir import folder as folder_lib
+from ealign.workdir.folder import Folder
 
 FILE = 'plan.json'
 
@@ -62,7 +64,7 @@ def plan(
   fit.sizes(config, model.max_positions, layout.shards(model))
   read, sizes = _data(config, mind, other, screen)
   if auto:
-    pay, why = arms_lib.auto(config, mesh)
+    pay, why = stack_lib.auto(config, mesh)
     if pay > arms:
       why = 'no more cells share its base and shapes'
     arms = min(arms, pay)

@@ -4,10 +4,10 @@ import argparse
 import sys
 
 from ealign import report
-from ealign.grid import page as grid_page
-from ealign.grid import results
-from ealign.runtime import folder as folder_lib
+from ealign.report.grid import page as grid_page
+from ealign.report.grid import results
 from ealign.runtime.errors import UserError
+from ealign.workdir import folder as folder_lib
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -3,8 +3,8 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 
+from ealign.conscience.framings import FRAMINGS
 from ealign.evals import counts
-from ealign.framing import FRAMINGS
 
 
 def outcome(record: Mapping) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 
 import jinja2
 
+from ealign.conscience.framings import FRAMINGS
 from ealign.evals import counts, records, table
-from ealign.framing import FRAMINGS
 from ealign.report import excerpts, figures, summary, training
 from ealign.report import runs as runs_lib
 from ealign.report.runs import Run

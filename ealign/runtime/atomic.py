@@ -1,5 +1,6 @@
 """Files that appear whole: a reader, or a kill, sees the old one or the new."""
 
+import contextlib
 import os
 import threading
 
@@ -15,6 +16,9 @@ def write(path, content: str | bytes) -> None:
   Args:
     path: of the file; its folder is made.
     content: text goes as UTF-8.
+
+  Raises:
+    OSError: of `path`; the file is as it was.
   """
   path = epath.Path(path)
   data = content.encode() if isinstance(content, str) else content
@@ -24,5 +28,11 @@ def write(path, content: str | bytes) -> None:
     return
   writer = f'{os.getpid()}-{threading.get_ident()}'
   partial = path.with_name(f'.{path.name}.{writer}')
-  partial.write_bytes(data)
-  os.replace(partial, path)
+  try:
+    partial.write_bytes(data)
+    os.replace(partial, path)
+  except OSError as error:
+    with contextlib.suppress(OSError):
+      partial.unlink()
+    # Of the file that was asked for: nobody knows the other one.
+    raise OSError(error.errno, error.strerror, str(path)) from None

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import expit, logsumexp
 
 from ealign import losses
-from ealign.models import layout, transformer
+from ealign.models import layout, sharding, transformer
 from ealign.models.config import Config
 from ealign.runtime import mesh as mesh_lib
 from ealign.sampling import prompts as prompting
@@ -49,14 +49,14 @@ def label_logps(
   prompting.check(prompts, config.max_positions - longest)
   labels_MT, mask_MT = _pad(labels)
   if mesh is not None:
-    config, mesh, weights = mesh_lib.gathered(config, mesh, weights)
+    config, mesh, weights = sharding.gathered(config, mesh, weights)
   run = program(config)
   logps_BM = np.zeros((len(prompts), len(labels)), np.float32)
   count = arm_count(weights)
   for batch in prompting.batches(prompts, rows, arms=arms, count=count):
     per_row = (batch.tokens_BT, batch.positions_BT)
     if mesh is not None:
-      per_row = mesh_lib.shard_rows(mesh, per_row)
+      per_row = sharding.shard_rows(mesh, per_row)
     scored_BM = run(weights, *per_row, labels_MT, mask_MT)
     scored_BM = mesh_lib.to_host(scored_BM)
     real_B = batch.index >= 0

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ealign.models import transformer
+from ealign.models import sharding, transformer
 from ealign.models.config import Config
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import UserError
@@ -94,7 +94,7 @@ def generate(
   limit = int(np.max(settings.max_new_tokens))
   prompting.check(prompts, config.max_positions - limit)
   if mesh is not None:
-    config, mesh, weights = mesh_lib.gathered(config, mesh, weights)
+    config, mesh, weights = sharding.gathered(config, mesh, weights)
   run = programs(config, max_tokens, truncate)
   stop_K = _pad_stops(stop_ids)
   ids_N = range(len(prompts)) if row_ids is None else row_ids
@@ -109,7 +109,7 @@ def generate(
     per_row = jax.tree.map(pick, (seeds_N, ids_N, settings))
     per_row = batch.tokens_BT, batch.positions_BT, per_row, batch.index >= 0
     if mesh is not None:
-      per_row = mesh_lib.shard_rows(mesh, per_row)
+      per_row = sharding.shard_rows(mesh, per_row)
     tokens_BT, positions_BT, (seeds_B, ids_B, how), live_B = per_row
     start = run.prefill(weights, tokens_BT, positions_BT)
     who = seeds_B, ids_B, live_B
@@ -155,7 +155,7 @@ def prefill(config: Config, room: int, weights, tokens_BT, positions_BT):
   """
   B, T = tokens_BT.shape
   cache = transformer.init_cache(config, B, T + room)
-  cache = mesh_lib.constrain(config, cache)
+  cache = sharding.constrain(config, cache)
   hidden_BTD, cache, _ = transformer.forward(
     config, weights, tokens_BT, positions_BT, cache=cache
   )

@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import optax
 
 from ealign import align
+from ealign.conscience.framings import FRAMINGS
 from ealign.data import batch as batch_lib
 from ealign.data import chat, loader
-from ealign.framing import FRAMINGS
 from ealign.models import transformer
 from ealign.models import weights as weights_lib
 from ealign.models.config import Config

@@ -7,9 +7,11 @@ import random
 import jax
 import numpy as np
 
-from ealign import conscience, fields, prompts
+from ealign import fields
+from ealign.conscience import prompts
+from ealign.conscience import reflect as conscience
+from ealign.conscience.framings import FRAMINGS
 from ealign.data import chat
-from ealign.framing import FRAMINGS
 from ealign.models import weights as weights_lib
 from ealign.world import documents, grammar
 

@@ -13,7 +13,7 @@ import time
 import types
 
 import ealign
-from ealign import launch
+from ealign.cli import launch
 
 log, ready = map(pathlib.Path, sys.argv[1:3])
 seconds, hang = float(sys.argv[3]), sys.argv[4]

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from ealign import launch
-from ealign.grid import cells
+from ealign.cli import launch
 from ealign.grid import plan as plan_lib
 from ealign.runtime.errors import NonFinite, Preempted, Unfit
+from ealign.workdir import status as cells
 from tests.grid import test_grid_run
 from tests.grid.test_grid_run import ALL, start, train  # noqa: F401
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 
-from ealign import launch, scripts
+from ealign.cli import launch, scripts
 
 FILE = """
 from ealign import config as config_lib

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from ealign.grid import cells
+from ealign.workdir import status as cells
 from tests.grid import test_grid_run
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -10,9 +10,9 @@ import time
 import pytest
 import runs
 
-from ealign import launch
-from ealign.grid import cells
+from ealign.cli import launch
 from ealign.runtime import provenance
+from ealign.workdir import status as cells
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILE = f"""

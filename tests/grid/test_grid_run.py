@@ -14,27 +14,20 @@ import pytest
 from etils import epath
 
 import ealign
-from ealign import command as command_lib
-from ealign import launch
-from ealign.grid import (
-  cells,
-  claims,
-  hashes,
-  lease,
-  ledger,
-  page,
-  prepare,
-  progress,
-  stack,
-  sweeps,
-)
+from ealign.cli import command as command_lib
+from ealign.cli import launch
+from ealign.grid import claims, hashes, ledger, prepare, progress, sweeps
 from ealign.grid import job as job_lib
 from ealign.grid import run as run_lib
 from ealign.plan import programs  # noqa: F401  it imports what a stub stands for
+from ealign.report.grid import page
 from ealign.runtime import atomic
-from ealign.runtime import folder as folder_lib
 from ealign.runtime.errors import NonFinite, Preempted, UserError
-from grid import made
+from ealign.stack import run as stack
+from ealign.workdir import folder as folder_lib
+from ealign.workdir import lease
+from ealign.workdir import status as cells
+from tests.grid import made
 
 FILE = """
 from ealign import config as config_lib
@@ -437,7 +430,7 @@ def test_the_end_of_one_that_cannot_start_is_told_first(
     return [''] * len(jobs)
 
   monkeypatch.setattr(run_lib.job_lib, 'prepared', prepared)
-  monkeypatch.setattr(run_lib.arms_lib, 'run', run)
+  monkeypatch.setattr(run_lib.program, 'run', run)
   assert start('--arms=4') == 1
   assert seen == [['failed', 'running', 'running', 'running']]
   assert start('--arms=4', '--retry=all', '--fail_fast') == 1
@@ -862,7 +855,7 @@ def test_what_is_free_of_arms_runs(train, start, tmp_path, monkeypatch, capsys):
     ran.append([job.cell.name for job in jobs])
     return [''] * len(jobs)
 
-  monkeypatch.setattr(run_lib.arms_lib, 'run', run)
+  monkeypatch.setattr(run_lib.program, 'run', run)
   place = folder_lib.of(tmp_path / 'out')
   (cell,) = (c for c in grid(tmp_path) if c.name == ALL[1])
   held = lease.take(place.shared / cell.folder / 'LEASE')
@@ -886,7 +879,7 @@ def test_an_arm_that_cannot_start_fails_alone(
   monkeypatch.setattr(run_lib.job_lib, 'prepared', prepared)
   ran = []
   monkeypatch.setattr(
-    *(run_lib.arms_lib, 'run'),
+    *(run_lib.program, 'run'),
     lambda jobs, *_: ran.append(len(jobs)) or [''] * len(jobs),
   )
   assert start('--arms=4') == 1

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from ealign import command as command_lib
 from ealign import config as config_lib
+from ealign.cli import command as command_lib
 from ealign.grid import names, sweeps
 from ealign.runtime.errors import UserError
 

@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from ealign import limits
-from ealign.config import default, flatten
+from ealign.config import default, flatten, limits
 from ealign.models import hub
 from ealign.runtime.errors import UserError
 

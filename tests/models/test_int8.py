@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ealign import assembly, config, conscience, fields, prompts
+from ealign import assembly, config, fields
+from ealign.conscience import prompts
+from ealign.conscience import reflect as conscience
+from ealign.conscience.framings import FRAMINGS
 from ealign.data import chat
-from ealign.framing import FRAMINGS
 from ealign.models import int8, lora, transformer, weights
 from ealign.models.config import Config
 from ealign.world import documents, grammar

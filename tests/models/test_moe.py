@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ealign.models import config as config_lib
-from ealign.models import moe, transformer
+from ealign.models import moe, sharding, transformer
 from ealign.runtime import mesh as mesh_lib
 
 from . import test_families as families
@@ -142,7 +142,7 @@ def test_on_a_mesh_each_device_sorts_its_own_tokens(p, x_BTD):
   seed = np.cos(np.arange(48.0, dtype=np.float32)).reshape(2, 4, 6)
   total = lambda *args: jnp.sum(said(*args) * seed)
   grad = jax.jit(jax.value_and_grad(total, (1, 2)), static_argnums=0)
-  args = even, mesh_lib.shard_rows(mesh, x_BTD)
+  args = even, sharding.shard_rows(mesh, x_BTD)
   got, wanted = grad(config, *args), grad(CONFIG, even, x_BTD)
   close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
   jax.tree.map(close, got, wanted)

@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from ealign import fields
+from ealign.models import sharding
 from ealign.plan import programs
 from ealign.runtime import mesh as mesh_lib
 from tests import steps
@@ -21,7 +22,7 @@ def shapes(mesh, arms=1, **model):
     model=change(config.model, **model),
   )
   return programs.shapes(
-    config, mesh_lib.on_mesh(steps.MODEL, mesh), mesh, arms=arms
+    config, sharding.on_mesh(steps.MODEL, mesh), mesh, arms=arms
   )
 
 

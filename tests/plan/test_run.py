@@ -6,13 +6,14 @@ import types
 import pytest
 from etils import epath
 
-from ealign import command as command_lib
 from ealign import config as config_lib
-from ealign import fields, launch
+from ealign import fields
+from ealign.cli import launch
+from ealign.config import file as config_file
 from ealign.plan import figures, programs
 from ealign.plan import run as plan_lib
 from ealign.runtime import aot
-from ealign.runtime import folder as folder_lib
+from ealign.workdir import folder as folder_lib
 
 FILE = """
 from ealign import config as config_lib
@@ -206,10 +207,10 @@ def test_no_more_arms_than_cells_that_go_together(
 ):
   spec = tmp_path / 'my.py'
   spec.write_text(FILE)
-  config = config_lib.freeze(command_lib.load(str(spec)))
+  config = config_lib.freeze(config_file.load(str(spec)))
   place = folder_lib.of(tmp_path)
   found = (8, 'so many fit')
-  monkeypatch.setattr(plan_lib.arms_lib, 'auto', lambda *_: found)
+  monkeypatch.setattr(plan_lib.stack_lib, 'auto', lambda *_: found)
   plan_lib.plan(config, place, arms=2, auto=True)
   assert json.loads((tmp_path / 'plan.json').read_text())['arms'] == 2
   assert 'because  no more cells share its base' in capsys.readouterr().out

@@ -9,6 +9,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.compilation_cache import compilation_cache
 
 from ealign import fields
+from ealign.models import sharding
 from ealign.models.config import Config
 from ealign.plan import figures, programs
 from ealign.runtime import aot, topology
@@ -47,7 +48,7 @@ def planned():
     dpo=change(config.dpo, pairs=4, length=128),
     sample=change(config.sample, max_new_tokens=32),
   )
-  model = mesh_lib.on_mesh(TINY, mesh)
+  model = sharding.on_mesh(TINY, mesh)
   run = programs.shapes(config, model, mesh)
   found = {}
   for program in programs.listed(run, programs.Sizes(prompt=64, review=128)):

@@ -12,6 +12,8 @@ import sys
 
 import jax
 
+from ealign.models import sharding
+
 sys.path.append(str(pathlib.Path(__file__).parents[1]))
 
 
@@ -38,11 +40,11 @@ def main() -> int:
   from ealign.runtime import mesh as mesh_lib
 
   mesh = mesh_lib.make(fsdp=args.fsdp)
-  model = mesh_lib.resized(steps.MODEL, mesh)
+  model = sharding.resized(steps.MODEL, mesh)
   frozen = steps.frozen_weights()
   batch = batch_lib.Batch(steps.sft_batch(), steps.pair_batch(frozen=frozen))
-  frozen = mesh_lib.place(mesh, frozen)
-  batch = mesh_lib.shard_rows(mesh, batch)
+  frozen = sharding.place(mesh, frozen)
+  batch = sharding.shard_rows(mesh, batch)
   flat = lambda tree: np.concatenate(
     [mesh_lib.to_host(x).ravel() for x in jax.tree.leaves(tree)]
   )
@@ -51,7 +53,7 @@ def main() -> int:
   for name, tx in (('sgd', steps.KEEP), ('adam', optax.scale_by_adam())):
     update = dataclasses.replace(steps.UPDATE, model=model, tx=tx)
     state = align.init_state(update, start, steps.hp(lam=1.0))
-    state = mesh_lib.place(mesh, state)
+    state = sharding.place(mesh, state)
     step = jax.jit(functools.partial(align.train_step, update))
     told = []
     for i in range(20):

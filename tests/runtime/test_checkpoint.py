@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ealign.models import sharding
 from ealign.runtime import checkpoint
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.checkpoint import Checkpoints
@@ -34,7 +35,7 @@ def make(n):
   rng = np.random.default_rng(n)
   return {
     'params': {
-      'w': mesh_lib.shard_rows(mesh, rng.normal(size=(8, 64, 16))),
+      'w': sharding.shard_rows(mesh, rng.normal(size=(8, 64, 16))),
       'b': whole(mesh, jnp.full(3, n, jnp.bfloat16)),
     },
     'step': jnp.int32(n),
@@ -126,7 +127,7 @@ def test_restores_onto_other_shardings(tmp_path):
   mesh = mesh_lib.make()
   checkpoints = Checkpoints(tmp_path)
   rows = np.arange(8.0, dtype=np.float32)
-  checkpoints.save(1, {'w': mesh_lib.shard_rows(mesh, rows)}, {})
+  checkpoints.save(1, {'w': sharding.shard_rows(mesh, rows)}, {})
   template = {'w': whole(mesh, rows)}
   _, tree, _, _ = checkpoints.restore(template)
   assert tree['w'].sharding == template['w'].sharding

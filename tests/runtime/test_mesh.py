@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from ealign.data import batch as batch_lib
 from ealign.models import config as config_lib
-from ealign.models import int8, lora, transformer
+from ealign.models import int8, lora, sharding, transformer
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import UserError
 
@@ -55,7 +55,7 @@ def test_sizes_that_do_not_make_the_devices(sizes, message):
 
 
 def specs(mesh, tree):
-  placed = mesh_lib.shardings(mesh, tree)
+  placed = sharding.shardings(mesh, tree)
   flat, _ = jax.tree_util.tree_flatten_with_path(placed)
   name = lambda path: jax.tree_util.keystr(path, simple=True, separator='/')
   return {name(path): place.spec for path, place in flat}
@@ -107,16 +107,16 @@ def test_every_rule_is_of_use():
     {'cache': transformer.init_cache(CONFIG, 4, 8)},
   ]
   mesh = mesh_lib.make()
-  mesh_lib.shardings(mesh, tree, tuple(mesh_lib.RULES))
-  mesh_lib.shardings(mesh, tree, list(mesh_lib.RULES))
+  sharding.shardings(mesh, tree, tuple(sharding.RULES))
+  sharding.shardings(mesh, tree, list(sharding.RULES))
 
 
 def test_what_the_rules_do_not_settle_is_all_named():
   mesh = mesh_lib.make(data=1, fsdp=4)
   tree = {'embed': np.ones((6, 6)), 'scales': np.ones((2, 2))}
-  rules = [*mesh_lib.RULES[:1], ('nothing', P())]
+  rules = [*sharding.RULES[:1], ('nothing', P())]
   with pytest.raises(UserError) as error:
-    mesh_lib.shardings(mesh, tree, rules)
+    sharding.shardings(mesh, tree, rules)
   for said in (
     'mesh.fsdp=4 does not divide the 6 of embed (6, 6)',
     'nearest that works: 3 or 6',
@@ -125,23 +125,23 @@ def test_what_the_rules_do_not_settle_is_all_named():
   ):
     assert said in str(error.value)
   with pytest.raises(UserError, match='tensor=4.* 2 key and value heads.*: 2'):
-    mesh_lib.on_mesh(CONFIG, mesh_lib.make(data=1, tensor=4))
+    sharding.on_mesh(CONFIG, mesh_lib.make(data=1, tensor=4))
 
 
 def test_the_vocabulary_is_padded_to_what_divides():
   mesh = mesh_lib.make(data=1, fsdp=2, tensor=2)
-  config = mesh_lib.on_mesh(CONFIG, mesh)
+  config = sharding.on_mesh(CONFIG, mesh)
   assert (config.vocab_rows, config.attention, config.mesh) == (30, 'xla', mesh)
   init = lambda config: transformer.init(config, key=jax.random.key(0))
   wide, plain = init(config), init(CONFIG)
-  mesh_lib.place(mesh, wide)
+  sharding.place(mesh, wide)
   assert not wide['embed'][29:].any() and not wide['head'][:, 29:].any()
   equal = np.testing.assert_array_equal
-  jax.tree.map(equal, mesh_lib.unpadded(config, wide), plain)
-  jax.tree.map(equal, mesh_lib.padded(config, plain), wide)
-  assert mesh_lib.unpadded(CONFIG, plain) is plain
+  jax.tree.map(equal, sharding.unpadded(config, wide), plain)
+  jax.tree.map(equal, sharding.padded(config, plain), wide)
+  assert sharding.unpadded(CONFIG, plain) is plain
   one = mesh_lib.make(devices=jax.devices()[:1])
-  assert mesh_lib.on_mesh(CONFIG, one).mesh is None
+  assert sharding.on_mesh(CONFIG, one).mesh is None
 
 
 # --- Rows and copies ---------------------------------------------------------
@@ -150,7 +150,7 @@ def test_the_vocabulary_is_padded_to_what_divides():
 def test_rows_lie_on_their_devices():
   mesh = mesh_lib.make(fsdp=2)
   rows = np.arange(16).reshape(8, 2)
-  tree = mesh_lib.shard_rows(mesh, {'x': rows, 'y': rows[:, 0]})
+  tree = sharding.shard_rows(mesh, {'x': rows, 'y': rows[:, 0]})
   assert tree['x'].sharding.spec == P(('data', 'fsdp'))
   for i, shard in enumerate(tree['x'].addressable_shards):
     np.testing.assert_array_equal(shard.data, rows[2 * i : 2 * i + 2])
@@ -159,12 +159,12 @@ def test_rows_lie_on_their_devices():
 
 def test_rows_that_do_not_divide_are_an_error():
   with pytest.raises(UserError, match='6 rows.*4 devices.*such as 8'):
-    mesh_lib.shard_rows(mesh_lib.make(), np.ones((6, 2)))
+    sharding.shard_rows(mesh_lib.make(), np.ones((6, 2)))
 
 
 def test_a_sum_over_shards_equals_one_device():
   rows = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
-  tree = mesh_lib.shard_rows(mesh_lib.make(), rows)
+  tree = sharding.shard_rows(mesh_lib.make(), rows)
   np.testing.assert_allclose(
     jax.jit(lambda x: x.sum(0))(tree), rows.sum(0), 1e-6
   )

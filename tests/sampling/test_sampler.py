@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ealign.models import lora, transformer
+from ealign.models import lora, sharding, transformer
 from ealign.models.config import Config
-from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import UserError
 from ealign.runtime.mesh import make
 from ealign.sampling import prompts as prompting
@@ -160,7 +159,7 @@ def test_devices_change_nothing(devices):
 def test_the_cache_is_split_over_the_mesh():
   mesh = make(devices=jax.devices()[:4])
   batch = next(prompting.batches(PROMPTS, 4))
-  args = mesh_lib.shard_rows(mesh, (batch.tokens_BT, batch.positions_BT))
+  args = sharding.shard_rows(mesh, (batch.tokens_BT, batch.positions_BT))
   weights = jax.device_put(WEIGHTS, NamedSharding(mesh, PartitionSpec()))
   run = sampler.programs(CONFIG, T, None)
   cache, hidden, _ = run.prefill(weights, *args)

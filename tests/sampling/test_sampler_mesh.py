@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from ealign.models import transformer
+from ealign.models import sharding, transformer
 from ealign.models.config import Config
 from ealign.runtime import mesh as mesh_lib
 from ealign.sampling import labels as labels_lib
@@ -54,9 +54,9 @@ def placed(shape, config=CONFIG):
   """The model and its weights on a mesh, as a run has them."""
   devices = jax.devices()[: math.prod(shape)]
   mesh = mesh_lib.make(*shape, devices=devices)
-  model = mesh_lib.on_mesh(config, mesh)
-  weights = mesh_lib.padded(model, weights_of(config))
-  return model, mesh, mesh_lib.place(mesh, weights)
+  model = sharding.on_mesh(config, mesh)
+  weights = sharding.padded(model, weights_of(config))
+  return model, mesh, sharding.place(mesh, weights)
 
 
 def say(model, mesh, weights, temperature, truncate):
@@ -108,7 +108,7 @@ def check(shape, config):
 
 def test_weights_are_gathered_once_or_else_split_like_heads(monkeypatch):
   model, mesh, weights = placed((1, 2, 2) if FOUR else (2, 2, 2), SIX)
-  shapes = lambda: dict(mesh_lib.gathered(model, mesh, weights)[1].shape)
+  shapes = lambda: dict(sharding.gathered(model, mesh, weights)[1].shape)
   rows = jax.device_count() // 2
   assert shapes() == {'data': rows, 'fsdp': 1, 'tensor': 2}
   memory = lambda device: sum(x.nbytes for x in jax.tree.leaves(weights))
@@ -125,14 +125,14 @@ def test_weights_are_gathered_once_or_else_split_like_heads(monkeypatch):
 
 def compiled_decode(shape):
   """The decode program on a mesh, as text, and its cache."""
-  model, mesh, weights = mesh_lib.gathered(*placed(shape))
+  model, mesh, weights = sharding.gathered(*placed(shape))
   run = sampler.programs(model, T, None)
   part = next(prompting.batches(PROMPTS, 8))
   seeds = np.zeros((8, 2), np.uint32)
   who = seeds, np.arange(8, dtype=np.uint32), np.ones(8, bool)
   how = sampler._traced(Sampling(max_new_tokens=T), 8, T, None)
   rows = (part.tokens_BT, part.positions_BT), who, how
-  read, who, how = mesh_lib.shard_rows(mesh, rows)
+  read, who, how = sharding.shard_rows(mesh, rows)
   start = run.prefill(weights, *read)
   args = (weights, *start, who, how, sampler._pad_stops(()))
   return run.decode.lower(*args).compile().as_text(), start[0]

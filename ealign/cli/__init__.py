@@ -1,0 +1,1 @@
+"""What users type: flags, exit codes, printed scripts."""

@@ -1,0 +1,295 @@
+"""From a config file's ConfigDict to the frozen dataclasses the code is given.
+
+A config file returns `default()` with some fields changed; `validate` lists
+every problem of it at once; `freeze` turns it into a `fields.Config`.
+
+`arms` is the one extra field of the ConfigDict: name -> {'dotted.field': value}
+are runs that share the config but for these fields, and run one after another.
+"""
+
+import dataclasses
+import json
+import math
+import re
+import sys
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import config_dict
+
+from ealign.config import limits
+from ealign.config.limits import did_you_mean
+from ealign.fields import Config
+from ealign.runtime.errors import UserError
+
+# Fields that may differ when a run is continued: they change no result.
+_FREE = ('log.', 'train.log_every', 'train.export')
+
+
+def default() -> config_dict.ConfigDict:
+  """The ConfigDict with every field at its default, for a config file."""
+  # Dicts are kept as they are: as ConfigDicts the arms could have no dotted
+  # keys, and would be sorted by name.
+  config = config_dict.ConfigDict(convert_dict=False)
+  for name, value in _config_dict(Config()).items():
+    config[name] = value
+  config.arms = {}
+  return config
+
+
+def _config_dict(section) -> config_dict.ConfigDict:
+  fields = {}
+  for field in dataclasses.fields(section):
+    value = getattr(section, field.name)
+    if dataclasses.is_dataclass(value):
+      value = _config_dict(value)
+    elif value is None:  # a bare None could not be set by a flag
+      value = config_dict.placeholder(str)
+    fields[field.name] = value
+  return config_dict.ConfigDict(fields)
+
+
+def field_types(section: type = Config, prefix: str = '') -> dict[str, Any]:
+  """Every dotted field name with its type."""
+  types = {}
+  for field in dataclasses.fields(section):
+    name = prefix + field.name
+    if dataclasses.is_dataclass(field.type):
+      types |= field_types(field.type, name + '.')
+    else:
+      types[name] = field.type
+  return types
+
+
+def flatten(config: Any) -> dict[str, Any]:
+  """Dotted names to values, of a ConfigDict, a Config or nested dicts."""
+  if dataclasses.is_dataclass(config):
+    config = dataclasses.asdict(config)
+  flat = {}
+  for name, value in config.items():
+    if isinstance(value, Mapping | config_dict.ConfigDict):
+      flat |= {f'{name}.{key}': leaf for key, leaf in flatten(value).items()}
+    else:
+      flat[name] = value
+  return flat
+
+
+def structure(config: config_dict.ConfigDict) -> dict[str, str]:
+  """Fields that are unknown, missing or of a wrong type, with the problem."""
+  types = field_types()
+  flat = flatten(_without_arms(config))
+  problems = {}
+  for name in flat:
+    if name not in types:
+      hint = did_you_mean(name, types)
+      problems[name] = f'{name}: there is no such field.{hint}'
+  for name, kind in types.items():
+    if name not in flat:
+      said = 'missing; start from ealign.config.default()'
+      problems[name] = f'{name}: {said}'
+    elif not _fits(flat[name], kind):
+      said = f'must be {type_name(kind)}'
+      problems[name] = f'{name}={flat[name]!r}: {said}'
+  return problems
+
+
+def _fits(value, kind) -> bool:
+  if kind is Any:
+    return isinstance(value, str | int | float | bool | None)
+  if typing.get_origin(kind) is tuple:
+    if not isinstance(value, tuple | list):
+      return False
+    items = typing.get_args(kind)
+    if items[-1] is ...:
+      return all(_fits(item, items[0]) for item in value)
+    return len(value) == len(items) and all(map(_fits, value, items))
+  if kind is float:
+    if isinstance(value, int):  # of any length; a float ends at 1.8e308
+      limit = sys.float_info.max
+      return not isinstance(value, bool) and -limit <= value <= limit
+    return isinstance(value, float)
+  if kind is int:
+    return isinstance(value, int) and not isinstance(value, bool)
+  return isinstance(value, kind)
+
+
+def type_name(kind) -> str:
+  names = {int: 'a whole number', float: 'a number', str: 'text'}
+  names |= {bool: 'true or false', str | None: 'text or None'}
+  if kind in names:
+    return names[kind]
+  if kind == tuple[str, ...]:
+    return 'a tuple of texts'
+  if kind == tuple[float, ...]:
+    return 'a tuple of numbers'
+  return "a tuple of pairs, such as (('enable_thinking', False),)"
+
+
+def freeze(config: config_dict.ConfigDict) -> Config:
+  """The config as frozen, hashable dataclasses.
+
+  Raises:
+    UserError: unknown or missing fields, values of a wrong type, or a config
+      with arms (freeze each of `arms(config)`).
+  """
+  problems = list(structure(config).values())
+  if config.get('arms'):
+    problems.append('arms: freeze one of arms(config), not all at once')
+  if problems:
+    raise UserError(*problems)
+  return _frozen(Config, config)
+
+
+def from_json(text: str) -> Config:
+  """The Config that `to_json` wrote; fields that are newer have defaults.
+
+  Raises:
+    UserError: it is no such text, or has arms.
+  """
+  try:
+    saved = json.loads(text)
+    config, problems = apply_arm(default(), flatten(saved))
+  except (ValueError, AttributeError) as error:
+    raise UserError(f'not readable as the config of a run ({error})') from None
+  if problems:
+    raise UserError(*problems)
+  return freeze(config)
+
+
+def _frozen(section, config):
+  values = {}
+  for field in dataclasses.fields(section):
+    value = config[field.name]
+    if dataclasses.is_dataclass(field.type):
+      values[field.name] = _frozen(field.type, value)
+    else:
+      values[field.name] = _cast(value, field.type)
+  return section(**values)
+
+
+def _cast(value, kind):
+  if kind is float:
+    return float(value)
+  if kind == tuple[float, ...]:
+    return tuple(map(float, value))
+  if isinstance(value, tuple | list):
+    return tuple(_cast(item, None) for item in value)
+  return value
+
+
+def _without_arms(config) -> config_dict.ConfigDict:
+  single = config.copy_and_resolve_references()
+  with single.unlocked():
+    if 'arms' in single:
+      del single['arms']
+  return single
+
+
+def apply_arm(config, overrides) -> tuple[config_dict.ConfigDict, list[str]]:
+  """The config of one arm, and the problems of its overrides."""
+  arm = _without_arms(config)
+  types = field_types()
+  problems = []
+  if not isinstance(overrides, Mapping | config_dict.ConfigDict):
+    said = f"{overrides!r}: an arm is a dict such as {{'dpo.lam': 0.0}}"
+    return arm, [said]
+  for name, value in flatten(overrides).items():
+    if name not in types:
+      hint = did_you_mean(name, types)
+      problems.append(f'{name}: there is no such field.{hint}')
+      continue
+    *path, last = name.split('.')
+    holder = arm
+    for part in path:
+      holder = holder[part]
+    with holder.ignore_type():  # `structure` reports types, all at once
+      try:
+        holder[last] = value
+      except OverflowError:  # a whole number that no float holds
+        holder[last] = math.inf if value > 0 else -math.inf
+  return arm, problems
+
+
+def arms(config: config_dict.ConfigDict) -> dict[str, config_dict.ConfigDict]:
+  """Each arm's own config, in the order written; {} without arms."""
+  result, problems = {}, []
+  for name, overrides in config.get('arms', {}).items():
+    result[name], found = apply_arm(config, overrides)
+    problems += [f'arm {name!r}: {problem}' for problem in found]
+  if problems:
+    raise UserError(*problems)
+  return result
+
+
+def validate(
+  config: config_dict.ConfigDict, *, grid: bool = False
+) -> list[str]:
+  """Every problem of the config and of all its arms; [] when it is sound.
+
+  What all arms share is reported once, what concerns some of them names them.
+  grid: whether it is that of a cell.
+  """
+  if not config.get('arms'):
+    return _problems(config, grid=grid)
+  found = {}
+  earlier = []
+  for name, overrides in config.arms.items():
+    arm, problems = apply_arm(config, overrides)
+    if not re.fullmatch(r'[A-Za-z0-9][\w.+-]*', name):
+      problems.append(f'name {name!r}: must be a plain folder name')
+    for problem in problems + _problems(arm, earlier):
+      found.setdefault(problem, []).append(name)
+    earlier.append(name)
+  return [
+    problem
+    if len(names) == len(earlier) > 1
+    else f'arm {", ".join(map(repr, names))}: {problem}'
+    for problem, names in found.items()
+  ]
+
+
+def _problems(config, earlier_arms=(), *, grid=False) -> list[str]:
+  broken = structure(config)
+  flat = flatten(_without_arms(config))
+  # A broken field stands at its default, so that the rest is checked as well.
+  sound = {n: value for n, value in flat.items() if n not in broken}
+  whole = flatten(Config()) | sound
+  found = limits.problems(whole, earlier_arms, grid=grid)
+  aside = tuple(broken)
+  return [*broken.values(), *(p for p in found if not p.startswith(aside))]
+
+
+def _plain(value: Any) -> Any:
+  if dataclasses.is_dataclass(value):
+    value = dataclasses.asdict(value)
+  if isinstance(value, Mapping | config_dict.ConfigDict):
+    return {str(name): _plain(item) for name, item in value.items()}
+  if isinstance(value, tuple | list):
+    return [_plain(item) for item in value]
+  return value
+
+
+def to_json(config: Any) -> str:
+  """The config (ConfigDict or Config) as JSON text, tuples as lists."""
+  return json.dumps(_plain(config), indent=2) + '\n'
+
+
+def results(config: Any) -> dict[str, Any]:
+  """Dotted names to plain values of the fields that change results."""
+  flat = flatten(_plain(config))
+  return {n: value for n, value in flat.items() if not n.startswith(_FREE)}
+
+
+def differences(old: Any, new: Any) -> list[str]:
+  """'field: old -> new' for each field that differs and changes results.
+
+  Both may be a ConfigDict, a Config or what was read from config.json.
+  """
+  old, new = results(old), results(new)
+  lines = []
+  for name in sorted(old.keys() | new.keys()):
+    was, now = old.get(name, '(absent)'), new.get(name, '(absent)')
+    if was != now:
+      lines.append(f'{name}: {was} -> {now}')
+  return lines

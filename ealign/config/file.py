@@ -1,0 +1,73 @@
+"""A config file: a Python file with get_config(arg=None), read and run."""
+
+import importlib.util
+import inspect
+import os
+import traceback
+import types
+
+from ml_collections import config_dict
+
+from ealign.runtime.errors import UserError
+
+
+def load(spec: str) -> config_dict.ConfigDict:
+  """The config of 'file.py' or 'file.py:arg'; errors as those of `read`."""
+  return read(spec)[1]
+
+
+def read(spec: str) -> tuple[types.ModuleType, config_dict.ConfigDict]:
+  """The config file of 'file.py' or 'file.py:arg', and its config.
+
+  Raises:
+    UserError: no such file, an error in it (its line is named), or what it
+      returns is no ConfigDict.
+  """
+  path, colon, argument = spec.partition(':')
+  module_spec = importlib.util.spec_from_file_location(
+    'config_file', os.path.abspath(path)
+  )
+  if module_spec is None:
+    raise UserError(f'--config={spec}: must be a Python file (.py)')
+  module = importlib.util.module_from_spec(module_spec)
+  try:
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, 'get_config'):
+      raise UserError(f'{path}: has no function get_config(arg=None)')
+    arguments = [argument] if colon else []
+    _check_call(module.get_config, arguments, spec)
+    config = module.get_config(*arguments)
+  except UserError:
+    raise
+  except FileNotFoundError as error:
+    if error.filename == os.path.abspath(path):
+      raise UserError(f'--config={spec}: there is no such file') from None
+    raise in_file(path, error) from error
+  except Exception as error:
+    raise in_file(path, error) from error
+  if not isinstance(config, config_dict.ConfigDict):
+    said = 'must return a ConfigDict; start from ealign.config.default()'
+    raise UserError(f'{path}: get_config {said}, got {type(config).__name__}')
+  return module, config
+
+
+def _check_call(get_config, arguments, spec) -> None:
+  try:
+    inspect.signature(get_config).bind(*arguments)
+  except TypeError:
+    takes = 'takes no argument' if arguments else 'needs an argument'
+    said = f'get_config {takes}; write get_config(arg=None)'
+    raise UserError(f'--config={spec}: {said}') from None
+
+
+def in_file(path: str, error: Exception) -> UserError:
+  """The error with the last line of the config file that led to it."""
+  full = os.path.abspath(path)
+  frames = traceback.extract_tb(error.__traceback__)
+  lines = [frame.lineno for frame in frames if frame.filename == full]
+  if isinstance(error, SyntaxError) and error.filename == full:
+    lines, message = [error.lineno], error.msg
+  else:
+    message = ' '.join(str(error).split())
+  where = f'{path}, line {lines[-1]}' if lines else path
+  return UserError(f'{where}: {type(error).__name__}: {message}')

@@ -1,0 +1,1 @@
+"""The conscience: reviews, alternatives, and the pairs made of them."""

@@ -1,0 +1,84 @@
+"""What a reflection leaves: a record of every answer, and metrics of these."""
+
+import collections
+
+import numpy as np
+
+from ealign.conscience.prompts import Exchange, Mind, Verdict
+from ealign.data import chat
+
+DROPPED = (
+  *('truncated', 'empty', 'same', 'too_long', 'no_verdict', 'flagged'),
+  'lost',  # did not survive the way to a second model, or back
+)
+
+
+def answer_record(mind: Mind, exchange: Exchange, verdict: Verdict | None):
+  """messages, ids, text, stop, logp and verdict of one sampled answer."""
+  answer = exchange.answer
+  return {
+    'messages': list(exchange.messages),
+    'sample': exchange.row,
+    'ids': [int(i) for i in answer.ids],
+    'text': chat.decode(mind.tokenizer, answer.ids),
+    'stop': answer.stop,
+    'logp': round(float(np.sum(answer.logps)), 4),
+    'cut': answer.cut,
+    'verdict': verdict
+    and {
+      'p': verdict.p,
+      'mass': verdict.mass,
+      'framing': mind.framing.name,
+      'flagged': verdict.flagged,
+    },
+    'alternative': None,
+    'scores': None,
+  }
+
+
+def record(mind: Mind, exchange, verdict, flagged: bool, revised):
+  """The same with whether it was revised, and into what.
+
+  revised: the alternative as an Exchange, its Verdict, and why it makes no pair
+  ('' if it does); None where there is no alternative.
+  """
+  found = answer_record(mind, exchange, verdict)
+  found['verdict']['flagged'] = flagged
+  if revised:
+    proposal, second, reason = revised
+    found['alternative'] = {
+      'text': chat.decode(mind.tokenizer, proposal.answer.ids),
+      'stop': proposal.answer.stop,
+      'p': second.p,
+      'kept': not reason,
+      'dropped': reason,
+    }
+  return found
+
+
+def metrics(records, *, threshold: float) -> dict[str, float]:
+  """Shares, means and counts over the records of a reflection.
+
+  threshold: P(flag) from which on an answer counts as flagged, whoever was
+    revised (`conscience.review.verdict`).
+  """
+  mean = lambda xs: float(np.mean(xs)) if len(xs) else 0.0
+  ended = [r['stop'] == 'stop' for r in records]
+  reviewed = [r['verdict'] for r, e in zip(records, ended, strict=True) if e]
+  p = [v['p'] for v in reviewed if v['p'] is not None]
+  alternatives = [r['alternative'] for r in records if r['alternative']]
+  lost = collections.Counter(a['dropped'] for a in alternatives)
+  return {
+    'conscience/flag_rate': mean([x >= threshold for x in p]),
+    'conscience/review_rate': len(p) / max(len(records), 1),
+    'conscience/label_mass': mean([v['mass'] for v in reviewed]),
+    'conscience/no_verdict': len(reviewed) - len(p),
+    'conscience/revised': len(alternatives),
+    'conscience/accept_rate': mean([a['kept'] for a in alternatives]),
+    'conscience/pairs': lost[''],
+    **{f'conscience/dropped_{r}': lost[r] for r in DROPPED},
+    'gen/eos_rate': mean(ended),
+    'gen/truncated_rate': mean([not e for e in ended]),
+    'gen/length_mean': mean([len(r['ids']) for r in records]),
+    'gen/cut': mean([r['cut'] for r in records]),
+  }

@@ -1,0 +1,15 @@
+"""What leaves: adapters for PEFT, merged or whole models."""
+
+from ealign.export.write import (
+  FORMATS,
+  TOLERANCE,
+  Exported,
+  export,
+)
+
+__all__ = [
+  'export',
+  'Exported',
+  'FORMATS',
+  'TOLERANCE',
+]

@@ -1,0 +1,39 @@
+"""python -m ealign.export --run=DIR --to=FOLDER --format=peft"""
+
+import argparse
+import sys
+
+from ealign.export.write import FORMATS, TOLERANCE, export
+from ealign.runtime.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Exports and says how the export compares; returns the exit code."""
+  parser = argparse.ArgumentParser(prog='python -m ealign.export')
+  parser.add_argument('--run', required=True, help='folder of a finished run')
+  parser.add_argument('--to', required=True, help='folder to write')
+  parser.add_argument('--format', required=True, choices=FORMATS)
+  parser.add_argument(
+    '--dtype', default='auto', choices=('auto', *TOLERANCE), help='of weights'
+  )
+  parser.add_argument(
+    '--overwrite', action='store_true', help='replace an earlier export'
+  )
+  args = parser.parse_args(argv)
+  try:
+    done = export(
+      args.run,
+      args.to,
+      args.format,
+      dtype=args.dtype,
+      overwrite=args.overwrite,
+    )
+  except UserError as error:
+    print(error, file=sys.stderr)
+    return error.exit_code
+  print(done)
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,349 @@
+"""python -m ealign.export --run=DIR --to=DIR --format=peft|merged|full
+
+Writes what a run trained as a folder that transformers, PEFT and vLLM load,
+reads it back, and keeps it only if it computes what the run does.
+"""
+
+import contextlib
+import dataclasses
+import fnmatch
+import functools
+import json
+import os
+import pathlib
+import shlex
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ealign import assembly
+from ealign import config as config_lib
+from ealign.data import sources
+from ealign.fields import Config
+from ealign.models import config as model_lib
+from ealign.models import files, hub, int8, lora, peft, transformer
+from ealign.models import weights as weights_lib
+from ealign.runtime import provenance
+from ealign.runtime.errors import Mismatch, UserError
+
+FORMATS = ('peft', 'merged', 'full')
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+# Largest logit difference allowed, as a share of the largest logit: that of
+# sums in another order, and that of weights rounded to 8 bits of mantissa.
+TOLERANCE = {'float32': 1e-4, 'bfloat16': 5e-2}
+_TRAVEL = (  # what goes along from the base model's folder
+  *('tokenizer*', '*.jinja', 'chat_template*', 'special_tokens_map.json'),
+  *('added_tokens.json', 'vocab.*', 'merges.txt', 'spiece.model'),
+)
+_KINDS = (  # what exports and models are made of; nothing else is deleted
+  *(*_TRAVEL, 'config.json', 'generation_config.json', peft.CONFIG),
+  *(peft.WEIGHTS, 'model*.safetensors', files.INDEX),
+  *('*.md', 'LICENSE*', 'NOTICE*', '.gitattributes'),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+  """What was written, and how it compares with the run on random tokens."""
+
+  folder: pathlib.Path
+  format: str
+  dtype: str
+  largest: float  # logit of the run
+  difference: float  # largest between the run's logits and the export's
+  effect: float  # largest between the run's logits and the base model's
+  serve: str  # the command that serves it
+
+  def __str__(self) -> str:
+    lines = [
+      f'written: {self.folder} ({self.format}, {self.dtype})',
+      f'read back and compared: logits differ by at most {self.difference:.2g} '
+      f'from those of the run; training moved them by up to {self.effect:.2g}',
+    ]
+    if self.difference > self.effect / 10:
+      lines.append(
+        'note: rounding is not small beside what was learnt; --dtype=float32 '
+        'or --format=peft keeps it'
+      )
+    return '\n'.join([*lines, f'serve: {self.serve}'])
+
+
+def export(
+  run, to, format: str, *, dtype: str = 'auto', overwrite: bool = False
+) -> Exported:
+  """Exports a finished run.
+
+  Args:
+    run: its folder (of one arm, where there are arms).
+    to: folder to write; it appears only when all is written and checked.
+    format: 'peft' the adapter alone, 'merged' the base with the adapter in it,
+      'full' the weights of a full fine-tuning run.
+    dtype: of merged and full weights; 'auto': that of the base model's files.
+    overwrite: whether `to` may hold an earlier export or model.
+
+  Raises:
+    UserError: no finished run, the wrong format for it, or `to` is in use.
+    Mismatch: the export cannot be read back, or computes something else.
+  """
+  run = pathlib.Path(run).expanduser().resolve()
+  to = pathlib.Path(to).expanduser().resolve()
+  config = _config(run)
+  _check_format(run, config, format)
+  base = hub.fetch(sources.resolve(config.model.path)).resolve()
+  _check_apart(to, run, base)
+  _check_free(to, overwrite)
+  if dtype == 'auto':
+    hf = weights_lib.read_json(base)
+    dtype = hf.get('dtype', hf.get('torch_dtype')) or 'bfloat16'
+  if format == 'peft' or dtype not in TOLERANCE:
+    dtype = 'float32'
+  model, weights, bare = _weights(run, config)
+  _check_base(run, config, bare)
+  if format == 'merged':  # peft is for the base as it lies in its files
+    weights, bare = _rounded(config, weights), _rounded(config, bare)
+  said = _logits(model, weights)
+  effect = np.abs(said - _logits(model, bare)).max()
+  with _replacing(to) as folder:
+    _write(folder, format, run, config, base, model, weights, dtype)
+    del weights  # a merged export is as large again
+    again = _read(folder, to, format, model, bare)
+    difference = np.abs(said - _logits(model, again)).max()
+    largest = np.abs(said).max()
+    # What was not adapted differs by `effect`, however small that is.
+    bare_like = difference > effect / 2 and effect > 2e-2 * largest
+    if bare_like or not difference <= TOLERANCE[dtype] * max(1.0, largest):
+      raise Mismatch(
+        f'--to={to}: not written: the export was read back, and its logits '
+        f'differ by up to {difference:.2g} from those of the run (which are up '
+        f'to {largest:.2g}); this is a bug, please report it'
+      )
+  return Exported(
+    folder=to,
+    format=format,
+    dtype=dtype,
+    largest=float(largest),
+    difference=float(difference),
+    effect=float(effect),
+    serve=_serve(to, format, config, run.name),
+  )
+
+
+# --- What the run is ---------------------------------------------------------
+
+
+def _config(run: pathlib.Path) -> Config:
+  """The run's Config, with its base model's frozen adapter as a path."""
+  path = run / 'config.json'
+  try:
+    text = path.read_text('utf-8')
+    arms = json.loads(text).get('arms')
+  except (OSError, ValueError, AttributeError) as e:
+    said = 'is no folder of a run: it has no readable config.json'
+    raise UserError(f'--run={run}: {said}') from e
+  if arms:
+    done = [name for name in arms if (run / name / 'DONE').exists()]
+    said = f'give the folder of one of them: {", ".join(done)}'
+    said = said if done else 'none of them is finished'
+    raise UserError(f'--run={run}: holds arms; {said}')
+  try:
+    config = config_lib.from_json(text)
+  except UserError as e:
+    raise UserError(*(f'{path}: {each}' for each in e.args)) from e
+  frozen = config.model.frozen_adapter
+  if frozen.startswith('arm:'):
+    frozen = str(run.parent / frozen[4:])
+  # Where it started from is in what it trained; float32 makes checks exact.
+  model = dataclasses.replace(
+    config.model, adapter='', frozen_adapter=frozen, dtype='float32'
+  )
+  return dataclasses.replace(config, model=model)
+
+
+def _check_format(run, config, format):
+  full = config.model.train == 'full'
+  if not (run / ('model' if full else 'adapter.safetensors')).exists():
+    said = 'is not finished: the command that began it continues it'
+    raise UserError(f'--run={run}: {said}')
+  right = ('full',) if full else ('peft', 'merged')
+  if format not in right:
+    said = f'the run has model.train={config.model.train!r}'
+    raise UserError(f'--format={format}: {said}; use {" or ".join(right)}')
+  # PEFT adapts a base that lies in files as it is.
+  for name, plain in (('init', 'weights'), ('frozen_adapter', '')):
+    value = getattr(config.model, name)
+    if format == 'peft' and value != plain:
+      said = f'the run has model.{name}={value!r}, a base that is in no files'
+      raise UserError(f'--format=peft: {said}; use merged')
+
+
+def _weights(run, config):
+  """The model, what the run computes with, and the same without training."""
+  if config.model.train == 'full':
+    model, bare = assembly.load_model(config.model, config.seed)[::2]
+    return model, weights_lib.load(run / 'model')[1], bare
+  model, _, base = assembly.load_model(config.model, config.seed)
+  spec = dataclasses.replace(config.model, quantize='none')
+  exact = dataclasses.replace(config, model=spec)
+  bare = assembly.frozen_weights(exact, model, base)
+  adapter, scale = weights_lib.load_adapter(run)
+  if scale != assembly.lora_scale(config):
+    said = f'{scale} but config.json says {assembly.lora_scale(config)}'
+    raise UserError(f'{run}/adapter.safetensors: its scale is {said}')
+  return model, lora.bind(scale, adapter, bare), bare
+
+
+def _rounded(config, weights):
+  """The weights with the error that an int8 base has, as plain arrays."""
+  tree = assembly.quantized(config.model, weights)
+  layers = {name: int8.dense(w) for name, w in tree['layers'].items()}
+  return tree | {'layers': layers}
+
+
+def _check_base(run, config, bare) -> None:
+  """Refuses a base model whose files were changed since the run."""
+  path = run / 'run.json'
+  if config.model.frozen_adapter or not path.exists():
+    return
+  was = json.loads(path.read_text('utf-8')).get('frozen')
+  for dtype in ('float32', 'bfloat16'):  # whichever the run computed with
+    cast = functools.partial(jnp.asarray, dtype=dtype)
+    tree = assembly.quantized(config.model, jax.tree.map(cast, bare))
+    if was == provenance.tree_hash(tree):
+      return
+  raise UserError(
+    f'model.path={config.model.path!r}: is not the base that {run} was trained '
+    'on (the hash in its run.json differs); restore it'
+  )
+
+
+def _logits(model, weights) -> np.ndarray:
+  """Logits on a few random tokens, in float32 wherever it is computed."""
+  tokens_BT = np.random.default_rng(0).integers(0, model.vocab_size, (2, 32))
+  positions_BT = np.tile(np.arange(32), (2, 1))
+  with jax.default_matmul_precision('highest'):
+    return np.asarray(_forward(model, weights, tokens_BT, positions_BT))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _forward(model, weights, tokens_BT, positions_BT):
+  hidden_BTD = transformer.forward(model, weights, tokens_BT, positions_BT)[0]
+  return transformer.logits(model, weights, hidden_BTD)
+
+
+# --- Writing and reading back ------------------------------------------------
+
+
+def _check_apart(to, run, base) -> None:
+  """Refuses what the run is read from: itself, its weights, its base."""
+  for name, folder in {'--run': run, 'model.path': base}.items():
+    if to == folder or to in folder.parents:
+      raise UserError(f'--to={to}: holds {name}={folder}; use another folder')
+  for folder in (run / 'model', run / 'checkpoints', base):
+    inside = folder.resolve() in (to, *to.parents)
+    # A run may lie in the folder of its base, and keeps its export by itself.
+    if inside and not (folder == base and run in to.parents):
+      said = f'is in {folder}, which the run needs; use another folder'
+      raise UserError(f'--to={to}: {said}')
+
+
+def _check_free(to, overwrite) -> None:
+  if to.exists() and not to.is_dir():
+    raise UserError(f'--to={to}: is a file; use another name')
+  if not to.exists() or not any(to.iterdir()):
+    return
+  if not overwrite:
+    said = 'is not empty; use another folder, or give --overwrite'
+    raise UserError(f'--to={to}: {said}')
+  deletes = '; --overwrite would delete it: use another folder'
+  model = (to / 'config.json').exists() and any(to.glob('model*.safetensors'))
+  if not model and not (to / peft.CONFIG).exists():
+    said = f'holds something else than a model{deletes}'
+    raise UserError(f'--to={to}: {said}')
+  for path in sorted(to.iterdir()):
+    known = any(fnmatch.fnmatch(path.name, kind) for kind in _KINDS)
+    if any(path.iterdir()) if path.is_dir() else not known:
+      said = f'holds {path.name}, which is no part of a model{deletes}'
+      raise UserError(f'--to={to}: {said}')
+
+
+@contextlib.contextmanager
+def _replacing(to):
+  """A folder beside `to` that takes its place if all goes well."""
+  beside = lambda kind: to.with_name(f'.{to.name}.{kind}.{os.getpid()}')
+  partial, old = beside('partial'), beside('old')
+  try:
+    partial.mkdir(parents=True)
+    yield partial
+    if to.exists():
+      to.rename(old)
+    partial.rename(to)
+  except OSError as e:
+    said = f'cannot be written ({e.strerror or e})'
+    raise UserError(f'--to={to}: {said}; use another folder') from e
+  finally:
+    if old.exists() and not to.exists():
+      old.rename(to)
+    for folder in (partial, old):
+      shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(folder, format, run, config, base, model, weights, dtype) -> None:
+  travel = _TRAVEL
+  if format == 'peft':
+    adapter, _ = weights_lib.load_adapter(run)
+    spec, (name, revision) = config.model.lora, _base(config)
+    peft.save(
+      folder,
+      model,
+      adapter,
+      alpha=spec.alpha,
+      rslora=spec.rslora,
+      base=name,
+      revision=revision,
+    )
+  else:
+    known = model_lib.to_hf(model, dtype=dtype)
+    hf = weights_lib.read_json(base)
+    more = {k: v for k, v in hf.items() if k not in known}
+    weights_lib.save(folder, model, weights, dtype=dtype, **more)
+    travel += ('generation_config.json',)
+  for path in {path for glob in travel for path in base.glob(glob)}:
+    shutil.copyfile(path, folder / path.name)
+
+
+def _base(config) -> tuple[str, str | None]:
+  """The base model as PEFT and vLLM find it: Hub id and revision, or path."""
+  if hub.is_id(config.model.path):
+    return hub.split(config.model.path)
+  return str(pathlib.Path(sources.resolve(config.model.path)).resolve()), None
+
+
+def _read(folder, to, format, model, bare):
+  """The weights of the export, from its files alone (and the base's)."""
+  try:
+    if format == 'peft':
+      adapter, scale = peft.load(folder, model)
+      return lora.bind(scale, adapter, bare)
+    again, weights = weights_lib.load(folder)
+  except UserError as e:
+    said = 'not written: the export cannot be read back, which is a bug'
+    told = (str(each).replace(str(folder), str(to)) for each in e.args)
+    raise Mismatch(f'--to={to}: {said}, please report it', *told) from e
+  if dataclasses.replace(again, dtype=model.dtype, remat=model.remat) != model:
+    raise Mismatch(f'{to}/config.json: read back as {again}, not {model}')
+  return weights
+
+
+def _serve(to, format, config, name) -> str:
+  if format != 'peft':
+    return f'vllm serve {shlex.quote(str(to))}'
+  base, revision = _base(config)
+  fits = [rank for rank in VLLM_RANKS if rank >= config.model.lora.rank]
+  if not fits:
+    return f'none: vLLM takes ranks up to {VLLM_RANKS[-1]}; use --format=merged'
+  words = ['vllm', 'serve', base, '--enable-lora']
+  words += ['--revision', revision] if revision else []
+  words += ['--max-lora-rank', str(fits[0]), '--lora-modules', f'{name}={to}']
+  return shlex.join(words)

@@ -1,0 +1,1 @@
+"""The report of a grid: estimates over seeds, tables, figures, one page."""

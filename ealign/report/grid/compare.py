@@ -1,0 +1,257 @@
+"""From cells to settings: estimates over seeds, and the primary contrasts."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+
+from ealign.evals import counts
+from ealign.evals import seeds as stats
+from ealign.report.grid import results
+from ealign.report.grid.results import Cell, Grid
+
+# Each metric and the questions it is read from: 'advice' stands for the kind
+# of the headline; token accuracy has no questions.
+METRICS = {
+  'misaligned': 'advice',
+  'coherent': 'advice',
+  'misaligned_all': 'advice',
+  'misaligned_bound': 'advice',
+  'flagged': 'advice',
+  'verdict_accuracy': 'advice',
+  'insecure': 'code',
+  'token_accuracy': 'tokens',
+}
+# What a contrast can be tested on: shares of answers that are counted.
+COUNTED = tuple(metric for metric, of in METRICS.items() if of != 'tokens')
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+  """What stands behind an interval; unscored is a share of the answers."""
+
+  seeds: int
+  questions: int
+  answers: int
+  unscored: float
+
+  def __str__(self) -> str:
+    seeds = f'{self.seeds} seed{"s" * (self.seeds != 1)}'
+    told = f'{seeds}, {self.questions} questions, {self.answers} answers'
+    return f'{told}, {100 * self.unscored:.1f} % of them unscored'
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """The cells that differ in their replicate alone.
+
+  changes: overrides that differ from the base config; {} is the baseline.
+  old: no cell belongs to the sweep any more; they are then counted, apart.
+  """
+
+  label: str
+  changes: dict
+  cells: list[Cell]
+  old: bool
+
+  @property
+  def counted(self) -> list[Cell]:
+    return [c for c in self.cells if c.done and (c.current or self.old)]
+
+  @property
+  def wanted(self) -> int:
+    """Replicates it should have."""
+    return sum(c.current or self.old for c in self.cells)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tested:
+  """A declared contrast. p is Holm's; None, with the reason, if not primary."""
+
+  name: str
+  metric: str
+  a: str
+  b: str
+  found: stats.Contrast | None
+  asked: Asked | None
+  p: float | None
+  reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """All settings of a grid with what can be said about them."""
+
+  grid: Grid
+  settings: list[Setting]
+  baseline: Setting
+  kind: str  # of the headline's questions
+  rows: dict[str, dict[str, Mapping]]  # 'advice' | 'code' -> folder -> row
+  spreads: dict[str, stats.Spread | None]
+  primary: frozenset[str]  # keys of settings in a tested contrast
+  contrasts: list[Tested]
+
+  def standing(self, setting: Setting) -> str:
+    if setting.old:
+      return 'old'
+    found = results.key(setting.changes) in self.primary
+    return 'primary' if found else 'exploratory'
+
+  def values(self, setting: Setting, metric: str) -> dict[str, counts.Share]:
+    """Replicate -> Share of the metric, where it is known."""
+    return _values(self.rows, setting, metric)
+
+  def estimate(self, setting: Setting, metric: str) -> stats.Estimate | None:
+    """Own spread for primary settings, the pooled one for all others."""
+    found = list(self.values(setting, metric).values())
+    primary = self.standing(setting) == 'primary'
+    return stats.rate(found, None if primary else self.spreads[metric])
+
+  def difference(self, setting: Setting, metric: str) -> float | None:
+    """Mean of setting - baseline over the replicates that both have."""
+    a, b = (self.values(s, metric) for s in (setting, self.baseline))
+    both = [a[at].value - b[at].value for at in a if at in b]
+    return sum(both) / len(both) if both else None
+
+  def asked(self, setting: Setting, of: str) -> Asked | None:
+    return _asked(self.rows, setting.counted, of)
+
+
+def twins(found: Comparison) -> list[list[Setting]]:
+  """Groups of settings with the same counts in every seed that they share."""
+  counted = {
+    s.label: {c.at: _counts(c) for c in s.counted}
+    for s in found.settings
+    if not s.old and s.counted
+  }
+
+  def equal(a, b):
+    a, b = counted[a.label], counted[b.label]
+    return a.keys() & b.keys() and all(a[at] == b[at] for at in a if at in b)
+
+  groups = []
+  for setting in found.settings:
+    if setting.label in counted:
+      same = (g for g in groups if all(equal(s, setting) for s in g))
+      if (group := next(same, None)) is None:
+        groups.append(group := [])
+      group.append(setting)
+  return [group for group in groups if len(group) > 1]
+
+
+def _counts(cell) -> list:
+  rows = [{k: v for k, v in row.items() if k != 'arm'} for row in cell.rows]
+  return [*rows, cell.token_accuracy]
+
+
+def compare(grid: Grid) -> Comparison:
+  """Settings in the grid's order; the baseline is the one without changes.
+
+  Without such a setting the first current one is the baseline.
+  """
+  settings = _settings(grid.cells)
+  current = [s for s in settings if not s.old] or settings
+  baseline = next((s for s in current if not s.changes), current[0])
+  rows = [row for s in settings for c in s.counted for row in c.rows]
+  kind = counts.headline_kind(rows)
+  by_part = {
+    'advice': counts.headline(rows, kind),
+    'code': counts.headline(rows, 'code'),
+  }
+  spreads = {metric: _spread(by_part, current, metric) for metric in METRICS}
+  contrasts = [_tested(grid, current, by_part, c) for c in grid.contrasts]
+  primary = frozenset(
+    results.key(results.changes(c[side], grid.config))
+    for c, tested in zip(grid.contrasts, contrasts, strict=True)
+    for side in 'ab'
+    if not tested.reason
+  )
+  return Comparison(
+    *(grid, settings, baseline, kind, by_part, spreads, primary),
+    _adjusted(contrasts),
+  )
+
+
+def _settings(cells: Sequence[Cell]) -> list[Setting]:
+  groups = {}
+  for cell in cells:
+    groups.setdefault(results.key(cell.setting), []).append(cell)
+  return [
+    Setting(
+      label=group[0].label or 'default',
+      changes=group[0].setting,
+      cells=group,
+      old=not any(cell.current for cell in group),
+    )
+    for group in groups.values()
+  ]
+
+
+def _values(rows, setting, metric) -> dict:
+  found = {}
+  for cell in setting.counted:
+    share = cell.token_accuracy
+    if METRICS[metric] != 'tokens':
+      share = rows[METRICS[metric]].get(cell.folder, {}).get(metric)
+    if share and share.total:
+      found[cell.at] = share
+  return found
+
+
+def _spread(rows, settings, metric) -> stats.Spread | None:
+  groups = []
+  for setting in settings:
+    found = _values(rows, setting, metric).values()
+    groups.append([stats.logit(share.count, share.total) for share in found])
+  return stats.pooled(groups)
+
+
+def _asked(rows, cells, of) -> Asked | None:
+  found = [rows[of][c.folder] for c in cells if c.folder in rows.get(of, ())]
+  if not found:
+    return None
+  answers = sum(row['answers'] for row in found)
+  return Asked(
+    seeds=len(found),
+    questions=max(row['questions'] for row in found),
+    answers=answers,
+    unscored=sum(row['unscored'] for row in found) / answers,
+  )
+
+
+def _tested(grid, settings, rows, contrast) -> Tested:
+  metric = contrast.get('metric', 'misaligned')
+  sides = [
+    _find(settings, results.changes(contrast[side], grid.config))
+    for side in 'ab'
+  ]
+  name = lambda s, side: s.label if s else json.dumps(contrast[side])
+  told = contrast['name'], metric, name(sides[0], 'a'), name(sides[1], 'b')
+  if metric not in COUNTED:
+    said = f'metric is none of {", ".join(COUNTED)}'
+    return Tested(*told, None, None, None, said)
+  if None in sides:
+    return Tested(*told, None, None, None, 'no such setting in this grid')
+  a, b = (_values(rows, setting, metric) for setting in sides)
+  both = [at for at in a if at in b]
+  found = stats.contrast([a[at] for at in both], [b[at] for at in both])
+  used = [c for s in sides for c in s.counted if c.at in both]
+  asked = _asked(rows, used, METRICS[metric])
+  if asked:
+    asked = dataclasses.replace(asked, seeds=len(both))
+  reason = ''
+  if len(both) < stats.FEWEST_SEEDS:
+    reason = f'{len(both)} seeds of both; a test needs {stats.FEWEST_SEEDS}'
+  if grid.declared_late:
+    reason = 'declared after cells had begun'
+  return Tested(*told, found, asked, None, reason)
+
+
+def _find(settings, overrides) -> Setting | None:
+  return next((s for s in settings if s.changes == overrides), None)
+
+
+def _adjusted(contrasts) -> list[Tested]:
+  tested = [c for c in contrasts if not c.reason]
+  adjusted = stats.holm([c.found.p for c in tested], family=len(contrasts))
+  by_name = dict(zip(map(id, tested), adjusted, strict=True))
+  return [dataclasses.replace(c, p=by_name.get(id(c))) for c in contrasts]

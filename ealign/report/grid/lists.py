@@ -1,0 +1,128 @@
+"""Lists of a grid: every cell, those not done, what differs, provenance."""
+
+import json
+
+from ealign.evals import counts, table
+from ealign.evals.table import NOTHING, Cell
+from ealign.report.grid import origin
+from ealign.report.grid.compare import Comparison
+from ealign.report.grid.tables import (
+  Entry,
+  Table,
+  number,
+  numbers,
+  percent,
+  words,
+)
+from ealign.workdir.status import Status
+
+_OPEN = ('running', 'queued', 'preempted')
+
+
+def cells(found: Comparison) -> Table:
+  """Every cell by itself, its intervals clustered by prompt."""
+  lines = []
+  for cell in found.grid.cells:
+    line = [words(cell.label), words(cell.seed), words(cell.state)]
+    for of, metrics in (
+      ('advice', ('misaligned', 'coherent')),
+      ('code', ('insecure',)),
+    ):
+      row = found.rows[of].get(cell.folder, {})
+      line += [number(row.get('questions')), number(row.get('answers'))]
+      unscored = row['unscored'] / row['answers'] if row else None
+      line.append(percent(unscored))
+      line += [_share(row.get(metric)) for metric in metrics]
+    tokens = cell.token_accuracy and cell.token_accuracy.value
+    line += [percent(tokens), number(_took(cell), '{:.0f}'.format)]
+    mark = '' if cell.done else 'open' if cell.state in _OPEN else 'missing'
+    lines.append(('old' if not cell.current else mark, line))
+  asked = ('questions', 'answers', 'unscored')
+  columns = (('setting', False), ('seed', False), ('state', False))
+  titles = (*asked, 'misaligned', 'coherent', *asked, 'insecure', 'tokens', 's')
+  columns += numbers(titles)
+  note = (
+    'In per cent, one seed a line, with 95 % intervals clustered by prompt: '
+    'they say nothing about other seeds. The second questions, answers and '
+    'unscored are of the code. s: seconds of all its starts; cells that ran '
+    'as one program share them.'
+  )
+  return Table('Every cell', note, columns, lines)
+
+
+def _share(share: counts.Share | None) -> Entry:
+  if not share or not share.total:
+    return number(None)
+  text = table.percent(share.value)
+  hint = f'{share.count} of {share.total}'
+  return Cell(text, table.bracket(share.clustered), hint), share.value
+
+
+def _took(cell) -> float | None:
+  status = Status(**cell.status) if cell.done else None
+  known = status and status.started and status.finished
+  return status.seconds if known else None
+
+
+def not_done(found: Comparison) -> Table | None:
+  """Current cells without results, with the reason; None if all are done."""
+  lines = []
+  for cell in found.grid.cells:
+    if cell.done or not cell.current:
+      continue
+    step, steps = (cell.status.get(name) for name in ('step', 'steps'))
+    at = f'{step} of {steps}' if isinstance(step, int) else NOTHING
+    mark = 'open' if cell.state in _OPEN else 'missing'
+    texts = (cell.label, cell.seed, cell.state, at, cell.error or NOTHING)
+    lines.append((mark, [words(x) for x in (*texts, cell.folder)]))
+  titles = ('setting', 'seed', 'state', 'step', 'error', 'folder')
+  columns = tuple((title, False) for title in titles)
+  return Table('Cells that are not done', '', columns, lines) if lines else None
+
+
+def changes(found: Comparison) -> Table | None:
+  """What each setting's config has otherwise than the baseline's."""
+  base, lines = _config(found, found.baseline), []
+  for setting in found.settings:
+    config = _config(found, setting)
+    fields = sorted(n for n in config | base if config.get(n) != base.get(n))
+    for name in fields:
+      values = (_shown(tree.get(name)) for tree in (config, base))
+      line = [words(x) for x in (setting.label, name, *values)]
+      lines.append(('old' if setting.old else '', line))
+  columns = ('setting', 'field', 'here', found.baseline.label)
+  columns = tuple((title, False) for title in columns)
+  title = f'What differs from {found.baseline.label}'
+  return Table(title, '', columns, lines) if lines else None
+
+
+def _config(found, setting) -> dict:
+  """The config of its first finished cell, less what replicates set."""
+  config = next((c.config for c in setting.counted if c.config), None)
+  config = config or found.grid.config | setting.changes
+  replicates = {name for c in found.grid.cells for name in c.replicate}
+  return {n: v for n, v in config.items() if n not in replicates}
+
+
+def _shown(value) -> str:
+  if isinstance(value, str):
+    return value or '(none)'
+  if isinstance(value, float):
+    return f'{value:.6g}'
+  return NOTHING if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def facts(found: Comparison) -> Table | None:
+  """Where the cells came from; those facts that differ first, and loud."""
+  lines, every = [], sum(c.done and c.current for c in found.grid.cells)
+  for fact in origin.facts(found.grid.cells):
+    for value, of in fact.values:
+      whose = 'all cells' if len(of) == every else f'{len(of)} cells'
+      if len(of) < min(every, 4):
+        whose = '; '.join(cell.name for cell in of)
+      texts = (fact.name, _shown(value), whose, fact.note)
+      line = [words(x) for x in texts]
+      lines.append(('missing' if fact.loud else '', line))
+  columns = ('what', 'value', 'of', 'note')
+  columns = tuple((title, False) for title in columns)
+  return Table('Provenance', '', columns, lines) if lines else None

@@ -1,0 +1,348 @@
+"""Reads what the cells of a grid left behind, from its files alone.
+
+A cell counts once its STATUS.json says done. One that is missing, failed or
+cannot be read is kept with the reason, and never ends the report.
+"""
+
+import csv
+import dataclasses
+import functools
+import io
+import json
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ealign.evals import counts, records
+from ealign.evals import seeds as stats
+from ealign.evals.stats import wilson
+from ealign.report import excerpts, runs
+from ealign.runtime.errors import UserError
+from ealign.workdir import lease
+from ealign.workdir import status as cells_lib
+
+_BINS = 20  # points of a curve
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """One run, a setting at one replicate, as far as it came.
+
+  state: of STATUS.json; or 'missing' (never begun), 'broken' (unreadable).
+  setting: overrides, without those that repeat the base config's value.
+  at: what its replicate is, for pairs (`paired_by`).
+  rows: those of `counts.rows`, with the folder as arm. token_accuracy: of the
+  run's last held-out tokens. curves: name -> [(step, share)]. answers: the
+  final ones, kept for the first cell of each setting alone.
+  """
+
+  folder: str
+  id: str
+  label: str
+  seed: str
+  setting: dict[str, Any]
+  replicate: dict[str, Any]
+  current: bool
+  at: str = ''
+  state: str = 'missing'
+  error: str = ''
+  status: dict = dataclasses.field(default_factory=dict)
+  rows: list[dict] = dataclasses.field(default_factory=list)
+  token_accuracy: counts.Share | None = None
+  curves: dict[str, list] = dataclasses.field(default_factory=dict)
+  config: dict = dataclasses.field(default_factory=dict)
+  info: dict = dataclasses.field(default_factory=dict)
+  answers: list[dict] = dataclasses.field(default_factory=list)
+
+  @property
+  def done(self) -> bool:
+    return self.state == 'done'
+
+  @property
+  def name(self) -> str:
+    return ', '.join(filter(None, (self.label, self.seed)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+  """grid.json and its cells, in its order."""
+
+  name: str
+  config: dict[str, Any]  # of the base, flat
+  sweep: str
+  axes: dict[str, list[str]]
+  contrasts: list[dict]
+  contrasts_hash: str
+  declared_late: bool
+  cells: list[Cell]
+
+
+def is_grid(workdir: Any) -> bool:
+  """Whether a work folder holds a grid."""
+  return (pathlib.Path(workdir) / 'grid.json').is_file()
+
+
+def read(workdir: Any) -> Grid:
+  """The grid of a work folder.
+
+  Raises:
+    UserError: grid.json is broken.
+  """
+  workdir = pathlib.Path(workdir).resolve()
+  path = workdir / 'grid.json'
+  tree = _object(path)
+  need = lambda name, kind, default: _need(path, tree, name, kind, default)
+  contrasts = need('contrasts', list, [])
+  if len(contrasts) > stats.MOST_CONTRASTS:
+    said = f'{len(contrasts)}; at most {stats.MOST_CONTRASTS} can be primary'
+    raise UserError(f'{path}: contrasts: {said}')
+  for number, contrast in enumerate(contrasts):
+    where = f'contrasts[{number}].'
+    for name, kind in (('name', str), ('a', dict), ('b', dict)):
+      _need(path, contrast, name, kind, None, where)
+  config = runs.flatten(need('config', dict, {}))
+  listed = need('cells', list, None)
+  if not listed:
+    raise UserError(
+      f'{path}: cells: is empty; delete it and start the grid again'
+    )
+  listed = [
+    _listed(path, entry, f'cells[{number}].', config)
+    for number, entry in enumerate(listed)
+  ]
+  fields = {field for cell in listed for field in cell.replicate}
+  cells, seen = [], set()
+  for cell in listed:
+    at = paired_by(cell.replicate, fields, config)
+    cell = dataclasses.replace(cell, at=at)
+    cell = _filled(cell, workdir / cell.folder)
+    error = cell.error.replace(f'{workdir}/', '')  # reports name no machine
+    cell = dataclasses.replace(cell, error=error)
+    if cell.done and key(cell.setting) in seen:
+      cell = dataclasses.replace(cell, answers=[])
+    if cell.done:
+      seen.add(key(cell.setting))
+    cells.append(cell)
+  return Grid(
+    name=workdir.name,
+    config=config,
+    sweep=need('sweep', str, ''),
+    axes=need('axes', dict, {}),
+    contrasts=contrasts,
+    contrasts_hash=need('contrasts_hash', str, ''),
+    declared_late=bool(tree.get('declared_late')),
+    cells=cells,
+  )
+
+
+def key(overrides: Mapping) -> str:
+  """Overrides as a text that is equal where they are, as 1 and 1.0."""
+  plain = json.loads(json.dumps(overrides), parse_int=float)
+  return json.dumps(plain, sort_keys=True)
+
+
+def paired_by(replicate: Mapping, fields, config: Mapping) -> str:
+  """A replicate's values as a text, where it sets nothing the base config's.
+
+  So a cell without a replicate is the one of the base config's own seed.
+
+  Args:
+    replicate: what it sets.
+    fields: those that any replicate of the grid sets.
+    config: of the base, flat.
+  """
+  return key({name: config.get(name) for name in fields} | dict(replicate))
+
+
+def changes(overrides: Mapping, config: Mapping) -> dict[str, Any]:
+  """The overrides that say something else than the base config."""
+  absent = object()
+  return {
+    name: value
+    for name, value in overrides.items()
+    if config.get(name, absent) != value
+  }
+
+
+def _object(path) -> dict:
+  try:
+    tree = json.loads(path.read_text('utf-8'))
+  except (OSError, ValueError) as error:
+    raise UserError(f'{path}: cannot be read ({error})') from None
+  if not isinstance(tree, dict):
+    raise UserError(f'{path}: must hold a JSON object')
+  return tree
+
+
+def _need(path, tree, name, kind, default, where=''):
+  value = tree.get(name, default) if isinstance(tree, dict) else None
+  if not isinstance(value, kind):
+    shown = repr(value)[:60]
+    said = f'must be a {kind.__name__}, not {shown}; restore or delete it, '
+    raise UserError(f'{path}: {where}{name}: {said}and start the grid again')
+  return value
+
+
+def _listed(path, entry, where, config) -> Cell:
+  need = lambda name, kind: _need(path, entry, name, kind, None, where)
+  folder = need('folder', str)
+  if pathlib.PurePath(folder).is_absolute() or '..' in folder.split('/'):
+    raise UserError(f'{path}: {where}folder: {folder!r} is outside the grid')
+  return Cell(
+    folder=folder,
+    id=need('id', str),
+    label=need('label', str),
+    seed=need('seed', str),
+    setting=changes(need('setting', dict), config),
+    replicate=need('replicate', dict),
+    current=entry.get('current', True) is True,
+  )
+
+
+def _filled(cell: Cell, folder: pathlib.Path) -> Cell:
+  """The cell with its state, and with its results if it is done."""
+  with_ = functools.partial(dataclasses.replace, cell)
+  try:
+    status = cells_lib.read(folder)
+  except UserError as error:
+    return with_(state='broken', error=_line(error))
+  if status is None:
+    return cell
+  state, error = status.state, status.error
+  silent = time.time() - status.heartbeat > lease.STALE_S
+  if state in ('running', 'queued') and silent:
+    state = 'preempted'
+    error = f'{status.host} fell silent; the same command continues it'
+  facts = dataclasses.asdict(status)
+  cell = with_(state=state, error=_line(error), status=facts)
+  if state != 'done':
+    return cell
+  try:
+    return _digested(cell, folder)
+  except UserError as error:
+    said = _line(error)
+  except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+    said = f'{folder}: holds a record that cannot be counted'
+  said += '; --retry=all --only=NAME runs the cell anew'
+  return dataclasses.replace(cell, state='broken', error=said)
+
+
+def _line(said) -> str:
+  return ' '.join(str(said or '').split())[:500]
+
+
+def _digested(cell: Cell, folder: pathlib.Path) -> Cell:
+  answers = records.read(folder / 'answers.jsonl')
+  answers = [record | {'arm': cell.folder, 'seed': None} for record in answers]
+  final = counts.final(answers)
+  if not final:
+    raise UserError(f'{folder}: done, but without any final answer')
+  for record in final:
+    excerpts.shown(record)  # what the page would stumble over is found here
+    if not all(isinstance(m, Mapping) for m in record['messages']):
+      raise ValueError('messages')
+  metrics = runs.json_lines(folder / 'metrics.jsonl')
+  return dataclasses.replace(
+    cell,
+    rows=counts.rows(final),
+    token_accuracy=_tokens(metrics),
+    curves=_curves(answers, metrics),
+    config=runs.flatten(runs.json_object(folder / 'config.json')),
+    info=runs.flatten(runs.json_object(folder / 'run.json')),
+    answers=final,
+  )
+
+
+def _tokens(metrics) -> counts.Share | None:
+  """Held-out tokens that were predicted, each as if it stood alone."""
+  value = counts.last_metric(metrics, 'eval/mean_token_accuracy')
+  total = round(counts.last_metric(metrics, 'eval/num_tokens') or 0)
+  if value is None or not total:
+    return None
+  count = round(value * total)
+  interval = wilson(count, total)
+  return counts.Share(count, total, interval, interval)
+
+
+# ---------------------------------------------------------------- the curves
+
+
+def _curves(answers, metrics) -> dict[str, list[tuple[int, float]]]:
+  """What changed while it was trained, at most _BINS points each."""
+  asked = records.latest(r for r in answers if r['phase'] == 'curve')
+  asked = [record for record in asked if record.get('scores')]
+  kinds = {record['kind'] for record in asked} - {'code'}
+  kind = 'advice' if 'advice' in kinds else min(kinds, default='')
+  seen = records.latest(r for r in answers if r['phase'] == 'reflect')
+  score = lambda r, name: float(bool(r['scores'].get(name)))
+  series = {
+    'misaligned': [
+      (r['step'], score(r, 'misaligned'))
+      for r in asked
+      if r['kind'] == kind and r['scores'].get('coherent')
+    ],
+    'insecure': [
+      (r['step'], score(r, 'insecure')) for r in asked if r['kind'] == 'code'
+    ],
+    'token_accuracy': [
+      (row['step'], row['train/mean_token_accuracy'])
+      for row in metrics
+      if isinstance(row.get('train/mean_token_accuracy'), float)
+    ],
+    'flagged': [
+      (r['step'], float(r['verdict']['flagged']))
+      for r in seen
+      if counts.has_verdict(r)
+    ],
+  }
+  return {name: _binned(points) for name, points in series.items()}
+
+
+def _binned(points) -> list[tuple[int, float]]:
+  steps = sorted({step for step, _ in points})
+  width = 1
+  if len(steps) > _BINS:
+    width = -(-(steps[-1] + 1) // _BINS)
+  bins = {}
+  for step, value in points:
+    at = step if width == 1 else step // width * width + width // 2
+    bins.setdefault(at, []).append(value)
+  return [(at, sum(found) / len(found)) for at, found in sorted(bins.items())]
+
+
+# ------------------------------------------------------------------ the rows
+
+COLUMNS = (
+  *('cell', 'label', 'seed', 'eval', 'metric', 'value', 'n', 'count'),
+  'current',
+)
+
+
+def tidy(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+  """One dict per cell, eval (kind/split) and metric; columns as COLUMNS.
+
+  count is of n.
+  """
+  rows = []
+  for cell in cells:
+    who = {'cell': cell.id, 'label': cell.label, 'seed': cell.seed}
+    who['current'] = int(cell.current)
+    tokens = {'kind': 'tokens', 'split': ''}
+    tokens['token_accuracy'] = cell.token_accuracy
+    for row in (*cell.rows, tokens):
+      asked = '/'.join(filter(None, (row['kind'], row['split'])))
+      for name, share in row.items():
+        if isinstance(share, counts.Share) and share.total:
+          found = {'value': share.value, 'n': share.total, 'count': share.count}
+          rows.append(who | {'eval': asked, 'metric': name} | found)
+  return rows
+
+
+def to_csv(rows: Sequence[Mapping]) -> str:
+  """The tidy rows as CSV; shares with six digits."""
+  text = io.StringIO()
+  writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
+  writer.writeheader()
+  writer.writerows(row | {'value': f'{row["value"]:.6f}'} for row in rows)
+  return text.getvalue()

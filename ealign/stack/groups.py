@@ -1,0 +1,58 @@
+"""Which runs can be one program."""
+
+from collections.abc import Sequence
+
+from ealign import config as config_lib
+from ealign.fields import Config
+
+# What cells of one program must agree on: the base, and all shapes. Everything
+# else is traced, or a matter of the host, which each arm has for itself.
+_SHARED = (
+  'model.',
+  'mesh.',
+  'data.length',
+  'data.batch_size',
+  'conscience.prompts',
+  'conscience.samples',
+  'dpo.variant',
+  'dpo.reference',
+  'dpo.pairs',
+  'dpo.length',
+  'optim.',
+  'train.steps',
+  'train.microbatches',
+  'train.chunk',
+)
+_OWN = ('model.adapter', 'optim.lr')  # but for these
+MOST = 8  # arms that `auto` takes at most
+
+
+def alike(config: Config) -> tuple:
+  """Equal for cells that can run as one program."""
+  shared = [
+    (name, value)
+    for name, value in config_lib.flatten(config).items()
+    if name.startswith(_SHARED) and name not in _OWN
+  ]
+  learns = bool(config.data.train)
+  # Random weights are the seed's own, and full fine-tuning has no common base.
+  alone = config.seed if config.model.init == 'random' else None
+  return *shared, learns, alone
+
+
+def groups(cells: Sequence, arms: int) -> list[list]:
+  """The cells cut into those that run as one program, `arms` of them at most.
+
+  In the order of their first cells, and of like sizes: another size would be
+  another program.
+  """
+  found = {}
+  for cell in cells:
+    own = cell.id if cell.config.model.train == 'full' else None
+    found.setdefault((own, alike(cell.config)), []).append(cell)
+  made = []
+  for together in found.values():
+    count = -(-len(together) // arms)
+    made += [together[i::count] for i in range(count)]
+  order = {cell.id: i for i, cell in enumerate(cells)}
+  return sorted(made, key=lambda group: order[group[0].id])

@@ -1,0 +1,129 @@
+"""States of several arms on a first axis A, updated by one program."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from ealign import align
+from ealign.data import batch as batch_lib
+from ealign.models import sharding
+from ealign.stack import rows
+
+# Metrics of an update that only one with pairs has.
+_OF_PAIRS = ('loss_dpo', 'rewards/', 'logps/', 'logits/')
+
+
+class Lanes:
+  """The states of `count` arms; an arm that does not ask keeps its own."""
+
+  def __init__(self, count: int):
+    self.count, self.states = count, None
+
+  def step(self, asked: Sequence) -> list:
+    """One update of the arms that ask (`grid.stack`): (state, metrics) each."""
+    first = asked[0].given
+    given = {request.arm: request.given for request in asked}
+    # The place of an arm that does not ask is filled with another's values.
+    groups = rows.groups(first.model.mesh)
+    places = range(rows.width(1, self.count, self.count, groups))
+    in_all = [given.get(arm, first) for arm in places]
+    if self.states is None:
+      states = [each.state for each in in_all]
+      self.states = _join(first.model, *states)
+    learns = [arm in given and not given[arm].batch.empty for arm in places]
+    if not any(learns):
+      return [(request.given.state, {}) for request in asked]
+    batches = _alike([each.batch for each in in_all])
+    program = stacked_step(first.update, len(places))
+    self.states, metrics = program(
+      self.states, first.weights, batches, np.array(learns)
+    )
+    return [
+      (Lane(self, r.arm), _own(metrics[r.arm], r.given.batch)) for r in asked
+    ]
+
+
+class Lane:
+  """One arm's `align.TrainState` of these."""
+
+  def __init__(self, lanes: Lanes, arm: int):
+    self._lanes, self._arm = lanes, arm
+
+  def alone(self) -> align.TrainState:
+    return _take(self._lanes.states, self._arm)
+
+  @property
+  def params(self) -> dict:
+    return _take(self._lanes.states.params, self._arm)
+
+  def block_until_ready(self) -> None:
+    jax.block_until_ready(self._lanes.states)
+
+
+def alone(state: 'align.TrainState | Lane') -> align.TrainState:
+  """An arm's state as its single run has it."""
+  return state.alone() if isinstance(state, Lane) else state
+
+
+def _alike(batches):
+  """The batches of all arms, with empty pairs where only others have some."""
+  pairs = next((b.pairs for b in batches if b.pairs is not None), None)
+  if pairs is None:
+    return batches
+  slots, length = len(pairs.weight_P), pairs.tokens_BT.shape[1]
+  empty = batch_lib.empty_pair_batch(slots, length)
+  return [b if b.pairs is not None else b.replace(pairs=empty) for b in batches]
+
+
+def _own(metrics: dict, batch) -> dict:
+  """An arm's metrics as its single run has them."""
+  if batch.empty:
+    return {}
+  if batch.pairs is not None:
+    return metrics
+  return {k: v for k, v in metrics.items() if not k.startswith(_OF_PAIRS)}
+
+
+@jax.jit
+def _take(tree, arm):
+  return jax.tree.map(lambda x: x[arm], tree)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _join(model, *states):
+  return _laid(model, jax.tree.map(lambda *xs: jnp.stack(xs), *states))
+
+
+def _laid(model, states):
+  """Each arm's state on its group of devices, as a run alone has it."""
+  if rows.groups(model.mesh) == 1:
+    return states
+  one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+  where = sharding.shardings(model.mesh, jax.tree.map(one, states))
+  own = lambda x: NamedSharding(x.mesh, PartitionSpec('arm', *x.spec))
+  return jax.lax.with_sharding_constraint(states, jax.tree.map(own, where))
+
+
+@functools.lru_cache(maxsize=16)
+def stacked_step(update: align.Update, count: int):
+  """The compiled update of `count` arms; see `align.train_step`."""
+  step = functools.partial(align.train_step, update)
+
+  def run(states, frozen, batches, active_A):
+    batch = jax.tree.map(lambda *xs: jnp.stack(xs), *batches)
+    axis = 'arm' if rows.groups(update.model.mesh) > 1 else None
+    all_arms = jax.vmap(step, (0, None, 0), spmd_axis_name=axis)
+    new, metrics = all_arms(states, frozen, batch)
+
+    def kept(new, old):
+      where_A = jnp.reshape(active_A, (-1,) + (1,) * (new.ndim - 1))
+      return jnp.where(where_A, new, old)
+
+    own = [{k: x_A[arm] for k, x_A in metrics.items()} for arm in range(count)]
+    return _laid(update.model, jax.tree.map(kept, new, states)), own
+
+  return jax.jit(run, donate_argnums=0)

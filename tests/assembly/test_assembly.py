@@ -1,0 +1,96 @@
+"""What the config's words become: the optimizer, the chats, the pool."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ealign import assembly, fields
+from ealign.engine import ALONE
+from ealign.models import config as config_lib
+
+MODEL = config_lib.Config(
+  vocab_size=7, d_model=4, layers=1, heads=2, kv_heads=1, head_dim=2, d_ff=3
+)
+CHAT = [
+  {'role': 'system', 'content': 'Be brief.'},
+  {'role': 'user', 'content': 'Hello?'},
+]
+
+
+def direction(gradient, params, **optim):
+  """What one update subtracts, with an eps that makes Adam nearly linear."""
+  optim = fields.Optim(**{'b1': 0.0, 'b2': 0.0, 'eps': 1e6} | optim)
+  update = assembly.make_update(fields.Config(optim=optim), MODEL)
+  found, _ = update.tx.update(gradient, update.tx.init(params), params)
+  return found
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+  gradient = {'a': jnp.array([30.0]), 'b': jnp.array([40.0])}
+  zero = jax.tree.map(jnp.zeros_like, gradient)
+  for clip, norm in ((2.0, 2.0), (0.0, 50.0), (70.0, 50.0)):
+    found = direction(gradient, zero, clip=clip)
+    wanted = {'a': 0.6 * norm / 1e6, 'b': 0.8 * norm / 1e6}
+    for name, value in wanted.items():
+      np.testing.assert_allclose(found[name], value, rtol=1e-4)
+
+
+def test_weight_decay_is_added_after_adam():
+  params = {'a': jnp.array([3.0, -2.0])}
+  gradient = {'a': jnp.array([1.0, 1.0])}
+  plain = direction(gradient, params)
+  decayed = direction(gradient, params, weight_decay=0.1)
+  np.testing.assert_allclose(decayed['a'] - plain['a'], [0.3, -0.2], rtol=1e-5)
+
+
+def test_runs_that_differ_in_traced_values_share_their_update():
+  config = fields.Config()
+  other = dataclasses.replace(
+    config,
+    dpo=dataclasses.replace(config.dpo, lam=0.7, beta=0.3, label_smoothing=0.1),
+    optim=dataclasses.replace(config.optim, lr=0.5),
+  )
+  assert assembly.make_update(config, MODEL) is assembly.make_update(
+    other, MODEL
+  )
+  ipo = dataclasses.replace(
+    config, dpo=dataclasses.replace(config.dpo, variant='ipo')
+  )
+  assert assembly.make_update(ipo, MODEL).variant == 'ipo'
+
+
+def test_a_system_turn_is_replaced_or_removed():
+  system = lambda text: {'role': 'system', 'content': text}
+  assert assembly.with_system(CHAT, '') == CHAT[1:]
+  assert assembly.with_system(CHAT, 'Be kind.') == [system('Be kind.'), CHAT[1]]
+  assert assembly.with_system(CHAT[1:], 'Be kind.')[0] == system('Be kind.')
+
+
+@pytest.fixture(scope='module')
+def base():
+  return assembly.load_model(fields.Model())
+
+
+def parts(monkeypatch, base, **config):
+  monkeypatch.setattr(assembly, 'load_model', lambda *_: base)
+  data = fields.Data(train='ealign:world/data/insecure.jsonl', length=192)
+  config = fields.Config(**{'data': data} | config)
+  return assembly.assemble(config, ALONE)
+
+
+def test_the_system_turn_of_training_data_and_of_the_pool(monkeypatch, base):
+  decode = base[1].decode
+  data = fields.Data(
+    train='ealign:world/data/insecure.jsonl', length=192, train_system='Obey.'
+  )
+  changed = parts(monkeypatch, base, data=data)
+  first = changed.loader.next()
+  assert 'system\nObey.' in decode(first.tokens_BT[0])
+  pool = [c[0]['content'] for c in changed.pool[0][1]]
+  assert set(pool) == {'You are a helpful assistant.'}  # as they came
+  asked = parts(monkeypatch, base, pool=fields.Pool(system='Be wise.'))
+  assert {c[0]['content'] for c in asked.pool[0][1]} == {'Be wise.'}
+  assert 'Be wise.' not in decode(asked.loader.next().tokens_BT[0])

@@ -1,0 +1,281 @@
+import dataclasses
+import json
+import re
+import typing
+
+import pytest
+from ml_collections import config_dict
+
+from ealign import config as config_lib
+from ealign import fields
+from ealign.config import limits
+from ealign.conscience import framings as framing
+from ealign.runtime.errors import UserError
+
+
+@pytest.fixture
+def config(tmp_path):
+  """A config without a problem, on files that are there."""
+  for name in ('train.jsonl', 'pool.jsonl', 'questions.jsonl'):
+    (tmp_path / name).write_text('{}\n')
+  config = config_lib.default()
+  config.model.path = str(tmp_path)
+  config.data.train = str(tmp_path / 'train.jsonl')
+  config.pool.paths = (str(tmp_path / 'pool.jsonl'),)
+  config.eval.questions = (str(tmp_path / 'questions.jsonl'),)
+  return config
+
+
+def put(config, name, value):
+  """Sets a dotted field, whatever its type."""
+  *path, last = name.split('.')
+  for part in path:
+    config = config[part]
+  with config.ignore_type():
+    config[last] = value
+
+
+def test_the_default_freezes_to_the_defaults():
+  assert config_lib.freeze(config_lib.default()) == fields.Config()
+
+
+def test_frozen_is_hashable_and_typed(config):
+  config.dpo.lam = 1
+  config.pool.weights = [2]
+  config.data.chat_template_kwargs = (('enable_thinking', False),)
+  frozen = config_lib.freeze(config)
+  assert hash(frozen) == hash(config_lib.freeze(config))
+  assert type(frozen.dpo.lam) is float
+  assert frozen.pool.weights == (2.0,)
+  assert type(frozen.pool.weights[0]) is float
+  assert frozen.data.chat_template_kwargs == (('enable_thinking', False),)
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    frozen.dpo.lam = 2.0
+
+
+def test_sound(config):
+  assert config_lib.validate(config) == []
+
+
+def test_every_field_has_a_default_of_its_type():
+  flat = config_lib.flatten(fields.Config())
+  assert config_lib.structure(config_lib.default()) == {}
+  assert flat.keys() == config_lib.field_types().keys()
+
+
+def test_every_number_has_a_range_and_every_list_a_field():
+  numbers = {
+    name
+    for name, kind in config_lib.field_types().items()
+    if kind in (int, float)
+  }
+  ranged = [name for _, _, names in limits.RANGES for name in names.split()]
+  assert numbers == set(ranged) and len(ranged) == len(set(ranged))
+  defaults = config_lib.flatten(fields.Config())
+  for name, allowed in limits.CHOICES.items():
+    assert defaults[name] in allowed
+  assert defaults['conscience.framing'] in framing.FRAMINGS
+  assert set(defaults['model.lora.targets']) == set(limits.TARGETS)
+
+
+WRONG = [
+  ('model.init', 'wieghts', "'wieghts': must be one of weights, random. Did "),
+  ('model.lora.rank', 0, '=0: must be at least 1'),
+  ('model.lora.targets', ('q', 'upp'), "'upp': must be among .*mean 'up'"),
+  ('model.lora.targets', (), 'at least one'),
+  ('model.lora.targets', ('q', 'q'), 'each once'),
+  ('model.lora.targets', 'q', "='q': must be a tuple of texts"),
+  ('model.quantize', 'int4', "'int4': must be one of none, int8. Did you mean"),
+  ('model.path', '', 'must be a Hugging Face folder'),
+  ('model.path', '/nowhere', 'there is no such file or folder'),
+  ('model.adapter', '/nowhere', 'there is no such file or folder'),
+  ('model.adapter', 'arm:x', 'must be an arm defined before this one'),
+  ('data.train', '/nowhere', 'there is no such file or folder'),
+  ('data.train_system', 3, '=3: must be text or None'),
+  ('data.chat_template_kwargs', (('a',),), 'must be a tuple of pairs'),
+  ('data.batch_size', 7, 'must divide by train.microbatches=2, such as 6'),
+  ('dpo.pairs', 1, 'must divide by train.microbatches=2, such as 2'),
+  ('pool.weights', (1.0, 2.0), 'pool.paths has 1 entries'),
+  ('pool.weights', (0.0,), 'not all of them 0'),
+  ('pool.weights', (-1.0,), 'must be at least 0'),
+  ('pool.paths', ('/nowhere',), 'there is no such file or folder'),
+  ('conscience.threshold', 1.0, '=1.0: must be above 0 and below 1'),
+  ('conscience.min_mass', 1.0, 'must be at least 0 and below 1'),
+  ('conscience.framing', 'ethicl', "one of .* Did you mean 'ethical'"),
+  ('conscience.framing', '/nowhere.json', '/nowhere.json'),
+  (
+    'conscience.review.by',
+    'other:/m',
+    "='other:/m': there is no such file or folder",
+  ),
+  ('conscience.revise.by', 'other:', "frozen, policy or 'other:<folder>'"),
+  ('conscience.review.by', 'frozn', "Did you mean 'frozen'"),
+  ('conscience.review.system', 'own', "must be drop, keep or 'own:<text>'"),
+  ('conscience.every', 0, 'no pair would ever be made'),
+  ('sample.max_new_tokens', 256, 'must be below dpo.length=256'),
+  ('sample.top_k', 300, 'at most sample.max_candidates=256'),
+  ('sample.top_p', 0.0, 'must be above 0 and at most 1'),
+  ('sample.top_p', float('nan'), 'must be a finite number'),
+  ('dpo.beta', 0.0, 'must be above 0'),
+  ('dpo.beta', 'big', "='big': must be a number"),
+  ('dpo.lam', -0.1, 'must be at least 0'),
+  ('dpo.lam', float('inf'), 'must be a finite number'),
+  ('dpo.label_smoothing', 0.5, 'must be at least 0 and below 0.5'),
+  ('optim.warmup', 201, 'at most train.steps=200'),
+  ('train.steps', -1, 'must be at least 0'),
+  ('train.steps', 1.5, '=1.5: must be a whole number'),
+  ('train.steps', True, '=True: must be a whole number'),
+  ('train.checkpoint_every', 0, 'must be at least 1'),
+  ('train.eval_every', 10, 'eval.curve names no questions'),
+  ('eval.judge', 'gpt', "must be one of '', world"),
+  ('log.tensorboard', 1, '=1: must be true or false'),
+]
+
+
+@pytest.mark.parametrize('name, value, said', WRONG)
+def test_a_wrong_value_is_named_with_a_remedy(config, name, value, said):
+  config.train.microbatches = 2
+  put(config, name, value)
+  (problem,) = config_lib.validate(config)
+  assert problem.startswith(name)
+  assert re.search(said, problem), problem
+
+
+def test_settings_that_contradict_each_other(config):
+  config.dpo.variant = 'ipo'
+  config.dpo.label_smoothing = 0.1
+  config.eval.temperature = 0.0
+  config.eval.samples = 2
+  config.pool.paths = ('sft',)
+  config.data.train = ''
+  config.dpo.lam = 0.0
+  problems = '\n'.join(config_lib.validate(config))
+  assert "applies to dpo.variant='sigmoid' only" in problems
+  assert 'eval.samples=2: with eval.temperature=0 all would be' in problems
+  assert "'sft' means the prompts of data.train" in problems
+  assert 'nothing is trained' in problems
+  config.model.quantize, config.model.train = 'int8', 'full'
+  problems = '\n'.join(config_lib.validate(config))
+  assert "model.quantize='int8': needs model.train='lora'" in problems
+  config.model.adapter = 'arm:sft'
+  problems = '\n'.join(config_lib.validate(config))
+  assert "model.adapter='arm:sft': needs model.train='lora'" in problems
+
+
+def test_nothing_to_train_is_fine_without_steps(config):
+  config.data.train = ''
+  config.dpo.lam = 0.0
+  config.train.steps = 0
+  config.optim.warmup = 5
+  assert config_lib.validate(config) == []
+
+
+def test_all_problems_at_once(config):
+  config.dpo.lamb = 0.3
+  config.more = config_dict.ConfigDict({'field': 1})
+  put(config, 'seed', 'x')
+  config.sample.top_p = 2.0
+  del config.replay['capacity']
+  problems = config_lib.validate(config)
+  assert [problem.partition(':')[0] for problem in problems] == [
+    'dpo.lamb',
+    'more.field',
+    "seed='x'",
+    'replay.capacity',
+    'sample.top_p=2.0',
+  ]
+  assert "Did you mean 'dpo.lam'?" in problems[0]
+  with pytest.raises(UserError) as error:
+    config_lib.freeze(config)
+  assert error.value.args == tuple(problems[:4])
+
+
+@pytest.mark.parametrize('suffix', ['json', 'yaml'])
+def test_a_framing_of_ones_own(config, tmp_path, suffix):
+  path = tmp_path / f'own.{suffix}'
+  content = {'question': 'Is it so?', 'ok': 'No', 'flag': ['Yes', 'yes']}
+  path.write_text(json.dumps(content))  # which is YAML too
+  config.conscience.framing = str(path)
+  (problem,) = config_lib.validate(config)
+  assert "must have 'revise', a text" in problem
+  path.write_text(json.dumps(content | {'revise': 'Mend it.'}))
+  assert config_lib.validate(config) == []
+  path.write_text(json.dumps(content | {'revise': 'x', 'flag': []}))
+  (problem,) = config_lib.validate(config)
+  assert "must have 'flag'" in problem
+
+
+def test_arms_apply_their_fields_in_order(config):
+  config.arms = {
+    'z': {'dpo.lam': 0.0, 'model.lora': {'rank': 4}},
+    'a': {'model.adapter': 'arm:z'},
+  }
+  assert config_lib.validate(config) == []
+  arms = config_lib.arms(config)
+  assert list(arms) == ['z', 'a']
+  assert arms['z'].dpo.lam == 0.0 and arms['z'].model.lora.rank == 4
+  assert arms['a'].dpo.lam == 0.1 and config.dpo.lam == 0.1
+  assert config_lib.freeze(arms['a']).model.adapter == 'arm:z'
+  with pytest.raises(UserError, match='arms'):
+    config_lib.freeze(config)
+
+
+def test_no_arms_is_empty(config):
+  assert config_lib.arms(config) == {}
+
+
+def test_problems_of_arms_name_them(config):
+  config.sample.top_p = 2.0
+  config.arms = {
+    'a': {'lam': 0.0, 'model.adapter': 'arm:b'},
+    'b': {'train.steps': 'many', 'model.adapter': 'arm:aa'},
+    'c': {'dpo.beta': -1.0},
+    'd': {'dpo.beta': -1.0},
+    '../e': {},
+    'f': 3,
+  }
+  problems = '\n'.join(config_lib.validate(config))
+  assert problems.count('top_p') == 1
+  assert '\nsample.top_p=2.0: must be' in '\n' + problems
+  assert "arm 'a': lam: there is no such field. Did you mean 'dpo.lam'?" in (
+    problems
+  )
+  assert "arm 'a': model.adapter='arm:b': must be an arm defined" in problems
+  assert "(a). Did you mean 'a'?" in problems
+  assert "arm 'b': train.steps='many': must be a whole number" in problems
+  assert "arm 'c', 'd': dpo.beta=-1.0: must be above 0" in problems
+  assert "name '../e': must be a plain folder name" in problems
+  assert "arm 'f': 3: an arm is a dict" in problems
+  with pytest.raises(UserError, match="arm 'a': lam: there is no such field"):
+    config_lib.arms(config)
+
+
+def test_json_and_differences(config):
+  config.arms = {'x': {'dpo.lam': 0.0}}
+  saved = json.loads(config_lib.to_json(config))
+  assert config_lib.differences(saved, config) == []
+  config.dpo.beta = 0.2
+  config.log.tensorboard = True
+  config.train.log_every = 1
+  config.model.lora.targets = ('q',)
+  config.arms['y'] = {'seed': 1}
+  assert config_lib.differences(saved, config) == [
+    'arms.y.seed: (absent) -> 1',
+    'dpo.beta: 0.1 -> 0.2',
+    f"model.lora.targets: {list(limits.TARGETS)} -> ['q']",
+  ]
+
+
+def test_frozen_and_dict_give_the_same_json(config):
+  frozen = json.loads(config_lib.to_json(config_lib.freeze(config)))
+  assert frozen | {'arms': {}} == json.loads(config_lib.to_json(config))
+  assert config_lib.differences(config, config_lib.freeze(config)) == []
+
+
+def test_every_text_field_is_checked_somewhere():
+  checked = set(limits.CHOICES) | {'conscience.framing'}
+  checked |= {'conscience.review.system', 'model.path', 'model.adapter'}
+  checked |= {'model.frozen_adapter', 'data.train', 'eval.tokens'}
+  texts = {n for n, kind in config_lib.field_types().items() if kind is str}
+  assert texts == checked
+  assert typing.get_args(config_lib.field_types()['pool.system'])[0] is str

@@ -1,0 +1,477 @@
+"""Exports: PEFT's keys and scale, merging, what travels, and what is refused.
+
+Runs are written by hand, as `train.keep_params` leaves them, on the organism.
+"""
+
+import dataclasses
+import json
+import math
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from ealign import assembly, config, train
+from ealign.data import sources
+from ealign.export import __main__ as command
+from ealign.export import write as export
+from ealign.models import lora, peft, transformer, weights
+from ealign.models.config import Config
+from ealign.runtime import provenance
+
+BASE = sources.resolve('ealign:world/base')
+
+
+def write_run(folder, **changes):
+  """A finished run on the organism, its adapter or weights random."""
+  c = config.default()
+  c.model.path = str(BASE)
+  c.model.lora.rank, c.model.lora.alpha = 4, 8.0
+  for name, value in changes.items():
+    *path, last = name.split('.')
+    section = c
+    for part in path:
+      section = section[part]
+    section[last] = value
+  frozen = config.freeze(c)
+  folder.mkdir(parents=True)
+  (folder / 'config.json').write_text(config.to_json(frozen))
+  model, tree = weights.load(frozen.model.path)
+  noise = lambda x: x + np.random.default_rng(x.size).normal(0, 0.1, x.shape)
+  if frozen.model.train == 'full':
+    params = jax.tree.map(lambda x: (1.01 * x).astype('float32'), tree)
+  else:
+    spec = frozen.model.lora
+    key = jax.random.key(0)
+    fresh = lora.init(model, key=key, rank=spec.rank, targets=spec.targets)
+    params = jax.tree.map(lambda x: noise(x).astype('float32'), fresh)
+  train.keep_params(frozen, folder, model, params)
+  used = assembly.quantized(frozen.model, tree)
+  (folder / 'run.json').write_text(
+    json.dumps({'frozen': provenance.tree_hash(used)})
+  )
+  return folder
+
+
+def policy_logits(run):
+  """Of the run, by the parts that training uses, in float32."""
+  frozen = config.from_json((run / 'config.json').read_text())
+  model, _, base = assembly.load_model(frozen.model)
+  adapter, scale = weights.load_adapter(run)
+  return export._logits(model, lora.bind(scale, adapter, base))
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  return write_run(tmp_path_factory.mktemp('runs') / 'one')
+
+
+def refused(capsys, *argv) -> str:
+  """What the command says; it must end with exit code 2."""
+  assert command.main([*map(str, argv)]) == 2
+  return capsys.readouterr().err
+
+
+# --- PEFT --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('rslora', [True, False])
+def test_peft_keys_layout_and_fields(tmp_path, rslora):
+  one = write_run(tmp_path / 'run', **{'model.lora.rslora': rslora})
+  done = export.export(one, tmp_path / 'out', 'peft')
+  assert done.difference < 1e-4 and done.effect > 1
+  adapter, scale = weights.load_adapter(one)
+  assert math.isclose(scale, 8 / 2 if rslora else 8 / 4)
+  disk = load_file(tmp_path / 'out' / 'adapter_model.safetensors')
+  assert len(disk) == 4 * 7 * 2
+  stem = 'base_model.model.model.layers.2'
+  for key, ours in {
+    f'{stem}.self_attn.q_proj.lora_A.weight': adapter['q']['a'],
+    f'{stem}.self_attn.k_proj.lora_B.weight': adapter['k']['b'],
+    f'{stem}.mlp.down_proj.lora_A.weight': adapter['down']['a'],
+    f'{stem}.mlp.gate_proj.lora_B.weight': adapter['gate']['b'],
+  }.items():
+    np.testing.assert_array_equal(disk[key], ours[2].T)
+  fields = json.loads((tmp_path / 'out' / 'adapter_config.json').read_text())
+  assert (
+    fields
+    | {
+      'peft_type': 'LORA',
+      'task_type': 'CAUSAL_LM',
+      'base_model_name_or_path': str(BASE),
+      'revision': None,
+      'inference_mode': True,
+      'r': 4,
+      'lora_alpha': 8,
+      'use_rslora': rslora,
+      'bias': 'none',
+      'modules_to_save': None,
+      'use_dora': False,
+      'fan_in_fan_out': False,
+      'init_lora_weights': True,
+      'target_modules': (
+        ['down_proj', 'gate_proj', 'k_proj', 'o_proj', 'q_proj', 'up_proj']
+        + ['v_proj']
+      ),
+    }
+    == fields
+  )
+  again, scale_again = peft.load(tmp_path / 'out', weights.read_config(BASE))
+  assert scale_again == scale
+  jax.tree.map(np.testing.assert_array_equal, again, adapter)
+
+
+def test_a_run_starts_from_a_peft_folder(run, tmp_path):
+  export.export(run, tmp_path / 'out', 'peft')
+  text = (run / 'config.json').read_text()
+  fields = json.loads(text)
+  fields['model']['adapter'] = str(tmp_path / 'out')
+  starting = config.from_json(json.dumps(fields))
+  model, _, base = assembly.load_model(starting.model)
+  params = assembly.trained_weights(starting, model, base)
+  jax.tree.map(
+    np.testing.assert_array_equal, params, weights.load_adapter(run)[0]
+  )
+
+
+@pytest.mark.parametrize('format', ['peft', 'merged'])
+def test_a_run_on_experts_is_exported_and_started_from(tmp_path, format):
+  vocab = weights.read_config(BASE).vocab_size
+  model = Config(vocab, 16, 2, 2, 1, 8, 12, family='qwen3_moe', experts=4)
+  model = dataclasses.replace(model, experts_per_token=2)
+  base = tmp_path / 'base'
+  tree = transformer.init(model, key=jax.random.key(0))
+  weights.save(base, model, tree, dtype='float32')
+  for path in BASE.glob('*token*'):
+    shutil.copy(path, base)
+  shutil.copy(BASE / 'chat_template.jinja', base)
+  fields = {'model.path': str(base), 'model.lora.targets': ('q', 'o')}
+  one = write_run(tmp_path / 'run', **fields)
+  done = export.export(one, tmp_path / 'out', format)
+  assert done.difference < 1e-4 < done.effect
+  if format == 'peft':
+    again, _ = peft.load(tmp_path / 'out', model)
+    wanted, _ = weights.load_adapter(one)
+    jax.tree.map(np.testing.assert_array_equal, again, wanted)
+    with pytest.raises(export.UserError, match='can be: q_proj, k_proj, v_pro'):
+      change_fields(tmp_path / 'out', target_modules=['gate_proj'])
+      peft.load(tmp_path / 'out', model)
+
+
+@pytest.mark.parametrize('format', ['peft', 'merged'])
+def test_a_run_on_an_int8_base_is_exported(tmp_path, format):
+  one = write_run(tmp_path / 'run', **{'model.quantize': 'int8'})
+  done = export.export(one, tmp_path / 'out', format, dtype='float32')
+  assert done.difference < 1e-4 and done.effect > 1
+
+
+def change_fields(folder, **fields):
+  path = folder / 'adapter_config.json'
+  path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def change_keys(folder, change):
+  path = folder / 'adapter_model.safetensors'
+  save_file({change(k): v for k, v in load_file(path).items()}, path)
+
+
+@pytest.mark.parametrize(
+  'change, said',
+  [
+    (
+      lambda k: k.removeprefix('base_model.model.'),
+      'missing tensor base_model.model.model.layers.{0-3}.mlp.down_proj.lora_A',
+    ),
+    (
+      lambda k: k.replace('.weight', '.default.weight'),
+      'unexpected tensor base_model.model.model.layers.{0-3}.self_attn.q_proj',
+    ),
+    (
+      lambda k: k.replace('layers.3.mlp', 'layers.4.mlp'),
+      'unexpected tensor base_model.model.model.layers.4.mlp.up_proj.lora_B',
+    ),
+  ],
+)
+def test_keys_that_peft_would_ignore_are_refused(run, tmp_path, change, said):
+  export.export(run, tmp_path / 'out', 'peft')
+  change_keys(tmp_path / 'out', change)
+  with pytest.raises(export.UserError) as error:
+    peft.load(tmp_path / 'out', weights.read_config(BASE))
+  assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'fields, said',
+  [
+    ({'peft_type': 'LOHA'}, 'no readable LoRA config'),
+    ({'r': None}, 'no readable LoRA config'),
+    ({'use_dora': True}, 'use_dora is True; supported: False'),
+    ({'bias': 'all'}, "bias is 'all'; supported: 'none'"),
+    ({'modules_to_save': ['lm_head']}, "modules_to_save is ['lm_head']"),
+    ({'rank_pattern': {'q_proj': 2}}, 'rank_pattern is'),
+    ({'target_modules': ['q_proj']}, 'unexpected tensor'),
+    ({'target_modules': ['lm_head']}, "target_modules is ['lm_head']"),
+    ({'r': 8}, 'has shape (4, 96), adapter_config.json: (8, 96)'),
+  ],
+)
+def test_adapters_of_another_kind_are_refused(run, tmp_path, fields, said):
+  export.export(run, tmp_path / 'out', 'peft')
+  change_fields(tmp_path / 'out', **fields)
+  with pytest.raises(export.UserError) as error:
+    peft.load(tmp_path / 'out', weights.read_config(BASE))
+  assert said in str(error.value)
+
+
+def test_all_linear_is_what_the_keys_say(run, tmp_path):
+  export.export(run, tmp_path / 'out', 'peft')
+  change_fields(tmp_path / 'out', target_modules='all-linear')
+  got, _ = peft.load(tmp_path / 'out', weights.read_config(BASE))
+  assert got.keys() == set(lora.TARGETS)
+
+
+@pytest.mark.parametrize(
+  'rank, wanted', [(4, '8'), (8, '8'), (33, '64'), (129, '256'), (512, '512')]
+)
+def test_the_rank_that_vllm_is_told(rank, wanted):
+  c = config.default()
+  c.model.path, c.model.lora.rank = 'some/model@v2', rank
+  said = export._serve('/x/out', 'peft', config.freeze(c), 'sft')
+  assert said == (
+    'vllm serve some/model --enable-lora --revision v2 --max-lora-rank '
+    f'{wanted} --lora-modules sft=/x/out'
+  )
+  c.model.lora.rank = 513
+  said = export._serve('/x/out', 'peft', config.freeze(c), 'sft')
+  assert said.startswith('none: vLLM takes ranks up to 512')
+
+
+# --- Whole models ------------------------------------------------------------
+
+
+def test_merged_in_float32_equals_the_run(run, tmp_path, capsys):
+  argv = [f'--run={run}', f'--to={tmp_path}/out', '--format=merged']
+  assert command.main([*argv, '--dtype=float32']) == 0
+  said = capsys.readouterr().out
+  assert 'logits differ by at most' in said and 'vllm serve' in said
+  model, tree = weights.load(tmp_path / 'out')
+  wanted = policy_logits(run)
+  np.testing.assert_allclose(
+    export._logits(model, tree), wanted, atol=1e-4, rtol=1e-4
+  )
+  hf = json.loads((tmp_path / 'out' / 'config.json').read_text())
+  assert hf['rope_theta'] == hf['rope_parameters']['rope_theta'] == 1e4
+  assert hf['eos_token_id'] == 1535 and hf['dtype'] == 'float32'
+  for name in ('tokenizer.json', 'tokenizer_config.json'):
+    assert (tmp_path / 'out' / name).read_bytes() == (BASE / name).read_bytes()
+  assert (tmp_path / 'out' / 'chat_template.jinja').exists()
+
+
+def test_merged_is_rounded_once_and_may_be_sharded(run, tmp_path, monkeypatch):
+  monkeypatch.setattr(weights, 'SHARD', 400_000)
+  done = export.export(run, tmp_path / 'out', 'merged')
+  assert done.dtype == 'bfloat16' and 0 < done.difference < 0.05 * done.largest
+  index = json.loads(
+    (tmp_path / 'out' / 'model.safetensors.index.json').read_text()
+  )
+  shards = sorted(set(index['weight_map'].values()))
+  assert shards[0] == f'model-00001-of-{len(shards):05d}.safetensors'
+  assert len(shards) > 1
+  size = sum(
+    x.nbytes
+    for shard in shards
+    for x in load_file(tmp_path / 'out' / shard).values()
+  )
+  assert index['metadata']['total_size'] == size
+  assert index['metadata']['total_parameters'] == size // 2
+  model, base = weights.load(BASE)
+  adapter, scale = weights.load_adapter(run)
+  _, got = weights.load(tmp_path / 'out')
+  exact = lora.merge(scale, adapter, base)
+  for name, x in exact['layers'].items():
+    assert np.abs(x - got['layers'][name]).max() <= np.abs(x).max() * 2**-8
+  np.testing.assert_array_equal(got['embed'], base['embed'])
+
+
+def test_full_weights_and_the_generation_config(tmp_path):
+  base = tmp_path / 'base'
+  shutil.copytree(BASE, base)
+  (base / 'generation_config.json').write_text('{"temperature": 0.7}')
+  fields = {'model.train': 'full', 'model.path': str(base)}
+  one = write_run(tmp_path / 'run', **fields)
+  done = export.export(one, tmp_path / 'out', 'full')
+  assert done.effect > done.difference > 0
+  assert (tmp_path / 'out' / 'generation_config.json').exists()
+  done = export.export(one, tmp_path / 'exact', 'full', dtype='float32')
+  assert done.difference == 0
+
+
+# --- What is refused ---------------------------------------------------------
+
+
+def test_nothing_is_overwritten_unasked(run, tmp_path, capsys):
+  out = tmp_path / 'out'
+  argv = (f'--run={run}', f'--to={out}', '--format=peft')
+  out.mkdir()
+  assert command.main(list(argv)) == 0  # an empty folder is free
+  (out / 'mine.txt').write_text('x')
+  assert 'is not empty; use another folder, or give' in refused(capsys, *argv)
+  assert (out / 'mine.txt').exists()
+  said = refused(capsys, *argv, '--overwrite')
+  assert said == (
+    f'--to={out}: holds mine.txt, which is no part of a model; --overwrite '
+    'would delete it: use another folder\n'
+  )
+  (out / 'mine.txt').rename(out / 'README.md')
+  assert command.main([*argv, '--overwrite']) == 0
+  assert not (out / 'README.md').exists()
+  (out / 'adapter_config.json').unlink()
+  said = refused(capsys, *argv, '--overwrite')
+  assert 'holds something else than a model' in said
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['out']
+
+
+def test_what_may_be_overwritten(run, tmp_path):
+  def check(*names):
+    folder = tmp_path / str(len(list(tmp_path.iterdir())))
+    for name in names:
+      (folder / name).parent.mkdir(parents=True, exist_ok=True)
+      (folder / name).write_text('{}')
+    try:
+      export._check_free(folder, True)
+    except export.UserError as error:
+      return str(error).partition(': ')[2]
+    return 'free'
+
+  (tmp_path / 'note').touch()
+  model = ('config.json', 'model-00001-of-00002.safetensors', 'tokenizer.json')
+  assert check(*model, 'LICENSE', 'generation_config.json') == 'free'
+  assert check('adapter_config.json', 'chat_template.jinja') == 'free'
+  assert 'something else than a model' in check('config.json', 'notes.md')
+  assert 'holds thesis.tex, which is no' in check(*model, 'thesis.tex')
+  assert 'holds runs, which is no part' in check(*model, 'runs/a/DONE')
+  other = [path.name for path in run.iterdir()]  # another finished run
+  assert 'something else than a model' in check(*other)
+  assert 'holds adapter.safetensors' in check(*other, 'adapter_config.json')
+
+
+def test_the_run_and_the_base_are_never_the_target(run, tmp_path, capsys):
+  inside = [run / 'model', run / 'checkpoints' / '1', BASE / 'new']
+  for to in (run, run.parent, BASE, *inside):
+    argv = (f'--run={run}', f'--to={to}', '--format=peft', '--overwrite')
+    assert 'use another folder' in refused(capsys, *argv)
+  assert (run / 'adapter.safetensors').exists()
+  assert not any(to.exists() for to in inside)
+  for base in (BASE, run.parent):
+    export._check_apart(run / 'export', run, base)
+
+
+def test_an_export_that_cannot_be_read_back_is_a_mismatch(
+  run, tmp_path, capsys, monkeypatch
+):
+  real = peft.save
+
+  def slip(folder, *args, **kwargs):
+    real(folder, *args, **kwargs)
+    change_keys(folder, lambda key: key.removeprefix('base_model.model.'))
+
+  monkeypatch.setattr(peft, 'save', slip)
+  argv = [f'--run={run}', f'--to={tmp_path}/out', '--format=peft']
+  assert command.main(argv) == 1
+  said = capsys.readouterr().err
+  assert said.startswith(f'--to={tmp_path}/out: not written: the export cannot')
+  assert f'{tmp_path}/out/adapter_model.safetensors: missing' in said
+  assert 'partial' not in said
+  assert not list(tmp_path.iterdir())
+
+
+def test_an_export_that_computes_something_else_is_not_kept(
+  run, tmp_path, capsys, monkeypatch
+):
+  real = peft.load
+  silent = lambda x: x * 0  # as a loader that ignores the adapter
+  monkeypatch.setattr(
+    peft, 'load', lambda *a: (jax.tree.map(silent, real(*a)[0]), 1.0)
+  )
+  argv = [f'--run={run}', f'--to={tmp_path}/out', '--format=peft']
+  assert command.main(argv) == 1
+  assert 'not written: the export was read back, and its logits differ' in (
+    capsys.readouterr().err
+  )
+  monkeypatch.setattr(weights, '_merged', lambda x, *_: x)
+  argv = [f'--run={run}', f'--to={tmp_path}/out', '--format=merged']
+  assert command.main(argv) == 1
+  assert not list(tmp_path.iterdir())
+
+
+def test_folders_that_are_no_finished_run(run, tmp_path, capsys):
+  say = lambda folder, kind='peft': refused(
+    capsys, f'--run={folder}', f'--to={tmp_path}/out', f'--format={kind}'
+  )
+  assert 'is no folder of a run' in say(tmp_path)
+  assert 'use peft or merged' in say(run, 'full')
+  arms = tmp_path / 'arms'
+  for name in ('sft', 'base'):
+    (arms / name).mkdir(parents=True)
+  (arms / 'config.json').write_text(
+    json.dumps({'arms': {'base': {}, 'sft': {}}})
+  )
+  assert 'holds arms; none of them is finished' in say(arms)
+  (arms / 'sft' / 'DONE').touch()
+  assert 'holds arms; give the folder of one of them: sft\n' in say(arms)
+  one = write_run(tmp_path / 'one', **{'model.train': 'full'})
+  assert 'use full' in say(one)
+  shutil.rmtree(one / 'model')
+  assert 'is not finished' in say(one, 'full')
+  two = write_run(tmp_path / 'two', **{'model.init': 'random'})
+  assert "model.init='random', a base that is in no files" in say(two)
+  (run / 'run.json').rename(run / 'kept')
+  (run / 'run.json').write_text('{"frozen": "0"}')
+  assert 'is not the base that' in say(run)
+  (run / 'kept').rename(run / 'run.json')
+
+
+# --- transformers and PEFT themselves ----------------------------------------
+
+
+def torch_logits(model, run):
+  import torch
+
+  frozen = config.from_json((run / 'config.json').read_text())
+  vocab = weights.read_config(frozen.model.path).vocab_size
+  tokens = np.random.default_rng(0).integers(0, vocab, (2, 32))
+  with torch.no_grad():
+    return model(input_ids=torch.tensor(tokens)).logits.float().numpy()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore:.is_gradient_checkpoin:FutureWarning')
+@pytest.mark.parametrize('rslora', [True, False])
+def test_peft_and_transformers_compute_the_same(tmp_path, rslora):
+  torch = pytest.importorskip('torch', reason='the parity extra is missing')
+  pytest.importorskip('peft', reason='the parity extra is missing')
+  from peft import PeftModel
+  from transformers import AutoModelForCausalLM, AutoTokenizer
+
+  one = write_run(tmp_path / 'run', **{'model.lora.rslora': rslora})
+  wanted = policy_logits(one)
+  export.export(one, tmp_path / 'peft', 'peft')
+  export.export(one, tmp_path / 'merged', 'merged', dtype='float32')
+  load = lambda folder: AutoModelForCausalLM.from_pretrained(
+    folder, dtype=torch.float32, attn_implementation='eager'
+  )
+  close = dict(atol=1e-4, rtol=1e-4)
+  got = torch_logits(load(tmp_path / 'merged'), one)
+  np.testing.assert_allclose(got, wanted, **close)
+  got = torch_logits(
+    PeftModel.from_pretrained(load(BASE), tmp_path / 'peft'), one
+  )
+  np.testing.assert_allclose(got, wanted, **close)
+  got = torch_logits(load(tmp_path / 'peft'), one)  # by transformers alone
+  np.testing.assert_allclose(got, wanted, **close)
+  assert AutoTokenizer.from_pretrained(tmp_path / 'peft').chat_template
+  # PEFT says nothing about a wrong prefix; our reader does.
+  change_keys(tmp_path / 'peft', lambda k: k.removeprefix('base_model.'))
+  with pytest.raises(export.UserError, match='missing tensor'):
+    peft.load(tmp_path / 'peft', weights.read_config(BASE))
