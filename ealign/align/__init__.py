@@ -13,17 +13,3 @@ from ealign.align.step import (
   schedule,
   train_step,
 )
-
-__all__ = [
-  'DPO',
-  'Hp',
-  'TrainState',
-  'Update',
-  'answer_logps',
-  'counts',
-  'full',
-  'gradients',
-  'init_state',
-  'schedule',
-  'train_step',
-]

@@ -18,22 +18,3 @@ from ealign.assembly.parts import (
   training_chats,
   with_system,
 )
-
-__all__ = [
-  'adapts',
-  'assemble',
-  'encoded',
-  'frozen_weights',
-  'load_model',
-  'loader',
-  'lora_scale',
-  'make_mind',
-  'make_pool',
-  'make_update',
-  'Parts',
-  'quantized',
-  'read_model',
-  'trained_weights',
-  'training_chats',
-  'with_system',
-]

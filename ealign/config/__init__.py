@@ -20,20 +20,3 @@ from ealign.config.convert import (
   validate,
 )
 from ealign.config.limits import did_you_mean
-
-__all__ = [
-  'apply_arm',
-  'arms',
-  'default',
-  'did_you_mean',
-  'differences',
-  'field_types',
-  'flatten',
-  'freeze',
-  'from_json',
-  'results',
-  'structure',
-  'to_json',
-  'type_name',
-  'validate',
-]

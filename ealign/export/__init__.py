@@ -6,10 +6,3 @@ from ealign.export.write import (
   Exported,
   export,
 )
-
-__all__ = [
-  'export',
-  'Exported',
-  'FORMATS',
-  'TOLERANCE',
-]
