@@ -34,7 +34,7 @@ class Model:
 class Mesh:
   """Sizes whose product is the number of devices; one may be -1: the rest."""
 
-  arm: int = 1  # groups of devices, each with its arms of a grid's program
+  stack: int = 1  # groups of devices, each with its cells of a stack
   data: int = -1  # copies of the weights, each with its rows
   fsdp: int = 1  # weights and rows are split
   tensor: int = 1  # heads, feed-forward and vocabulary are split

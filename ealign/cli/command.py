@@ -21,8 +21,8 @@ from ealign.runtime.errors import UserError
 USAGE = """\
 usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
            [--config.FIELD=VALUE ...] [--only=NAME,NAME*]
-           [--sweep=NAME,NAME+... [--retry=failed|all] [--fail_fast]
-            [--arms=auto|N]]
+           [--retry=failed|all] [--fail_fast]
+           [--sweep=NAME,NAME+... [--stack=auto|N]]
            [--coordinator=HOST:PORT --processes=N --process=I]
            [--profile=FROM:TO] [--print_launch=KIND [--topology=NAME]]
            [--plan [--topology=NAME]]
@@ -34,10 +34,10 @@ usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
   --only          run only the arms, or cells, of these names or patterns
   --sweep         runs a grid: of the functions sweep_NAME() of the config file
                   ',' is the product and '+' the union (docs/grids.md)
-  --retry         failed: cells that failed too; all: every cell anew, with what
-                  they left moved to DIR/trash
-  --fail_fast     ends a grid at its first failed cell
-  --arms          cells that may be one program: auto (default) or a number
+  --retry         failed: cells that failed too (arms are tried again as it
+                  is); all: every one anew, what they left moves to DIR/trash
+  --fail_fast     ends at the first arm, or cell, that fails
+  --stack         cells that may be one program: auto (default) or a number
   --coordinator   address and free port of process 0, where several processes
                   on CPUs or GPUs are one run; the I-th of N has --process=I
                   (TPU slices and Slurm need none of the three)
@@ -48,7 +48,7 @@ usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
                   xpk, tpu_vm, skypilot, gke or slurm (docs/scale.md)
   --topology      for both: v5e:4x4 (or v4, v5p, v6e, tpu7x); for slurm nodes x
                   GPUs, as in 2x8"""
-_GIVEN = ('config', 'workdir', 'only', 'sweep', 'retry', 'arms', 'profile')
+_GIVEN = ('config', 'workdir', 'only', 'sweep', 'retry', 'stack', 'profile')
 _CLUSTER = ('coordinator', 'processes', 'process')
 _NAMES = (*_GIVEN, 'print_launch', 'topology', *_CLUSTER)
 _SWITCHES = ('plan', 'fail_fast')
@@ -64,7 +64,7 @@ class Command:
   flags: what makes the run, each flag one argument, to give it again elsewhere.
   profile: first step of a trace, and the step before which it ends.
   cluster: of several processes; None: one, or JAX knows (`hosts.join`).
-  module: the config file, whose functions sweep_*() `sweep` names. arms: most
+  module: the config file, whose functions sweep_*() `sweep` names. stack: most
   cells of one program, 0 for auto.
   """
 
@@ -83,7 +83,7 @@ class Command:
   sweep: str = ''
   retry: str = ''
   fail_fast: bool = False
-  arms: int = 0
+  stack: int = 0
 
 
 def parse(argv: list[str]) -> Command:
@@ -96,6 +96,44 @@ def parse(argv: list[str]) -> Command:
   if {'--help', '-h', '-help'} & set(argv):
     print(USAGE)
     raise SystemExit(0)
+  known, times, rest = _flags(argv)
+  module, config = file.read(known['config'])
+  changed, problems = _change(config, rest)
+  given = [f'--{name}={known[name]}' for name in _GIVEN if known[name]]
+  given += ['--fail_fast'] * known['fail_fast']
+  for name in _NAMES:
+    if times[name] and not known[name].strip(', '):
+      problems.append(f'--{name}= is empty; give it a value, or leave it out')
+    if times[name] > 1:
+      problems.append(f'--{name}: is given {times[name]} times')
+  stack = _grid_flags(known, problems)
+  topology = known['topology'].lower()
+  _without_run(known, topology, problems)
+  profile = _steps(known['profile'], problems)
+  cluster = None
+  try:
+    if not (known['plan'] or known['print_launch']):
+      cluster = cluster_lib.find(*(known[name] for name in _CLUSTER))
+  except UserError as error:
+    problems.append(str(error))
+  same = ('workdir', 'print_launch', 'plan', 'sweep', 'retry', 'fail_fast')
+  return Command(
+    config=config,
+    only=tuple(pattern for pattern in known['only'].split(',') if pattern),
+    changed=tuple(changed),
+    problems=tuple(problems),
+    flags=(*given, *_joined(rest)[1:]),
+    topology=topology,
+    profile=profile,
+    cluster=cluster,
+    module=module,
+    stack=stack,
+    **{name: known[name] for name in same},
+  )
+
+
+def _flags(argv: list[str]):
+  """The flags that are no fields, how often each is given, and the rest."""
   known = flags.FlagValues()
   known.set_gnu_getopt(True)
   for name in _NAMES:
@@ -109,50 +147,13 @@ def parse(argv: list[str]) -> Command:
   for name in ('config', 'workdir'):
     if not known[name].value:
       raise UserError(f'--{name} is missing\n{USAGE}')
-  module, config = file.read(known['config'].value)
-  changed, problems = _change(config, rest)
-  only = known['only'].value.split(',')
-  given = [f'--{n}={known[n].value}' for n in _GIVEN if known[n].value]
-  given += ['--fail_fast'] * known['fail_fast'].value
-  for name in _NAMES:
-    if known[name].present and not known[name].value.strip(', '):
-      problems.append(f'--{name}= is empty; give it a value, or leave it out')
-    if known[name].present > 1:
-      problems.append(f'--{name}: is given {known[name].present} times')
-  arms = _grid_flags(known, problems)
-  plan, script = known['plan'].value, known['print_launch'].value
-  topology = known['topology'].value.lower()
-  _without_run(known, topology, problems)
-  profile = _steps(known['profile'].value, problems)
-  cluster = None
-  try:
-    if not (plan or script):
-      cluster = cluster_lib.find(*(known[name].value for name in _CLUSTER))
-  except UserError as error:
-    problems.append(str(error))
-  return Command(
-    config=config,
-    workdir=known['workdir'].value,
-    only=tuple(pattern for pattern in only if pattern),
-    changed=tuple(changed),
-    problems=tuple(problems),
-    flags=(*given, *_joined(rest)[1:]),
-    print_launch=script,
-    topology=topology,
-    plan=plan,
-    profile=profile,
-    cluster=cluster,
-    module=module,
-    sweep=known['sweep'].value,
-    retry=known['retry'].value,
-    fail_fast=known['fail_fast'].value,
-    arms=arms,
-  )
+  values = {name: known[name].value for name in known}
+  return values, {name: known[name].present for name in known}, rest
 
 
 def _without_run(known, topology: str, problems) -> None:
   """What is wrong with --plan and --print_launch, and does not go with them."""
-  plan, script = known['plan'].value, known['print_launch'].value
+  plan, script = known['plan'], known['print_launch']
   if topology and not (plan or script):
     problems.append('--topology: goes with --plan or --print_launch')
   if plan and topology:
@@ -160,15 +161,15 @@ def _without_run(known, topology: str, problems) -> None:
       topology_lib.parse(topology)
     except UserError as error:
       problems.append(str(error))
-  if script and known['retry'].value == 'all':
+  if script and known['retry'] == 'all':
     said = 'would begin anew at each restart, and for each worker; leave it out'
     problems.append(f'--retry=all: with --print_launch it {said}')
   if plan and script:
     problems.append('--print_launch: not together with --plan')
-  if plan and known['profile'].value:
+  if plan and known['profile']:
     said = 'it runs no step to trace; leave it out'
     problems.append(f'--profile: not together with --plan: {said}')
-  hosts = ', '.join(f'--{name}' for name in _CLUSTER if known[name].value)
+  hosts = ', '.join(f'--{name}' for name in _CLUSTER if known[name])
   if hosts and plan:
     said = 'not together with --plan: it is one process; leave it out'
     problems.append(f'{hosts}: {said}')
@@ -178,23 +179,21 @@ def _without_run(known, topology: str, problems) -> None:
 
 
 def _grid_flags(known, problems) -> int:
-  """The number of --arms; what is wrong with a grid's flags is a problem."""
-  retry, arms = known['retry'].value, known['arms'].value
-  if not known['sweep'].value:
-    for name in ('retry', 'fail_fast', 'arms'):
-      if known[name].value:
-        problems.append(f'--{name}: goes with --sweep')
-  elif known['profile'].value:
+  """The number of --stack; what is wrong with a grid's flags is a problem."""
+  retry, stack = known['retry'], known['stack']
+  if stack and not known['sweep']:
+    problems.append('--stack: goes with --sweep')
+  if known['sweep'] and known['profile']:
     problems.append('--profile: of a single run; leave out --sweep')
   if retry not in ('', 'failed', 'all'):
     hint = config_lib.did_you_mean(retry, ('failed', 'all'))
     problems.append(f'--retry={retry}: must be failed or all.{hint}')
-  if arms in ('', 'auto'):
+  if stack in ('', 'auto'):
     return 0
-  if not re.fullmatch('[1-9][0-9]{0,3}', arms):
-    problems.append(f'--arms={arms}: must be auto or a number, at least 1')
+  if not re.fullmatch('[1-9][0-9]{0,3}', stack):
+    problems.append(f'--stack={stack}: must be auto or a number, at least 1')
     return 0
-  return int(arms)
+  return int(stack)
 
 
 def _steps(text: str, problems) -> tuple[int, int] | None:
@@ -273,6 +272,8 @@ def _check_names(given: list[str]) -> tuple[list[str], list[str]]:
     prefix, name = match.groups() if match else ('', '')
     if not match or (prefix and name in types):
       kept.append(argument)
+    elif not prefix and name == 'arms':
+      problems.append('--arms: is called --stack now; write that')
     elif not prefix:
       close = difflib.get_close_matches(name, _NAMES, 1, 0.5)
       hint = f'; did you mean --{close[0]}?' if close else ''

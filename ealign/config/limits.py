@@ -13,10 +13,14 @@ from ealign.conscience.framings import FRAMINGS
 from ealign.models import hub
 from ealign.runtime.errors import UserError
 
+RENAMED = {'mesh.arm': 'mesh.stack'}  # fields, by the name they had
+
 
 def did_you_mean(name: str, known) -> str:
   """' Did you mean ...?' or '', by the last part of a path or by spelling."""
   name = str(name)  # a key of a dict may be anything
+  if name in RENAMED:
+    return f' It is called {RENAMED[name]} now.'
   known = [str(item) for item in known]
   last = name.rsplit('.', 1)[-1]
   close = [item for item in known if item.rsplit('.', 1)[-1] == last]
@@ -75,7 +79,7 @@ RANGES = (
     lambda value: value >= 1 or value == -1,
     'mesh.data mesh.fsdp mesh.tensor',
   ),
-  ('at least 1', lambda value: value >= 1, 'mesh.arm'),
+  ('at least 1', lambda value: value >= 1, 'mesh.stack'),
   ('above 0', lambda value: value > 0, 'model.lora.alpha dpo.beta optim.eps'),
   (
     'above 0 and below 1',
@@ -106,7 +110,8 @@ def problems(
 ) -> list[str]:
   """All problems of the values.
 
-  earlier_arms may be named as 'arm:<name>'; grid: whether 'grid:<name>' may be.
+  earlier_arms may be named as 'arm:<name>'; grid: whether it is of a cell of a
+  grid, where 'grid:<name>' and 'cell:<setting>' may be.
   """
   checks = (_choices, _ranges, _texts, _shapes, _purpose, _files)
   found = [problem for check in checks for problem in check(flat)]
@@ -262,9 +267,12 @@ def _arm_references(flat, earlier: tuple[str, ...]) -> Iterator[str]:
 
 def _grid_references(flat) -> Iterator[str]:
   for name in ('model.path', 'model.adapter', 'model.frozen_adapter'):
-    if flat[name].startswith('grid:'):
+    if flat[name].startswith(('grid:', 'cell:')):
       said = 'is made for a grid; add --sweep, or name a folder'
       yield f'{name}={flat[name]!r}: {said}'
+  if flat['mesh.stack'] > 1:
+    said = 'is for the cells of a grid; use 1 without --sweep'
+    yield f'mesh.stack={flat["mesh.stack"]}: {said}'
 
 
 def _files(flat) -> Iterator[str]:
@@ -285,7 +293,7 @@ def _files(flat) -> Iterator[str]:
     of_model = name.startswith('model.') or name in BY
     there = _exists if of_model else _data_exists
     on_hub = (name == 'model.path' or name in BY) and hub.is_id(path)
-    made = ('arm:', 'grid:') if name.startswith('model.') else ('arm:',)
+    made = ('arm:', 'grid:', 'cell:') if name[:6] == 'model.' else ('arm:',)
     later = path.startswith(made)  # there when the run starts
     if path and not later and not (on_hub or there(path)):
       yield f'{name}={value!r}: there is no such file or folder'

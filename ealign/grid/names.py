@@ -15,7 +15,10 @@ _MOST = 24  # characters of a value
 
 def identity(config: Config) -> str:
   """Eight hex digits of all that changes a result: workdir, logging do not."""
-  text = json.dumps(config_lib.results(config), sort_keys=True)
+  fields = config_lib.results(config)
+  # By its first name, which is in the names of folders that are to go on.
+  fields['mesh.arm'] = fields.pop('mesh.stack')
+  text = json.dumps(fields, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

@@ -7,7 +7,7 @@ Sweeps named `seeds` or ending in `_seeds` are replicates of a setting.
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import config_dict
@@ -16,63 +16,11 @@ from ealign import config as config_lib
 from ealign.config import file as config_file
 from ealign.fields import Config
 from ealign.grid import contrasts as contrasts_lib
+from ealign.grid.cells import Cell, Grid, is_replicate, references
 from ealign.grid.names import identity, readable
 from ealign.runtime.errors import UserError
 
 _LONGEST = 120  # characters of a cell's name
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Cell:
-  """One run: a setting at one replicate.
-
-  config: as in its config.json, 'grid:' names as they are written. folder:
-  below the work folder. levels: (sweep, index of its level) of each sweep.
-  """
-
-  id: str
-  folder: str
-  setting: dict[str, Any]
-  replicate: dict[str, Any]
-  label: str
-  seed: str
-  config: Config
-  levels: tuple[tuple[str, int], ...]
-
-  @property
-  def name(self) -> str:
-    """What --only matches: the folder's name without the hash."""
-    return self.folder.removeprefix('cells/').rpartition('-')[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-  """What a command line asks for: base config, levels, cells, contrasts.
-
-  notes: problems that may be of this machine only, where nothing is to run;
-    contrasts that cannot be tested.
-  """
-
-  config: Config
-  text: str
-  sweeps: dict[str, list[dict[str, Any]]]
-  cells: list[Cell]
-  contrasts: list[dict[str, Any]]
-  notes: tuple[str, ...] = ()
-
-  @property
-  def axes(self) -> dict[str, list[str]]:
-    """Each sweep that is no replicate, with the fields it sets."""
-    return {
-      name: list(dict.fromkeys(field for level in levels for field in level))
-      for name, levels in self.sweeps.items()
-      if not is_replicate(name)
-    }
-
-
-def is_replicate(sweep: str) -> bool:
-  """Whether a sweep repeats settings, by its name."""
-  return sweep == 'seeds' or sweep.endswith('_seeds')
 
 
 def read(command) -> Grid:
@@ -103,34 +51,55 @@ def read(command) -> Grid:
   if not command.print_launch:
     problems += unsound
   sound = [] if found else [config for config, _ in drafts]
-  groups = max((config.mesh.arm for config in sound), default=1)
-  if 0 < command.arms < groups:
-    said = f'leaves some of mesh.arm={groups} groups of devices idle'
-    problems.append(f'--arms={command.arms}: {said}; use {groups} or more')
+  groups = max((config.mesh.stack for config in sound), default=1)
+  if 0 < command.stack < groups:
+    message = f'leaves some of mesh.stack={groups} groups of devices idle'
+    message += f'; use {groups} or more'
+    problems.append(f'--stack={command.stack}: {message}')
   if problems:
     raise UserError(*dict.fromkeys(problems))
   cells = {}
   for config, levels in drafts:
     cell = _cell(config_lib.freeze(config), levels, sweeps)
     cells.setdefault(cell.id, cell)
-  cells = _told_apart(cells.values())
+  cells = _linked(_told_apart(cells.values()))
   whole = config_lib.freeze(config_lib.apply_arm(base, {})[0])
-  cells = list(cells.values())
   if not unsound:
     unsound = contrasts_lib.untested(contrasts, cells, whole)
   return Grid(*(whole, command.sweep, sweeps, cells, contrasts, tuple(unsound)))
 
 
-def hidden(grid: Grid, changed) -> Iterator[str]:
-  """Which fields of the command line no cell takes from there, and why."""
-  for field in changed:
-    own = [{**cell.setting, **cell.replicate} for cell in grid.cells]
-    if all(field in overrides for overrides in own):
-      names = [
-        n for n, ls in grid.sweeps.items() if any(field in x for x in ls)
-      ]
-      said = f'sweep {", ".join(map(repr, names))} sets it in each cell'
-      yield f'--config.{field} does not reach the cells: {said}'
+def _linked(cells: list[Cell]) -> list[Cell]:
+  """The cells with those that they start from, by 'cell:SETTING'.
+
+  It is the cell of that setting at the same replicate.
+
+  Raises:
+    UserError: there is none, once for each such reference.
+  """
+  problems = {}
+
+  def linked(cell, above=()):
+    needs = {}
+    for name in references(cell.config):
+      if not name.startswith('cell:'):
+        continue
+      same = (c for c in cells if c.replicate == cell.replicate)
+      need = next((c for c in same if c.label == name[5:]), None)
+      if need is None or need.id in above:
+        labels = list(dict.fromkeys(c.label for c in cells))
+        hint = config_lib.did_you_mean(name[5:], labels)
+        where = f' at {cell.seed}' if cell.seed else ''
+        message = f'--sweep has no other setting of that name{where}.{hint}'
+        problems.setdefault(name, f'{cell.label}: {name!r}: {message}')
+      else:
+        needs[name] = linked(need, (*above, cell.id))
+    return dataclasses.replace(cell, needs=needs)
+
+  found = [linked(cell, (cell.id,)) for cell in cells]
+  if problems:
+    raise UserError(*problems.values())
+  return found
 
 
 def _terms(command, problems) -> list[tuple[str, ...]]:
@@ -242,19 +211,19 @@ def _attributed(found, shared, drafts, sweeps) -> list[str]:
   return told
 
 
-def _told_apart(cells) -> dict[str, Cell]:
-  """The cells by id; settings whose short names are the same get a number."""
+def _told_apart(cells) -> list[Cell]:
+  """The cells; settings whose short names are the same get a number."""
   known = {}
   for cell in cells:
     settings = known.setdefault(cell.label, [])
     if cell.setting not in settings:
       settings.append(cell.setting)
-  found = {}
+  found = []
   for cell in cells:
     number = known[cell.label].index(cell.setting) + 1
     if number > 1:
       cell = dataclasses.replace(cell, label=f'{cell.label}({number})')
-    found[cell.id] = cell
+    found.append(cell)
   return found
 
 

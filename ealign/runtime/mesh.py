@@ -26,7 +26,7 @@ def make(
   tensor: int = 1,
   devices: Sequence[jax.Device] | None = None,
   *,
-  arm: int = 1,
+  stack: int = 1,
 ) -> Mesh:
   """A mesh over the devices, by default all; one size may be -1: the rest.
 
@@ -35,11 +35,11 @@ def make(
   """
   devices = list(jax.devices() if devices is None else devices)
   sizes = dict(zip(AXES, (data, fsdp, tensor), strict=True))
-  n, left = divmod(len(devices), arm)
+  n, left = divmod(len(devices), stack)
   if left:
     works = [s for s in range(1, len(devices) + 1) if len(devices) % s == 0]
-    said = f'does not divide {len(devices)} devices{nearest(arm, works)}'
-    raise UserError(f'mesh.arm={arm}: {said}')
+    said = f'does not divide {len(devices)} devices{nearest(stack, works)}'
+    raise UserError(f'mesh.stack={stack}: {said}')
 
   def fits(sizes):
     given = math.prod(size for size in sizes.values() if size != -1)
@@ -56,8 +56,8 @@ def make(
   rest = n // math.prod(size for size in sizes.values() if size != -1)
   shape = [rest if size == -1 else size for size in sizes.values()]
   names = AXES
-  if arm > 1:
-    names, shape = ('arm', *AXES), [arm, *shape]
+  if stack > 1:
+    names, shape = ('arm', *AXES), [stack, *shape]
   # An axis need not be one of the torus: make_mesh would refuse most shapes.
   devices = mesh_utils.create_device_mesh(
     shape, devices, allow_split_physical_axes=True

@@ -10,7 +10,6 @@ them to the shared folder from all hosts.
 import atexit
 import contextlib
 import dataclasses
-import hashlib
 import os
 import pathlib
 import secrets
@@ -79,10 +78,8 @@ class Folder:
     fresh.replace(mark)
 
 
-def of(workdir, *, index: int = 0, many: bool = False) -> Folder:
+def of(workdir, *, index: int = 0) -> Folder:
   """The folder that a path, gs:// or local, is to the host of this index.
-
-  many: whether other launchers of this machine may work there meanwhile.
 
   Raises:
     UserError: a kind of address whose file system is not installed.
@@ -94,17 +91,11 @@ def of(workdir, *, index: int = 0, many: bool = False) -> Folder:
     shared = _bucket(str(workdir))
   else:
     shared = epath.Path(pathlib.Path(workdir).expanduser().absolute())
-  if index or (remote and many):
+  if index or remote:  # other launchers of this machine may work there, too
     apart = pathlib.Path(tempfile.mkdtemp(prefix=f'ealign-host{index}-'))
     atexit.register(shutil.rmtree, apart, ignore_errors=True)
     return Folder(apart / shared.name, shared, writes=not index)
-  if not remote:
-    return Folder(pathlib.Path(shared), shared)
-  home = os.environ.get('XDG_CACHE_HOME', '~/.cache')
-  name = hashlib.sha256(str(shared).encode()).hexdigest()[:12]
-  local = pathlib.Path(home).expanduser() / 'ealign' / 'runs' / name
-  shutil.rmtree(local, ignore_errors=True)  # the bucket is what counts
-  return Folder(local, shared)
+  return Folder(pathlib.Path(shared), shared)
 
 
 def check(folder: Folder, hosts) -> None:

@@ -68,6 +68,8 @@ def read(folder, *, damaged: Status | None = None) -> Status | None:
   except NotADirectoryError:
     return None
   except FileNotFoundError:
+    if (path.parent / 'DONE').exists():  # all that older versions wrote
+      return Status('done')
     if not computed(folder):
       return None
     sound, fault = False, 'missing'
