@@ -22,7 +22,7 @@ def sizes(config: Config, positions: int, devices: int) -> None:
   positions: those of the model; devices: those that a batch is spread over.
   """
   c, e, parts = config.conscience, config.eval, config.train.microbatches
-  trains, pairs = config.train.steps > 0, config.dpo.lam > 0
+  trains, pairs = config.train.steps > 0, config.reflects
   lengths = {
     'data.length': config.data.length if config.data.train else 0,
     'dpo.length': config.dpo.length if pairs else 0,

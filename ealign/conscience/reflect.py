@@ -16,9 +16,9 @@ text is continued token by token and never rendered again; only a second model
 A self-report is not a monitor: pair it with behaviour (`evals`).
 """
 
-import contextlib
 import dataclasses
 import functools
+from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
@@ -172,15 +172,7 @@ def score(c: Conscience, pairs: list[Pair]) -> list[Pair]:
   ]
 
 
-def reflect(
-  c: Conscience,
-  requests,
-  *,
-  key,
-  step: int,
-  rows,
-  clock=contextlib.nullcontext,
-):
+def reflect(c: Conscience, requests, *, key, step, rows, clock=nullcontext):
   """One reflection.
 
   Args:
@@ -206,20 +198,24 @@ def reflect(
   flagged = [(x, v) for x, v, flag in reviewed if flag]
   with clock('revise'):
     proposals = _alternatives(c, flagged, key=keys[3])
-  revised, pairs = {}, []
   second = _judge(c, proposals, keys[4], clock)
-  for (x, _), y, v in zip(flagged, proposals, second, strict=True):
-    reason = _dropped(c, x, y, v)
-    revised[x.row] = y, v, reason
-    if not reason:
-      ids = x.prompt, tuple(y.answer.ids), tuple(x.answer.ids)
-      pairs.append(Pair(x.row, step, *ids, ref_chosen=0.0, ref_rejected=0.0))
+  revised = {
+    x.row: (y, v, _dropped(c, x, y, v))
+    for (x, _), y, v in zip(flagged, proposals, second, strict=True)
+  }
+  sound = [(x, revised[x.row]) for x, _ in flagged]
+  pairs = [_pair(x, y, step) for x, (y, _, reason) in sound if not reason]
   with clock('score'):
     pairs = score(c, pairs)
   return pairs, [
     reflection.record(c, x, v, flag, revised.get(x.row))
     for x, v, flag in reviewed
   ]
+
+
+def _pair(exchange, proposal, step):
+  prompt, ids = exchange.prompt, exchange.answer.ids
+  return Pair(exchange.row, step, prompt, proposal.answer.ids, ids, 0.0, 0.0)
 
 
 def _judge(c, chats, key, clock):

@@ -182,7 +182,7 @@ def knobs(config, figures: Figures, mesh) -> list[str]:
   trains = figures.name in ('sft', 'hybrid')
   if trains and config.model.remat != 'full':
     said.append("model.remat='full': layers are computed again")
-  pairs = config.dpo.pairs if config.dpo.lam else 0
+  pairs = config.dpo.pairs if config.reflects else 0
   rows = math.gcd(config.data.batch_size if config.data.train else 0, pairs)
   shards = mesh.shape['data'] * mesh.shape['fsdp']
   more = config.train.microbatches * 2

@@ -210,10 +210,9 @@ def listed(run: Shapes, sizes: Sizes) -> list[Program]:
     return programs
   if config.data.train:
     programs.append(_update(run, 'sft', sft=True, pairs=False))
-  if config.dpo.lam > 0:
+  if config.reflects:
     sft = bool(config.data.train)
     programs.append(_update(run, 'hybrid', sft=sft, pairs=True))
-  if config.reflects:
     programs += [*_sampling(run, sizes), _review(run, sizes), _score(run)]
   return programs
 

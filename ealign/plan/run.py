@@ -11,6 +11,7 @@ import json
 import jax
 
 from ealign import assembly, fields
+from ealign import config as config_lib
 from ealign.alone import ALONE
 from ealign.assembly import fit
 from ealign.conscience import prompts
@@ -55,47 +56,52 @@ def plan(
       cannot be written.
     Unfit: the plan shows a run that would fail or waste its chips.
   """
-  devices = _devices(slice_name)
-  mesh = mesh_lib.make(**dataclasses.asdict(config.mesh), devices=devices)
+  mesh = mesh_lib.make(
+    **dataclasses.asdict(config.mesh), devices=_devices(slice_name)
+  )
   screen = show.console()
-  told = {'arm': name, 'config': dataclasses.asdict(config)}
-  told |= {'slice': slice_name, 'devices': _told(mesh)}
   show.pairs(screen, 'config (fields that are not the default)', _own(config))
   conscience = _conscience(config, mesh)
   model = conscience.frozen.model.config
   fit.sizes(config, model.max_positions, layout.shards(model))
   read, sizes = _data(config, conscience, screen)
   if auto:
-    pay, why = stack_lib.auto(config, mesh)
-    if pay > arms:
-      why = 'no more cells share its base and shapes'
-    arms = min(arms, pay)
-    show.pairs(screen, f'--arms=auto: {arms} in a program', {'because': why})
+    arms = _auto(config, mesh, arms, screen)
   second = conscience.reviewer.model.config
   other = second if config.conscience.review.by.startswith('other:') else None
   run = programs_lib.shapes(config, model, mesh, other, arms=arms)
-  told |= read | _trained(run, screen)
-  found = _compiled(run, sizes, screen)
-  where = f'{slice_name}, ' if slice_name else ''
-  kind = mesh.devices.flat[0].device_kind
-  if found:
-    show.programs(screen, list(found.values()), f'{where}{mesh.size} x {kind}')
+  trained = _trained(run, screen)
+  found = _compiled(run, sizes, screen, slice_name)
   cost = figures_lib.conscience(found, config)
   if cost:
     show.pairs(screen, 'estimates, from the peaks of the chips', _costs(cost))
   problems = _problems(run, found)
-  told |= {'programs': {n: _plain(f) for n, f in found.items()}}
-  told |= {'conscience': cost, 'problems': problems, 'arms': arms}
+  facts = {'arm': name, 'config': dataclasses.asdict(config)}
+  facts |= {'slice': slice_name, 'devices': _devices_as_json(mesh)}
+  facts |= read | trained
+  facts |= {'programs': {n: _as_json(f) for n, f in found.items()}}
+  facts |= {'conscience': cost, 'problems': problems, 'arms': arms}
   with folder_lib.usable(place.shared):
-    atomic.write(place.local / FILE, json.dumps(told, indent=2) + '\n')
+    atomic.write(place.local / FILE, json.dumps(facts, indent=2) + '\n')
   if problems:
     raise Unfit(*problems)
   fits = 'it fits'
   if not found:
     fits = 'nothing is trained, so nothing was compiled'
   elif any(figures.limit is None for figures in found.values()):
+    kind = mesh.devices.flat[0].device_kind
     fits = f'the memory of a {kind} is not known: compare it with "in all"'
   screen.print(f'{fits}; the plan is in {place.shared / FILE}', soft_wrap=True)
+
+
+def _auto(config, mesh, arms: int, screen) -> int:
+  """How many of `arms` runs to put into one program; said with the reason."""
+  pay, why = stack_lib.auto(config, mesh)
+  if pay > arms:
+    why = 'no more cells share its base and shapes'
+  arms = min(arms, pay)
+  show.pairs(screen, f'--arms=auto: {arms} in a program', {'because': why})
+  return arms
 
 
 def demand(config, arms: int = 1) -> tuple:
@@ -126,19 +132,15 @@ def _devices(slice_name: str):
 
 def _own(config: Config) -> dict:
   """Dotted names and values of the fields that are not the default."""
-
-  def own(section, default, prefix):
-    for field in dataclasses.fields(section):
-      value, usual = getattr(section, field.name), getattr(default, field.name)
-      if dataclasses.is_dataclass(value):
-        yield from own(value, usual, f'{prefix}{field.name}.')
-      elif value != usual:
-        yield prefix + field.name, data_lib.plain(repr(value))
-
-  return dict(own(config, Config(), ''))
+  usual = config_lib.flatten(Config())
+  return {
+    name: data_lib.plain(repr(value))
+    for name, value in config_lib.flatten(config).items()
+    if value != usual[name]
+  }
 
 
-def _told(mesh) -> dict:
+def _devices_as_json(mesh) -> dict:
   device = mesh.devices.flat[0]
   return {
     'kind': device.device_kind,
@@ -173,7 +175,7 @@ def _data(config, conscience, screen):
   if chats:
     rows = assembly.encoded(config, model.tokenizer, chats, own)
     stats = assembly.loader(config, rows).stats
-    table = dataclasses.asdict(data_lib.table(rows, stats))
+    table = data_lib.table(rows, stats)
     told['data'] = table
     told['examples'] = data_lib.examples(model.tokenizer, rows)
     show.pairs(screen, f'data: {config.data.train}', _readable(table))
@@ -207,7 +209,7 @@ def _trained(run, screen) -> dict:
   return {'model': counted, 'rules': rules}
 
 
-def _compiled(run, sizes, screen) -> dict[str, figures_lib.Figures]:
+def _compiled(run, sizes, screen, slice_name) -> dict[str, figures_lib.Figures]:
   """The figures of each program of the run, by name."""
   found = {}
   for program in programs_lib.listed(run, sizes):
@@ -215,13 +217,17 @@ def _compiled(run, sizes, screen) -> dict[str, figures_lib.Figures]:
     screen.print(f'compiling {name}: {programs_lib.NAMES[name]}')
     compiled = aot.compile(program.run, *program.args, unknown=program.trips)
     found[name] = figures_lib.of(program, compiled, run)
+  where = f'{slice_name}, ' if slice_name else ''
+  chips = f'{run.mesh.size} x {run.mesh.devices.flat[0].device_kind}'
+  if found:
+    show.programs(screen, list(found.values()), where + chips)
   return found
 
 
 def _counted(run) -> dict:
   c = run.config
   sft = c.data.batch_size * c.data.length * bool(c.data.train)
-  pairs = 2 * c.dpo.pairs * c.dpo.length * (c.dpo.lam > 0)
+  pairs = 2 * c.dpo.pairs * c.dpo.length * c.reflects
   return {
     'parameters': flops.parameters(run.model),
     **({'arms of a program': run.arms} if run.arms > 1 else {}),
@@ -231,7 +237,7 @@ def _counted(run) -> dict:
   }
 
 
-def _plain(figures) -> dict:
+def _as_json(figures) -> dict:
   return dataclasses.asdict(figures) | {
     'bytes': figures.bytes,
     'headroom': figures.headroom,

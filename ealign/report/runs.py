@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from ealign import fields
 from ealign.evals import records
 from ealign.runtime.errors import UserError
 
@@ -58,7 +59,7 @@ def _order(run: Run, listed: list[str]):
   place = listed.index(run.name) if run.name in listed else len(listed)
   get = run.config.get
   trained = get('train.steps') != 0 and run.name != 'base'
-  taught = bool(get('dpo.lam') and get('conscience.every'))
+  taught = fields.reflects(get('dpo.lam'), get('conscience.every'))
   built = bool(get('model.adapter'))
   return place, trained, taught, built, str(get('data.train')), run.name
 

@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from ealign import fields
 from ealign.evals import counts, table
 from ealign.report.runs import Run
 
@@ -25,7 +26,8 @@ def role(run: Run) -> str:
     return run.name if run.name in known else 'plain'
   if config.get('train.steps') == 0:
     return 'base'
-  if not config.get('conscience.every') or not config.get('dpo.lam'):
+  lam, every = config.get('dpo.lam'), config.get('conscience.every')
+  if not fields.reflects(lam, every):
     return 'plain'
   if _unusual(config):
     return 'other'

@@ -134,43 +134,33 @@ def prefill(config: Config, room: int, weights, tokens_BT, positions_BT):
 
 
 def decode(
-  config: Config,
-  max_tokens: int,
-  truncate: int | None,
-  weights,
-  cache,
-  hidden_BD,
-  next_B,
-  rows,
-  settings: Sampling,
-  stop_K,
+  config, room, truncate, weights, cache, hidden_BD, next_B, rows, how, stop_K
 ):
   """Samples until every row has ended.
 
   Args:
-    config, max_tokens, truncate: static, as in `requests.Answers`.
-    weights: as in `requests.Answers`.
-    cache, hidden_BD, next_B: from `prefill` with room for max_tokens.
+    config, room, truncate: static; room is `max_tokens` of the request.
+    weights, cache, hidden_BD, next_B: of `prefill` with that room.
     rows: the key's data and the row id of each row, and live_B: False for rows
       without a prompt.
-    settings: of each row.
+    how: the `Sampling` of each row.
     stop_K: stop ids, padded with -1.
 
   Returns:
     the cache, which now holds the answers too, and a dict with ids_BT,
-    logps_BT [B, max_tokens], length_B (the tokens that count), stopped_B and
-    cut_B (summed over the tokens).
+    logps_BT [B, room], length_B (the tokens that count), stopped_B and cut_B
+    (summed over the tokens).
   """
   seeds_B, row_ids_B, live_B = rows
   keys_B = jax.random.wrap_key_data(seeds_B)
   keys_B = jax.vmap(jax.random.fold_in)(keys_B, row_ids_B)
-  first_slot = cache['positions'].shape[1] - max_tokens
+  first_slot = cache['positions'].shape[1] - room
 
   def body(state):
     cache, hidden_BD, t, live_B, out = state
     logits_BV = transformer.logits(config, weights, hidden_BD)
     token_keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, t)
-    token_B, cut_B = choose(logits_BV, token_keys_B, settings, truncate)
+    token_B, cut_B = choose(logits_BV, token_keys_B, how, truncate)
     stop_B = live_B & jnp.any(token_B[:, None] == stop_K, axis=1)
     out = _record(out, t, live_B, stop_B, token_B, cut_B, logits_BV)
     # A row that had ended writes free slots (position -1): harmless.
@@ -180,10 +170,10 @@ def decode(
     hidden_BTD, cache, _ = transformer.forward(
       config, weights, tokens_BT, positions_BT, cache=cache, write_B=slot
     )
-    live_B &= ~stop_B & (t + 1 < settings.max_new_tokens)
+    live_B &= ~stop_B & (t + 1 < how.max_new_tokens)
     return cache, hidden_BTD[:, 0], t + 1, live_B, out
 
-  out = _no_tokens(len(live_B), max_tokens)
+  out = _no_tokens(len(live_B), room)
   state = cache, hidden_BD, jnp.int32(0), live_B, out
   state = jax.lax.while_loop(lambda state: jnp.any(state[3]), body, state)
   return state[0], state[-1]

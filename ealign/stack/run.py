@@ -148,10 +148,8 @@ class _Stack:
       return call
 
     def step(update, state, frozen, batch):
-      alike = id(frozen['embed']), update
-      return self._ask(
-        arm, 'step', alike, lanes.Request(update, state, frozen, batch)
-      )
+      request = lanes.Request(update, state, frozen, batch)
+      return self._ask(arm, 'step', (id(frozen['embed']), update), request)
 
     def apart(function, *args):
       return self._ask(arm, 'apart', arm, functools.partial(function, *args))
