@@ -19,8 +19,8 @@ def training_chats(config: Config):
   rows = sources.read_rows(path)
   own = columns.arguments(rows, path)
   if any(own) and 'sft' in config.pool.paths and config.reflects:
-    said = 'rows of data.train have tools or chat_template_kwargs'
-    raise UserError(f"pool.paths='sft': {said}; name another pool")
+    message = 'rows of data.train have tools or chat_template_kwargs'
+    raise UserError(f"pool.paths='sft': {message}; name another pool")
   return columns.chats(rows, path), own
 
 

@@ -57,7 +57,7 @@ def assemble(config: Config, backend: Backend) -> Parts:
   Raises:
     UserError: any of them is broken, or they do not fit each other.
   """
-  # Data comes first: what is wrong with it is told before a model is loaded.
+  # Data comes first: an error in it is reported before a model is loaded.
   suite = answers_lib.suite(config.eval)
   chats, own = training_chats(config)
   mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))

@@ -135,7 +135,7 @@ def thinking_prompt(c: Conscience, model: Model, prompt):
 def revise_prompt(c: Conscience, exchange: Exchange, verdict: Verdict):
   """Tokens up to where the alternative begins."""
   model, sees = exchange.model, c.settings.revise.sees
-  if sees == 'prompt':  # a plain sample, told nothing
+  if sees == 'prompt':  # a plain sample: nothing is said of the reply
     return exchange.prompt
   ask = model.suffix(c.framing.revise)
   if sees == 'fresh':  # the reply is shown, the verdict is not

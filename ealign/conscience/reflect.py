@@ -88,14 +88,14 @@ def review(c: Conscience, reviewer: Engine, chats, *, key) -> list[Verdict]:
   verdicts = [NO_VERDICT] * len(chats)
   if not ended:
     return verdicts
-  asked = [prompts.review_prompt(c, chats[i]) for i in ended]
+  questions = [prompts.review_prompt(c, chats[i]) for i in ended]
   if c.settings.review.reason_tokens:
-    asked = _reasoned(c, reviewer, asked, key)
+    questions = _reasoned(c, reviewer, questions, key)
   prior = None
   if c.settings.review.calibration == 'contextual':
     prior = content_free(c, reviewer)
   found = zip(
-    ended, asked, *_read_labels(c, reviewer, asked, prior), strict=True
+    ended, questions, *_read_labels(c, reviewer, questions, prior), strict=True
   )
   for i, prompt, p, mass in found:
     if mass < c.settings.min_mass:
@@ -110,8 +110,8 @@ def content_free(c: Conscience, reviewer: Engine) -> tuple[float, float]:
   """Probability of either label about an exchange that says nothing."""
   empty = [{'role': r, 'content': 'N/A'} for r in ('user', 'assistant')]
   (exchange,) = exchanges(reviewer.model, [empty])
-  asked = [prompts.review_prompt(c, exchange)]
-  (p,), (mass,) = _read_labels(c, reviewer, asked, None)
+  questions = [prompts.review_prompt(c, exchange)]
+  (p,), (mass,) = _read_labels(c, reviewer, questions, None)
   return float(p * mass), float((1 - p) * mass)
 
 
@@ -145,7 +145,7 @@ def _alternatives(c, flagged, *, key):
 
   A second model reads text, and its answer comes back as the text of an
   assistant turn, without what it thought. A verdict of another reviewer is
-  told anew in the writer's tokens; a thought before it is not.
+  rewritten in the writer's tokens; a thought before it is not.
   """
   writer = c.writer
   read = retokenized(c, [x for x, _ in flagged], writer.model)
@@ -225,10 +225,10 @@ def _judge(c, chats, key, clock):
     return review(c, c.reviewer, chats, key=key)
 
 
-def _reasoned(c, reviewer, asked, key):
+def _reasoned(c, reviewer, questions, key):
   """Lets the reviewer think in a turn of its own before it is asked."""
   model, limit = reviewer.model, c.settings.review.reason_tokens
-  parts = [prompts.thinking_prompt(c, model, prompt) for prompt in asked]
+  parts = [prompts.thinking_prompt(c, model, q) for q in questions]
   thoughts = reviewer.generate(
     [start for start, _ in parts],
     sample=dataclasses.replace(c.sample, temperature=0.0, max_new_tokens=limit),
@@ -243,26 +243,26 @@ def _reasoned(c, reviewer, asked, key):
   ]
 
 
-def _read_labels(c, reviewer, asked, calibration):
+def _read_labels(c, reviewer, questions, calibration):
   n, forms = len(c.framing.flag), (*c.framing.flag, *c.framing.ok)
-  logps = reviewer.labels(asked, forms)
+  logps = reviewer.labels(questions, forms)
   flag, ok = range(n), range(n, len(forms))
   return labels.verdict(logps, tuple(flag), tuple(ok), calibration)
 
 
 def _flags(c, verdicts, rows, *, key):
-  """Who is revised: by the verdict, or by a control's rule."""
+  """Which answers are revised: by the verdict, or by a control's rule."""
   rule = c.settings.review.verdict
-  asked = [v.p is not None for v in verdicts]
+  judged = [v.p is not None for v in verdicts]
   if rule == 'question':
     return [v.flagged for v in verdicts]
   if rule == 'inverted':
-    return [a and not v.flagged for a, v in zip(asked, verdicts, strict=True)]
+    return [a and not v.flagged for a, v in zip(judged, verdicts, strict=True)]
   if rule == 'all':
-    return asked
+    return judged
   draws = [jax.random.uniform(jax.random.fold_in(key, r)) for r in rows]
   rate = c.settings.review.random_rate
-  return [a and bool(d < rate) for a, d in zip(asked, draws, strict=True)]
+  return [a and bool(d < rate) for a, d in zip(judged, draws, strict=True)]
 
 
 def _dropped(c, exchange, proposal, verdict) -> str:

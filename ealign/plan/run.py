@@ -1,4 +1,4 @@
-"""`python -m ealign.launch ... --plan`: reads all but weights, compiles, tells.
+"""`python -m ealign.launch ... --plan`: reads all but the weights and compiles.
 
 Everything a run would read is read and checked as the run would, but for the
 weights, of which only the shapes are needed: a model on the Hub costs its
@@ -34,7 +34,7 @@ FILE = 'plan.json'
 
 def plan(
   config: Config,
-  place: Folder,
+  folder: Folder,
   *,
   slice_name: str = '',
   name: str = '',
@@ -45,7 +45,7 @@ def plan(
 
   Args:
     config: the frozen Config.
-    place: the folder of the run.
+    folder: the folder of the run.
     slice_name: such as 'v5e:4x4'; '': the devices that are here.
     name: of the arm that is planned, if there are arms.
     arms: runs of this config that are one program.
@@ -81,8 +81,8 @@ def plan(
   facts |= read | trained
   facts |= {'programs': {n: _as_json(f) for n, f in found.items()}}
   facts |= {'conscience': cost, 'problems': problems, 'arms': arms}
-  with folder_lib.usable(place.shared):
-    atomic.write(place.local / FILE, json.dumps(facts, indent=2) + '\n')
+  with folder_lib.usable(folder.shared):
+    atomic.write(folder.local / FILE, json.dumps(facts, indent=2) + '\n')
   if problems:
     raise Unfit(*problems)
   fits = 'it fits'
@@ -91,7 +91,7 @@ def plan(
   elif any(figures.limit is None for figures in found.values()):
     kind = mesh.devices.flat[0].device_kind
     fits = f'the memory of a {kind} is not known: compare it with "in all"'
-  screen.print(f'{fits}; the plan is in {place.shared / FILE}', soft_wrap=True)
+  screen.print(f'{fits}; the plan is in {folder.shared / FILE}', soft_wrap=True)
 
 
 def _auto(config, mesh, arms: int, screen) -> int:
@@ -171,32 +171,32 @@ def _data(config, conscience, screen):
   """The tables of SFT data and pool, and the sizes of the prompts."""
   model = conscience.frozen.model
   chats, own = assembly.training_chats(config)
-  told = {}
+  facts = {}
   if chats:
     rows = assembly.encoded(config, model.tokenizer, chats, own)
     stats = assembly.loader(config, rows).stats
     table = data_lib.table(rows, stats)
-    told['data'] = table
-    told['examples'] = data_lib.examples(model.tokenizer, rows)
+    facts['data'] = table
+    facts['examples'] = data_lib.examples(model.tokenizer, rows)
     show.pairs(screen, f'data: {config.data.train}', _readable(table))
-    for number, example in enumerate(told['examples'], start=1):
+    for number, example in enumerate(facts['examples'], start=1):
       show.row(screen, example, number)
   if not config.reflects:
-    return told, None
+    return facts, None
   pool = assembly.make_pool(config, conscience, chats)
   lengths = [len(model.prompt(chat)) for _, chats in pool for chat in chats]
-  told['pool'] = {'prompts': len(lengths)} | data_lib.percentiles(lengths)
-  show.pairs(screen, 'pool (tokens)', told['pool'])
+  facts['pool'] = {'prompts': len(lengths)} | data_lib.percentiles(lengths)
+  show.pairs(screen, 'pool (tokens)', facts['pool'])
   longest, reviewer = max(lengths), conscience.reviewer.model
   after = config.sample.max_new_tokens + prompts.overhead(conscience, reviewer)
-  return told, programs_lib.Sizes(bucket(longest), bucket(longest + after))
+  return facts, programs_lib.Sizes(bucket(longest), bucket(longest + after))
 
 
 def _readable(table: dict) -> dict:
   shares = ('supervised', 'truncated')
-  told = {k: f'{v:,}' for k, v in table.items() if isinstance(v, int)}
-  told['lengths'] = ', '.join(f'{k} {v}' for k, v in table['lengths'].items())
-  return told | {name: show.percent(table[name]) for name in shares}
+  facts = {k: f'{v:,}' for k, v in table.items() if isinstance(v, int)}
+  facts['lengths'] = ', '.join(f'{k} {v}' for k, v in table['lengths'].items())
+  return facts | {name: show.percent(table[name]) for name in shares}
 
 
 def _trained(run, screen) -> dict:
@@ -259,8 +259,8 @@ def _problems(run, found) -> list[str]:
   problems = []
   for name, figures in found.items():
     if figures.failure:
-      said = data_lib.plain(figures.failure)
-      problems.append(f'{name}: does not compile: {said}')
+      reason = data_lib.plain(figures.failure)
+      problems.append(f'{name}: does not compile: {reason}')
     if figures.excess:
       there = show.gib(figures.limit)
       helps = figures_lib.knobs(run.config, figures, run.mesh)
@@ -270,13 +270,13 @@ def _problems(run, found) -> list[str]:
       )
       problems += [f'  {line}' for line in helps]
   platform = run.mesh.devices.flat[0].platform
-  asked = run.config.model.attention == 'xla'
-  if platform != 'tpu' or asked:
+  chosen = run.config.model.attention == 'xla'
+  if platform != 'tpu' or chosen:
     return problems
   for name, figures in found.items():
     if figures.kernels is None or name == 'decode':  # it extends a cache
       continue
     if not any('splash' in kernel for kernel in figures.kernels):
-      said = 'attention is no splash kernel: it would hold [T, T] arrays'
-      problems.append(f"{name}: {said}; set model.attention='auto'")
+      reason = 'attention is no splash kernel: it would hold [T, T] arrays'
+      problems.append(f"{name}: {reason}; set model.attention='auto'")
   return problems

@@ -33,27 +33,28 @@ class Lanes:
   def __init__(self, count: int):
     self.count, self.states = count, None
 
-  def step(self, asked: Sequence) -> list:
+  def step(self, waiting: Sequence) -> list:
     """One update of the arms that ask (`stack.run`): (state, metrics) each."""
-    first = asked[0].given
-    given = {request.arm: request.given for request in asked}
+    first = waiting[0].request
+    own = {w.arm: w.request for w in waiting}
     # The place of an arm that does not ask is filled with another's values.
     groups = rows.groups(first.update.model.mesh)
     places = range(rows.width(1, self.count, self.count, groups))
-    in_all = [given.get(arm, first) for arm in places]
+    in_all = [own.get(arm, first) for arm in places]
     if self.states is None:
       states = [each.state for each in in_all]
       self.states = _join(first.update.model, *states)
-    learns = [arm in given and not given[arm].batch.empty for arm in places]
+    learns = [arm in own and not own[arm].batch.empty for arm in places]
     if not any(learns):
-      return [(request.given.state, {}) for request in asked]
+      return [(w.request.state, {}) for w in waiting]
     batches = _alike([each.batch for each in in_all])
     program = stacked_step(first.update, len(places))
     self.states, metrics = program(
       self.states, first.frozen, batches, np.array(learns)
     )
     return [
-      (Lane(self, r.arm), _own(metrics[r.arm], r.given.batch)) for r in asked
+      (Lane(self, w.arm), _own(metrics[w.arm], w.request.batch))
+      for w in waiting
     ]
 
 

@@ -39,7 +39,7 @@ def run(
   Args:
     arms: functions that call `train.run` with what they are given. Their
       configs are alike to `stack.groups.alike`.
-    stop: who asks them to stop.
+    stop: what tells them to stop.
     ended: called in the thread of an arm that has ended, with its index and
       what stands of it in the results; if true the others stop as by a signal.
 
@@ -110,8 +110,9 @@ class _Shared(preempt.Stop):
 class _Waiting:
   """What an arm waits for; those that are `alike` are answered together."""
 
-  def __init__(self, arm: int, kind: str, alike: Any, given: Any):
-    self.arm, self.kind, self.alike, self.given = arm, kind, alike, given
+  def __init__(self, arm: int, kind: str, alike: Any, request: Any):
+    self.arm, self.kind = arm, kind
+    self.alike, self.request = alike, request
     self.result = self.error = None
     self.done = False
 
@@ -130,7 +131,7 @@ class _Stack:
       'generate': functools.partial(rows.generate, count=count),
       'label_logps': functools.partial(rows.label_logps, count=count),
       'pair_logps': functools.partial(rows.pair_logps, count=count),
-      'apart': lambda asked: [asked[0].given()],
+      'apart': lambda waiting: [waiting[0].request()],
     }
 
   def backend(self, arm: int) -> Backend:
@@ -140,7 +141,7 @@ class _Stack:
       def call(request):
         if not getattr(request, name):
           return empty(request)
-        # Trees of one base are told apart by a leaf: all arms hold the same.
+        # All arms hold the same base: one of its leaves identifies it.
         weights = request.weights
         base = id(weights['embed']), 'adapter' in weights
         return self._ask(arm, kind, (base, request.alike), request)
@@ -177,16 +178,16 @@ class _Stack:
         self._shared[name] = make()
       return self._shared[name]
 
-  def _ask(self, arm, kind, alike, given):
+  def _ask(self, arm, kind, alike, request):
     self.stop.check()
-    request = _Waiting(arm, kind, alike, given)
+    mine = _Waiting(arm, kind, alike, request)
     with self._turn:
-      self._waiting[arm] = request
+      self._waiting[arm] = mine
       self._serve()
-      self._turn.wait_for(lambda: request.done)
-    if request.error is not None:
-      raise request.error
-    return request.result
+      self._turn.wait_for(lambda: mine.done)
+    if mine.error is not None:
+      raise mine.error
+    return mine.result
 
   def _serve(self):
     """Answers what can be answered, once all arms wait."""
@@ -194,20 +195,20 @@ class _Stack:
       return
     groups = {}
     for arm in sorted(self._waiting):
-      request = self._waiting[arm]
-      groups.setdefault((request.kind, request.alike), []).append(request)
+      one = self._waiting[arm]
+      groups.setdefault((one.kind, one.alike), []).append(one)
     # An update is made when all have come to theirs.
     early = {key: found for key, found in groups.items() if key[0] != 'step'}
-    for (kind, _), asked in (early or groups).items():
+    for (kind, _), alike in (early or groups).items():
       try:
-        results = self._answer[kind](asked)
+        results = self._answer[kind](alike)
       except Exception as error:
-        for request in asked:
-          request.error = error
+        for one in alike:
+          one.error = error
       else:
-        for request, result in zip(asked, results, strict=True):
-          request.result = result
-      for request in asked:
-        request.done = True
-        del self._waiting[request.arm]
+        for one, result in zip(alike, results, strict=True):
+          one.result = result
+      for one in alike:
+        one.done = True
+        del self._waiting[one.arm]
     self._turn.notify_all()
