@@ -61,9 +61,7 @@ def assemble(config: Config, backend: Backend) -> Parts:
   suite = answers_lib.suite(config.eval)
   chats, own = training_chats(config)
   mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
-
-  def load(spec):
-    return weights_lib.load_model(spec, config.seed, mesh)
+  load = lambda spec: weights_lib.load_model(spec, config.seed, mesh)
 
   def load_other(spec):
     model, tokenizer, weights = load(spec)

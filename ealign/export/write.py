@@ -87,8 +87,7 @@ def export(
     UserError: no finished run, the wrong format for it, or `to` is in use.
     Mismatch: the export cannot be read back, or computes something else.
   """
-  run = pathlib.Path(run).expanduser().resolve()
-  to = pathlib.Path(to).expanduser().resolve()
+  run, to = (pathlib.Path(path).expanduser().resolve() for path in (run, to))
   config = _config(run)
   _check_format(run, config, format)
   base = hub.fetch(sources.resolve(config.model.path)).resolve()
@@ -102,18 +101,23 @@ def export(
   with _replacing(to) as folder:
     _write(folder, format, run, config, base, model, weights, dtype)
     del weights  # a merged export is as large again
-    again = _read(folder, to, format, model, bare)
-    difference = float(np.abs(logits - _logits(model, again)).max())
-    # What was not adapted differs by `effect`, however small that is.
-    bare_like = difference > effect / 2 and effect > 2e-2 * largest
-    if bare_like or not difference <= TOLERANCE[dtype] * max(1.0, largest):
-      raise Mismatch(
-        f'--to={to}: not written: the export was read back, and its logits '
-        f'differ by up to {difference:.2g} from those of the run (which are up '
-        f'to {largest:.2g}); this is a bug, please report it'
-      )
+    again = _logits(model, _read(folder, to, format, model, bare))
+    difference = float(np.abs(logits - again).max())
+    _check_equal(to, TOLERANCE[dtype], largest, effect, difference)
   serve = _serve(to, format, config, run.name)
   return Exported(to, format, dtype, largest, difference, effect, serve)
+
+
+def _check_equal(to, tolerance, largest, effect, difference) -> None:
+  """Refuses an export whose logits are not those of the run."""
+  # What was not adapted differs by `effect`, however small that is.
+  bare_like = difference > effect / 2 and effect > 2e-2 * largest
+  if bare_like or not difference <= tolerance * max(1.0, largest):
+    raise Mismatch(
+      f'--to={to}: not written: the export was read back, and its logits '
+      f'differ by up to {difference:.2g} from those of the run (which are up '
+      f'to {largest:.2g}); this is a bug, please report it'
+    )
 
 
 # --- What the run is ---------------------------------------------------------

@@ -70,7 +70,16 @@ def of(program: Program, compiled: aot.Compiled, run: Shapes) -> Figures:
   excess = compiled.excess
   if compiled.limit:
     excess = max(0.0, compiled.bytes + beside - compiled.limit)
-  figures = Figures(
+  counts, devices, known = compiled.counts, run.mesh.size, {}
+  if counts is not None:
+    kernels = kernel_flops(program, counts, run.config.model.train)
+    flops = counts.flops + kernels / devices
+    seconds, bound = estimate(run.mesh, flops, counts)
+    known = {'flops': flops, 'ratio': flops * devices / program.flops}
+    known |= {'collectives': dict(counts.collectives)}
+    known |= {'hbm_bytes': counts.hbm_bytes, 'kernels': dict(counts.kernels)}
+    known |= {'seconds': seconds, 'bound': bound}
+  return Figures(
     name=program.name,
     arguments=compiled.arguments,
     temporaries=compiled.temporaries,
@@ -81,25 +90,7 @@ def of(program: Program, compiled: aot.Compiled, run: Shapes) -> Figures:
     seconds_compile=compiled.seconds,
     cpu_seconds_compile=compiled.cpu_seconds,
     failure=compiled.failure,
-  )
-  counts = compiled.counts
-  if counts is None:
-    return figures
-  devices = run.mesh.size
-  flops = (
-    counts.flops
-    + kernel_flops(program, counts, run.config.model.train) / devices
-  )
-  seconds, bound = estimate(run.mesh, flops, counts)
-  return dataclasses.replace(
-    figures,
-    flops=flops,
-    ratio=flops * devices / program.flops,
-    collectives=dict(counts.collectives),
-    hbm_bytes=counts.hbm_bytes,
-    kernels=dict(counts.kernels),
-    seconds=seconds,
-    bound=bound,
+    **known,
   )
 
 

@@ -97,12 +97,8 @@ def program(config: Config):
 def score(config: Config, weights, tokens_BT, positions_BT, labels_MT, mask_MT):
   """log P(label | prompt) [B, M]: the prompt is read once, then each label.
 
-  Args:
-    config: static.
-    weights: bound or not.
-    tokens_BT, positions_BT: left-padded prompts.
-    labels_MT: right-padded labels.
-    mask_MT: bool, False on padding.
+  config is static; the prompts are padded on the left, the labels on the right,
+  where mask_MT is False.
   """
   B, slot = tokens_BT.shape
   T = labels_MT.shape[1] - 1  # the last token is only predicted

@@ -141,15 +141,13 @@ def decode(
   Args:
     config, room, truncate: static; room is `max_tokens` of the request.
     weights, cache, hidden_BD, next_B: of `prefill` with that room.
-    rows: the key's data and the row id of each row, and live_B: False for rows
-      without a prompt.
+    rows: key data, row id and live_B (False without a prompt) of each row.
     how: the `Sampling` of each row.
     stop_K: stop ids, padded with -1.
 
-  Returns:
-    the cache, which now holds the answers too, and a dict with ids_BT,
-    logps_BT [B, room], length_B (the tokens that count), stopped_B and cut_B
-    (summed over the tokens).
+  Returns the cache, which now holds the answers too, and a dict: ids_BT and
+  logps_BT [B, room], length_B (the tokens that count), stopped_B and cut_B
+  (summed over the tokens).
   """
   seeds_B, row_ids_B, live_B = rows
   keys_B = jax.random.wrap_key_data(seeds_B)
@@ -206,13 +204,9 @@ def _record(out, t, live_B, stop_B, token_B, cut_B, logits_BV):
 
 def _traced(settings, count, max_tokens, truncate):
   """The settings of each prompt, of fixed dtypes; checked."""
-  s = settings
-  given = s.temperature, s.top_k, s.top_p, s.max_new_tokens
-  f, i = np.float32, np.int32
-  each = [
-    np.broadcast_to(np.asarray(value, kind), (count,))
-    for value, kind in zip(given, (f, i, f, i), strict=True)
-  ]
+  s, f, i = settings, np.float32, np.int32
+  values = (s.temperature, f), (s.top_k, i), (s.top_p, f), (s.max_new_tokens, i)
+  each = [np.broadcast_to(np.asarray(x, kind), (count,)) for x, kind in values]
   problems = [
     problem
     for values in sorted(set(zip(*(x.tolist() for x in each), strict=True)))
