@@ -9,11 +9,11 @@ the one before it is used, and the caller is told.
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
-from unittest import mock
 
 import jax
 import numpy as np
@@ -26,13 +26,8 @@ from ealign.runtime import manifest
 from ealign.runtime.errors import UserError
 from ealign.runtime.manifest import Path
 
-# A save that fails is told once, as a UserError: not by Orbax's threads too.
-logging.getLogger('absl').addFilter(
-  lambda record: 'run() raised an exception' not in record.getMessage()
-)
-
 _PARTIAL = '.orbax-checkpoint-tmp'  # how Orbax ends the name of what it writes
-_ONE_PATCH = threading.Lock()
+_ONE_READER = threading.Lock()
 
 
 class Checkpoints:
@@ -64,6 +59,8 @@ class Checkpoints:
     arrays = {r['key']: x for r, x in zip(rows, leaves.values(), strict=True)}
     # Orbax refuses arrays without elements; their row says enough.
     arrays = {key: leaf for key, leaf in arrays.items() if leaf.size}
+    # Adding a filter that is there already changes nothing.
+    logging.getLogger('absl').addFilter(_not_from_threads)
     try:
       if _first():
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -171,8 +168,7 @@ class Checkpoints:
       for path, leaf in wanted.items()
       if 0 not in rows[path]['shape']
     }
-    patience = mock.patch.object(uvloop, 'new_event_loop', _PatientLoop)
-    with _ONE_PATCH, patience:  # arms are threads
+    with _patient_loops():
       loaded = ocp.load(self._folder / str(step), abstract)
     arrays = {}
     for path in wanted:
@@ -202,18 +198,40 @@ class Checkpoints:
 
 
 class _PatientLoop(uvloop.Loop):
-  """Ends what is pending before it closes.
-
-  Orbax reads in a uvloop of its own and closes it when one read fails. The
-  others would each print a page, or raise in code that is not about them,
-  whenever they are collected.
-  """
+  """An event loop that finishes what is pending before it closes."""
 
   def close(self):
     while pending := asyncio.all_tasks(self):
       done = asyncio.gather(*pending, return_exceptions=True)
       self.run_until_complete(done)
     super().close()
+
+
+@contextlib.contextmanager
+def _patient_loops() -> Iterator[None]:
+  """Within the block Orbax reads in event loops that finish their reads.
+
+  Orbax makes a uvloop for each load and closes it as soon as one read fails.
+  The other reads then fail whenever they are collected: each prints a page, or
+  raises in code that has nothing to do with checkpoints. Orbax takes no loop
+  from its caller, so the function by which it makes one is replaced here, by
+  one thread at a time (arms are threads). To others in the process a patient
+  loop is like any other.
+  """
+  with _ONE_READER:
+    original, uvloop.new_event_loop = uvloop.new_event_loop, _PatientLoop
+    try:
+      yield
+    finally:
+      uvloop.new_event_loop = original
+
+
+def _not_from_threads(record: logging.LogRecord) -> bool:
+  """False for what Orbax's threads log of a failed save.
+
+  The save that fails is told once, as a UserError.
+  """
+  return 'run() raised an exception' not in record.getMessage()
 
 
 def _first() -> bool:
