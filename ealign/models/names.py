@@ -86,13 +86,13 @@ def _attention(config):
 
 
 def _norms(config):
-  # Gemma's post_attention_layernorm is what its name says; elsewhere the norm
-  # of that name comes before the feed-forward block.
+  # With norms behind the blocks, post_attention_layernorm is what its name
+  # says; elsewhere that one comes before the feed-forward block.
   names = {
     'attn_norm': 'input_layernorm',
     'mlp_norm': 'post_attention_layernorm',
   }
-  if config.traits.gemma:
+  if config.traits.post_norms:
     names |= {
       'post_attn_norm': 'post_attention_layernorm',
       'mlp_norm': 'pre_feedforward_layernorm',
