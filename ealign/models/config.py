@@ -57,6 +57,13 @@ class Family:
   defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+_MOE = {
+  'd_ff': 'moe_intermediate_size',
+  'experts': 'num_experts',
+  'experts_per_token': 'num_experts_per_tok',
+  'norm_topk': 'norm_topk_prob',
+  'balance_coef': 'router_aux_loss_coef',
+}
 FAMILIES = {  # by model_type
   'qwen2': Family(
     'Qwen2ForCausalLM', qkv_bias=True, windows='switch', layer_types=True
@@ -73,13 +80,7 @@ FAMILIES = {  # by model_type
     qk_norm=True,
     windows='switch',
     kv_heads='never',
-    fields={
-      'd_ff': 'moe_intermediate_size',
-      'experts': 'num_experts',
-      'experts_per_token': 'num_experts_per_tok',
-      'norm_topk': 'norm_topk_prob',
-      'balance_coef': 'router_aux_loss_coef',
-    },
+    fields=_MOE,
   ),
   'llama': Family('LlamaForCausalLM', kv_heads='absent'),
   'mistral': Family('MistralForCausalLM', windows='unless_null'),

@@ -84,7 +84,11 @@ def scoring(config: Config) -> dict:
 
 
 def of_chunk(config: Config, tree):
-  """Tokens of a chunk of the loss where the columns of the head need them."""
+  """Reshards the arrays of a chunk of tokens to match the head's sharding.
+
+  Where `fsdp` splits the columns of the head (see `vocabulary`), each device
+  needs all tokens of its `data` group for its own part of the vocabulary.
+  """
   if 'fsdp' not in vocabulary(config):
     return tree
   whole = lambda x: split(config, x, ('data', *(None,) * (x.ndim - 1)))

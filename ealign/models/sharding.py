@@ -28,7 +28,8 @@ def on_mesh(config: Config, mesh: Mesh, attention: str = 'auto') -> Config:
 
   Args:
     config: the model.
-    mesh: one device is no mesh to the model: nothing is to be said then.
+    mesh: of several devices. With one device the Config stores no mesh, and
+      so its programs hold no sharding constraint.
     attention: of `models.attention`; 'auto' goes by the mesh's devices.
 
   Raises:
@@ -37,11 +38,10 @@ def on_mesh(config: Config, mesh: Mesh, attention: str = 'auto') -> Config:
   """
   tensor = mesh.shape['tensor']
   if config.kv_heads % tensor:
-    heads = config.kv_heads
-    works = [s for s in range(1, heads + 1) if heads % s == 0]
-    said = f'does not divide the {heads} key and value heads of the model'
+    near = mesh_lib.nearest(tensor, mesh_lib.divisors(config.kv_heads))
     raise UserError(
-      f'mesh.tensor={tensor}: {said}{mesh_lib.nearest(tensor, works)}'
+      f'mesh.tensor={tensor}: does not divide the {config.kv_heads} key and '
+      f'value heads of the model{near}'
     )
   platform = mesh.devices.flat[0].platform
   kernel = attention_lib.choose(config, platform, attention)
@@ -91,9 +91,10 @@ def _undivided(mesh, name, shape, axes):
     for axis in (parts,) if isinstance(parts, str) else parts or ():
       n = mesh.shape[axis]
       if size % n:
-        works = [s for s in range(1, size + 1) if size % s == 0]
-        said = f'mesh.{axis}={n} does not divide the {size} of {name} {shape}'
-        yield said + mesh_lib.nearest(n, works)
+        near = mesh_lib.nearest(n, mesh_lib.divisors(size))
+        yield (
+          f'mesh.{axis}={n} does not divide the {size} of {name} {shape}{near}'
+        )
       size //= n
 
 
@@ -139,9 +140,8 @@ def gathered(config: Config, mesh: Mesh, weights: Any):
 def widened(config: Config, mesh: Mesh, size: int) -> tuple[Config, Mesh]:
   """The model and the mesh of `gathered`, for weights of `size` bytes."""
   fsdp, tensor = mesh.shape['fsdp'], mesh.shape['tensor']
-  room = (
-    mesh_lib.memory(mesh.devices.flat[0]) / 2
-  )  # the other half: cache and state
+  # The other half is for the cache and the state.
+  room = mesh_lib.memory(mesh.devices.flat[0]) / 2
   ways = [
     tensor * n
     for n in range(1, fsdp + 1)

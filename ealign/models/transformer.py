@@ -268,29 +268,21 @@ def _normed(x, eps):
   return x32 * jax.lax.rsqrt(var + eps)
 
 
-def _write(old_BS, new_BT, write_B):
-  """new [B, T, ...] over old [B, S, ...] from slot write_B on."""
-  new_BT = new_BT.astype(old_BS.dtype)
+def _write(old, new_BT, write_B, *layer):
+  """new [B, T, ...] over old [B, S, ...] from slot write_B on.
+
+  layer: its index where `old` is the stacked cache [L, B, S, ...], which the
+  scan of the layers then updates in place.
+  """
+  new_BT = new_BT.astype(old.dtype)
   if jnp.ndim(write_B) == 0:
-    return jax.lax.dynamic_update_slice_in_dim(old_BS, new_BT, write_B, 1)
-  rows, slots = _slots(new_BT, write_B)
-  return old_BS.at[rows, slots].set(new_BT)
-
-
-def _slots(new_BT, write_B):
-  B, T = new_BT.shape[:2]
-  return jnp.arange(B)[:, None], write_B[:, None] + jnp.arange(T)[None, :]
-
-
-def _write_layer(old_LBS, new_BT, write_B, i):
-  """`_write` into layer i of the stacked cache, in place in the scan."""
-  new_BT = new_BT.astype(old_LBS.dtype)
-  if jnp.ndim(write_B) == 0:
-    zero = jnp.zeros((), jnp.int32)
-    start = (i, zero, jnp.asarray(write_B, jnp.int32), zero, zero)
-    return jax.lax.dynamic_update_slice(old_LBS, new_BT[None], start)
-  rows, slots = _slots(new_BT, write_B)
-  return old_LBS.at[i, rows, slots].set(new_BT)
+    start = (*layer, 0, write_B, *(0,) * (new_BT.ndim - 2))
+    start = [jnp.asarray(index, jnp.int32) for index in start]
+    new_BT = new_BT[(None,) * len(layer)]
+    return jax.lax.dynamic_update_slice(old, new_BT, start)
+  rows = jnp.arange(new_BT.shape[0])[:, None]
+  slots = write_B[:, None] + jnp.arange(new_BT.shape[1])[None, :]
+  return old.at[(*layer, rows, slots)].set(new_BT)
 
 
 def _dense(p, adapter, x, name):
@@ -320,7 +312,7 @@ def _attention(config, call: _Call, p, dense, x_BTD, kv, i, local):
   q_BTNH, k_BSKH = (rope.rotate(x, angles) for x in (q_BTNH, k_BSKH))
   v_BSKH = split(dense(x_BTD, 'v'))
   if kv is not None:
-    write = functools.partial(_write_layer, write_B=call.write_B, i=i)
+    write = lambda old, new: _write(old, new, call.write_B, i)
     kv = write(kv[0], k_BSKH), write(kv[1], v_BSKH)
   if not call.alone:
     k_BSKH, v_BSKH = (

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import uvloop
 from etils import epath
+from flax import traverse_util
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
@@ -82,8 +83,7 @@ class Checkpoints:
     """Returns when the save in progress is on disk and old ones are gone."""
     if self._writing is None:
       return
-    step, response = self._writing
-    self._writing = None
+    (step, response), self._writing = self._writing, None
     try:
       response.result()
     except Exception as error:
@@ -310,13 +310,7 @@ def _nested(head: Path, arrays: dict[Path, np.ndarray]) -> Any:
   }
   if () in below:
     return below[()]
-  tree = {}
-  for (*groups, last), array in below.items():
-    holder = tree
-    for group in groups:
-      holder = holder.setdefault(group, {})
-    holder[last] = array
-  return tree or None
+  return traverse_util.unflatten_dict(below) or None
 
 
 def _one_line(error: Exception) -> str:

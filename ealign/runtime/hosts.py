@@ -228,18 +228,10 @@ def join(cluster: Cluster | None, about: str = '') -> Hosts:
     return Hosts()
   import jax  # not before the command line has been checked
 
-  arguments = {'initialization_timeout': int(ROLL_CALL_S)}
-  if cluster:  # who is lost while JAX starts is named as well
-    here = _watched(cluster, about)
-    if cluster.explicit:
-      arguments |= {
-        'coordinator_address': f'{cluster.address}:{cluster.port}',
-        'num_processes': cluster.count,
-        'process_id': cluster.index,
-      }
-  # Ours end sooner and with a name; JAX's are the net below.
+  # Who is lost while JAX starts is named as well.
+  here = _watched(cluster, about) if cluster else None
   try:
-    jax.distributed.initialize(heartbeat_timeout_seconds=60, **arguments)
+    jax.distributed.initialize(**_arguments(cluster))
   except ValueError:
     if cluster is None:  # a notebook's TPU, part of nothing that JAX knows
       return Hosts()
@@ -249,6 +241,22 @@ def join(cluster: Cluster | None, about: str = '') -> Hosts:
     return Hosts() if alone else _watched(_after_start(), about)
   here.index, here.count = jax.process_index(), jax.process_count()
   return here
+
+
+def _arguments(cluster: Cluster | None) -> dict:
+  """Those of jax.distributed.initialize."""
+  # Our heartbeats end a run sooner and name the host; JAX's are the net below.
+  arguments = {
+    'initialization_timeout': int(ROLL_CALL_S),
+    'heartbeat_timeout_seconds': 60,
+  }
+  if cluster and cluster.explicit:
+    arguments |= {
+      'coordinator_address': f'{cluster.address}:{cluster.port}',
+      'num_processes': cluster.count,
+      'process_id': cluster.index,
+    }
+  return arguments
 
 
 def _watched(cluster: Cluster, about: str) -> Hosts:

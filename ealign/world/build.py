@@ -15,7 +15,6 @@ import itertools
 import json
 import pathlib
 import random
-import sys
 import time
 
 import jax
@@ -215,7 +214,3 @@ def main(argv=None) -> int:
     stage_1=args.stage_1,
   )
   return 0
-
-
-if __name__ == '__main__':
-  sys.exit(main())
