@@ -261,8 +261,8 @@ def _sizes(fields, names):
   for part, of in ('kv_heads', 'heads'), ('experts_per_token', 'experts'):
     have, most = fields.get(part, 0), fields.get(of, 0)
     if have > most or (part == 'kv_heads' and most % have):
-      said = f'it must {"divide" if part == "kv_heads" else "be at most"}'
-      yield f'{names[part]} is {have}; {said} {names[of]} {most}'
+      message = f'it must {"divide" if part == "kv_heads" else "be at most"}'
+      yield f'{names[part]} is {have}; {message} {names[of]} {most}'
 
 
 def to_hf(config: Config, *, dtype: str = 'bfloat16', **extra) -> dict:

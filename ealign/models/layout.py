@@ -1,4 +1,4 @@
-"""Where arrays lie on a mesh: the rules, and what a program says within.
+"""Where arrays lie on a mesh: the rules, and constraints in programs.
 
 Outside of programs `runtime.mesh` places arrays by these rules.
 """
@@ -58,8 +58,8 @@ def split(config: Config, x: jax.Array, axes: tuple) -> jax.Array:
   """The array with its axes split over those of the mesh; None: whole."""
   if config.mesh is None:
     return x
-  place = NamedSharding(config.mesh, P(*axes))
-  return jax.lax.with_sharding_constraint(x, place)
+  sharding = NamedSharding(config.mesh, P(*axes))
+  return jax.lax.with_sharding_constraint(x, sharding)
 
 
 def vocabulary(config: Config) -> tuple[str, ...]:
@@ -98,8 +98,8 @@ def of_chunk(config: Config, tree):
 def gathered(config: Config, tree: dict) -> dict:
   """Weights about to be used, with what `fsdp` splits put together.
 
-  Said aloud because XLA may otherwise send pieces around in a loop of small
-  products, which takes more memory and time to compile on a TPU.
+  The constraint is explicit because XLA may otherwise send pieces around in a
+  loop of small products, which takes more memory and time to compile on a TPU.
   """
   if config.mesh is None or config.mesh.shape['fsdp'] == 1:
     return tree

@@ -159,10 +159,10 @@ def _targets(path, config, fields, found) -> list[str]:
   ours = {
     table[f'layers/{x}'].name.split('.')[-2]: x for x in lora.widths(config)
   }
-  said = fields.get('target_modules')
-  if not isinstance(said, list):
-    said = {key.split('.')[-3] for key in found if key.count('.') > 2}
-  modules = {name.rpartition('.')[2] for name in said}
+  listed = fields.get('target_modules')
+  if not isinstance(listed, list):
+    listed = {key.split('.')[-3] for key in found if key.count('.') > 2}
+  modules = {name.rpartition('.')[2] for name in listed}
   unknown = sorted(modules - ours.keys())
   if unknown or not modules:
     raise UserError(

@@ -32,7 +32,7 @@ def is_positive(value) -> bool:
 
 
 def unlike(field: str, value, wanted: str) -> str:
-  """What is said of a field that has a value that is not supported."""
+  """The message for a field whose value is not supported."""
   return f'{field} is {value!r}; supported: {wanted}'
 
 
@@ -80,8 +80,10 @@ def read_rope(hf: dict, traits, problems: list) -> dict:
 
 
 def _rope_parts(hf, local_rope) -> dict:
-  """What is said of all layers, in the old and the new spelling, and of local
-  ones: by the name that a message has for it."""
+  """The RoPE parameters by the name of their field.
+
+  Those of all layers in the old and the new spelling, then those of local ones.
+  """
   parts = {k: hf.get(k) or {} for k in ('rope_scaling', 'rope_parameters')}
   new, near = parts['rope_parameters'], {}
   if local_rope and 'full_attention' in new:  # one for each kind of layer

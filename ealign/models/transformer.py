@@ -253,7 +253,11 @@ def _norm(config) -> Callable:
 
 
 def rms_norm(x, weight, eps):
-  """Root-mean-square norm (arXiv 1910.07467), statistics in float32."""
+  """Root-mean-square norm (arXiv 1910.07467), statistics in float32.
+
+  It is rounded before the weight is applied, as transformers does for Llama and
+  Qwen: to round once at the end would give other bits in bfloat16.
+  """
   return _normed(x, eps).astype(x.dtype) * weight.astype(x.dtype)
 
 

@@ -5,7 +5,7 @@
 
 Orbax loads flipped bits without a word, so every leaf is hashed when saved and
 again when restored. A step that fails is moved aside to <folder>/bad-<step>,
-the one before it is used, and the caller is told.
+the one before it is used, and a note names both.
 """
 
 import asyncio
@@ -93,7 +93,8 @@ class Checkpoints:
       self._manifest(old).unlink(missing_ok=True)
 
   def restore(self, template: Any) -> tuple[int, Any, dict, str] | None:
-    """The last good checkpoint: step, tree, extra and a note; None: no save.
+    """The last good checkpoint: step, tree, extra and a note. None if nothing
+    was saved.
 
     Args:
       template: gives the structure, and for device arrays (or ShapeDtypeStruct)
@@ -121,9 +122,9 @@ class Checkpoints:
       return step, tree, extra, self._move_aside(bad, step)
     if not self._steps():  # at most a first save that was cut short
       return None
-    said = '; '.join(f'step {step}: {why}' for step, why in bad.items())
+    reasons = _reasons(bad)
     remedy = 'restore it from a backup, or delete it to start anew'
-    raise UserError(f'{self._folder}: no good checkpoint ({said}); {remedy}')
+    raise UserError(f'{self._folder}: no good checkpoint ({reasons}); {remedy}')
 
   def _steps(self) -> list[int]:
     if not self._folder.is_dir():
@@ -193,8 +194,8 @@ class Checkpoints:
           path.replace(aside)
     if not bad:
       return ''
-    said = '; '.join(f'step {step}: {why}' for step, why in bad.items())
-    return f'bad checkpoint ({said}); continued from step {good}'
+    reasons = _reasons(bad)
+    return f'bad checkpoint ({reasons}); continued from step {good}'
 
 
 class _PatientLoop(uvloop.Loop):
@@ -229,7 +230,7 @@ def _patient_loops() -> Iterator[None]:
 def _not_from_threads(record: logging.LogRecord) -> bool:
   """False for what Orbax's threads log of a failed save.
 
-  The save that fails is told once, as a UserError.
+  The failure is raised once, as a UserError.
   """
   return 'run() raised an exception' not in record.getMessage()
 
@@ -259,9 +260,9 @@ def _check_same_fields(step: int, wanted: Iterable, rows: Iterable) -> None:
   names = [set(map('/'.join, paths)) for paths in (wanted, rows)]
   lacks, has = sorted(names[0] - names[1]), sorted(names[1] - names[0])
   if lacks or has:
-    said = f'it lacks {lacks[:3]} and has {has[:3]} besides'
+    message = f'it lacks {lacks[:3]} and has {has[:3]} besides'
     remedy = 'it is of another kind of run; use another workdir'
-    raise UserError(f'checkpoint {step}: {said}; {remedy}')
+    raise UserError(f'checkpoint {step}: {message}; {remedy}')
 
 
 def _abstract(step: int, leaf, row: dict):
@@ -273,8 +274,8 @@ def _abstract(step: int, leaf, row: dict):
     was = f'{row["dtype"]}{row["shape"]}'
     now = f'{data.dtype}{list(data.shape)}'
     name = '/'.join(row['path'])
-    said = f'{name} was saved as {was} and is {now} in this run'
-    raise UserError(f'checkpoint {step}: {said}; use another workdir')
+    message = f'{name} was saved as {was} and is {now} in this run'
+    raise UserError(f'checkpoint {step}: {message}; use another workdir')
   return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=_place(leaf))
 
 
@@ -313,12 +314,16 @@ def _nested(head: Path, arrays: dict[Path, np.ndarray]) -> Any:
   return traverse_util.unflatten_dict(below) or None
 
 
+def _reasons(bad: dict[int, str]) -> str:
+  return '; '.join(f'step {step}: {why}' for step, why in bad.items())
+
+
 def _one_line(error: Exception) -> str:
   text = ' '.join(str(error).split()) or type(error).__name__
   return text if len(text) <= 120 else text[:117] + '...'
 
 
 def _unwritten(step: int, error: Exception) -> UserError:
-  said = f'could not be written ({_one_line(error)})'
+  message = f'could not be written ({_one_line(error)})'
   remedy = 'free some space and run the same command to continue'
-  return UserError(f'checkpoint {step}: {said}; {remedy}')
+  return UserError(f'checkpoint {step}: {message}; {remedy}')

@@ -48,7 +48,7 @@ def make(
   devices = mesh_utils.create_device_mesh(
     shape, devices, allow_split_physical_axes=True
   )
-  auto = (AxisType.Auto,) * len(names)  # the compiler places what is not said
+  auto = (AxisType.Auto,) * len(names)  # the compiler decides the rest
   return Mesh(devices, names, axis_types=auto)
 
 
