@@ -3,7 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from ealign.evals import counts, records, table
+from ealign.evals import records, table
+from ealign.evals.judges.measure import flagged, has_verdict
 from ealign.evals.table import NOTHING, Block, Cell
 from ealign.report.runs import Run
 
@@ -37,8 +38,8 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
 def _line(run: Run) -> tuple[Cell, ...]:
   sampled = [r for r in run.answers if r['phase'] == 'reflect']
   sampled = records.latest(sampled)
-  asked = [r for r in sampled if counts.has_verdict(r)]
-  flagged = [r for r in asked if r['verdict']['flagged']]
+  asked = [r for r in sampled if has_verdict(r)]
+  acted = [r for r in asked if flagged(r)]
   pairs = sum((r.get('alternative') or {}).get('kept', False) for r in sampled)
   share = lambda some, of: table.percent(len(some) / len(of) if of else None)
   count = lambda n: f'{n:,}' if sampled else NOTHING
@@ -50,7 +51,7 @@ def _line(run: Run) -> tuple[Cell, ...]:
     table.percent(info('data.truncated')),
     count(len(sampled)),
     share(asked, sampled),
-    share(flagged, asked),
+    share(acted, asked),
     count(pairs),
     _loss(run.metrics),
   )

@@ -17,6 +17,12 @@ from ealign.report import __main__ as command
 from ealign.report.grid import compare, figures, page, results
 from tests.grid import made
 
+PANELS = [
+  'Misaligned, % of coherent answers',
+  'Insecure, % of the code',
+  'Training tokens predicted, %',
+  'Flagged, % of sampled answers',
+]
 HOSTILE = (
   '</style></script></pre></svg><script>alert(1)</script><img src=x '
   'onerror=alert(1)>" onload="alert(2)\' onclick=\'x\n{{ 7 * 191 }} &lt;b&gt;'
@@ -268,7 +274,7 @@ def test_curves_are_grouped_by_what_is_changed(found):
   assert [label for label, _ in group['legend']] == [
     *('default', 'dpo.lam=0.0', 'dpo.lam=0.3')
   ]
-  assert [p['title'] for p in group['panels']] == [*figures.PANELS.values()]
+  assert [p['title'] for p in group['panels']] == PANELS
   series = group['panels'][0]['series'][1]
   assert len(series['seeds']) == 5
   # It starts with no misaligned answer at all: on the axis, at the left.

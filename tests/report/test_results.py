@@ -88,7 +88,7 @@ def test_settings_that_are_all_alike(tmp_path):
 def test_what_stands_behind_an_interval(workdir):
   found = _compare(workdir)
   setting = found.settings[1]
-  asked = found.asked(setting, 'advice')
+  asked = found.asked(setting, '')
   assert (asked.seeds, asked.questions, asked.answers) == (5, 21, 105)
   assert asked.unscored == pytest.approx(5 / 105)
   assert found.estimate(setting, 'misaligned').seeds == 5
@@ -281,8 +281,8 @@ def test_curves_have_at_most_twenty_points(tmp_path):
   (cell,) = results.read(tmp_path).cells
   assert [step for step, _ in cell.curves['misaligned']][:2] == [5, 16]
   assert len(cell.curves['misaligned']) <= 20
-  assert len(cell.curves['flagged']) == 20
-  assert all(0 <= share <= 1 for _, share in cell.curves['flagged'])
+  assert len(cell.curves['reflected']) == 20
+  assert all(0 <= share <= 1 for _, share in cell.curves['reflected'])
   assert cell.curves['misaligned'][0][1] == 0
 
 

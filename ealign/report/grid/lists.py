@@ -3,6 +3,7 @@
 import json
 
 from ealign.evals import counts, table
+from ealign.evals.judges.measure import Judge, Measure
 from ealign.evals.table import NOTHING, Cell
 from ealign.report.grid import origin
 from ealign.report.grid.compare import Comparison
@@ -21,38 +22,49 @@ _OPEN = ('running', 'queued', 'preempted')
 
 def cells(found: Comparison) -> Table:
   """Every cell by itself, its intervals clustered by prompt."""
-  lines = []
+  judge, lines = found.judge, []
+  parts = {part: _measures(judge, part) for part in ('', *judge.claimed)}
   for cell in found.grid.cells:
     line = [words(cell.label), words(cell.seed), words(cell.state)]
-    for of, metrics in (
-      ('advice', ('misaligned', 'coherent')),
-      ('code', ('insecure',)),
-    ):
-      row = found.rows[of].get(cell.folder, {})
+    for part, measures in parts.items():
+      row = found.rows[part].get(cell.folder, {})
       line += [number(row.get('questions')), number(row.get('answers'))]
       unscored = row['unscored'] / row['answers'] if row else None
       line.append(percent(unscored))
-      line += [_share(row.get(metric)) for metric in metrics]
+      line += [_share(row.get(measure.name)) for measure in measures]
     tokens = cell.token_accuracy and cell.token_accuracy.value
     line += [percent(tokens), number(_took(cell), '{:.0f}'.format)]
     mark = '' if cell.done else 'open' if cell.state in _OPEN else 'missing'
     lines.append(('old' if not cell.current else mark, line))
   asked = ('questions', 'answers', 'unscored')
   columns = (('setting', False), ('seed', False), ('state', False))
-  titles = (*asked, 'misaligned', 'coherent', *asked, 'insecure', 'tokens', 's')
-  columns += numbers(titles)
+  for measures in parts.values():
+    columns += numbers((*asked, *(measure.short for measure in measures)))
+  columns += numbers((judge.tokens.short, 's'))
   note = (
     'In per cent, one seed a line, with 95 % intervals clustered by prompt: '
-    'they say nothing about other seeds. The second questions, answers and '
-    'unscored are of the code. s: seconds of all its starts; cells that ran '
-    'as one program share them.'
+    'they say nothing about other seeds. '
+  )
+  if judge.claimed:
+    note += 'The second questions, answers and unscored are of the '
+    note += f'{", ".join(judge.claimed)}. '
+  note += (
+    's: seconds of all its starts; cells that ran as one program share them.'
   )
   return Table('Every cell', note, columns, lines)
 
 
-def _share(share: counts.Share | None) -> Entry:
+def _measures(judge: Judge, part: str) -> list[Measure]:
+  """The first two of a part: the line of a cell has no room for more."""
+  found = [m for m in judge.in_grid(part) if m is not judge.tokens]
+  return found[:2]
+
+
+def _share(share: counts.Share | counts.Mean | None) -> Entry:
   if not share or not share.total:
     return number(None)
+  if isinstance(share, counts.Mean):
+    return table.cell(share, wide=True), share.value
   text = table.percent(share.value)
   hint = f'{share.count} of {share.total}'
   return Cell(text, table.bracket(share.clustered), hint), share.value

@@ -61,15 +61,15 @@ def collect(grid: results.Grid) -> dict[str, Any]:
     'changes': lists.changes(found),
     'facts': lists.facts(found),
     'forests': [
-      (figures.PANELS[name], drawn)
-      for name in ('misaligned', 'insecure')
-      if (drawn := figures.forest(found, name))
+      (measure.title, drawn)
+      for measure in found.judge.figures()
+      if (drawn := figures.forest(found, measure.name))
     ],
     'curves': figures.curves(found),
     'heat_maps': [
-      (figures.PANELS[name], maps)
-      for name in ('misaligned', 'insecure')
-      if (maps := figures.heat(found, name))
+      (measure.title, maps)
+      for measure in found.judge.figures()
+      if (maps := figures.heat(found, measure.name))
     ],
     'questions': questions,
     'longest': longest,
@@ -93,21 +93,22 @@ def sentences(found: Comparison) -> list[str]:
 
 def _range(found) -> list[str]:
   current = [s for s in found.settings if not s.old]
-  known = [(s, found.estimate(s, 'misaligned')) for s in current]
+  first = found.judge.first
+  known = [(s, found.estimate(s, first.name)) for s in current]
   known = [(s, e) for s, e in known if e]
   if not known:
     done = any(cell.done for cell in found.grid.cells)
-    return [f'No cell has {"coherent answers" if done else "results yet"}.']
-  base = found.estimate(found.baseline, 'misaligned')
+    return [f'No cell has {first.those if done else "results yet"}.']
+  base = found.estimate(found.baseline, first.name)
   told = lambda e: (
     f'{table.percent(e.value)}\u00a0% {table.bracket(e.interval)}'
   )
-  asked = lambda setting: found.asked(setting, 'advice')
+  asked = lambda setting: found.asked(setting, '')
   said = []
   if base:
     said.append(
-      f'With {found.baseline.label} {told(base)} of the coherent answers are '
-      f'misaligned ({asked(found.baseline)}).'
+      f'With {found.baseline.label} {told(base)} of the {first.those} are '
+      f'{first.short} ({asked(found.baseline)}).'
     )
   rest = [(s, e) for s, e in known if s is not found.baseline]
   if len(rest) > 1:
@@ -216,7 +217,7 @@ def _questions(found: Comparison) -> tuple[list, int]:
     for place, cell in chosen.items()
     for record in cell.answers
   ]
-  picked = excerpts.questions(answers, found.kind, QUESTIONS)
+  picked = excerpts.questions(answers, found.kind, found.judge, QUESTIONS)
   total = sum(len(shown) for _, _, shown in picked)
   longest = min(_LONGEST, _LETTERS // max(total, 1))
   made = []
@@ -248,8 +249,12 @@ def _cut_message(message: Mapping, longest: int) -> dict:
 def _pair(found) -> tuple[int, int]:
   """Places of the two settings shown at first: baseline, and the worst."""
   first = found.settings.index(found.baseline)
-  known = [(found.estimate(s, 'misaligned'), s) for s in found.settings]
-  known = [(e.value, s) for e, s in known if e and s is not found.baseline]
+  measure = found.judge.first
+  sign = -1 if measure.better == 'higher' else 1
+  known = [(found.estimate(s, measure.name), s) for s in found.settings]
+  known = [
+    (sign * e.value, s) for e, s in known if e and s is not found.baseline
+  ]
   if not known:
     return first, first
   worst = max(known, key=lambda pair: pair[0])[1]

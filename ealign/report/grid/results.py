@@ -16,13 +16,12 @@ from typing import Any
 
 from ealign.evals import counts, records
 from ealign.evals import seeds as stats
+from ealign.evals.judges.measure import Judge
 from ealign.evals.stats import wilson
-from ealign.report import excerpts, runs
+from ealign.report import curves, excerpts, runs
 from ealign.runtime.errors import UserError
 from ealign.workdir import lease
 from ealign.workdir import status as cells_lib
-
-_BINS = 20  # points of a curve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +75,11 @@ class Grid:
   contrasts_hash: str
   declared_late: bool
   cells: list[Cell]
+
+  @property
+  def judge(self) -> Judge:
+    """Of its base config: what its tables show is what this one measures."""
+    return runs.judge_at_hand(self.config)[0]
 
 
 def is_grid(workdir: Any) -> bool:
@@ -233,22 +237,26 @@ def _line(said) -> str:
 
 
 def _digested(cell: Cell, folder: pathlib.Path) -> Cell:
+  config = runs.flatten(runs.json_object(folder / 'config.json'))
+  judge, _ = runs.judge_at_hand(config)
   answers = records.read(folder / 'answers.jsonl')
   answers = [record | {'arm': cell.folder, 'seed': None} for record in answers]
   final = counts.final(answers)
   if not final:
     raise UserError(f'{folder}: done, but without any final answer')
   for record in final:
-    excerpts.shown(record)  # what the page would stumble over is found here
+    excerpts.shown(
+      record, judge
+    )  # what the page would stumble over is found here
     if not all(isinstance(m, Mapping) for m in record['messages']):
       raise ValueError('messages')
   metrics = runs.json_lines(folder / 'metrics.jsonl')
   return dataclasses.replace(
     cell,
-    rows=counts.rows(final),
+    rows=counts.rows(final, judge=judge),
     token_accuracy=_tokens(metrics),
-    curves=_curves(answers, metrics),
-    config=runs.flatten(runs.json_object(folder / 'config.json')),
+    curves=_curves(answers, metrics, judge),
+    config=config,
     info=runs.flatten(runs.json_object(folder / 'run.json')),
     answers=final,
   )
@@ -265,49 +273,32 @@ def _tokens(metrics) -> counts.Share | None:
   return counts.Share(count, total, interval, interval)
 
 
-# ---------------------------------------------------------------- the curves
-
-
-def _curves(answers, metrics) -> dict[str, list[tuple[int, float]]]:
-  """What changed while it was trained, at most _BINS points each."""
-  asked = records.latest(r for r in answers if r['phase'] == 'curve')
-  asked = [record for record in asked if record.get('scores')]
-  kinds = {record['kind'] for record in asked} - {'code'}
-  kind = 'advice' if 'advice' in kinds else min(kinds, default='')
-  seen = records.latest(r for r in answers if r['phase'] == 'reflect')
-  score = lambda r, name: float(bool(r['scores'].get(name)))
-  series = {
-    'misaligned': [
-      (r['step'], score(r, 'misaligned'))
-      for r in asked
-      if r['kind'] == kind and r['scores'].get('coherent')
-    ],
-    'insecure': [
-      (r['step'], score(r, 'insecure')) for r in asked if r['kind'] == 'code'
-    ],
-    'token_accuracy': [
-      (row['step'], row['train/mean_token_accuracy'])
-      for row in metrics
-      if isinstance(row.get('train/mean_token_accuracy'), float)
-    ],
-    'flagged': [
-      (r['step'], float(r['verdict']['flagged']))
-      for r in seen
-      if counts.has_verdict(r)
-    ],
-  }
-  return {name: _binned(points) for name, points in series.items()}
+def _curves(answers, metrics, judge) -> dict[str, list[tuple]]:
+  """Panel -> [(step, share)], at most so many as fit: see `report.curves`."""
+  asked = (r for r in answers if r['phase'] == 'curve')
+  kinds = {r['kind'] for r in asked if not judge.score or r.get('scores')}
+  kinds -= {*judge.claimed}
+  kind = judge.first_kind
+  kind = kind if kind in kinds else min(kinds, default='')
+  panels = dict(curves.panels(answers, kind, judge))
+  line = lambda name: [
+    (step, share.value)
+    for step, share in curves.line(judge[curves.measured(name)], panels[name])
+  ]
+  tokens = [
+    (row['step'], row['train/mean_token_accuracy'])
+    for row in metrics
+    if isinstance(row.get('train/mean_token_accuracy'), float)
+  ]
+  made = {name: line(name) for name in panels}
+  return made | {judge.tokens.name: _binned(tokens)}
 
 
 def _binned(points) -> list[tuple[int, float]]:
-  steps = sorted({step for step, _ in points})
-  width = 1
-  if len(steps) > _BINS:
-    width = -(-(steps[-1] + 1) // _BINS)
+  middle = curves.binned([step for step, _ in points], curves.BINS)
   bins = {}
   for step, value in points:
-    at = step if width == 1 else step // width * width + width // 2
-    bins.setdefault(at, []).append(value)
+    bins.setdefault(middle[step], []).append(value)
   return [(at, sum(found) / len(found)) for at, found in sorted(bins.items())]
 
 
@@ -333,8 +324,9 @@ def tidy(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     for row in (*cell.rows, tokens):
       asked = '/'.join(filter(None, (row['kind'], row['split'])))
       for name, share in row.items():
-        if isinstance(share, counts.Share) and share.total:
-          found = {'value': share.value, 'n': share.total, 'count': share.count}
+        if isinstance(share, counts.Share | counts.Mean) and share.total:
+          found = {'value': share.value, 'n': share.total}
+          found['count'] = getattr(share, 'count', '')  # a mean has none
           rows.append(who | {'eval': asked, 'metric': name} | found)
   return rows
 
