@@ -153,8 +153,9 @@ def _recovery_sentence(cast, bad, first) -> list[str]:
   run = cast['recovery']
   start = str(run.config.get('model.adapter') or '').removeprefix('arm:')
   before = f'from {bad[start]} ' if start in bad else ''
+  to = f'{first.short} checkpoint' if first.better == 'lower' else 'checkpoint'
   return [
-    f'Applied afterwards, to the {first.short} checkpoint, the conscience '
+    f'Applied afterwards, to the {to}, the conscience '
     f'takes the share {before}to {bad[run.name]}.'
   ]
 

@@ -99,7 +99,8 @@ ENDED = Measure(
   lambda record: record.get('stop') == 'stop',
   title='Ended by themselves, % of answers',
   better='higher',
-  note='ended: by themselves, not cut off',
+  short='complete',
+  note='complete: ended by themselves, not cut off',
   needs='',
 )
 LENGTH = Measure(
