@@ -21,10 +21,11 @@ NOTHING = '–'
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Entry:
   text: str
   interval: str = ''
   hint: str = ''  # counts behind the figure
+  sort: object = None  # what a page sorts by
 
   def __str__(self) -> str:
     return f'{self.text} {self.interval}'.strip()
@@ -32,12 +33,16 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-  """One table: columns are (title, is a number), lines hold one Cell each."""
+  """One table: columns are (title, is a number), lines hold one Entry each.
+
+  marks: how a page shows each line, if it shows them apart.
+  """
 
   title: str
   note: str
   columns: tuple[tuple[str, bool], ...]
-  lines: list[tuple[Cell, ...]]
+  lines: list[tuple[Entry, ...]]
+  marks: Sequence[str] = ()
 
 
 def percent(value: float | None) -> str:
@@ -48,16 +53,18 @@ def bracket(interval: tuple[float, float]) -> str:
   return '[{:.1f}, {:.1f}]'.format(*(100 * limit for limit in interval))
 
 
-def cell(found: counts.Share | counts.Mean | None, *, wide: bool) -> Cell:
+def entry(found: counts.Share | counts.Mean | None, *, wide: bool) -> Entry:
   """A share in per cent, or a mean as it is; wide: with its interval."""
   if found is None or not found.total:
-    return Cell(NOTHING)
+    return Entry(NOTHING)
   if isinstance(found, counts.Mean):
     hint = f'mean of {found.total} answers'
-    return Cell(number(found.value), number_bracket(found.interval), hint)
+    return Entry(
+      number(found.value), number_bracket(found.interval), hint, found.value
+    )
   hint = f'{found.count} of {found.total} answers; '
   hint += f'clustered by prompt {bracket(found.clustered)}'
-  return Cell(percent(found.value), bracket(found.interval) * wide, hint)
+  return Entry(percent(found.value), bracket(found.interval) * wide, hint)
 
 
 def number(value: float | None) -> str:
@@ -70,8 +77,8 @@ def number_bracket(interval: tuple[float, float] | None) -> str:
   return '[{:.1f}, {:.1f}]'.format(*interval) if interval else ''
 
 
-def _cells(row, measures: Sequence[Measure]) -> list[Cell]:
-  return [cell(row.get(m.name), wide='run' in m.brackets) for m in measures]
+def _cells(row, measures: Sequence[Measure]) -> list[Entry]:
+  return [entry(row.get(m.name), wide='run' in m.brackets) for m in measures]
 
 
 def note(measures: Sequence[Measure], begin: str, *more: str) -> str:
@@ -101,7 +108,7 @@ def blocks(rows: Sequence[Mapping], judge: Judge) -> list[Block]:
 
 def _headline_block(parts, arms, judge) -> Block:
   titles, notes = ['arm'], []
-  lines = {arm: [Cell(str(arm))] for arm in arms}
+  lines = {arm: [Entry(str(arm))] for arm in arms}
   for part, found in parts.items():
     measures = judge.shown(part)
     titles += [part or 'n', *(m.short for m in measures)]
@@ -110,10 +117,10 @@ def _headline_block(parts, arms, judge) -> Block:
     notes += filter(None, (about or 'n: answers', *clauses))
     for arm, line in lines.items():
       row = found.get(arm, {})
-      line.append(Cell(str(row.get('answers', NOTHING))))
+      line.append(Entry(str(row.get('answers', NOTHING))))
       line += _cells(row, measures)
       if part == judge.part(judge.tokens):
-        line.append(Cell(percent(row.get(judge.tokens.name))))
+        line.append(Entry(percent(row.get(judge.tokens.name))))
   # Token accuracy is of the last part.
   text = note(judge.shown(''), _NOTE)
   tokens = any(
@@ -122,26 +129,28 @@ def _headline_block(parts, arms, judge) -> Block:
     for row in found.values()
   )
   notes += [judge.tokens.note] if judge.claimed or tokens else []
-  columns = _columns(*titles, judge.tokens.short, names=1)
+  heads = columns(*titles, judge.tokens.short, names=1)
   text += f' {"; ".join(notes)}.'
-  return Block(
-    'Held-out questions', text, columns, list(map(tuple, lines.values()))
-  )
+  return Block('Held-out questions', text, heads, [*map(tuple, lines.values())])
 
 
-def _asked(row, rows) -> list[Cell]:
+def _asked(row, rows) -> list[Entry]:
   splits = {
     str(other['split']) for other in rows if other['kind'] == row['kind']
   }
   split = f', {row["split"]}' if len(splits) > 1 else ''
-  return [Cell(str(row['arm'])), Cell(f'{row["kind"]}{split}')]
+  return [Entry(str(row['arm'])), Entry(f'{row["kind"]}{split}')]
 
 
 def _by_kind(rows) -> list[Mapping]:
   return sorted(rows, key=lambda row: (row['kind'], str(row['split'])))
 
 
-def _columns(*titles: str, names: int) -> tuple[tuple[str, bool], ...]:
+def columns(
+  *titles: str, names: int | None = None
+) -> tuple[tuple[str, bool], ...]:
+  """Columns of which the first `names` (by default all) are of texts."""
+  names = len(titles) if names is None else names
   return tuple((title, at >= names) for at, title in enumerate(titles))
 
 
@@ -161,15 +170,15 @@ def _others_block(rows, every, judge) -> Block:
   main = judge.shown('')
   measures = [*main, *(m for part in judge.claimed for m in judge.shown(part))]
   lines = [
-    (*_asked(row, every), Cell(str(row['answers'])), *_cells(row, measures))
+    (*_asked(row, every), Entry(str(row['answers'])), *_cells(row, measures))
     for row in _by_kind(rows)
   ]
   titles = ('n', *(m.short for m in measures))
-  columns = _columns('arm', 'questions', *titles, names=2)
+  heads = columns('arm', 'questions', *titles, names=2)
   kinds = {row['kind'] for row in rows} - {*judge.claimed}
   told = [f' {k}: {said}.' for k, said in judge.kinds.items() if k in kinds]
   text = note(main, _NOTE) + ''.join(told)
-  return Block('Asked in other ways', text, columns, lines)
+  return Block('Asked in other ways', text, heads, lines)
 
 
 def _verdict_block(rows, every, judge) -> Block:
@@ -183,10 +192,10 @@ def _verdict_block(rows, every, judge) -> Block:
   for row in _by_kind(rows):
     total = getattr(row.get(measures[0].name), 'total', 0)
     cells = _cells(row, measures)
-    lines.append((*_asked(row, every), Cell(str(total)), *cells))
+    lines.append((*_asked(row, every), Entry(str(total)), *cells))
   titles = ('n', *(m.short for m in measures))
-  columns = _columns('arm', 'questions', *titles, names=2)
-  return Block(title, note(measures, begin), columns, lines)
+  heads = columns('arm', 'questions', *titles, names=2)
+  return Block(title, note(measures, begin), heads, lines)
 
 
 def fitted(block: Block, width: int) -> Block:
@@ -204,7 +213,7 @@ def fitted(block: Block, width: int) -> Block:
       keep.remove(at)
   name = max(4, min(sizes[0], name + width - need()))
   pick = lambda cells: tuple(cells[at] for at in keep)
-  cut = lambda cell: Cell(_cut(cell.text, name))
+  cut = lambda cell: Entry(_cut(cell.text, name))
   lines = [(cut(line[0]), *pick(line)[1:]) for line in block.lines]
   return dataclasses.replace(block, columns=pick(block.columns), lines=lines)
 

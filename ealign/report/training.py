@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from ealign.evals import records, table
 from ealign.evals.judges.measure import flagged, has_verdict
-from ealign.evals.table import NOTHING, Block, Cell
+from ealign.evals.table import NOTHING, Block, Entry
 from ealign.report.runs import Run
 
 _COLUMNS = (
@@ -35,7 +35,7 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
   return [table.without_empty(made)] if lines else []
 
 
-def _line(run: Run) -> tuple[Cell, ...]:
+def _line(run: Run) -> tuple[Entry, ...]:
   sampled = [r for r in run.answers if r['phase'] == 'reflect']
   sampled = records.latest(sampled)
   asked = [r for r in sampled if has_verdict(r)]
@@ -55,7 +55,7 @@ def _line(run: Run) -> tuple[Cell, ...]:
     count(pairs),
     _loss(run.metrics),
   )
-  return tuple(map(Cell, cells))
+  return tuple(map(Entry, cells))
 
 
 def _loss(metrics: Sequence[Mapping]) -> str:

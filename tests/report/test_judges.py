@@ -129,7 +129,7 @@ def test_a_grid_shows_the_measures_of_its_judge(tmp_path, name):
   (table_,) = tables.settings(found)
   titles = [title for title, _ in table_.columns]
   assert titles[1] == 'short' and 'polite' in titles and 'flagged' in titles
-  assert [line[1][0].text for _, line in table_.rows] == ['20.0', '71.7']
+  assert [line[1].text for line in table_.lines] == ['20.0', '71.7']
   assert figures.forest(found, 'polite')
   (group,) = figures.curves(found)
   drawn = [panel['title'] for panel in group['panels']]
@@ -179,8 +179,8 @@ def test_a_grid_without_a_judge_shows_what_is_known(tmp_path):
   titles = [title for title, _ in table_.columns]
   assert titles[1] == 'complete'
   assert {'length', 'flagged', 'none'} <= {*titles}
-  cell, value = table_.rows[0][1][titles.index('length')]
-  assert (cell.text, cell.interval, value) == ('30.0', '[30.0, 30.0]', 30.0)
+  cell = table_.lines[0][titles.index('length')]
+  assert (cell.text, cell.interval, cell.sort) == ('30.0', '[30.0, 30.0]', 30.0)
   csv = (workdir / 'results.csv').read_text()
   assert ',length,30.000000,12,,' in csv and ',ended,1.000000,12,12,' in csv
   text = (workdir / 'report.md').read_text()

@@ -329,7 +329,7 @@ def test_the_seconds_of_a_cell_are_those_of_all_its_starts(tmp_path):
     made.done(tmp_path, cell, made.answers(1), earlier_s=earlier)
   made.status(tmp_path, cells[2], started=0.0)  # of no known start
   found = lists.cells(_compare(tmp_path))
-  assert [line[-1][1] for _, line in found.rows] == [120.0, 90.0, None]
+  assert [line[-1].sort for line in found.lines] == [120.0, 90.0, None]
 
 
 def test_settings_of_before_are_in_no_contrast(workdir):

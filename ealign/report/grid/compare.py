@@ -8,7 +8,7 @@ from ealign.evals import counts
 from ealign.evals import seeds as stats
 from ealign.evals.judges.measure import Judge
 from ealign.report.grid import results
-from ealign.report.grid.results import Cell, Grid
+from ealign.report.grid.results import Grid, Result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Setting:
 
   label: str
   changes: dict
-  cells: list[Cell]
+  cells: list[Result]
   old: bool
 
   @property
-  def counted(self) -> list[Cell]:
+  def counted(self) -> list[Result]:
     return [c for c in self.cells if c.done and (c.current or self.old)]
 
   @property
@@ -170,7 +170,7 @@ def compare(grid: Grid) -> Comparison:
   )
 
 
-def _settings(cells: Sequence[Cell]) -> list[Setting]:
+def _settings(cells: Sequence[Result]) -> list[Setting]:
   groups = {}
   for cell in cells:
     groups.setdefault(results.key(cell.setting), []).append(cell)

@@ -282,5 +282,5 @@ def to_markdown(content: Mapping) -> str:
   parts += [f'Sweep: {text(content["sweep"])}']
   made = [content['contrasts'], *content['settings']]
   made += [content[name] for name in ('not_done', 'cells', 'changes', 'facts')]
-  blocks = [x.block for x in made if x]
-  return '\n\n'.join(parts) + '\n\n' + table.markdown(blocks).strip() + '\n'
+  blocks = table.markdown(list(filter(None, made))).strip()
+  return '\n\n'.join([*parts, blocks]) + '\n'

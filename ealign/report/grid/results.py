@@ -25,7 +25,7 @@ from ealign.workdir import status as cells_lib
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Result:
   """One run, a setting at one replicate, as far as it came.
 
   state: of STATUS.json; or 'missing' (never begun), 'broken' (unreadable).
@@ -74,7 +74,7 @@ class Grid:
   contrasts: list[dict]
   contrasts_hash: str
   declared_late: bool
-  cells: list[Cell]
+  cells: list[Result]
 
   @property
   def judge(self) -> Judge:
@@ -188,12 +188,12 @@ def _need(path, tree, name, kind, default, where=''):
   return value
 
 
-def _listed(path, entry, where, config) -> Cell:
+def _listed(path, entry, where, config) -> Result:
   need = lambda name, kind: _need(path, entry, name, kind, None, where)
   folder = need('folder', str)
   if pathlib.PurePath(folder).is_absolute() or '..' in folder.split('/'):
     raise UserError(f'{path}: {where}folder: {folder!r} is outside the grid')
-  return Cell(
+  return Result(
     folder=folder,
     id=need('id', str),
     label=need('label', str),
@@ -204,7 +204,7 @@ def _listed(path, entry, where, config) -> Cell:
   )
 
 
-def _filled(cell: Cell, folder: pathlib.Path) -> Cell:
+def _filled(cell: Result, folder: pathlib.Path) -> Result:
   """The cell with its state, and with its results if it is done."""
   with_ = functools.partial(dataclasses.replace, cell)
   try:
@@ -236,7 +236,7 @@ def _line(said) -> str:
   return ' '.join(str(said or '').split())[:500]
 
 
-def _digested(cell: Cell, folder: pathlib.Path) -> Cell:
+def _digested(cell: Result, folder: pathlib.Path) -> Result:
   config = runs.flatten(runs.json_object(folder / 'config.json'))
   judge, _ = runs.judge_at_hand(config)
   answers = records.read(folder / 'answers.jsonl')
@@ -310,7 +310,7 @@ COLUMNS = (
 )
 
 
-def tidy(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def tidy(cells: Sequence[Result]) -> list[dict[str, Any]]:
   """One dict per cell, eval (kind/split) and metric; columns as COLUMNS.
 
   count is of n.

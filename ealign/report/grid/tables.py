@@ -1,45 +1,34 @@
 """The tables of a grid, for the page and for Markdown: what stands where.
 
-Each is a `Table`: the block that `ealign.evals.table` writes down, with what
-the page sorts by and how it marks lines. `ealign.grid.lists` has more.
+Each is a block of `ealign.evals.table`, with what the page sorts by and how it
+marks lines. `lists` has more.
 """
-
-import dataclasses
 
 from ealign.evals import seeds as stats
 from ealign.evals import table
 from ealign.evals.judges.measure import Measure
-from ealign.evals.table import NOTHING, Block, Cell
+from ealign.evals.table import NOTHING, Block, Entry
 from ealign.report.grid.compare import Comparison, Tested
-
-Entry = tuple[Cell, object]  # what stands there, and what it is sorted by
 
 SEEDS = ('seeds', 'questions', 'answers', 'unscored')
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-  """columns: (title, is a number); rows: (class, [(Cell, sort key), ...])."""
-
-  title: str
-  note: str
-  columns: tuple[tuple[str, bool], ...]
-  rows: list[tuple[str, list[Entry]]]
-
-  @property
-  def block(self) -> Block:
-    lines = [tuple(cell for cell, _ in line) for _, line in self.rows]
-    return Block(self.title, self.note, self.columns, lines)
+def marked(title, note, columns, lines) -> Block | None:
+  """A table of lines (mark, entries); None without any."""
+  if not lines:
+    return None
+  entries = [tuple(line) for _, line in lines]
+  return Block(title, note, columns, entries, [mark for mark, _ in lines])
 
 
 def words(said) -> Entry:
   """A text, sorted as such."""
-  return Cell(str(said)), str(said)
+  return Entry(str(said), sort=str(said))
 
 
 def number(value, text=str) -> Entry:
   """A number as `text` writes it; None is missing."""
-  return Cell(NOTHING if value is None else text(value)), value
+  return Entry(NOTHING if value is None else text(value), sort=value)
 
 
 def percent(value) -> Entry:
@@ -47,18 +36,9 @@ def percent(value) -> Entry:
   return number(value, table.percent)
 
 
-def _points(value) -> Entry:
-  return number(value, points)
-
-
 def points(value: float) -> str:
   """A difference of shares in points."""
   return f'{100 * value:+.1f}'
-
-
-def numbers(titles) -> tuple[tuple[str, bool], ...]:
-  """Columns of numbers."""
-  return tuple((title, True) for title in titles)
 
 
 def p_value(p: float) -> str:
@@ -83,7 +63,7 @@ def estimate(found, setting, measure: Measure) -> Entry:
   seeds = [x.value for x in found.values(setting, measure.name).values()]
   hint = f'{interval} {said}; seeds: {", ".join(map(text, seeds))}'
   shown = interval if 'grid' in measure.brackets else ''
-  return Cell(text(estimate.value), shown, hint), estimate.value
+  return Entry(text(estimate.value), shown, hint, estimate.value)
 
 
 def _asked(found, setting, of) -> list[Entry]:
@@ -91,15 +71,15 @@ def _asked(found, setting, of) -> list[Entry]:
   seeds, wanted = asked.seeds if asked else 0, setting.wanted
   text = str(seeds) if seeds == wanted else f'{seeds} of {wanted}'
   if not asked:
-    return [(Cell(text), 0), *[number(None)] * 3]
+    return [Entry(text, sort=0), *[number(None)] * 3]
   return [
-    (Cell(text), seeds),
+    Entry(text, sort=seeds),
     *(number(asked.questions), number(asked.answers)),
     percent(asked.unscored),
   ]
 
 
-def settings(found: Comparison) -> list[Table]:
+def settings(found: Comparison) -> list[Block]:
   """A table for each part of the judge's measures, a line for each setting."""
   judge = found.judge
   made = [_settings(found, '', judge.titles.get('', 'Answers'))]
@@ -112,7 +92,7 @@ def settings(found: Comparison) -> list[Table]:
   return made
 
 
-def _settings(found, part, title) -> Table:
+def _settings(found, part, title) -> Block:
   first, *others = measures = _shown(found, part)
   lines = []
   for setting in found.settings:
@@ -120,20 +100,17 @@ def _settings(found, part, title) -> Table:
     line = [words(setting.label), estimate(found, setting, first)]
     base = setting is found.baseline
     change = None if base else found.difference(setting, first.name)
-    line.append(number(change, _plus) if first.number else _points(change))
+    line.append(number(change, '{:+.1f}'.format if first.number else points))
     line += [*_asked(found, setting, part), words(standing)]
     line += [estimate(found, setting, measure) for measure in others]
     missing = len(setting.counted) < setting.wanted
     mark = 'old' if setting.old else 'partly' if missing else ''
     lines.append((' '.join(filter(None, (mark, standing))), line))
   titles = [m.grid_short or m.short for m in others]
-  columns = (('setting', False), *numbers((first.short, 'change', *SEEDS)))
-  columns += (('standing', False), *numbers(titles))
-  return Table(title, _note(found, part, measures), columns, lines)
-
-
-def _plus(value: float) -> str:
-  return f'{value:+.1f}'
+  heads = ('setting', first.short, 'change', *SEEDS)
+  columns = table.columns(*heads, names=1)
+  columns += table.columns('standing', *titles, names=1)
+  return marked(title, _note(found, part, measures), columns, lines)
 
 
 def _shown(found, part) -> list[Measure]:
@@ -173,18 +150,16 @@ def _note(found, part, measures) -> str:
   return said + f'Pooled standard deviation: {", ".join(told)}.'
 
 
-def contrasts(found: Comparison) -> Table | None:
+def contrasts(found: Comparison) -> Block | None:
   """The declared contrasts; None where there are none."""
-  if not found.contrasts:
-    return None
   lines = [
     ('exploratory' if c.reason else 'primary', _contrast(c))
     for c in found.contrasts
   ]
   titles = ('points', 'odds ratio', 't (df)', 'p', 'p, Holm')
-  columns = (('contrast', False), ('a − b', False), *numbers(titles))
-  columns += (('standing', False), *numbers(SEEDS))
-  return Table('Primary contrasts', _contrast_note(found), columns, lines)
+  columns = table.columns('contrast', 'a − b', *titles, names=2)
+  columns += table.columns('standing', *SEEDS, names=1)
+  return marked('Primary contrasts', _contrast_note(found), columns, lines)
 
 
 def _contrast(c: Tested) -> list[Entry]:
@@ -192,15 +167,15 @@ def _contrast(c: Tested) -> list[Entry]:
   found = c.found
   if found:
     bracket = table.bracket(found.interval)
-    line.append((Cell(points(found.value), bracket), found.value))
+    line.append(Entry(points(found.value), bracket, sort=found.value))
     odds = '[{:.3g}, {:.3g}]'.format(*found.odds_interval)
-    line.append((Cell(f'{found.odds:.3g}', odds), found.odds))
+    line.append(Entry(f'{found.odds:.3g}', odds, sort=found.odds))
   else:
     line += [number(None)] * 2
   if c.reason:
     line += [number(None)] * 3
   else:
-    line.append((Cell(f'{found.t:.2f} ({found.freedom})'), found.t))
+    line.append(Entry(f'{found.t:.2f} ({found.freedom})', sort=found.t))
     line += [number(found.p, p_value), number(c.p, p_value)]
   line.append(words(f'exploratory: {c.reason}' if c.reason else 'primary'))
   asked = c.asked
