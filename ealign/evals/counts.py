@@ -8,6 +8,7 @@ from typing import Any
 from ealign.evals import judges, stats
 from ealign.evals import records as records_lib
 from ealign.evals.judges.measure import Judge, Measure, scores
+from ealign.runtime.errors import UserError, line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,9 +120,12 @@ def _counted(measure: Measure, judge, kind, group) -> Share | Mean | None:
 
 def count(measure: Measure, records: Iterable[Mapping]) -> Share | Mean:
   """The measure of these records, of those that it is of."""
-  among = measure.known(records)
+  try:
+    among = measure.known(records)
+    values = [measure.of(record) for record in among]
+  except Exception as error:
+    raise UserError(f'measure {measure.name!r}: {line(error)}') from error
   clusters = [_cluster(record, at) for at, record in enumerate(among)]
-  values = [measure.of(record) for record in among]
   if not measure.number:
     return share(values, clusters)
   return mean(values, clusters)

@@ -45,7 +45,7 @@ def read(workdir: Any) -> list[Run]:
   # A single run may hold folders with a config.json of their own: the model.
   if (workdir / 'answers.jsonl').is_file() or not folders:
     folders = [workdir] if _is_run(workdir) else []
-  runs = {path.name: _read_run(path) for path in folders}
+  runs = {path.name: read_run(path) for path in folders}
   if not runs:
     message = f'{workdir}: holds no run (no {" or ".join(_FILES[:3])})'
     raise UserError(message)
@@ -68,7 +68,8 @@ def _order(run: Run, listed: list[str]):
   return place, trained, taught, built, str(get('data.train')), run.name
 
 
-def _read_run(folder: pathlib.Path) -> Run:
+def read_run(folder: pathlib.Path) -> Run:
+  """What one run left in its folder."""
   missing = tuple(file for file in _FILES if not (folder / file).is_file())
   answers = []
   if 'answers.jsonl' not in missing:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ealign.evals import counts, records
+from ealign.evals import counts
 from ealign.evals import seeds as stats
 from ealign.evals.judges.measure import Judge
 from ealign.evals.stats import wilson
@@ -98,13 +98,7 @@ def read(workdir: Any) -> Grid:
   tree = _object(path)
   need = lambda name, kind, default: _need(path, tree, name, kind, default)
   contrasts = need('contrasts', list, [])
-  if len(contrasts) > stats.MOST_CONTRASTS:
-    said = f'{len(contrasts)}; at most {stats.MOST_CONTRASTS} can be primary'
-    raise UserError(f'{path}: contrasts: {said}')
-  for number, contrast in enumerate(contrasts):
-    where = f'contrasts[{number}].'
-    for name, kind in (('name', str), ('a', dict), ('b', dict)):
-      _need(path, contrast, name, kind, None, where)
+  _check_contrasts(path, contrasts)
   config = runs.flatten(need('config', dict, {}))
   listed = need('cells', list, None)
   if not listed:
@@ -115,19 +109,6 @@ def read(workdir: Any) -> Grid:
     _listed(path, entry, f'cells[{number}].', config)
     for number, entry in enumerate(listed)
   ]
-  fields = {field for cell in listed for field in cell.replicate}
-  cells, seen = [], set()
-  for cell in listed:
-    at = paired_by(cell.replicate, fields, config)
-    cell = dataclasses.replace(cell, at=at)
-    cell = _filled(cell, workdir / cell.folder)
-    error = cell.error.replace(f'{workdir}/', '')  # reports name no machine
-    cell = dataclasses.replace(cell, error=error)
-    if cell.done and key(cell.setting) in seen:
-      cell = dataclasses.replace(cell, answers=[])
-    if cell.done:
-      seen.add(key(cell.setting))
-    cells.append(cell)
   return Grid(
     name=workdir.name,
     config=config,
@@ -136,8 +117,38 @@ def read(workdir: Any) -> Grid:
     contrasts=contrasts,
     contrasts_hash=need('contrasts_hash', str, ''),
     declared_late=bool(tree.get('declared_late')),
-    cells=cells,
+    cells=_cells(workdir, listed, config),
   )
+
+
+def _check_contrasts(path, contrasts) -> None:
+  if len(contrasts) > stats.MOST_CONTRASTS:
+    said = f'{len(contrasts)}; at most {stats.MOST_CONTRASTS} can be primary'
+    raise UserError(f'{path}: contrasts: {said}')
+  for number, contrast in enumerate(contrasts):
+    where = f'contrasts[{number}].'
+    for name, kind in (('name', str), ('a', dict), ('b', dict)):
+      _need(path, contrast, name, kind, None, where)
+
+
+def _cells(workdir, listed, config) -> list[Result]:
+  """The cells with all that their folders hold."""
+  fields = {field for cell in listed for field in cell.replicate}
+  cells, seen = [], set()
+  for cell in listed:
+    cell = _filled(cell, workdir / cell.folder)
+    setting = key(cell.setting)
+    cells.append(
+      dataclasses.replace(
+        cell,
+        at=paired_by(cell.replicate, fields, config),
+        error=cell.error.replace(f'{workdir}/', ''),  # names no machine
+        answers=[] if setting in seen else cell.answers,
+      )
+    )
+    if cell.done:
+      seen.add(setting)
+  return cells
 
 
 def key(overrides: Mapping) -> str:
@@ -237,27 +248,26 @@ def _line(said) -> str:
 
 
 def _digested(cell: Result, folder: pathlib.Path) -> Result:
-  config = runs.flatten(runs.json_object(folder / 'config.json'))
-  judge, _ = runs.judge_at_hand(config)
-  answers = records.read(folder / 'answers.jsonl')
-  answers = [record | {'arm': cell.folder, 'seed': None} for record in answers]
+  run = runs.read_run(folder)
+  if 'answers.jsonl' in run.missing:
+    raise UserError(f'{folder / "answers.jsonl"}: cannot be read')
+  facts = {'arm': cell.folder, 'seed': None}
+  answers = [record | facts for record in run.answers]
   final = counts.final(answers)
   if not final:
     raise UserError(f'{folder}: done, but without any final answer')
+  judge = run.judge
   for record in final:
-    excerpts.shown(
-      record, judge
-    )  # what the page would stumble over is found here
+    excerpts.shown(record, judge)  # finds what the page would stumble over
     if not all(isinstance(m, Mapping) for m in record['messages']):
       raise ValueError('messages')
-  metrics = runs.json_lines(folder / 'metrics.jsonl')
   return dataclasses.replace(
     cell,
     rows=counts.rows(final, judge=judge),
-    token_accuracy=_tokens(metrics),
-    curves=_curves(answers, metrics, judge),
-    config=config,
-    info=runs.flatten(runs.json_object(folder / 'run.json')),
+    token_accuracy=_tokens(run.metrics),
+    curves=_curves(answers, run.metrics, judge),
+    config=run.config,
+    info=run.info,
     answers=final,
   )
 
