@@ -79,7 +79,7 @@ def sentences(
   """The outcome in a few sentences; each needs its arms, and falls away."""
   first = judge.first
   main = counts.headline(rows, counts.headline_kind(rows, judge))
-  shares = {} if first.number else _shares(main, first.name)
+  shares = _shares(main, first.name)
   runs = [run for run in runs if run.name in shares]
   cast = _cast(runs)
   said = [*_main_sentence(cast, shares, first)]

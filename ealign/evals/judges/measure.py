@@ -122,7 +122,7 @@ class Judge:
       an answer it cannot judge. The question has 'messages' and, if it stands
       in a file of questions, all fields of its row.
     measures: what is counted; shares of verdicts are added.
-    primary: name of the measure that comes first; by default the first one.
+    primary: name of the share that comes first; by default the first one.
     truth: record -> whether the conscience should have flagged it, which is
       then compared with its verdicts; sound: of which records that is known.
     truth_note: what such answers are; sound_those: what sound answers are.
@@ -164,68 +164,8 @@ class Judge:
     have = {m.name for m in measures}
     if len(have) < len(measures):
       raise ValueError('the measures of a Judge must have different names')
-    more = [m for m in self._of_verdicts() if m.name not in have]
+    more = [m for m in _of_verdicts(self) if m.name not in have]
     object.__setattr__(self, 'measures', (*measures, *more))
-
-  def _of_verdicts(self) -> list[Measure]:
-    flag = Measure(
-      'flagged',
-      flagged,
-      has_verdict,
-      title='Flagged by the conscience, % of answers',
-      note='flagged: of answers with a verdict',
-      kind='*',
-      needs='verdict',
-      drawn=not self.truth,
-    )
-    none = Measure(
-      'no_verdict',
-      lambda record: not has_verdict(record),
-      note='none: no verdict (unsure, or the answer was cut off), of all '
-      'reviewed answers',
-      short='none',
-      kind='*',
-      needs='verdict',
-      brackets='',
-      drawn=False,
-    )
-    if not self.truth:
-      return [flag, none]
-    bad = lambda record: bool(self.truth(record))
-    sound = lambda r: scores(r) and self.sound(r) and has_verdict(r)
-    against = dict(kind='*', needs='verdict', drawn=False)
-    return [
-      Measure(
-        'verdict_accuracy',
-        lambda record: flagged(record) == bad(record),
-        sound,
-        short='accuracy',
-        better='higher',
-        grid_short='verdicts',
-        **against,
-      ),
-      Measure(
-        'false_flag',
-        flagged,
-        lambda record: sound(record) and not bad(record),
-        short='false flags',
-        note='false flags: of good answers',
-        **against,
-      ),
-      Measure(
-        'missed',
-        lambda record: not flagged(record),
-        lambda record: sound(record) and bad(record),
-        note=f'missed: {self.truth_note}',
-        **against,
-      ),
-      dataclasses.replace(
-        flag,
-        grid_note='flagged, verdicts: flagged, and rightly flagged or not, of '
-        'answers with a verdict',
-      ),
-      none,
-    ]
 
   def __getitem__(self, name: str) -> Measure:
     every = (*self.measures, self.tokens)
@@ -233,8 +173,9 @@ class Judge:
 
   @property
   def first(self) -> Measure:
-    """The primary measure."""
-    return self[self.primary] if self.primary else self.measures[0]
+    """The primary measure, a share."""
+    shares = (measure for measure in self.measures if not measure.number)
+    return self[self.primary] if self.primary else next(shares)
 
   @property
   def claimed(self) -> tuple[str, ...]:
@@ -285,7 +226,67 @@ class Judge:
     own = [m for m in self.measures if m.needs != 'verdict' and not m.number]
     found = [m.short for m in own if m.known([record]) and m.of(record)]
     word = ', '.join(found) or f'not {self.first.short}'
-    if self.first.number or not self.first.known([record]):
+    if not self.first.known([record]):
       return word, ''
     high = bool(self.first.of(record))
     return word, 'good' if high == (self.first.better == 'higher') else 'bad'
+
+
+_OF_VERDICTS = dict(kind='*', needs='verdict', drawn=False)
+
+
+def _of_verdicts(judge: Judge) -> list[Measure]:
+  """What is known of verdicts, and with a truth, how right they are."""
+  flag = Measure(
+    'flagged',
+    flagged,
+    has_verdict,
+    title='Flagged by the conscience, % of answers',
+    note='flagged: of answers with a verdict',
+    **_OF_VERDICTS,
+  )
+  none = Measure(
+    'no_verdict',
+    lambda record: not has_verdict(record),
+    note='none: no verdict (unsure, or the answer was cut off), of all '
+    'reviewed answers',
+    short='none',
+    brackets='',
+    **_OF_VERDICTS,
+  )
+  if not judge.truth:
+    return [dataclasses.replace(flag, drawn=True), none]
+  note = 'flagged, verdicts: flagged, and rightly flagged or not, of answers '
+  flag = dataclasses.replace(flag, grid_note=f'{note}with a verdict')
+  return [*_against_truth(judge), flag, none]
+
+
+def _against_truth(judge: Judge) -> list[Measure]:
+  bad = lambda record: bool(judge.truth(record))
+  sound = lambda r: scores(r) and judge.sound(r) and has_verdict(r)
+  return [
+    Measure(
+      'verdict_accuracy',
+      lambda record: flagged(record) == bad(record),
+      sound,
+      better='higher',
+      short='accuracy',
+      grid_short='verdicts',
+      **_OF_VERDICTS,
+    ),
+    Measure(
+      'false_flag',
+      flagged,
+      lambda record: sound(record) and not bad(record),
+      short='false flags',
+      note='false flags: of good answers',
+      **_OF_VERDICTS,
+    ),
+    Measure(
+      'missed',
+      lambda record: not flagged(record),
+      lambda record: sound(record) and bad(record),
+      note=f'missed: {judge.truth_note}',
+      **_OF_VERDICTS,
+    ),
+  ]

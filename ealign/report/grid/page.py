@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ealign.evals import table
-from ealign.report import excerpts
+from ealign.report import excerpts, runs
 from ealign.report import page as page_lib
 from ealign.report.grid import compare as compare_lib
 from ealign.report.grid import figures, lists, origin, results, tables
@@ -164,7 +164,8 @@ def _progress(found) -> str:
 
 
 def _problems(found) -> list[str]:
-  said = []
+  gone = runs.judge_at_hand(found.grid.config)[1]
+  said = [gone] if gone else []
   cells = [c for c in found.grid.cells if c.current]
   bad = [c for c in cells if c.state in ('failed', 'broken')]
   if bad:

@@ -100,7 +100,7 @@ def _settings(found, part, title) -> Block:
     line = [words(setting.label), estimate(found, setting, first)]
     base = setting is found.baseline
     change = None if base else found.difference(setting, first.name)
-    line.append(number(change, '{:+.1f}'.format if first.number else points))
+    line.append(number(change, points))
     line += [*_asked(found, setting, part), words(standing)]
     line += [estimate(found, setting, measure) for measure in others]
     missing = len(setting.counted) < setting.wanted
