@@ -254,16 +254,17 @@ def markdown(blocks: Sequence[Block]) -> str:
   """All blocks as pipe tables, each with the note that explains it."""
   parts = []
   for block in blocks:
-    titles = [title for title, _ in block.columns]
     rule = ['--:' if number else '---' for _, number in block.columns]
-    lines = [
-      titles,
-      rule,
-      *(map(escape_markdown, line) for line in block.lines),
-    ]
-    table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-    parts.append(f'### {block.title}\n\n{table}\n\n{block.note}\n')
+    titles = [title for title, _ in block.columns]
+    rows = pipes([titles, *block.lines], rule)
+    parts.append(f'### {block.title}\n\n{rows}\n\n{block.note}\n')
   return '\n'.join(parts)
+
+
+def pipes(lines: Sequence[Sequence], rule: Sequence[str]) -> str:
+  """A pipe table; its first line holds the titles."""
+  first, *rest = (list(map(escape_markdown, line)) for line in lines)
+  return '\n'.join(f'| {" | ".join(x)} |' for x in (first, rule, *rest))
 
 
 def escape_markdown(value) -> str:

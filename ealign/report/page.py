@@ -241,10 +241,9 @@ def to_markdown(content: Mapping) -> str:
     lines = [('field', *compared['arms'])] + [
       (name, *values) for name, values in compared['differ']
     ]
-    lines = [f'| {" | ".join(map(text, line))} |' for line in lines]
-    lines.insert(1, '|' + ' --- |' * (len(compared['arms']) + 1))
     if compared['differ']:
-      parts.append(f'## {title} that differ\n\n' + '\n'.join(lines))
+      rows = table.pipes(lines, ['---'] * len(lines[0]))
+      parts.append(f'## {title} that differ\n\n{rows}')
     if part == 'info' and compared['same']:
       same = [f'- {text(name)}: {text(v)}' for name, v in compared['same']]
       parts.append(f'## {title}\n\n' + '\n'.join(same))

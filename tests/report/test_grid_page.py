@@ -227,7 +227,7 @@ def test_mistakes_are_one_line(tmp_path, capsys):
   (tmp_path / 'grid.json').write_text('{')
   assert command.main([f'--workdir={tmp_path}']) == 2
   said = capsys.readouterr().err
-  assert said.count('\n') == 1 and 'grid.json: cannot be read' in said
+  assert said.count('\n') == 1 and 'grid.json: broken JSON' in said
 
 
 def test_answers_on_the_page_are_limited(tmp_path, monkeypatch):

@@ -88,7 +88,7 @@ def test_settings_that_are_all_alike(tmp_path):
 def test_what_stands_behind_an_interval(workdir):
   found = _compare(workdir)
   setting = found.settings[1]
-  asked = found.asked(setting, '')
+  asked = found.asked(setting.counted, '')
   assert (asked.seeds, asked.questions, asked.answers) == (5, 21, 105)
   assert asked.unscored == pytest.approx(5 / 105)
   assert found.estimate(setting, 'misaligned').seeds == 5
@@ -249,7 +249,7 @@ def test_the_baseline_is_the_setting_without_changes_else_the_first(tmp_path):
 @pytest.mark.parametrize(
   ('text', 'said'),
   [
-    ('{"cells": [', 'cannot be read'),
+    ('{"cells": [', 'broken JSON'),
     ('[]', 'must hold a JSON object'),
     ('{}', 'cells: must be a list, not None'),
     ('{"cells": []}', 'cells: is empty'),

@@ -68,17 +68,14 @@ class Comparison:
   """All settings of a grid with what can be said about them."""
 
   grid: Grid
+  judge: Judge
   settings: list[Setting]
   baseline: Setting
   kind: str  # of the headline's questions
   rows: dict[str, dict[str, Mapping]]  # part of the judge -> folder -> row
   spreads: dict[str, stats.Spread | None]
-  primary: frozenset[str]  # keys of settings in a tested contrast
-  contrasts: list[Tested]
-
-  @property
-  def judge(self) -> Judge:
-    return self.grid.judge
+  primary: frozenset[str] = frozenset()  # keys of settings in a tested contrast
+  contrasts: Sequence[Tested] = ()
 
   def standing(self, setting: Setting) -> str:
     if setting.old:
@@ -92,7 +89,14 @@ class Comparison:
 
   def values(self, setting: Setting, metric: str) -> dict[str, counts.Share]:
     """Replicate -> Share (or Mean) of the metric, where it is known."""
-    return _values(self.rows, self.judge, setting, metric)
+    rows, found = self.rows[self.part(metric)], {}
+    for cell in setting.counted:
+      share = rows.get(cell.folder, {}).get(metric)
+      if metric == self.judge.tokens.name:
+        share = cell.token_accuracy
+      if share and share.total:
+        found[cell.at] = share
+    return found
 
   def estimate(self, setting: Setting, metric: str) -> stats.Estimate | None:
     """Own spread for primary settings, the pooled one for all others."""
@@ -108,9 +112,19 @@ class Comparison:
     both = [a[at].value - b[at].value for at in a if at in b]
     return sum(both) / len(both) if both else None
 
-  def asked(self, setting: Setting, of: str) -> Asked | None:
+  def asked(self, cells: Sequence[Result], part: str) -> Asked | None:
     """What stands behind the figures of a part of the judge's measures."""
-    return _asked(self.rows, setting.counted, of)
+    rows = self.rows[part]
+    found = [rows[cell.folder] for cell in cells if cell.folder in rows]
+    if not found:
+      return None
+    answers = sum(row['answers'] for row in found)
+    return Asked(
+      seeds=len(found),
+      questions=max(row['questions'] for row in found),
+      answers=answers,
+      unscored=sum(row['unscored'] for row in found) / answers,
+    )
 
 
 def twins(found: Comparison) -> list[list[Setting]]:
@@ -153,20 +167,21 @@ def compare(grid: Grid) -> Comparison:
   kind = counts.headline_kind(rows, judge)
   by_part = {part: counts.headline(rows, part) for part in judge.claimed}
   by_part |= {'': counts.headline(rows, kind)}
-  spreads = {
-    name: _spread(by_part, judge, current, name)
-    for name in (*judge.contrasted(), judge.tokens.name)
-  }
-  contrasts = [_tested(grid, current, by_part, c) for c in grid.contrasts]
+  found = Comparison(grid, judge, settings, baseline, kind, by_part, {})
+  for name in (*judge.contrasted(), judge.tokens.name):
+    found.spreads[name] = stats.pooled(
+      [stats.logit(s.count, s.total) for s in found.values(x, name).values()]
+      for x in current
+    )
+  contrasts = [_tested(found, current, contrast) for contrast in grid.contrasts]
   primary = frozenset(
     results.key(results.changes(c[side], grid.config))
     for c, tested in zip(grid.contrasts, contrasts, strict=True)
     for side in 'ab'
     if not tested.reason
   )
-  return Comparison(
-    *(grid, settings, baseline, kind, by_part, spreads, primary),
-    _adjusted(contrasts),
+  return dataclasses.replace(
+    found, primary=primary, contrasts=_adjusted(contrasts)
   )
 
 
@@ -185,41 +200,8 @@ def _settings(cells: Sequence[Result]) -> list[Setting]:
   ]
 
 
-def _values(rows, judge, setting, metric) -> dict:
-  part = judge.part(judge[metric])
-  found = {}
-  for cell in setting.counted:
-    share = cell.token_accuracy
-    if metric != judge.tokens.name:
-      share = rows[part].get(cell.folder, {}).get(metric)
-    if share and share.total:
-      found[cell.at] = share
-  return found
-
-
-def _spread(rows, judge, settings, metric) -> stats.Spread | None:
-  groups = []
-  for setting in settings:
-    found = _values(rows, judge, setting, metric).values()
-    groups.append([stats.logit(share.count, share.total) for share in found])
-  return stats.pooled(groups)
-
-
-def _asked(rows, cells, of) -> Asked | None:
-  found = [rows[of][c.folder] for c in cells if c.folder in rows.get(of, ())]
-  if not found:
-    return None
-  answers = sum(row['answers'] for row in found)
-  return Asked(
-    seeds=len(found),
-    questions=max(row['questions'] for row in found),
-    answers=answers,
-    unscored=sum(row['unscored'] for row in found) / answers,
-  )
-
-
-def _tested(grid, settings, rows, contrast) -> Tested:
-  judge = grid.judge
+def _tested(of, settings, contrast) -> Tested:
+  grid, judge = of.grid, of.judge
   metric = contrast.get('metric', judge.first.name)
   sides = [
     _find(settings, results.changes(contrast[side], grid.config))
@@ -232,11 +214,11 @@ def _tested(grid, settings, rows, contrast) -> Tested:
     return Tested(*told, None, None, None, said)
   if None in sides:
     return Tested(*told, None, None, None, 'no such setting in this grid')
-  a, b = (_values(rows, judge, setting, metric) for setting in sides)
+  a, b = (of.values(setting, metric) for setting in sides)
   both = [at for at in a if at in b]
   found = stats.contrast([a[at] for at in both], [b[at] for at in both])
   used = [c for s in sides for c in s.counted if c.at in both]
-  asked = _asked(rows, used, judge.part(judge[metric]))
+  asked = of.asked(used, of.part(metric))
   if asked:
     asked = dataclasses.replace(asked, seeds=len(both))
   reason = ''

@@ -108,7 +108,7 @@ def _line(found, metric, setting, estimate, at) -> dict:
     'seeds': [at(value) for value in seeds],
     'value': table.percent(estimate.value),
     'interval': table.bracket(estimate.interval),
-    'hint': str(found.asked(setting, found.part(metric))),
+    'hint': str(found.asked(setting.counted, found.part(metric))),
   }
 
 
@@ -274,15 +274,16 @@ def _shaded(found, metric, crossed: Mapping) -> dict:
   }
   top = max([e.value for e in estimates.values() if e] + [1e-9])
   shade = lambda e: round(55 * e.value / top) if e else None
+  part = found.part(metric)
+  entry = lambda place, e: (
+    table.percent(e and e.value),
+    table.bracket(e.interval) if e else '',
+    shade(e),
+    str(found.asked(crossed['places'][place].counted, part)),
+  )
   line = lambda row: [
-    (
-      table.percent(e and e.value),
-      table.bracket(e.interval) if e else '',
-      shade(e),
-      str(found.asked(crossed['places'][row, column], found.part(metric))),
-    )
+    entry((row, column), estimates[row, column])
     for column in crossed['columns']
-    for e in (estimates[row, column],)
   ]
   names = lambda levels: [', '.join(map(_shown, level)) for level in levels]
   return {

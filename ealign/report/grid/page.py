@@ -103,7 +103,7 @@ def _range(found) -> list[str]:
   told = lambda e: (
     f'{table.percent(e.value)}\u00a0% {table.bracket(e.interval)}'
   )
-  asked = lambda setting: found.asked(setting, '')
+  asked = lambda setting: found.asked(setting.counted, '')
   said = []
   if base:
     said.append(

@@ -95,7 +95,7 @@ def read(workdir: Any) -> Grid:
   """
   workdir = pathlib.Path(workdir).resolve()
   path = workdir / 'grid.json'
-  tree = _object(path)
+  tree = runs.json_object(path)
   need = lambda name, kind, default: _need(path, tree, name, kind, default)
   contrasts = need('contrasts', list, [])
   _check_contrasts(path, contrasts)
@@ -178,16 +178,6 @@ def changes(overrides: Mapping, config: Mapping) -> dict[str, Any]:
     for name, value in overrides.items()
     if config.get(name, absent) != value
   }
-
-
-def _object(path) -> dict:
-  try:
-    tree = json.loads(path.read_text('utf-8'))
-  except (OSError, ValueError) as error:
-    raise UserError(f'{path}: cannot be read ({error})') from None
-  if not isinstance(tree, dict):
-    raise UserError(f'{path}: must hold a JSON object')
-  return tree
 
 
 def _need(path, tree, name, kind, default, where=''):

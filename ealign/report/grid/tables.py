@@ -67,7 +67,7 @@ def estimate(found, setting, measure: Measure) -> Entry:
 
 
 def _asked(found, setting, of) -> list[Entry]:
-  asked = found.asked(setting, of)
+  asked = found.asked(setting.counted, of)
   seeds, wanted = asked.seeds if asked else 0, setting.wanted
   text = str(seeds) if seeds == wanted else f'{seeds} of {wanted}'
   if not asked:
