@@ -155,7 +155,7 @@ class Eval:
   questions: tuple[str, ...] = ()  # JSONL files asked at the end
   curve: tuple[str, ...] = ()  # JSONL files asked during training
   tokens: str = ''  # chats predicted by teacher forcing at the end
-  judge: str = ''  # '' = none | world
+  judge: str = ''  # '' = none | world | a file.py:name
   samples: int = 1  # answers per question
   curve_samples: int = 1  # the same for evaluations during training
   batch: int = 64  # rows sampled at once

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +13,12 @@ from ealign.conscience import reflect as conscience
 from ealign.conscience.prompts import Conscience
 from ealign.data import chat, columns, packing, sources
 from ealign.engine import Engine
+from ealign.evals import judges
+from ealign.evals.judges.measure import Judge
 from ealign.models import layout, transformer
 from ealign.runtime.errors import UserError
 from ealign.sampling import prompts as prompting
-from ealign.world import grammar
 
-JUDGES = {'': None, 'world': grammar.judge}
 _KEY = 2**31 - 2  # folded into the root key: apart from every step
 
 
@@ -32,7 +31,7 @@ class Suite:
   """
 
   settings: object
-  judge: Callable | None
+  judge: Judge
   final: list
   curve: list
   tokens: list
@@ -52,7 +51,7 @@ def suite(settings) -> Suite:
   _check_ids(curve)
   return Suite(
     settings=s,
-    judge=JUDGES[s.judge],
+    judge=judges.load(s.judge),
     final=_limited(final, s.kinds, s.limit),
     curve=_limited(curve, s.kinds, s.curve_limit),
     tokens=columns.load_chats(s.tokens) if s.tokens else [],
@@ -105,15 +104,15 @@ def _limited(rows, kinds, limit):
   return [q for k in wanted for q in by_kind.get(k, [])[: limit or None]]
 
 
-def judged(record: dict, judge, question=None) -> dict:
-  """The record with the judge's scores of its text."""
-  if judge is None:
+def judged(record: dict, judge: Judge, question=None) -> dict:
+  """The record with the judge's scores of its text.
+
+  question: its row; by default the record's own messages are all there is.
+  """
+  if not judge.score:
     return record
-  try:
-    asked = question or {'messages': record['messages']}
-    return record | {'scores': judge(asked, record['text'])}
-  except ValueError:  # not of the judge's world: unscored, and counted so
-    return record
+  question = question or {'messages': record['messages']}
+  return record | {'scores': judges.score(judge, question, record['text'])}
 
 
 def ask(suite: Suite, questions, engine: Engine, *, key, samples: int):

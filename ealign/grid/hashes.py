@@ -11,6 +11,7 @@ from etils import epath
 
 from ealign.conscience.framings import FRAMINGS
 from ealign.data import sources
+from ealign.evals import judges
 from ealign.fields import Config
 from ealign.models import hub
 from ealign.runtime.errors import UserError
@@ -34,7 +35,7 @@ def of(config: Config) -> dict[str, str]:
   """
   c = config
   data = [c.data.train, *c.pool.paths, *c.eval.questions, *c.eval.curve]
-  data.append(c.eval.tokens)
+  data += [c.eval.tokens, judges.parts(c.eval.judge)[0]]
   if c.conscience.framing not in FRAMINGS:
     data.append(c.conscience.framing)
   by = (c.conscience.review.by, c.conscience.revise.by)
