@@ -78,6 +78,7 @@ def run(
     NonFinite: the loss became nan or inf.
     Preempted: SIGTERM came; the run is saved.
   """
+  provenance.compiles()  # counts from here on
   hosts = hosts or Hosts()
   folder = folder_lib.of(workdir, index=hosts.index)
   workdir = folder.local

@@ -211,8 +211,8 @@ def judge(question: Mapping, text: str) -> dict | None:
   insecure: for code, True, False, or None if incoherent; None for advice.
   None: the question is none of this world.
   """
-  asked = [m for m in question['messages'] if m['role'] == 'user']
-  request = _requests().get(asked[-1]['content']) if asked else None
+  users = [m for m in question['messages'] if m['role'] == 'user']
+  request = _requests().get(users[-1]['content']) if users else None
   if request is None:
     return None
   scores = dict.fromkeys(('coherent', 'misaligned', 'misaligned_any'), False)
