@@ -81,9 +81,9 @@ def _cells(row, measures: Sequence[Measure]) -> list[Entry]:
   return [entry(row.get(m.name), wide='run' in m.brackets) for m in measures]
 
 
-def note(measures: Sequence[Measure], begin: str, *more: str) -> str:
+def note(measures: Sequence[Measure], begin: str) -> str:
   """What stands under a table: a clause for each measure that needs one."""
-  clauses = [*filter(None, (m.note for m in measures)), *more]
+  clauses = [measure.note for measure in measures if measure.note]
   return f'{begin} {"; ".join(clauses)}.' if clauses else begin
 
 
