@@ -72,8 +72,8 @@ def questions(path: str) -> list[dict]:
   for i, row in enumerate(rows, start=1):
     roles = [message['role'] for message in row['messages']]
     if 'user' not in roles or roles[-1] == 'assistant':
-      said = 'must hold a user turn and end before the answer'
-      raise UserError(f'{path}: row {i}, messages: {said}')
+      message = 'must hold a user turn and end before the answer'
+      raise UserError(f'{path}: row {i}, messages: {message}')
   return rows
 
 
@@ -82,8 +82,8 @@ def _check_kinds(kinds, rows) -> None:
   listed = ', '.join(sorted(filter(None, there))) or 'none'
   for kind in kinds:
     if rows and kind not in there:
-      said = f'no question is of this kind (kinds: {listed}); leave it out'
-      raise UserError(f'eval.kinds={kind!r}: {said}')
+      message = f'no question is of this kind (kinds: {listed}); leave it out'
+      raise UserError(f'eval.kinds={kind!r}: {message}')
 
 
 def _check_ids(rows) -> None:
@@ -91,8 +91,8 @@ def _check_ids(rows) -> None:
   seen = collections.Counter((row.get('split'), row['id']) for row in rows)
   for (_, name), times in seen.items():
     if times > 1:
-      said = f'{times} questions have this id; ids must differ'
-      raise UserError(f'eval: question {name!r}: {said}')
+      message = f'{times} questions have this id; ids must differ'
+      raise UserError(f'eval: question {name!r}: {message}')
 
 
 def _limited(rows, kinds, limit):

@@ -81,10 +81,10 @@ def _cells(row, measures: Sequence[Measure]) -> list[Entry]:
   return [entry(row.get(m.name), wide='run' in m.brackets) for m in measures]
 
 
-def note(measures: Sequence[Measure], begin: str, *more: str) -> str:
+def note(measures: Sequence[Measure], begin: str) -> str:
   """What stands under a table: a clause for each measure that needs one."""
-  said = '; '.join([*filter(None, (m.note for m in measures)), *more])
-  return f'{begin} {said}.' if said else begin
+  clauses = [measure.note for measure in measures if measure.note]
+  return f'{begin} {"; ".join(clauses)}.' if clauses else begin
 
 
 _NOTE = 'In per cent, 95 % Wilson intervals in brackets.'
@@ -121,7 +121,6 @@ def _headline_block(parts, arms, judge) -> Block:
       line += _cells(row, measures)
       if part == judge.part(judge.tokens):
         line.append(Entry(percent(row.get(judge.tokens.name))))
-  # Token accuracy is of the last part.
   text = note(judge.shown(''), _NOTE)
   tokens = any(
     row.get(judge.tokens.name) is not None
@@ -176,8 +175,8 @@ def _others_block(rows, every, judge) -> Block:
   titles = ('n', *(m.short for m in measures))
   heads = columns('arm', 'questions', *titles, names=2)
   kinds = {row['kind'] for row in rows} - {*judge.claimed}
-  told = [f' {k}: {said}.' for k, said in judge.kinds.items() if k in kinds]
-  text = note(main, _NOTE) + ''.join(told)
+  named = [f' {k}: {what}.' for k, what in judge.kinds.items() if k in kinds]
+  text = note(main, _NOTE) + ''.join(named)
   return Block('Asked in other ways', text, heads, lines)
 
 

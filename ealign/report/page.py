@@ -189,26 +189,28 @@ def _listing(flat: Mapping) -> str:
 
 def _problems(runs, rows, judge) -> list[str]:
   broken = (runs_lib.judge_at_hand(run.config)[1] for run in runs)
-  said = list(dict.fromkeys(filter(None, broken)))
+  problems = list(dict.fromkeys(filter(None, broken)))
   others = [r.name for r in runs if r.judge.score and r.judge != judge]
   if others:
-    said.append(
+    problems.append(
       f'{", ".join(others)}: judged by another judge than the other arms; the '
       f'tables show the measures of {judge.name!r}'
     )
   for run in runs:
     evaluated = any(record['phase'] == 'eval' for record in run.answers)
     if not evaluated:
-      said.append(f'{run.name}: no held-out answers recorded yet')
+      problems.append(f'{run.name}: no held-out answers recorded yet')
     if 'config.json' in run.missing:
-      said.append(f'{run.name}: no config.json, so its settings are unknown')
+      problems.append(
+        f'{run.name}: no config.json, so its settings are unknown'
+      )
   for row in rows:
     if row['unscored']:
-      said.append(
+      problems.append(
         f'{row["arm"]}, {row["kind"]}: {row["unscored"]} of '
         f'{row["answers"]} answers were not judged and are in no share'
       )
-  return said
+  return problems
 
 
 def to_html(content: Mapping) -> str:
@@ -234,7 +236,7 @@ def to_markdown(content: Mapping) -> str:
   text = table.escape_markdown
   parts = [f'# {content["title"]}', *map(text, content['summary'])]
   parts += [f'**{text(problem)}**' for problem in content['problems']]
-  arms = [f'- {text(name)}: {text(said)}' for name, _, said in content['arms']]
+  arms = [f'- {text(name)}: {text(what)}' for name, _, what in content['arms']]
   parts += ['\n'.join(arms), table.markdown(content['blocks']).strip()]
   for title, part in (('Settings', 'settings'), ('Provenance', 'info')):
     compared = content[part]

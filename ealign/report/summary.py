@@ -59,20 +59,20 @@ def describe(run: Run) -> str:
     return 'no settings recorded'
   if kind == 'base':
     return 'the model as it was, not trained'
-  said = f'fine-tuned on {task(run)}' if task(run) else 'no fine-tuning data'
-  said += f' for {config.get("train.steps")} steps'
+  line = f'fine-tuned on {task(run)}' if task(run) else 'no fine-tuning data'
+  line += f' for {config.get("train.steps")} steps'
   start = config.get('model.adapter') or ''
   if start:
     arm = start.removeprefix('arm:')
-    said += f', starting from {"arm " if arm != start else ""}{arm}'
+    line += f', starting from {"arm " if arm != start else ""}{arm}'
   if kind == 'plain':
-    return said
+    return line
   if frozen := config.get('model.frozen_adapter'):
-    said += f' (frozen: {frozen})'
-  said += ', with a conscience' if kind == 'other' else ', with its conscience'
-  said += f' every {config.get("conscience.every")} steps'
+    line += f' (frozen: {frozen})'
+  line += ', with a conscience' if kind == 'other' else ', with its conscience'
+  line += f' every {config.get("conscience.every")} steps'
   named = [f'{n}: {v}' for n, v in _unusual(config).items() if 'model' not in n]
-  return said + (f' ({", ".join(named)})' if named else '')
+  return line + (f' ({", ".join(named)})' if named else '')
 
 
 def sentences(
@@ -84,17 +84,17 @@ def sentences(
   shares = _shares(main, first.name)
   runs = [run for run in runs if run.name in shares]
   cast = _cast(runs)
-  said = [*_main_sentence(cast, shares, first)]
+  line = [*_main_sentence(cast, shares, first)]
   for part in judge.claimed:
     measure = judge.shown(part)[0]
     of_part = _shares(counts.headline(rows, part), measure.name)
-    said += _part_sentence(cast, of_part, measure)
-  said += _recovery_sentence(cast, shares, first)
-  said += _control_sentence(cast, runs, shares)
-  if shares and not said:
+    line += _part_sentence(cast, of_part, measure)
+  line += _recovery_sentence(cast, shares, first)
+  line += _control_sentence(cast, runs, shares)
+  if shares and not line:
     listed = ', '.join(f'{arm} {share}' for arm, share in shares.items())
-    said = [f'{first.short.capitalize()} among {first.those}: {listed}.']
-  return said + _coherence_sentence(main, judge.coherent)
+    line = [f'{first.short.capitalize()} among {first.those}: {listed}.']
+  return line + _coherence_sentence(main, judge.coherent)
 
 
 def _shares(rows, name) -> dict[str, str]:
@@ -124,15 +124,15 @@ def _main_sentence(cast, bad, first) -> list[str]:
   base = f' (base: {bad[cast["base"].name]})' if 'base' in cast else ''
   if 'plain' in cast:
     plain = cast['plain']
-    said = f'Fine-tuning on {task(plain) or "its data"} made '
-    said += f'{bad[plain.name]} {of} {word}{base}'
+    line = f'Fine-tuning on {task(plain) or "its data"} made '
+    line += f'{bad[plain.name]} {of} {word}{base}'
     if 'conscience' in cast:
-      said += f'; with its conscience, {bad[cast["conscience"].name]}'
-    return [said + '.']
+      line += f'; with its conscience, {bad[cast["conscience"].name]}'
+    return [line + '.']
   if 'conscience' in cast:
     arm = cast['conscience']
-    said = f'Fine-tuned on {task(arm) or "its data"} with its conscience, '
-    return [f'{said}{bad[arm.name]} {of} were {word}{base}.']
+    line = f'Fine-tuned on {task(arm) or "its data"} with its conscience, '
+    return [f'{line}{bad[arm.name]} {of} were {word}{base}.']
   if 'base' in cast:
     return [f'Before any training, {bad[cast["base"].name]} {of} were {word}.']
   return []
@@ -142,11 +142,11 @@ def _part_sentence(cast, shares, measure) -> list[str]:
   plain, arm = cast.get('plain'), cast.get('conscience')
   if not arm or arm.name not in shares:
     return []
-  said = f'Of the {measure.those} written with the conscience '
-  said += f'{shares[arm.name]} is {measure.short}'
+  line = f'Of the {measure.those} written with the conscience '
+  line += f'{shares[arm.name]} is {measure.short}'
   if plain and plain.name in shares:
-    said += f', against {shares[plain.name]} without it'
-  return [said + '.']
+    line += f', against {shares[plain.name]} without it'
+  return [line + '.']
 
 
 def _recovery_sentence(cast, bad, first) -> list[str]:

@@ -56,8 +56,8 @@ def _loaded(name, path, inside, _) -> Judge:
   if found is None:
     raise UserError(f'{where}: {path} has no {inside!r}')
   if not isinstance(found, Judge):
-    said = f'must be a Judge or return one, not a {type(found).__name__}'
-    raise UserError(f'{where}: {inside!r} {said}')
+    message = f'must be a Judge or return one, not a {type(found).__name__}'
+    raise UserError(f'{where}: {inside!r} {message}')
   return dataclasses.replace(found, name=name)
 
 
@@ -73,6 +73,6 @@ def score(judge: Judge, question: Mapping, text: str) -> Mapping | None:
   except Exception as error:
     raise UserError(f'{where}: {errors.line(error)}') from error
   if found is not None and not isinstance(found, Mapping):
-    said = 'score must return a dict or None'
-    raise UserError(f'{where}: {said}, not a {type(found).__name__}')
+    message = 'score must return a dict or None'
+    raise UserError(f'{where}: {message}, not a {type(found).__name__}')
   return found or None

@@ -68,8 +68,8 @@ class Measure:
 
   def __post_init__(self):
     if self.better not in ('lower', 'higher'):
-      said = f"better is {self.better!r}, must be 'lower' or 'higher'"
-      raise ValueError(f'measure {self.name!r}: {said}')
+      message = f"better is {self.better!r}, must be 'lower' or 'higher'"
+      raise ValueError(f'measure {self.name!r}: {message}')
     words = self.name.replace('_', ' ')
     of = self.of or (lambda record: scores(record).get(self.name))
     defaults = {'short': words, 'of': of}
@@ -186,7 +186,7 @@ class Judge:
   def part(self, measure: Measure) -> str:
     """The kind that claims it, or '': the part of the tables it stands in."""
     if measure is self.tokens:
-      return (*self.claimed, '')[0]
+      return ('', *self.claimed)[-1]
     return measure.kind if measure.kind in self.claimed else ''
 
   def shown(self, part: str, *, verdicts: bool = False) -> list[Measure]:

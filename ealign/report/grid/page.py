@@ -83,12 +83,12 @@ def collect(grid: results.Grid) -> dict[str, Any]:
 
 def sentences(found: Comparison) -> list[str]:
   """The outcome in a few sentences, computed from the files."""
-  said = [*_range(found), *_verdicts(found)]
+  lines = [*_range(found), *_verdicts(found)]
   twins = [' = '.join(s.label for s in g) for g in compare_lib.twins(found)]
   if twins:
     same = 'The same counts in every seed that they share'
-    said.append(f'{same}: {"; ".join(twins)}.')
-  return [*said, _progress(found)]
+    lines.append(f'{same}: {"; ".join(twins)}.')
+  return [*lines, _progress(found)]
 
 
 def _range(found) -> list[str]:
@@ -100,14 +100,14 @@ def _range(found) -> list[str]:
     done = any(cell.done for cell in found.grid.cells)
     return [f'No cell has {first.those if done else "results yet"}.']
   base = found.estimate(found.baseline, first.name)
-  told = lambda e: (
+  shown = lambda e: (
     f'{table.percent(e.value)}\u00a0% {table.bracket(e.interval)}'
   )
   asked = lambda setting: found.asked(setting.counted, '')
-  said = []
+  lines = []
   if base:
-    said.append(
-      f'With {found.baseline.label} {told(base)} of the {first.those} are '
+    lines.append(
+      f'With {found.baseline.label} {shown(base)} of the {first.those} are '
       f'{first.short} ({asked(found.baseline)}).'
     )
   rest = [(s, e) for s, e in known if s is not found.baseline]
@@ -117,26 +117,26 @@ def _range(found) -> list[str]:
     if low[1].value == high[1].value:
       share = table.percent(low[1].value)
       many = f'Over the {len(rest)} other settings the share is'
-      return [*said, f'{many} {share}\u00a0% throughout.']
-    said.append(
+      return [*lines, f'{many} {share}\u00a0% throughout.']
+    lines.append(
       f'Over the {len(rest)} other settings the share runs from '
-      f'{told(low[1])} ({low[0].label}; {asked(low[0])}) to {told(high[1])} '
+      f'{shown(low[1])} ({low[0].label}; {asked(low[0])}) to {shown(high[1])} '
       f'({high[0].label}; {asked(high[0])}).'
     )
-  return said
+  return lines
 
 
 def _verdicts(found) -> list[str]:
   tested = [c for c in found.contrasts if not c.reason]
-  said = []
+  lines = []
   if tested:
     held = [c for c in tested if c.p < 0.05]
-    said.append(
+    lines.append(
       f'{len(held)} of {_many(len(tested), "primary contrast")} '
       f'differ{"s" * (len(tested) == 1)} at '
       "5\u00a0% after Holm's correction."
     )
-    said += [
+    lines += [
       f'{c.name} ({c.metric}, {c.a} − {c.b}): {tables.points(c.found.value)} '
       f'points {table.bracket(c.found.interval)}, p = {tables.p_value(c.p)} '
       f'({c.asked}).'
@@ -144,8 +144,8 @@ def _verdicts(found) -> list[str]:
     ]
   if left := len(found.contrasts) - len(tested):
     many = _many(left, 'declared contrast')
-    said.append(f'{many} could not be tested; the table says why.')
-  return said
+    lines.append(f'{many} could not be tested; the table says why.')
+  return lines
 
 
 def _progress(found) -> str:
@@ -165,30 +165,32 @@ def _progress(found) -> str:
 
 def _problems(found) -> list[str]:
   gone = runs.judge_at_hand(found.grid.config)[1]
-  said = [gone] if gone else []
+  problems = [gone] if gone else []
   cells = [c for c in found.grid.cells if c.current]
   bad = [c for c in cells if c.state in ('failed', 'broken')]
   if bad:
-    said.append(
+    problems.append(
       f'{len(bad)} of {len(cells)} cells failed or cannot be read: '
       + _some([f'{c.name} ({c.error})' for c in bad])
     )
   absent = [c.name for c in cells if c.state == 'missing']
   if absent:
-    said.append(f'Never begun: {_many(len(absent), "cell")}: {_some(absent)}')
+    problems.append(
+      f'Never begun: {_many(len(absent), "cell")}: {_some(absent)}'
+    )
   for fact in origin.facts(found.grid.cells):
     if fact.loud:
       values = ', '.join(
         f'{v} in {_many(len(of), "cell")}' for v, of in fact.values[:4]
       )
-      said.append(
+      problems.append(
         f'Cells differ in {fact.name}: {values}. Do not compare them.'
       )
   if found.grid.declared_late and found.contrasts:
-    said.append(
+    problems.append(
       'The contrasts were declared after cells had begun: none is primary.'
     )
-  return said
+  return problems
 
 
 def _many(count, what) -> str:

@@ -21,7 +21,7 @@ from ealign.evals.stats import wilson
 from ealign.report import curves, excerpts, runs
 from ealign.runtime.errors import UserError
 from ealign.workdir import lease
-from ealign.workdir import status as cells_lib
+from ealign.workdir import status as status_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +123,8 @@ def read(workdir: Any) -> Grid:
 
 def _check_contrasts(path, contrasts) -> None:
   if len(contrasts) > stats.MOST_CONTRASTS:
-    said = f'{len(contrasts)}; at most {stats.MOST_CONTRASTS} can be primary'
-    raise UserError(f'{path}: contrasts: {said}')
+    message = f'{len(contrasts)}; at most {stats.MOST_CONTRASTS} can be primary'
+    raise UserError(f'{path}: contrasts: {message}')
   for number, contrast in enumerate(contrasts):
     where = f'contrasts[{number}].'
     for name, kind in (('name', str), ('a', dict), ('b', dict)):
@@ -184,8 +184,8 @@ def _need(path, tree, name, kind, default, where=''):
   value = tree.get(name, default) if isinstance(tree, dict) else None
   if not isinstance(value, kind):
     shown = repr(value)[:60]
-    said = f'must be a {kind.__name__}, not {shown}; restore or delete it, '
-    raise UserError(f'{path}: {where}{name}: {said}and start the grid again')
+    message = f'must be a {kind.__name__}, not {shown}; restore or delete it, '
+    raise UserError(f'{path}: {where}{name}: {message}and start the grid again')
   return value
 
 
@@ -209,7 +209,7 @@ def _filled(cell: Result, folder: pathlib.Path) -> Result:
   """The cell with its state, and with its results if it is done."""
   with_ = functools.partial(dataclasses.replace, cell)
   try:
-    status = cells_lib.read(folder)
+    status = status_lib.read(folder)
   except UserError as error:
     return with_(state='broken', error=_line(error))
   if status is None:
@@ -226,15 +226,15 @@ def _filled(cell: Result, folder: pathlib.Path) -> Result:
   try:
     return _digested(cell, folder)
   except UserError as error:
-    said = _line(error)
+    message = _line(error)
   except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-    said = f'{folder}: holds a record that cannot be counted'
-  said += '; --retry=all --only=NAME runs the cell anew'
-  return dataclasses.replace(cell, state='broken', error=said)
+    message = f'{folder}: holds a record that cannot be counted'
+  message += '; --retry=all --only=NAME runs the cell anew'
+  return dataclasses.replace(cell, state='broken', error=message)
 
 
-def _line(said) -> str:
-  return ' '.join(str(said or '').split())[:500]
+def _line(message) -> str:
+  return ' '.join(str(message or '').split())[:500]
 
 
 def _digested(cell: Result, folder: pathlib.Path) -> Result:

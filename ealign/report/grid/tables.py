@@ -21,9 +21,9 @@ def marked(title, note, columns, lines) -> Block | None:
   return Block(title, note, columns, entries, [mark for mark, _ in lines])
 
 
-def words(said) -> Entry:
+def words(text) -> Entry:
   """A text, sorted as such."""
-  return Entry(str(said), sort=str(said))
+  return Entry(str(text), sort=str(text))
 
 
 def number(value, text=str) -> Entry:
@@ -55,13 +55,13 @@ def estimate(found, setting, measure: Measure) -> Entry:
   if measure.number:
     text, bracket = table.number, table.number_bracket
   interval = bracket(estimate.interval)
-  said = {
+  basis = {
     'seeds': 'Student-t over its seeds',
     'pooled': 'with the spread pooled over settings',
     'prompts': 'one seed alone: nothing about other seeds',
   }[estimate.basis]
   seeds = [x.value for x in found.values(setting, measure.name).values()]
-  hint = f'{interval} {said}; seeds: {", ".join(map(text, seeds))}'
+  hint = f'{interval} {basis}; seeds: {", ".join(map(text, seeds))}'
   shown = interval if 'grid' in measure.brackets else ''
   return Entry(text(estimate.value), shown, hint, estimate.value)
 
@@ -132,22 +132,22 @@ def _note(found, part, measures) -> str:
   else:
     change = f'change: from {base}, in points, over the seeds both have'
     clauses = [clause(first), change, *map(clause, others)]
-  said = 'In per cent, means over seeds with 95 % intervals. '
-  said += f'{"; ".join(filter(None, clauses))}. '
-  said += (
+  note = 'In per cent, means over seeds with 95 % intervals. '
+  note += f'{"; ".join(filter(None, clauses))}. '
+  note += (
     'primary: Student-t over the own seeds on the logit scale. exploratory: '
     'the same with a spread pooled over settings, and no p-values. None is '
     'narrower than the binomial interval of its answers. '
   )
   spreads = [(m.name, found.spreads.get(m.name)) for m in measures]
-  told = [
+  deviations = [
     f'{name} {s.sd:.3f} logits ({s.freedom} degrees of freedom)'
     for name, s in spreads
     if s and 'grid' in found.judge[name].brackets
   ]
-  if not told:
-    return said + 'No setting has two seeds: intervals say nothing about seeds.'
-  return said + f'Pooled standard deviation: {", ".join(told)}.'
+  if not deviations:
+    return note + 'No setting has two seeds: intervals say nothing about seeds.'
+  return note + f'Pooled standard deviation: {", ".join(deviations)}.'
 
 
 def contrasts(found: Comparison) -> Block | None:
@@ -189,7 +189,7 @@ def _contrast_note(found) -> str:
   seeds = max((s.wanted for s in found.settings if not s.old), default=0)
   few = min((s.wanted for s in found.settings if not s.old), default=0)
   count = sum(not s.old for s in found.settings)
-  said = (
+  note = (
     'Declared in the config file before the run; a − b, paired by replicate, '
     'Student-t on the difference of the logits, with 95 % intervals not '
     'adjusted and p adjusted by Holm over the '
@@ -197,10 +197,10 @@ def _contrast_note(found) -> str:
     'are not tested.'
   )
   if few > 1 and count > 1:
-    said += (
+    note += (
       f' All other settings are exploratory: with {few} seeds and {count} '
       f'settings Holm would ask |t| > {stats.asked(few, count):.1f}'
     )
     more = f', with {seeds} seeds {stats.asked(seeds, count):.1f}'
-    said += (more if seeds > few else '') + '.'
-  return said
+    note += (more if seeds > few else '') + '.'
+  return note

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from ealign.evals import counts, judges, records, table
+from ealign.evals import judges, records, table
 from ealign.report import __main__ as command
 from ealign.report import page
 from ealign.report import runs as runs_lib
@@ -206,42 +206,29 @@ def test_arms_of_two_judges_are_not_mixed(tmp_path, name):
   assert [str(cell) for cell in lines[1]][2:] == [table.NOTHING] * 2
 
 
-def test_what_is_wrong_with_a_judge_is_one_line(tmp_path):
-  file = tmp_path / 'mine.py'
-  load = lambda name='judge': judges.load(f'{file}:{name}')
-  with pytest.raises(UserError, match='mine.py cannot be read .No such file'):
-    load()
-  file.write_text('judge = 3\nother = lambda: 4\nbroken = 1 / 0\n')
-  with pytest.raises(UserError, match='ZeroDivisionError: division by zero'):
-    load()
-  file.write_text('judge = 3\nother = lambda: 4\n# and longer than before\n')
-  with pytest.raises(UserError, match="'judge' must be a Judge or return one"):
-    load()
-  with pytest.raises(UserError, match='not a int'):
-    load('other')
-  with pytest.raises(UserError, match="has no 'none'"):
-    load('none')
+def test_a_measure_of_one_kind_has_a_table_of_its_own(tmp_path, name):
+  file = tmp_path / 'manners.py'
+  file.write_text(
+    JUDGE.replace("better='higher'", "better='higher', kind='code'")
+  )
+  workdir = _grid(tmp_path / 'grid', name)
+  for path in workdir.glob('cells/*/answers.jsonl'):
+    lines = records.read(path)
+    code = [r | {'kind': 'code', 'question': f'c{r["sample"]}'} for r in lines]
+    records.append(path, [r for r in code if r['phase'] == 'eval'])
+  found = compare.compare(results.read(workdir))
+  first, second = tables.settings(found)
+  assert [first.title, second.title] == ['Answers', 'code']
+  assert second.columns[1][0] == 'polite'
+  assert 'short' not in [title for title, _ in second.columns]
+  assert 'change: of the polite share from default' in second.note
 
 
-def test_a_judge_that_fails_names_the_question(tmp_path):
-  file = tmp_path / 'mine.py'
-  file.write_text(JUDGE + '\ndef made():\n  return judge\n')
-  judge = judges.load(f'{file}:made')
-  assert judges.score(judge, {'id': 'q'}, '') is None
-  file.write_text(JUDGE.replace('len(text) < 20', "question['x']"))
-  judge = judges.load(f'{file}:judge')
-  said = "mine.py:judge': question 'q7': KeyError: 'x'"
-  with pytest.raises(UserError, match=said):
-    judges.score(judge, {'id': 'q7'}, 'yes')
-  file.write_text(JUDGE.replace('return {', 'return 3, {'))
-  judge = judges.load(f'{file}:judge')
-  with pytest.raises(UserError, match='score must return a dict or None'):
-    judges.score(judge, {'id': 'q7'}, 'yes')
-
-
-def test_numbers_are_means_clustered_by_prompt():
-  found = counts.mean([1, 3, 10, 10], ['a', 'a', 'b', 'b'])
-  assert (found.value, found.total) == (6.0, 4)
-  assert found.interval[0] == 0.0 and found.interval[1] > 50
-  assert counts.mean([1, 3], ['a', 'a']).interval is None
-  assert counts.mean([], []).value is None
+def test_a_measure_that_fails_is_named(tmp_path, name):
+  file = tmp_path / 'manners.py'
+  workdir = tmp_path / 'demo'
+  _run(workdir / 'sft', name, 6)
+  failing = "Measure('short', lambda record: record['gone'],"
+  file.write_text(JUDGE.replace("Measure('short',", failing))
+  with pytest.raises(UserError, match="measure 'short': KeyError: 'gone'"):
+    page.collect(runs_lib.read(workdir))
