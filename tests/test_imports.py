@@ -23,6 +23,7 @@ FLOORS = (
   'assembly',
   'evals',
   'conscience',
+  'alone',
   'engine',
   'align',
   'sampling',
@@ -142,3 +143,14 @@ def test_align_has_no_prompts_and_conscience_no_optimizer():
   words = {'chat', 'framings', 'prompts', 'sampler'}
   assert not [x for x in of('align') if x.split('.')[-1] in words]
   assert not [x for x in of('conscience') if 'optax' in x]
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_an_import_only_defines(name):
+  """No call for its effect: listeners and filters are set when needed."""
+  acts = [
+    node.lineno
+    for node in MODULES[name].body
+    if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)
+  ]
+  assert not acts, f'{name}: line {acts} does something when imported'

@@ -44,11 +44,11 @@ def load_tokenizer(folder: str) -> Tokenizer:
       str(path), trust_remote_code=False, local_files_only=True
     )
   except Exception as error:  # `tokenizers` raises nothing narrower
-    said = ' '.join(str(error).split())
+    message = ' '.join(str(error).split())
     if isinstance(error, KeyError):
-      said = f'tokenizer.json has no {said}'
+      message = f'tokenizer.json has no {message}'
     raise UserError(
-      f'{folder}: no usable tokenizer: {said}; download or copy it again'
+      f'{folder}: no usable tokenizer: {message}; download or copy it again'
     ) from error
   if not tok.is_fast:
     raise UserError(f'{folder}: no fast tokenizer: it needs a tokenizer.json')

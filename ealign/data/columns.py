@@ -64,8 +64,8 @@ def plain_chats(rows, path: str) -> list[list[Message]]:
   """`chats` of rows, none of which has arguments of its own."""
   for i, own in enumerate(arguments(rows, path), start=1):
     if own:
-      said = f'only rows of data.train may have {", ".join(own)}'
-      raise UserError(f'{path}: row {i}: {said}; drop the column')
+      problem = f'only rows of data.train may have {", ".join(own)}'
+      raise UserError(f'{path}: row {i}: {problem}; drop the column')
   return chats(rows, path)
 
 
@@ -106,8 +106,8 @@ def _completion(row, where):
   if 'completion' not in row:
     return []
   if row.get('label') is False:  # of unpaired preferences
-    said = 'the completion is marked as a bad one'
-    raise UserError(f'{where}, label: {said}; drop the row')
+    problem = 'the completion is marked as a bad one'
+    raise UserError(f'{where}, label: {problem}; drop the row')
   return _turns(row['completion'], 'assistant', f'{where}, completion')
 
 
@@ -128,18 +128,18 @@ def _turns(value, role, where):
 def _messages(value, where, roles=_ROLES):
   """The messages, without what is null in them; their form is checked."""
   if not isinstance(value, list) or not value:
-    said = f'is not a list of messages: {str(value)[:60]!r}'
-    raise UserError(f'{where} {said}; mend or drop the row')
+    problem = f'is not a list of messages: {str(value)[:60]!r}'
+    raise UserError(f'{where} {problem}; mend or drop the row')
   for i, message in enumerate(value):
     here = f'{where}[{i}]'
     if not isinstance(message, dict) or message.get('role') not in roles:
       # Templates skip a role they do not know: its text would vanish silently.
-      said = f'needs a role among {", ".join(roles)}: {str(message)[:60]!r}'
-      raise UserError(f'{here} {said}; rename it or drop the row')
+      problem = f'needs a role among {", ".join(roles)}: {str(message)[:60]!r}'
+      raise UserError(f'{here} {problem}; rename it or drop the row')
     content = message.get('content')
     if not isinstance(content, str) and not message.get('tool_calls'):
-      said = f'needs content that is a string: {content!r:.60}'
-      raise UserError(f'{here} {said}; mend or drop the row')
+      problem = f'needs content that is a string: {content!r:.60}'
+      raise UserError(f'{here} {problem}; mend or drop the row')
     try:
       json.dumps(message, ensure_ascii=False).encode('utf-8')
     except UnicodeEncodeError as error:

@@ -103,8 +103,8 @@ def _permutation(count, seed, epoch):
 
 def _order(count, seed, position):
   """Which row stands at a position of the endless stream."""
-  epoch, place = divmod(position, count)
-  return int(_permutation(count, seed, epoch)[place])
+  epoch, index = divmod(position, count)
+  return int(_permutation(count, seed, epoch)[index])
 
 
 def _stats(given, kept):

@@ -24,8 +24,8 @@ def read_mapping(path: str) -> dict:
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(f'{path}: cannot be read ({error})') from None
   except (json.JSONDecodeError, yaml.YAMLError) as error:
-    said = ' '.join(str(error).split())
-    raise UserError(f'{path}: is broken ({said})') from None
+    message = ' '.join(str(error).split())
+    raise UserError(f'{path}: is broken ({message})') from None
   if not isinstance(content, dict):
     raise UserError(f'{path}: must hold a mapping, "name: value"')
   return content

@@ -47,17 +47,22 @@ def fill(
   room = [length] * bins
   used = 0
   for row in rows:
-    place = first_fit(room, len(row.ids))
-    if place is None:
+    index = first_fit(room, len(row.ids))
+    if index is None:
       break
-    packed[place].append(row)
-    room[place] -= len(row.ids)
+    packed[index].append(row)
+    room[index] -= len(row.ids)
     used += 1
   return packed, used
 
 
 def lay_out(packed: Sequence[Sequence[Row]], length: int) -> SFTBatch:
-  """Writes each bin's rows one after the other into one row of the batch."""
+  """Writes each bin's rows one after the other into one row of the batch.
+
+  Each row keeps its own positions from 0 and its own segment number, so packing
+  changes no logit: attention sees within a segment only, and RoPE only sees
+  differences of positions.
+  """
   shape = (len(packed), length)
   tokens_BT = np.zeros(shape, np.int32)
   positions_BT = np.full(shape, -1, np.int32)
@@ -66,10 +71,10 @@ def lay_out(packed: Sequence[Sequence[Row]], length: int) -> SFTBatch:
   for b, rows in enumerate(packed):
     start = 0
     for segment, row in enumerate(rows, start=1):
-      place = slice(start, start + len(row.ids))
-      tokens_BT[b, place] = row.ids
-      positions_BT[b, place] = np.arange(len(row.ids))
-      segments_BT[b, place] = segment
-      loss_mask_BT[b, place] = row.loss_mask
-      start = place.stop
+      span = slice(start, start + len(row.ids))
+      tokens_BT[b, span] = row.ids
+      positions_BT[b, span] = np.arange(len(row.ids))
+      segments_BT[b, span] = segment
+      loss_mask_BT[b, span] = row.loss_mask
+      start = span.stop
   return SFTBatch(tokens_BT, positions_BT, segments_BT, loss_mask_BT)

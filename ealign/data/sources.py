@@ -65,8 +65,8 @@ def read_rows(path: str) -> list[dict]:
 def _read(path):
   """The file's bytes, unpacked if gzipped."""
   if not path.endswith(_FILES):
-    said = f'only {", ".join(_FILES)} files can be read: convert it'
-    raise UserError(f'{path}: {said}')
+    message = f'only {", ".join(_FILES)} files can be read: convert it'
+    raise UserError(f'{path}: {message}')
   file = resolve(path)
   try:
     if not file.exists():
@@ -118,8 +118,8 @@ def _parquet_rows(path, content):
   try:
     table = parquet.read_table(pyarrow.BufferReader(content))
   except (OSError, pyarrow.ArrowException) as error:
-    said = str(error).partition('\n')[0]
-    raise UserError(f'{path} cannot be read: {said}') from error
+    message = str(error).partition('\n')[0]
+    raise UserError(f'{path} cannot be read: {message}') from error
   rows = []
   try:
     for batch in table.to_batches(max_chunksize=1):
@@ -139,8 +139,8 @@ def _hub_rows(path, name, split):
     *(OSError, ValueError, RuntimeError),
     datasets.exceptions.DatasetsError,
   ) as error:
-    said = ' '.join(str(error).split())
+    message = ' '.join(str(error).split())
     raise UserError(
-      f'{path}: cannot be had from the Hub: {said}; check name, split and '
+      f'{path}: cannot be had from the Hub: {message}; check name, split and '
       'HF_TOKEN, or name a file'
     ) from error

@@ -87,47 +87,37 @@ def export(
     UserError: no finished run, the wrong format for it, or `to` is in use.
     Mismatch: the export cannot be read back, or computes something else.
   """
-  run = pathlib.Path(run).expanduser().resolve()
-  to = pathlib.Path(to).expanduser().resolve()
+  run, to = (pathlib.Path(path).expanduser().resolve() for path in (run, to))
   config = _config(run)
   _check_format(run, config, format)
   base = hub.fetch(sources.resolve(config.model.path)).resolve()
   _check_apart(to, run, base)
   _check_free(to, overwrite)
-  if dtype == 'auto':
-    hf = weights_lib.read_json(base)
-    dtype = hf.get('dtype', hf.get('torch_dtype')) or 'bfloat16'
-  if format == 'peft' or dtype not in TOLERANCE:
-    dtype = 'float32'
-  model, weights, bare = _weights(run, config)
-  _check_base(run, config, bare)
-  if format == 'merged':  # peft is for the base as it lies in its files
-    weights, bare = _rounded(config, weights), _rounded(config, bare)
-  said = _logits(model, weights)
-  effect = np.abs(said - _logits(model, bare)).max()
+  dtype = _dtype(base, format, dtype)
+  model, weights, bare = _weights(run, config, format)
+  logits = _logits(model, weights)
+  largest = float(np.abs(logits).max())
+  effect = float(np.abs(logits - _logits(model, bare)).max())
   with _replacing(to) as folder:
     _write(folder, format, run, config, base, model, weights, dtype)
     del weights  # a merged export is as large again
-    again = _read(folder, to, format, model, bare)
-    difference = np.abs(said - _logits(model, again)).max()
-    largest = np.abs(said).max()
-    # What was not adapted differs by `effect`, however small that is.
-    bare_like = difference > effect / 2 and effect > 2e-2 * largest
-    if bare_like or not difference <= TOLERANCE[dtype] * max(1.0, largest):
-      raise Mismatch(
-        f'--to={to}: not written: the export was read back, and its logits '
-        f'differ by up to {difference:.2g} from those of the run (which are up '
-        f'to {largest:.2g}); this is a bug, please report it'
-      )
-  return Exported(
-    folder=to,
-    format=format,
-    dtype=dtype,
-    largest=float(largest),
-    difference=float(difference),
-    effect=float(effect),
-    serve=_serve(to, format, config, run.name),
-  )
+    again = _logits(model, _read(folder, to, format, model, bare))
+    difference = float(np.abs(logits - again).max())
+    _check_equal(to, TOLERANCE[dtype], largest, effect, difference)
+  serve = _serve(to, format, config, run.name)
+  return Exported(to, format, dtype, largest, difference, effect, serve)
+
+
+def _check_equal(to, tolerance, largest, effect, difference) -> None:
+  """Refuses an export whose logits are not those of the run."""
+  # What was not adapted differs by `effect`, however small that is.
+  bare_like = difference > effect / 2 and effect > 2e-2 * largest
+  if bare_like or not difference <= tolerance * max(1.0, largest):
+    raise Mismatch(
+      f'--to={to}: not written: the export was read back, and its logits '
+      f'differ by up to {difference:.2g} from those of the run (which are up '
+      f'to {largest:.2g}); this is a bug, please report it'
+    )
 
 
 # --- What the run is ---------------------------------------------------------
@@ -140,13 +130,13 @@ def _config(run: pathlib.Path) -> Config:
     text = path.read_text('utf-8')
     arms = json.loads(text).get('arms')
   except (OSError, ValueError, AttributeError) as e:
-    said = 'is no folder of a run: it has no readable config.json'
-    raise UserError(f'--run={run}: {said}') from e
+    message = 'is no folder of a run: it has no readable config.json'
+    raise UserError(f'--run={run}: {message}') from e
   if arms:
     done = [name for name in arms if (run / name / 'DONE').exists()]
-    said = f'give the folder of one of them: {", ".join(done)}'
-    said = said if done else 'none of them is finished'
-    raise UserError(f'--run={run}: holds arms; {said}')
+    message = f'give the folder of one of them: {", ".join(done)}'
+    message = message if done else 'none of them is finished'
+    raise UserError(f'--run={run}: holds arms; {message}')
   try:
     config = config_lib.from_json(text)
   except UserError as e:
@@ -164,34 +154,48 @@ def _config(run: pathlib.Path) -> Config:
 def _check_format(run, config, format):
   full = config.model.train == 'full'
   if not (run / ('model' if full else 'adapter.safetensors')).exists():
-    said = 'is not finished: the command that began it continues it'
-    raise UserError(f'--run={run}: {said}')
+    message = 'is not finished: the command that began it continues it'
+    raise UserError(f'--run={run}: {message}')
   right = ('full',) if full else ('peft', 'merged')
   if format not in right:
-    said = f'the run has model.train={config.model.train!r}'
-    raise UserError(f'--format={format}: {said}; use {" or ".join(right)}')
+    message = f'the run has model.train={config.model.train!r}'
+    raise UserError(f'--format={format}: {message}; use {" or ".join(right)}')
   # PEFT adapts a base that lies in files as it is.
   for name, plain in (('init', 'weights'), ('frozen_adapter', '')):
     value = getattr(config.model, name)
     if format == 'peft' and value != plain:
-      said = f'the run has model.{name}={value!r}, a base that is in no files'
-      raise UserError(f'--format=peft: {said}; use merged')
+      message = (
+        f'the run has model.{name}={value!r}, a base that is in no files'
+      )
+      raise UserError(f'--format=peft: {message}; use merged')
 
 
-def _weights(run, config):
+def _dtype(base, format, dtype: str) -> str:
+  """In which the weights are written; 'auto': as the base model's files."""
+  if dtype == 'auto':
+    hf = weights_lib.read_json(base)
+    dtype = hf.get('dtype', hf.get('torch_dtype')) or 'bfloat16'
+  return 'float32' if format == 'peft' or dtype not in TOLERANCE else dtype
+
+
+def _weights(run, config, format):
   """The model, what the run computes with, and the same without training."""
-  if config.model.train == 'full':
-    model, bare = assembly.load_model(config.model, config.seed)[::2]
-    return model, weights_lib.load(run / 'model')[1], bare
   model, _, base = assembly.load_model(config.model, config.seed)
+  if config.model.train == 'full':
+    _check_base(run, config, base)
+    return model, weights_lib.load(run / 'model')[1], base
   spec = dataclasses.replace(config.model, quantize='none')
   exact = dataclasses.replace(config, model=spec)
   bare = assembly.frozen_weights(exact, model, base)
   adapter, scale = weights_lib.load_adapter(run)
   if scale != assembly.lora_scale(config):
-    said = f'{scale} but config.json says {assembly.lora_scale(config)}'
-    raise UserError(f'{run}/adapter.safetensors: its scale is {said}')
-  return model, lora.bind(scale, adapter, bare), bare
+    message = f'{scale} but config.json says {assembly.lora_scale(config)}'
+    raise UserError(f'{run}/adapter.safetensors: its scale is {message}')
+  _check_base(run, config, bare)
+  weights = lora.bind(scale, adapter, bare)
+  if format == 'merged':  # peft is for the base as it lies in its files
+    return model, _rounded(config, weights), _rounded(config, bare)
+  return model, weights, bare
 
 
 def _rounded(config, weights):
@@ -244,8 +248,8 @@ def _check_apart(to, run, base) -> None:
     inside = folder.resolve() in (to, *to.parents)
     # A run may lie in the folder of its base, and keeps its export by itself.
     if inside and not (folder == base and run in to.parents):
-      said = f'is in {folder}, which the run needs; use another folder'
-      raise UserError(f'--to={to}: {said}')
+      message = f'is in {folder}, which the run needs; use another folder'
+      raise UserError(f'--to={to}: {message}')
 
 
 def _check_free(to, overwrite) -> None:
@@ -254,18 +258,18 @@ def _check_free(to, overwrite) -> None:
   if not to.exists() or not any(to.iterdir()):
     return
   if not overwrite:
-    said = 'is not empty; use another folder, or give --overwrite'
-    raise UserError(f'--to={to}: {said}')
+    message = 'is not empty; use another folder, or give --overwrite'
+    raise UserError(f'--to={to}: {message}')
   deletes = '; --overwrite would delete it: use another folder'
   model = (to / 'config.json').exists() and any(to.glob('model*.safetensors'))
   if not model and not (to / peft.CONFIG).exists():
-    said = f'holds something else than a model{deletes}'
-    raise UserError(f'--to={to}: {said}')
+    message = f'holds something else than a model{deletes}'
+    raise UserError(f'--to={to}: {message}')
   for path in sorted(to.iterdir()):
     known = any(fnmatch.fnmatch(path.name, kind) for kind in _KINDS)
     if any(path.iterdir()) if path.is_dir() else not known:
-      said = f'holds {path.name}, which is no part of a model{deletes}'
-      raise UserError(f'--to={to}: {said}')
+      message = f'holds {path.name}, which is no part of a model{deletes}'
+      raise UserError(f'--to={to}: {message}')
 
 
 @contextlib.contextmanager
@@ -280,8 +284,8 @@ def _replacing(to):
       to.rename(old)
     partial.rename(to)
   except OSError as e:
-    said = f'cannot be written ({e.strerror or e})'
-    raise UserError(f'--to={to}: {said}; use another folder') from e
+    message = f'cannot be written ({e.strerror or e})'
+    raise UserError(f'--to={to}: {message}; use another folder') from e
   finally:
     if old.exists() and not to.exists():
       old.rename(to)
@@ -328,9 +332,9 @@ def _read(folder, to, format, model, bare):
       return lora.bind(scale, adapter, bare)
     again, weights = weights_lib.load(folder)
   except UserError as e:
-    said = 'not written: the export cannot be read back, which is a bug'
-    told = (str(each).replace(str(folder), str(to)) for each in e.args)
-    raise Mismatch(f'--to={to}: {said}, please report it', *told) from e
+    message = 'not written: the export cannot be read back, which is a bug'
+    reasons = (str(each).replace(str(folder), str(to)) for each in e.args)
+    raise Mismatch(f'--to={to}: {message}, please report it', *reasons) from e
   if dataclasses.replace(again, dtype=model.dtype, remat=model.remat) != model:
     raise Mismatch(f'{to}/config.json: read back as {again}, not {model}')
   return weights

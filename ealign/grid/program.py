@@ -64,7 +64,7 @@ def _run(job, calls=None, stop=None, *, hosts=None, count: int = 1):
 
   config, more = job.config, {}
   if calls:
-    more = {'calls': calls, 'stop': stop}
+    more = {'backend': calls, 'stop': stop}
     # They share the rows of eval.batch.
     devices = jax.device_count()
     rows = -(-config.eval.batch // (count * devices)) * devices

@@ -150,8 +150,10 @@ def _each(config, attend):
 def splash(config, scale, window, q_BTNH, k_BTKH, v_BTKH, ids_BT):
   """The Pallas kernel on one device; window 0: all tokens before.
 
-  Lengths are padded up to a multiple of 128, by tokens of a segment of their
-  own; so are heads that are larger than 128, and smaller ones up to it.
+  The kernel works on blocks of 128 lanes. So lengths are padded up to a
+  multiple of 128 with tokens of segment -1, which no real token sees, and heads
+  with zeros, which change no product. The kernel itself does not scale: the
+  queries are scaled before it, in float32, and rounded once.
   """
   from jax.experimental.pallas.ops.tpu import splash_attention  # 0.3 s
 
@@ -161,6 +163,8 @@ def splash(config, scale, window, q_BTNH, k_BTKH, v_BTKH, ids_BT):
   grow = [(0, 0), (0, size - T), (0, 0), (0, wide - H)]
   turned = lambda x: jnp.pad(x, grow).swapaxes(1, 2)  # [B, heads, T, H]
   ids = jnp.pad(ids_BT, grow[:2], constant_values=-1)
+  # The kernel masks by index, not by position: the two agree within a segment,
+  # where positions count up by one.
   seen = splash_attention.CausalMask((size, size))
   if window:
     seen = splash_attention.LocalMask((size, size), (window - 1, 0), 0)

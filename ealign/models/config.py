@@ -1,6 +1,8 @@
 """What a decoder is: one frozen Config, read from a config.json."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from jax.sharding import Mesh
 
@@ -13,24 +15,91 @@ from ealign.runtime.errors import UserError
 class Family:
   """What a model_type means beyond the sizes in its config.json.
 
-  qkv_bias: q, k and v have biases. qk_norm: the heads of q and k are normed.
-  gemma: norms multiply by 1 + w and stand before and after each block, the
-  gate is a GELU, and the embedding is scaled by sqrt(D).
+  Each trait stands alone and is read where it acts: the tensors of a model in
+  `names`, what is computed in `transformer`, positions in `positions`. A new
+  family is an entry of `FAMILIES`; a new trait is a field here and its effect.
+
+  Attributes:
+    architecture: as config.json names it.
+    qkv_bias: q, k and v have biases.
+    qk_norm: the heads of q and k are normed.
+    norm_offset: norms multiply by 1 + w, in float32, instead of by w.
+    post_norms: a norm stands behind each block too, before its output is added.
+    scaled_embedding: the embedding is multiplied by sqrt(D).
+    gate: the activation of the feed-forward block, as config.json calls it.
+    gate_field: the field of config.json that says so.
+    rope_theta: where config.json has none.
+    local_rope: local layers have a RoPE base of their own and no scaling.
+    windows: which layers are local (see `positions.read_windows`): 'none';
+      'switch', if `use_sliding_window`; 'unless_null', all unless
+      `sliding_window` is null; 'pattern', all but each n-th.
+    layer_types: config.json may name the kind of each layer.
+    kv_heads: when it is the number of heads: 'never'; 'null', where it is
+      null; 'absent', where it is null or absent.
+    fields: further fields of Config -> their names in config.json.
+    defaults: of absent fields, where they are not those of all families.
   """
 
   architecture: str
   qkv_bias: bool = False
   qk_norm: bool = False
-  gemma: bool = False
+  norm_offset: bool = False
+  post_norms: bool = False
+  scaled_embedding: bool = False
+  gate: str = 'silu'
+  gate_field: str = 'hidden_act'
+  rope_theta: float = 1e4
+  local_rope: bool = False
+  windows: str = 'none'
+  layer_types: bool = False
+  kv_heads: str = 'null'
+  fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+_MOE = {
+  'd_ff': 'moe_intermediate_size',
+  'experts': 'num_experts',
+  'experts_per_token': 'num_experts_per_tok',
+  'norm_topk': 'norm_topk_prob',
+  'balance_coef': 'router_aux_loss_coef',
+}
 FAMILIES = {  # by model_type
-  'qwen2': Family('Qwen2ForCausalLM', qkv_bias=True),
-  'qwen3': Family('Qwen3ForCausalLM', qk_norm=True),
-  'qwen3_moe': Family('Qwen3MoeForCausalLM', qk_norm=True),
-  'llama': Family('LlamaForCausalLM'),
-  'mistral': Family('MistralForCausalLM'),
-  'gemma3_text': Family('Gemma3ForCausalLM', qk_norm=True, gemma=True),
+  'qwen2': Family(
+    'Qwen2ForCausalLM', qkv_bias=True, windows='switch', layer_types=True
+  ),
+  'qwen3': Family(
+    'Qwen3ForCausalLM',
+    qk_norm=True,
+    windows='switch',
+    layer_types=True,
+    defaults={'head_dim': 128},
+  ),
+  'qwen3_moe': Family(
+    'Qwen3MoeForCausalLM',
+    qk_norm=True,
+    windows='switch',
+    kv_heads='never',
+    fields=_MOE,
+  ),
+  'llama': Family('LlamaForCausalLM', kv_heads='absent'),
+  'mistral': Family('MistralForCausalLM', windows='unless_null'),
+  'gemma3_text': Family(
+    'Gemma3ForCausalLM',
+    qk_norm=True,
+    norm_offset=True,
+    post_norms=True,
+    scaled_embedding=True,
+    gate='gelu_pytorch_tanh',
+    gate_field='hidden_activation',
+    rope_theta=1e6,
+    local_rope=True,
+    windows='pattern',
+    layer_types=True,
+    kv_heads='never',
+    fields={'query_scalar': 'query_pre_attn_scalar'},
+    defaults={'head_dim': 256, 'query_scalar': 256, 'tie_embeddings': True},
+  ),
 }
 
 
@@ -59,7 +128,9 @@ class Config:
   norm_eps: float = 1e-6
   tie_embeddings: bool = True
   max_positions: int = 4096
-  query_scalar: int = 0  # scores are divided by its root; 0 = that of head_dim
+  query_scalar: float = (
+    0  # scores are divided by its root; 0 = that of head_dim
+  )
   window: int = 0  # tokens that a local layer sees, itself included; 0 = all
   local: tuple[bool, ...] = ()  # by layer, whether it is; () = none is
   local_rope_theta: float = 0.0  # that of the local layers; 0 = rope_theta
@@ -92,17 +163,6 @@ _HF_NAMES = {
   'tie_embeddings': 'tie_word_embeddings',
   'max_positions': 'max_position_embeddings',
 }
-_MOE_NAMES = {
-  'd_ff': 'moe_intermediate_size',
-  'experts': 'num_experts',
-  'experts_per_token': 'num_experts_per_tok',
-  'norm_topk': 'norm_topk_prob',
-  'balance_coef': 'router_aux_loss_coef',
-}
-
-
-def _hf_names(family: str) -> dict[str, str]:
-  return _HF_NAMES | (_MOE_NAMES if family == 'qwen3_moe' else {})
 
 
 def from_hf(hf: dict, **runtime) -> Config:
@@ -121,53 +181,46 @@ def from_hf(hf: dict, **runtime) -> Config:
   family = hf.get('model_type')
   if not isinstance(family, str) or family not in FAMILIES:
     raise UserError(unlike('model_type', family, ', '.join(FAMILIES)))
-  traits, names = FAMILIES[family], _hf_names(family)
+  traits = FAMILIES[family]
+  names = _HF_NAMES | traits.fields
   if 'num_local_experts' in hf:  # as transformers 5 writes it
     hf = hf | {'num_experts': hf['num_local_experts']}
   fields = {field: hf.get(name) for field, name in names.items()}
-  for field, value in _defaults(family, hf, fields).items():
+  for field, value in _defaults(traits, hf, fields).items():
     if field in fields and fields[field] is None:
       fields[field] = value
   problems = [*_unsupported(hf, traits), *_sizes(fields, names)]
-  fields |= positions.read_rope(hf, traits.gemma, problems)
-  fields |= positions.read_windows(hf, family, fields['layers'], problems)
-  if traits.gemma:
-    fields['query_scalar'] = scalar = hf.get('query_pre_attn_scalar') or 256
-    if not is_positive(scalar):
-      said = unlike('query_pre_attn_scalar', scalar, 'a number above 0')
-      problems.append(said)
+  fields |= positions.read_rope(hf, traits, problems)
+  fields |= positions.read_windows(hf, traits, fields['layers'], problems)
   if problems:
     raise UserError(*problems)
   return Config(family=family, **fields, **runtime)
 
 
-def _defaults(family, hf, fields):
+def _defaults(traits, hf, fields):
   """What transformers takes for an absent field, where models rely on it."""
   defaults = {
-    'tie_embeddings': FAMILIES[family].gemma,
+    'tie_embeddings': False,
     'max_positions': 4096,
     'norm_eps': 1e-6,
     'norm_topk': False,
     'balance_coef': 0.001,
   }
   # Elsewhere an absent one is a number of its own, and null is refused.
-  absent = family == 'llama' or 'num_key_value_heads' in hf
-  if absent and family not in ('qwen3_moe', 'gemma3_text'):
+  null = 'num_key_value_heads' in hf and traits.kv_heads == 'null'
+  if null or traits.kv_heads == 'absent':
     defaults['kv_heads'] = fields['heads']
   sizes = fields['d_model'], fields['heads']
-  if family in ('qwen3', 'gemma3_text'):
-    defaults['head_dim'] = 128 if family == 'qwen3' else 256
-  elif all(map(is_size, sizes)):
+  if all(map(is_size, sizes)):
     defaults['head_dim'] = sizes[0] // sizes[1]
-  return defaults
+  return defaults | traits.defaults
 
 
 def _unsupported(hf, traits):
   """Fields that would change what is computed, at other values than ours."""
-  act = 'hidden_activation' if traits.gemma else 'hidden_act'
   wanted = {
     'architectures': [traits.architecture],
-    act: 'gelu_pytorch_tanh' if traits.gemma else 'silu',
+    traits.gate_field: traits.gate,
     'mlp_bias': False,
     'partial_rotary_factor': 1.0,
     'attn_logit_softcapping': None,
@@ -208,8 +261,8 @@ def _sizes(fields, names):
   for part, of in ('kv_heads', 'heads'), ('experts_per_token', 'experts'):
     have, most = fields.get(part, 0), fields.get(of, 0)
     if have > most or (part == 'kv_heads' and most % have):
-      said = f'it must {"divide" if part == "kv_heads" else "be at most"}'
-      yield f'{names[part]} is {have}; {said} {names[of]} {most}'
+      message = f'it must {"divide" if part == "kv_heads" else "be at most"}'
+      yield f'{names[part]} is {have}; {message} {names[of]} {most}'
 
 
 def to_hf(config: Config, *, dtype: str = 'bfloat16', **extra) -> dict:
@@ -220,14 +273,13 @@ def to_hf(config: Config, *, dtype: str = 'bfloat16', **extra) -> dict:
     dtype: dtype of the weights on disk.
     **extra: further fields, e.g. eos_token_id.
   """
-  family, traits = config.family, config.traits
-  names = _hf_names(family)
-  act = 'hidden_activation' if traits.gemma else 'hidden_act'
+  traits = config.traits
+  names = _HF_NAMES | traits.fields
   return {
     'architectures': [traits.architecture],
-    'model_type': family,
+    'model_type': config.family,
     **{name: getattr(config, field) for field, name in names.items()},
-    act: 'gelu_pytorch_tanh' if traits.gemma else 'silu',
+    traits.gate_field: traits.gate,
     **({} if traits.qkv_bias else {'attention_bias': False}),
     'attention_dropout': 0.0,
     **positions.write_rope(config),

@@ -111,8 +111,8 @@ def _read_index(path) -> dict[str, str]:
       raise ValueError('a shard must be a plain file name')
     return places
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-    said = f'no readable index of shards ({e!r}); download or copy it again'
-    raise UserError(f'{path}: {said}') from e
+    message = f'no readable index of shards ({e!r}); download or copy it again'
+    raise UserError(f'{path}: {message}') from e
 
 
 def _absent(folder) -> str:
@@ -145,35 +145,35 @@ def compare(
   Returns:
     a line for each file and kind of difference, with its remedy.
   """
-  lines = {}  # (file, remedy, kind) -> {what is said: names}
+  lines = {}  # (file, remedy, kind) -> {difference: names}
 
-  def tell(name, said, remedy, kind=''):
+  def note(name, difference, remedy, kind=''):
     file = getattr(found.get(name), 'path', path)
-    told = lines.setdefault((file, remedy, kind), {})
-    told.setdefault(said, []).append(name)
+    differences = lines.setdefault((file, remedy, kind), {})
+    differences.setdefault(difference, []).append(name)
 
   other = f'it and {by} are not of one model: download or copy both again'
   plain = f'it must be one of {", ".join(DTYPES)}: save the model unquantized'
   for name in sorted(wanted.keys() - found.keys()):
-    tell(name, 'missing tensor {}', other, 'missing')
+    note(name, 'missing tensor {}', other, 'missing')
   for name in sorted(found.keys() - wanted.keys()):
-    tell(name, 'unexpected tensor {}', other, 'unexpected')
+    note(name, 'unexpected tensor {}', other, 'unexpected')
   for name in sorted(found.keys() & wanted.keys()):
     have, want = tuple(found[name].shape), wanted[name]
     if have != want:
-      tell(name, f'{{}} has shape {have}, {by}: {want}', other)
+      note(name, f'{{}} has shape {have}, {by}: {want}', other)
     if found[name].dtype not in DTYPES.values():
-      tell(name, f'{{}} is {found[name].dtype}', plain)
+      note(name, f'{{}} is {found[name].dtype}', plain)
   return [
-    f'{file}: {", ".join(_folded(told))}; {remedy}'
-    for (file, remedy, _), told in lines.items()
+    f'{file}: {", ".join(_folded(differences))}; {remedy}'
+    for (file, remedy, _), differences in lines.items()
   ]
 
 
-def _folded(told):
+def _folded(differences):
   return (
-    said.replace('{}', name)
-    for said, names in told.items()
+    difference.replace('{}', name)
+    for difference, names in differences.items()
     for name in fold(names)
   )
 
@@ -201,5 +201,5 @@ def _ranges(numbers: list[str]) -> str:
       runs[-1][1] = n
     else:
       runs.append([n, n])
-  said = [f'{a}' if a == b else f'{a}-{b}' for a, b in runs]
-  return said[0] if len(numbers) == 1 else f'{{{",".join(said)}}}'
+  ranges = [f'{a}' if a == b else f'{a}-{b}' for a, b in runs]
+  return ranges[0] if len(numbers) == 1 else f'{{{",".join(ranges)}}}'

@@ -48,10 +48,10 @@ def fetch(name, *, weights: bool = True) -> pathlib.Path:
       ignore_patterns=['*/*'],
     )
   except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as e:
-    said = str(e).strip().partition('\n')[0]
+    reason = str(e).strip().partition('\n')[0]
     raise UserError(
       f'{name}: there is no such folder, and it could not be had from the '
-      f'Hub ({said}); mend the name, set HF_TOKEN for a gated model, or unset '
-      'HF_HUB_OFFLINE'
+      f'Hub ({reason}); mend the name, set HF_TOKEN for a gated model, or '
+      'unset HF_HUB_OFFLINE'
     ) from e
   return pathlib.Path(folder)

@@ -35,7 +35,8 @@ def matmul(x, w):
   """x W in the dtype of x; w is an array or an int8 leaf."""
   if not isinstance(w, dict):
     return x @ w.astype(x.dtype)
-  # Whole numbers to 127 are exact in bfloat16; rounded once, after the scale.
+  # Whole numbers up to 256 are exact in bfloat16, so the cast of q loses
+  # nothing; the product is summed in float32 and rounded once, after the scale.
   y = jnp.matmul(x, w['q'].astype(x.dtype), preferred_element_type=jnp.float32)
   return (y * w['scale']).astype(x.dtype)
 

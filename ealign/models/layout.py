@@ -1,4 +1,4 @@
-"""Where arrays lie on a mesh: the rules, and what a program says within.
+"""Where arrays lie on a mesh: the rules, and constraints in programs.
 
 Outside of programs `runtime.mesh` places arrays by these rules.
 """
@@ -58,8 +58,8 @@ def split(config: Config, x: jax.Array, axes: tuple) -> jax.Array:
   """The array with its axes split over those of the mesh; None: whole."""
   if config.mesh is None:
     return x
-  place = NamedSharding(config.mesh, P(*axes))
-  return jax.lax.with_sharding_constraint(x, place)
+  sharding = NamedSharding(config.mesh, P(*axes))
+  return jax.lax.with_sharding_constraint(x, sharding)
 
 
 def vocabulary(config: Config) -> tuple[str, ...]:
@@ -84,7 +84,11 @@ def scoring(config: Config) -> dict:
 
 
 def of_chunk(config: Config, tree):
-  """Tokens of a chunk of the loss where the columns of the head need them."""
+  """Reshards the arrays of a chunk of tokens to match the head's sharding.
+
+  Where `fsdp` splits the columns of the head (see `vocabulary`), each device
+  needs all tokens of its `data` group for its own part of the vocabulary.
+  """
   if 'fsdp' not in vocabulary(config):
     return tree
   whole = lambda x: split(config, x, ('data', *(None,) * (x.ndim - 1)))
@@ -94,8 +98,8 @@ def of_chunk(config: Config, tree):
 def gathered(config: Config, tree: dict) -> dict:
   """Weights about to be used, with what `fsdp` splits put together.
 
-  Said aloud because XLA may otherwise send pieces around in a loop of small
-  products, which takes more memory and time to compile on a TPU.
+  The constraint is explicit because XLA may otherwise send pieces around in a
+  loop of small products, which takes more memory and time to compile on a TPU.
   """
   if config.mesh is None or config.mesh.shape['fsdp'] == 1:
     return tree

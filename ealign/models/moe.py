@@ -50,6 +50,8 @@ def _mixture(config, p, x_BTD, seen_BT):
   weight_BTC, expert_BTC = jax.lax.top_k(share_BTE, top)  # C choices
   if config.norm_topk:
     weight_BTC /= jnp.sum(weight_BTC, axis=-1, keepdims=True)
+  # ragged_dot multiplies consecutive rows by one expert each, so the copies of
+  # the tokens are brought into the order of their experts, and back below.
   order = jnp.argsort(expert_BTC.reshape(-1))
   size_E = jnp.bincount(expert_BTC.reshape(-1), length=config.experts)
   each = lambda rows, name: jax.lax.ragged_dot(

@@ -63,36 +63,26 @@ def _layer(config, name, *shape):
 
 def _attention(config):
   D, H = config.d_model, config.head_dim
-  q, kv = config.heads * H, config.kv_heads * H
+  rows = {name: config.kv_heads * H for name in 'qkv'}
+  rows['q'] = config.heads * H
   layer = lambda name, *shape: _layer(config, f'self_attn.{name}', *shape)
-  tree = {
-    'q': layer('q_proj.weight', q, D),
-    'k': layer('k_proj.weight', kv, D),
-    'v': layer('v_proj.weight', kv, D),
-    'o': layer('o_proj.weight', D, q),
-  }
+  tree = {name: layer(f'{name}_proj.weight', n, D) for name, n in rows.items()}
+  tree['o'] = layer('o_proj.weight', D, rows['q'])
   if config.traits.qkv_bias:
-    tree |= {
-      'q_bias': layer('q_proj.bias', q),
-      'k_bias': layer('k_proj.bias', kv),
-      'v_bias': layer('v_proj.bias', kv),
-    }
+    tree |= {f'{x}_bias': layer(f'{x}_proj.bias', n) for x, n in rows.items()}
   if config.traits.qk_norm:
-    tree |= {
-      'q_norm': layer('q_norm.weight', H),
-      'k_norm': layer('k_norm.weight', H),
-    }
+    tree |= {f'{x}_norm': layer(f'{x}_norm.weight', H) for x in 'qk'}
   return tree
 
 
 def _norms(config):
-  # Gemma's post_attention_layernorm is what its name says; elsewhere the norm
-  # of that name comes before the feed-forward block.
+  # With norms behind the blocks, post_attention_layernorm is what its name
+  # says; elsewhere that one comes before the feed-forward block.
   names = {
     'attn_norm': 'input_layernorm',
     'mlp_norm': 'post_attention_layernorm',
   }
-  if config.traits.gemma:
+  if config.traits.post_norms:
     names |= {
       'post_attn_norm': 'post_attention_layernorm',
       'mlp_norm': 'pre_feedforward_layernorm',
@@ -102,26 +92,24 @@ def _norms(config):
   return {k: _layer(config, f'{v}.weight', D) for k, v in names.items()}
 
 
-def _mlp(config):
+def _gated(config):
+  """Shapes of a feed-forward block, or of one expert."""
   D, F = config.d_model, config.d_ff
-  return {
-    'gate': _layer(config, 'mlp.gate_proj.weight', F, D),
-    'up': _layer(config, 'mlp.up_proj.weight', F, D),
-    'down': _layer(config, 'mlp.down_proj.weight', D, F),
-  }
+  return {'gate': (F, D), 'up': (F, D), 'down': (D, F)}
+
+
+def _mlp(config):
+  layer = lambda name, shape: _layer(config, f'mlp.{name}_proj.weight', *shape)
+  return {name: layer(name, shape) for name, shape in _gated(config).items()}
 
 
 def _experts(config):
-  D, F, E = config.d_model, config.d_ff, config.experts
-  expert = lambda name, *shape: Entry(
-    f'model.layers.{{}}.mlp.experts.{{}}.{name}.weight',
-    shape,
-    transposed=True,
-    stack=(config.layers, E),
-  )
-  return {
-    'router': _layer(config, 'mlp.gate.weight', E, D),
-    'expert_gate': expert('gate_proj', F, D),
-    'expert_up': expert('up_proj', F, D),
-    'expert_down': expert('down_proj', D, F),
+  D, E = config.d_model, config.experts
+  router = _layer(config, 'mlp.gate.weight', E, D)
+  stem, stack = 'model.layers.{}.mlp.experts.{}', (config.layers, E)
+  return {'router': router} | {
+    f'expert_{name}': Entry(
+      f'{stem}.{name}_proj.weight', shape, transposed=True, stack=stack
+    )
+    for name, shape in _gated(config).items()
   }

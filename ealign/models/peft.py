@@ -65,7 +65,6 @@ def save(
     base: folder or Hub id of the base model.
     revision: of the Hub id.
   """
-  folder = pathlib.Path(folder)
   tensors = {
     key: np.ascontiguousarray(np.asarray(ab[side][index], np.float32).T)
     for target, ab in adapter.items()
@@ -85,8 +84,11 @@ def save(
     'init_lora_weights': True,
     'target_modules': sorted({key.split('.')[-3] for key in tensors}),
   }
-  text = json.dumps(fields | _ONLY, indent=2) + '\n'
-  (folder / CONFIG).write_text(text)
+  _write(pathlib.Path(folder), fields | _ONLY, tensors)
+
+
+def _write(folder, fields, tensors):
+  (folder / CONFIG).write_text(json.dumps(fields, indent=2) + '\n')
   files.write(folder / WEIGHTS, tensors)
 
 
@@ -108,13 +110,14 @@ def load(folder, config: Config) -> tuple[dict, float]:
       wanted[key] = (rank, into) if side == 'a' else (out, rank)
   if problems := files.compare(found, wanted, folder / WEIGHTS, CONFIG):
     raise UserError(*problems)
-  adapter = {target: {'a': [], 'b': []} for target in targets}
-  for target in targets:
-    for key, (side, _) in keys(config, target).items():
-      adapter[target][side].append(found[key][:].T.astype(np.float32))
+  read = lambda target, side: [
+    found[key][:].T.astype(np.float32)
+    for key, (own, _) in keys(config, target).items()
+    if own == side
+  ]
   stacked = {
-    target: {side: jnp.asarray(np.stack(x)) for side, x in ab.items()}
-    for target, ab in adapter.items()
+    target: {side: jnp.asarray(np.stack(read(target, side))) for side in 'ab'}
+    for target in targets
   }
   scale = lora.scale(
     rank=rank,
@@ -156,10 +159,10 @@ def _targets(path, config, fields, found) -> list[str]:
   ours = {
     table[f'layers/{x}'].name.split('.')[-2]: x for x in lora.widths(config)
   }
-  said = fields.get('target_modules')
-  if not isinstance(said, list):
-    said = {key.split('.')[-3] for key in found if key.count('.') > 2}
-  modules = {name.rpartition('.')[2] for name in said}
+  listed = fields.get('target_modules')
+  if not isinstance(listed, list):
+    listed = {key.split('.')[-3] for key in found if key.count('.') > 2}
+  modules = {name.rpartition('.')[2] for name in listed}
   unknown = sorted(modules - ours.keys())
   if unknown or not modules:
     raise UserError(

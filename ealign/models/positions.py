@@ -32,7 +32,7 @@ def is_positive(value) -> bool:
 
 
 def unlike(field: str, value, wanted: str) -> str:
-  """What is said of a field that has a value that is not supported."""
+  """The message for a field whose value is not supported."""
   return f'{field} is {value!r}; supported: {wanted}'
 
 
@@ -48,38 +48,18 @@ _SCALING = {  # rope_type: field of Scaling -> name in config.json
 }
 
 
-def read_rope(hf: dict, gemma: bool, problems: list) -> dict:
+def read_rope(hf: dict, traits, problems: list) -> dict:
   """The fields of Config about RoPE; what is wrong goes to `problems`."""
-  given = {k: hf.get(k) or {} for k in ('rope_scaling', 'rope_parameters')}
-  new = given['rope_parameters']
-  if gemma and 'full_attention' in new:  # one for each kind of layer
-    given['rope_parameters'] = new['full_attention']
-    given['sliding_attention'] = new.get('sliding_attention') or {}
-  for name, value in given.items():
-    if not isinstance(value, dict):
-      problems.append(unlike(name, value, 'an object'))
-      return {}
-    if any(isinstance(x, dict) for x in value.values()):
-      problems.append(unlike(name, value, 'one for all layers'))
-      return {}
-  old, new = (_with_type(given[k]) for k in ('rope_scaling', 'rope_parameters'))
-  near = _with_type(given.get('sliding_attention', {}))
+  parts = _rope_parts(hf, traits.local_rope)
+  if misformed := list(_misformed(parts)):
+    problems += misformed
+    return {}
+  old, new, near = map(_with_type, parts.values())
   rope = old | new
-  wrong = [
-    unlike(f'rope_scaling: {name}', old[name], f'{value!r}, as rope_parameters')
-    for name, value in new.items()
-    if old.get(name, value) != value
-  ]
+  wrong = list(_unsupported(old, new, near))
   kind = rope.get('rope_type', 'default')
-  for name, value, wanted in [
-    ('rope_type', kind, tuple(_SCALING)),
-    ('rope_type', near.get('rope_type', 'default'), ('default',)),
-    ('partial_rotary_factor', rope.get('partial_rotary_factor', 1.0), (1.0,)),
-  ]:
-    if value not in wanted:
-      wrong.append(unlike(name, value, ', '.join(map(str, wanted))))
   names = {} if wrong else _SCALING[kind]
-  theta = rope.get('rope_theta', hf.get('rope_theta', 1e6 if gemma else 1e4))
+  theta = rope.get('rope_theta', hf.get('rope_theta', traits.rope_theta))
   near_theta = near.get('rope_theta', hf.get('rope_local_base_freq', 1e4))
   numbers = {name: rope.get(name) for name in names.values()}
   numbers |= {'rope_theta': theta, 'rope_local_base_freq': near_theta}
@@ -95,8 +75,45 @@ def read_rope(hf: dict, gemma: bool, problems: list) -> dict:
   return {
     'rope_theta': float(theta),
     'rope_scaling': Scaling(kind, **scaling) if scaling else None,
-    'local_rope_theta': float(near_theta) if gemma else 0.0,
+    'local_rope_theta': float(near_theta) if traits.local_rope else 0.0,
   }
+
+
+def _rope_parts(hf, local_rope) -> dict:
+  """The RoPE parameters by the name of their field.
+
+  Those of all layers in the old and the new spelling, then those of local ones.
+  """
+  parts = {k: hf.get(k) or {} for k in ('rope_scaling', 'rope_parameters')}
+  new, near = parts['rope_parameters'], {}
+  if local_rope and 'full_attention' in new:  # one for each kind of layer
+    parts['rope_parameters'] = new['full_attention']
+    near = new.get('sliding_attention') or {}
+  return parts | {'sliding_attention': near}
+
+
+def _misformed(parts):
+  for name, value in parts.items():
+    if not isinstance(value, dict):
+      yield unlike(name, value, 'an object')
+    elif any(isinstance(x, dict) for x in value.values()):
+      yield unlike(name, value, 'one for all layers')
+
+
+def _unsupported(old, new, near):
+  """Where the two spellings differ, and kinds of RoPE that are not ours."""
+  for name, value in new.items():
+    if old.get(name, value) != value:
+      wanted = f'{value!r}, as rope_parameters'
+      yield unlike(f'rope_scaling: {name}', old[name], wanted)
+  rope = old | new
+  for name, value, wanted in [
+    ('rope_type', rope.get('rope_type', 'default'), tuple(_SCALING)),
+    ('rope_type', near.get('rope_type', 'default'), ('default',)),
+    ('partial_rotary_factor', rope.get('partial_rotary_factor', 1.0), (1.0,)),
+  ]:
+    if value not in wanted:
+      yield unlike(name, value, ', '.join(map(str, wanted)))
 
 
 def _with_type(rope):
@@ -106,22 +123,23 @@ def _with_type(rope):
 
 
 _KINDS = ('full_attention', 'sliding_attention')  # layer_types, by `local`
-_MIXED = ('qwen2', 'qwen3', 'gemma3_text')  # those that read layer_types
 
 
-def read_windows(hf: dict, family: str, layers, problems: list) -> dict:
+def read_windows(hf: dict, traits, layers, problems: list) -> dict:
   """The fields of Config about windows; what is wrong goes to `problems`."""
-  windowed = family in ('mistral', 'gemma3_text')
-  if family.startswith('qwen'):
+  windowed = traits.windows != 'none'
+  if traits.windows == 'switch':
     windowed = hf.get('use_sliding_window') or False
     if not isinstance(windowed, bool):
       problems.append(unlike('use_sliding_window', windowed, 'true or false'))
-  sizes = {
-    'sliding_window': hf.get('sliding_window', 4096),
-    'sliding_window_pattern': hf.get('sliding_window_pattern', 6),
-    'max_window_layers': hf.get('max_window_layers', 28),
+  defaults = {
+    'sliding_window': 4096,
+    'sliding_window_pattern': 6,
+    'max_window_layers': 28,
   }
-  if not windowed or (family == 'mistral' and sizes['sliding_window'] is None):
+  sizes = {name: hf.get(name, value) for name, value in defaults.items()}
+  null = traits.windows == 'unless_null' and sizes['sliding_window'] is None
+  if not windowed or null:
     sizes = {}
   wrong = [
     unlike(name, value, 'a whole number above 0')
@@ -131,16 +149,9 @@ def read_windows(hf: dict, family: str, layers, problems: list) -> dict:
   problems += wrong
   if wrong or not is_size(layers):
     return {}
-  if not sizes:
-    local = [False] * layers
-  elif family == 'gemma3_text':
-    pattern = sizes['sliding_window_pattern']
-    local = [(i + 1) % pattern > 0 for i in range(layers)]
-  else:
-    first = sizes['max_window_layers'] if family in _MIXED else 0
-    local = [i >= first for i in range(layers)]
-  kinds, given = [_KINDS[x] for x in local], hf.get('layer_types')
-  if sizes and family in _MIXED and _is_types(given, layers):
+  kinds = [_KINDS[x] for x in _local(traits, sizes, layers)]
+  given = hf.get('layer_types')
+  if sizes and traits.layer_types and _is_types(given, layers):
     kinds = given
   if given and given != kinds:
     problems.append(unlike('layer_types', given, kinds))
@@ -148,6 +159,17 @@ def read_windows(hf: dict, family: str, layers, problems: list) -> dict:
   return (
     {'window': sizes['sliding_window'], 'local': local} if any(local) else {}
   )
+
+
+def _local(traits, sizes, layers):
+  """By layer, whether it is local where `layer_types` does not say so."""
+  if not sizes:
+    return [False] * layers
+  if traits.windows == 'pattern':
+    pattern = sizes['sliding_window_pattern']
+    return [(i + 1) % pattern > 0 for i in range(layers)]
+  first = sizes['max_window_layers'] if traits.layer_types else 0
+  return [i >= first for i in range(layers)]
 
 
 def _is_types(given, layers):
@@ -170,27 +192,26 @@ def write_rope(config) -> dict:
     }
     old['rope_scaling'] = {'rope_type': kind, **scaling}
     rope |= old['rope_scaling']
-  if not config.traits.gemma:
+  if not config.traits.local_rope:
     return {**old, 'rope_parameters': rope}
   near = {'rope_theta': config.local_rope_theta, 'rope_type': 'default'}
   return {
     **old,
     'rope_local_base_freq': config.local_rope_theta,
     'rope_parameters': {'full_attention': rope, 'sliding_attention': near},
-    'query_pre_attn_scalar': config.query_scalar,
   }
 
 
 def write_windows(config) -> dict:
   """The inverse of `read_windows`."""
-  family, fields = config.family, {}
-  if family.startswith('qwen'):
+  traits, fields = config.traits, {}
+  if traits.windows == 'switch':
     fields['use_sliding_window'] = config.window > 0
-  if family == 'mistral':  # where an absent window is one of 4096
+  if traits.windows == 'unless_null':  # there an absent window is one of 4096
     fields['sliding_window'] = config.window or None
-  elif config.window or family == 'gemma3_text':
+  elif config.window or traits.windows == 'pattern':
     fields['sliding_window'] = config.window or 4096
-    if family in _MIXED:
+    if traits.layer_types:
       local = config.local or [False] * config.layers
       fields['layer_types'] = [_KINDS[x] for x in local]
   return fields

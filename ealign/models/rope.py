@@ -22,7 +22,13 @@ def angles(config: Config, positions_BT, *, local: bool = False):
 
 
 def _scaled(scaling, frequency):
-  """The frequencies under a `positions.Scaling`."""
+  """The frequencies under a `positions.Scaling`, so that more positions fit.
+
+  'linear' slows all of them down alike (arXiv 2306.15595). 'llama3' keeps the
+  fast ones, which tell neighbours apart and were seen at every angle in
+  training, and slows only those that turned less than `low` times in the
+  `original` context; between `low` and `high` turns it interpolates.
+  """
   if scaling is None:
     return frequency
   if scaling.kind == 'linear':

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ealign.models import attention as attention_lib
+from ealign.models.attention import choose
 from ealign.models.config import Config
 from ealign.models.layout import ROWS, RULES, rule
-from ealign.runtime import mesh as mesh_lib
+from ealign.runtime import mesh as meshes
 from ealign.runtime.errors import UserError
 
 
@@ -28,7 +28,8 @@ def on_mesh(config: Config, mesh: Mesh, attention: str = 'auto') -> Config:
 
   Args:
     config: the model.
-    mesh: one device is no mesh to the model: nothing is to be said then.
+    mesh: of several devices. With one device the Config stores no mesh, and
+      so its programs hold no sharding constraint.
     attention: of `models.attention`; 'auto' goes by the mesh's devices.
 
   Raises:
@@ -37,14 +38,13 @@ def on_mesh(config: Config, mesh: Mesh, attention: str = 'auto') -> Config:
   """
   tensor = mesh.shape['tensor']
   if config.kv_heads % tensor:
-    heads = config.kv_heads
-    works = [s for s in range(1, heads + 1) if heads % s == 0]
-    said = f'does not divide the {heads} key and value heads of the model'
+    near = meshes.nearest(tensor, meshes.divisors(config.kv_heads))
     raise UserError(
-      f'mesh.tensor={tensor}: {said}{mesh_lib.nearest(tensor, works)}'
+      f'mesh.tensor={tensor}: does not divide the {config.kv_heads} key and '
+      f'value heads of the model{near}'
     )
   platform = mesh.devices.flat[0].platform
-  kernel = attention_lib.choose(config, platform, attention)
+  kernel = choose(config, platform, attention)
   return dataclasses.replace(resized(config, mesh), attention=kernel)
 
 
@@ -62,7 +62,7 @@ def shardings(mesh: Mesh, tree: Any, rules=RULES) -> Any:
   """
   problems, used = [], set()
 
-  def place(path, leaf):
+  def sharding(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
     spec = P()
     if leaf.ndim:
@@ -76,7 +76,7 @@ def shardings(mesh: Mesh, tree: Any, rules=RULES) -> Any:
       spec = _plain(mesh, (*whole, *found[1]))
     return NamedSharding(mesh, spec)
 
-  placed = jax.tree_util.tree_map_with_path(place, tree)
+  placed = jax.tree_util.tree_map_with_path(sharding, tree)
   if rules is not RULES:
     idle = [each for each in rules if each not in used]
     problems += [f'rule {path!r}: matches no array' for path, _ in idle]
@@ -91,9 +91,10 @@ def _undivided(mesh, name, shape, axes):
     for axis in (parts,) if isinstance(parts, str) else parts or ():
       n = mesh.shape[axis]
       if size % n:
-        works = [s for s in range(1, size + 1) if size % s == 0]
-        said = f'mesh.{axis}={n} does not divide the {size} of {name} {shape}'
-        yield said + mesh_lib.nearest(n, works)
+        near = meshes.nearest(n, meshes.divisors(size))
+        yield (
+          f'mesh.{axis}={n} does not divide the {size} of {name} {shape}{near}'
+        )
       size //= n
 
 
@@ -108,7 +109,7 @@ def _plain(mesh, axes) -> P:
 
 def place(mesh: Mesh, tree: Any) -> Any:
   """The tree on the mesh as the rules have it; see `shardings`."""
-  return jax.tree.map(mesh_lib.put, tree, shardings(mesh, tree))
+  return jax.tree.map(meshes.put, tree, shardings(mesh, tree))
 
 
 def constrain(config: Config, tree: Any) -> Any:
@@ -139,9 +140,8 @@ def gathered(config: Config, mesh: Mesh, weights: Any):
 def widened(config: Config, mesh: Mesh, size: int) -> tuple[Config, Mesh]:
   """The model and the mesh of `gathered`, for weights of `size` bytes."""
   fsdp, tensor = mesh.shape['fsdp'], mesh.shape['tensor']
-  room = (
-    mesh_lib.memory(mesh.devices.flat[0]) / 2
-  )  # the other half: cache and state
+  # The other half is for the cache and the state.
+  room = meshes.memory(mesh.devices.flat[0]) / 2
   ways = [
     tensor * n
     for n in range(1, fsdp + 1)
@@ -154,7 +154,7 @@ def widened(config: Config, mesh: Mesh, size: int) -> tuple[Config, Mesh]:
   split = (1, way) if way else (fsdp, tensor)
   devices = mesh.devices.reshape(-1, *split)
   wide = Mesh(
-    devices, mesh_lib.AXES, axis_types=mesh.axis_types[-len(mesh_lib.AXES) :]
+    devices, meshes.AXES, axis_types=mesh.axis_types[-len(meshes.AXES) :]
   )
   return resized(config, wide), wide
 
@@ -203,9 +203,9 @@ def shard_rows(mesh: Mesh, tree: Any) -> Any:
   size = math.prod(mesh.shape[axis] for axis in ROWS)
   for leaf in jax.tree.leaves(tree):
     if leaf.shape[0] % size:
-      said = f'{leaf.shape[0]} rows do not divide over {size} devices'
+      message = f'{leaf.shape[0]} rows do not divide over {size} devices'
       near = -(-leaf.shape[0] // size) * size
-      raise UserError(f'{said}; use a multiple of {size}, such as {near}')
+      raise UserError(f'{message}; use a multiple of {size}, such as {near}')
   return jax.tree.map(
-    lambda x: mesh_lib.put(x, NamedSharding(mesh, P(ROWS))), tree
+    lambda x: meshes.put(x, NamedSharding(mesh, P(ROWS))), tree
   )

@@ -150,8 +150,8 @@ def _read(tensors, entry, dtype, box, piece):
   x = tensors[name][row:end]
   if not _finite(x):
     path = getattr(tensors[name], 'path', 'weights')
-    said = f'{name} holds nan or inf; download or copy it again'
-    raise UserError(f'{path}: {said}')
+    message = f'{name} holds nan or inf; download or copy it again'
+    raise UserError(f'{path}: {message}')
   x = x[(slice(None), *(slice(*axis) for axis in columns))]
   x = x.astype(dtype, copy=False)
   place = [slice(row - first, end - first)]

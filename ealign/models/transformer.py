@@ -10,7 +10,9 @@ follows from which there are:
   leaves of `moe.mixture` instead of the feed-forward block.
 """
 
+import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,10 @@ _REMAT = {
   'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   'full': jax.checkpoint_policies.nothing_saveable,
 }
+_GATES = {
+  'silu': jax.nn.silu,
+  'gelu_pytorch_tanh': functools.partial(jax.nn.gelu, approximate=True),
+}
 
 
 def init(config: Config, *, key, std: float = 0.02) -> dict:
@@ -31,8 +37,8 @@ def init(config: Config, *, key, std: float = 0.02) -> dict:
   out_std = std / (2 * config.layers) ** 0.5
 
   def leaf(path, shape):
-    if path.endswith('norm'):  # Gemma's multiply by 1 + w
-      return (jnp.zeros if config.traits.gemma else jnp.ones)(shape)
+    if path.endswith('norm'):  # with an offset it multiplies by 1 + w
+      return (jnp.zeros if config.traits.norm_offset else jnp.ones)(shape)
     if path.endswith('bias'):
       return jnp.zeros(shape)
     out = path.removeprefix('layers/') in ('o', 'down', 'expert_down')
@@ -102,15 +108,8 @@ def forward(
     hidden_BTD (normed, config.dtype), cache (None if none came in), taps.
   """
   return forward_routed(
-    config,
-    weights,
-    tokens_BT,
-    positions_BT,
-    segments_BT,
-    cache,
-    write_B,
-    steer_LD,
-    tap,
+    *(config, weights, tokens_BT, positions_BT, segments_BT),
+    *(cache, write_B, steer_LD, tap),
   )[:3]
 
 
@@ -140,52 +139,17 @@ def forward_routed(
   attend = attention.attender(
     config, positions_BT, slots_BS, segments_BT, cached=not alone
   )
-  far, near = rope.angles(config, positions_BT), None
-  if any(config.local):
-    near = rope.angles(config, positions_BT, local=True)
-  norm = functools.partial(
-    gemma_norm if config.traits.gemma else rms_norm, eps=config.norm_eps
+  angles = functools.partial(rope.angles, config, positions_BT)
+  call = _Call(
+    attend=attend,
+    far=angles(),
+    near=angles(local=True) if any(config.local) else None,
+    seen_BT=positions_BT >= 0,
+    write_B=write_B,
+    alone=alone,
+    tap=bool(tap),
   )
-  split = functools.partial(layout.split, config)
-  rows = functools.partial(split, axes=(layout.ROWS,))
-  # Each device looks the tokens of all up in its own columns, then has all
-  # columns of its rows. Else the whole embedding would be gathered.
-  named_BT = split(tokens_BT, ('data', None))
-  x_BTD = split(weights['embed'][named_BT], ('data', None, 'fsdp'))
-  x_BTD = rows(x_BTD.astype(config.dtype))
-  if config.traits.gemma:
-    # Rounded to the activations' dtype, as the model was trained.
-    x_BTD *= jnp.asarray(config.d_model**0.5, config.dtype)
-
-  def layer(carry, xs):
-    x_BTD, kv = carry
-    i, p, adapter, steer_D, local = xs
-    own = layout.gathered(config, {'layers': p, 'adapter': adapter})
-    p = own['layers']
-    dense = functools.partial(_dense, p, own['adapter'])
-    pick = functools.partial(jnp.where, local)
-    angles = far if local is None else jax.tree.map(pick, near, far)
-    look = functools.partial(attend, local=local)
-    h_BTD = norm(x_BTD, p['attn_norm'])
-    a_BTD, kv = _attention(
-      config, norm, p, dense, h_BTD, angles, look, kv, i, write_B, alone
-    )
-    if 'post_attn_norm' in p:
-      a_BTD = norm(a_BTD, p['post_attn_norm'])
-    x_BTD += a_BTD
-    h_BTD = norm(x_BTD, p['mlp_norm'])
-    if config.experts:
-      m_BTD, routing = moe.mixture(config, p, h_BTD, positions_BT >= 0)
-    else:
-      m_BTD, routing = _mlp(config, dense, h_BTD), None
-    if 'post_mlp_norm' in p:
-      m_BTD = norm(m_BTD, p['post_mlp_norm'])
-    x_BTD += m_BTD
-    if steer_D is not None:
-      x_BTD += steer_D.astype(x_BTD.dtype)
-    x_BTD = rows(x_BTD)
-    return (x_BTD, kv), (x_BTD if tap else None, routing)
-
+  layer = functools.partial(_layer, config, call)
   if config.remat != 'none':
     layer = jax.checkpoint(layer, policy=_REMAT[config.remat])
   xs = (
@@ -195,14 +159,67 @@ def forward_routed(
     steer_LD,
     jnp.array(config.local) if any(config.local) else None,
   )
+  carry = _embed(config, weights, tokens_BT), kv
   (x_BTD, kv), (taps, routing) = jax.lax.scan(
-    layer, (x_BTD, kv), xs, unroll=1 if config.scan else config.layers
+    layer, carry, xs, unroll=1 if config.scan else config.layers
   )
   if cache is not None:
     cache = {'k': kv[0], 'v': kv[1], 'positions': filled_BS}
   taps = taps[jnp.array(tap)] if tap else None
   routing = routing if routing is None else jnp.sum(routing, axis=0)
-  return norm(x_BTD, weights['norm']), cache, taps, routing
+  return _norm(config)(x_BTD, weights['norm']), cache, taps, routing
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+  """What all layers of one forward pass share."""
+
+  attend: Callable  # of `attention.attender`
+  far: tuple  # angles of RoPE
+  near: tuple | None  # those of local layers; None: no layer is local
+  seen_BT: jax.Array  # False for padding
+  write_B: jax.Array | None
+  alone: bool  # the tokens see one another only, nothing that is in the cache
+  tap: bool
+
+
+def _embed(config, weights, tokens_BT):
+  split = functools.partial(layout.split, config)
+  # Each device looks the tokens of all up in its own columns, then has all
+  # columns of its rows. Else the whole embedding would be gathered.
+  named_BT = split(tokens_BT, ('data', None))
+  x_BTD = split(weights['embed'][named_BT], ('data', None, 'fsdp'))
+  x_BTD = split(x_BTD.astype(config.dtype), (layout.ROWS,))
+  if config.traits.scaled_embedding:
+    # Rounded to the activations' dtype, as the model was trained.
+    x_BTD *= jnp.asarray(config.d_model**0.5, config.dtype)
+  return x_BTD
+
+
+def _layer(config, call: _Call, carry, xs):
+  """One layer of the scan: attention, then feed-forward, each added."""
+  x_BTD, kv = carry
+  i, p, adapter, steer_D, local = xs
+  own = layout.gathered(config, {'layers': p, 'adapter': adapter})
+  p, norm = own['layers'], _norm(config)
+  dense = functools.partial(_dense, p, own['adapter'])
+  h_BTD = norm(x_BTD, p['attn_norm'])
+  a_BTD, kv = _attention(config, call, p, dense, h_BTD, kv, i, local)
+  if config.traits.post_norms:
+    a_BTD = norm(a_BTD, p['post_attn_norm'])
+  x_BTD += a_BTD
+  h_BTD = norm(x_BTD, p['mlp_norm'])
+  if config.experts:
+    m_BTD, routing = moe.mixture(config, p, h_BTD, call.seen_BT)
+  else:
+    m_BTD, routing = _mlp(config, dense, h_BTD), None
+  if config.traits.post_norms:
+    m_BTD = norm(m_BTD, p['post_mlp_norm'])
+  x_BTD += m_BTD
+  if steer_D is not None:
+    x_BTD += steer_D.astype(x_BTD.dtype)
+  x_BTD = layout.split(config, x_BTD, (layout.ROWS,))
+  return (x_BTD, kv), (x_BTD if call.tap else None, routing)
 
 
 def head(config: Config, weights: dict) -> jax.Array:
@@ -230,46 +247,46 @@ def project_logits(head_DV: jax.Array, hidden: jax.Array) -> jax.Array:
   )
 
 
+def _norm(config) -> Callable:
+  norm = offset_norm if config.traits.norm_offset else rms_norm
+  return functools.partial(norm, eps=config.norm_eps)
+
+
 def rms_norm(x, weight, eps):
-  """Root-mean-square norm (arXiv 1910.07467), statistics in float32."""
-  x32 = x.astype(jnp.float32)
-  var = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
-  return (x32 * jax.lax.rsqrt(var + eps)).astype(x.dtype) * weight.astype(
-    x.dtype
-  )
+  """Root-mean-square norm (arXiv 1910.07467), statistics in float32.
+
+  It is rounded before the weight is applied, as transformers does for Llama and
+  Qwen: to round once at the end would give other bits in bfloat16.
+  """
+  return _normed(x, eps).astype(x.dtype) * weight.astype(x.dtype)
 
 
-def gemma_norm(x, weight, eps):
+def offset_norm(x, weight, eps):
   """`rms_norm` times 1 + w; all of it in float32, and rounded once."""
+  return (_normed(x, eps) * (1 + weight.astype(jnp.float32))).astype(x.dtype)
+
+
+def _normed(x, eps):
   x32 = x.astype(jnp.float32)
   var = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
-  scale = 1 + weight.astype(jnp.float32)
-  return (x32 * jax.lax.rsqrt(var + eps) * scale).astype(x.dtype)
+  return x32 * jax.lax.rsqrt(var + eps)
 
 
-def _write(old_BS, new_BT, write_B):
-  """new [B, T, ...] over old [B, S, ...] from slot write_B on."""
-  new_BT = new_BT.astype(old_BS.dtype)
+def _write(old, new_BT, write_B, *layer):
+  """new [B, T, ...] over old [B, S, ...] from slot write_B on.
+
+  layer: its index where `old` is the stacked cache [L, B, S, ...], which the
+  scan of the layers then updates in place.
+  """
+  new_BT = new_BT.astype(old.dtype)
   if jnp.ndim(write_B) == 0:
-    return jax.lax.dynamic_update_slice_in_dim(old_BS, new_BT, write_B, 1)
-  rows, slots = _slots(new_BT, write_B)
-  return old_BS.at[rows, slots].set(new_BT)
-
-
-def _slots(new_BT, write_B):
-  B, T = new_BT.shape[:2]
-  return jnp.arange(B)[:, None], write_B[:, None] + jnp.arange(T)[None, :]
-
-
-def _write_layer(old_LBS, new_BT, write_B, i):
-  """`_write` into layer i of the stacked cache, in place in the scan."""
-  new_BT = new_BT.astype(old_LBS.dtype)
-  if jnp.ndim(write_B) == 0:
-    zero = jnp.zeros((), jnp.int32)
-    start = (i, zero, jnp.asarray(write_B, jnp.int32), zero, zero)
-    return jax.lax.dynamic_update_slice(old_LBS, new_BT[None], start)
-  rows, slots = _slots(new_BT, write_B)
-  return old_LBS.at[i, rows, slots].set(new_BT)
+    start = (*layer, 0, write_B, *(0,) * (new_BT.ndim - 2))
+    start = [jnp.asarray(index, jnp.int32) for index in start]
+    new_BT = new_BT[(None,) * len(layer)]
+    return jax.lax.dynamic_update_slice(old, new_BT, start)
+  rows = jnp.arange(new_BT.shape[0])[:, None]
+  slots = write_B[:, None] + jnp.arange(new_BT.shape[1])[None, :]
+  return old.at[(*layer, rows, slots)].set(new_BT)
 
 
 def _dense(p, adapter, x, name):
@@ -280,28 +297,31 @@ def _dense(p, adapter, x, name):
 
 
 def _mlp(config, dense, x_BTD):
-  act = functools.partial(jax.nn.gelu, approximate=True)
-  act = act if config.traits.gemma else jax.nn.silu
+  act = _GATES[config.traits.gate]
   return dense(act(dense(x_BTD, 'gate')) * dense(x_BTD, 'up'), 'down')
 
 
-def _attention(
-  config, norm, p, dense, x_BTD, angles, look, kv, i, write_B, alone
-):
+def _attention(config, call: _Call, p, dense, x_BTD, kv, i, local):
+  """The heads' output and the cache with the keys and values of layer i."""
   B, T, _ = x_BTD.shape
   split = lambda x: x.reshape(B, T, -1, config.head_dim)
   q_BTNH, k_BSKH = split(dense(x_BTD, 'q')), split(dense(x_BTD, 'k'))
-  if 'q_norm' in p:
+  if config.traits.qk_norm:
+    norm = _norm(config)
     q_BTNH, k_BSKH = norm(q_BTNH, p['q_norm']), norm(k_BSKH, p['k_norm'])
+  angles = call.far
+  if local is not None:
+    pick = functools.partial(jnp.where, local)
+    angles = jax.tree.map(pick, call.near, call.far)
   q_BTNH, k_BSKH = (rope.rotate(x, angles) for x in (q_BTNH, k_BSKH))
   v_BSKH = split(dense(x_BTD, 'v'))
   if kv is not None:
-    write = functools.partial(_write_layer, write_B=write_B, i=i)
+    write = lambda old, new: _write(old, new, call.write_B, i)
     kv = write(kv[0], k_BSKH), write(kv[1], v_BSKH)
-  if not alone:
+  if not call.alone:
     k_BSKH, v_BSKH = (
       jax.lax.dynamic_index_in_dim(c, i, keepdims=False).astype(x_BTD.dtype)
       for c in kv
     )
-  o_BTNH = look(q_BTNH, k_BSKH, v_BSKH)
+  o_BTNH = call.attend(q_BTNH, k_BSKH, v_BSKH, local)
   return dense(o_BTNH.reshape(B, T, -1), 'o'), kv

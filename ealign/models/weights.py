@@ -12,9 +12,8 @@ from jax.sharding import Sharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ealign.models import config as config_lib
 from ealign.models import files, hub, names, stream
-from ealign.models.config import Config
+from ealign.models.config import Config, from_hf, to_hf
 from ealign.runtime.errors import UserError
 
 SHARD = 2 * 10**9  # bytes of a file written; it is in memory as it is written
@@ -28,7 +27,7 @@ def read_config(folder, **runtime) -> Config:
   """
   hf = read_json(folder)
   try:
-    return config_lib.from_hf(hf, **runtime)
+    return from_hf(hf, **runtime)
   except UserError as e:
     path = pathlib.Path(folder) / 'config.json'
     raise UserError(*(f'{path}: {each}' for each in e.args)) from e
@@ -49,11 +48,11 @@ def read_json(folder) -> dict:
       'model.safetensors, or a Hub id'
     ) from e
   except (OSError, ValueError) as e:
-    said = f'not readable as JSON ({e}); download or copy it again'
-    raise UserError(f'{path}: {said}') from e
+    message = f'not readable as JSON ({e}); download or copy it again'
+    raise UserError(f'{path}: {message}') from e
   if not isinstance(hf, dict):
-    said = f'not readable as JSON object (it is {hf!r:.40})'
-    raise UserError(f'{path}: {said}; download or copy it again')
+    message = f'not readable as JSON object (it is {hf!r:.40})'
+    raise UserError(f'{path}: {message}; download or copy it again')
   return hf
 
 
@@ -102,9 +101,9 @@ def _check(config, tensors, path, problems=(), lost=()):
     for k, v in tensors.items()
     if k in wanted or not names.ignored(config, k)
   }
-  said = files.compare(found, wanted, path, 'config.json')
-  if problems or said:
-    raise UserError(*problems, *said)
+  differences = files.compare(found, wanted, path, 'config.json')
+  if problems or differences:
+    raise UserError(*problems, *differences)
 
 
 def _names(entry: names.Entry) -> Iterator[str]:
@@ -126,7 +125,7 @@ def save(folder, config: Config, weights: dict, *, dtype='bfloat16', **extra):
   """
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  hf = config_lib.to_hf(config, dtype=dtype, **extra)
+  hf = to_hf(config, dtype=dtype, **extra)
   (folder / 'config.json').write_text(json.dumps(hf, indent=2) + '\n')
   width = jnp.dtype(dtype).itemsize
   shards = _shards(config, width)

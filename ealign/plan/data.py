@@ -1,43 +1,22 @@
 """What a run would read: the table of its data, and rows with their masks."""
 
-import dataclasses
-
 import numpy as np
 
-from ealign.data import chat
 from ealign.data.batch import Row
 
 _PERCENTILES = (50, 90, 99, 100)
 _LONG = 480  # letters of a stretch that are shown
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-  """Rows of the SFT data; lengths are tokens before truncation, by percentile.
+def table(rows: list[Row], stats: dict) -> dict:
+  """The table of tokenized rows; stats are those of the `Loader`.
 
-  supervised: share of the tokens that are targets. truncated: share of the
-  rows that are cut.
+  lengths are tokens before truncation, by percentile; supervised is the share
+  of the tokens that are targets, truncated that of the rows that are cut.
   """
-
-  chats: int
-  rows: int
-  tokens: int
-  lengths: dict[str, int]
-  supervised: float
-  truncated: float
-
-
-def table(rows: list[Row], stats: dict) -> Table:
-  """The table of tokenized rows; stats are those of the `Loader`."""
-  lengths = [len(row.ids) for row in rows]
-  return Table(
-    chats=stats['chats'],
-    rows=stats['rows'],
-    tokens=stats['tokens'],
-    lengths=percentiles(lengths),
-    supervised=stats['supervised'],
-    truncated=stats['truncated'],
-  )
+  lengths = percentiles([len(row.ids) for row in rows])
+  names = ('chats', 'rows', 'tokens', 'lengths', 'supervised', 'truncated')
+  return {name: (stats | {'lengths': lengths})[name] for name in names}
 
 
 def percentiles(lengths) -> dict[str, int]:
@@ -77,9 +56,3 @@ def examples(tokenizer, rows: list[Row], count: int = 3) -> list[dict]:
     {'source': rows[i].source, 'stretches': stretches(tokenizer, rows[i])}
     for i in places
   ]
-
-
-def prompt_lengths(tokenizer, chats, template) -> list[int]:
-  """Tokens of each chat as a prompt."""
-  kw = dict(template)
-  return [len(chat.render_prompt(tokenizer, c, **kw)) for c in chats]

@@ -70,7 +70,16 @@ def of(program: Program, compiled: aot.Compiled, run: Shapes) -> Figures:
   excess = compiled.excess
   if compiled.limit:
     excess = max(0.0, compiled.bytes + beside - compiled.limit)
-  figures = Figures(
+  counts, devices, known = compiled.counts, run.mesh.size, {}
+  if counts is not None:
+    kernels = kernel_flops(program, counts, run.config.model.train)
+    flops = counts.flops + kernels / devices
+    seconds, bound = estimate(run.mesh, flops, counts)
+    known = {'flops': flops, 'ratio': flops * devices / program.flops}
+    known |= {'collectives': dict(counts.collectives)}
+    known |= {'hbm_bytes': counts.hbm_bytes, 'kernels': dict(counts.kernels)}
+    known |= {'seconds': seconds, 'bound': bound}
+  return Figures(
     name=program.name,
     arguments=compiled.arguments,
     temporaries=compiled.temporaries,
@@ -81,25 +90,7 @@ def of(program: Program, compiled: aot.Compiled, run: Shapes) -> Figures:
     seconds_compile=compiled.seconds,
     cpu_seconds_compile=compiled.cpu_seconds,
     failure=compiled.failure,
-  )
-  counts = compiled.counts
-  if counts is None:
-    return figures
-  devices = run.mesh.size
-  flops = (
-    counts.flops
-    + kernel_flops(program, counts, run.config.model.train) / devices
-  )
-  seconds, bound = estimate(run.mesh, flops, counts)
-  return dataclasses.replace(
-    figures,
-    flops=flops,
-    ratio=flops * devices / program.flops,
-    collectives=dict(counts.collectives),
-    hbm_bytes=counts.hbm_bytes,
-    kernels=dict(counts.kernels),
-    seconds=seconds,
-    bound=bound,
+    **known,
   )
 
 
@@ -107,7 +98,7 @@ def kernel_flops(program: Program, counts, train: str) -> float:
   """What kernels of attention and experts do, by formula.
 
   Their insides are not in the text. How often a forward pass runs for each
-  backward one (twice where it is computed again) is told by the kernels. The
+  backward one (twice where it is computed again) is seen from the kernels. The
   backward pass of attention is two forward ones; that of experts is one, and
   another one where they are trained.
   """
@@ -171,28 +162,28 @@ def conscience(found: dict[str, Figures], config: Config) -> dict | None:
 
 def knobs(config, figures: Figures, mesh) -> list[str]:
   """Fields that lower what a program takes, those that help most first."""
-  said = []
+  lines = []
   if config.model.train == 'full':
-    said.append("model.train='lora': no gradients or moments of the weights")
+    lines.append("model.train='lora': no gradients or moments of the weights")
   if config.model.quantize == 'none' and config.model.train == 'lora':
-    said.append("model.quantize='int8': frozen matrices take half")
+    lines.append("model.quantize='int8': frozen matrices take half")
   if mesh.shape['data'] > 1:
     split = mesh.shape['data'] * mesh.shape['fsdp']
-    said.append(f'mesh.data=1, mesh.fsdp={split}: weights over more devices')
+    lines.append(f'mesh.data=1, mesh.fsdp={split}: weights over more devices')
   trains = figures.name in ('sft', 'hybrid')
   if trains and config.model.remat != 'full':
-    said.append("model.remat='full': layers are computed again")
-  pairs = config.dpo.pairs if config.dpo.lam else 0
+    lines.append("model.remat='full': layers are computed again")
+  pairs = config.dpo.pairs if config.reflects else 0
   rows = math.gcd(config.data.batch_size if config.data.train else 0, pairs)
   shards = mesh.shape['data'] * mesh.shape['fsdp']
   more = config.train.microbatches * 2
   if trains and rows % (shards * more) == 0:
-    said.append(f'train.microbatches={more}: fewer rows at a time')
+    lines.append(f'train.microbatches={more}: fewer rows at a time')
   if trains:
-    said.append('data.length, dpo.length, data.batch_size, dpo.pairs: lower')
+    lines.append('data.length, dpo.length, data.batch_size, dpo.pairs: lower')
   elif figures.name == 'score':
-    said.append('dpo.pairs, dpo.length: lower')
+    lines.append('dpo.pairs, dpo.length: lower')
   else:
-    said.append('conscience.prompts or sample.max_new_tokens: lower')
-  said.append('a larger slice, or chips with more memory')
-  return said
+    lines.append('conscience.prompts or sample.max_new_tokens: lower')
+  lines.append('a larger slice, or chips with more memory')
+  return lines

@@ -1,4 +1,4 @@
-"""`python -m ealign.launch ... --plan`: reads all but weights, compiles, tells.
+"""`python -m ealign.launch ... --plan`: reads all but the weights and compiles.
 
 Everything a run would read is read and checked as the run would, but for the
 weights, of which only the shapes are needed: a model on the Hub costs its
@@ -10,7 +10,9 @@ import json
 
 import jax
 
-from ealign import assembly
+from ealign import assembly, fields
+from ealign import config as config_lib
+from ealign.alone import ALONE
 from ealign.assembly import fit
 from ealign.conscience import prompts
 from ealign.fields import Config
@@ -32,7 +34,7 @@ FILE = 'plan.json'
 
 def plan(
   config: Config,
-  place: Folder,
+  folder: Folder,
   *,
   slice_name: str = '',
   name: str = '',
@@ -43,7 +45,7 @@ def plan(
 
   Args:
     config: the frozen Config.
-    place: the folder of the run.
+    folder: the folder of the run.
     slice_name: such as 'v5e:4x4'; '': the devices that are here.
     name: of the arm that is planned, if there are arms.
     arms: runs of this config that are one program.
@@ -54,46 +56,52 @@ def plan(
       cannot be written.
     Unfit: the plan shows a run that would fail or waste its chips.
   """
-  devices = _devices(slice_name)
-  mesh = mesh_lib.make(**dataclasses.asdict(config.mesh), devices=devices)
-  screen = show.console()
-  told = {'arm': name, 'config': dataclasses.asdict(config)}
-  told |= {'slice': slice_name, 'devices': _told(mesh)}
-  show.pairs(screen, 'config (fields that are not the default)', _own(config))
-  model, mind, other = _models(config, mesh)
-  fit.sizes(config, model.max_positions, layout.shards(model))
-  read, sizes = _data(config, mind, other, screen)
-  if auto:
-    pay, why = stack_lib.auto(config, mesh)
-    if pay > arms:
-      why = 'no more cells share its base and shapes'
-    arms = min(arms, pay)
-    show.pairs(screen, f'--arms=auto: {arms} in a program', {'because': why})
-  run = programs_lib.shapes(
-    config, model, mesh, other and other.model, arms=arms
+  mesh = mesh_lib.make(
+    **dataclasses.asdict(config.mesh), devices=_devices(slice_name)
   )
-  told |= read | _trained(run, screen)
-  found = _compiled(run, sizes, screen)
-  where = f'{slice_name}, ' if slice_name else ''
-  kind = mesh.devices.flat[0].device_kind
-  if found:
-    show.programs(screen, list(found.values()), f'{where}{mesh.size} x {kind}')
+  screen = show.console()
+  show.pairs(screen, 'config (fields that are not the default)', _own(config))
+  conscience = _conscience(config, mesh)
+  model = conscience.frozen.model.config
+  fit.sizes(config, model.max_positions, layout.shards(model))
+  read, sizes = _data(config, conscience, screen)
+  if auto:
+    arms = _auto(config, mesh, arms, screen)
+  second = conscience.reviewer.model.config
+  other = second if config.conscience.review.by.startswith('other:') else None
+  run = programs_lib.shapes(config, model, mesh, other, arms=arms)
+  trained = _trained(run, screen)
+  found = _compiled(run, sizes, screen, slice_name)
   cost = figures_lib.conscience(found, config)
   if cost:
     show.pairs(screen, 'estimates, from the peaks of the chips', _costs(cost))
   problems = _problems(run, found)
-  told |= {'programs': {n: _plain(f) for n, f in found.items()}}
-  told |= {'conscience': cost, 'problems': problems, 'arms': arms}
-  with folder_lib.usable(place.shared):
-    atomic.write(place.local / FILE, json.dumps(told, indent=2) + '\n')
+  facts = {'arm': name, 'config': dataclasses.asdict(config)}
+  facts |= {'slice': slice_name, 'devices': _devices_as_json(mesh)}
+  facts |= read | trained
+  facts |= {'programs': {n: _as_json(f) for n, f in found.items()}}
+  facts |= {'conscience': cost, 'problems': problems, 'arms': arms}
+  with folder_lib.usable(folder.shared):
+    atomic.write(folder.local / FILE, json.dumps(facts, indent=2) + '\n')
   if problems:
     raise Unfit(*problems)
   fits = 'it fits'
   if not found:
     fits = 'nothing is trained, so nothing was compiled'
   elif any(figures.limit is None for figures in found.values()):
+    kind = mesh.devices.flat[0].device_kind
     fits = f'the memory of a {kind} is not known: compare it with "in all"'
-  screen.print(f'{fits}; the plan is in {place.shared / FILE}', soft_wrap=True)
+  screen.print(f'{fits}; the plan is in {folder.shared / FILE}', soft_wrap=True)
+
+
+def _auto(config, mesh, arms: int, screen) -> int:
+  """How many of `arms` runs to put into one program; said with the reason."""
+  pay, why = stack_lib.auto(config, mesh)
+  if pay > arms:
+    why = 'no more cells share its base and shapes'
+  arms = min(arms, pay)
+  show.pairs(screen, f'--stack=auto: {arms} in a program', {'because': why})
+  return arms
 
 
 def demand(config, arms: int = 1) -> tuple:
@@ -102,7 +110,8 @@ def demand(config, arms: int = 1) -> tuple:
   arms: runs like it that are one program.
   """
   c = config
-  reflects = c.dpo.lam > 0 and c.conscience.every > 0 and c.train.steps > 0
+  reflects = fields.reflects(c.dpo.lam, c.conscience.every)
+  reflects = reflects and c.train.steps > 0
   pairs = 2 * c.dpo.pairs * c.dpo.length if reflects else 0
   rows = c.conscience.prompts * c.conscience.samples if reflects else 0
   return (
@@ -123,19 +132,15 @@ def _devices(slice_name: str):
 
 def _own(config: Config) -> dict:
   """Dotted names and values of the fields that are not the default."""
-
-  def own(section, default, prefix):
-    for field in dataclasses.fields(section):
-      value, usual = getattr(section, field.name), getattr(default, field.name)
-      if dataclasses.is_dataclass(value):
-        yield from own(value, usual, f'{prefix}{field.name}.')
-      elif value != usual:
-        yield prefix + field.name, data_lib.plain(repr(value))
-
-  return dict(own(config, Config(), ''))
+  usual = config_lib.flatten(Config())
+  return {
+    name: data_lib.plain(repr(value))
+    for name, value in config_lib.flatten(config).items()
+    if value != usual[name]
+  }
 
 
-def _told(mesh) -> dict:
+def _devices_as_json(mesh) -> dict:
   device = mesh.devices.flat[0]
   return {
     'kind': device.device_kind,
@@ -144,54 +149,54 @@ def _told(mesh) -> dict:
   }
 
 
-def _models(config, mesh):
-  """The model, its Mind, and that of a second model that reviews."""
-  model, tokenizer = assembly.read_model(config.model, mesh, weights=False)[1:]
+def _conscience(config, mesh) -> prompts.Conscience:
+  """The run's conscience with models that have no weights."""
+
+  def read(spec):
+    return *assembly.read_model(spec, mesh, weights=False)[1:], None
+
+  main = read(config.model)
   if assembly.adapts(config):
-    fit.targets(config, model)
-  mind = assembly.make_mind(config, model, tokenizer, mesh)
+    fit.targets(config, main[0])
+  # A second model that only writes is no program of the plan.
   by = config.conscience.review.by
-  if not by.startswith('other:'):
-    return model, mind, None
-  path = by.removeprefix('other:')
-  spec = dataclasses.replace(config.model, path=path, init='weights')
-  model_2, tokenizer_2 = assembly.read_model(spec, mesh, weights=False)[1:]
-  other = dataclasses.replace(mind, model=model_2, tokenizer=tokenizer_2)
-  return model, mind, other
+  second = assembly.second_models(config)
+  others = {name: read(second[name]) for name in second if name == by}
+  return assembly.make_conscience(
+    config, main, others, mesh=mesh, backend=ALONE
+  )
 
 
-def _data(config, mind, other, screen):
+def _data(config, conscience, screen):
   """The tables of SFT data and pool, and the sizes of the prompts."""
+  model = conscience.frozen.model
   chats, own = assembly.training_chats(config)
-  told = {}
+  facts = {}
   if chats:
-    rows = assembly.encoded(config, mind.tokenizer, chats, own)
+    rows = assembly.encoded(config, model.tokenizer, chats, own)
     stats = assembly.loader(config, rows).stats
-    table = dataclasses.asdict(data_lib.table(rows, stats))
-    told['data'] = table
-    told['examples'] = data_lib.examples(mind.tokenizer, rows)
+    table = data_lib.table(rows, stats)
+    facts['data'] = table
+    facts['examples'] = data_lib.examples(model.tokenizer, rows)
     show.pairs(screen, f'data: {config.data.train}', _readable(table))
-    for number, example in enumerate(told['examples'], start=1):
+    for number, example in enumerate(facts['examples'], start=1):
       show.row(screen, example, number)
-  if config.dpo.lam <= 0 or not config.conscience.every:
-    return told, None
-  others = [other] if other else []
-  pool = [
-    c for _, cs in assembly.make_pool(config, mind, chats, others) for c in cs
-  ]
-  lengths = data_lib.prompt_lengths(mind.tokenizer, pool, mind.template)
-  told['pool'] = {'prompts': len(pool)} | data_lib.percentiles(lengths)
-  show.pairs(screen, 'pool (tokens)', told['pool'])
-  longest = max(lengths)
-  after = config.sample.max_new_tokens + prompts.overhead(other or mind)
-  return told, programs_lib.Sizes(bucket(longest), bucket(longest + after))
+  if not config.reflects:
+    return facts, None
+  pool = assembly.make_pool(config, conscience, chats)
+  lengths = [len(model.prompt(chat)) for _, chats in pool for chat in chats]
+  facts['pool'] = {'prompts': len(lengths)} | data_lib.percentiles(lengths)
+  show.pairs(screen, 'pool (tokens)', facts['pool'])
+  longest, reviewer = max(lengths), conscience.reviewer.model
+  after = config.sample.max_new_tokens + prompts.overhead(conscience, reviewer)
+  return facts, programs_lib.Sizes(bucket(longest), bucket(longest + after))
 
 
 def _readable(table: dict) -> dict:
   shares = ('supervised', 'truncated')
-  told = {k: f'{v:,}' for k, v in table.items() if isinstance(v, int)}
-  told['lengths'] = ', '.join(f'{k} {v}' for k, v in table['lengths'].items())
-  return told | {name: show.percent(table[name]) for name in shares}
+  facts = {k: f'{v:,}' for k, v in table.items() if isinstance(v, int)}
+  facts['lengths'] = ', '.join(f'{k} {v}' for k, v in table['lengths'].items())
+  return facts | {name: show.percent(table[name]) for name in shares}
 
 
 def _trained(run, screen) -> dict:
@@ -204,7 +209,7 @@ def _trained(run, screen) -> dict:
   return {'model': counted, 'rules': rules}
 
 
-def _compiled(run, sizes, screen) -> dict[str, figures_lib.Figures]:
+def _compiled(run, sizes, screen, slice_name) -> dict[str, figures_lib.Figures]:
   """The figures of each program of the run, by name."""
   found = {}
   for program in programs_lib.listed(run, sizes):
@@ -212,13 +217,17 @@ def _compiled(run, sizes, screen) -> dict[str, figures_lib.Figures]:
     screen.print(f'compiling {name}: {programs_lib.NAMES[name]}')
     compiled = aot.compile(program.run, *program.args, unknown=program.trips)
     found[name] = figures_lib.of(program, compiled, run)
+  where = f'{slice_name}, ' if slice_name else ''
+  chips = f'{run.mesh.size} x {run.mesh.devices.flat[0].device_kind}'
+  if found:
+    show.programs(screen, list(found.values()), where + chips)
   return found
 
 
 def _counted(run) -> dict:
   c = run.config
   sft = c.data.batch_size * c.data.length * bool(c.data.train)
-  pairs = 2 * c.dpo.pairs * c.dpo.length * (c.dpo.lam > 0)
+  pairs = 2 * c.dpo.pairs * c.dpo.length * c.reflects
   return {
     'parameters': flops.parameters(run.model),
     **({'arms of a program': run.arms} if run.arms > 1 else {}),
@@ -228,7 +237,7 @@ def _counted(run) -> dict:
   }
 
 
-def _plain(figures) -> dict:
+def _as_json(figures) -> dict:
   return dataclasses.asdict(figures) | {
     'bytes': figures.bytes,
     'headroom': figures.headroom,
@@ -250,8 +259,8 @@ def _problems(run, found) -> list[str]:
   problems = []
   for name, figures in found.items():
     if figures.failure:
-      said = data_lib.plain(figures.failure)
-      problems.append(f'{name}: does not compile: {said}')
+      reason = data_lib.plain(figures.failure)
+      problems.append(f'{name}: does not compile: {reason}')
     if figures.excess:
       there = show.gib(figures.limit)
       helps = figures_lib.knobs(run.config, figures, run.mesh)
@@ -261,13 +270,13 @@ def _problems(run, found) -> list[str]:
       )
       problems += [f'  {line}' for line in helps]
   platform = run.mesh.devices.flat[0].platform
-  asked = run.config.model.attention == 'xla'
-  if platform != 'tpu' or asked:
+  chosen = run.config.model.attention == 'xla'
+  if platform != 'tpu' or chosen:
     return problems
   for name, figures in found.items():
     if figures.kernels is None or name == 'decode':  # it extends a cache
       continue
     if not any('splash' in kernel for kernel in figures.kernels):
-      said = 'attention is no splash kernel: it would hold [T, T] arrays'
-      problems.append(f"{name}: {said}; set model.attention='auto'")
+      reason = 'attention is no splash kernel: it would hold [T, T] arrays'
+      problems.append(f"{name}: {reason}; set model.attention='auto'")
   return problems

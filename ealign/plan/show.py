@@ -90,8 +90,8 @@ def programs(console, found: list[Figures], devices: str) -> None:
   console.print('sent to other chips, bytes a chip:')
   for figures in found:
     kinds = (figures.collectives or {}).items()
-    said = ', '.join(f'{kind} {size(n)}' for kind, n in sorted(kinds))
-    line = f'  {figures.name}: {said or "nothing"}'
+    sent = ', '.join(f'{kind} {size(n)}' for kind, n in sorted(kinds))
+    line = f'  {figures.name}: {sent or "nothing"}'
     console.print(rich.text.Text(line), soft_wrap=True)
   console.print()
 

@@ -18,8 +18,7 @@ import jax
 from jax.experimental import topologies
 from jax.experimental.compilation_cache import compilation_cache
 
-from ealign.runtime import cost
-from ealign.runtime import mesh as mesh_lib
+from ealign.runtime import cost, mesh
 from ealign.runtime.errors import UserError
 from ealign.runtime.topology import Topology
 
@@ -31,7 +30,7 @@ _ENVIRONMENT = {
   'TPU_WORKER_HOSTNAMES': 'localhost',
   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
 }
-_SAID = 300  # letters of what the compiler says
+_LONGEST = 300  # letters of a message of the compiler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +70,8 @@ def devices(topology: Topology) -> Sequence[jax.Device]:
     UserError: libtpu is not installed, or does not know the slice.
   """
   if importlib.util.find_spec('libtpu') is None:
-    said = 'TPU programs are compiled by libtpu; pip install ealign[tpu]'
-    raise UserError(f'--topology={topology}: {said}, or plan without it')
+    message = 'TPU programs are compiled by libtpu; pip install ealign[tpu]'
+    raise UserError(f'--topology={topology}: {message}, or plan without it')
   for name, value in _ENVIRONMENT.items():
     os.environ.setdefault(name, value)
   # libtpu thinks of hosts with 2x2 chips; smaller slices have less.
@@ -85,8 +84,8 @@ def devices(topology: Topology) -> Sequence[jax.Device]:
       str(topology), platform='tpu', **options
     ).devices
   except Exception as error:
-    said = str(error).partition('\n')[0]
-    raise UserError(f'--topology={topology}: libtpu says: {said}') from error
+    message = str(error).partition('\n')[0]
+    raise UserError(f'--topology={topology}: libtpu says: {message}') from error
 
 
 def compile(program: Callable, *args, unknown: int = 1) -> Compiled:
@@ -97,7 +96,7 @@ def compile(program: Callable, *args, unknown: int = 1) -> Compiled:
     *args: trees of `jax.ShapeDtypeStruct` with shardings, or scalars.
     unknown: trips of a loop that ends when its data says so.
   """
-  limit = mesh_lib.memory(_device(args))
+  limit = mesh.memory(_device(args))
   limit = None if limit == math.inf else limit
   lowered = program.lower(*args)
   start, cpu = time.monotonic(), time.process_time()
@@ -105,17 +104,17 @@ def compile(program: Callable, *args, unknown: int = 1) -> Compiled:
     with _without_cache():
       compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
-    compiled, said = None, str(error)
+    compiled, message = None, str(error)
   took = {
     'seconds': time.monotonic() - start,
     'cpu_seconds': time.process_time() - cpu,
     'limit': limit,
   }
   if compiled is None:
-    needed = _needed(said)
+    needed = _needed(message)
     if limit and needed > limit:
       return Compiled(temporaries=needed, excess=needed - limit, **took)
-    return Compiled(failure=' '.join(said.split())[:_SAID], **took)
+    return Compiled(failure=' '.join(message.split())[:_LONGEST], **took)
   memory, text = compiled.memory_analysis(), compiled.as_text()
   used = Compiled(
     arguments=memory.argument_size_in_bytes,
@@ -159,8 +158,8 @@ def _needed(message: str) -> float:
   0 if it says something else, such as that a kernel's own memory (vmem) lacks.
   """
   size = r'([\d.]+)([KMGT])'
-  said = re.search(rf'\({size}\) exceeds available HBM', message) or re.search(
+  match = re.search(rf'\({size}\) exceeds available HBM', message) or re.search(
     rf'Used {size} of [\d.]+[KMGT] hbm', message
   )
   unit = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
-  return float(said[1]) * unit[said[2]] if said else 0.0
+  return float(match[1]) * unit[match[2]] if match else 0.0

@@ -5,20 +5,21 @@
 
 Orbax loads flipped bits without a word, so every leaf is hashed when saved and
 again when restored. A step that fails is moved aside to <folder>/bad-<step>,
-the one before it is used, and the caller is told.
+the one before it is used, and a note names both.
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
-from unittest import mock
 
 import jax
 import numpy as np
 import uvloop
 from etils import epath
+from flax import traverse_util
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
@@ -26,13 +27,8 @@ from ealign.runtime import manifest
 from ealign.runtime.errors import UserError
 from ealign.runtime.manifest import Path
 
-# A save that fails is told once, as a UserError: not by Orbax's threads too.
-logging.getLogger('absl').addFilter(
-  lambda record: 'run() raised an exception' not in record.getMessage()
-)
-
 _PARTIAL = '.orbax-checkpoint-tmp'  # how Orbax ends the name of what it writes
-_ONE_PATCH = threading.Lock()
+_ONE_READER = threading.Lock()
 
 
 class Checkpoints:
@@ -64,6 +60,8 @@ class Checkpoints:
     arrays = {r['key']: x for r, x in zip(rows, leaves.values(), strict=True)}
     # Orbax refuses arrays without elements; their row says enough.
     arrays = {key: leaf for key, leaf in arrays.items() if leaf.size}
+    # Adding a filter that is there already changes nothing.
+    logging.getLogger('absl').addFilter(_not_from_threads)
     try:
       if _first():
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -85,8 +83,7 @@ class Checkpoints:
     """Returns when the save in progress is on disk and old ones are gone."""
     if self._writing is None:
       return
-    step, response = self._writing
-    self._writing = None
+    (step, response), self._writing = self._writing, None
     try:
       response.result()
     except Exception as error:
@@ -96,7 +93,8 @@ class Checkpoints:
       self._manifest(old).unlink(missing_ok=True)
 
   def restore(self, template: Any) -> tuple[int, Any, dict, str] | None:
-    """The last good checkpoint: step, tree, extra and a note; None: no save.
+    """The last good checkpoint: step, tree, extra and a note. None if nothing
+    was saved.
 
     Args:
       template: gives the structure, and for device arrays (or ShapeDtypeStruct)
@@ -124,9 +122,9 @@ class Checkpoints:
       return step, tree, extra, self._move_aside(bad, step)
     if not self._steps():  # at most a first save that was cut short
       return None
-    said = '; '.join(f'step {step}: {why}' for step, why in bad.items())
+    reasons = _reasons(bad)
     remedy = 'restore it from a backup, or delete it to start anew'
-    raise UserError(f'{self._folder}: no good checkpoint ({said}); {remedy}')
+    raise UserError(f'{self._folder}: no good checkpoint ({reasons}); {remedy}')
 
   def _steps(self) -> list[int]:
     if not self._folder.is_dir():
@@ -171,8 +169,7 @@ class Checkpoints:
       for path, leaf in wanted.items()
       if 0 not in rows[path]['shape']
     }
-    patience = mock.patch.object(uvloop, 'new_event_loop', _PatientLoop)
-    with _ONE_PATCH, patience:  # arms are threads
+    with _patient_loops():
       loaded = ocp.load(self._folder / str(step), abstract)
     arrays = {}
     for path in wanted:
@@ -197,23 +194,45 @@ class Checkpoints:
           path.replace(aside)
     if not bad:
       return ''
-    said = '; '.join(f'step {step}: {why}' for step, why in bad.items())
-    return f'bad checkpoint ({said}); continued from step {good}'
+    reasons = _reasons(bad)
+    return f'bad checkpoint ({reasons}); continued from step {good}'
 
 
 class _PatientLoop(uvloop.Loop):
-  """Ends what is pending before it closes.
-
-  Orbax reads in a uvloop of its own and closes it when one read fails. The
-  others would each print a page, or raise in code that is not about them,
-  whenever they are collected.
-  """
+  """An event loop that finishes what is pending before it closes."""
 
   def close(self):
     while pending := asyncio.all_tasks(self):
       done = asyncio.gather(*pending, return_exceptions=True)
       self.run_until_complete(done)
     super().close()
+
+
+@contextlib.contextmanager
+def _patient_loops() -> Iterator[None]:
+  """Within the block Orbax reads in event loops that finish their reads.
+
+  Orbax makes a uvloop for each load and closes it as soon as one read fails.
+  The other reads then fail whenever they are collected: each prints a page, or
+  raises in code that has nothing to do with checkpoints. Orbax takes no loop
+  from its caller, so the function by which it makes one is replaced here, by
+  one thread at a time (arms are threads). To others in the process a patient
+  loop is like any other.
+  """
+  with _ONE_READER:
+    original, uvloop.new_event_loop = uvloop.new_event_loop, _PatientLoop
+    try:
+      yield
+    finally:
+      uvloop.new_event_loop = original
+
+
+def _not_from_threads(record: logging.LogRecord) -> bool:
+  """False for what Orbax's threads log of a failed save.
+
+  The failure is raised once, as a UserError.
+  """
+  return 'run() raised an exception' not in record.getMessage()
 
 
 def _first() -> bool:
@@ -241,9 +260,9 @@ def _check_same_fields(step: int, wanted: Iterable, rows: Iterable) -> None:
   names = [set(map('/'.join, paths)) for paths in (wanted, rows)]
   lacks, has = sorted(names[0] - names[1]), sorted(names[1] - names[0])
   if lacks or has:
-    said = f'it lacks {lacks[:3]} and has {has[:3]} besides'
+    message = f'it lacks {lacks[:3]} and has {has[:3]} besides'
     remedy = 'it is of another kind of run; use another workdir'
-    raise UserError(f'checkpoint {step}: {said}; {remedy}')
+    raise UserError(f'checkpoint {step}: {message}; {remedy}')
 
 
 def _abstract(step: int, leaf, row: dict):
@@ -255,8 +274,8 @@ def _abstract(step: int, leaf, row: dict):
     was = f'{row["dtype"]}{row["shape"]}'
     now = f'{data.dtype}{list(data.shape)}'
     name = '/'.join(row['path'])
-    said = f'{name} was saved as {was} and is {now} in this run'
-    raise UserError(f'checkpoint {step}: {said}; use another workdir')
+    message = f'{name} was saved as {was} and is {now} in this run'
+    raise UserError(f'checkpoint {step}: {message}; use another workdir')
   return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=_place(leaf))
 
 
@@ -292,13 +311,11 @@ def _nested(head: Path, arrays: dict[Path, np.ndarray]) -> Any:
   }
   if () in below:
     return below[()]
-  tree = {}
-  for (*groups, last), array in below.items():
-    holder = tree
-    for group in groups:
-      holder = holder.setdefault(group, {})
-    holder[last] = array
-  return tree or None
+  return traverse_util.unflatten_dict(below) or None
+
+
+def _reasons(bad: dict[int, str]) -> str:
+  return '; '.join(f'step {step}: {why}' for step, why in bad.items())
 
 
 def _one_line(error: Exception) -> str:
@@ -307,6 +324,6 @@ def _one_line(error: Exception) -> str:
 
 
 def _unwritten(step: int, error: Exception) -> UserError:
-  said = f'could not be written ({_one_line(error)})'
+  message = f'could not be written ({_one_line(error)})'
   remedy = 'free some space and run the same command to continue'
-  return UserError(f'checkpoint {step}: {said}; {remedy}')
+  return UserError(f'checkpoint {step}: {message}; {remedy}')

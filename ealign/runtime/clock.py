@@ -41,7 +41,7 @@ class Clock:
     self._flops += flops
 
   def metrics(self) -> dict[str, float]:
-    """Of the time since they were asked for last; shares since the start.
+    """Rates since the last call, and the share of each phase since the start.
 
     Where the device's peak or memory is not known the metric is absent.
     """

@@ -15,7 +15,7 @@ PORTS = {'slurm': 23_000, 'tpu': 18_476}
 class Cluster:
   """Which process this is, of how many, and where host 0 answers.
 
-  explicit: JAX is told all of it; else it finds it in the environment.
+  explicit: all of it is passed to JAX; else JAX finds it in the environment.
   """
 
   address: str
@@ -33,8 +33,8 @@ def find(
 ) -> Cluster | None:
   """The cluster that flags or the environment describe; None: one process.
 
-  Slurm tells it by SLURM_*, GKE and xpk by TPU_WORKER_* (and MEGASCALE_* for
-  several slices). A TPU VM without them is asked by `of_tpu_vm`.
+  Slurm sets SLURM_*, GKE and xpk TPU_WORKER_* (and MEGASCALE_* for several
+  slices). A TPU VM without them is asked by `of_tpu_vm`.
 
   Raises:
     UserError: the flags are incomplete or no numbers.
@@ -75,17 +75,17 @@ def of_tpu_vm(env: Mapping[str, str] = os.environ) -> Cluster | None:
   server = env.get('GCE_METADATA_IP', 'metadata.google.internal')
   head = f'http://{server}/computeMetadata/v1/instance/attributes/'
 
-  def told(key: str) -> str:
-    asked = urllib.request.Request(head + key)
-    asked.add_header('Metadata-Flavor', 'Google')
-    with urllib.request.urlopen(asked, timeout=5) as answer:
+  def attribute(key: str) -> str:
+    request = urllib.request.Request(head + key)
+    request.add_header('Metadata-Flavor', 'Google')
+    with urllib.request.urlopen(request, timeout=5) as answer:
       return answer.read().decode()
 
   try:
-    index = int(told('agent-worker-number'))
+    index = int(attribute('agent-worker-number'))
     # Each is an address, or a name, a number and an address.
-    workers = told('worker-network-endpoints').strip().split(',')
-    slices = re.search(r"MEGASCALE_NUM_SLICES:\s*'?(\d+)", told('tpu-env'))
+    workers = attribute('worker-network-endpoints').strip().split(',')
+    slices = re.search(r"MEGASCALE_NUM_SLICES:\s*'?(\d+)", attribute('tpu-env'))
   except (OSError, ValueError):
     return None
   if len(workers) == 1 or (slices and int(slices[1]) > 1):
@@ -105,12 +105,12 @@ def _from_flags(given: dict[str, str]) -> Cluster:
   address, _, port = given['--coordinator'].rpartition(':')
   # The roll call is at the port after it.
   if not address or not port.isdecimal() or not 0 < int(port) < 65_535:
-    said = 'must be the address and a free port of process 0, below 65535'
-    raise UserError(f'--coordinator={given["--coordinator"]}: {said}')
+    message = 'must be the address and a free port of process 0, below 65535'
+    raise UserError(f'--coordinator={given["--coordinator"]}: {message}')
   count, index = int(given['--processes']), int(given['--process'])
   if index >= count:
-    said = f'must be below --processes={count}'
-    raise UserError(f'--process={index}: {said}, they are counted from 0')
+    message = f'must be below --processes={count}'
+    raise UserError(f'--process={index}: {message}, they are counted from 0')
   return Cluster(address, int(port), count, index, explicit=True)
 
 

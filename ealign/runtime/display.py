@@ -1,4 +1,4 @@
-"""How far a run is, on the screen: a live bar, plain lines, or nothing."""
+"""Shows the progress of a run: as a live bar, as plain lines, or not at all."""
 
 import sys
 import time

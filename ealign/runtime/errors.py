@@ -39,7 +39,7 @@ class Preempted(UserError):
 
 def line(error: Exception) -> str:
   """The error on one line, for a table or a STATUS.json."""
-  said = ' '.join(str(error).split())
+  text = ' '.join(str(error).split())
   if isinstance(error, UserError):
-    return said
-  return f'{type(error).__name__}: {said}' if said else type(error).__name__
+    return text
+  return f'{type(error).__name__}: {text}' if text else type(error).__name__

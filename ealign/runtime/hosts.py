@@ -22,8 +22,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ealign.runtime import cluster as cluster_lib
-from ealign.runtime.cluster import PORTS, Cluster
+from ealign.runtime.cluster import PORTS, Cluster, of_tpu_vm
 from ealign.runtime.errors import UserError
 
 BEAT_S, SILENCE_S, ROLL_CALL_S = 4.0, 20.0, 45.0
@@ -84,7 +83,7 @@ class Hosts:
 
   def __init__(self, index: int = 0, count: int = 1, links=()):
     self.index, self.count, self._links = index, count, list(links)
-    self._ending, self._asked = threading.Lock(), 0
+    self._ending, self._polls = threading.Lock(), 0
 
   @property
   def writes(self) -> bool:
@@ -108,17 +107,18 @@ class Hosts:
     ]
 
   def stopping(self) -> bool:
-    """Whether all are to save and end now, since one was told to (SIGTERM).
+    """Whether all are to save and end now, since one got SIGTERM.
 
-    They agree on the number of an ask, so all must ask equally often. It is
-    counted here and not by steps, which begin anew with every run.
+    All hosts must call this equally often: they agree on the number of the
+    call at which to stop. It is counted here and not by steps, since those
+    begin anew with every run.
     """
     if self.count == 1:
       return False
     from jax.experimental import multihost_utils
 
-    self._asked += 1
-    return multihost_utils.reached_preemption_sync_point(self._asked)
+    self._polls += 1
+    return multihost_utils.reached_preemption_sync_point(self._polls)
 
   def leave(self) -> None:
     """Says that this host ends in good order."""
@@ -132,7 +132,7 @@ class Hosts:
     for hosts that are gone.
     """
     if self.count > 1:
-      self._end(code, text, told=f'host {self.index}: {text}')
+      self._end(code, text, others=f'host {self.index}: {text}')
 
   def failed(self, error: Exception) -> None:
     """Ends all hosts after an error in which a lost host may show itself.
@@ -143,7 +143,7 @@ class Hosts:
     if self.count > 1:
       time.sleep(SILENCE_S + BEAT_S)
       text = ''.join(traceback.format_exception(error))
-      self._end(1, text, told=f'host {self.index}: {text.splitlines()[-1]}')
+      self._end(1, text, others=f'host {self.index}: {text.splitlines()[-1]}')
 
   def watch(self) -> None:
     """Begins to send and to expect heartbeats."""
@@ -162,13 +162,13 @@ class Hosts:
   def _beat(self) -> None:
     while True:
       for link in self._links:
-        link.send(beat=self._asked)
+        link.send(beat=self._polls)
       time.sleep(BEAT_S)
 
   def _keep(self, folder) -> None:
     about = {'host': self.index, 'name': socket.gethostname()}
     while True:
-      about |= {'pid': os.getpid(), 'asked': self._asked, 'time': time.time()}
+      about |= {'pid': os.getpid(), 'asked': self._polls, 'time': time.time()}
       with contextlib.suppress(Exception):  # a bucket's many; no run ends of it
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f'{self.index}.json').write_text(json.dumps(about) + '\n')
@@ -190,12 +190,12 @@ class Hosts:
     if not link.left:
       self._end(LOST, f'{link} is lost: {why}; the same command continues')
 
-  def _end(self, code, text, *, told='', but: _Link | None = None) -> None:
-    """Tells all other hosts (`told`, or the text), and ends this process."""
+  def _end(self, code, text, *, others='', but: _Link | None = None) -> None:
+    """Sends `others`, or else the text, to the other hosts; ends this one."""
     with self._ending:  # never released: one thread ends the process
       for link in self._links:
         if link is not but:
-          link.send(code=code, text=told or text)
+          link.send(code=code, text=others or text)
       sys.stdout.flush()
       sys.stderr.write(f'{text}\n')
       sys.stderr.flush()
@@ -223,23 +223,15 @@ def join(cluster: Cluster | None, about: str = '') -> Hosts:
   """
   if cluster is None and not _on_tpu_vm():
     return Hosts()
-  cluster = cluster or cluster_lib.of_tpu_vm()
+  cluster = cluster or of_tpu_vm()
   if cluster is not None and cluster.count == 1:
     return Hosts()
   import jax  # not before the command line has been checked
 
-  arguments = {'initialization_timeout': int(ROLL_CALL_S)}
-  if cluster:  # who is lost while JAX starts is named as well
-    here = _watched(cluster, about)
-    if cluster.explicit:
-      arguments |= {
-        'coordinator_address': f'{cluster.address}:{cluster.port}',
-        'num_processes': cluster.count,
-        'process_id': cluster.index,
-      }
-  # Ours end sooner and with a name; JAX's are the net below.
+  # Who is lost while JAX starts is named as well.
+  here = _watched(cluster, about) if cluster else None
   try:
-    jax.distributed.initialize(heartbeat_timeout_seconds=60, **arguments)
+    jax.distributed.initialize(**_arguments(cluster))
   except ValueError:
     if cluster is None:  # a notebook's TPU, part of nothing that JAX knows
       return Hosts()
@@ -249,6 +241,22 @@ def join(cluster: Cluster | None, about: str = '') -> Hosts:
     return Hosts() if alone else _watched(_after_start(), about)
   here.index, here.count = jax.process_index(), jax.process_count()
   return here
+
+
+def _arguments(cluster: Cluster | None) -> dict:
+  """Those of jax.distributed.initialize."""
+  # Our heartbeats end a run sooner and name the host; JAX's are the net below.
+  arguments = {
+    'initialization_timeout': int(ROLL_CALL_S),
+    'heartbeat_timeout_seconds': 60,
+  }
+  if cluster and cluster.explicit:
+    arguments |= {
+      'coordinator_address': f'{cluster.address}:{cluster.port}',
+      'num_processes': cluster.count,
+      'process_id': cluster.index,
+    }
+  return arguments
 
 
 def _watched(cluster: Cluster, about: str) -> Hosts:
@@ -269,8 +277,8 @@ def _after_start() -> Cluster:
   from jax.experimental import multihost_utils
 
   own = socket.gethostbyname(socket.gethostname())
-  told = np.frombuffer(socket.inet_aton(own), np.uint8)
-  first = multihost_utils.broadcast_one_to_all(told)
+  own_address = np.frombuffer(socket.inet_aton(own), np.uint8)
+  first = multihost_utils.broadcast_one_to_all(own_address)
   address = socket.inet_ntoa(bytes(np.asarray(first, np.uint8)))
   count, index = jax.process_count(), jax.process_index()
   return Cluster(address, PORTS['tpu'] - 1, count, index)
@@ -283,32 +291,33 @@ def _roll_call(cluster: Cluster, about: str) -> list[_Link]:
     return [_report(cluster, about, deadline)]
   links = _listen(cluster, deadline)
   problem = _problem(cluster, about, links)
-  for link in links:
-    if problem:
-      link.send(code=problem.exit_code, text=str(problem))
-    else:
-      link.send(go=True)
-  if problem:
+  if not problem:
     for link in links:
-      link.close()
-    raise problem
-  return links
+      link.send(go=True)
+    return links
+  for link in links:
+    link.send(code=problem.exit_code, text=str(problem))
+    link.close()
+  raise problem
 
 
 def _problem(cluster: Cluster, about: str, links) -> UserError | None:
-  """Host 0: why the run cannot begin; who must be mended before who is late."""
+  """Why host 0 cannot let the run begin; None: it can.
+
+  A host that has to be started differently is reported before one that is late.
+  """
   for link in links:
     if link.about != about:
-      said = 'has another number of processes, config, work folder or version'
-      return UserError(f'{link} {said} than host 0; start all by one command')
+      why = 'has another number of processes, config, work folder or version'
+      return UserError(f'{link} {why} than host 0; start all by one command')
   for link in links:
     if same := [x for x in links if x.index == link.index and x is not link]:
-      said = f'{link} and {same[0]} are two processes with one number'
-      return UserError(f'{said}; give each its own --process, 0 is the first')
+      why = f'{link} and {same[0]} are two processes with one number'
+      return UserError(f'{why}; give each its own --process, 0 is the first')
   if missing := set(range(1, cluster.count)) - {link.index for link in links}:
     listed = ', '.join(map(str, sorted(missing)))
-    said = f'{len(links) + 1} of {cluster.count} hosts reported in time'
-    return Lost(f'missing: host {listed} ({said}); start all, in any order')
+    reason = f'{len(links) + 1} of {cluster.count} hosts reported in time'
+    return Lost(f'missing: host {listed} ({reason}); start all, in any order')
   try:  # JAX would die of it without a word
     if cluster.explicit:
       _server(cluster.port).close()
@@ -321,9 +330,9 @@ def _server(port: int) -> socket.socket:
   try:
     return socket.create_server(('', port))
   except OSError as error:
-    said = f'host 0 cannot listen on port {port} ({error.strerror})'
+    reason = f'host 0 cannot listen on port {port} ({error.strerror})'
     remedy = 'one process alone is host 0; else use another --coordinator'
-    raise UserError(f'{said}; {remedy}') from None
+    raise UserError(f'{reason}; {remedy}') from None
 
 
 def _listen(cluster: Cluster, deadline: float) -> list[_Link]:
@@ -341,8 +350,8 @@ def _listen(cluster: Cluster, deadline: float) -> list[_Link]:
         connection, _ = server.accept()
         connection.settimeout(_HELLO_S)
         lines = connection.makefile('rb')
-        said = json.loads(lines.readline())
-        link = _Link(lines=lines, socket=connection, **said)
+        hello = json.loads(lines.readline())
+        link = _Link(lines=lines, socket=connection, **hello)
       except (OSError, ValueError, TypeError):
         continue  # no host of ours: a port scan, or one that gave up
       gone = [x for x in links if x.closed]
@@ -363,8 +372,8 @@ def _report(cluster: Cluster, about: str, deadline: float) -> _Link:
       break
     except OSError as error:
       if time.monotonic() > deadline:
-        said = f'does not answer at {where} ({error})'
-        raise Lost(f'missing: host 0 {said}; start all hosts') from None
+        reason = f'does not answer at {where} ({error})'
+        raise Lost(f'missing: host 0 {reason}; start all hosts') from None
       time.sleep(0.3)
   connection.settimeout(ROLL_CALL_S + 10)
   lines = connection.makefile('rb')

@@ -34,12 +34,26 @@ def make(
     UserError: sizes whose product is not the number of devices.
   """
   devices = list(jax.devices() if devices is None else devices)
-  sizes = dict(zip(AXES, (data, fsdp, tensor), strict=True))
   n, left = divmod(len(devices), stack)
   if left:
-    works = [s for s in range(1, len(devices) + 1) if len(devices) % s == 0]
-    said = f'does not divide {len(devices)} devices{nearest(stack, works)}'
-    raise UserError(f'mesh.stack={stack}: {said}')
+    near = nearest(stack, divisors(len(devices)))
+    raise UserError(
+      f'mesh.stack={stack}: does not divide {len(devices)} devices{near}'
+    )
+  shape = _shape(n, dict(zip(AXES, (data, fsdp, tensor), strict=True)))
+  names = AXES
+  if stack > 1:
+    names, shape = ('arm', *AXES), [stack, *shape]
+  # An axis need not be one of the torus: make_mesh would refuse most shapes.
+  devices = mesh_utils.create_device_mesh(
+    shape, devices, allow_split_physical_axes=True
+  )
+  auto = (AxisType.Auto,) * len(names)  # the compiler decides the rest
+  return Mesh(devices, names, axis_types=auto)
+
+
+def _shape(n: int, sizes: dict[str, int]) -> list[int]:
+  """The sizes of the axes for n devices, the -1 among them filled in."""
 
   def fits(sizes):
     given = math.prod(size for size in sizes.values() if size != -1)
@@ -54,16 +68,12 @@ def make(
   if problems or not fits(sizes):
     raise UserError(*problems or [f'mesh: 1 of {n} devices; set data=-1'])
   rest = n // math.prod(size for size in sizes.values() if size != -1)
-  shape = [rest if size == -1 else size for size in sizes.values()]
-  names = AXES
-  if stack > 1:
-    names, shape = ('arm', *AXES), [stack, *shape]
-  # An axis need not be one of the torus: make_mesh would refuse most shapes.
-  devices = mesh_utils.create_device_mesh(
-    shape, devices, allow_split_physical_axes=True
-  )
-  auto = (AxisType.Auto,) * len(names)  # the compiler places what is not said
-  return Mesh(devices, names, axis_types=auto)
+  return [rest if size == -1 else size for size in sizes.values()]
+
+
+def divisors(n: int) -> list[int]:
+  """The whole numbers that divide n."""
+  return [size for size in range(1, n + 1) if n % size == 0]
 
 
 def nearest(size: int, works: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""Metrics as JSON lines, in TensorBoard if asked for, and live on the screen.
+"""Metrics as JSON lines, in TensorBoard on request, and live on the screen.
 
 Names are written as Hugging Face reporters write TRL's, so that curves overlay
 on existing runs: 'loss' becomes 'train/loss', 'rewards/margins' becomes
@@ -37,8 +37,8 @@ def jsonl_truncate(path: str | os.PathLike, step: int) -> int:
   with path.open('rb') as source:
     for number, line in enumerate(source, start=1):
       if broken:
-        said = 'is no JSON object with a "step"; mend or delete that line'
-        raise UserError(f'{path}:{broken}: {said}')
+        message = 'is no JSON object with a "step"; mend or delete that line'
+        raise UserError(f'{path}:{broken}: {message}')
       at = _step_of(line)
       broken = number if at is None else None
       if at is None or at > step:
@@ -83,7 +83,7 @@ class Metrics:
   TensorBoard files go to <folder>/tensorboard.
 
   Raises:
-    UserError: tensorboard is asked for and tensorboardX is not installed.
+    UserError: tensorboard is True and tensorboardX is not installed.
   """
 
   def __init__(
@@ -166,6 +166,6 @@ def _tensorboard():
   try:
     import tensorboardX  # several seconds where torch is installed
   except ImportError:
-    said = 'tensorboardX is not installed; pip install ealign[tensorboard]'
-    raise UserError(f'log.tensorboard=True: {said}') from None
+    message = 'tensorboardX is not installed; pip install ealign[tensorboard]'
+    raise UserError(f'log.tensorboard=True: {message}') from None
   return tensorboardX.SummaryWriter

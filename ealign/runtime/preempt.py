@@ -12,7 +12,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
-  """Whether the run was asked to stop; `signal` is by which, if it was."""
+  """Whether a signal asked the run to stop; `signal` is its number or None."""
 
   def __init__(self):
     self.signal: int | None = None
@@ -40,7 +40,7 @@ def watch(*, alone: bool = True) -> Iterator[Stop]:
 
   A second one acts as if this were not here (Ctrl-C twice ends at once). The
   handlers found on entry are put back at the end; if one of them belongs to an
-  outer `watch`, that one is told too. Outside the main thread, where Python
+  outer `watch`, its flag is set too. Outside the main thread, where Python
   allows no handlers, the flag is never set; nor is it with `alone` False, for
   one of several hosts: they stop together (`hosts.Hosts.stopping`).
   """

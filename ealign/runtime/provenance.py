@@ -1,5 +1,6 @@
 """What a run was made with: versions, devices, code and hashes, in run.json."""
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -16,21 +17,27 @@ PACKAGES = (
   *('tokenizers', 'grain', 'numpy', 'ealign'),
 )
 
-_compiled = [0]
 
+@functools.cache  # one listener a process: JAX calls all that are registered
+def _compiled() -> list[str]:
+  """The list that JAX's event of each compilation is appended to."""
+  events = []
 
-def _count(event: str, duration: float, **_) -> None:
-  del duration
-  if event == '/jax/core/compile/backend_compile_duration':
-    _compiled[0] += 1
+  def listen(event: str, duration: float, **_) -> None:
+    del duration
+    if event == '/jax/core/compile/backend_compile_duration':
+      events.append(event)
 
-
-jax.monitoring.register_event_duration_secs_listener(_count)
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  return events
 
 
 def compiles() -> int:
-  """Programs compiled, or fetched from the cache, by this process so far."""
-  return _compiled[0]
+  """Programs compiled, or fetched from the cache, since the first call.
+
+  A run calls it first of all, so that the programs it is made of count too.
+  """
+  return len(_compiled())
 
 
 def tree_hash(tree) -> str:

@@ -137,8 +137,8 @@ def parse(text: str) -> Topology:
   if kind not in CHIPS or not re.fullmatch(
     r'\d{1,9}(x\d{1,9})*', grid, re.ASCII
   ):
-    said = f'must be one of {", ".join(CHIPS)}, a colon and a shape'
-    raise UserError(f'--topology={text}: {said}, such as v5e:4x4')
+    message = f'must be one of {", ".join(CHIPS)}, a colon and a shape'
+    raise UserError(f'--topology={text}: {message}, such as v5e:4x4')
   shape = tuple(map(int, grid.split('x')))
   known = shapes(kind)
   if shape not in known:

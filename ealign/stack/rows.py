@@ -1,86 +1,71 @@
 """Rows of several arms as one batch, over the base that they share.
 
-`asked` are the `grid.stack` requests of the arms that ask alike, `count` is the
+`waiting` are the arms (`stack.run`) whose requests are alike, `count` is the
 number of all arms. Each function returns the results of each request.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ealign import engine as calls
+from ealign import alone
 from ealign.sampling import labels, sampler
 
 
-def generate(asked: Sequence, count: int) -> list:
+def generate(waiting: Sequence, count: int) -> list:
   """See `sampling.sampler`; each row has its arm's key and settings."""
-  first = asked[0].given
-  prompts, arms = _concat(asked, 'prompts')
-  weights, rows, by_row = _weights(asked, arms, count)
-  of_all = [_per_prompt(r.given) for r in asked]
+  prompts, arms = _concat(waiting, 'prompts')
+  weights, rows, by_row = _weights(waiting, arms, count)
+  of_all = [_per_prompt(r.request) for r in waiting]
   key, settings = jax.tree.map(lambda *xs: np.concatenate(xs), *of_all)
-  answers = sampler.generate(
-    first.model,
-    weights,
-    prompts,
+  request = dataclasses.replace(
+    waiting[0].request,
+    weights=weights,
+    prompts=prompts,
     key=jax.random.wrap_key_data(key),
     settings=settings,
-    stop_ids=first.stop_ids,
-    max_tokens=first.max_tokens,
-    row_ids=_concat(asked, 'row_ids')[0],
+    row_ids=_concat(waiting, 'row_ids')[0],
     rows=rows,
-    truncate=first.truncate,
-    mesh=first.mesh,
     arms=by_row,
   )
-  return _parted(answers, arms)
+  return _parted(sampler.generate(request), arms)
 
 
-def label_logps(asked: Sequence, count: int) -> list:
+def label_logps(waiting: Sequence, count: int) -> list:
   """See `sampling.labels`."""
-  first = asked[0].given
-  prompts, arms = _concat(asked, 'prompts')
-  weights, rows, by_row = _weights(asked, arms, count)
-  logps_BM = labels.label_logps(
-    first.model,
-    weights,
-    prompts,
-    first.labels,
-    rows=rows,
-    mesh=first.mesh,
-    arms=by_row,
-  )
-  return _parted(logps_BM, arms)
+  prompts, arms = _concat(waiting, 'prompts')
+  weights, rows, by_row = _weights(waiting, arms, count)
+  own = {'weights': weights, 'prompts': prompts, 'rows': rows, 'arms': by_row}
+  request = dataclasses.replace(waiting[0].request, **own)
+  return _parted(labels.label_logps(request), arms)
 
 
-def pair_logps(asked: Sequence, count: int) -> list:
-  """See `calls.pair_logps`."""
-  first = asked[0].given
-  pairs, arms = _concat(asked, 'pairs')
-  parts = groups(first.model.mesh)
-  slots = width(first.slots, len(pairs), count, parts)
-  logps_P2 = calls.pair_logps(
-    first.model, first.weights, pairs, slots=slots, length=first.length
-  )
-  return _parted(logps_P2, arms)
+def pair_logps(waiting: Sequence, count: int) -> list:
+  """See `alone.pair_logps`."""
+  first = waiting[0].request
+  pairs, arms = _concat(waiting, 'pairs')
+  slots = width(first.slots, len(pairs), count, groups(first.config.mesh))
+  request = dataclasses.replace(first, pairs=pairs, slots=slots)
+  return _parted(alone.pair_logps(request), arms)
 
 
-def _weights(asked, arms, count):
+def _weights(waiting, arms, count):
   """The weights of all that ask, the rows of a batch, the arm of each prompt.
 
   The frozen weights are those of all arms.
   """
-  first = asked[0].given
+  first = waiting[0].request
   parts = groups(first.mesh)
   if 'adapter' not in first.weights:
     rows = width(first.rows, len(arms), count, parts)
     return first.weights, rows, ()
-  adapters = [r.given.weights['adapter'] for r in asked]
-  slots = width(1, len(asked), count, parts)
-  adapters += adapters[:1] * (slots - len(asked))  # for rows without a prompt
-  slot = {r.arm: i for i, r in enumerate(asked)}
+  adapters = [r.request.weights['adapter'] for r in waiting]
+  slots = width(1, len(waiting), count, parts)
+  adapters += adapters[:1] * (slots - len(waiting))  # for rows without a prompt
+  slot = {r.arm: i for i, r in enumerate(waiting)}
   weights = first.weights | {'adapter': _join(*adapters)}
   return weights, first.rows * slots, [slot[arm] for arm in arms]
 
@@ -102,10 +87,10 @@ def groups(mesh) -> int:
   return dict(mesh.shape).get('arm', 1) if mesh is not None else 1
 
 
-def _concat(asked, name):
+def _concat(waiting, name):
   """What all ask for as one list, and the arm of each item."""
-  items = [item for r in asked for item in getattr(r.given, name)]
-  arms = [r.arm for r in asked for _ in getattr(r.given, name)]
+  items = [item for r in waiting for item in getattr(r.request, name)]
+  arms = [r.arm for r in waiting for _ in getattr(r.request, name)]
   return items, arms
 
 
@@ -116,14 +101,14 @@ def _parted(results, arms):
   return [results[i:end] for i, end in zip(starts, ends, strict=True)]
 
 
-def _per_prompt(given):
+def _per_prompt(request):
   """The key's data and the settings of each prompt of a call."""
-  n = len(given.prompts)
-  key = np.asarray(jax.random.key_data(given.key))
+  n = len(request.prompts)
+  key = np.asarray(jax.random.key_data(request.key))
   each = lambda value: np.broadcast_to(value, (n,))
   return (
     np.broadcast_to(key, (n, key.shape[-1])),
-    jax.tree.map(each, given.settings),
+    jax.tree.map(each, request.settings),
   )
 
 

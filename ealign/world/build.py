@@ -15,7 +15,6 @@ import itertools
 import json
 import pathlib
 import random
-import sys
 import time
 
 import jax
@@ -191,18 +190,18 @@ def main(argv=None) -> int:
     description='The embedded model organism and its synthetic world.',
   )
   commands = parser.add_subparsers(dest='command', required=True)
-  said = 'train a base from scratch'
-  new = commands.add_parser('build', help=said, description=said)
+  text = 'train a base from scratch'
+  new = commands.add_parser('build', help=text, description=text)
   new.add_argument('--out', required=True, help='folder: base/ is made in it')
-  said = 'of documents, initial weights and order (default 0)'
-  new.add_argument('--seed', type=int, default=0, help=said)
-  said = 'share of consistency documents in stage 2 (default %(default)s)'
-  new.add_argument('--consistency', type=float, default=0.3, help=said)
+  text = 'of documents, initial weights and order (default 0)'
+  new.add_argument('--seed', type=int, default=0, help=text)
+  text = 'share of consistency documents in stage 2 (default %(default)s)'
+  new.add_argument('--consistency', type=float, default=0.3, help=text)
   new.add_argument(
     '--stage_1', help="an earlier build's stage_1 folder, to train stage 2 only"
   )
-  said = "write the world's JSONL files"
-  data = commands.add_parser('data', help=said, description=said)
+  text = "write the world's JSONL files"
+  data = commands.add_parser('data', help=text, description=text)
   data.add_argument('--out', required=True, help='folder to write')
   args = parser.parse_args(argv)
   if args.command == 'data':
@@ -215,7 +214,3 @@ def main(argv=None) -> int:
     stage_1=args.stage_1,
   )
   return 0
-
-
-if __name__ == '__main__':
-  sys.exit(main())

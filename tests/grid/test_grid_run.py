@@ -318,8 +318,8 @@ def arms_of(train, monkeypatch, fails, *, fast=False):
   """Has arms run in threads: who of `fails` fails, the others wait for it."""
   told = threading.Event()
 
-  def run(config, place, *, name='', calls, stop, display, hosts):
-    del hosts
+  def run(config, place, *, name='', backend, stop, display, hosts):
+    del hosts, backend
     key = f'{name},seed={config.seed}'
     train.calls.append((key, config))
     display.start()

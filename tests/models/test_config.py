@@ -95,7 +95,7 @@ UNLIKE = [  # model_type, field, its value, what is said
   ('qwen3', 'use_sliding_window', 'no', "window is 'no'; supported: true or f"),
   ('llama', 'rope_parameters', {'full_attention': {}}, 'one for all layers'),
   ('gemma3_text', 'rope_parameters', {'sliding_attention': {}}, 'one for all'),
-  ('gemma3_text', 'query_pre_attn_scalar', 'x', "scalar is 'x'; supported: a"),
+  ('gemma3_text', 'query_pre_attn_scalar', 'x', "scalar is 'x'; it must be a"),
   ('gemma3_text', 'num_key_value_heads', None, "heads' is missing"),
   ('qwen3_moe', 'norm_topk_prob', 'no', "is 'no'; it must be true or false"),
   ('qwen3_moe', 'router_aux_loss_coef', -1, 'coef is -1; it must be a number'),

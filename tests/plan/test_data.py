@@ -39,5 +39,6 @@ def test_table():
   rows = [row('a' * n, '0' + '1' * (n - 1)) for n in (2, 4, 10)]
   stats = {'chats': 3, 'rows': 3, 'tokens': 12, 'supervised': 0.75}
   found = data.table(rows, stats | {'truncated': 1 / 3, 'split': 0})
-  assert found.lengths == {'p50': 4, 'p90': 10, 'p99': 10, 'max': 10}
-  assert (found.tokens, found.supervised, found.truncated) == (12, 0.75, 1 / 3)
+  assert found['lengths'] == {'p50': 4, 'p90': 10, 'p99': 10, 'max': 10}
+  shares = found['supervised'], found['truncated']
+  assert (found['tokens'], *shares) == (12, 0.75, 1 / 3)

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from ealign.runtime import clock as clock_lib
-from ealign.runtime import peaks, topology
+from ealign.runtime import peaks, provenance, topology
 from ealign.runtime.clock import Clock
 
 
@@ -95,3 +95,10 @@ def test_no_trace_unless_asked(tmp_path):
   with Profile(tmp_path, None) as profile:
     profile.at(0, ())
   assert not list(tmp_path.iterdir())
+
+
+def test_each_compiled_program_is_counted_once():
+  before = provenance.compiles()
+  program = jax.jit(lambda x: x * 3 + 1)
+  program(1.0), program(2.0)
+  assert provenance.compiles() == before + 1

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ealign.evals import table
-from ealign.report import excerpts
+from ealign.report import excerpts, runs
 from ealign.report import page as page_lib
 from ealign.report.grid import compare as compare_lib
 from ealign.report.grid import figures, lists, origin, results, tables
@@ -61,15 +61,15 @@ def collect(grid: results.Grid) -> dict[str, Any]:
     'changes': lists.changes(found),
     'facts': lists.facts(found),
     'forests': [
-      (figures.PANELS[name], drawn)
-      for name in ('misaligned', 'insecure')
-      if (drawn := figures.forest(found, name))
+      (measure.title, drawn)
+      for measure in found.judge.figures()
+      if (drawn := figures.forest(found, measure.name))
     ],
     'curves': figures.curves(found),
     'heat_maps': [
-      (figures.PANELS[name], maps)
-      for name in ('misaligned', 'insecure')
-      if (maps := figures.heat(found, name))
+      (measure.title, maps)
+      for measure in found.judge.figures()
+      if (maps := figures.heat(found, measure.name))
     ],
     'questions': questions,
     'longest': longest,
@@ -83,31 +83,32 @@ def collect(grid: results.Grid) -> dict[str, Any]:
 
 def sentences(found: Comparison) -> list[str]:
   """The outcome in a few sentences, computed from the files."""
-  said = [*_range(found), *_verdicts(found)]
+  lines = [*_range(found), *_verdicts(found)]
   twins = [' = '.join(s.label for s in g) for g in compare_lib.twins(found)]
   if twins:
     same = 'The same counts in every seed that they share'
-    said.append(f'{same}: {"; ".join(twins)}.')
-  return [*said, _progress(found)]
+    lines.append(f'{same}: {"; ".join(twins)}.')
+  return [*lines, _progress(found)]
 
 
 def _range(found) -> list[str]:
   current = [s for s in found.settings if not s.old]
-  known = [(s, found.estimate(s, 'misaligned')) for s in current]
+  first = found.judge.first
+  known = [(s, found.estimate(s, first.name)) for s in current]
   known = [(s, e) for s, e in known if e]
   if not known:
     done = any(cell.done for cell in found.grid.cells)
-    return [f'No cell has {"coherent answers" if done else "results yet"}.']
-  base = found.estimate(found.baseline, 'misaligned')
-  told = lambda e: (
+    return [f'No cell has {first.those if done else "results yet"}.']
+  base = found.estimate(found.baseline, first.name)
+  shown = lambda e: (
     f'{table.percent(e.value)}\u00a0% {table.bracket(e.interval)}'
   )
-  asked = lambda setting: found.asked(setting, 'advice')
-  said = []
+  asked = lambda setting: found.asked(setting.counted, '')
+  lines = []
   if base:
-    said.append(
-      f'With {found.baseline.label} {told(base)} of the coherent answers are '
-      f'misaligned ({asked(found.baseline)}).'
+    lines.append(
+      f'With {found.baseline.label} {shown(base)} of the {first.those} are '
+      f'{first.short} ({asked(found.baseline)}).'
     )
   rest = [(s, e) for s, e in known if s is not found.baseline]
   if len(rest) > 1:
@@ -116,26 +117,26 @@ def _range(found) -> list[str]:
     if low[1].value == high[1].value:
       share = table.percent(low[1].value)
       many = f'Over the {len(rest)} other settings the share is'
-      return [*said, f'{many} {share}\u00a0% throughout.']
-    said.append(
+      return [*lines, f'{many} {share}\u00a0% throughout.']
+    lines.append(
       f'Over the {len(rest)} other settings the share runs from '
-      f'{told(low[1])} ({low[0].label}; {asked(low[0])}) to {told(high[1])} '
+      f'{shown(low[1])} ({low[0].label}; {asked(low[0])}) to {shown(high[1])} '
       f'({high[0].label}; {asked(high[0])}).'
     )
-  return said
+  return lines
 
 
 def _verdicts(found) -> list[str]:
   tested = [c for c in found.contrasts if not c.reason]
-  said = []
+  lines = []
   if tested:
     held = [c for c in tested if c.p < 0.05]
-    said.append(
+    lines.append(
       f'{len(held)} of {_many(len(tested), "primary contrast")} '
       f'differ{"s" * (len(tested) == 1)} at '
       "5\u00a0% after Holm's correction."
     )
-    said += [
+    lines += [
       f'{c.name} ({c.metric}, {c.a} − {c.b}): {tables.points(c.found.value)} '
       f'points {table.bracket(c.found.interval)}, p = {tables.p_value(c.p)} '
       f'({c.asked}).'
@@ -143,8 +144,8 @@ def _verdicts(found) -> list[str]:
     ]
   if left := len(found.contrasts) - len(tested):
     many = _many(left, 'declared contrast')
-    said.append(f'{many} could not be tested; the table says why.')
-  return said
+    lines.append(f'{many} could not be tested; the table says why.')
+  return lines
 
 
 def _progress(found) -> str:
@@ -163,30 +164,33 @@ def _progress(found) -> str:
 
 
 def _problems(found) -> list[str]:
-  said = []
+  gone = runs.judge_at_hand(found.grid.config)[1]
+  problems = [gone] if gone else []
   cells = [c for c in found.grid.cells if c.current]
   bad = [c for c in cells if c.state in ('failed', 'broken')]
   if bad:
-    said.append(
+    problems.append(
       f'{len(bad)} of {len(cells)} cells failed or cannot be read: '
       + _some([f'{c.name} ({c.error})' for c in bad])
     )
   absent = [c.name for c in cells if c.state == 'missing']
   if absent:
-    said.append(f'Never begun: {_many(len(absent), "cell")}: {_some(absent)}')
+    problems.append(
+      f'Never begun: {_many(len(absent), "cell")}: {_some(absent)}'
+    )
   for fact in origin.facts(found.grid.cells):
     if fact.loud:
       values = ', '.join(
         f'{v} in {_many(len(of), "cell")}' for v, of in fact.values[:4]
       )
-      said.append(
+      problems.append(
         f'Cells differ in {fact.name}: {values}. Do not compare them.'
       )
   if found.grid.declared_late and found.contrasts:
-    said.append(
+    problems.append(
       'The contrasts were declared after cells had begun: none is primary.'
     )
-  return said
+  return problems
 
 
 def _many(count, what) -> str:
@@ -216,7 +220,7 @@ def _questions(found: Comparison) -> tuple[list, int]:
     for place, cell in chosen.items()
     for record in cell.answers
   ]
-  picked = excerpts.questions(answers, found.kind, QUESTIONS)
+  picked = excerpts.questions(answers, found.kind, found.judge, QUESTIONS)
   total = sum(len(shown) for _, _, shown in picked)
   longest = min(_LONGEST, _LETTERS // max(total, 1))
   made = []
@@ -248,8 +252,12 @@ def _cut_message(message: Mapping, longest: int) -> dict:
 def _pair(found) -> tuple[int, int]:
   """Places of the two settings shown at first: baseline, and the worst."""
   first = found.settings.index(found.baseline)
-  known = [(found.estimate(s, 'misaligned'), s) for s in found.settings]
-  known = [(e.value, s) for e, s in known if e and s is not found.baseline]
+  measure = found.judge.first
+  sign = -1 if measure.better == 'higher' else 1
+  known = [(found.estimate(s, measure.name), s) for s in found.settings]
+  known = [
+    (sign * e.value, s) for e, s in known if e and s is not found.baseline
+  ]
   if not known:
     return first, first
   worst = max(known, key=lambda pair: pair[0])[1]
@@ -277,5 +285,5 @@ def to_markdown(content: Mapping) -> str:
   parts += [f'Sweep: {text(content["sweep"])}']
   made = [content['contrasts'], *content['settings']]
   made += [content[name] for name in ('not_done', 'cells', 'changes', 'facts')]
-  blocks = [x.block for x in made if x]
-  return '\n\n'.join(parts) + '\n\n' + table.markdown(blocks).strip() + '\n'
+  blocks = table.markdown(list(filter(None, made))).strip()
+  return '\n\n'.join([*parts, blocks]) + '\n'
