@@ -52,6 +52,7 @@ _GIVEN = ('config', 'workdir', 'only', 'sweep', 'retry', 'stack', 'profile')
 _CLUSTER = ('coordinator', 'processes', 'process')
 _NAMES = (*_GIVEN, 'print_launch', 'topology', *_CLUSTER)
 _SWITCHES = ('plan', 'fail_fast')
+_STACK = 'auto|[1-9][0-9]{0,3}'
 _FLAG = re.compile(r'--?((?:no)?config\.)?([A-Za-z][^=]*)')
 
 
@@ -106,29 +107,23 @@ def parse(argv: list[str]) -> Command:
       problems.append(f'--{name}= is empty; give it a value, or leave it out')
     if times[name] > 1:
       problems.append(f'--{name}: is given {times[name]} times')
-  stack = _grid_flags(known, problems)
-  topology = known['topology'].lower()
-  _without_run(known, topology, problems)
-  profile = _steps(known['profile'], problems)
-  cluster = None
-  try:
-    if not (known['plan'] or known['print_launch']):
-      cluster = cluster_lib.find(*(known[name] for name in _CLUSTER))
-  except UserError as error:
-    problems.append(str(error))
+  problems += _conflicts(known)
+  stack = known['stack'] if re.fullmatch(_STACK, known['stack']) else ''
   same = ('workdir', 'print_launch', 'plan', 'sweep', 'retry', 'fail_fast')
+  values = {name: known[name] for name in same} | {
+    'topology': known['topology'].lower(),
+    'profile': _steps(known['profile'], problems),
+    'cluster': _cluster(known, problems),
+    'stack': int(stack) if stack.isdecimal() else 0,
+  }
   return Command(
     config=config,
+    module=module,
     only=tuple(pattern for pattern in known['only'].split(',') if pattern),
     changed=tuple(changed),
-    problems=tuple(problems),
     flags=(*given, *_joined(rest)[1:]),
-    topology=topology,
-    profile=profile,
-    cluster=cluster,
-    module=module,
-    stack=stack,
-    **{name: known[name] for name in same},
+    problems=tuple(problems),
+    **values,
   )
 
 
@@ -151,49 +146,61 @@ def _flags(argv: list[str]):
   return values, {name: known[name].present for name in known}, rest
 
 
-def _without_run(known, topology: str, problems) -> None:
-  """What is wrong with --plan and --print_launch, and does not go with them."""
-  plan, script = known['plan'], known['print_launch']
-  if topology and not (plan or script):
-    problems.append('--topology: goes with --plan or --print_launch')
-  if plan and topology:
-    try:
-      topology_lib.parse(topology)
-    except UserError as error:
-      problems.append(str(error))
-  if script and known['retry'] == 'all':
-    said = 'would begin anew at each restart, and for each worker; leave it out'
-    problems.append(f'--retry=all: with --print_launch it {said}')
-  if plan and script:
-    problems.append('--print_launch: not together with --plan')
-  if plan and known['profile']:
-    said = 'it runs no step to trace; leave it out'
-    problems.append(f'--profile: not together with --plan: {said}')
+def _cluster(known, problems) -> cluster_lib.Cluster | None:
+  """Which process of how many this is; of a plan, what its slice is."""
+  try:
+    if known['plan'] and known['topology']:
+      topology_lib.parse(known['topology'].lower())
+    elif not (known['plan'] or known['print_launch']):
+      return cluster_lib.find(*(known[name] for name in _CLUSTER))
+  except UserError as error:
+    problems.append(str(error))
+  return None
+
+
+def _conflicts(known) -> list[str]:
+  """Which flags have a wrong value, or do not go together."""
+  plan, script, retry = known['plan'], known['print_launch'], known['retry']
+  sweep, stack, trace = known['sweep'], known['stack'], known['profile']
   hosts = ', '.join(f'--{name}' for name in _CLUSTER if known[name])
-  if hosts and plan:
-    said = 'not together with --plan: it is one process; leave it out'
-    problems.append(f'{hosts}: {said}')
-  elif hosts and script:
-    said = 'the machines of a cluster know who they are; leave it out'
-    problems.append(f'{hosts}: not together with --print_launch: {said}')
-
-
-def _grid_flags(known, problems) -> int:
-  """The number of --stack; what is wrong with a grid's flags is a problem."""
-  retry, stack = known['retry'], known['stack']
-  if stack and not known['sweep']:
-    problems.append('--stack: goes with --sweep')
-  if known['sweep'] and known['profile']:
-    problems.append('--profile: of a single run; leave out --sweep')
-  if retry not in ('', 'failed', 'all'):
-    hint = config_lib.did_you_mean(retry, ('failed', 'all'))
-    problems.append(f'--retry={retry}: must be failed or all.{hint}')
-  if stack in ('', 'auto'):
-    return 0
-  if not re.fullmatch('[1-9][0-9]{0,3}', stack):
-    problems.append(f'--stack={stack}: must be auto or a number, at least 1')
-    return 0
-  return int(stack)
+  hint = config_lib.did_you_mean(retry, ('failed', 'all'))
+  rules = (
+    (
+      known['topology'] and not (plan or script),
+      '--topology: goes with --plan or --print_launch',
+    ),
+    (
+      script and retry == 'all',
+      '--retry=all: with --print_launch it would begin anew at each restart, '
+      'and for each worker; leave it out',
+    ),
+    (plan and script, '--print_launch: not together with --plan'),
+    (
+      plan and trace,
+      '--profile: not together with --plan: it runs no step to trace; '
+      'leave it out',
+    ),
+    (
+      hosts and plan,
+      f'{hosts}: not together with --plan: it is one process; leave it out',
+    ),
+    (
+      hosts and script and not plan,
+      f'{hosts}: not together with --print_launch: the machines of a cluster '
+      'know who they are; leave it out',
+    ),
+    (stack and not sweep, '--stack: goes with --sweep'),
+    (sweep and trace, '--profile: of a single run; leave out --sweep'),
+    (
+      retry not in ('', 'failed', 'all'),
+      f'--retry={retry}: must be failed or all.{hint}',
+    ),
+    (
+      stack and not re.fullmatch(_STACK, stack),
+      f'--stack={stack}: must be auto or a number, at least 1',
+    ),
+  )
+  return [message for wrong, message in rules if wrong]
 
 
 def _steps(text: str, problems) -> tuple[int, int] | None:

@@ -36,21 +36,19 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(command: command_lib.Command) -> None:
   """Checks all, then runs, plans or prints the cells of a command."""
-  grid = cells(command)
-  if command.print_launch and not command.sweep:
-    print_launch(command, grid.notes)
-    return
-  chosen = cells_lib.choose(grid, command.only)
-  hidden = cells_lib.hidden(grid, chosen, command.changed)
+  grid = _cells(command)
+  chosen = cells_lib.choose(grid, command.only) if grid.cells else []
+  script = ''
   if command.print_launch:
     from ealign.stack import groups
 
     workers = len(groups.groups(chosen, command.stack or 1))
-    print_launch(command, (*grid.notes, *hidden), workers)
-    return
-  for note in (*grid.notes, *hidden):
+    script = scripts.fill(command, workers=workers)
+  for note in (*grid.notes, *cells_lib.hidden(grid, chosen, command.changed)):
     print(f'note: {note}', file=sys.stderr)
-  if command.plan:
+  if script:
+    print(script, end='')
+  elif command.plan:
     from ealign.grid import plan
 
     plan.plan(grid, command, folder_lib.of(command.workdir))
@@ -58,7 +56,7 @@ def _main(command: command_lib.Command) -> None:
     start(command, grid)
 
 
-def cells(command: command_lib.Command) -> cells_lib.Grid:
+def _cells(command: command_lib.Command) -> cells_lib.Grid:
   """The cells of a command.
 
   Raises:
@@ -72,14 +70,6 @@ def cells(command: command_lib.Command) -> cells_lib.Grid:
   if problems := prepare.problems(command.module, grid.cells):
     raise UserError(*problems)
   return grid
-
-
-def print_launch(command: command_lib.Command, notes, workers: int = 0) -> None:
-  """Prints the script; what only this machine may lack is a note beside it."""
-  script = scripts.fill(command, workers=workers)
-  for note in notes:
-    print(f'note: {note}', file=sys.stderr)
-  print(script, end='')
 
 
 def start(command: command_lib.Command, grid: cells_lib.Grid) -> None:

@@ -58,9 +58,9 @@ def launch(grid: Grid, command, folder: Folder, hosts: Hosts) -> None:
       raise
     finally:
       if hosts.writes and grid.swept:
-        report(folder, told=True)
+        report(folder, said=True)
   if hosts.writes and not grid.swept:
-    report(folder, grid, told=True)
+    report(folder, said=True, table=True)
   if failed := hosts.gather(_failed(this) if hosts.writes else None)[0]:
     raise NonFinite(*failed)
 
@@ -262,47 +262,37 @@ def _end(this: Launch, jobs, errors, compiled) -> None:
       job_lib.end(this, job, error, compiled, len(jobs))
 
 
-def report(folder: Folder, grid: Grid | None = None, *, told=False) -> None:
+def report(folder: Folder, *, said: bool = False, table=False) -> None:
   """Rebuilds the report from the files; no run ends of one that cannot be.
 
-  grid: of arms, or a single run; None: a grid of sweeps.
+  said: whether it prints where it is; table: and what it says.
   """
+  from ealign import report as report_lib
+
   try:
     folder.pull()
-    if grid is None:
-      _write_of_sweeps(folder)
-    elif not _write_of_arms(folder, grid):
-      return
+    # What is the shared folder's own is not pulled.
+    for path in folder.shared.glob('cells/*/STATUS.json'):
+      if folder.copied:
+        here = folder.local / 'cells' / path.parent.name / path.name
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.write_bytes(path.read_bytes())
+    if table:
+      _show(folder.local)
+    report_lib.write(folder.local)
   except Exception as error:
-    if told:
+    if said:
       print(f'note: no report: {line(error)}', file=sys.stderr)
     return
   for name in ('report.html', 'report.md', 'results.csv'):
     if folder.copied and (folder.local / name).exists():
       (folder.shared / name).write_bytes((folder.local / name).read_bytes())
-  if told:
+  if said:
     print(f'report: {folder.shared / "report.html"}')
 
 
-def _write_of_sweeps(folder: Folder) -> None:
-  from ealign.report.grid import page
-
-  if folder.copied:  # what is the shared folder's own is not pulled
-    for path in folder.shared.glob('cells/*/STATUS.json'):
-      here = folder.local / 'cells' / path.parent.name / path.name
-      here.parent.mkdir(parents=True, exist_ok=True)
-      here.write_bytes(path.read_bytes())
-  page.write(folder.local)
-
-
-def _write_of_arms(folder: Folder, grid: Grid) -> bool:
-  """Prints the table, too; False where no run has begun."""
+def _show(path) -> None:
   from ealign.evals import table
   from ealign.report import page, runs
 
-  metrics = [folder.local / c.folder / 'metrics.jsonl' for c in grid.cells]
-  if not any(path.exists() for path in metrics):
-    return False
-  table.show(page.collect(runs.read(folder.local))['blocks'])
-  page.write(folder.local)
-  return True
+  table.show(page.collect(runs.read(path))['blocks'])

@@ -12,6 +12,7 @@ import pytest
 import ealign
 from ealign.cli import launch
 from ealign.grid import run as run_lib
+from ealign.report import page
 from ealign.runtime.errors import NonFinite, Preempted, UserError
 
 FILE = """
@@ -55,8 +56,8 @@ def train(monkeypatch):
   monkeypatch.setattr(ealign, 'train', stub, raising=False)
   monkeypatch.setattr(launch, 'compile_cache', lambda: None)
   reported = []
-  write = lambda folder, grid: reported.append(folder.local) or True
-  monkeypatch.setattr(run_lib, '_write_of_arms', write)
+  monkeypatch.setattr(run_lib, '_show', lambda path: None)
+  monkeypatch.setattr(page, 'write', reported.append)
   stub.reported = reported
   return stub
 

@@ -59,7 +59,7 @@ def start(tmp_path):
 
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch):
-  monkeypatch.setattr('ealign.grid.run._write_of_arms', lambda *_: False)
+  monkeypatch.setattr('ealign.grid.run.report', lambda *_, **__: None)
 
 
 def names(train):  # noqa: F811
