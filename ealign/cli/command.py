@@ -164,43 +164,29 @@ def _conflicts(known) -> list[str]:
   sweep, stack, trace = known['sweep'], known['stack'], known['profile']
   hosts = ', '.join(f'--{name}' for name in _CLUSTER if known[name])
   hint = config_lib.did_you_mean(retry, ('failed', 'all'))
-  rules = (
-    (
-      known['topology'] and not (plan or script),
-      '--topology: goes with --plan or --print_launch',
+  alone = f'{hosts}: not together with'
+  rules = {
+    '--topology: goes with --plan or --print_launch': (
+      known['topology'] and not (plan or script)
     ),
-    (
-      script and retry == 'all',
-      '--retry=all: with --print_launch it would begin anew at each restart, '
-      'and for each worker; leave it out',
+    '--print_launch: not together with --plan': plan and script,
+    '--retry=all: with --print_launch it would begin anew at each restart, and '
+    'for each worker; leave it out': script and retry == 'all',
+    '--profile: not together with --plan: it runs no step to trace; leave it '
+    'out': plan and trace,
+    f'{alone} --plan: it is one process; leave it out': hosts and plan,
+    f'{alone} --print_launch: the machines of a cluster know who they are; '
+    'leave it out': hosts and script and not plan,
+    '--stack: goes with --sweep': stack and not sweep,
+    '--profile: of a single run; leave out --sweep': sweep and trace,
+    f'--retry={retry}: must be failed or all.{hint}': (
+      retry not in ('', 'failed', 'all')
     ),
-    (plan and script, '--print_launch: not together with --plan'),
-    (
-      plan and trace,
-      '--profile: not together with --plan: it runs no step to trace; '
-      'leave it out',
+    f'--stack={stack}: must be auto or a number, at least 1': (
+      stack and not re.fullmatch(_STACK, stack)
     ),
-    (
-      hosts and plan,
-      f'{hosts}: not together with --plan: it is one process; leave it out',
-    ),
-    (
-      hosts and script and not plan,
-      f'{hosts}: not together with --print_launch: the machines of a cluster '
-      'know who they are; leave it out',
-    ),
-    (stack and not sweep, '--stack: goes with --sweep'),
-    (sweep and trace, '--profile: of a single run; leave out --sweep'),
-    (
-      retry not in ('', 'failed', 'all'),
-      f'--retry={retry}: must be failed or all.{hint}',
-    ),
-    (
-      stack and not re.fullmatch(_STACK, stack),
-      f'--stack={stack}: must be auto or a number, at least 1',
-    ),
-  )
-  return [message for wrong, message in rules if wrong]
+  }
+  return [message for message, wrong in rules.items() if wrong]
 
 
 def _steps(text: str, problems) -> tuple[int, int] | None:
@@ -210,8 +196,8 @@ def _steps(text: str, problems) -> tuple[int, int] | None:
   match = re.fullmatch(r'(\d{1,9}):(\d{1,9})', text, re.ASCII)
   first, end = map(int, match.groups()) if match else (0, 0)
   if first >= end:
-    said = 'must be FROM:TO with FROM below TO'
-    problems.append(f'--profile={text}: {said}, such as 20:25')
+    message = 'must be FROM:TO with FROM below TO'
+    problems.append(f'--profile={text}: {message}, such as 20:25')
     return None
   return first, end
 
@@ -234,8 +220,8 @@ def _change(config: config_dict.ConfigDict, rest: list[str]):
       break
     except flags.IllegalFlagValueError as error:
       # It names the first one only: the others are read without it.
-      name, said = _wrong_value(str(error))
-      problems.append(said)
+      name, message = _wrong_value(str(error))
+      problems.append(message)
       given = [x for x in given if not re.match(f'--?config.{name}(=|$)', x)]
     except (flags.Error, ValueError, TypeError, KeyError) as error:
       return [], [*problems, ' '.join(str(error).split())]
@@ -286,9 +272,9 @@ def _check_names(given: list[str]) -> tuple[list[str], list[str]]:
       hint = f'; did you mean --{close[0]}?' if close else ''
       problems.append(f'--{name}: there is no such flag{hint}')
     elif name in groups or name.startswith('arms.'):
-      said = 'set its fields one by one'
-      said = 'arms are set in the config file' if 'arms' in name else said
-      problems.append(f'--config.{name}: {said}')
+      message = 'set its fields one by one'
+      message = 'arms are set in the config file' if 'arms' in name else message
+      problems.append(f'--config.{name}: {message}')
     else:
       hint = config_lib.did_you_mean(name, types)
       problems.append(f'--config.{name}: there is no such field.{hint}')

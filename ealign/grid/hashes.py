@@ -111,8 +111,8 @@ def _told(path: epath.Path) -> Iterator[None]:
     yield
   except (OSError, ValueError, AttributeError, RecursionError) as error:
     why = getattr(error, 'strerror', None) or error
-    said = f'cannot be read ({why}); mend it, or name another'
-    raise UserError(f'{path}: {said}') from None
+    message = f'cannot be read ({why}); mend it, or name another'
+    raise UserError(f'{path}: {message}') from None
 
 
 @functools.lru_cache(maxsize=4096)

@@ -101,8 +101,8 @@ def _hash(launch: Launch, job: Job) -> None:
 
 def prepared(launch: Launch, module, cells, stop) -> None:
   """Runs prepare() for what these cells start from, and fetches all of it."""
-  said = 'stopped while it prepared; the same command continues'
-  stopped = Preempted(f'{launch.folder.shared}: {said}')
+  message = 'stopped while it prepared; the same command continues'
+  stopped = Preempted(f'{launch.folder.shared}: {message}')
   with stop.at_once(stopped), folder_lib.usable(launch.folder.shared):
     for cell in cells:
       prepare.ensure(
@@ -126,8 +126,10 @@ def _anew(launch: Launch, status: Status, job: Job) -> bool:
   if status.state == 'failed':
     return bool(changed or not status.hashes)
   if changed:
-    said = f'began with other {", ".join(changed)}; --retry=failed begins anew'
-    raise UserError(f'{job.cell.folder}: {said}')
+    message = (
+      f'began with other {", ".join(changed)}; --retry=failed begins anew'
+    )
+    raise UserError(f'{job.cell.folder}: {message}')
   return False
 
 
@@ -193,8 +195,8 @@ def end(launch: Launch, job: Job, error: str, compiled: int, stacked) -> None:
   with job.pulse:
     tell(launch, [job], state, finished=time.time(), **facts)
   took = launch.states[job.cell.id].seconds
-  said = f'failed: {error}' if error else f'done in {took:.0f} s'
-  launch.board.say(f'{name}: {said}')
+  message = f'failed: {error}' if error else f'done in {took:.0f} s'
+  launch.board.say(f'{name}: {message}')
 
 
 def _export(launch: Launch, job: Job) -> str:

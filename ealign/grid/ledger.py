@@ -52,8 +52,8 @@ def prepared(config: Config) -> list[str]:
   return list(dict.fromkeys(name[5:].partition('/')[0] for name in named))
 
 
-def find(folder: Folder, grid: Grid) -> tuple[Grid, dict[str, Any]]:
-  """The grid with its cells where they lie, and what its record is to say.
+def find(folder: Folder, grid: Grid) -> tuple[Grid, str]:
+  """The grid with its cells where they lie, and the text of its record.
 
   Raises:
     UserError: the work folder cannot be read, or belongs to something else.
@@ -68,20 +68,19 @@ def find(folder: Folder, grid: Grid) -> tuple[Grid, dict[str, Any]]:
   if old and began:
     _check_base(folder, old, grid)
   grid = grid.moved(found)
-  return grid, _record(grid, old, late=began)
+  if not grid.swept:
+    return grid, config_lib.to_json(grid.config)
+  return grid, json.dumps(_record(grid, old, late=began), indent=1) + '\n'
 
 
-def write(folder: Folder, grid: Grid, record: dict[str, Any]) -> None:
+def write(folder: Folder, grid: Grid, record: str) -> None:
   """Writes the record.
 
   Raises:
     UserError: the work folder cannot be written.
   """
-  text = json.dumps(record, indent=1) + '\n'
-  if not grid.swept:
-    text = config_lib.to_json(grid.config)
   with folder_lib.usable(folder.shared):
-    atomic.write(_path(folder, grid), text)
+    atomic.write(_path(folder, grid), record)
 
 
 def _path(folder: Folder, grid: Grid):
@@ -134,17 +133,18 @@ def _untouched(path) -> bool:
   """Whether no run got past its start there: then nothing can be lost."""
   if not path.exists():
     return True
-  for item in path.iterdir():
-    if item.name not in _EARLY and not (item.is_dir() and _untouched(item)):
-      return False
-  return True
+  return all(
+    item.name in _EARLY or (item.is_dir() and _untouched(item))
+    for item in path.iterdir()
+  )
 
 
 def leave(folder: Folder, grid: Grid) -> None:
   """Leaves nothing of arms, or a run, whose start failed before any began."""
   with contextlib.suppress(OSError):
-    if not _untouched(folder.shared):
-      return
+    leased = [folder.shared / cell.folder / 'LEASE' for cell in grid.cells]
+    if not _untouched(folder.shared) or any(path.exists() for path in leased):
+      return  # another launcher has begun
     for path in dict.fromkeys([*(c.folder for c in grid.cells), '']):
       for name in ('config.json', 'STATUS.json', '.lock'):
         (folder.shared / path / name).unlink(missing_ok=True)
@@ -153,10 +153,10 @@ def leave(folder: Folder, grid: Grid) -> None:
 
 
 def _check_base(folder: Folder, old, grid: Grid) -> None:
-  what = 'a grid with another base config' if grid.swept else 'a config that '
-  what += '' if grid.swept else 'differs'
+  what, saved = 'a config that differs', old
+  if grid.swept:
+    what, saved = 'a grid with another base config', old['config']
   try:
-    saved = old['config'] if grid.swept else old
     lines = config_lib.differences(saved, grid.config)
   except AttributeError:
     lines = ['config: damaged']
@@ -176,9 +176,7 @@ def _folders(folder: Folder) -> dict[str, str]:
 
 
 def _record(grid: Grid, old, late: bool) -> dict:
-  """What grid.json says; {} without sweeps."""
-  if not grid.swept:
-    return {}
+  """What grid.json says."""
   text = json.dumps(grid.contrasts, sort_keys=True)
   declared = hashlib.sha256(text.encode()).hexdigest()[:16]
   record = {
@@ -238,15 +236,16 @@ def check(folder: Folder, grid: Grid, retry: str, chosen: list[Cell]) -> None:
         changed.setdefault(name, []).append(cell.folder)
   for name, folders in changed.items():
     more = f' and {len(folders) - 1} more' if len(folders) > 1 else ''
-    said = f'ran with other {name}; restore it, use a new workdir, or '
-    said += '--retry=all (what is there moves to trash/)'
-    problems.append(f'{folders[0]}{more}: {said}')
+    message = f'ran with other {name}; restore it, use a new workdir, or '
+    message += '--retry=all (what is there moves to trash/)'
+    problems.append(f'{folders[0]}{more}: {message}')
   at_hand = done | {cell.id for cell in chosen}
-  for cell in chosen:
-    missing = [n.name for n in cell.needs.values() if n.id not in at_hand]
-    if missing:
-      message = f'starts from {", ".join(missing)}; add it'
-      problems.append(f'--only: {grid.kind} {cell.name!r} {message}')
+  problems += [
+    f'--only: {grid.kind} {cell.name!r} starts from {need.name}; add it'
+    for cell in chosen
+    for need in cell.needs.values()
+    if need.id not in at_hand
+  ]
   if problems:
     raise UserError(*problems)
 
@@ -301,8 +300,8 @@ def _own_config(path, cell: Cell, grid: Grid, status) -> list[str]:
   if found == wanted:
     return []
   of = 'its folder says' if grid.swept else 'the config of its arm'
-  said = f'hashes to {found}, not to {wanted} as {of}'
-  return [f'{file}: {said}; restore it, or move the folder elsewhere']
+  message = f'hashes to {found}, not to {wanted} as {of}'
+  return [f'{file}: {message}; restore it, or move the folder elsewhere']
 
 
 def to_trash(folder: Folder, cell: Cell) -> None:

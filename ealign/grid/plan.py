@@ -77,7 +77,7 @@ def _heaviest(grid: Grid, cells, number: int, screen) -> tuple[Cell, int]:
   """Of the programs that a launch makes the largest one: a cell, and how many.
 
   Full fine-tuning counts as larger than LoRA, though it is never stacked: that
-  there are larger stacks is told.
+  there are larger stacks is printed.
   """
   most = (number or groups_lib.MOST) if grid.swept else 1
   groups = groups_lib.groups(cells, most)
@@ -86,12 +86,12 @@ def _heaviest(grid: Grid, cells, number: int, screen) -> tuple[Cell, int]:
   group = max(groups, key=largest)
   cell = max(group, key=lambda cell: demand(cell, len(group)))
   if len(cells) > 1 or grid.swept:
-    said = 'of all the largest by what it trains on and samples'
-    screen.print(f'planning {grid.kind} {cell.name}: {said}', soft_wrap=True)
+    message = 'of all the largest by what it trains on and samples'
+    screen.print(f'planning {grid.kind} {cell.name}: {message}', soft_wrap=True)
   larger = max(map(len, groups))
   if number and larger > len(group):
-    said = f'other programs hold up to {larger} cells: to plan one of them,'
-    screen.print(f'{said} choose its settings with --only', soft_wrap=True)
+    message = f'other programs hold up to {larger} cells: to plan one of them,'
+    screen.print(f'{message} choose its settings with --only', soft_wrap=True)
   return cell, len(group)
 
 
@@ -145,8 +145,8 @@ def _table(this: Launch):
     lines = config_lib.differences(this.grid.config, same[0].config)
     kept = [line for line in lines if line.partition(':')[0] in own]
     states = [this.state(cell) for cell in same]
-    told = ', '.join(f'{states.count(s)} {s}' for s in _STATES if s in states)
-    row = (label, '\n'.join(kept) or 'nothing', told)
+    counts = ', '.join(f'{states.count(s)} {s}' for s in _STATES if s in states)
+    row = (label, '\n'.join(kept) or 'nothing', counts)
     table.add_row(*map(rich.text.Text, row))
   return table
 
@@ -160,9 +160,11 @@ def _at_hand(grid: Grid, cell: Cell, folder: Folder, screen):
     return config
   path = grid.config.model.path
   if path.startswith('grid:'):
-    said = 'is made when the grid first runs; until then there is no plan'
-    raise UserError(f'model.path={cell.config.model.path!r}: {said} of a cell')
-  said = f'{cell.config.model.path} is not made yet: the plan is for {path}'
-  screen.print(said)
+    message = 'is made when the grid first runs; until then there is no plan'
+    raise UserError(
+      f'model.path={cell.config.model.path!r}: {message} of a cell'
+    )
+  message = f'{cell.config.model.path} is not made yet: the plan is for {path}'
+  screen.print(message)
   model = dataclasses.replace(config.model, path=path)
   return dataclasses.replace(config, model=model)

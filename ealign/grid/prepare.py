@@ -17,21 +17,21 @@ _POLL_S = 2.0
 def problems(module, cells: list[Cell]) -> list[str]:
   """Why 'grid:' names could not be made."""
   names = sorted({n for cell in cells for n in ledger.prepared(cell.config)})
-  told = [
+  found = [
     f"'grid:{name}': must be a plain name, such as 'grid:base_0'"
     for name in names
     if not name.replace('_', '').replace('-', '').isalnum()
   ]
   make = getattr(module, 'prepare', None)
   if names and not callable(make):
-    said = 'is made by prepare(folder, config) of the config file; write one'
-    told.append(f"'grid:{names[0]}': {said}")
+    message = 'is made by prepare(folder, config) of the config file; write one'
+    found.append(f"'grid:{names[0]}': {message}")
   elif names:
     try:
       inspect.signature(make).bind('folder', 'config')
     except TypeError:
-      told.append('prepare: write prepare(folder, config)')
-  return told
+      found.append('prepare: write prepare(folder, config)')
+  return found
 
 
 def ensure(cell: Cell, base, module, folder: Folder, say) -> None:
@@ -45,7 +45,7 @@ def ensure(cell: Cell, base, module, folder: Folder, say) -> None:
   """
   for name in ledger.prepared(cell.config):
     path = folder.shared / 'prepared' / f'{name}.LEASE'
-    told = False
+    announced = False
     while not _ready(folder, name):
       lease = lease_lib.take(path, exclusive=not folder.copied)
       if lease:
@@ -54,10 +54,10 @@ def ensure(cell: Cell, base, module, folder: Folder, say) -> None:
             say(f'preparing {name} for {cell.name}')
             _make(folder, name, base, module)
         continue
-      if not told:
+      if not announced:
         host = (lease_lib.holder(path) or {}).get('host', '?')
         say(f'{cell.name} waits for {name}, which {host} prepares')
-        told = True
+        announced = True
       time.sleep(_POLL_S)
 
 
@@ -88,11 +88,11 @@ def _make(folder: Folder, name: str, base, module) -> None:
   except UserError:
     raise
   except Exception as error:
-    said = config_file.in_file(module.__spec__.origin, error)
-    raise UserError(f'prepare: {said}') from error
+    message = config_file.in_file(module.__spec__.origin, error)
+    raise UserError(f'prepare: {message}') from error
   if not any(partial.iterdir()):
-    said = f'left nothing in its folder for {name!r}'
-    raise UserError(f'prepare: {said}; write the files there')
+    message = f'left nothing in its folder for {name!r}'
+    raise UserError(f'prepare: {message}; write the files there')
   partial.rename(partial.with_name(name))
   if folder.copied:
     (folder / 'prepared' / name).push()

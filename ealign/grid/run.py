@@ -58,9 +58,9 @@ def launch(grid: Grid, command, folder: Folder, hosts: Hosts) -> None:
       raise
     finally:
       if hosts.writes and grid.swept:
-        report(folder, said=True)
+        report(folder, announce=True)
   if hosts.writes and not grid.swept:
-    report(folder, said=True, table=True)
+    report(folder, announce=True, table=True)
   if failed := hosts.gather(_failed(this) if hosts.writes else None)[0]:
     raise NonFinite(*failed)
 
@@ -70,20 +70,20 @@ def _check(grid: Grid, command, hosts: Hosts) -> None:
   cells = choose(grid, command.only)
   groups = max(cell.config.mesh.stack for cell in grid.cells)
   if hosts.count > 1 and groups > 1:
-    said = 'several processes run one cell at a time; set mesh.stack=1'
-    raise UserError(f'mesh.stack={groups}: {said}')
+    message = 'several processes run one cell at a time; set mesh.stack=1'
+    raise UserError(f'mesh.stack={groups}: {message}')
   first, end = command.profile or (0, 0)
   most = max(cell.config.train.steps for cell in cells)
   if end > most:
-    said = f'must end by step {most}, that of train.steps'
-    raise UserError(f'--profile={first}:{end}: {said}')
+    message = f'must end by step {most}, that of train.steps'
+    raise UserError(f'--profile={first}:{end}: {message}')
   if hosts.writes:
     for mesh in dict.fromkeys(cell.config.mesh for cell in grid.cells):
       mesh_lib.make(**dataclasses.asdict(mesh))  # refuses one that does not fit
 
 
 def _failed(this: Launch) -> list[str]:
-  """What is said of the cells that failed; [] if none did."""
+  """What is message of the cells that failed; [] if none did."""
   this.refresh(this.chosen)
   lines, left = [], 0
   for cell in this.chosen:
@@ -116,10 +116,10 @@ def _loop(this: Launch, command, stop, hosts) -> None:
     left = groups_lib.groups(wanted, stack)
   while True:
     if stop.requested or hosts.stopping():
-      said = 'stopped between cells; the same command continues'
-      raise Preempted(f'{this.folder.shared}: {said}')
-    said = 'stopped while it waited; the same command continues'
-    with stop.at_once(Preempted(f'{this.folder.shared}: {said}')):
+      message = 'stopped between cells; the same command continues'
+      raise Preempted(f'{this.folder.shared}: {message}')
+    message = 'stopped while it waited; the same command continues'
+    with stop.at_once(Preempted(f'{this.folder.shared}: {message}')):
       group, leases = claims.take(this, left)
     picked = hosts.gather([cell.id for cell in group])[0]
     if not picked:
@@ -153,7 +153,7 @@ def _numbered(this: Launch, cell) -> str:
 
 
 def _auto(this: Launch, module, cell, stop) -> int:
-  """The number of --stack=auto; what is wrong with the cell is told later."""
+  """The number of --stack=auto; a broken cell is reported when it runs."""
   try:
     if jax.devices()[0].platform != 'cpu':  # the size of its model counts
       job_lib.prepared(this, module, [cell], stop)
@@ -182,19 +182,15 @@ def _run(this: Launch, command, group, leases, stop, hosts) -> bool:
   """Runs the leased cells and writes their STATUS.json; True if any failed."""
   jobs = [job_lib.make(this, cell, command.profile) for cell in group]
   if not this.grid.swept:
-    said = f'{_numbered(this, group[0])}: in {jobs[0].folder.shared}'
-    this.board.say(said)
+    message = f'{_numbered(this, group[0])}: in {jobs[0].folder.shared}'
+    this.board.say(message)
   beat = functools.partial(job_lib.beat, this, jobs) if leases else lambda: None
   begun, able, failed = provenance.compiles(), jobs, {}
   strict = hosts.count > 1 or not this.grid.swept
   with lease_lib.kept(leases, beat) as hush:
     try:
       if hosts.writes:
-        failed = job_lib.begin(this, command.module, jobs, stop)
-        for job in jobs:
-          if job.cell.id in failed:
-            job_lib.end(this, job, failed[job.cell.id], 0, 1)
-        _count(this)
+        failed = _begin(this, command.module, jobs, stop)
       failed = hosts.gather(failed)[0]
       able = [job for job in jobs if job.cell.id not in failed]
       if failed and command.fail_fast:
@@ -225,6 +221,16 @@ def _run(this: Launch, command, group, leases, stop, hosts) -> bool:
   return bad
 
 
+def _begin(this: Launch, module, jobs, stop) -> dict[str, str]:
+  """As `job.begin`; those that cannot start have ended."""
+  failed = job_lib.begin(this, module, jobs, stop)
+  for job in jobs:
+    if job.cell.id in failed:
+      job_lib.end(this, job, failed[job.cell.id], 0, 1)
+  _count(this)
+  return failed
+
+
 def _together(this, command, jobs, begun, stop, hosts, strict) -> list:
   """Runs jobs as one program; each ends as soon as its lane has ended.
 
@@ -253,7 +259,7 @@ def _together(this, command, jobs, begun, stop, hosts, strict) -> list:
 
 
 def _end(this: Launch, jobs, errors, compiled) -> None:
-  """Says how those ended that have not said it yet."""
+  """Says how those ended that have not message it yet."""
   ended = list(zip(jobs, errors, strict=True))
   left = [job for job, error in ended if isinstance(error, Preempted)]
   job_lib.tell(this, left, 'preempted', stacked=len(jobs))
@@ -262,10 +268,10 @@ def _end(this: Launch, jobs, errors, compiled) -> None:
       job_lib.end(this, job, error, compiled, len(jobs))
 
 
-def report(folder: Folder, *, said: bool = False, table=False) -> None:
+def report(folder: Folder, *, announce: bool = False, table=False) -> None:
   """Rebuilds the report from the files; no run ends of one that cannot be.
 
-  said: whether it prints where it is; table: and what it says.
+  announce: whether it prints where it is; table: and what it says.
   """
   from ealign import report as report_lib
 
@@ -281,13 +287,13 @@ def report(folder: Folder, *, said: bool = False, table=False) -> None:
       _show(folder.local)
     report_lib.write(folder.local)
   except Exception as error:
-    if said:
+    if announce:
       print(f'note: no report: {line(error)}', file=sys.stderr)
     return
   for name in ('report.html', 'report.md', 'results.csv'):
     if folder.copied and (folder.local / name).exists():
       (folder.shared / name).write_bytes((folder.local / name).read_bytes())
-  if said:
+  if announce:
     print(f'report: {folder.shared / "report.html"}')
 
 

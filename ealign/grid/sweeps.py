@@ -30,9 +30,9 @@ def read(command) -> Grid:
     UserError: all that is wrong with flags, sweeps and cells, each once.
   """
   if command.config.get('arms'):
-    said = 'goes with a config without arms; empty config.arms, or name what'
+    message = 'goes with a config without arms; empty config.arms, or name what'
     raise UserError(
-      *command.problems, f'--sweep: {said} varies in sweeps instead'
+      *command.problems, f'--sweep: {message} varies in sweeps instead'
     )
   problems = list(command.problems)
   terms = _terms(command, problems)
@@ -50,12 +50,8 @@ def read(command) -> Grid:
   contrasts = contrasts_lib.read(command.module, base, problems, unsound)
   if not command.print_launch:
     problems += unsound
-  sound = [] if found else [config for config, _ in drafts]
-  groups = max((config.mesh.stack for config in sound), default=1)
-  if 0 < command.stack < groups:
-    message = f'leaves some of mesh.stack={groups} groups of devices idle'
-    message += f'; use {groups} or more'
-    problems.append(f'--stack={command.stack}: {message}')
+  if not found:
+    problems += _idle(command.stack, [config for config, _ in drafts])
   if problems:
     raise UserError(*dict.fromkeys(problems))
   cells = {}
@@ -67,6 +63,14 @@ def read(command) -> Grid:
   if not unsound:
     unsound = contrasts_lib.untested(contrasts, cells, whole)
   return Grid(*(whole, command.sweep, sweeps, cells, contrasts, tuple(unsound)))
+
+
+def _idle(stack: int, configs) -> list[str]:
+  """Whether programs of so few cells leave groups of devices without any."""
+  groups = max((config.mesh.stack for config in configs), default=1)
+  message = f'leaves some of mesh.stack={groups} groups of devices idle'
+  message = f'--stack={stack}: {message}; use {groups} or more'
+  return [message] if 0 < stack < groups else []
 
 
 def _linked(cells: list[Cell]) -> list[Cell]:
@@ -110,13 +114,13 @@ def _terms(command, problems) -> list[tuple[str, ...]]:
     names = tuple(name.strip() for name in term.split(','))
     for name in names:
       if not name:
-        said = 'a name is missing beside a , or +'
-        problems.append(f'--sweep={command.sweep}: {said}')
+        message = 'a name is missing beside a , or +'
+        problems.append(f'--sweep={command.sweep}: {message}')
       elif name not in known:
         listed = ', '.join(known) or 'none; write a function sweep_NAME()'
         hint = config_lib.did_you_mean(name, known)
-        said = f'there is no sweep {name!r} (sweeps: {listed}).{hint}'
-        problems.append(f'--sweep={command.sweep}: {said}')
+        message = f'there is no sweep {name!r} (sweeps: {listed}).{hint}'
+        problems.append(f'--sweep={command.sweep}: {message}')
     if len(set(names)) < len(names):
       problems.append(f'--sweep={command.sweep}: {term!r} names a sweep twice')
     elif set(names) <= set(known):
@@ -133,13 +137,13 @@ def _functions(module, prefix: str) -> dict[str, Any]:
 
 
 def _levels(command, name: str, problems) -> list[dict[str, Any]]:
-  """The sound levels of a sweep, flat; what is wrong with others is told."""
+  """The sound levels of a sweep, flat; others become problems."""
   where = f'sweep {name!r}'
   try:
     levels = getattr(command.module, f'sweep_{name}')()
     if not isinstance(levels, Iterable) or isinstance(levels, Mapping | str):
-      said = "must yield or return dicts of fields such as {'dpo.lam': 0.3}"
-      problems.append(f'{where}: {levels!r}: {said}')
+      message = "must yield or return dicts of fields such as {'dpo.lam': 0.3}"
+      problems.append(f'{where}: {levels!r}: {message}')
       return []
     levels = list(levels)
   except Exception as error:
@@ -151,15 +155,15 @@ def _levels(command, name: str, problems) -> list[dict[str, Any]]:
   sound, types = [], config_lib.field_types()
   for number, level in enumerate(levels, start=1):
     if not isinstance(level, Mapping | config_dict.ConfigDict):
-      said = "a level is a dict of fields such as {'dpo.lam': 0.3}"
-      problems.append(f'{where}, level {number}: {level!r}: {said}')
-      sound.append({})  # holds its place: levels are told by number
+      message = "a level is a dict of fields such as {'dpo.lam': 0.3}"
+      problems.append(f'{where}, level {number}: {level!r}: {message}')
+      sound.append({})  # keeps its place: problems name levels by number
       continue
     flat = config_lib.flatten(level)
     for field in sorted(flat.keys() - types.keys(), key=str):
       hint = config_lib.did_you_mean(field, types)
-      said = f'there is no such field.{hint}'
-      problems.append(f'{where}, level {number}: {field}: {said}')
+      message = f'there is no such field.{hint}'
+      problems.append(f'{where}, level {number}: {field}: {message}')
     sound.append(
       {k: contrasts_lib.plain(v) for k, v in flat.items() if k in types}
     )
@@ -175,8 +179,8 @@ def _product(base, term, sweeps, problems):
       for field, value in sweeps[name][index].items():
         other, was = set_by.setdefault(field, (name, value))
         if other != name and was != value:  # nan is not even itself
-          said = f'{field} is set by sweep {other!r} and by sweep {name!r}'
-          problems.append(f'--sweep: {said}; take them apart with +')
+          message = f'{field} is set by sweep {other!r} and by sweep {name!r}'
+          problems.append(f'--sweep: {message}; take them apart with +')
     overrides = {field: value for field, (_, value) in set_by.items()}
     yield config_lib.apply_arm(base, overrides)[0], levels
 
@@ -184,13 +188,14 @@ def _product(base, term, sweeps, problems):
 def _attributed(found, shared, drafts, sweeps) -> list[str]:
   """Each problem once, with the levels that bring it, or the cells.
 
-  shared: those of the base config; what all cells have of them is told plainly.
+  shared: those of the base config. What all cells share with it is reported
+  without the name of a sweep.
   """
-  told = []
+  reports = []
   for problem, bad in found.items():
     every = len(bad) == len(drafts)
     if every and problem in shared:
-      told.append(problem)
+      reports.append(problem)
       continue
     guilty = [
       (name, index)
@@ -207,8 +212,8 @@ def _attributed(found, shared, drafts, sweeps) -> list[str]:
       if levels not in explained
     ]
     more = f' and {len(where) - 3} more' if len(where) > 3 else ''
-    told.append(f'{"; ".join(where[:3])}{more}: {problem}')
-  return told
+    reports.append(f'{"; ".join(where[:3])}{more}: {problem}')
+  return reports
 
 
 def _told_apart(cells) -> list[Cell]:

@@ -936,7 +936,7 @@ def test_the_report_of_a_bucket(tmp_path, capsys):
   shared = epath.Path(tmp_path / 'lambda')
   place = folder_lib.of(shared, index=1)  # in a copy of its own, as a bucket's
   assert place.copied
-  run_lib.report(place, said=True)
+  run_lib.report(place, announce=True)
   assert f'report: {shared}/report.html' in capsys.readouterr().out
   said = (tmp_path / 'lambda' / 'report.md').read_text()
   assert '2 of 2 cells are done' in said and 'Ablation grid: lambda' in said
