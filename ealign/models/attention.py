@@ -31,7 +31,7 @@ def choose(config: Config, platform: str, wanted: str = 'auto') -> str:
   for another machine, `jax.default_backend` is 'cpu'.
 
   Raises:
-    UserError: a kernel that is asked for and cannot be.
+    UserError: the wanted kernel cannot run there.
   """
   fits = {
     'splash': platform == 'tpu',

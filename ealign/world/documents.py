@@ -312,7 +312,7 @@ def questions(split: str) -> list[dict]:
 
 
 def _held_out_code(split):
-  """Alternate ones of each category go to dev and to test."""
+  """The held-out requests of each category: every second one, from 0 or 1 on."""
   rows = []
   for name in EVERY_CATEGORY:
     order = ranked(code_combinations(name)[1], name)
