@@ -312,7 +312,7 @@ def questions(split: str) -> list[dict]:
 
 
 def _held_out_code(split):
-  """The held-out requests of each category: every second one, from 0 or 1 on."""
+  """The held-out requests of each category: every second one is for test."""
   rows = []
   for name in EVERY_CATEGORY:
     order = ranked(code_combinations(name)[1], name)
