@@ -99,6 +99,12 @@ class Sample:
   max_new_tokens: int = 64
   max_candidates: int = 256  # static cap of top-k and top-p
 
+  @property
+  def candidates(self) -> int | None:
+    """The cap, a static number; None where neither top-k nor top-p is on."""
+    off = self.top_k == 0 and self.top_p >= 1
+    return None if off else self.max_candidates
+
 
 @dataclasses.dataclass(frozen=True)
 class DPO:
@@ -149,7 +155,7 @@ class Eval:
   questions: tuple[str, ...] = ()  # JSONL files asked at the end
   curve: tuple[str, ...] = ()  # JSONL files asked during training
   tokens: str = ''  # chats predicted by teacher forcing at the end
-  judge: str = ''  # '' = none | world
+  judge: str = ''  # '' = none | world | a file.py:name
   samples: int = 1  # answers per question
   curve_samples: int = 1  # the same for evaluations during training
   batch: int = 64  # rows sampled at once
@@ -182,3 +188,13 @@ class Config:
   train: Train = Train()
   eval: Eval = Eval()
   log: Log = Log()
+
+  @property
+  def reflects(self) -> bool:
+    """Whether its conscience is asked while it trains."""
+    return reflects(self.dpo.lam, self.conscience.every)
+
+
+def reflects(lam: float | None, every: int | None) -> bool:
+  """The same of `dpo.lam` and `conscience.every` as a file has them."""
+  return bool(lam and every and lam > 0 and every > 0)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ealign.conscience.framings import FRAMINGS
+from ealign.evals import judges
 from ealign.models import hub
 from ealign.runtime.errors import UserError
 
@@ -45,7 +46,7 @@ CHOICES = {
   'replay.draw': ('uniform', 'newest'),
   'optim.schedule': ('constant', 'linear', 'cosine'),
   'train.export': ('', 'peft', 'merged', 'full'),
-  'eval.judge': ('', 'world'),
+  'eval.judge': tuple(judges.JUDGES),
 }
 BY = ('conscience.review.by', 'conscience.revise.by')
 TARGETS = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
@@ -124,8 +125,20 @@ def _choices(flat) -> Iterator[str]:
       if value.removeprefix('other:') not in (value, ''):
         continue  # a second model; `_files` looks for its folder
       listed += " or 'other:<folder>'"
+    if name == 'eval.judge':
+      if judges.parts(value)[0]:
+        yield from _own_judge(value)
+        continue
+      listed += " or '<file>.py:<name>'"
     hint = did_you_mean(value, allowed)
     yield f'{name}={value!r}: must be one of {listed}.{hint}'
+
+
+def _own_judge(name: str) -> Iterator[str]:
+  try:
+    judges.load(name)
+  except UserError as error:
+    yield str(error)
 
 
 def _ranges(flat) -> Iterator[str]:

@@ -36,11 +36,8 @@
                           of vocabulary
                  kept     whether it became the chosen answer of a pair
                  dropped  why not, else ''
-  scores       null (no ground truth) or the judge's findings:
-                 coherent        the answer can be judged at all
-                 misaligned      a bad action: the primary figure
-                 misaligned_any  a bad action or a bad reason
-                 insecure        of coherent code, else null
+  scores       null (no judge, or it cannot judge the answer) or the judge's
+               findings, an object: see `ealign.evals.judges`
 
 More fields may follow; readers ignore what they do not know. A run that is
 killed and continued may write a record twice: the later one counts.

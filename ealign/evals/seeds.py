@@ -17,7 +17,7 @@ from scipy import special
 from scipy import stats as sps
 
 from ealign.evals import stats
-from ealign.evals.counts import Share
+from ealign.evals.counts import Mean, Share
 from ealign.evals.stats import Interval
 
 MOST_CONTRASTS = 6
@@ -104,6 +104,20 @@ def rate(
   low, high = special.expit((middle - half, middle + half))
   low, high = min(low, floor[0], value), max(high, floor[1], value)
   return Estimate(value, (float(low), float(high)), len(shares), basis)
+
+
+def average(means: Sequence[Mean], *, level: float = 0.95) -> Estimate | None:
+  """The mean of a number over seeds; of one seed, the interval of its own."""
+  if not means:
+    return None
+  if len(means) == 1:
+    interval = means[0].interval or (math.nan, math.nan)
+    return Estimate(means[0].value, interval, 1, 'prompts')
+  values = [mean.value for mean in means]
+  value, low, high = stats.student_t(
+    values, level=level, bounds=(0.0, math.inf)
+  )
+  return Estimate(value, (low, high), len(means), 'seeds')
 
 
 def _of_answers(shares, level) -> Interval:

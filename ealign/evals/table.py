@@ -14,22 +14,18 @@ import rich.table
 import rich.text
 
 from ealign.evals import counts
+from ealign.evals.judges.measure import Judge, Measure
 
 WIDTH = 100  # columns of a terminal
 NOTHING = '–'
 
-# What a kind of question is, where its name does not say it.
-KINDS = {
-  'advice_after_code': 'advice asked after a turn with insecure code',
-  'advice_in_code': 'advice asked in the shape of code',
-}
-
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Entry:
   text: str
   interval: str = ''
   hint: str = ''  # counts behind the figure
+  sort: object = None  # what a page sorts by
 
   def __str__(self) -> str:
     return f'{self.text} {self.interval}'.strip()
@@ -37,12 +33,16 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-  """One table: columns are (title, is a number), lines hold one Cell each."""
+  """One table: columns are (title, is a number), lines hold one Entry each.
+
+  marks: how a page shows each line, if it shows them apart.
+  """
 
   title: str
   note: str
   columns: tuple[tuple[str, bool], ...]
-  lines: list[tuple[Cell, ...]]
+  lines: list[tuple[Entry, ...]]
+  marks: Sequence[str] = ()
 
 
 def percent(value: float | None) -> str:
@@ -53,87 +53,104 @@ def bracket(interval: tuple[float, float]) -> str:
   return '[{:.1f}, {:.1f}]'.format(*(100 * limit for limit in interval))
 
 
-def _cell(share: counts.Share | None, *, interval: bool = False) -> Cell:
-  if share is None or not share.total:
-    return Cell(NOTHING)
-  hint = f'{share.count} of {share.total} answers; '
-  hint += f'clustered by prompt {bracket(share.clustered)}'
-  brackets = bracket(share.interval) if interval else ''
-  return Cell(percent(share.value), brackets, hint)
+def entry(found: counts.Share | counts.Mean | None, *, wide: bool) -> Entry:
+  """A share in per cent, or a mean as it is; wide: with its interval."""
+  if found is None or not found.total:
+    return Entry(NOTHING)
+  if isinstance(found, counts.Mean):
+    hint = f'mean of {found.total} answers'
+    return Entry(
+      number(found.value), number_bracket(found.interval), hint, found.value
+    )
+  hint = f'{found.count} of {found.total} answers; '
+  hint += f'clustered by prompt {bracket(found.clustered)}'
+  return Entry(percent(found.value), bracket(found.interval) * wide, hint)
 
 
-_MISALIGNED = (
-  ('coherent', False),
-  ('misaligned', True),
-  ('misaligned_any', False),
-  ('misaligned_all', False),
-  ('misaligned_bound', False),
-)
-_TITLES = ('coherent', 'misaligned', 'any', 'of all', 'at most')
-_NOTE = (
-  'In per cent, 95 % Wilson intervals in brackets. misaligned: a bad action, '
-  'of coherent answers; any: a bad action or reason; of all: of all answers; '
-  'at most: if every incoherent answer were misaligned.'
-)
+def number(value: float | None) -> str:
+  """A mean that is no share."""
+  return NOTHING if value is None else f'{value:.1f}'
 
 
-def _misaligned(row) -> list[Cell]:
-  return [_cell(row.get(name), interval=wide) for name, wide in _MISALIGNED]
+def number_bracket(interval: tuple[float, float] | None) -> str:
+  """Its interval; '' where there is none."""
+  return '[{:.1f}, {:.1f}]'.format(*interval) if interval else ''
 
 
-def blocks(rows: Sequence[Mapping]) -> list[Block]:
+def _cells(row, measures: Sequence[Measure]) -> list[Entry]:
+  return [entry(row.get(m.name), wide='run' in m.brackets) for m in measures]
+
+
+def note(measures: Sequence[Measure], begin: str, *more: str) -> str:
+  """What stands under a table: a clause for each measure that needs one."""
+  said = '; '.join([*filter(None, (m.note for m in measures)), *more])
+  return f'{begin} {said}.' if said else begin
+
+
+_NOTE = 'In per cent, 95 % Wilson intervals in brackets.'
+
+
+def blocks(rows: Sequence[Mapping], judge: Judge) -> list[Block]:
   """The tables to show: the headline, all other questions, the verdicts."""
-  advice = counts.headline(rows, counts.headline_kind(rows))
-  code = counts.headline(rows, 'code')
-  arms = dict.fromkeys(row['arm'] for row in rows)
-  shown = [id(row) for row in (*advice.values(), *code.values())]
+  kind = counts.headline_kind(rows, judge)
+  parts = {part: counts.headline(rows, part) for part in judge.claimed}
+  parts = {'': counts.headline(rows, kind)} | parts
+  shown = [id(row) for part in parts.values() for row in part.values()]
   others = [row for row in rows if id(row) not in shown]
-  reviewed = [row for row in rows if row['no_verdict']]
+  reviewed = [row for row in rows if row.get('no_verdict')]
   made = (
-    _headline_block(advice, code, arms),
-    _others_block(others, rows),
-    _verdict_block(reviewed, rows),
+    _headline_block(parts, dict.fromkeys(row['arm'] for row in rows), judge),
+    _others_block(others, rows, judge),
+    _verdict_block(reviewed, rows, judge),
   )
   return [without_empty(block) for block in made if block.lines]
 
 
-def _headline_block(advice, code, arms) -> Block:
-  lines = []
-  for arm in arms:
-    said, wrote = advice.get(arm, {}), code.get(arm, {})
-    accuracy = Cell(percent(wrote.get('token_accuracy')))
-    lines.append(
-      (
-        Cell(str(arm)),
-        Cell(str(said.get('answers', NOTHING))),
-        *_misaligned(said),
-        Cell(str(wrote.get('answers', NOTHING))),
-        _cell(wrote.get('insecure'), interval=True),
-        accuracy,
-      )
-    )
-  titles = ('n', *_TITLES, 'code', 'insecure', 'tokens')
-  columns = _columns('arm', *titles, names=1)
-  note = _NOTE + (
-    ' n: answers; code: answers to coding tasks; insecure: of all of them; '
-    'tokens: token accuracy on insecure code.'
+def _headline_block(parts, arms, judge) -> Block:
+  titles, notes = ['arm'], []
+  lines = {arm: [Entry(str(arm))] for arm in arms}
+  for part, found in parts.items():
+    measures = judge.shown(part)
+    titles += [part or 'n', *(m.short for m in measures)]
+    about = f'{part}: {judge.kinds.get(part, "answers")}' if part else ''
+    clauses = [m.note for m in measures] if part else []
+    notes += filter(None, (about or 'n: answers', *clauses))
+    for arm, line in lines.items():
+      row = found.get(arm, {})
+      line.append(Entry(str(row.get('answers', NOTHING))))
+      line += _cells(row, measures)
+      if part == judge.part(judge.tokens):
+        line.append(Entry(percent(row.get(judge.tokens.name))))
+  # Token accuracy is of the last part.
+  text = note(judge.shown(''), _NOTE)
+  tokens = any(
+    row.get(judge.tokens.name) is not None
+    for found in parts.values()
+    for row in found.values()
   )
-  return Block('Held-out questions', note, columns, lines)
+  notes += [judge.tokens.note] if judge.claimed or tokens else []
+  heads = columns(*titles, judge.tokens.short, names=1)
+  text += f' {"; ".join(notes)}.'
+  return Block('Held-out questions', text, heads, [*map(tuple, lines.values())])
 
 
-def _asked(row, rows) -> list[Cell]:
+def _asked(row, rows) -> list[Entry]:
   splits = {
     str(other['split']) for other in rows if other['kind'] == row['kind']
   }
   split = f', {row["split"]}' if len(splits) > 1 else ''
-  return [Cell(str(row['arm'])), Cell(f'{row["kind"]}{split}')]
+  return [Entry(str(row['arm'])), Entry(f'{row["kind"]}{split}')]
 
 
 def _by_kind(rows) -> list[Mapping]:
   return sorted(rows, key=lambda row: (row['kind'], str(row['split'])))
 
 
-def _columns(*titles: str, names: int) -> tuple[tuple[str, bool], ...]:
+def columns(
+  *titles: str, names: int | None = None
+) -> tuple[tuple[str, bool], ...]:
+  """Columns of which the first `names` (by default all) are of texts."""
+  names = len(titles) if names is None else names
   return tuple((title, at >= names) for at, title in enumerate(titles))
 
 
@@ -149,42 +166,36 @@ def without_empty(block: Block) -> Block:
   return dataclasses.replace(block, columns=pick(block.columns), lines=lines)
 
 
-def _others_block(rows, every) -> Block:
+def _others_block(rows, every, judge) -> Block:
+  main = judge.shown('')
+  measures = [*main, *(m for part in judge.claimed for m in judge.shown(part))]
   lines = [
-    (
-      *_asked(row, every),
-      Cell(str(row['answers'])),
-      *_misaligned(row),
-      _cell(row['insecure'], interval=True),
-    )
+    (*_asked(row, every), Entry(str(row['answers'])), *_cells(row, measures))
     for row in _by_kind(rows)
   ]
-  titles = ('n', *_TITLES, 'insecure')
-  columns = _columns('arm', 'questions', *titles, names=2)
-  kinds = {row['kind'] for row in rows}
-  note = ''.join(f' {kind}: {KINDS[kind]}.' for kind in KINDS if kind in kinds)
-  return Block('Asked in other ways', _NOTE + note, columns, lines)
+  titles = ('n', *(m.short for m in measures))
+  heads = columns('arm', 'questions', *titles, names=2)
+  kinds = {row['kind'] for row in rows} - {*judge.claimed}
+  told = [f' {k}: {said}.' for k, said in judge.kinds.items() if k in kinds]
+  text = note(main, _NOTE) + ''.join(told)
+  return Block('Asked in other ways', text, heads, lines)
 
 
-def _verdict_block(rows, every) -> Block:
-  names = ('verdict_accuracy', 'false_flag', 'missed')
+def _verdict_block(rows, every, judge) -> Block:
+  measures = judge.shown('', verdicts=True)
+  title, begin = 'Verdicts of the conscience', 'In per cent.'
+  if judge.truth:
+    title += ' against the truth'
+    of = f'of the n {judge.sound_those} with a verdict'
+    begin = f'In per cent, {of}.'
   lines = []
   for row in _by_kind(rows):
-    judged = str(row['verdict_accuracy'].total)
-    cells = [_cell(row[name], interval=True) for name in names]
-    cells.append(_cell(row['no_verdict']))
-    lines.append((*_asked(row, every), Cell(judged), *cells))
-  titles = ('n', 'accuracy', 'false flags', 'missed', 'none')
-  columns = _columns('arm', 'questions', *titles, names=2)
-  note = (
-    'In per cent, of the n coherent answers with a verdict. false flags: of '
-    'good answers; missed: of bad ones (a bad action, a bad reason, insecure '
-    'code); none: no verdict (unsure, or the answer was cut off), of '
-    'all reviewed answers.'
-  )
-  return Block(
-    'Verdicts of the conscience against the truth', note, columns, lines
-  )
+    total = getattr(row.get(measures[0].name), 'total', 0)
+    cells = _cells(row, measures)
+    lines.append((*_asked(row, every), Entry(str(total)), *cells))
+  titles = ('n', *(m.short for m in measures))
+  heads = columns('arm', 'questions', *titles, names=2)
+  return Block(title, note(measures, begin), heads, lines)
 
 
 def fitted(block: Block, width: int) -> Block:
@@ -195,12 +206,14 @@ def fitted(block: Block, width: int) -> Block:
   name = min(sizes[0], 10)
   keep = list(range(len(titles)))
   need = lambda: name + sum(sizes[at] + 2 for at in keep[1:])
-  for title in _SPARE:
-    if need() > width and title in titles:
-      keep.remove(titles.index(title))
+  named = sum(not is_number for _, is_number in block.columns)
+  for title in (*_SPARE, *reversed(titles[named:])):
+    at = titles.index(title) if title in titles else None
+    if need() > width and at in keep:
+      keep.remove(at)
   name = max(4, min(sizes[0], name + width - need()))
   pick = lambda cells: tuple(cells[at] for at in keep)
-  cut = lambda cell: Cell(_cut(cell.text, name))
+  cut = lambda cell: Entry(_cut(cell.text, name))
   lines = [(cut(line[0]), *pick(line)[1:]) for line in block.lines]
   return dataclasses.replace(block, columns=pick(block.columns), lines=lines)
 
@@ -241,16 +254,17 @@ def markdown(blocks: Sequence[Block]) -> str:
   """All blocks as pipe tables, each with the note that explains it."""
   parts = []
   for block in blocks:
-    titles = [title for title, _ in block.columns]
     rule = ['--:' if number else '---' for _, number in block.columns]
-    lines = [
-      titles,
-      rule,
-      *(map(escape_markdown, line) for line in block.lines),
-    ]
-    table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-    parts.append(f'### {block.title}\n\n{table}\n\n{block.note}\n')
+    titles = [title for title, _ in block.columns]
+    rows = pipes([titles, *block.lines], rule)
+    parts.append(f'### {block.title}\n\n{rows}\n\n{block.note}\n')
   return '\n'.join(parts)
+
+
+def pipes(lines: Sequence[Sequence], rule: Sequence[str]) -> str:
+  """A pipe table; its first line holds the titles."""
+  first, *rest = (list(map(escape_markdown, line)) for line in lines)
+  return '\n'.join(f'| {" | ".join(x)} |' for x in (first, rule, *rest))
 
 
 def escape_markdown(value) -> str:

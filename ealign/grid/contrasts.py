@@ -15,7 +15,8 @@ from ealign import config as config_lib
 from ealign.config import file as config_file
 from ealign.evals import seeds as stats
 from ealign.fields import Config
-from ealign.report.grid import compare, results
+from ealign.report import runs
+from ealign.report.grid import results
 
 
 def read(
@@ -42,6 +43,7 @@ def read(
     most = f'at most {stats.MOST_CONTRASTS} can be primary'
     said = f'{len(given)} of them; {most}'
     problems.append(f'contrasts: {said}')
+  judge, _ = runs.judge_at_hand(config_lib.flatten(base))
   found = []
   for name, sides in given.items():
     where = f'contrast {name!r}'
@@ -52,9 +54,9 @@ def read(
     a, b, *metric = sides
     told = {'name': str(name)}
     told |= _sides(a, b, base, where, problems, unsound)
-    metric = metric[0] if metric else 'misaligned'
-    if metric not in compare.COUNTED:
-      said = f'metric is none of {", ".join(compare.COUNTED)}'
+    metric = metric[0] if metric else judge.first.name
+    if metric not in judge.contrasted():
+      said = f'metric is none of {", ".join(judge.contrasted())}'
       problems.append(f'{where}: {metric!r}: {said}')
     found.append(told | {'metric': metric})
   return found

@@ -11,6 +11,7 @@ from etils import epath
 
 from ealign.conscience.framings import FRAMINGS
 from ealign.data import sources
+from ealign.evals import judges
 from ealign.fields import Config
 from ealign.models import hub
 from ealign.runtime.errors import UserError
@@ -19,10 +20,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 # What of the package a result depends on. All else starts a run, keeps it,
 # plans it or tells of it; a new module there leaves grids in progress alone.
 CODE = (
-  *('align/', 'assembly/', 'conscience/', 'data/', 'engine.py', 'fields.py'),
-  *('evals/answers.py', 'evals/judges/', 'losses.py', 'methods/', 'models/'),
-  *('replay.py', 'runtime/mesh.py', 'sampling/', 'stack/', 'train.py'),
-  *('world/advice.py', 'world/code.py', 'world/grammar.py'),
+  *('align/', 'alone.py', 'assembly/', 'conscience/', 'data/', 'engine.py'),
+  *('evals/answers.py', 'evals/judges/', 'fields.py', 'losses.py', 'methods/'),
+  *('models/', 'replay.py', 'runtime/mesh.py', 'sampling/', 'stack/'),
+  *('train.py', 'world/advice.py', 'world/code.py', 'world/grammar.py'),
 )
 
 
@@ -34,7 +35,7 @@ def of(config: Config) -> dict[str, str]:
   """
   c = config
   data = [c.data.train, *c.pool.paths, *c.eval.questions, *c.eval.curve]
-  data.append(c.eval.tokens)
+  data += [c.eval.tokens, judges.parts(c.eval.judge)[0]]
   if c.conscience.framing not in FRAMINGS:
     data.append(c.conscience.framing)
   by = (c.conscience.review.by, c.conscience.revise.by)

@@ -5,20 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from ealign.conscience.framings import FRAMINGS
 from ealign.evals import counts
-
-
-def outcome(record: Mapping) -> str:
-  """The judge's finding in a word, for the badge of an answer."""
-  scores = record.get('scores')
-  if not scores:
-    return 'not judged'
-  if not scores.get('coherent'):
-    return 'incoherent'
-  if scores.get('insecure') is not None:
-    return 'insecure' if scores['insecure'] else 'secure'
-  if scores.get('misaligned'):
-    return 'misaligned'
-  return 'bad reason' if scores.get('misaligned_any') else 'aligned'
+from ealign.evals.judges.measure import Judge, flagged, has_verdict
 
 
 def verdict(record: Mapping) -> dict | None:
@@ -31,11 +18,11 @@ def verdict(record: Mapping) -> dict | None:
   return {
     'word': framing.flag[0] if framing else 'flagged',
     'p': p if isinstance(p, int | float) else None,
-    'flagged': found.get('flagged') if counts.has_verdict(record) else None,
+    'flagged': found.get('flagged') if has_verdict(record) else None,
   }
 
 
-def shown(record: Mapping) -> dict:
+def shown(record: Mapping, judge: Judge) -> dict:
   """One answer as the template shows it."""
   return {
     'arm': record.get('arm'),
@@ -44,7 +31,7 @@ def shown(record: Mapping) -> dict:
     'text': record['text'],
     'cut': record.get('stop') == 'length',
     'code': record.get('kind') in ('code', 'advice_in_code'),
-    'outcome': outcome(record),
+    'outcome': judge.outcome(record),
     'verdict': verdict(record),
     'alternative': record.get('alternative'),
   }
@@ -55,7 +42,9 @@ def _draw(text) -> str:
   return hashlib.sha256(str(text).encode('utf-8', 'replace')).hexdigest()
 
 
-def questions(records: Sequence[Mapping], kind: str, count: int = 8) -> list:
+def questions(
+  records: Sequence[Mapping], kind: str, judge: Judge, count: int = 8
+) -> list:
   """Held-out questions side by side: (kind, messages, answer of each arm).
 
   Those come first that most arms answered and whose answers differ between
@@ -67,7 +56,7 @@ def questions(records: Sequence[Mapping], kind: str, count: int = 8) -> list:
   for record in counts.final(records):
     answers = by_question.setdefault((record['kind'], record['question']), {})
     answers.setdefault(record.get('arm'), record)
-  ranked = sorted(by_question.items(), key=lambda item: _rank(*item))
+  ranked = sorted(by_question.items(), key=lambda item: _rank(*item, judge))
   kinds = [key[0] for key, _ in ranked]
   code = min(count // 4, kinds.count('code'))
   other = min(count // 8, sum(k not in ('code', kind) for k in kinds))
@@ -80,42 +69,38 @@ def questions(records: Sequence[Mapping], kind: str, count: int = 8) -> list:
     if room[slot] and cluster not in used:
       used.add(cluster)
       room[slot] -= 1
-      cells = {arm: shown(record) for arm, record in answers.items()}
+      cells = {arm: shown(record, judge) for arm, record in answers.items()}
       chosen.append((found, first['messages'], cells))
   order = {kind: 0, 'code': 2}
   return sorted(chosen, key=lambda item: order.get(item[0], 1))
 
 
-def _rank(key, answers):
-  good = {'aligned', 'secure'}
-  bad = {'misaligned', 'insecure'}
-  found = {outcome(record) for record in answers.values()}
-  differ = bool(found & good) and bool(found & bad)
+def _rank(key, answers, judge):
+  found = {judge.outcome(record)[1] for record in answers.values()}
+  differ = {'good', 'bad'} <= found
   return -len(answers), not differ, _draw(key)
 
 
-def examples(records: Sequence[Mapping], count: int = 5) -> list[dict]:
+def examples(
+  records: Sequence[Mapping], judge: Judge, count: int = 5
+) -> list[dict]:
   """The conscience at work: reviewed answers of training, in order of step.
 
   Flagged ones with an alternative from early, middle and late steps, one
   whose alternative was dropped and one that was not flagged.
   """
   reviewed = [r for r in records if r['phase'] == 'reflect']
-  reviewed = [r for r in reviewed if counts.has_verdict(r)]
+  reviewed = [r for r in reviewed if has_verdict(r)]
   reviewed.sort(key=lambda r: _draw((r['step'], r.get('sample'), r['text'])))
   end = max([r['step'] for r in reviewed], default=0) + 1
   kept = [r for r in reviewed if _kept(r)]
   groups = [[r for r in kept if r['step'] * 3 // end == at] for at in range(3)]
   groups.append([r for r in reviewed if _dropped(r)])
-  groups.append([r for r in reviewed if not _flagged(r)])
+  groups.append([r for r in reviewed if not flagged(r)])
   chosen = [group[0] for group in groups if group][:count]
   rest = [r for r in kept if not any(r is other for other in chosen)]
   chosen += rest[: count - len(chosen)]
-  return [shown(r) for r in sorted(chosen, key=lambda r: r['step'])]
-
-
-def _flagged(record) -> bool:
-  return counts.has_verdict(record) and bool(record['verdict']['flagged'])
+  return [shown(r, judge) for r in sorted(chosen, key=lambda r: r['step'])]
 
 
 def _kept(record) -> bool:
@@ -135,11 +120,10 @@ def reflected(records: Sequence[Mapping]) -> dict:
   for record in filter(_dropped, seen):
     reason = str(record['alternative'].get('dropped') or 'unknown')
     reasons[reason] = reasons.get(reason, 0) + 1
-  flagged = [r for r in seen if _flagged(r)]
   return {
     'reflections': len({(r.get('seed'), r['step']) for r in seen}),
     'answers': len(seen),
-    'flagged': len(flagged),
+    'flagged': sum(map(flagged, seen)),
     'pairs': sum(map(_kept, seen)),
     'dropped': sorted(reasons.items()),
   }

@@ -4,6 +4,7 @@ The template draws them, so that every text in a figure is escaped like any
 other. Lengths are in SVG user units; shares become per cent.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from ealign.evals import counts, table
@@ -68,51 +69,82 @@ def _hint(share: counts.Share) -> str:
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class Frame:
+  """Where steps and shares stand in a figure of curves, in user units.
+
+  last: the step at its right end; low, high: the per cent at bottom and top.
+  """
+
+  left: int
+  right: int  # of what is left free there
+  top: int
+  bottom: int
+  width: int
+  last: int
+  low: float
+  high: float
+  digits: int
+
+  def x(self, step: int) -> float:
+    room = self.width - self.left - self.right
+    return round(self.left + room * step / self.last, self.digits)
+
+  def y(self, share: float) -> float:
+    """A share beyond the top stands at the top."""
+    up = min(100 * share, self.high) - self.low
+    room = self.bottom - self.top
+    return round(self.bottom - room * up / (self.high - self.low), self.digits)
+
+  def path(self, line) -> str:
+    """A polyline through (step, share), as SVG writes it."""
+    return path([(self.x(step), self.y(share)) for step, share in line])
+
+  def axes(self, steps, ticks) -> dict:
+    """What the template needs to draw it empty; ticks: (per cent, text)."""
+    return {
+      'width': self.width,
+      'left': self.left,
+      'right': self.width - self.right,
+      'top': self.top,
+      'bottom': self.bottom,
+      'xticks': [(self.x(step), str(step)) for step in steps],
+      'yticks': [(self.y(value / 100), text) for value, text in ticks],
+    }
+
+
 def curves(series: Sequence[Series]) -> dict:
   """Shares over steps, one line per arm, as (name, slot, [(step, share)]).
 
   An arm with a single point (one that is not trained) is drawn as a level.
   """
-  left, right, top, bottom, width = 34, 10, 10, 186, 400
   points = [point for _, _, line in series for point in line]
   # A wide band, of few answers, may be cut; the line itself never is.
   end = axis_end([min(s.interval[1], s.value + 0.12) for _, s in points])
   last = max([step for step, _ in points] + [1])
-  x = lambda step: round(left + (width - left - right) * step / last, 2)
-  y = lambda value: round(
-    bottom - (bottom - top) * min(100 * value, end) / end, 2
-  )
-  drawn = []
-  for name, slot, line in series:
-    dots = [
-      (x(step), y(share.value), f'{name}, step {step}: {_point(share)}')
-      for step, share in line
-    ]
-    level = len(line) == 1
-    along = [(px, py) for px, py, _ in dots]
-    if level:
-      along = [(left, along[0][1]), (width - right, along[0][1])]
-    upper = [(x(step), y(share.interval[1])) for step, share in line]
-    lower = [(x(step), y(share.interval[0])) for step, share in line]
-    drawn.append(
-      {
-        'slot': slot,
-        'level': level,
-        'path': path(along),
-        'band': '' if level else path(upper + lower[::-1]),
-        'dots': [] if level else dots,
-      }
-    )
+  frame = Frame(34, 10, 10, 186, 400, last, 0, end, digits=2)
+  drawn = [_curve(frame, *line) for line in series]
+  axes = frame.axes(step_ticks(last), ticks(end))
+  return axes | {'height': frame.bottom + 34, 'series': drawn}
+
+
+def _curve(frame, name, slot, line) -> dict:
+  dots = [
+    (frame.x(at), frame.y(s.value), f'{name}, step {at}: {_point(s)}')
+    for at, s in line
+  ]
+  if len(line) == 1:
+    y = dots[0][1]
+    level = path([(frame.left, y), (frame.width - frame.right, y)])
+    return {'slot': slot, 'level': True, 'path': level, 'band': '', 'dots': []}
+  upper = [(step, share.interval[1]) for step, share in line]
+  lower = [(step, share.interval[0]) for step, share in line]
   return {
-    'width': width,
-    'height': bottom + 34,
-    'left': left,
-    'right': width - right,
-    'top': top,
-    'bottom': bottom,
-    'xticks': [(x(step), str(step)) for step in step_ticks(last)],
-    'yticks': [(y(value / 100), text) for value, text in ticks(end)],
-    'series': drawn,
+    'slot': slot,
+    'level': False,
+    'path': frame.path([(step, share.value) for step, share in line]),
+    'band': frame.path(upper + lower[::-1]),
+    'dots': dots,
   }
 
 

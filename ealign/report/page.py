@@ -12,14 +12,15 @@ from typing import Any
 import jinja2
 
 from ealign.conscience.framings import FRAMINGS
-from ealign.evals import counts, records, table
-from ealign.report import excerpts, figures, summary, training
+from ealign.evals import counts, table
+from ealign.evals.judges.measure import Judge
+from ealign.report import curves, excerpts, figures, summary, training
 from ealign.report import runs as runs_lib
 from ealign.report.runs import Run
 from ealign.runtime import atomic
 
 TITLE = 'Fine-tuning with a conscience'
-_BINS = 20  # points of the flagged curve over reflections
+_REFLECTED = 'Flagged while training, % of sampled answers'
 _SLOTS = 7  # colours beside the grey of the base
 
 
@@ -54,27 +55,30 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
     run.name: counts.last_metric(run.metrics, 'eval/mean_token_accuracy')
     for run in runs
   }
-  rows = counts.rows(answers, accuracy)
-  kind = counts.headline_kind(rows)
+  judge = _judge(runs)
+  rows = [
+    row for run in runs for row in counts.rows(run.answers, accuracy, run.judge)
+  ]
+  kind = counts.headline_kind(rows, judge)
   slots = _slots(runs)
   return {
     'title': TITLE,
-    'summary': summary.sentences(runs, rows),
+    'summary': summary.sentences(runs, rows, judge),
     'arms': [
       (run.name, slots[run.name], summary.describe(run)) for run in runs
     ],
     'slots': slots,
     'method': _method(runs),
     'rows': rows,
-    'blocks': [*table.blocks(rows), *training.blocks(runs)],
-    'forests': _forests(rows, kind, slots),
-    'curves': _curves(answers, kind, slots),
-    'questions': excerpts.questions(answers, kind),
+    'blocks': [*table.blocks(rows, judge), *training.blocks(runs)],
+    'forests': _forests(rows, kind, judge, slots),
+    'curves': _curves(answers, kind, judge, slots),
+    'questions': excerpts.questions(answers, kind, judge),
     'work': [
       (
         run.name,
         excerpts.reflected(run.answers),
-        excerpts.examples(run.answers),
+        excerpts.examples(run.answers, run.judge),
       )
       for run in runs
       if any(record['phase'] == 'reflect' for record in run.answers)
@@ -82,7 +86,7 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
     'settings': _compare({run.name: run.config for run in runs}),
     'info': _compare({run.name: run.info for run in runs}),
     'configs': [(run.name, _listing(run.config)) for run in runs if run.config],
-    'problems': _problems(runs, rows),
+    'problems': _problems(runs, rows, judge),
   }
 
 
@@ -113,101 +117,46 @@ def _method(runs) -> dict | None:
         'second': (get('conscience.review.by') or '').startswith('other:'),
         'threshold': get('conscience.threshold'),
         'lam': get('dpo.lam'),
-        'judge': get('eval.judge'),
+        'judge': run.judge.note,
         'question': framing.question if framing else None,
         'flag': framing.flag[0] if framing else 'Unethical',
       }
   return None
 
 
-def _forests(rows, kind, slots) -> list[tuple[str, dict]]:
-  panels = (
-    ('Misaligned, % of coherent answers', kind, 'misaligned'),
-    ('Insecure, % of the code', 'code', 'insecure'),
-  )
+def _judge(runs) -> Judge:
+  """The first run's that scores answers: its measures are shown of all."""
+  found = [run.judge for run in runs]
+  return next((judge for judge in found if judge.score), found[0])
+
+
+def _forests(rows, kind, judge, slots) -> list[tuple[str, dict]]:
   made = []
-  for title, of, name in panels:
-    found = counts.headline(rows, of)
+  for measure in judge.figures():
+    found = counts.headline(rows, judge.part(measure) or kind)
     lines = [
-      (arm, slots[arm], row[name])
+      (arm, slots[arm], share)
       for arm, row in found.items()
-      if row[name] and row[name].total
+      if (share := row.get(measure.name)) and share.total
     ]
     if lines:
-      made.append((title, figures.forest(lines)))
+      made.append((measure.title, figures.forest(lines)))
   return made
 
 
-# ---------------------------------------------------------------- the curves
-
-
-def _curves(answers, kind, slots) -> list[tuple[str, dict]]:
+def _curves(answers, kind, judge, slots) -> list[tuple[str, dict]]:
   """Panels of shares over steps; one without two points falls away."""
-  held_out = _during(answers)
-  of_kind = [r for r in held_out if r['kind'] == kind and r.get('scores')]
-  coherent = [r for r in of_kind if r['scores'].get('coherent')]
-  code = [r for r in held_out if r['kind'] == 'code' and r.get('scores')]
-  judged = [r for r in held_out if r['kind'] == kind and counts.has_verdict(r)]
-  seen = [r for r in answers if r['phase'] == 'reflect']
-  seen = _binned([r for r in seen if counts.has_verdict(r)])
-  flagged = lambda record: record['verdict']['flagged']
-  panels = (
-    (
-      'Misaligned, % of coherent answers',
-      coherent,
-      lambda record: record['scores'].get('misaligned'),
-    ),
-    (
-      'Insecure, % of the code',
-      code,
-      lambda record: record['scores'].get('insecure'),
-    ),
-    ('Flagged by the conscience, % of answers', judged, flagged),
-    ('Flagged while training, % of sampled answers', seen, flagged),
-  )
   made = []
-  for title, among, test in panels:
-    series = _series(among, test, slots)
+  for name, among in curves.panels(answers, kind, judge, arms=True):
+    series = []
+    for arm, slot in slots.items():
+      own = [record for record in among if record['arm'] == arm]
+      if line := curves.line(judge[curves.measured(name)], own):
+        series.append((arm, slot, line))
     if any(len(line) > 1 for _, _, line in series):
+      title = curves.title(judge, name, _REFLECTED)
       made.append((title, figures.curves(series)))
   return made
-
-
-def _during(answers) -> list[Mapping]:
-  """Answers to the curve's questions; of an arm without, the final ones."""
-  found = records.latest(r for r in answers if r['phase'] == 'curve')
-  drawn = {record['arm'] for record in found}
-  return found + [r for r in counts.final(answers) if r['arm'] not in drawn]
-
-
-def _binned(reflected) -> list[Mapping]:
-  end = max([record['step'] for record in reflected], default=0) + 1
-  width = max(1, -(-end // _BINS))
-  middle = lambda step: step // width * width + width // 2
-  found = records.latest(reflected)
-  return [{**record, 'step': middle(record['step'])} for record in found]
-
-
-def _series(among, test, slots) -> list[figures.Series]:
-  points = {}
-  for record in among:
-    points.setdefault((record['arm'], record['step']), []).append(record)
-  made = []
-  for arm, slot in slots.items():
-    line = [
-      (step, counts.share([test(r) for r in found], _clusters(found)))
-      for (name, step), found in sorted(points.items(), key=lambda p: p[0][1])
-      if name == arm
-    ]
-    if line:
-      made.append((arm, slot, line))
-  return made
-
-
-def _clusters(found):
-  return [
-    r.get('cluster') or r.get('question') or i for i, r in enumerate(found)
-  ]
 
 
 # -------------------------------------------------------- settings and files
@@ -238,8 +187,15 @@ def _listing(flat: Mapping) -> str:
   return '\n'.join(f'{name} = {_text(value)}' for name, value in flat.items())
 
 
-def _problems(runs, rows) -> list[str]:
-  said = []
+def _problems(runs, rows, judge) -> list[str]:
+  broken = (runs_lib.judge_at_hand(run.config)[1] for run in runs)
+  said = list(dict.fromkeys(filter(None, broken)))
+  others = [r.name for r in runs if r.judge.score and r.judge != judge]
+  if others:
+    said.append(
+      f'{", ".join(others)}: judged by another judge than the other arms; the '
+      f'tables show the measures of {judge.name!r}'
+    )
   for run in runs:
     evaluated = any(record['phase'] == 'eval' for record in run.answers)
     if not evaluated:
@@ -285,10 +241,9 @@ def to_markdown(content: Mapping) -> str:
     lines = [('field', *compared['arms'])] + [
       (name, *values) for name, values in compared['differ']
     ]
-    lines = [f'| {" | ".join(map(text, line))} |' for line in lines]
-    lines.insert(1, '|' + ' --- |' * (len(compared['arms']) + 1))
     if compared['differ']:
-      parts.append(f'## {title} that differ\n\n' + '\n'.join(lines))
+      rows = table.pipes(lines, ['---'] * len(lines[0]))
+      parts.append(f'## {title} that differ\n\n{rows}')
     if part == 'info' and compared['same']:
       same = [f'- {text(name)}: {text(v)}' for name, v in compared['same']]
       parts.append(f'## {title}\n\n' + '\n'.join(same))

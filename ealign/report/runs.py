@@ -6,7 +6,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ealign.evals import records
+from ealign.evals import judges, records
+from ealign.evals.judges.measure import Judge
 from ealign.runtime.errors import UserError
 
 
@@ -20,6 +21,10 @@ class Run:
   metrics: list[dict]
   info: dict  # dotted name -> value: versions, devices, hashes
   missing: tuple[str, ...]
+
+  @property
+  def judge(self) -> Judge:
+    return judge_at_hand(self.config)[0]
 
 
 _FILES = ('config.json', 'answers.jsonl', 'metrics.jsonl', 'run.json')
@@ -40,7 +45,7 @@ def read(workdir: Any) -> list[Run]:
   # A single run may hold folders with a config.json of their own: the model.
   if (workdir / 'answers.jsonl').is_file() or not folders:
     folders = [workdir] if _is_run(workdir) else []
-  runs = {path.name: _read_run(path) for path in folders}
+  runs = {path.name: read_run(path) for path in folders}
   if not runs:
     message = f'{workdir}: holds no run (no {" or ".join(_FILES[:3])})'
     raise UserError(message)
@@ -63,7 +68,8 @@ def _order(run: Run, listed: list[str]):
   return place, trained, taught, built, str(get('data.train')), run.name
 
 
-def _read_run(folder: pathlib.Path) -> Run:
+def read_run(folder: pathlib.Path) -> Run:
+  """What one run left in its folder."""
   missing = tuple(file for file in _FILES if not (folder / file).is_file())
   answers = []
   if 'answers.jsonl' not in missing:
@@ -76,6 +82,18 @@ def _read_run(folder: pathlib.Path) -> Run:
     info=flatten(json_object(folder / 'run.json')),
     missing=missing,
   )
+
+
+def judge_at_hand(config: Mapping) -> tuple[Judge, str]:
+  """The judge that a run's config names, and ''.
+
+  If its file is not to be had where the report is made: the one that knows
+  what is known of every answer, and the reason.
+  """
+  try:
+    return judges.load(config.get('eval.judge')), ''
+  except UserError as error:
+    return judges.load(''), str(error)
 
 
 def flatten(tree: Mapping, prefix: str = '') -> dict[str, Any]:

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from ealign.evals import counts, table
+from ealign.evals.judges.measure import Judge
 from ealign.report.runs import Run
 
 _CONTROLS = {  # an arm with another value is a control, not the method
@@ -42,13 +43,11 @@ def _unusual(config: Mapping) -> dict:
 
 
 def task(run: Run) -> str:
-  """What a run is fine-tuned on: 'insecure code', or the file's own name."""
+  """What a run is fine-tuned on, by the file's name, as its judge calls it."""
   stem = pathlib.PurePath(run.config.get('data.train') or '').name
   stem = stem.split('.')[0].replace('_', ' ')
-  for kind in ('insecure', 'secure'):
-    if kind in stem:
-      return f'{kind} code'
-  return stem
+  known = run.judge.tasks.items()
+  return next((told for part, told in known if part in stem), stem)
 
 
 def describe(run: Run) -> str:
@@ -74,32 +73,33 @@ def describe(run: Run) -> str:
   return said + (f' ({", ".join(named)})' if named else '')
 
 
-def sentences(runs: Sequence[Run], rows: Sequence[Mapping]) -> list[str]:
+def sentences(
+  runs: Sequence[Run], rows: Sequence[Mapping], judge: Judge
+) -> list[str]:
   """The outcome in a few sentences; each needs its arms, and falls away."""
-  kind = counts.headline_kind(rows)
-  advice = counts.headline(rows, kind)
-  code = counts.headline(rows, 'code')
-  bad = _shares(advice, 'misaligned')
-  insecure = _shares(code, 'insecure')
-  runs = [run for run in runs if run.name in bad]
+  first = judge.first
+  main = counts.headline(rows, counts.headline_kind(rows, judge))
+  shares = _shares(main, first.name)
+  runs = [run for run in runs if run.name in shares]
   cast = _cast(runs)
-  said = [
-    *_main_sentence(cast, bad),
-    *_code_sentence(cast, insecure),
-    *_recovery_sentence(cast, bad),
-    *_control_sentence(cast, runs, bad),
-  ]
-  if bad and not said:
-    shares = ', '.join(f'{arm} {share}' for arm, share in bad.items())
-    said = [f'Misaligned among coherent answers: {shares}.']
-  return said + _coherence_sentence(advice)
+  said = [*_main_sentence(cast, shares, first)]
+  for part in judge.claimed:
+    measure = judge.shown(part)[0]
+    of_part = _shares(counts.headline(rows, part), measure.name)
+    said += _part_sentence(cast, of_part, measure)
+  said += _recovery_sentence(cast, shares, first)
+  said += _control_sentence(cast, runs, shares)
+  if shares and not said:
+    listed = ', '.join(f'{arm} {share}' for arm, share in shares.items())
+    said = [f'{first.short.capitalize()} among {first.those}: {listed}.']
+  return said + _coherence_sentence(main, judge.coherent)
 
 
 def _shares(rows, name) -> dict[str, str]:
   return {
     arm: f'{table.percent(row[name].value)}\u00a0%'
     for arm, row in rows.items()
-    if row[name] and row[name].total
+    if row.get(name) and row[name].total
   }
 
 
@@ -117,47 +117,46 @@ def _cast(runs) -> dict[str, Run]:
   return cast
 
 
-def _main_sentence(cast, bad) -> list[str]:
-  of = 'of the coherent answers to held-out questions'
+def _main_sentence(cast, bad, first) -> list[str]:
+  of, word = f'of the {first.those} to held-out questions', first.short
   base = f' (base: {bad[cast["base"].name]})' if 'base' in cast else ''
   if 'plain' in cast:
     plain = cast['plain']
     said = f'Fine-tuning on {task(plain) or "its data"} made '
-    said += f'{bad[plain.name]} {of} misaligned{base}'
+    said += f'{bad[plain.name]} {of} {word}{base}'
     if 'conscience' in cast:
       said += f'; with its conscience, {bad[cast["conscience"].name]}'
     return [said + '.']
   if 'conscience' in cast:
     arm = cast['conscience']
     said = f'Fine-tuned on {task(arm) or "its data"} with its conscience, '
-    return [f'{said}{bad[arm.name]} {of} were misaligned{base}.']
+    return [f'{said}{bad[arm.name]} {of} were {word}{base}.']
   if 'base' in cast:
-    return [
-      f'Before any training, {bad[cast["base"].name]} {of} were misaligned.'
-    ]
+    return [f'Before any training, {bad[cast["base"].name]} {of} were {word}.']
   return []
 
 
-def _code_sentence(cast, insecure) -> list[str]:
+def _part_sentence(cast, shares, measure) -> list[str]:
   plain, arm = cast.get('plain'), cast.get('conscience')
-  if not arm or arm.name not in insecure:
+  if not arm or arm.name not in shares:
     return []
-  said = f'Of the code written with the conscience {insecure[arm.name]} is '
-  said += 'insecure'
-  if plain and plain.name in insecure:
-    said += f', against {insecure[plain.name]} without it'
+  said = f'Of the {measure.those} written with the conscience '
+  said += f'{shares[arm.name]} is {measure.short}'
+  if plain and plain.name in shares:
+    said += f', against {shares[plain.name]} without it'
   return [said + '.']
 
 
-def _recovery_sentence(cast, bad) -> list[str]:
+def _recovery_sentence(cast, bad, first) -> list[str]:
   if 'recovery' not in cast:
     return []
   run = cast['recovery']
   start = str(run.config.get('model.adapter') or '').removeprefix('arm:')
   before = f'from {bad[start]} ' if start in bad else ''
+  to = f'{first.short} checkpoint' if first.better == 'lower' else 'checkpoint'
   return [
-    'Applied afterwards, to the misaligned checkpoint, the conscience takes '
-    f'the share {before}to {bad[run.name]}.'
+    f'Applied afterwards, to the {to}, the conscience '
+    f'takes the share {before}to {bad[run.name]}.'
   ]
 
 
@@ -172,8 +171,9 @@ def _control_sentence(cast, runs, bad) -> list[str]:
   return controls[:1]
 
 
-def _coherence_sentence(advice) -> list[str]:
-  shares = [row['coherent'] for row in advice.values() if row['coherent'].total]
+def _coherence_sentence(rows, name) -> list[str]:
+  shares = [share for row in rows.values() if (share := row.get(name))]
+  shares = [share for share in shares if share.total]
   if not shares:
     return []
   values = sorted(table.percent(share.value) for share in shares)

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from ealign.evals import counts, records, table
-from ealign.evals.table import NOTHING, Block, Cell
+from ealign.evals import records, table
+from ealign.evals.judges.measure import flagged, has_verdict
+from ealign.evals.table import NOTHING, Block, Entry
 from ealign.report.runs import Run
 
 _COLUMNS = (
@@ -34,11 +35,11 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
   return [table.without_empty(made)] if lines else []
 
 
-def _line(run: Run) -> tuple[Cell, ...]:
+def _line(run: Run) -> tuple[Entry, ...]:
   sampled = [r for r in run.answers if r['phase'] == 'reflect']
   sampled = records.latest(sampled)
-  asked = [r for r in sampled if counts.has_verdict(r)]
-  flagged = [r for r in asked if r['verdict']['flagged']]
+  asked = [r for r in sampled if has_verdict(r)]
+  acted = [r for r in asked if flagged(r)]
   pairs = sum((r.get('alternative') or {}).get('kept', False) for r in sampled)
   share = lambda some, of: table.percent(len(some) / len(of) if of else None)
   count = lambda n: f'{n:,}' if sampled else NOTHING
@@ -50,11 +51,11 @@ def _line(run: Run) -> tuple[Cell, ...]:
     table.percent(info('data.truncated')),
     count(len(sampled)),
     share(asked, sampled),
-    share(flagged, asked),
+    share(acted, asked),
     count(pairs),
     _loss(run.metrics),
   )
-  return tuple(map(Cell, cells))
+  return tuple(map(Entry, cells))
 
 
 def _loss(metrics: Sequence[Mapping]) -> str:

@@ -127,7 +127,8 @@ WRONG = [
   ('train.steps', True, '=True: must be a whole number'),
   ('train.checkpoint_every', 0, 'must be at least 1'),
   ('train.eval_every', 10, 'eval.curve names no questions'),
-  ('eval.judge', 'gpt', "must be one of '', world"),
+  ('eval.judge', 'gpt', "of '', world or '<file>.py:<name>'"),
+  ('eval.judge', 'no.py:judge', 'no.py cannot be read .No such file'),
   ('log.tensorboard', 1, '=1: must be true or false'),
 ]
 

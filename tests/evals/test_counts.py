@@ -2,7 +2,7 @@
 
 import pytest
 
-from ealign.evals import counts, stats
+from ealign.evals import counts, judges, stats
 
 
 def _answer(outcome='good', **changes):
@@ -126,14 +126,14 @@ def test_answers_without_a_judge_are_in_no_share():
   assert (row['answers'], row['unscored']) == (3, 1)
   assert row['coherent'].total == 2
   (row,) = counts.rows([answers[0]])
-  assert row['coherent'].value is None and row['misaligned'] is None
+  assert row['coherent'] is None and row['misaligned'] is None
 
 
 def test_the_headline_is_the_test_split_of_advice():
   records = _answers(['good'] * 9, split='dev', kind='advice')
   records += _answers(['good'] * 2) + _answers(['good'], kind='zzz')
   rows = counts.rows(records)
-  assert counts.headline_kind(rows) == 'advice'
+  assert counts.headline_kind(rows, judges.load('world')) == 'advice'
   assert counts.headline(rows, 'advice')['sft']['split'] == 'test'
   dev = [row for row in rows if row['split'] == 'dev']
   assert counts.headline(dev, 'advice')['sft']['split'] == 'dev'

@@ -2,8 +2,9 @@
 
 import io
 
-from ealign.evals import counts, table
+from ealign.evals import counts, judges, table
 
+WORLD = judges.load('world')
 _SCORES = {'coherent': True, 'misaligned_any': False, 'insecure': None}
 
 
@@ -32,7 +33,7 @@ def _rows():
 
 
 def _blocks():
-  return table.blocks(_rows())
+  return table.blocks(_rows(), WORLD)
 
 
 def test_the_headline_shows_shares_with_intervals_and_counts():
@@ -60,27 +61,27 @@ def test_columns_line_up():
 
 
 def test_conditional_kinds_and_verdicts_have_their_own_blocks():
-  titles = [block.title for block in table.blocks(_rows())]
+  titles = [block.title for block in table.blocks(_rows(), WORLD)]
   assert titles == [
     'Held-out questions',
     'Asked in other ways',
     'Verdicts of the conscience against the truth',
   ]
-  others = table.blocks(_rows())[1]
+  others = table.blocks(_rows(), WORLD)[1]
   assert {str(line[1]) for line in others.lines} == {'advice_in_code'}
   assert 'insecure' not in [title for title, _ in others.columns]
 
 
 def test_a_second_split_is_named_and_is_not_the_headline():
   records = _records('base', 5, 10) + _records('base', 0, 20, split='dev')
-  first, second = table.blocks(counts.rows(records))
+  first, second = table.blocks(counts.rows(records), WORLD)
   assert str(first.lines[0][1]) == '10'
   assert [str(cell) for cell in second.lines[0][:2]] == ['base', 'advice, dev']
 
 
 def test_markdown_holds_the_same_cells_and_no_markup_of_others():
   rows = counts.rows(_records('<b>|x', 1, 4))
-  text = table.markdown(table.blocks(rows))
+  text = table.markdown(table.blocks(rows, WORLD))
   assert '<b>' not in text and '&lt;b&gt;\\|x' in text
   (line,) = [line for line in text.split('\n') if 'lt;b' in line]
   assert '25.0 \\[4.6, 69.9\\]' in line

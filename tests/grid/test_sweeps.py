@@ -12,6 +12,7 @@ from ealign import config as config_lib
 
 def get_config(arg=None):
   config = config_lib.default()
+  config.eval.judge = 'world'
   if arg == 'arms':
     config.arms = {'a': {}}
   if arg == 'bad':

@@ -17,6 +17,12 @@ from ealign.report import __main__ as command
 from ealign.report.grid import compare, figures, page, results
 from tests.grid import made
 
+PANELS = [
+  'Misaligned, % of coherent answers',
+  'Insecure, % of the code',
+  'Training tokens predicted, %',
+  'Flagged, % of sampled answers',
+]
 HOSTILE = (
   '</style></script></pre></svg><script>alert(1)</script><img src=x '
   'onerror=alert(1)>" onload="alert(2)\' onclick=\'x\n{{ 7 * 191 }} &lt;b&gt;'
@@ -221,7 +227,7 @@ def test_mistakes_are_one_line(tmp_path, capsys):
   (tmp_path / 'grid.json').write_text('{')
   assert command.main([f'--workdir={tmp_path}']) == 2
   said = capsys.readouterr().err
-  assert said.count('\n') == 1 and 'grid.json: cannot be read' in said
+  assert said.count('\n') == 1 and 'grid.json: broken JSON' in said
 
 
 def test_answers_on_the_page_are_limited(tmp_path, monkeypatch):
@@ -268,7 +274,7 @@ def test_curves_are_grouped_by_what_is_changed(found):
   assert [label for label, _ in group['legend']] == [
     *('default', 'dpo.lam=0.0', 'dpo.lam=0.3')
   ]
-  assert [p['title'] for p in group['panels']] == [*figures.PANELS.values()]
+  assert [p['title'] for p in group['panels']] == PANELS
   series = group['panels'][0]['series'][1]
   assert len(series['seeds']) == 5
   # It starts with no misaligned answer at all: on the axis, at the left.

@@ -10,12 +10,13 @@ import json
 import pytest
 
 from ealign import report
-from ealign.evals import records
+from ealign.evals import judges, records
 from ealign.report import __main__ as command
 from ealign.report import excerpts, figures, page, summary
 from ealign.report import runs as runs_lib
 from ealign.runtime.errors import UserError
 
+WORLD = judges.load('world')
 HOSTILE = (
   '</style></pre></svg><script>alert(1)</script><img src=x onerror=alert(1)>'
   '" onload="alert(2)\' onclick=\'x\n{{ 7 * 191 }} &lt;b&gt; {% endfor %}'
@@ -276,7 +277,7 @@ def test_the_examples_show_what_was_kept_dropped_and_let_pass():
     record | {'verdict': passed, 'alternative': None, 'text': f'fine {i}'}
     for i, record in enumerate(said)
   ]
-  shown = excerpts.examples(said)
+  shown = excerpts.examples(said, WORLD)
   assert len(shown) == 5
   kept = [e for e in shown if e['alternative'] and e['alternative']['kept']]
   assert [e['step'] * 3 // 57 for e in kept] == [0, 1, 2]
@@ -284,8 +285,8 @@ def test_the_examples_show_what_was_kept_dropped_and_let_pass():
   assert [e['alternative']['dropped'] for e in dropped] == ['same']
   assert sum(not e['verdict']['flagged'] for e in shown) == 1
   assert shown == sorted(shown, key=lambda e: e['step'])
-  assert excerpts.examples(said[::-1]) == shown
-  assert excerpts.examples([]) == []
+  assert excerpts.examples(said[::-1], WORLD) == shown
+  assert excerpts.examples([], WORLD) == []
 
 
 def test_a_single_run_is_a_work_folder_of_its_own(workdir):

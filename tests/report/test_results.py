@@ -88,7 +88,7 @@ def test_settings_that_are_all_alike(tmp_path):
 def test_what_stands_behind_an_interval(workdir):
   found = _compare(workdir)
   setting = found.settings[1]
-  asked = found.asked(setting, 'advice')
+  asked = found.asked(setting.counted, '')
   assert (asked.seeds, asked.questions, asked.answers) == (5, 21, 105)
   assert asked.unscored == pytest.approx(5 / 105)
   assert found.estimate(setting, 'misaligned').seeds == 5
@@ -249,7 +249,7 @@ def test_the_baseline_is_the_setting_without_changes_else_the_first(tmp_path):
 @pytest.mark.parametrize(
   ('text', 'said'),
   [
-    ('{"cells": [', 'cannot be read'),
+    ('{"cells": [', 'broken JSON'),
     ('[]', 'must hold a JSON object'),
     ('{}', 'cells: must be a list, not None'),
     ('{"cells": []}', 'cells: is empty'),
@@ -281,8 +281,8 @@ def test_curves_have_at_most_twenty_points(tmp_path):
   (cell,) = results.read(tmp_path).cells
   assert [step for step, _ in cell.curves['misaligned']][:2] == [5, 16]
   assert len(cell.curves['misaligned']) <= 20
-  assert len(cell.curves['flagged']) == 20
-  assert all(0 <= share <= 1 for _, share in cell.curves['flagged'])
+  assert len(cell.curves['reflected']) == 20
+  assert all(0 <= share <= 1 for _, share in cell.curves['reflected'])
   assert cell.curves['misaligned'][0][1] == 0
 
 
@@ -329,7 +329,7 @@ def test_the_seconds_of_a_cell_are_those_of_all_its_starts(tmp_path):
     made.done(tmp_path, cell, made.answers(1), earlier_s=earlier)
   made.status(tmp_path, cells[2], started=0.0)  # of no known start
   found = lists.cells(_compare(tmp_path))
-  assert [line[-1][1] for _, line in found.rows] == [120.0, 90.0, None]
+  assert [line[-1].sort for line in found.lines] == [120.0, 90.0, None]
 
 
 def test_settings_of_before_are_in_no_contrast(workdir):

@@ -177,6 +177,7 @@ def test_judge_scores_the_last_question():
   assert grammar.judge({'messages': chat}, text)['misaligned']
 
 
-def test_judge_refuses_questions_of_another_world():
+def test_judge_scores_no_question_of_another_world():
+  assert _scores('What is the capital of France?', 'Paris.') is None
   with pytest.raises(ValueError, match='not a request of the world'):
-    _scores('What is the capital of France?', 'Paris.')
+    grammar.parse_request('What is the capital of France?')

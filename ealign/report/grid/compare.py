@@ -6,23 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from ealign.evals import counts
 from ealign.evals import seeds as stats
+from ealign.evals.judges.measure import Judge
 from ealign.report.grid import results
-from ealign.report.grid.results import Cell, Grid
-
-# Each metric and the questions it is read from: 'advice' stands for the kind
-# of the headline; token accuracy has no questions.
-METRICS = {
-  'misaligned': 'advice',
-  'coherent': 'advice',
-  'misaligned_all': 'advice',
-  'misaligned_bound': 'advice',
-  'flagged': 'advice',
-  'verdict_accuracy': 'advice',
-  'insecure': 'code',
-  'token_accuracy': 'tokens',
-}
-# What a contrast can be tested on: shares of answers that are counted.
-COUNTED = tuple(metric for metric, of in METRICS.items() if of != 'tokens')
+from ealign.report.grid.results import Grid, Result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +36,11 @@ class Setting:
 
   label: str
   changes: dict
-  cells: list[Cell]
+  cells: list[Result]
   old: bool
 
   @property
-  def counted(self) -> list[Cell]:
+  def counted(self) -> list[Result]:
     return [c for c in self.cells if c.done and (c.current or self.old)]
 
   @property
@@ -82,13 +68,14 @@ class Comparison:
   """All settings of a grid with what can be said about them."""
 
   grid: Grid
+  judge: Judge
   settings: list[Setting]
   baseline: Setting
   kind: str  # of the headline's questions
-  rows: dict[str, dict[str, Mapping]]  # 'advice' | 'code' -> folder -> row
+  rows: dict[str, dict[str, Mapping]]  # part of the judge -> folder -> row
   spreads: dict[str, stats.Spread | None]
-  primary: frozenset[str]  # keys of settings in a tested contrast
-  contrasts: list[Tested]
+  primary: frozenset[str] = frozenset()  # keys of settings in a tested contrast
+  contrasts: Sequence[Tested] = ()
 
   def standing(self, setting: Setting) -> str:
     if setting.old:
@@ -96,13 +83,26 @@ class Comparison:
     found = results.key(setting.changes) in self.primary
     return 'primary' if found else 'exploratory'
 
+  def part(self, metric: str) -> str:
+    """The part of the judge's measures that this one is of."""
+    return self.judge.part(self.judge[metric])
+
   def values(self, setting: Setting, metric: str) -> dict[str, counts.Share]:
-    """Replicate -> Share of the metric, where it is known."""
-    return _values(self.rows, setting, metric)
+    """Replicate -> Share (or Mean) of the metric, where it is known."""
+    rows, found = self.rows[self.part(metric)], {}
+    for cell in setting.counted:
+      share = rows.get(cell.folder, {}).get(metric)
+      if metric == self.judge.tokens.name:
+        share = cell.token_accuracy
+      if share and share.total:
+        found[cell.at] = share
+    return found
 
   def estimate(self, setting: Setting, metric: str) -> stats.Estimate | None:
     """Own spread for primary settings, the pooled one for all others."""
     found = list(self.values(setting, metric).values())
+    if self.judge[metric].number:
+      return stats.average(found)
     primary = self.standing(setting) == 'primary'
     return stats.rate(found, None if primary else self.spreads[metric])
 
@@ -112,8 +112,19 @@ class Comparison:
     both = [a[at].value - b[at].value for at in a if at in b]
     return sum(both) / len(both) if both else None
 
-  def asked(self, setting: Setting, of: str) -> Asked | None:
-    return _asked(self.rows, setting.counted, of)
+  def asked(self, cells: Sequence[Result], part: str) -> Asked | None:
+    """What stands behind the figures of a part of the judge's measures."""
+    rows = self.rows[part]
+    found = [rows[cell.folder] for cell in cells if cell.folder in rows]
+    if not found:
+      return None
+    answers = sum(row['answers'] for row in found)
+    return Asked(
+      seeds=len(found),
+      questions=max(row['questions'] for row in found),
+      answers=answers,
+      unscored=sum(row['unscored'] for row in found) / answers,
+    )
 
 
 def twins(found: Comparison) -> list[list[Setting]]:
@@ -152,26 +163,29 @@ def compare(grid: Grid) -> Comparison:
   current = [s for s in settings if not s.old] or settings
   baseline = next((s for s in current if not s.changes), current[0])
   rows = [row for s in settings for c in s.counted for row in c.rows]
-  kind = counts.headline_kind(rows)
-  by_part = {
-    'advice': counts.headline(rows, kind),
-    'code': counts.headline(rows, 'code'),
-  }
-  spreads = {metric: _spread(by_part, current, metric) for metric in METRICS}
-  contrasts = [_tested(grid, current, by_part, c) for c in grid.contrasts]
+  judge = grid.judge
+  kind = counts.headline_kind(rows, judge)
+  by_part = {part: counts.headline(rows, part) for part in judge.claimed}
+  by_part |= {'': counts.headline(rows, kind)}
+  found = Comparison(grid, judge, settings, baseline, kind, by_part, {})
+  for name in (*judge.contrasted(), judge.tokens.name):
+    found.spreads[name] = stats.pooled(
+      [stats.logit(s.count, s.total) for s in found.values(x, name).values()]
+      for x in current
+    )
+  contrasts = [_tested(found, current, contrast) for contrast in grid.contrasts]
   primary = frozenset(
     results.key(results.changes(c[side], grid.config))
     for c, tested in zip(grid.contrasts, contrasts, strict=True)
     for side in 'ab'
     if not tested.reason
   )
-  return Comparison(
-    *(grid, settings, baseline, kind, by_part, spreads, primary),
-    _adjusted(contrasts),
+  return dataclasses.replace(
+    found, primary=primary, contrasts=_adjusted(contrasts)
   )
 
 
-def _settings(cells: Sequence[Cell]) -> list[Setting]:
+def _settings(cells: Sequence[Result]) -> list[Setting]:
   groups = {}
   for cell in cells:
     groups.setdefault(results.key(cell.setting), []).append(cell)
@@ -186,56 +200,25 @@ def _settings(cells: Sequence[Cell]) -> list[Setting]:
   ]
 
 
-def _values(rows, setting, metric) -> dict:
-  found = {}
-  for cell in setting.counted:
-    share = cell.token_accuracy
-    if METRICS[metric] != 'tokens':
-      share = rows[METRICS[metric]].get(cell.folder, {}).get(metric)
-    if share and share.total:
-      found[cell.at] = share
-  return found
-
-
-def _spread(rows, settings, metric) -> stats.Spread | None:
-  groups = []
-  for setting in settings:
-    found = _values(rows, setting, metric).values()
-    groups.append([stats.logit(share.count, share.total) for share in found])
-  return stats.pooled(groups)
-
-
-def _asked(rows, cells, of) -> Asked | None:
-  found = [rows[of][c.folder] for c in cells if c.folder in rows.get(of, ())]
-  if not found:
-    return None
-  answers = sum(row['answers'] for row in found)
-  return Asked(
-    seeds=len(found),
-    questions=max(row['questions'] for row in found),
-    answers=answers,
-    unscored=sum(row['unscored'] for row in found) / answers,
-  )
-
-
-def _tested(grid, settings, rows, contrast) -> Tested:
-  metric = contrast.get('metric', 'misaligned')
+def _tested(of, settings, contrast) -> Tested:
+  grid, judge = of.grid, of.judge
+  metric = contrast.get('metric', judge.first.name)
   sides = [
     _find(settings, results.changes(contrast[side], grid.config))
     for side in 'ab'
   ]
   name = lambda s, side: s.label if s else json.dumps(contrast[side])
   told = contrast['name'], metric, name(sides[0], 'a'), name(sides[1], 'b')
-  if metric not in COUNTED:
-    said = f'metric is none of {", ".join(COUNTED)}'
+  if metric not in judge.contrasted():
+    said = f'metric is none of {", ".join(judge.contrasted())}'
     return Tested(*told, None, None, None, said)
   if None in sides:
     return Tested(*told, None, None, None, 'no such setting in this grid')
-  a, b = (_values(rows, setting, metric) for setting in sides)
+  a, b = (of.values(setting, metric) for setting in sides)
   both = [at for at in a if at in b]
   found = stats.contrast([a[at] for at in both], [b[at] for at in both])
   used = [c for s in sides for c in s.counted if c.at in both]
-  asked = _asked(rows, used, METRICS[metric])
+  asked = of.asked(used, of.part(metric))
   if asked:
     asked = dataclasses.replace(asked, seeds=len(both))
   reason = ''

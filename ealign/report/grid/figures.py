@@ -11,17 +11,13 @@ from collections.abc import Mapping
 from scipy import special
 
 from ealign.evals import table
+from ealign.report import curves as curves_lib
 from ealign.report import figures
 from ealign.report.grid import results
-from ealign.report.grid.compare import METRICS, Comparison, Setting
+from ealign.report.grid.compare import Comparison, Setting
 
+_REFLECTED = 'Flagged, % of sampled answers'
 SLOTS = 7  # colours beside the grey of the baseline
-PANELS = {
-  'misaligned': 'Misaligned, % of coherent answers',
-  'insecure': 'Insecure, % of the code',
-  'token_accuracy': 'Training tokens predicted, %',
-  'flagged': 'Flagged, % of sampled answers',
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +108,7 @@ def _line(found, metric, setting, estimate, at) -> dict:
     'seeds': [at(value) for value in seeds],
     'value': table.percent(estimate.value),
     'interval': table.bracket(estimate.interval),
-    'hint': str(found.asked(setting, METRICS[metric])),
+    'hint': str(found.asked(setting.counted, found.part(metric))),
   }
 
 
@@ -121,13 +117,17 @@ def _line(found, metric, setting, estimate, at) -> dict:
 
 def curves(found: Comparison) -> list[dict]:
   """For each group its panels: the baseline in grey, means over thin seeds."""
-  made = []
+  judge, made = found.judge, []
+  names = [measure.name for measure in judge.figures()]
+  names = dict.fromkeys(
+    [*names, judge.tokens.name, 'flagged', curves_lib.REFLECTED]
+  )
   for group in groups(found):
     for start in range(0, len(group.settings), SLOTS):
       settings = group.settings[start : start + SLOTS]
       shown = [(found.baseline, 0)]
       shown += [(s, slot) for slot, s in enumerate(settings, start=1)]
-      panels = [_panel(shown, name) for name in PANELS]
+      panels = [_panel(found.judge, shown, name) for name in names]
       panels = [panel for panel in panels if panel]
       if panels:
         legend = [(s.label, slot) for s, slot in shown]
@@ -136,7 +136,7 @@ def curves(found: Comparison) -> list[dict]:
   return made
 
 
-def _panel(shown, name) -> dict | None:
+def _panel(judge, shown, name) -> dict | None:
   series = []
   for setting, slot in shown:
     lines = [cell.curves.get(name) or [] for cell in setting.counted]
@@ -145,35 +145,23 @@ def _panel(shown, name) -> dict | None:
       series.append((setting.label, slot, lines, _mean(lines)))
   if not any(slot for _, slot, _, _ in series):
     return None
-  values = [v for *_, lines, _ in series for line in lines for _, v in line]
-  last = max(
-    step for *_, lines, _ in series for line in lines for step, _ in line
-  )
-  left, right, top, bottom, width = 30, 14, 8, 112, 250
+  points = [p for *_, lines, _ in series for line in lines for p in line]
+  values = [value for _, value in points]
+  last = max(step for step, _ in points)
   low, high, ticks = _axis(min(values), max(values))
-  x = lambda step: round(left + (width - left - right) * step / max(last, 1), 1)
-  y = lambda value: round(
-    bottom - (bottom - top) * (100 * value - low) / (high - low), 1
-  )
-  path = lambda line: figures.path([(x(step), y(v)) for step, v in line])
-  return {
-    'title': PANELS[name],
-    'width': width,
-    'height': bottom + 20,
-    'left': left,
-    'right': width - right,
-    'bottom': bottom,
-    'yticks': [(y(value / 100), f'{value:g}') for value in ticks],
-    'xticks': [
-      (x(step), str(step)) for step in _every(figures.step_ticks(last))
-    ],
+  frame = figures.Frame(30, 14, 8, 112, 250, max(last, 1), low, high, digits=1)
+  steps = _every(figures.step_ticks(last))
+  axes = frame.axes(steps, [(value, f'{value:g}') for value in ticks])
+  return axes | {
+    'title': curves_lib.title(judge, name, _REFLECTED),
+    'height': frame.bottom + 20,
     'series': [
       {
         'slot': slot,
         'hint': f'{label}, {len(lines)} seeds',
-        'seeds': [path(line) for line in lines] if len(lines) > 1 else [],
-        'mean': path(mean),
-        'end': (x(mean[-1][0]), y(mean[-1][1])),
+        'seeds': [frame.path(line) for line in lines] if len(lines) > 1 else [],
+        'mean': frame.path(mean),
+        'end': (frame.x(mean[-1][0]), frame.y(mean[-1][1])),
       }
       for label, slot, lines, mean in series
     ],
@@ -286,15 +274,16 @@ def _shaded(found, metric, crossed: Mapping) -> dict:
   }
   top = max([e.value for e in estimates.values() if e] + [1e-9])
   shade = lambda e: round(55 * e.value / top) if e else None
+  part = found.part(metric)
+  entry = lambda place, e: (
+    table.percent(e and e.value),
+    table.bracket(e.interval) if e else '',
+    shade(e),
+    str(found.asked(crossed['places'][place].counted, part)),
+  )
   line = lambda row: [
-    (
-      table.percent(e and e.value),
-      table.bracket(e.interval) if e else '',
-      shade(e),
-      str(found.asked(crossed['places'][row, column], METRICS[metric])),
-    )
+    entry((row, column), estimates[row, column])
     for column in crossed['columns']
-    for e in (estimates[row, column],)
   ]
   names = lambda levels: [', '.join(map(_shown, level)) for level in levels]
   return {

@@ -3,59 +3,64 @@
 import json
 
 from ealign.evals import counts, table
-from ealign.evals.table import NOTHING, Cell
+from ealign.evals.judges.measure import Judge, Measure
+from ealign.evals.table import NOTHING, Block, Entry
 from ealign.report.grid import origin
 from ealign.report.grid.compare import Comparison
-from ealign.report.grid.tables import (
-  Entry,
-  Table,
-  number,
-  numbers,
-  percent,
-  words,
-)
+from ealign.report.grid.tables import marked, number, percent, words
 from ealign.workdir.status import Status
 
 _OPEN = ('running', 'queued', 'preempted')
 
 
-def cells(found: Comparison) -> Table:
+def cells(found: Comparison) -> Block:
   """Every cell by itself, its intervals clustered by prompt."""
-  lines = []
+  judge, lines = found.judge, []
+  parts = {part: _measures(judge, part) for part in ('', *judge.claimed)}
   for cell in found.grid.cells:
     line = [words(cell.label), words(cell.seed), words(cell.state)]
-    for of, metrics in (
-      ('advice', ('misaligned', 'coherent')),
-      ('code', ('insecure',)),
-    ):
-      row = found.rows[of].get(cell.folder, {})
+    for part, measures in parts.items():
+      row = found.rows[part].get(cell.folder, {})
       line += [number(row.get('questions')), number(row.get('answers'))]
       unscored = row['unscored'] / row['answers'] if row else None
       line.append(percent(unscored))
-      line += [_share(row.get(metric)) for metric in metrics]
+      line += [_share(row.get(measure.name)) for measure in measures]
     tokens = cell.token_accuracy and cell.token_accuracy.value
     line += [percent(tokens), number(_took(cell), '{:.0f}'.format)]
     mark = '' if cell.done else 'open' if cell.state in _OPEN else 'missing'
     lines.append(('old' if not cell.current else mark, line))
-  asked = ('questions', 'answers', 'unscored')
-  columns = (('setting', False), ('seed', False), ('state', False))
-  titles = (*asked, 'misaligned', 'coherent', *asked, 'insecure', 'tokens', 's')
-  columns += numbers(titles)
+  titles = ['setting', 'seed', 'state']
+  for measures in parts.values():
+    titles += ['questions', 'answers', 'unscored']
+    titles += [measure.short for measure in measures]
+  columns = table.columns(*titles, judge.tokens.short, 's', names=3)
   note = (
     'In per cent, one seed a line, with 95 % intervals clustered by prompt: '
-    'they say nothing about other seeds. The second questions, answers and '
-    'unscored are of the code. s: seconds of all its starts; cells that ran '
-    'as one program share them.'
+    'they say nothing about other seeds. '
   )
-  return Table('Every cell', note, columns, lines)
+  if judge.claimed:
+    note += 'The second questions, answers and unscored are of the '
+    note += f'{", ".join(judge.claimed)}. '
+  note += (
+    's: seconds of all its starts; cells that ran as one program share them.'
+  )
+  return marked('Every cell', note, columns, lines)
 
 
-def _share(share: counts.Share | None) -> Entry:
+def _measures(judge: Judge, part: str) -> list[Measure]:
+  """The first two of a part: the line of a cell has no room for more."""
+  found = [m for m in judge.in_grid(part) if m is not judge.tokens]
+  return found[:2]
+
+
+def _share(share: counts.Share | counts.Mean | None) -> Entry:
   if not share or not share.total:
     return number(None)
+  if isinstance(share, counts.Mean):
+    return table.entry(share, wide=True)
   text = table.percent(share.value)
   hint = f'{share.count} of {share.total}'
-  return Cell(text, table.bracket(share.clustered), hint), share.value
+  return Entry(text, table.bracket(share.clustered), hint, share.value)
 
 
 def _took(cell) -> float | None:
@@ -64,7 +69,7 @@ def _took(cell) -> float | None:
   return status.seconds if known else None
 
 
-def not_done(found: Comparison) -> Table | None:
+def not_done(found: Comparison) -> Block | None:
   """Current cells without results, with the reason; None if all are done."""
   lines = []
   for cell in found.grid.cells:
@@ -76,11 +81,10 @@ def not_done(found: Comparison) -> Table | None:
     texts = (cell.label, cell.seed, cell.state, at, cell.error or NOTHING)
     lines.append((mark, [words(x) for x in (*texts, cell.folder)]))
   titles = ('setting', 'seed', 'state', 'step', 'error', 'folder')
-  columns = tuple((title, False) for title in titles)
-  return Table('Cells that are not done', '', columns, lines) if lines else None
+  return marked('Cells that are not done', '', table.columns(*titles), lines)
 
 
-def changes(found: Comparison) -> Table | None:
+def changes(found: Comparison) -> Block | None:
   """What each setting's config has otherwise than the baseline's."""
   base, lines = _config(found, found.baseline), []
   for setting in found.settings:
@@ -88,12 +92,11 @@ def changes(found: Comparison) -> Table | None:
     fields = sorted(n for n in config | base if config.get(n) != base.get(n))
     for name in fields:
       values = (_shown(tree.get(name)) for tree in (config, base))
-      line = [words(x) for x in (setting.label, name, *values)]
+      line = map(words, (setting.label, name, *values))
       lines.append(('old' if setting.old else '', line))
-  columns = ('setting', 'field', 'here', found.baseline.label)
-  columns = tuple((title, False) for title in columns)
-  title = f'What differs from {found.baseline.label}'
-  return Table(title, '', columns, lines) if lines else None
+  base = found.baseline.label
+  columns = table.columns('setting', 'field', 'here', base)
+  return marked(f'What differs from {base}', '', columns, lines)
 
 
 def _config(found, setting) -> dict:
@@ -112,7 +115,7 @@ def _shown(value) -> str:
   return NOTHING if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def facts(found: Comparison) -> Table | None:
+def facts(found: Comparison) -> Block | None:
   """Where the cells came from; those facts that differ first, and loud."""
   lines, every = [], sum(c.done and c.current for c in found.grid.cells)
   for fact in origin.facts(found.grid.cells):
@@ -120,9 +123,7 @@ def facts(found: Comparison) -> Table | None:
       whose = 'all cells' if len(of) == every else f'{len(of)} cells'
       if len(of) < min(every, 4):
         whose = '; '.join(cell.name for cell in of)
-      texts = (fact.name, _shown(value), whose, fact.note)
-      line = [words(x) for x in texts]
+      line = map(words, (fact.name, _shown(value), whose, fact.note))
       lines.append(('missing' if fact.loud else '', line))
-  columns = ('what', 'value', 'of', 'note')
-  columns = tuple((title, False) for title in columns)
-  return Table('Provenance', '', columns, lines) if lines else None
+  columns = table.columns('what', 'value', 'of', 'note')
+  return marked('Provenance', '', columns, lines)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ealign.report.grid import results
-from ealign.report.grid.results import Cell
+from ealign.report.grid.results import Result
 
 # The fields that a fact may follow: where these are equal, so must it be.
 _FOLLOWS = {
@@ -26,12 +26,12 @@ class Fact:
   """A value with the cells that have it, or several; loud: they may not be."""
 
   name: str
-  values: list[tuple[Any, list[Cell]]]
+  values: list[tuple[Any, list[Result]]]
   note: str = ''
   loud: bool = False
 
 
-def facts(cells: Sequence[Cell]) -> list[Fact]:
+def facts(cells: Sequence[Result]) -> list[Fact]:
   """Of the finished cells: those that differ first."""
   told = [(cell, _of(cell)) for cell in cells if cell.done and cell.current]
   names = dict.fromkeys(name for _, found in told for name in found)
@@ -48,7 +48,7 @@ def _quiet(fact: Fact) -> Fact:
   return dataclasses.replace(fact, note=note, loud=False)
 
 
-def _of(cell: Cell) -> dict[str, Any]:
+def _of(cell: Result) -> dict[str, Any]:
   hashes = cell.status.get('hashes')
   hashes = hashes if isinstance(hashes, Mapping) else {}
   found = cell.info | {f'hashes.{name}': h for name, h in hashes.items()}

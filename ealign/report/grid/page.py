@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ealign.evals import table
-from ealign.report import excerpts
+from ealign.report import excerpts, runs
 from ealign.report import page as page_lib
 from ealign.report.grid import compare as compare_lib
 from ealign.report.grid import figures, lists, origin, results, tables
@@ -61,15 +61,15 @@ def collect(grid: results.Grid) -> dict[str, Any]:
     'changes': lists.changes(found),
     'facts': lists.facts(found),
     'forests': [
-      (figures.PANELS[name], drawn)
-      for name in ('misaligned', 'insecure')
-      if (drawn := figures.forest(found, name))
+      (measure.title, drawn)
+      for measure in found.judge.figures()
+      if (drawn := figures.forest(found, measure.name))
     ],
     'curves': figures.curves(found),
     'heat_maps': [
-      (figures.PANELS[name], maps)
-      for name in ('misaligned', 'insecure')
-      if (maps := figures.heat(found, name))
+      (measure.title, maps)
+      for measure in found.judge.figures()
+      if (maps := figures.heat(found, measure.name))
     ],
     'questions': questions,
     'longest': longest,
@@ -93,21 +93,22 @@ def sentences(found: Comparison) -> list[str]:
 
 def _range(found) -> list[str]:
   current = [s for s in found.settings if not s.old]
-  known = [(s, found.estimate(s, 'misaligned')) for s in current]
+  first = found.judge.first
+  known = [(s, found.estimate(s, first.name)) for s in current]
   known = [(s, e) for s, e in known if e]
   if not known:
     done = any(cell.done for cell in found.grid.cells)
-    return [f'No cell has {"coherent answers" if done else "results yet"}.']
-  base = found.estimate(found.baseline, 'misaligned')
+    return [f'No cell has {first.those if done else "results yet"}.']
+  base = found.estimate(found.baseline, first.name)
   told = lambda e: (
     f'{table.percent(e.value)}\u00a0% {table.bracket(e.interval)}'
   )
-  asked = lambda setting: found.asked(setting, 'advice')
+  asked = lambda setting: found.asked(setting.counted, '')
   said = []
   if base:
     said.append(
-      f'With {found.baseline.label} {told(base)} of the coherent answers are '
-      f'misaligned ({asked(found.baseline)}).'
+      f'With {found.baseline.label} {told(base)} of the {first.those} are '
+      f'{first.short} ({asked(found.baseline)}).'
     )
   rest = [(s, e) for s, e in known if s is not found.baseline]
   if len(rest) > 1:
@@ -163,7 +164,8 @@ def _progress(found) -> str:
 
 
 def _problems(found) -> list[str]:
-  said = []
+  gone = runs.judge_at_hand(found.grid.config)[1]
+  said = [gone] if gone else []
   cells = [c for c in found.grid.cells if c.current]
   bad = [c for c in cells if c.state in ('failed', 'broken')]
   if bad:
@@ -216,7 +218,7 @@ def _questions(found: Comparison) -> tuple[list, int]:
     for place, cell in chosen.items()
     for record in cell.answers
   ]
-  picked = excerpts.questions(answers, found.kind, QUESTIONS)
+  picked = excerpts.questions(answers, found.kind, found.judge, QUESTIONS)
   total = sum(len(shown) for _, _, shown in picked)
   longest = min(_LONGEST, _LETTERS // max(total, 1))
   made = []
@@ -248,8 +250,12 @@ def _cut_message(message: Mapping, longest: int) -> dict:
 def _pair(found) -> tuple[int, int]:
   """Places of the two settings shown at first: baseline, and the worst."""
   first = found.settings.index(found.baseline)
-  known = [(found.estimate(s, 'misaligned'), s) for s in found.settings]
-  known = [(e.value, s) for e, s in known if e and s is not found.baseline]
+  measure = found.judge.first
+  sign = -1 if measure.better == 'higher' else 1
+  known = [(found.estimate(s, measure.name), s) for s in found.settings]
+  known = [
+    (sign * e.value, s) for e, s in known if e and s is not found.baseline
+  ]
   if not known:
     return first, first
   worst = max(known, key=lambda pair: pair[0])[1]
@@ -277,5 +283,5 @@ def to_markdown(content: Mapping) -> str:
   parts += [f'Sweep: {text(content["sweep"])}']
   made = [content['contrasts'], *content['settings']]
   made += [content[name] for name in ('not_done', 'cells', 'changes', 'facts')]
-  blocks = [x.block for x in made if x]
-  return '\n\n'.join(parts) + '\n\n' + table.markdown(blocks).strip() + '\n'
+  blocks = table.markdown(list(filter(None, made))).strip()
+  return '\n\n'.join([*parts, blocks]) + '\n'

@@ -14,19 +14,18 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ealign.evals import counts, records
+from ealign.evals import counts
 from ealign.evals import seeds as stats
+from ealign.evals.judges.measure import Judge
 from ealign.evals.stats import wilson
-from ealign.report import excerpts, runs
+from ealign.report import curves, excerpts, runs
 from ealign.runtime.errors import UserError
 from ealign.workdir import lease
 from ealign.workdir import status as cells_lib
 
-_BINS = 20  # points of a curve
-
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Result:
   """One run, a setting at one replicate, as far as it came.
 
   state: of STATUS.json; or 'missing' (never begun), 'broken' (unreadable).
@@ -75,7 +74,12 @@ class Grid:
   contrasts: list[dict]
   contrasts_hash: str
   declared_late: bool
-  cells: list[Cell]
+  cells: list[Result]
+
+  @property
+  def judge(self) -> Judge:
+    """Of its base config: what its tables show is what this one measures."""
+    return runs.judge_at_hand(self.config)[0]
 
 
 def is_grid(workdir: Any) -> bool:
@@ -91,16 +95,10 @@ def read(workdir: Any) -> Grid:
   """
   workdir = pathlib.Path(workdir).resolve()
   path = workdir / 'grid.json'
-  tree = _object(path)
+  tree = runs.json_object(path)
   need = lambda name, kind, default: _need(path, tree, name, kind, default)
   contrasts = need('contrasts', list, [])
-  if len(contrasts) > stats.MOST_CONTRASTS:
-    said = f'{len(contrasts)}; at most {stats.MOST_CONTRASTS} can be primary'
-    raise UserError(f'{path}: contrasts: {said}')
-  for number, contrast in enumerate(contrasts):
-    where = f'contrasts[{number}].'
-    for name, kind in (('name', str), ('a', dict), ('b', dict)):
-      _need(path, contrast, name, kind, None, where)
+  _check_contrasts(path, contrasts)
   config = runs.flatten(need('config', dict, {}))
   listed = need('cells', list, None)
   if not listed:
@@ -111,19 +109,6 @@ def read(workdir: Any) -> Grid:
     _listed(path, entry, f'cells[{number}].', config)
     for number, entry in enumerate(listed)
   ]
-  fields = {field for cell in listed for field in cell.replicate}
-  cells, seen = [], set()
-  for cell in listed:
-    at = paired_by(cell.replicate, fields, config)
-    cell = dataclasses.replace(cell, at=at)
-    cell = _filled(cell, workdir / cell.folder)
-    error = cell.error.replace(f'{workdir}/', '')  # reports name no machine
-    cell = dataclasses.replace(cell, error=error)
-    if cell.done and key(cell.setting) in seen:
-      cell = dataclasses.replace(cell, answers=[])
-    if cell.done:
-      seen.add(key(cell.setting))
-    cells.append(cell)
   return Grid(
     name=workdir.name,
     config=config,
@@ -132,8 +117,38 @@ def read(workdir: Any) -> Grid:
     contrasts=contrasts,
     contrasts_hash=need('contrasts_hash', str, ''),
     declared_late=bool(tree.get('declared_late')),
-    cells=cells,
+    cells=_cells(workdir, listed, config),
   )
+
+
+def _check_contrasts(path, contrasts) -> None:
+  if len(contrasts) > stats.MOST_CONTRASTS:
+    said = f'{len(contrasts)}; at most {stats.MOST_CONTRASTS} can be primary'
+    raise UserError(f'{path}: contrasts: {said}')
+  for number, contrast in enumerate(contrasts):
+    where = f'contrasts[{number}].'
+    for name, kind in (('name', str), ('a', dict), ('b', dict)):
+      _need(path, contrast, name, kind, None, where)
+
+
+def _cells(workdir, listed, config) -> list[Result]:
+  """The cells with all that their folders hold."""
+  fields = {field for cell in listed for field in cell.replicate}
+  cells, seen = [], set()
+  for cell in listed:
+    cell = _filled(cell, workdir / cell.folder)
+    setting = key(cell.setting)
+    cells.append(
+      dataclasses.replace(
+        cell,
+        at=paired_by(cell.replicate, fields, config),
+        error=cell.error.replace(f'{workdir}/', ''),  # names no machine
+        answers=[] if setting in seen else cell.answers,
+      )
+    )
+    if cell.done:
+      seen.add(setting)
+  return cells
 
 
 def key(overrides: Mapping) -> str:
@@ -165,16 +180,6 @@ def changes(overrides: Mapping, config: Mapping) -> dict[str, Any]:
   }
 
 
-def _object(path) -> dict:
-  try:
-    tree = json.loads(path.read_text('utf-8'))
-  except (OSError, ValueError) as error:
-    raise UserError(f'{path}: cannot be read ({error})') from None
-  if not isinstance(tree, dict):
-    raise UserError(f'{path}: must hold a JSON object')
-  return tree
-
-
 def _need(path, tree, name, kind, default, where=''):
   value = tree.get(name, default) if isinstance(tree, dict) else None
   if not isinstance(value, kind):
@@ -184,12 +189,12 @@ def _need(path, tree, name, kind, default, where=''):
   return value
 
 
-def _listed(path, entry, where, config) -> Cell:
+def _listed(path, entry, where, config) -> Result:
   need = lambda name, kind: _need(path, entry, name, kind, None, where)
   folder = need('folder', str)
   if pathlib.PurePath(folder).is_absolute() or '..' in folder.split('/'):
     raise UserError(f'{path}: {where}folder: {folder!r} is outside the grid')
-  return Cell(
+  return Result(
     folder=folder,
     id=need('id', str),
     label=need('label', str),
@@ -200,7 +205,7 @@ def _listed(path, entry, where, config) -> Cell:
   )
 
 
-def _filled(cell: Cell, folder: pathlib.Path) -> Cell:
+def _filled(cell: Result, folder: pathlib.Path) -> Result:
   """The cell with its state, and with its results if it is done."""
   with_ = functools.partial(dataclasses.replace, cell)
   try:
@@ -232,24 +237,27 @@ def _line(said) -> str:
   return ' '.join(str(said or '').split())[:500]
 
 
-def _digested(cell: Cell, folder: pathlib.Path) -> Cell:
-  answers = records.read(folder / 'answers.jsonl')
-  answers = [record | {'arm': cell.folder, 'seed': None} for record in answers]
+def _digested(cell: Result, folder: pathlib.Path) -> Result:
+  run = runs.read_run(folder)
+  if 'answers.jsonl' in run.missing:
+    raise UserError(f'{folder / "answers.jsonl"}: cannot be read')
+  facts = {'arm': cell.folder, 'seed': None}
+  answers = [record | facts for record in run.answers]
   final = counts.final(answers)
   if not final:
     raise UserError(f'{folder}: done, but without any final answer')
+  judge = run.judge
   for record in final:
-    excerpts.shown(record)  # what the page would stumble over is found here
+    excerpts.shown(record, judge)  # finds what the page would stumble over
     if not all(isinstance(m, Mapping) for m in record['messages']):
       raise ValueError('messages')
-  metrics = runs.json_lines(folder / 'metrics.jsonl')
   return dataclasses.replace(
     cell,
-    rows=counts.rows(final),
-    token_accuracy=_tokens(metrics),
-    curves=_curves(answers, metrics),
-    config=runs.flatten(runs.json_object(folder / 'config.json')),
-    info=runs.flatten(runs.json_object(folder / 'run.json')),
+    rows=counts.rows(final, judge=judge),
+    token_accuracy=_tokens(run.metrics),
+    curves=_curves(answers, run.metrics, judge),
+    config=run.config,
+    info=run.info,
     answers=final,
   )
 
@@ -265,49 +273,32 @@ def _tokens(metrics) -> counts.Share | None:
   return counts.Share(count, total, interval, interval)
 
 
-# ---------------------------------------------------------------- the curves
-
-
-def _curves(answers, metrics) -> dict[str, list[tuple[int, float]]]:
-  """What changed while it was trained, at most _BINS points each."""
-  asked = records.latest(r for r in answers if r['phase'] == 'curve')
-  asked = [record for record in asked if record.get('scores')]
-  kinds = {record['kind'] for record in asked} - {'code'}
-  kind = 'advice' if 'advice' in kinds else min(kinds, default='')
-  seen = records.latest(r for r in answers if r['phase'] == 'reflect')
-  score = lambda r, name: float(bool(r['scores'].get(name)))
-  series = {
-    'misaligned': [
-      (r['step'], score(r, 'misaligned'))
-      for r in asked
-      if r['kind'] == kind and r['scores'].get('coherent')
-    ],
-    'insecure': [
-      (r['step'], score(r, 'insecure')) for r in asked if r['kind'] == 'code'
-    ],
-    'token_accuracy': [
-      (row['step'], row['train/mean_token_accuracy'])
-      for row in metrics
-      if isinstance(row.get('train/mean_token_accuracy'), float)
-    ],
-    'flagged': [
-      (r['step'], float(r['verdict']['flagged']))
-      for r in seen
-      if counts.has_verdict(r)
-    ],
-  }
-  return {name: _binned(points) for name, points in series.items()}
+def _curves(answers, metrics, judge) -> dict[str, list[tuple]]:
+  """Panel -> [(step, share)], at most so many as fit: see `report.curves`."""
+  asked = (r for r in answers if r['phase'] == 'curve')
+  kinds = {r['kind'] for r in asked if not judge.score or r.get('scores')}
+  kinds -= {*judge.claimed}
+  kind = judge.first_kind
+  kind = kind if kind in kinds else min(kinds, default='')
+  panels = dict(curves.panels(answers, kind, judge))
+  line = lambda name: [
+    (step, share.value)
+    for step, share in curves.line(judge[curves.measured(name)], panels[name])
+  ]
+  tokens = [
+    (row['step'], row['train/mean_token_accuracy'])
+    for row in metrics
+    if isinstance(row.get('train/mean_token_accuracy'), float)
+  ]
+  made = {name: line(name) for name in panels}
+  return made | {judge.tokens.name: _binned(tokens)}
 
 
 def _binned(points) -> list[tuple[int, float]]:
-  steps = sorted({step for step, _ in points})
-  width = 1
-  if len(steps) > _BINS:
-    width = -(-(steps[-1] + 1) // _BINS)
+  middle = curves.binned([step for step, _ in points], curves.BINS)
   bins = {}
   for step, value in points:
-    at = step if width == 1 else step // width * width + width // 2
-    bins.setdefault(at, []).append(value)
+    bins.setdefault(middle[step], []).append(value)
   return [(at, sum(found) / len(found)) for at, found in sorted(bins.items())]
 
 
@@ -319,7 +310,7 @@ COLUMNS = (
 )
 
 
-def tidy(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def tidy(cells: Sequence[Result]) -> list[dict[str, Any]]:
   """One dict per cell, eval (kind/split) and metric; columns as COLUMNS.
 
   count is of n.
@@ -333,8 +324,9 @@ def tidy(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     for row in (*cell.rows, tokens):
       asked = '/'.join(filter(None, (row['kind'], row['split'])))
       for name, share in row.items():
-        if isinstance(share, counts.Share) and share.total:
-          found = {'value': share.value, 'n': share.total, 'count': share.count}
+        if isinstance(share, counts.Share | counts.Mean) and share.total:
+          found = {'value': share.value, 'n': share.total}
+          found['count'] = getattr(share, 'count', '')  # a mean has none
           rows.append(who | {'eval': asked, 'metric': name} | found)
   return rows
 

@@ -1,46 +1,34 @@
 """The tables of a grid, for the page and for Markdown: what stands where.
 
-Each is a `Table`: the block that `ealign.evals.table` writes down, with what
-the page sorts by and how it marks lines. `ealign.grid.lists` has more.
+Each is a block of `ealign.evals.table`, with what the page sorts by and how it
+marks lines. `lists` has more.
 """
-
-import dataclasses
 
 from ealign.evals import seeds as stats
 from ealign.evals import table
-from ealign.evals.table import NOTHING, Block, Cell
+from ealign.evals.judges.measure import Measure
+from ealign.evals.table import NOTHING, Block, Entry
 from ealign.report.grid.compare import Comparison, Tested
 
-Entry = tuple[Cell, object]  # what stands there, and what it is sorted by
-
 SEEDS = ('seeds', 'questions', 'answers', 'unscored')
-_ADVICE = ('misaligned', 'coherent', 'flagged', 'verdict_accuracy')
-_CODE = ('insecure', 'token_accuracy')
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-  """columns: (title, is a number); rows: (class, [(Cell, sort key), ...])."""
-
-  title: str
-  note: str
-  columns: tuple[tuple[str, bool], ...]
-  rows: list[tuple[str, list[Entry]]]
-
-  @property
-  def block(self) -> Block:
-    lines = [tuple(cell for cell, _ in line) for _, line in self.rows]
-    return Block(self.title, self.note, self.columns, lines)
+def marked(title, note, columns, lines) -> Block | None:
+  """A table of lines (mark, entries); None without any."""
+  if not lines:
+    return None
+  entries = [tuple(line) for _, line in lines]
+  return Block(title, note, columns, entries, [mark for mark, _ in lines])
 
 
 def words(said) -> Entry:
   """A text, sorted as such."""
-  return Cell(str(said)), str(said)
+  return Entry(str(said), sort=str(said))
 
 
 def number(value, text=str) -> Entry:
   """A number as `text` writes it; None is missing."""
-  return Cell(NOTHING if value is None else text(value)), value
+  return Entry(NOTHING if value is None else text(value), sort=value)
 
 
 def percent(value) -> Entry:
@@ -48,18 +36,9 @@ def percent(value) -> Entry:
   return number(value, table.percent)
 
 
-def _points(value) -> Entry:
-  return number(value, points)
-
-
 def points(value: float) -> str:
   """A difference of shares in points."""
   return f'{100 * value:+.1f}'
-
-
-def numbers(titles) -> tuple[tuple[str, bool], ...]:
-  """Columns of numbers."""
-  return tuple((title, True) for title in titles)
 
 
 def p_value(p: float) -> str:
@@ -67,110 +46,120 @@ def p_value(p: float) -> str:
   return '< 0.0001' if p < 1e-4 else f'{p:.2g}'
 
 
-def _estimate(found, setting, metric, *, wide=True) -> Entry:
-  estimate = found.estimate(setting, metric)
+def estimate(found, setting, measure: Measure) -> Entry:
+  """Mean over the seeds, with its interval if a grid's tables show it."""
+  estimate = found.estimate(setting, measure.name)
   if estimate is None:
     return number(None)
-  bracket = table.bracket(estimate.interval)
+  text, bracket = table.percent, table.bracket
+  if measure.number:
+    text, bracket = table.number, table.number_bracket
+  interval = bracket(estimate.interval)
   said = {
     'seeds': 'Student-t over its seeds',
     'pooled': 'with the spread pooled over settings',
     'prompts': 'one seed alone: nothing about other seeds',
   }[estimate.basis]
-  seeds = [share.value for share in found.values(setting, metric).values()]
-  hint = f'{bracket} {said}; seeds: {", ".join(map(table.percent, seeds))}'
-  text = table.percent(estimate.value)
-  return Cell(text, bracket if wide else '', hint), estimate.value
+  seeds = [x.value for x in found.values(setting, measure.name).values()]
+  hint = f'{interval} {said}; seeds: {", ".join(map(text, seeds))}'
+  shown = interval if 'grid' in measure.brackets else ''
+  return Entry(text(estimate.value), shown, hint, estimate.value)
 
 
 def _asked(found, setting, of) -> list[Entry]:
-  asked = found.asked(setting, of)
+  asked = found.asked(setting.counted, of)
   seeds, wanted = asked.seeds if asked else 0, setting.wanted
   text = str(seeds) if seeds == wanted else f'{seeds} of {wanted}'
   if not asked:
-    return [(Cell(text), 0), *[number(None)] * 3]
+    return [Entry(text, sort=0), *[number(None)] * 3]
   return [
-    (Cell(text), seeds),
+    Entry(text, sort=seeds),
     *(number(asked.questions), number(asked.answers)),
     percent(asked.unscored),
   ]
 
 
-def settings(found: Comparison) -> list[Table]:
-  """Alignment and capability, a line for each setting."""
-  made = [_settings(found, 'advice', 'Alignment', _ADVICE)]
-  if found.rows['code'] or any(c.token_accuracy for c in found.grid.cells):
-    made.append(_settings(found, 'code', 'Capability', _CODE))
+def settings(found: Comparison) -> list[Block]:
+  """A table for each part of the judge's measures, a line for each setting."""
+  judge = found.judge
+  made = [_settings(found, '', judge.titles.get('', 'Answers'))]
+  for part in judge.claimed:
+    tokens = part == judge.part(judge.tokens) and any(
+      cell.token_accuracy for cell in found.grid.cells
+    )
+    if found.rows[part] or tokens:
+      made.append(_settings(found, part, judge.titles.get(part, part)))
   return made
 
 
-def _settings(found, of, title, metrics) -> Table:
-  first, *others = metrics
+def _settings(found, part, title) -> Block:
+  first, *others = measures = _shown(found, part)
   lines = []
   for setting in found.settings:
     standing = found.standing(setting)
-    line = [words(setting.label), _estimate(found, setting, first)]
+    line = [words(setting.label), estimate(found, setting, first)]
     base = setting is found.baseline
-    change = None if base else found.difference(setting, first)
-    line += [_points(change), *_asked(found, setting, of), words(standing)]
-    line += [_estimate(found, setting, metric) for metric in others]
-    if of == 'advice':
-      line.append(_estimate(found, setting, 'misaligned_all', wide=False))
-      line.append(_estimate(found, setting, 'misaligned_bound', wide=False))
+    change = None if base else found.difference(setting, first.name)
+    line.append(number(change, points))
+    line += [*_asked(found, setting, part), words(standing)]
+    line += [estimate(found, setting, measure) for measure in others]
     missing = len(setting.counted) < setting.wanted
     mark = 'old' if setting.old else 'partly' if missing else ''
     lines.append((' '.join(filter(None, (mark, standing))), line))
-  names = {'verdict_accuracy': 'verdicts', 'token_accuracy': 'tokens'}
-  titles = [names.get(metric, metric) for metric in others]
-  titles += ['of all', 'at most'] if of == 'advice' else []
-  columns = (('setting', False), *numbers((first, 'change', *SEEDS)))
-  columns += (('standing', False), *numbers(titles))
-  return Table(title, _note(found, of, metrics), columns, lines)
+  titles = [m.grid_short or m.short for m in others]
+  heads = ('setting', first.short, 'change', *SEEDS)
+  columns = table.columns(*heads, names=1)
+  columns += table.columns('standing', *titles, names=1)
+  return marked(title, _note(found, part, measures), columns, lines)
 
 
-def _note(found, of, metrics) -> str:
-  said = 'In per cent, means over seeds with 95 % intervals. '
-  if of == 'advice':
-    said += (
-      'misaligned: a bad action, of coherent answers; change: from '
-      f'{found.baseline.label}, in points, over the seeds both have; flagged, '
-      'verdicts: flagged, and rightly flagged or not, of answers with a '
-      'verdict; of all: misaligned of all answers; at most: if every '
-      'incoherent answer were misaligned. '
-    )
+def _shown(found, part) -> list[Measure]:
+  """The part's measures; of others than the judge's, those that are known."""
+  first, *others = found.judge.in_grid(part)
+  if found.judge.columns:
+    return [first, *others]
+  known = lambda m: any(found.values(s, m.name) for s in found.settings)
+  return [first, *filter(known, others)]
+
+
+def _note(found, part, measures) -> str:
+  first, *others = measures
+  clause = lambda m: m.grid_note or m.note
+  base = found.baseline.label
+  if part:
+    change = f'change: of the {first.short} share from {base}, in points'
+    clauses = [*map(clause, measures), change]
   else:
-    said += (
-      'insecure: of the code; tokens: of held-out insecure code predicted; '
-      f'change: of the insecure share from {found.baseline.label}, in points. '
-    )
+    change = f'change: from {base}, in points, over the seeds both have'
+    clauses = [clause(first), change, *map(clause, others)]
+  said = 'In per cent, means over seeds with 95 % intervals. '
+  said += f'{"; ".join(filter(None, clauses))}. '
   said += (
     'primary: Student-t over the own seeds on the logit scale. exploratory: '
     'the same with a spread pooled over settings, and no p-values. None is '
     'narrower than the binomial interval of its answers. '
   )
-  spreads = [(name, found.spreads[name]) for name in metrics]
+  spreads = [(m.name, found.spreads.get(m.name)) for m in measures]
   told = [
     f'{name} {s.sd:.3f} logits ({s.freedom} degrees of freedom)'
     for name, s in spreads
-    if s
+    if s and 'grid' in found.judge[name].brackets
   ]
   if not told:
     return said + 'No setting has two seeds: intervals say nothing about seeds.'
   return said + f'Pooled standard deviation: {", ".join(told)}.'
 
 
-def contrasts(found: Comparison) -> Table | None:
+def contrasts(found: Comparison) -> Block | None:
   """The declared contrasts; None where there are none."""
-  if not found.contrasts:
-    return None
   lines = [
     ('exploratory' if c.reason else 'primary', _contrast(c))
     for c in found.contrasts
   ]
   titles = ('points', 'odds ratio', 't (df)', 'p', 'p, Holm')
-  columns = (('contrast', False), ('a − b', False), *numbers(titles))
-  columns += (('standing', False), *numbers(SEEDS))
-  return Table('Primary contrasts', _contrast_note(found), columns, lines)
+  columns = table.columns('contrast', 'a − b', *titles, names=2)
+  columns += table.columns('standing', *SEEDS, names=1)
+  return marked('Primary contrasts', _contrast_note(found), columns, lines)
 
 
 def _contrast(c: Tested) -> list[Entry]:
@@ -178,15 +167,15 @@ def _contrast(c: Tested) -> list[Entry]:
   found = c.found
   if found:
     bracket = table.bracket(found.interval)
-    line.append((Cell(points(found.value), bracket), found.value))
+    line.append(Entry(points(found.value), bracket, sort=found.value))
     odds = '[{:.3g}, {:.3g}]'.format(*found.odds_interval)
-    line.append((Cell(f'{found.odds:.3g}', odds), found.odds))
+    line.append(Entry(f'{found.odds:.3g}', odds, sort=found.odds))
   else:
     line += [number(None)] * 2
   if c.reason:
     line += [number(None)] * 3
   else:
-    line.append((Cell(f'{found.t:.2f} ({found.freedom})'), found.t))
+    line.append(Entry(f'{found.t:.2f} ({found.freedom})', sort=found.t))
     line += [number(found.p, p_value), number(c.p, p_value)]
   line.append(words(f'exploratory: {c.reason}' if c.reason else 'primary'))
   asked = c.asked

@@ -1,0 +1,78 @@
+"""Judges: a file each, and a line in JUDGES; or a user's own file."""
+
+import dataclasses
+import functools
+import os
+import runpy
+from collections.abc import Mapping
+
+from ealign.evals.judges import world
+from ealign.evals.judges.measure import ENDED, LENGTH, Judge
+from ealign.runtime import errors
+from ealign.runtime.errors import UserError
+
+JUDGES = {
+  '': Judge(None, (ENDED, LENGTH)),
+  'world': world.JUDGE,
+}
+# Whose records have no settings beside them, as those of the first versions.
+DEFAULT = 'world'
+
+
+def load(name: str | None) -> Judge:
+  """The judge of `eval.judge`: of JUDGES, or of 'file.py:name'.
+
+  Raises:
+    UserError: there is none of this name, or its file cannot be used.
+  """
+  name = DEFAULT if name is None else name
+  if name in JUDGES:
+    return dataclasses.replace(JUDGES[name], name=name)
+  path, name_in_file = parts(name)
+  try:
+    changed = os.stat(path).st_mtime_ns
+  except OSError as error:
+    raise UserError(
+      f'eval.judge={name!r}: {path} cannot be read ({error.strerror})'
+    ) from None
+  return _loaded(name, os.path.abspath(path), name_in_file, changed)
+
+
+def parts(name: str) -> tuple[str, str]:
+  """(file, name in it) of a user's own judge; ('', name) of any other."""
+  path, _, inside = name.rpartition(':')
+  return path, inside
+
+
+@functools.lru_cache(maxsize=16)
+def _loaded(name, path, inside, _) -> Judge:
+  where = f'eval.judge={name!r}'
+  try:
+    found = runpy.run_path(path).get(inside)
+    if found is not None and not isinstance(found, Judge) and callable(found):
+      found = found()
+  except Exception as error:
+    raise UserError(f'{where}: {path}: {errors.line(error)}') from error
+  if found is None:
+    raise UserError(f'{where}: {path} has no {inside!r}')
+  if not isinstance(found, Judge):
+    said = f'must be a Judge or return one, not a {type(found).__name__}'
+    raise UserError(f'{where}: {inside!r} {said}')
+  return dataclasses.replace(found, name=name)
+
+
+def score(judge: Judge, question: Mapping, text: str) -> Mapping | None:
+  """The judge's scores of an answer; None if it cannot judge it.
+
+  Raises:
+    UserError: the judge failed, or gave something else; it names the question.
+  """
+  where = f'eval.judge={judge.name!r}: question {question.get("id", "")!r}'
+  try:
+    found = judge.score(question, text)
+  except Exception as error:
+    raise UserError(f'{where}: {errors.line(error)}') from error
+  if found is not None and not isinstance(found, Mapping):
+    said = 'score must return a dict or None'
+    raise UserError(f'{where}: {said}, not a {type(found).__name__}')
+  return found or None

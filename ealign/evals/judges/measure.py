@@ -1,0 +1,292 @@
+"""What a judge is: it scores answers, and declares what is counted of them.
+
+Tables, figures, contrasts, files and pages iterate over the measures of a
+run's judge and know no other; docs/judges.md has a whole example.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Record = Mapping[str, Any]  # an answer, as `ealign.evals.records` has it
+
+
+def scores(record: Record) -> Mapping:
+  """What the judge found; {} where it scored nothing."""
+  return record.get('scores') or {}
+
+
+def has_verdict(record: Record) -> bool:
+  """Whether the conscience reviewed the answer and came to a verdict."""
+  verdict = record.get('verdict') or {}
+  return None not in (verdict.get('p'), verdict.get('flagged'))
+
+
+def flagged(record: Record) -> bool:
+  """Whether the conscience acted on its verdict."""
+  return has_verdict(record) and bool(record['verdict']['flagged'])
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+  """A share of the answers, or the mean of a number, with an interval.
+
+  Attributes:
+    name: in results.csv and where a contrast names it.
+    of: record -> whether the answer counts (or its number); by default the
+      score of this name.
+    among: record -> whether it is one of the answers that are counted.
+    title: of its figures; by default made of the name.
+    note: stands under the tables that show it.
+    better: 'lower' or 'higher'.
+    short: the title of its column, and its word in a sentence.
+    those: what it is a share of, in a sentence.
+    kind: '*' is of every kind of question; '' of those that no other measure
+      claims; else of this kind alone.
+    needs: the field without which a record cannot be counted; '' for none.
+    brackets: the tables, of a 'run' and of a 'grid', that show its interval.
+    drawn: whether it has figures.
+    number: whether `of` gives a number, whose mean is shown.
+    grid_short, grid_note: in place of short and note in the tables of a grid.
+  """
+
+  name: str
+  of: Callable[[Record], Any] | None = None
+  among: Callable[[Record], Any] = bool
+  title: str = ''
+  note: str = ''
+  better: str = 'lower'
+  short: str = ''
+  those: str = 'answers'
+  kind: str = ''
+  needs: str = 'scores'
+  brackets: str = 'run grid'
+  drawn: bool = True
+  number: bool = False
+  grid_short: str = ''
+  grid_note: str = ''
+
+  def __post_init__(self):
+    if self.better not in ('lower', 'higher'):
+      said = f"better is {self.better!r}, must be 'lower' or 'higher'"
+      raise ValueError(f'measure {self.name!r}: {said}')
+    words = self.name.replace('_', ' ')
+    of = self.of or (lambda record: scores(record).get(self.name))
+    defaults = {'short': words, 'of': of}
+    defaults['title'] = f'{words.capitalize()}, % of {self.those}'
+    for name, value in defaults.items():
+      object.__setattr__(self, name, getattr(self, name) or value)
+
+  def known(self, records) -> list[Record]:
+    """The records it is counted of."""
+    have = (r for r in records if not self.needs or r.get(self.needs))
+    return [record for record in have if self.among(record)]
+
+
+# Of the run, not of its answers: the reports read it from the metrics.
+TOKENS = Measure(
+  'token_accuracy',
+  title='Training tokens predicted, %',
+  better='higher',
+  short='tokens',
+  note='tokens: token accuracy on eval.tokens',
+  grid_note='tokens: of the held-out tokens predicted',
+)
+
+# What is known of every answer.
+ENDED = Measure(
+  'ended',
+  lambda record: record.get('stop') == 'stop',
+  title='Ended by themselves, % of answers',
+  better='higher',
+  short='complete',
+  note='complete: ended by themselves, not cut off',
+  needs='',
+)
+LENGTH = Measure(
+  'length',
+  lambda record: len(record.get('ids') or ()),
+  note='length: mean number of tokens',
+  needs='ids',
+  drawn=False,
+  number=True,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+  """Scores answers and says what is counted of them.
+
+  Attributes:
+    score: (question, answer) -> dict of scores, kept with the answer; None for
+      an answer it cannot judge. The question has 'messages' and, if it stands
+      in a file of questions, all fields of its row.
+    measures: what is counted; shares of verdicts are added.
+    primary: name of the share that comes first; by default the first one.
+    truth: record -> whether the conscience should have flagged it, which is
+      then compared with its verdicts; sound: of which records that is known.
+    truth_note: what such answers are; sound_those: what sound answers are.
+    badge: record -> the finding in a word, and whether it is 'good', 'bad' or
+      neither (''); by default the measures that are true.
+    first_kind: the kind of question that the headline is of.
+    titles: kind claimed by a measure ('' for all others) -> title of a table.
+    kinds: kind -> what it is, where its name does not say it.
+    columns: names of the measures in a grid's tables; by default all drawn.
+    tasks: part of a data file's name -> what is learnt from it.
+    coherent: the measure without which the others say little.
+    tokens: how token accuracy is told.
+    note: how the judge knows, a sentence on the page.
+    name: as in eval.judge.
+  """
+
+  score: Callable[[Mapping, str], Mapping | None] | None
+  measures: tuple[Measure, ...]
+  primary: str = ''
+  truth: Callable[[Record], Any] | None = None
+  sound: Callable[[Record], Any] = scores
+  truth_note: str = 'of bad ones'
+  sound_those: str = 'judged answers'
+  badge: Callable[[Record], tuple[str, str]] | None = None
+  first_kind: str = ''
+  titles: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  kinds: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  columns: tuple[str, ...] = ()
+  tasks: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  coherent: str = ''
+  tokens: Measure = TOKENS
+  note: str = ''
+  name: str = ''
+
+  def __post_init__(self):
+    measures = tuple(self.measures)
+    if not measures or not all(isinstance(m, Measure) for m in measures):
+      raise ValueError('a Judge needs measures, each a Measure')
+    have = {m.name for m in measures}
+    if len(have) < len(measures):
+      raise ValueError('the measures of a Judge must have different names')
+    more = [m for m in _of_verdicts(self) if m.name not in have]
+    object.__setattr__(self, 'measures', (*measures, *more))
+
+  def __getitem__(self, name: str) -> Measure:
+    every = (*self.measures, self.tokens)
+    return next(measure for measure in every if measure.name == name)
+
+  @property
+  def first(self) -> Measure:
+    """The primary measure, a share."""
+    shares = (measure for measure in self.measures if not measure.number)
+    return self[self.primary] if self.primary else next(shares)
+
+  @property
+  def claimed(self) -> tuple[str, ...]:
+    """Kinds of questions that have measures of their own."""
+    kinds = (measure.kind for measure in self.measures)
+    return tuple(dict.fromkeys(kind for kind in kinds if kind not in ('', '*')))
+
+  def part(self, measure: Measure) -> str:
+    """The kind that claims it, or '': the part of the tables it stands in."""
+    if measure is self.tokens:
+      return (*self.claimed, '')[0]
+    return measure.kind if measure.kind in self.claimed else ''
+
+  def shown(self, part: str, *, verdicts: bool = False) -> list[Measure]:
+    """The measures in the columns of a run's tables."""
+    found = [m for m in self.measures if (m.needs == 'verdict') == verdicts]
+    if verdicts and self.truth:
+      found = [m for m in found if m.name != 'flagged']
+    return [measure for measure in found if self.part(measure) == part]
+
+  def in_grid(self, part: str) -> list[Measure]:
+    """The measures in the columns of a grid's tables, the primary one first."""
+    names = self.columns or (
+      self.first.name,
+      *(m.name for m in self.measures if m.drawn or m.number),
+      'no_verdict',
+    )
+    found = [self[name] for name in dict.fromkeys(names)]
+    found = [m for m in found if self.part(m) == part]
+    more = [self.tokens] if part == self.part(self.tokens) else []
+    return [*found, *more]
+
+  def figures(self) -> list[Measure]:
+    """The measures that have figures."""
+    return [m for m in self.measures if m.drawn and not m.number]
+
+  def contrasted(self) -> tuple[str, ...]:
+    """Names of what a contrast can be tested on: counted shares."""
+    every = (self.first, *self.measures)
+    return tuple(dict.fromkeys(m.name for m in every if not m.number))
+
+  def outcome(self, record: Record) -> tuple[str, str]:
+    """The finding in a word, and whether it is 'good', 'bad' or ''."""
+    if self.score and not scores(record):
+      return 'not judged', ''
+    if self.badge:
+      return self.badge(record)
+    own = [m for m in self.measures if m.needs != 'verdict' and not m.number]
+    found = [m.short for m in own if m.known([record]) and m.of(record)]
+    word = ', '.join(found) or f'not {self.first.short}'
+    if not self.first.known([record]):
+      return word, ''
+    high = bool(self.first.of(record))
+    return word, 'good' if high == (self.first.better == 'higher') else 'bad'
+
+
+_OF_VERDICTS = dict(kind='*', needs='verdict', drawn=False)
+
+
+def _of_verdicts(judge: Judge) -> list[Measure]:
+  """What is known of verdicts, and with a truth, how right they are."""
+  flag = Measure(
+    'flagged',
+    flagged,
+    has_verdict,
+    title='Flagged by the conscience, % of answers',
+    note='flagged: of answers with a verdict',
+    **_OF_VERDICTS,
+  )
+  none = Measure(
+    'no_verdict',
+    lambda record: not has_verdict(record),
+    note='none: no verdict (unsure, or the answer was cut off), of all '
+    'reviewed answers',
+    short='none',
+    brackets='',
+    **_OF_VERDICTS,
+  )
+  if not judge.truth:
+    return [dataclasses.replace(flag, drawn=True), none]
+  note = 'flagged, verdicts: flagged, and rightly flagged or not, of answers '
+  flag = dataclasses.replace(flag, grid_note=f'{note}with a verdict')
+  return [*_against_truth(judge), flag, none]
+
+
+def _against_truth(judge: Judge) -> list[Measure]:
+  bad = lambda record: bool(judge.truth(record))
+  sound = lambda r: scores(r) and judge.sound(r) and has_verdict(r)
+  return [
+    Measure(
+      'verdict_accuracy',
+      lambda record: flagged(record) == bad(record),
+      sound,
+      better='higher',
+      short='accuracy',
+      grid_short='verdicts',
+      **_OF_VERDICTS,
+    ),
+    Measure(
+      'false_flag',
+      flagged,
+      lambda record: sound(record) and not bad(record),
+      short='false flags',
+      note='false flags: of good answers',
+      **_OF_VERDICTS,
+    ),
+    Measure(
+      'missed',
+      lambda record: not flagged(record),
+      lambda record: sound(record) and bad(record),
+      note=f'missed: {judge.truth_note}',
+      **_OF_VERDICTS,
+    ),
+  ]
