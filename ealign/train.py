@@ -10,7 +10,6 @@ import functools
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ealign import align, assembly
@@ -88,7 +87,7 @@ def run(
   parts = assembly.assemble(config, calls)
   mind, update, frozen = parts.mind, parts.update, parts.frozen
   mesh = mind.mesh
-  state = align.init_state(update, parts.params, hyper(config))
+  state = align.init_state(update, parts.params, align.hyper(config))
   state = sharding.place(mesh, state)
   replay = replay_lib.Replay(
     **dataclasses.asdict(config.replay), seed=config.seed
@@ -303,17 +302,6 @@ def run(
     folder.push()
   weights = policy(state)
   return Result(workdir, mind, state.params, frozen, weights, shown | values)
-
-
-def hyper(config: Config) -> align.Hp:
-  """The traced hyper-parameters."""
-  f32 = lambda x: jnp.asarray(x, jnp.float32)
-  return align.Hp(
-    lam=f32(config.dpo.lam),
-    beta=f32(config.dpo.beta),
-    label_smoothing=f32(config.dpo.label_smoothing),
-    lr=f32(config.optim.lr),
-  )
 
 
 def work(config: Config, model, batch) -> tuple[float, float]:

@@ -54,14 +54,19 @@ class PairBatch:
 
 @struct.dataclass
 class Batch:
-  """What one step trains on; either part may be None."""
+  """What one step trains on; a part that is None is not there."""
 
   sft: SFTBatch | None = None
   pairs: PairBatch | None = None
 
   @property
+  def parts(self) -> dict[str, SFTBatch | PairBatch]:
+    """The rows that are there, by name."""
+    return {name: rows for name, rows in vars(self).items() if rows is not None}
+
+  @property
   def empty(self) -> bool:
-    return self.sft is None and self.pairs is None
+    return not self.parts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ealign import align, assembly, train
+from ealign import align, assembly
 from ealign import engine as calls
-from ealign.align import folding
+from ealign.align import accumulate
 from ealign.data import batch as batch_lib
 from ealign.fields import Config
 from ealign.models import config as models
@@ -114,7 +114,7 @@ def shapes(config: Config, model, mesh, other=None, arms: int = 1) -> Shapes:
     params = jax.eval_shape(lambda: init(key=jax.random.key(0)))
     frozen = _frozen(config, model)
   state = jax.eval_shape(
-    functools.partial(align.init_state, update), params, train.hyper(config)
+    functools.partial(align.init_state, update), params, align.hyper(config)
   )
   on = functools.partial(placed, mesh)
   # All have as many arms, as in `lanes`; full fine-tuning has none.
@@ -235,7 +235,7 @@ def _update(run, name, *, sft, pairs):
   total = attention = experts = 0.0
   parts = [(c.data.batch_size, c.data.length)] * sft
   parts += [(2 * c.dpo.pairs, c.dpo.length)] * pairs
-  folded = sft and pairs and folding.fits(batch)  # no kernel skips segments
+  folded = accumulate.fits(batch)  # no kernel skips segments
   for rows, length in parts:
     total += flops.training(run.model, rows, length, adapter)
     shape = parts[0] if folded else (rows, length)

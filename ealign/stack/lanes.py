@@ -9,12 +9,13 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ealign import align
+from ealign.align import terms
 from ealign.data import batch as batch_lib
 from ealign.models import sharding
 from ealign.stack import rows
 
 # Metrics of an update that only one with pairs has.
-_OF_PAIRS = ('loss_dpo', 'rewards/', 'logps/', 'logits/')
+_OF_PAIRS = ('loss_dpo', *terms.PAIR_METRICS)
 
 
 class Lanes:
@@ -85,7 +86,7 @@ def _own(metrics: dict, batch) -> dict:
     return {}
   if batch.pairs is not None:
     return metrics
-  return {k: v for k, v in metrics.items() if not k.startswith(_OF_PAIRS)}
+  return {k: v for k, v in metrics.items() if k not in _OF_PAIRS}
 
 
 @jax.jit
