@@ -1,6 +1,7 @@
 """The update: state, terms of the objective, step."""
 
 from ealign.align.step import (
+  SCHEDULES,
   TRACED,
   Hp,
   TrainState,

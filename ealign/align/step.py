@@ -79,22 +79,25 @@ def full(params, frozen):
   return params
 
 
+# The decay of the learning rate by the share of the steps that are done.
+SCHEDULES = {
+  'constant': lambda done: jnp.ones(()),
+  'linear': lambda done: 1 - done,
+  'cosine': lambda done: 0.5 * (1 + jnp.cos(jnp.pi * done)),
+}
+
+
 def schedule(name: str, warmup: int, steps: int) -> Callable:
   """Factor on the learning rate by step: linear warm-up, then the decay.
 
-  name: 'constant', or 'linear' or 'cosine' to zero at `steps`.
+  name: key of `SCHEDULES`. Each but 'constant' falls to zero at `steps`.
   """
 
   def factor(step):
     warm = jnp.minimum((step + 1) / max(warmup, 1), 1.0)
     span = max(steps - warmup, 1)
     done = jnp.clip((step - warmup) / span, 0.0, 1.0)
-    decay = {
-      'constant': jnp.ones(()),
-      'linear': 1 - done,
-      'cosine': 0.5 * (1 + jnp.cos(jnp.pi * done)),
-    }[name]
-    return warm * decay
+    return warm * SCHEDULES[name](done)
 
   return factor
 

@@ -20,7 +20,7 @@ from ml_collections import config_dict
 
 from ealign.config import limits
 from ealign.config.limits import did_you_mean
-from ealign.fields import Config
+from ealign.fields import Config, annotations, bare
 from ealign.runtime.errors import UserError
 
 # Fields that may differ when a run is continued: they change no result.
@@ -50,16 +50,9 @@ def _config_dict(section) -> config_dict.ConfigDict:
   return config_dict.ConfigDict(fields)
 
 
-def field_types(section: type = Config, prefix: str = '') -> dict[str, Any]:
+def field_types() -> dict[str, Any]:
   """Every dotted field name with its type."""
-  types = {}
-  for field in dataclasses.fields(section):
-    name = prefix + field.name
-    if dataclasses.is_dataclass(field.type):
-      types |= field_types(field.type, name + '.')
-    else:
-      types[name] = field.type
-  return types
+  return {name: bare(kind) for name, kind in annotations()}
 
 
 def flatten(config: Any) -> dict[str, Any]:
@@ -164,7 +157,7 @@ def _frozen(section, config):
     if dataclasses.is_dataclass(field.type):
       values[field.name] = _frozen(field.type, value)
     else:
-      values[field.name] = _cast(value, field.type)
+      values[field.name] = _cast(value, bare(field.type))
   return section(**values)
 
 

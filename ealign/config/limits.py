@@ -5,10 +5,13 @@ the flat dict of dotted names, after `config.structure` found its form sound.
 """
 
 import difflib
+import functools
 import math
+import typing
 from collections.abc import Iterator
 from typing import Any
 
+from ealign import fields
 from ealign.conscience.framings import FRAMINGS
 from ealign.models import hub
 from ealign.runtime.errors import UserError
@@ -24,81 +27,42 @@ def did_you_mean(name: str, known) -> str:
   return f' Did you mean {close[0]!r}?' if close else ''
 
 
-# Fields with a short list of values, and what each may be.
-CHOICES = {
-  'model.init': ('weights', 'random'),
-  'model.dtype': ('auto', 'float32', 'bfloat16'),
-  'model.remat': ('none', 'dots', 'full'),
-  'model.attention': ('auto', 'splash', 'cudnn', 'xla'),
-  'model.quantize': ('none', 'int8'),
-  'model.train': ('lora', 'full'),
-  'conscience.review.by': ('frozen', 'policy'),
-  'conscience.review.sees': ('chat', 'quoted', 'answer'),
-  'conscience.review.reasoning': ('kept', 'stripped'),
-  'conscience.review.calibration': ('none', 'contextual'),
-  'conscience.review.verdict': ('question', 'inverted', 'random', 'all'),
-  'conscience.revise.by': ('frozen', 'policy'),
-  'conscience.revise.sees': ('review', 'fresh', 'prompt'),
-  'dpo.variant': ('sigmoid', 'ipo', 'sft'),
-  'dpo.reference': ('cached', 'step'),
-  'replay.eviction': ('oldest', 'reservoir', 'newest', 'flagged'),
-  'replay.draw': ('uniform', 'newest'),
-  'optim.schedule': ('constant', 'linear', 'cosine'),
-  'train.export': ('', 'peft', 'merged', 'full'),
-  'eval.judge': ('', 'world'),
-}
 BY = ('conscience.review.by', 'conscience.revise.by')
-TARGETS = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
 
-# Ranges: what is allowed, whether a value is, and the fields it holds for.
-RANGES = (
-  (
-    'at least 1',
-    lambda value: value >= 1,
-    'model.lora.rank data.length data.batch_size conscience.prompts '
-    'conscience.samples sample.max_new_tokens sample.max_candidates dpo.pairs '
-    'dpo.length replay.capacity train.microbatches train.chunk '
-    'train.log_every train.checkpoint_every train.keep eval.samples '
-    'eval.curve_samples eval.batch eval.max_new_tokens',
-  ),
-  (
-    'at least 0',
-    lambda value: value >= 0,
-    'seed conscience.every conscience.review.reason_tokens '
-    'conscience.revise.temperature sample.temperature sample.top_k dpo.lam '
-    'replay.max_uses replay.max_age optim.lr optim.warmup optim.weight_decay '
-    'optim.clip train.steps train.eval_every eval.temperature eval.limit '
-    'eval.curve_limit',
-  ),
-  (
-    'at least 1, or -1: the rest of the devices',
-    lambda value: value >= 1 or value == -1,
-    'mesh.data mesh.fsdp mesh.tensor',
-  ),
-  ('at least 1', lambda value: value >= 1, 'mesh.arm'),
-  ('above 0', lambda value: value > 0, 'model.lora.alpha dpo.beta optim.eps'),
-  (
-    'above 0 and below 1',
-    lambda value: 0 < value < 1,
-    'conscience.threshold',
-  ),
-  (
-    'at least 0 and below 1',
-    lambda value: 0 <= value < 1,
-    'conscience.min_mass optim.b1 optim.b2',
-  ),
-  ('above 0 and at most 1', lambda value: 0 < value <= 1, 'sample.top_p'),
-  (
-    'at least 0 and at most 1',
-    lambda value: 0 <= value <= 1,
-    'data.max_truncated conscience.review.random_rate',
-  ),
-  (
-    'at least 0 and below 0.5',
-    lambda value: 0 <= value < 0.5,
-    'dpo.label_smoothing',
-  ),
-)
+
+@functools.cache
+def choices() -> dict[str, tuple[str, ...]]:
+  """What each field with a list of values may be; most stand in its type."""
+  # They load JAX, which what only reads a config or prints help does not need.
+  from ealign import align, losses, replay
+  from ealign.models import transformer
+
+  found = {
+    name: typing.get_args(kind)
+    for name, kind in fields.annotations()
+    if typing.get_origin(kind) is typing.Literal
+  }
+  return (
+    found
+    | {
+      'model.remat': ('none', *transformer.REMAT),
+      'dpo.variant': tuple(losses.VARIANTS),
+      'replay.eviction': tuple(replay.EVICTIONS),
+      'replay.draw': tuple(replay.DRAWS),
+      'optim.schedule': tuple(align.SCHEDULES),
+    }
+    | dict.fromkeys(BY, ('frozen', 'policy'))
+  )
+
+
+def ranges() -> dict[str, fields.Range]:
+  """What each number may be."""
+  annotated = dict(fields.annotations()).items()
+  return {
+    name: kind.__metadata__[0]
+    for name, kind in annotated
+    if hasattr(kind, '__metadata__')
+  }
 
 
 def problems(
@@ -115,7 +79,7 @@ def problems(
 
 
 def _choices(flat) -> Iterator[str]:
-  for name, allowed in CHOICES.items():
+  for name, allowed in choices().items():
     value = flat[name]
     if value in allowed:
       continue
@@ -129,16 +93,17 @@ def _choices(flat) -> Iterator[str]:
 
 
 def _ranges(flat) -> Iterator[str]:
-  for allowed, holds, names in RANGES:
-    for name in names.split():
-      value = flat[name]
-      if not math.isfinite(value):
-        yield f'{name}={value}: must be a finite number'
-      elif not holds(value):
-        yield f'{name}={value}: must be {allowed}'
+  for name, (allowed, holds) in ranges().items():
+    value = flat[name]
+    if not math.isfinite(value):
+      yield f'{name}={value}: must be a finite number'
+    elif not holds(value):
+      yield f'{name}={value}: must be {allowed}'
 
 
 def _texts(flat) -> Iterator[str]:
+  from ealign.models.lora import TARGETS  # loads JAX
+
   targets = flat['model.lora.targets']
   for target in targets:
     if target not in TARGETS:
@@ -197,6 +162,8 @@ def _shapes(flat) -> Iterator[str]:
 
 def _purpose(flat) -> Iterator[str]:
   """Settings that would do nothing, or nothing of what they say."""
+  from ealign.losses import VARIANTS  # loads JAX
+
   lam, sft = flat['dpo.lam'], flat['data.train']
   if flat['train.steps'] > 0 and not sft and lam == 0:
     said = 'without SFT data and with dpo.lam=0 nothing is trained'
@@ -225,8 +192,12 @@ def _purpose(flat) -> Iterator[str]:
     said = 'its base lies in no files (model.init, model.frozen_adapter)'
     yield f'train.export={form!r}: {said}; use merged'
   variant, smoothing = flat['dpo.variant'], flat['dpo.label_smoothing']
-  if smoothing > 0 and variant in ('ipo', 'sft'):
-    said = f"applies to dpo.variant='sigmoid' only, not to {variant!r}"
+  takes = [
+    n for n, v in VARIANTS.items() if 'label_smoothing' in v.coefficients
+  ]
+  if smoothing > 0 and variant in VARIANTS.keys() - takes:
+    named = ' or '.join(map(repr, takes))
+    said = f'applies to dpo.variant={named} only, not to {variant!r}'
     yield f'dpo.label_smoothing={smoothing}: {said}'
   for group, many in (
     ('sample.temperature', 'conscience.samples'),
@@ -314,8 +285,8 @@ def _framing_file(path: str) -> Iterator[str]:
   except UserError as error:
     yield f'{name}: {error}'
     return
-  fields, labels = ('question', 'ok', 'flag', 'revise'), {}
-  for field in fields:
+  known, labels = ('question', 'ok', 'flag', 'revise'), {}
+  for field in known:
     value = content.get(field)
     words = field in ('ok', 'flag') and isinstance(value, list) and value
     labels[field] = words or [value]
@@ -326,6 +297,6 @@ def _framing_file(path: str) -> Iterator[str]:
     if word in labels['flag']:
       yield f'{name}: {word!r} cannot be both an ok and a flag label'
   for field in content:
-    if field not in fields:
-      hint = did_you_mean(str(field), fields)
+    if field not in known:
+      hint = did_you_mean(str(field), known)
       yield f'{name}: there is no field {field!r}.{hint}'
