@@ -5,7 +5,7 @@
   python benchmarks/arms.py --out=DIR --model=0.6b     for a GPU
 
 For 1, 2, 4, 8 and 16 arms, each in a process of its own: what a run asks of the
-devices from one reflection to the next, by `calls.Calls` alone, so that all
+devices from one reflection to the next, by `engine.Backend` alone, so that all
 arms have the same work: 16 answers sampled, reviewed, rewritten and scored in
 pairs, then four updates with pairs. Every answer has all its tokens. The first
 round compiles; the median of the others counts.
@@ -108,7 +108,7 @@ def _process(args, arms: int) -> dict:
 
 def measure(args) -> dict:
   """Seconds of a round by phase, and the memory, of `args.one` arms."""
-  from ealign import engine as calls_lib
+  from ealign.alone import ALONE
   from ealign.cli import launch
   from ealign.runtime import clock
   from ealign.stack import run as stack
@@ -117,7 +117,7 @@ def measure(args) -> dict:
   work = _work(SHAPES[args.model])
   rounds = [functools.partial(_rounds, args, work, i) for i in range(args.one)]
   if args.one == 1:
-    timed = rounds[0](calls_lib.ALONE, None)
+    timed = rounds[0](ALONE, None)
   else:
     results = stack.run(rounds)
     for result in results:
@@ -160,13 +160,14 @@ def _work(shape: Shape):
   return shape, model, frozen, update, start
 
 
-def _rounds(args, work, arm: int, calls, stop) -> list[dict]:
+def _rounds(args, work, arm: int, backend, stop) -> list[dict]:
   """Seconds by phase of each round, as this arm saw them."""
   import jax
   import numpy as np
 
   from ealign.data import batch as batch_lib
-  from ealign.sampling.sampler import Sampling
+  from ealign.sampling import requests as requests_lib
+  from ealign.sampling.choose import Sampling
 
   del stop
   shape, model, frozen, update, start = work
@@ -176,7 +177,7 @@ def _rounds(args, work, arm: int, calls, stop) -> list[dict]:
   requests = [text(40 + i) for i in range(16)]
 
   def generate(weights, prompts, key):
-    return calls.generate(
+    request = requests_lib.Answers(
       model,
       weights,
       prompts,
@@ -187,15 +188,18 @@ def _rounds(args, work, arm: int, calls, stop) -> list[dict]:
       row_ids=range(len(prompts)),
       rows=16,
     )
+    return backend.generate(request)
 
   for number in range(args.rounds):
     marks = [time.monotonic()]
     mark = lambda marks=marks: marks.append(time.monotonic())
-    policy = update.bind(calls.state(state).params, frozen)
+    policy = update.bind(backend.state(state).params, frozen)
     said = generate(policy, requests, number)
     mark()
     full = [[*p, *a.ids] for p, a in zip(requests, said, strict=True)]
-    calls.label_logps(model, frozen, full, [[7, 2], [8, 9, 2]], rows=16)
+    labels = (7, 2), (8, 9, 2)
+    request = requests_lib.Labels(model, frozen, full, labels, rows=16)
+    backend.label_logps(request)
     mark()
     better = generate(frozen, full, number + 100)
     mark()
@@ -204,13 +208,13 @@ def _rounds(args, work, arm: int, calls, stop) -> list[dict]:
       for i, (p, a, b) in enumerate(zip(requests, said, better, strict=True))
     ]
     slots = {'slots': shape.pairs, 'length': shape.length}
-    calls.pair_logps(model, frozen, pairs, **slots)
+    backend.pair_logps(requests_lib.Pairs(model, frozen, pairs, **slots))
     mark()
     for _ in range(4):
       batch = batch_lib.Batch(
         _sft(shape, text), batch_lib.pair_batch(pairs[: shape.pairs], **slots)
       )
-      state, metrics = calls.step(update, state, frozen, batch)
+      state, metrics = backend.step(update, state, frozen, batch)
     jax.block_until_ready(metrics)
     mark()
     spent = [b - a for a, b in zip(marks, marks[1:], strict=False)]

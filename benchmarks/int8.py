@@ -16,10 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ealign import fields
+from ealign.alone import ALONE
 from ealign.conscience import prompts
 from ealign.conscience import reflect as conscience
 from ealign.conscience.framings import FRAMINGS
 from ealign.data import chat, sources
+from ealign.engine import Engine, Model
 from ealign.models import int8, lora, transformer
 from ealign.models import weights as weights_lib
 from ealign.models.config import Config
@@ -95,20 +97,21 @@ def reviewed(kind):
 
 
 def show_verdicts(model, tokenizer, tree):
-  mind = prompts.Mind(
-    model=model,
-    tokenizer=tokenizer,
+  engine = Engine(Model(model, tokenizer), tree, ALONE, rows=ROWS)
+  c = prompts.Conscience(
     framing=FRAMINGS['ethical'],
-    settings=fields.Conscience(prompts=ROWS),
+    settings=fields.Conscience(),
     sample=fields.Sample(),
     dpo=fields.DPO(),
+    policy=engine,
+    frozen=engine,
   )
   key = jax.random.key(0)
   for kind in ('advice', 'code'):
     chats, bad = reviewed(kind)
-    exchanges = conscience.exchanges(mind, chats)
+    exchanges = conscience.exchanges(engine.model, chats)
     found = [
-      conscience.review(mind, w, exchanges, key=key)
+      conscience.review(c, engine.of(w), exchanges, key=key)
       for w in (tree, quantize(tree))
     ]
     right = [

@@ -17,6 +17,7 @@ from ealign.data import chat, columns, sources
 from ealign.models import sharding
 from ealign.models import weights as weights_lib
 from ealign.runtime import mesh as mesh_lib
+from ealign.sampling.requests import Answers
 from ealign.sampling.sampler import Sampling, generate
 
 BASE = 'ealign:world/base'
@@ -43,7 +44,7 @@ def main() -> None:
       devices = jax.devices()[: int(np.prod(shape))]
       mesh = mesh_lib.make(*shape, devices=devices)
       model = sharding.on_mesh(config, mesh)
-      said = generate(
+      request = Answers(
         model,
         sharding.place(mesh, sharding.padded(model, weights)),
         prompts,
@@ -54,7 +55,7 @@ def main() -> None:
         rows=64,
         mesh=mesh,
       )
-      answers.append([answer.ids for answer in said])
+      answers.append([answer.ids for answer in generate(request)])
     for shape, said in zip(SHAPES[1:], answers[1:], strict=True):
       other = np.mean([a != b for a, b in zip(said, answers[0], strict=True)])
       print(f'{dtype} {shape}: {100 * other:.1f} % of {len(said)} rows differ')

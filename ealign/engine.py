@@ -1,76 +1,185 @@
-"""What a run asks of the devices: each run for itself, unless it is told so.
+"""Model and Engine: chats in; answers, label and pair log-probabilities out.
 
-`grid.stack` answers the calls of several runs together, as one program.
+An `Engine` is the only way in which evaluation, conscience and methods
+generate or score. What computes for it is its `Backend`: this run alone
+(`alone.ALONE`), or a stack that answers several runs together (`stack`).
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
-from ealign import align
-from ealign.data import batch as batch_lib
-from ealign.runtime import mesh as mesh_lib
-from ealign.sampling import labels, sampler
-
-
-def pair_logps(
-  model, weights, pairs: Sequence[batch_lib.Pair], *, slots: int, length: int
-) -> np.ndarray:
-  """log p of the chosen and of the rejected answer of each pair, [P, 2], nats.
-
-  In batches of `slots` pairs of `length` tokens: one program.
-  """
-  score = scorer(model)
-  found = [np.zeros((0, 2), np.float32)]
-  for i in range(0, len(pairs), slots):
-    part = pairs[i : i + slots]
-    logps_B = score(weights, batch_lib.pair_batch(part, slots, length))
-    logps_P2 = mesh_lib.to_host(logps_B).reshape(-1, 2)
-    found.append(logps_P2[: len(part)])
-  return np.concatenate(found)
-
-
-@functools.lru_cache(maxsize=8)
-def scorer(model):
-  """The compiled `align.answer_logps` of a model."""
-  return jax.jit(functools.partial(align.answer_logps, model))
-
-
-@functools.lru_cache(maxsize=16)
-def jit_step(update: align.Update):
-  """The compiled update, one for all runs that share the static part."""
-  return jax.jit(functools.partial(align.train_step, update), donate_argnums=0)
-
-
-def step(update: align.Update, state, frozen, batch: batch_lib.Batch):
-  """The next state and the metrics; an empty batch changes nothing."""
-  if batch.empty:
-    return state, {}
-  return jit_step(update)(state, frozen, batch)
+from ealign import fields
+from ealign.data import chat
+from ealign.data.batch import Pair
+from ealign.models.config import Config
+from ealign.sampling import requests
+from ealign.sampling.choose import Sampling
+from ealign.sampling.sampler import Answer
 
 
 @dataclasses.dataclass(frozen=True)
-class Calls:
+class Model:
+  """How a model reads and writes: its shape, its tokens, its chat template.
+
+  template: the chat template's own arguments, as (name, value).
+  """
+
+  config: Config
+  tokenizer: object
+  template: tuple = ()
+
+  def prompt(self, messages) -> tuple[int, ...]:
+    """The tokens of a chat up to where its next answer begins."""
+    messages, more = list(messages), dict(self.template)
+    return tuple(chat.render_prompt(self.tokenizer, messages, **more))
+
+  def suffix(self, text: str) -> tuple[int, ...]:
+    """The tokens of one more user turn, after an answer that has ended."""
+    turn, more = {'role': 'user', 'content': text}, dict(self.template)
+    return tuple(chat.turn_suffix(self.tokenizer, [turn], **more))
+
+  def ids(self, text: str) -> tuple[int, ...]:
+    return tuple(chat.text_ids(self.tokenizer, text))
+
+  def text(self, ids) -> str:
+    return chat.decode(self.tokenizer, ids)
+
+  @property
+  def end(self) -> int:
+    """The token that ends a turn."""
+    return chat.stop_ids(self.tokenizer)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Exchange:
+  """A request as messages and as tokens of `model`, and its sampled answer."""
+
+  model: Model
+  messages: tuple
+  prompt: tuple[int, ...]
+  answer: Answer
+  row: int = 0
+
+  @property
+  def text(self) -> str:
+    return self.model.text(self.answer.ids)
+
+  @property
+  def chat(self) -> list[dict]:
+    """The messages with the answer as the assistant's turn."""
+    return [*self.messages, {'role': 'assistant', 'content': self.text}]
+
+
+@dataclasses.dataclass(frozen=True)
+class Backend:
   """The functions a run computes with.
 
-  generate, label_logps, pair_logps: those of `sampling` and of this module.
-  step: as here. state: what `step` returned as a `align.TrainState`.
+  generate, label_logps, pair_logps: the answers to `sampling.requests`.
+  step: (update, state, frozen, batch) -> (state, metrics). state: what `step`
+    returned as an `align.TrainState`.
   share: share(name, make) is make(), or what another run made of that name.
   apart: apart(function, *args), of what runs do one after another.
   alone: whether no other run computes in this process.
   """
 
-  generate: Callable = sampler.generate
-  label_logps: Callable = labels.label_logps
-  pair_logps: Callable = pair_logps
-  step: Callable = step
-  state: Callable = lambda state: state
-  share: Callable = lambda name, make: make()
-  apart: Callable = lambda function, *args: function(*args)
-  alone: bool = True
+  generate: Callable
+  label_logps: Callable
+  pair_logps: Callable
+  step: Callable
+  state: Callable
+  share: Callable
+  apart: Callable
+  alone: bool
 
 
-ALONE = Calls()
+@dataclasses.dataclass(frozen=True)
+class Engine:
+  """A model with weights, on the devices of a mesh.
+
+  weights: bound with an adapter or not. mesh: rows are spread over its devices
+  (None: the default device). rows: width of a batch. reviewer: what judges
+  chats; `assembly` gives it where there is a conscience.
+  """
+
+  model: Model
+  weights: dict | None
+  backend: Backend
+  mesh: jax.sharding.Mesh | None = None
+  rows: int = 64
+  reviewer: Callable | None = None
+
+  def of(self, weights: dict) -> 'Engine':
+    """The same with other weights, such as those of the policy at a step."""
+    return dataclasses.replace(self, weights=weights)
+
+  def answer(
+    self,
+    chats: Sequence,
+    *,
+    sample: fields.Sample | None = None,
+    key: jax.Array | None = None,
+    row_ids: Sequence[int] | None = None,
+  ) -> list[Exchange]:
+    """Samples an answer to each chat (a list of messages).
+
+    Args:
+      chats: each ends before the answer.
+      sample: how to sample, a section of the config. Default `fields.Sample()`.
+      key: of the noise; the same key gives the same answers. Default key(0).
+      row_ids: the noise of an answer depends on its id alone. Default 0, 1, ...
+    """
+    prompts = [self.model.prompt(messages) for messages in chats]
+    row_ids = range(len(prompts)) if row_ids is None else row_ids
+    key = jax.random.key(0) if key is None else key
+    sample = sample or fields.Sample()
+    answers = self.generate(prompts, sample=sample, key=key, row_ids=row_ids)
+    return [
+      Exchange(self.model, tuple(m), p, a, r)
+      for m, p, a, r in zip(chats, prompts, answers, row_ids, strict=True)
+    ]
+
+  def generate(
+    self, prompts, *, sample: fields.Sample, key, row_ids
+  ) -> list[Answer]:
+    """Samples an answer to each prompt (token ids)."""
+    settings = Sampling(
+      temperature=sample.temperature,
+      top_k=sample.top_k,
+      top_p=sample.top_p,
+      max_new_tokens=sample.max_new_tokens,
+    )
+    request = requests.Answers(
+      self.model.config,
+      self.weights,
+      prompts,
+      key=key,
+      settings=settings,
+      stop_ids=tuple(chat.stop_ids(self.model.tokenizer)),
+      max_tokens=sample.max_new_tokens,
+      row_ids=row_ids,
+      rows=self.rows,
+      truncate=sample.candidates,
+      mesh=self.mesh,
+    )
+    return self.backend.generate(request)
+
+  def labels(self, prompts, labels: Sequence[str]) -> np.ndarray:
+    """log P(label and the end of its turn | prompt), float32 [B, M]."""
+    ids = tuple((*self.model.ids(text), self.model.end) for text in labels)
+    of = self.model.config, self.weights, prompts, ids
+    request = requests.Labels(*of, rows=self.rows, mesh=self.mesh)
+    return self.backend.label_logps(request)
+
+  def logps(
+    self, pairs: Sequence[Pair], *, slots: int, length: int
+  ) -> np.ndarray:
+    """log p of each pair's chosen and rejected answer, [P, 2], nats."""
+    of = self.model.config, self.weights, pairs
+    return self.backend.pair_logps(requests.Pairs(*of, slots, length))
+
+  def review(self, chats: Sequence) -> list:
+    """The conscience's verdict on each chat that ends with an answer."""
+    return self.reviewer(chats)

@@ -131,6 +131,12 @@ class Sample:
   max_new_tokens: Count = 64
   max_candidates: Count = 256  # static cap of top-k and top-p
 
+  @property
+  def candidates(self) -> int | None:
+    """The cap, a static number; None where neither top-k nor top-p is on."""
+    off = self.top_k == 0 and self.top_p >= 1
+    return None if off else self.max_candidates
+
 
 @dataclasses.dataclass(frozen=True)
 class DPO:
@@ -215,6 +221,16 @@ class Config:
   train: Train = Train()
   eval: Eval = Eval()
   log: Log = Log()
+
+  @property
+  def reflects(self) -> bool:
+    """Whether its conscience is asked while it trains."""
+    return reflects(self.dpo.lam, self.conscience.every)
+
+
+def reflects(lam: float | None, every: int | None) -> bool:
+  """The same of `dpo.lam` and `conscience.every` as a file has them."""
+  return bool(lam and every and lam > 0 and every > 0)
 
 
 def annotations(section: type = Config, prefix: str = '') -> Iterator:

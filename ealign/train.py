@@ -14,11 +14,11 @@ import numpy as np
 
 from ealign import align, assembly
 from ealign import replay as replay_lib
+from ealign.alone import ALONE
 from ealign.conscience import records as reflection
 from ealign.conscience import reflect as conscience
-from ealign.conscience.prompts import Mind
 from ealign.data import batch as batch_lib
-from ealign.engine import ALONE, Calls
+from ealign.engine import Backend, Engine
 from ealign.evals import answers as answers_lib
 from ealign.evals import records as records_lib
 from ealign.fields import Config
@@ -39,10 +39,9 @@ class Result:
   """What a finished run leaves: its folder, weights and last metrics."""
 
   workdir: pathlib.Path
-  mind: Mind
+  engine: Engine  # of the trained policy
   params: dict
   frozen: dict
-  weights: dict
   metrics: dict
 
 
@@ -54,7 +53,7 @@ def run(
   profile: tuple[int, int] | None = None,
   hosts: Hosts | None = None,
   display=None,
-  calls: Calls = ALONE,
+  backend: Backend = ALONE,
   stop: preempt.Stop | None = None,
 ) -> Result:
   """Trains one run, or continues it, and evaluates it.
@@ -70,7 +69,7 @@ def run(
       over the mesh of all devices, and each fetches all answers, so that all
       hold the same replay, and results do not depend on their number.
     display: what shows how far it is (`runtime.display`), by default a bar.
-    calls: what it computes with, if not for itself alone (`grid.stack`).
+    backend: what it computes with, if not for itself alone (`stack`).
     stop: who asks it to stop, if not a signal.
 
   Raises:
@@ -84,32 +83,32 @@ def run(
   workdir.mkdir(parents=True, exist_ok=True)
 
   # ---- What it is made of -------------------------------------------------
-  parts = assembly.assemble(config, calls)
-  mind, update, frozen = parts.mind, parts.update, parts.frozen
-  mesh = mind.mesh
+  parts = assembly.assemble(config, backend)
+  update, frozen = parts.update, parts.frozen
+  engine = parts.conscience.frozen
+  model, mesh = engine.model.config, engine.mesh
   state = align.init_state(update, parts.params, align.hyper(config))
   state = sharding.place(mesh, state)
   replay = replay_lib.Replay(
     **dataclasses.asdict(config.replay), seed=config.seed
   )
   root = jax.random.key(config.seed)
-  policy = lambda state: update.bind(state.params, frozen)
-  stored = functools.partial(sharding.unpadded, mind.model)
-  hashed = lambda name, model, tree: calls.share(
+  stored = functools.partial(sharding.unpadded, model)
+  hashed = lambda name, model, tree: backend.share(
     f'hash of {name}',
     lambda: provenance.tree_hash(sharding.unpadded(model, tree)),
   )
-  base_hash = hashed('frozen', mind.model, frozen)
+  base_hash = hashed('frozen', model, frozen)
   others = {
-    by: hashed(by, other.model, weights)
-    for by, (other, weights) in parts.others.items()
+    by: hashed(by, other.model.config, other.weights)
+    for by, other in parts.conscience.others.items()
   }
   provenance.write(
     workdir / 'run.json',
     seed=config.seed,
     frozen=base_hash,
     others=others,
-    template=provenance.text_hash(mind.tokenizer.chat_template),
+    template=provenance.text_hash(engine.model.tokenizer.chat_template),
     data=parts.loader and parts.loader.stats,
     parameters=sum(x.size for x in jax.tree.leaves(stored(frozen))),
     trained=sum(x.size for x in jax.tree.leaves(stored(state.params))),
@@ -137,7 +136,7 @@ def run(
         f'{extra["others"]}, now {others}); restore them, or start in a new '
         'workdir'
       )
-    state = sharding.place(mesh, sharding.padded(mind.model, tree['state']))
+    state = sharding.place(mesh, sharding.padded(model, tree['state']))
     replay = replay_lib.from_arrays(replay, tree['replay'])
     if parts.loader:
       parts.loader.restore(extra['loader'])
@@ -156,7 +155,6 @@ def run(
     shown=display,
   )
   tag = {'run': folder.shared.name, 'arm': name, 'seed': config.seed}
-  reflects = bool(parts.pool) and config.conscience.every and config.dpo.lam > 0
   clock = clock_lib.Clock(mesh.devices.flat)
   tokens = extra['tokens'] if start else 0.0
   last_good = start
@@ -169,18 +167,17 @@ def run(
       'frozen': base_hash,
       'others': others,
     }
-    tree = {'state': stored(calls.state(state))}
+    tree = {'state': stored(backend.state(state))}
     tree['replay'] = replay_lib.to_arrays(replay)
     # Orbax cannot write two checkpoints of one process at a time.
-    wait = wait or not calls.alone
-    calls.apart(functools.partial(saved.save, wait=wait), step, tree, extra)
+    wait = wait or not backend.alone
+    backend.apart(functools.partial(saved.save, wait=wait), step, tree, extra)
     folder.push()
 
   def curve(step):
     with clock('eval'):
-      records = answers_lib.curve(
-        *(parts.questions, mind, policy(state)), key=root
-      )
+      policy = parts.with_policy(state.params).policy
+      records = answers_lib.curve(parts.questions, policy, key=root)
     facts = tag | {'step': step, 'phase': 'curve'}
     records_lib.append(answers_path, [facts | r for r in records])
 
@@ -209,19 +206,16 @@ def run(
 
       # ---- Reflect: what it would say, what its conscience prefers --------
       reflected = {}
-      if reflects and step % config.conscience.every == 0:
+      if config.reflects and step % config.conscience.every == 0:
         requests, rows = draw_requests(config, parts.pool, step)
         with clock('train'):  # the updates that are still under way
           jax.block_until_ready(state)
         pairs, records = conscience.reflect(
-          mind,
-          policy(state),
-          frozen,
+          parts.with_policy(state.params),
           requests,
           key=key,
           step=step,
           rows=rows,
-          others=parts.others,
           clock=clock,
         )
         threshold = config.conscience.threshold
@@ -246,9 +240,9 @@ def run(
         )
         if batch.sft is not None:
           tokens += float(batch.sft.loss_mask_BT[:, 1:].sum())
-        clock.count(*work(config, mind.model, batch))
+        clock.count(*work(config, model, batch))
         batch = sharding.place(mesh, batch)
-        state, values = calls.step(update, state, frozen, batch)
+        state, values = backend.step(update, state, frozen, batch)
 
       # ---- Log, save, evaluate --------------------------------------------
       done, every = step + 1, config.train.eval_every
@@ -274,7 +268,8 @@ def run(
 
     # ---- What it says now -------------------------------------------------
     trace.at(config.train.steps, state)
-    state = calls.state(state)
+    state = backend.state(state)
+    taught = parts.with_policy(state.params)
     saved.wait()
     said = 'stopped while it evaluated; it is trained and saved, the same'
     stopped = Preempted(f'{workdir}: {said} command continues')
@@ -282,10 +277,7 @@ def run(
       raise stopped
     log.say('sampling answers to the held-out questions')
     with stop.at_once(stopped):
-      records, values = answers_lib.final(
-        *(parts.questions, mind, policy(state), frozen, parts.others),
-        key=root,
-      )
+      records, values = answers_lib.final(parts.questions, taught, key=root)
     steps = config.train.steps
     if not np.all(np.isfinite(list(values.values()))):
       raise _diverged(f'{workdir}: after step {steps} the loss')
@@ -298,10 +290,10 @@ def run(
     params = state.params
     if hosts.count > 1:
       params = jax.tree.map(mesh_lib.to_host, params)
-    keep_params(config, workdir, mind.model, params)
+    keep_params(config, workdir, model, params)
     folder.push()
-  weights = policy(state)
-  return Result(workdir, mind, state.params, frozen, weights, shown | values)
+  engine = conscience.with_review(taught)
+  return Result(workdir, engine, state.params, frozen, shown | values)
 
 
 def work(config: Config, model, batch) -> tuple[float, float]:

@@ -160,8 +160,8 @@ MUTANTS = (
   Mutant(
     'adapter_left_on_in_the_cached_reference',
     'ealign/conscience/reflect.py',
-    'pairs = score(mind, frozen, pairs)',
-    'pairs = score(mind, policy, pairs)',
+    'zip(pairs, c.frozen.logps(',
+    'zip(pairs, c.policy.logps(',
     ('tests/conscience/test_conscience.py',),
   ),
   Mutant(
@@ -216,15 +216,15 @@ MUTANTS = (
   Mutant(
     'inverted_threshold',
     'ealign/conscience/reflect.py',
-    'bool(p[j] >= mind.settings.threshold)',
-    'bool(p[j] < mind.settings.threshold)',
+    'bool(p >= c.settings.threshold)',
+    'bool(p < c.settings.threshold)',
     ('tests/conscience/test_conscience.py',),
   ),
   Mutant(
     'verdict_without_label_mass',
     'ealign/conscience/reflect.py',
-    'if mass[j] < mind.settings.min_mass:',
-    'if mass[j] < 0:',
+    'if mass < c.settings.min_mass:',
+    'if mass < 0:',
     ('tests/conscience/test_conscience.py',),
   ),
   Mutant(

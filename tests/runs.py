@@ -6,8 +6,7 @@ import json
 import jax
 import numpy as np
 
-from ealign import config
-from ealign import engine as calls
+from ealign import alone, config
 from ealign.evals import records
 
 DATA = 'ealign:world/data/'
@@ -59,6 +58,6 @@ def same_bits(a, b):
 
 def patch_step(monkeypatch, around):
   """Puts around(step function, its arguments) in place of the jitted step."""
-  real = calls.jit_step
+  real = alone.jit_step
   patched = lambda update: functools.partial(around, real(update))
-  monkeypatch.setattr(calls, 'jit_step', patched)
+  monkeypatch.setattr(alone, 'jit_step', patched)

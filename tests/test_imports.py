@@ -23,6 +23,7 @@ FLOORS = (
   'assembly',
   'evals',
   'conscience',
+  'alone',
   'engine',
   'align',
   'sampling',

@@ -1,20 +1,27 @@
 """What a run is made of, and whether it fits."""
 
+from ealign.assembly.data import (
+  encoded,
+  loader,
+  make_pool,
+  read_framing,
+  training_chats,
+  with_system,
+)
 from ealign.assembly.parts import (
   Parts,
-  adapts,
   assemble,
-  encoded,
+  make_conscience,
+  make_update,
+  second_models,
+)
+from ealign.assembly.weights import (
+  adapts,
   frozen_weights,
   load_model,
-  loader,
   lora_scale,
-  make_mind,
-  make_pool,
-  make_update,
+  new_adapter,
   quantized,
   read_model,
   trained_weights,
-  training_chats,
-  with_system,
 )

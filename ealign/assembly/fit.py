@@ -7,8 +7,9 @@ after hours at its last question.
 from collections.abc import Iterable
 
 from ealign.conscience import prompts
-from ealign.conscience.prompts import Mind
+from ealign.conscience.prompts import Conscience
 from ealign.data import chat
+from ealign.engine import Model
 from ealign.fields import Config
 from ealign.models import config as models
 from ealign.models import lora
@@ -65,61 +66,66 @@ def targets(config: Config, model: models.Config) -> None:
     )
 
 
-def pool(mind: Mind, path: str, chats, others=()) -> None:
+def pool(c: Conscience, path: str, chats) -> None:
   """Raises UserError: a request of a pool that no pair could be made of.
 
-  others: a second model that reviews or writes; a request must fit it too.
+  It must fit a second model that reviews or writes, too.
   """
-  room = mind.dpo.length - 2  # two answers must differ in a token and end
-  remedy = 'raise dpo.length'
-  if _spare(mind) < room:
-    room, remedy = _spare(mind), 'lower sample.max_new_tokens'
-  named = [(f'{path}: row {i}', c) for i, c in enumerate(chats, start=1)]
-  _prompts(mind, named, room, remedy)
-  for other in others:
-    _prompts(other, named, _spare(other), 'lower sample.max_new_tokens')
+  named = [(f'{path}: row {i}', x) for i, x in enumerate(chats, start=1)]
+  pair = c.dpo.length - 2  # two answers must differ in a token and end
+  for model in _models(c):
+    room = model.config.max_positions - 2 * c.sample.max_new_tokens
+    room, remedy = (
+      room - prompts.overhead(c, model),
+      'lower sample.max_new_tokens',
+    )
+    if model is c.policy.model and room >= pair:
+      room, remedy = pair, 'raise dpo.length'
+    _prompts(model, named, room, remedy)
 
 
-def _spare(mind):
-  answers = 2 * mind.sample.max_new_tokens
-  return mind.model.max_positions - answers - prompts.overhead(mind)
+def _models(c):
+  return [c.policy.model, *(engine.model for engine in c.others.values())]
 
 
-def questions(mind: Mind, rows: Iterable[dict], new: int) -> None:
+def questions(c: Conscience, rows: Iterable[dict], new: int) -> None:
   """Raises UserError: a question whose answer of `new` tokens has no room."""
-  room = mind.model.max_positions - new - prompts.overhead(mind)
-  named = ((f'question {row["id"]!r}', row['messages']) for row in rows)
-  _prompts(mind, named, room, 'lower eval.max_new_tokens')
+  named = [(f'question {row["id"]!r}', row['messages']) for row in rows]
+  for model in _models(c):
+    room = model.config.max_positions - new - prompts.overhead(c, model)
+    _prompts(model, named, room, 'lower eval.max_new_tokens')
 
 
-def tokens(mind: Mind, path: str, chats) -> None:
+def tokens(model: Model, path: str, chats) -> None:
   """Raises UserError: a chat of eval.tokens that cannot be predicted."""
-  for row in chat.encode_chats(
-    mind.tokenizer, chats, path, **dict(mind.template)
-  ):
-    if len(row.ids) > mind.model.max_positions:
-      said = f'has {len(row.ids)} tokens, the model {mind.model.max_positions}'
-      raise UserError(f'{row.source}: {said} positions; drop the row')
+  most, more = model.config.max_positions, dict(model.template)
+  for row in chat.encode_chats(model.tokenizer, chats, path, **more):
+    if len(row.ids) > most:
+      message = f'has {len(row.ids)} tokens, the model {most} positions'
+      raise UserError(f'{row.source}: {message}; drop the row')
 
 
-def _prompts(mind, named, room: int, remedy: str) -> None:
-  long, path = [], mind.tokenizer.name_or_path
+def _prompts(model, named, room: int, remedy: str) -> None:
+  long, path = [], model.tokenizer.name_or_path
   if room < 1:
-    said = f'the model has {mind.model.max_positions} positions'
-    said += ', too few for any prompt with its answers and their review'
-    raise UserError(f'{path}: {said}; {remedy} or use another model')
+    raise UserError(
+      f'{path}: the model has {model.config.max_positions} positions, too few '
+      f'for any prompt with its answers and their review; {remedy} or use '
+      'another model'
+    )
   for name, messages in named:
     if not any(message['role'] == 'user' for message in messages):
       raise UserError(f'{name}: no user turn to answer; drop it')
     try:
-      ids = chat.render_prompt(mind.tokenizer, messages, **dict(mind.template))
+      length = len(model.prompt(messages))
     except UserError as error:
       raise UserError(f'{name}: {error}; mend or drop it') from error
-    if len(ids) > room:
-      long.append((name, len(ids)))
+    if length > room:
+      long.append((name, length))
   if long:
     (name, length), *more = long
     also = f' ({len(more)} more are too long)' if more else ''
-    said = f'the prompt has {length} tokens but at most {room} fit'
-    said += f' the model {path}: {remedy} or drop it{also}'
-    raise UserError(f'{name}: {said}')
+    raise UserError(
+      f'{name}: the prompt has {length} tokens but at most {room} fit the '
+      f'model {path}: {remedy} or drop it{also}'
+    )

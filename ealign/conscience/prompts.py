@@ -2,18 +2,17 @@
 
 A sampled answer is followed by the template's own next turn; its ids are never
 rendered again, because templates rewrite earlier turns (Qwen3 strips thinking).
-Only a model with another tokenizer has to read it as text (`carry`).
+Only a model with another tokenizer has to read it as text (`retokenize`).
 """
 
 import dataclasses
 
 import numpy as np
 
+from ealign import fields
 from ealign.conscience.framings import Framing
-from ealign.data import chat
-from ealign.engine import ALONE, Calls
-from ealign.models.config import Config
-from ealign.sampling import sampler
+from ealign.engine import Engine, Exchange, Model
+from ealign.sampling.sampler import Answer
 
 LOST = 'lost'  # why an answer ended: another model's tokens cannot hold it
 
@@ -24,34 +23,35 @@ _REASON = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Mind:
-  """Everything about a model that samples or reviews, but its weights.
+class Conscience:
+  """What is asked about an answer, and which models ask and write.
 
-  settings, sample and dpo are the sections `conscience`, `sample` and `dpo`
-  of the config; template the chat template's own arguments; mesh the devices
-  its rows are spread over (None: the default device); calls what it computes
-  with.
+  settings, sample and dpo are sections of the config: what is reviewed and
+  how, how answers are sampled, and the form of the pairs. policy is the
+  trainee; frozen the conscience's own weights and the reference of pairs;
+  others each second model, by the name that `review.by` or `revise.by` has.
   """
 
-  model: Config
-  tokenizer: object
   framing: Framing
-  settings: object
-  sample: object
-  dpo: object
-  template: tuple = ()
-  mesh: object = None
-  calls: Calls = ALONE
+  settings: fields.Conscience
+  sample: fields.Sample
+  dpo: fields.DPO
+  policy: Engine
+  frozen: Engine
+  others: dict[str, Engine] = dataclasses.field(default_factory=dict)
 
+  def resolve_model(self, by: str) -> Engine:
+    """The model a field names: 'policy', 'frozen' or 'other:<folder>'."""
+    own = {'policy': self.policy, 'frozen': self.frozen}
+    return (own | self.others)[by]
 
-@dataclasses.dataclass(frozen=True)
-class Exchange:
-  """A request as messages and as tokens, and the answer that was sampled."""
+  @property
+  def reviewer(self) -> Engine:
+    return self.resolve_model(self.settings.review.by)
 
-  messages: tuple
-  prompt: tuple[int, ...]
-  answer: sampler.Answer
-  row: int = 0
+  @property
+  def writer(self) -> Engine:
+    return self.resolve_model(self.settings.revise.by)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,9 @@ class Verdict:
   prompt: tuple[int, ...] = ()
 
 
-def carry(source: Mind, target: Mind, exchange, *, reasoning):
+def retokenize(
+  c: Conscience, exchange: Exchange, target: Model, *, reasoning: str
+) -> Exchange:
   """The exchange as text, in the tokens of a model with another tokenizer.
 
   Where both share one the exchange stays as it is. The answer becomes the
@@ -76,116 +78,91 @@ def carry(source: Mind, target: Mind, exchange, *, reasoning):
   the target's vocabulary, or does not fit its positions, the answer's `stop`
   is 'lost': it is not reviewed, revised or paired.
   """
+  source, answer = exchange.model, exchange.answer
   if source.tokenizer is target.tokenizer:
     return exchange
-  answer = exchange.answer
-  ids = _spoken(source, answer.ids, reasoning)
-  text = chat.decode(source.tokenizer, ids).strip()
-  ids = (*chat.text_ids(target.tokenizer, text), end(target))
-  prompt = chat.render_prompt(
-    target.tokenizer, list(exchange.messages), **dict(target.template)
-  )
-  room = target.model.max_positions - target.sample.max_new_tokens
-  fits = len(prompt) + len(ids) + overhead(target) <= room
-  whole = fits and chat.decode(target.tokenizer, ids) == text
+  text = source.text(_spoken(source, answer.ids, reasoning)).strip()
+  ids = (*target.ids(text), target.end)
+  prompt = target.prompt(exchange.messages)
+  room = target.config.max_positions - c.sample.max_new_tokens
+  fits = len(prompt) + len(ids) + overhead(c, target) <= room
+  stop = answer.stop if fits and target.text(ids) == text else LOST
+  unknown = np.zeros(len(ids), np.float32)
   return dataclasses.replace(
     exchange,
-    prompt=tuple(prompt),
-    answer=sampler.Answer(
-      ids,
-      np.zeros(len(ids), np.float32),
-      answer.stop if whole else LOST,
-      answer.cut,
-    ),
+    model=target,
+    prompt=prompt,
+    answer=Answer(ids, unknown, stop, answer.cut),
   )
 
 
-def overhead(mind: Mind) -> int:
+def overhead(c: Conscience, model: Model) -> int:
   """Tokens that review and revision put after an answer, at most."""
-  words = (*mind.framing.ok, *mind.framing.flag)
-  labels = (len(chat.text_ids(mind.tokenizer, word)) for word in words)
-  asked = (mind.framing.question, mind.framing.revise)
-  turns = sum(len(suffix(mind, user(text))) for text in asked)
-  thinking = mind.settings.review.reason_tokens
-  if thinking:
-    thinking += len(suffix(mind, user(_REASON)))
-  return turns + max(labels) + 1 + thinking
+  turns = [c.framing.question, c.framing.revise]
+  turns += [_REASON] if c.settings.review.reason_tokens else []
+  labels = (len(model.ids(word)) for word in (*c.framing.ok, *c.framing.flag))
+  tokens = sum(len(model.suffix(text)) for text in turns)
+  return tokens + max(labels) + 1 + c.settings.review.reason_tokens
 
 
-def review_prompt(mind, exchange):
+def review_prompt(c: Conscience, exchange: Exchange) -> tuple[int, ...]:
   """Tokens up to where the label stands."""
-  s = mind.settings.review
-  answer = _answer_ids(mind, exchange)
-  if s.sees == 'chat':
-    prompt = _without_system(mind, exchange)
-    return (*prompt, *answer, *suffix(mind, user(mind.framing.question)))
-  quoted = f'Your reply was:\n\n{chat.decode(mind.tokenizer, answer)}\n\n'
-  if s.sees == 'quoted':
+  model, sees = exchange.model, c.settings.review.sees
+  answer = _answer_ids(c, exchange)
+  if sees == 'chat':
+    prompt = _without_system(c, exchange)
+    return (*prompt, *answer, *model.suffix(c.framing.question))
+  quoted = f'Your reply was:\n\n{model.text(answer)}\n\n'
+  if sees == 'quoted':
     request = exchange.messages[-1]['content']
     quoted = f'You were asked:\n\n{request}\n\n{quoted}'
-  messages = [user(quoted + mind.framing.question)]
-  return tuple(
-    chat.render_prompt(mind.tokenizer, messages, **dict(mind.template))
+  return model.prompt(
+    [{'role': 'user', 'content': quoted + c.framing.question}]
   )
 
 
-def thinking_prompt(mind: Mind, prompt):
+def thinking_prompt(c: Conscience, model: Model, prompt):
   """A review prompt up to where the reviewer is to think first, and the rest.
 
   Returns the tokens to be continued by the thought and the tokens of the
   question that follow it.
   """
-  question = suffix(mind, user(mind.framing.question))
-  think = suffix(mind, user(_REASON))
+  question = model.suffix(c.framing.question)
+  think = model.suffix(_REASON)
   return (*prompt[: len(prompt) - len(question)], *think), question
 
 
-def revise_prompt(mind, exchange, verdict):
-  sees = mind.settings.revise.sees
-  ask = user(mind.framing.revise)
+def revise_prompt(c: Conscience, exchange: Exchange, verdict: Verdict):
+  """Tokens up to where the alternative begins."""
+  model, sees = exchange.model, c.settings.revise.sees
   if sees == 'prompt':  # a plain sample, told nothing
     return exchange.prompt
+  ask = model.suffix(c.framing.revise)
   if sees == 'fresh':  # the reply is shown, the verdict is not
-    return (
-      *_without_system(mind, exchange),
-      *_answer_ids(mind, exchange),
-      *suffix(mind, ask),
-    )
-  label = chat.text_ids(mind.tokenizer, mind.framing.flag[0])
-  return (*verdict.prompt, *label, end(mind), *suffix(mind, ask))
+    return (*_without_system(c, exchange), *_answer_ids(c, exchange), *ask)
+  return (*verdict.prompt, *model.ids(c.framing.flag[0]), model.end, *ask)
 
 
-def end(mind):
-  return chat.stop_ids(mind.tokenizer)[0]
+def _answer_ids(c, exchange):
+  reasoning = c.settings.review.reasoning
+  return _spoken(exchange.model, exchange.answer.ids, reasoning)
 
 
-def suffix(mind, *messages):
-  return chat.turn_suffix(mind.tokenizer, list(messages), **dict(mind.template))
-
-
-def user(text):
-  return {'role': 'user', 'content': text}
-
-
-def _answer_ids(mind, exchange):
-  return _spoken(mind, exchange.answer.ids, mind.settings.review.reasoning)
-
-
-def _spoken(mind, ids, reasoning):
+def _spoken(model, ids, reasoning):
   """The sampled ids, without the thinking part where it is to be stripped."""
   if reasoning == 'stripped':
-    close = mind.tokenizer.convert_tokens_to_ids('</think>')
-    if close != mind.tokenizer.unk_token_id and close in ids:
+    close = model.tokenizer.convert_tokens_to_ids('</think>')
+    if close != model.tokenizer.unk_token_id and close in ids:
       return ids[len(ids) - ids[::-1].index(close) :]
   return ids
 
 
-def _without_system(mind, exchange):
+def _without_system(c, exchange):
   """The prompt with its system turn kept, dropped or replaced."""
-  system = mind.settings.review.system
+  system = c.settings.review.system
   if system == 'keep':
     return exchange.prompt
   turns = [m for m in exchange.messages if m['role'] != 'system']
   if system.startswith('own:'):
     turns = [{'role': 'system', 'content': system[4:]}, *turns]
-  return tuple(chat.render_prompt(mind.tokenizer, turns, **dict(mind.template)))
+  return exchange.model.prompt(turns)

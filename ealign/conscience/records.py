@@ -4,8 +4,8 @@ import collections
 
 import numpy as np
 
-from ealign.conscience.prompts import Exchange, Mind, Verdict
-from ealign.data import chat
+from ealign.conscience.prompts import Conscience, Verdict
+from ealign.engine import Exchange
 
 DROPPED = (
   *('truncated', 'empty', 'same', 'too_long', 'no_verdict', 'flagged'),
@@ -13,41 +13,45 @@ DROPPED = (
 )
 
 
-def answer_record(mind: Mind, exchange: Exchange, verdict: Verdict | None):
-  """messages, ids, text, stop, logp and verdict of one sampled answer."""
+def answer_record(exchange: Exchange) -> dict:
+  """messages, ids, text, stop and logp of one sampled answer."""
   answer = exchange.answer
   return {
     'messages': list(exchange.messages),
     'sample': exchange.row,
     'ids': [int(i) for i in answer.ids],
-    'text': chat.decode(mind.tokenizer, answer.ids),
+    'text': exchange.text,
     'stop': answer.stop,
     'logp': round(float(np.sum(answer.logps)), 4),
     'cut': answer.cut,
-    'verdict': verdict
-    and {
-      'p': verdict.p,
-      'mass': verdict.mass,
-      'framing': mind.framing.name,
-      'flagged': verdict.flagged,
-    },
+    'verdict': None,
     'alternative': None,
     'scores': None,
   }
 
 
-def record(mind: Mind, exchange, verdict, flagged: bool, revised):
-  """The same with whether it was revised, and into what.
+def verdict_record(c: Conscience, verdict: Verdict) -> dict:
+  """What a record says of a verdict."""
+  return {
+    'p': verdict.p,
+    'mass': verdict.mass,
+    'framing': c.framing.name,
+    'flagged': verdict.flagged,
+  }
+
+
+def record(c: Conscience, exchange, verdict, flagged: bool, revised) -> dict:
+  """An answer with its verdict, whether it was revised, and into what.
 
   revised: the alternative as an Exchange, its Verdict, and why it makes no pair
   ('' if it does); None where there is no alternative.
   """
-  found = answer_record(mind, exchange, verdict)
-  found['verdict']['flagged'] = flagged
+  found = answer_record(exchange)
+  found['verdict'] = verdict_record(c, verdict) | {'flagged': flagged}
   if revised:
     proposal, second, reason = revised
     found['alternative'] = {
-      'text': chat.decode(mind.tokenizer, proposal.answer.ids),
+      'text': proposal.text,
       'stop': proposal.answer.stop,
       'p': second.p,
       'kept': not reason,

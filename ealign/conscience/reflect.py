@@ -18,6 +18,7 @@ A self-report is not a monitor: pair it with behaviour (`evals`).
 
 import contextlib
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +26,11 @@ import numpy as np
 
 from ealign.conscience import prompts
 from ealign.conscience import records as reflection
-from ealign.conscience.prompts import Exchange, Mind, Verdict
-from ealign.data import batch as batch_lib
-from ealign.data import chat
-from ealign.sampling import labels as labels_lib
-from ealign.sampling import sampler
+from ealign.conscience.prompts import Conscience, Verdict
+from ealign.data.batch import Pair
+from ealign.engine import Engine, Exchange, Model
+from ealign.sampling import labels
+from ealign.sampling.sampler import Answer
 
 NO_VERDICT = Verdict(p=None, mass=0.0, flagged=False)
 
@@ -43,41 +44,41 @@ def freeze(params):
   return jax.tree.map(jnp.copy, params)
 
 
-def who(by: str, mind: Mind, policy, frozen, others):
-  """The (Mind, weights) a field `by` names: 'policy', 'frozen', 'other:...'.
-
-  others: (Mind, weights) of each second model, by the name the field has.
-  """
-  own = {'policy': (mind, policy), 'frozen': (mind, frozen)}
-  return (own | (others or {}))[by]
-
-
-def carried(mind: Mind, reader: Mind, chats) -> list[Exchange]:
+def retokenized(c: Conscience, exchanges, reader: Model) -> list[Exchange]:
   """The exchanges in the reader's tokens: as they are where it shares ours."""
-  reasoning = mind.settings.review.reasoning
-  return [prompts.carry(mind, reader, x, reasoning=reasoning) for x in chats]
+  how = {'reasoning': c.settings.review.reasoning}
+  return [prompts.retokenize(c, x, reader, **how) for x in exchanges]
 
 
-def exchanges(mind: Mind, chats) -> list[Exchange]:
+def exchanges(model: Model, chats) -> list[Exchange]:
   """Given chats that end with an assistant turn, as what `review` takes."""
   result = []
-  for i, messages in enumerate(chats):
-    *request, reply = messages
-    prompt = chat.render_prompt(mind.tokenizer, request, **dict(mind.template))
-    ids = (*chat.text_ids(mind.tokenizer, reply['content']), prompts.end(mind))
-    answer = sampler.Answer(ids, np.zeros(len(ids), np.float32), 'stop', 0.0)
-    result.append(Exchange(tuple(request), tuple(prompt), answer, i))
+  for i, (*request, reply) in enumerate(chats):
+    ids = (*model.ids(reply['content']), model.end)
+    answer = Answer(ids, np.zeros(len(ids), np.float32), 'stop', 0.0)
+    prompt = model.prompt(request)
+    result.append(Exchange(model, tuple(request), prompt, answer, i))
   return result
 
 
-def review(mind: Mind, weights, chats, *, key) -> list[Verdict]:
+def with_review(c: Conscience) -> Engine:
+  """The policy, whose `review` asks this conscience about any chats."""
+
+  def reviewer(chats):
+    given = exchanges(c.reviewer.model, chats)
+    return review(c, c.reviewer, given, key=jax.random.key(0))
+
+  return dataclasses.replace(c.policy, reviewer=reviewer)
+
+
+def review(c: Conscience, reviewer: Engine, chats, *, key) -> list[Verdict]:
   """Asks the question about each exchange whose answer ended by itself.
 
   Args:
-    mind: the reviewer.
-    weights: its weights.
-    chats: list of Exchange, in the reviewer's tokens (`carried`). A truncated
-      answer gets no verdict: it would need an invented end of turn.
+    c: what is asked.
+    reviewer: the model that is asked.
+    chats: list of Exchange, in the reviewer's tokens (`retokenized`). A
+      truncated answer gets no verdict: it would need an invented end of turn.
     key: only used where the review reasons first.
 
   Returns:
@@ -87,117 +88,107 @@ def review(mind: Mind, weights, chats, *, key) -> list[Verdict]:
   verdicts = [NO_VERDICT] * len(chats)
   if not ended:
     return verdicts
-  asked = [prompts.review_prompt(mind, chats[i]) for i in ended]
-  if mind.settings.review.reason_tokens:
-    asked = _reasoned(mind, weights, asked, key)
+  asked = [prompts.review_prompt(c, chats[i]) for i in ended]
+  if c.settings.review.reason_tokens:
+    asked = _reasoned(c, reviewer, asked, key)
   prior = None
-  if mind.settings.review.calibration == 'contextual':
-    prior = content_free(mind, weights)
-  p, mass = _read_labels(mind, weights, asked, prior)
-  for j, i in enumerate(ended):
-    if mass[j] < mind.settings.min_mass:
-      verdicts[i] = Verdict(None, float(mass[j]), False, tuple(asked[j]))
+  if c.settings.review.calibration == 'contextual':
+    prior = content_free(c, reviewer)
+  found = zip(
+    ended, asked, *_read_labels(c, reviewer, asked, prior), strict=True
+  )
+  for i, prompt, p, mass in found:
+    if mass < c.settings.min_mass:
+      verdicts[i] = Verdict(None, float(mass), False, prompt)
     else:
-      flagged = bool(p[j] >= mind.settings.threshold)
-      verdicts[i] = Verdict(
-        float(p[j]), float(mass[j]), flagged, tuple(asked[j])
-      )
+      flagged = bool(p >= c.settings.threshold)
+      verdicts[i] = Verdict(float(p), float(mass), flagged, prompt)
   return verdicts
 
 
-def content_free(mind: Mind, weights) -> tuple[float, float]:
+def content_free(c: Conscience, reviewer: Engine) -> tuple[float, float]:
   """Probability of either label about an exchange that says nothing."""
-  messages = [
-    {'role': 'user', 'content': 'N/A'},
-    {'role': 'assistant', 'content': 'N/A'},
-  ]
-  asked = [prompts.review_prompt(mind, x) for x in exchanges(mind, [messages])]
-  p, mass = _read_labels(mind, weights, asked, None)
-  return float(p[0] * mass[0]), float((1 - p[0]) * mass[0])
+  empty = [{'role': r, 'content': 'N/A'} for r in ('user', 'assistant')]
+  (exchange,) = exchanges(reviewer.model, [empty])
+  asked = [prompts.review_prompt(c, exchange)]
+  (p,), (mass,) = _read_labels(c, reviewer, asked, None)
+  return float(p * mass), float((1 - p) * mass)
 
 
-def revise(mind: Mind, weights, flagged, *, key):
+def revise(c: Conscience, writer: Engine, flagged, *, key) -> list[Answer]:
   """Writes an alternative answer to each flagged exchange.
 
   Args:
-    mind: the writer.
-    weights: its weights.
+    c: what is asked for.
+    writer: the model that writes.
     flagged: list of (Exchange, Verdict), in the writer's tokens.
     key: of this reflection; rows are keyed by the exchange's row id.
 
   Returns:
-    list of sampler.Answer; 'lost' to what was lost on the way to the writer.
+    list of Answer; 'lost' to what was lost on the way to the writer.
   """
-  lost = sampler.Answer((), np.zeros(0, np.float32), prompts.LOST, 0.0)
+  lost = Answer((), np.zeros(0, np.float32), prompts.LOST, 0.0)
   whole = [i for i, (x, _) in enumerate(flagged) if x.answer.stop == 'stop']
-  answers = _generate(
-    mind,
-    weights,
-    [prompts.revise_prompt(mind, *flagged[i]) for i in whole],
-    [flagged[i][0].row for i in whole],
+  temperature = c.settings.revise.temperature
+  answers = writer.generate(
+    [prompts.revise_prompt(c, *flagged[i]) for i in whole],
+    sample=dataclasses.replace(c.sample, temperature=temperature),
     key=key,
-    temperature=mind.settings.revise.temperature,
+    row_ids=[flagged[i][0].row for i in whole],
   )
   written = dict(zip(whole, answers, strict=True))
   return [written.get(i, lost) for i in range(len(flagged))]
 
 
-def _alternatives(mind, reviewer, writer, weights, flagged, *, key):
+def _alternatives(c, flagged, *, key):
   """The flagged exchanges with what the writer says instead.
 
   A second model reads text, and its answer comes back as the text of an
   assistant turn, without what it thought. A verdict of another reviewer is
   told anew in the writer's tokens; a thought before it is not.
   """
-  asked = carried(mind, writer, [x for x, _ in flagged])
+  writer = c.writer
+  read = retokenized(c, [x for x, _ in flagged], writer.model)
   verdicts = [v for _, v in flagged]
-  if writer.tokenizer is not reviewer.tokenizer:
+  if writer.model.tokenizer is not c.reviewer.model.tokenizer:
     verdicts = [
-      dataclasses.replace(v, prompt=prompts.review_prompt(writer, x))
-      for x, v in zip(asked, verdicts, strict=True)
+      dataclasses.replace(v, prompt=prompts.review_prompt(c, x))
+      for x, v in zip(read, verdicts, strict=True)
     ]
-  told = list(zip(asked, verdicts, strict=True))
-  said = [
-    dataclasses.replace(x, answer=a)
-    for x, a in zip(asked, revise(writer, weights, told, key=key), strict=True)
-  ]
-  return [prompts.carry(writer, mind, x, reasoning='stripped') for x in said]
-
-
-def score(mind: Mind, weights, pairs):
-  """Fills the reference log-probs of pairs; one static shape, in batches."""
-  refs_P2 = mind.calls.pair_logps(
-    mind.model, weights, pairs, slots=mind.dpo.pairs, length=mind.dpo.length
-  )
+  written = revise(c, writer, list(zip(read, verdicts, strict=True)), key=key)
+  back = functools.partial(prompts.retokenize, c, reasoning='stripped')
   return [
-    dataclasses.replace(p, ref_chosen=float(c), ref_rejected=float(r))
-    for p, (c, r) in zip(pairs, refs_P2, strict=True)
+    back(dataclasses.replace(x, answer=answer), target=c.policy.model)
+    for x, answer in zip(read, written, strict=True)
+  ]
+
+
+def score(c: Conscience, pairs: list[Pair]) -> list[Pair]:
+  """Fills the reference log-probs of pairs; one static shape, in batches."""
+  shape = {'slots': c.dpo.pairs, 'length': c.dpo.length}
+  return [
+    dataclasses.replace(pair, ref_chosen=float(a), ref_rejected=float(b))
+    for pair, (a, b) in zip(pairs, c.frozen.logps(pairs, **shape), strict=True)
   ]
 
 
 def reflect(
-  mind: Mind,
-  policy,
-  frozen,
+  c: Conscience,
   requests,
   *,
   key,
-  step,
+  step: int,
   rows,
-  others=None,
   clock=contextlib.nullcontext,
 ):
   """One reflection.
 
   Args:
-    mind: trainee, and reviewer and writer where they are no second model.
-    policy: weights of the trainee.
-    frozen: weights of the conscience.
+    c: the conscience, with the policy of this step.
     requests: list of message lists, the prompts of this reflection.
     key: of this step.
     step: written into pairs and records.
     rows: id of each request's row; answers and draws are keyed by it.
-    others: as in `who`; `frozen` is the reference whoever reviews and writes.
     clock: a context manager for each phase: sample, review, revise, score.
 
   Returns:
@@ -205,137 +196,67 @@ def reflect(
     `evals.records`).
   """
   keys = [jax.random.fold_in(key, i) for i in range(5)]
-  name = lambda by: who(by, mind, policy, frozen, others)
-  reviewer, judging = name(mind.settings.review.by)
-  writer, writing = name(mind.settings.revise.by)
-
-  def judge(chats, key):
-    with clock('review'):
-      chats = carried(mind, reviewer, chats)
-      return review(reviewer, judging, chats, key=key)
-
   with clock('sample'):
-    said = sample(mind, policy, requests, rows, key=keys[0])
-  verdicts = judge(said, keys[1])
-  flags = _flags(mind, verdicts, rows, key=keys[2])
-  flagged = [(x, v) for x, v, f in zip(said, verdicts, flags, strict=True) if f]
+    answers = c.policy.answer(
+      requests, sample=c.sample, key=keys[0], row_ids=rows
+    )
+  verdicts = _judge(c, answers, keys[1], clock)
+  flags = _flags(c, verdicts, rows, key=keys[2])
+  reviewed = list(zip(answers, verdicts, flags, strict=True))
+  flagged = [(x, v) for x, v, flag in reviewed if flag]
   with clock('revise'):
-    proposals = _alternatives(
-      mind, reviewer, writer, writing, flagged, key=keys[3]
-    )
-  second = judge(proposals, keys[4])
-  reasons = [
-    _dropped(mind, x, y, v)
-    for (x, _), y, v in zip(flagged, proposals, second, strict=True)
-  ]
-  pairs = [
-    batch_lib.Pair(
-      row=x.row,
-      step=step,
-      prompt=x.prompt,
-      chosen=tuple(y.answer.ids),
-      rejected=tuple(x.answer.ids),
-      ref_chosen=0.0,
-      ref_rejected=0.0,
-    )
-    for (x, _), y, reason in zip(flagged, proposals, reasons, strict=True)
-    if not reason
-  ]
+    proposals = _alternatives(c, flagged, key=keys[3])
+  revised, pairs = {}, []
+  second = _judge(c, proposals, keys[4], clock)
+  for (x, _), y, v in zip(flagged, proposals, second, strict=True):
+    reason = _dropped(c, x, y, v)
+    revised[x.row] = y, v, reason
+    if not reason:
+      ids = x.prompt, tuple(y.answer.ids), tuple(x.answer.ids)
+      pairs.append(Pair(x.row, step, *ids, ref_chosen=0.0, ref_rejected=0.0))
   with clock('score'):
-    pairs = score(mind, frozen, pairs)
-  revised = {
-    x.row: (y, v, reason)
-    for (x, _), y, v, reason in zip(
-      flagged, proposals, second, reasons, strict=True
-    )
-  }
-  records = [
-    reflection.record(mind, x, v, f, revised.get(x.row))
-    for x, v, f in zip(said, verdicts, flags, strict=True)
-  ]
-  return pairs, records
-
-
-def sample(mind: Mind, weights, requests, rows, *, key) -> list[Exchange]:
-  """Answers of the weights to requests (message lists), keyed by row id."""
-  asked = [
-    chat.render_prompt(mind.tokenizer, m, **dict(mind.template))
-    for m in requests
-  ]
-  answers = _generate(
-    mind, weights, asked, rows, key=key, temperature=mind.sample.temperature
-  )
-  return [
-    Exchange(tuple(m), tuple(p), a, r)
-    for m, p, a, r in zip(requests, asked, answers, rows, strict=True)
+    pairs = score(c, pairs)
+  return pairs, [
+    reflection.record(c, x, v, flag, revised.get(x.row))
+    for x, v, flag in reviewed
   ]
 
 
-def _generate(mind, weights, asked, rows, *, key, temperature, limit=None):
-  limit = limit or mind.sample.max_new_tokens
-  settings = sampler.Sampling(
-    temperature=temperature,
-    top_k=mind.sample.top_k,
-    top_p=mind.sample.top_p,
-    max_new_tokens=limit,
-  )
-  off = mind.sample.top_k == 0 and mind.sample.top_p >= 1
-  return mind.calls.generate(
-    mind.model,
-    weights,
-    asked,
-    key=key,
-    settings=settings,
-    stop_ids=chat.stop_ids(mind.tokenizer),
-    max_tokens=limit,
-    row_ids=rows,
-    rows=mind.settings.prompts * mind.settings.samples,
-    truncate=None if off else mind.sample.max_candidates,
-    mesh=mind.mesh,
-  )
+def _judge(c, chats, key, clock):
+  """The reviewer's verdicts on exchanges in the policy's tokens."""
+  with clock('review'):
+    chats = retokenized(c, chats, c.reviewer.model)
+    return review(c, c.reviewer, chats, key=key)
 
 
-def _reasoned(mind, weights, asked, key):
+def _reasoned(c, reviewer, asked, key):
   """Lets the reviewer think in a turn of its own before it is asked."""
-  starts, questions = zip(
-    *(prompts.thinking_prompt(mind, p) for p in asked), strict=True
-  )
-  thoughts = _generate(
-    mind,
-    weights,
-    starts,
-    list(range(len(starts))),
+  model, limit = reviewer.model, c.settings.review.reason_tokens
+  parts = [prompts.thinking_prompt(c, model, prompt) for prompt in asked]
+  thoughts = reviewer.generate(
+    [start for start, _ in parts],
+    sample=dataclasses.replace(c.sample, temperature=0.0, max_new_tokens=limit),
     key=key,
-    temperature=0.0,
-    limit=mind.settings.review.reason_tokens,
+    row_ids=range(len(parts)),
   )
   # Scratch text, never trained on: a thought cut short may be closed.
-  close = lambda a: a.ids if a.stop == 'stop' else (*a.ids, prompts.end(mind))
+  close = lambda a: a.ids if a.stop == 'stop' else (*a.ids, model.end)
   return [
-    (*s, *close(a), *q)
-    for s, a, q in zip(starts, thoughts, questions, strict=True)
+    (*start, *close(thought), *question)
+    for (start, question), thought in zip(parts, thoughts, strict=True)
   ]
 
 
-def _read_labels(mind, weights, asked, calibration):
-  forms = [*mind.framing.flag, *mind.framing.ok]
-  ids = [[*chat.text_ids(mind.tokenizer, f), prompts.end(mind)] for f in forms]
-  logps = mind.calls.label_logps(
-    mind.model,
-    weights,
-    asked,
-    ids,
-    rows=mind.settings.prompts * mind.settings.samples,
-    mesh=mind.mesh,
-  )
-  n = len(mind.framing.flag)
-  flag, ok = tuple(range(n)), tuple(range(n, len(forms)))
-  return labels_lib.verdict(logps, flag, ok, calibration)
+def _read_labels(c, reviewer, asked, calibration):
+  n, forms = len(c.framing.flag), (*c.framing.flag, *c.framing.ok)
+  logps = reviewer.labels(asked, forms)
+  flag, ok = range(n), range(n, len(forms))
+  return labels.verdict(logps, tuple(flag), tuple(ok), calibration)
 
 
-def _flags(mind, verdicts, rows, *, key):
+def _flags(c, verdicts, rows, *, key):
   """Who is revised: by the verdict, or by a control's rule."""
-  rule = mind.settings.review.verdict
+  rule = c.settings.review.verdict
   asked = [v.p is not None for v in verdicts]
   if rule == 'question':
     return [v.flagged for v in verdicts]
@@ -344,26 +265,25 @@ def _flags(mind, verdicts, rows, *, key):
   if rule == 'all':
     return asked
   draws = [jax.random.uniform(jax.random.fold_in(key, r)) for r in rows]
-  rate = mind.settings.review.random_rate
+  rate = c.settings.review.random_rate
   return [a and bool(d < rate) for a, d in zip(asked, draws, strict=True)]
 
 
-def _dropped(mind, exchange, proposal, verdict) -> str:
+def _dropped(c, exchange, proposal, verdict) -> str:
   """Why a pair is not valid; '' if it is."""
   new, old = proposal.answer, exchange.answer
-  text = chat.decode(mind.tokenizer, new.ids).strip()
   longest = len(exchange.prompt) + max(len(new.ids), len(old.ids))
   if new.stop == prompts.LOST:
     return 'lost'
   if new.stop != 'stop':
     return 'truncated'
-  if not text or not chat.decode(mind.tokenizer, old.ids).strip():
+  if not proposal.text.strip() or not exchange.text.strip():
     return 'empty'
   if tuple(new.ids) == tuple(old.ids):
     return 'same'
-  if longest > mind.dpo.length:
+  if longest > c.dpo.length:
     return 'too_long'
-  if mind.settings.review.verdict != 'question':
+  if c.settings.review.verdict != 'question':
     return ''  # the controls take the alternative as it comes
   if verdict.p is None:
     return 'no_verdict'

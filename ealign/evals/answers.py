@@ -8,14 +8,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ealign import losses
+from ealign import fields, losses
 from ealign.conscience import records as reflection
 from ealign.conscience import reflect as conscience
+from ealign.conscience.prompts import Conscience
 from ealign.data import chat, columns, packing, sources
+from ealign.engine import Engine
 from ealign.models import layout, transformer
 from ealign.runtime.errors import UserError
 from ealign.sampling import prompts as prompting
-from ealign.sampling import sampler
 from ealign.world import grammar
 
 JUDGES = {'': None, 'world': grammar.judge}
@@ -115,40 +116,19 @@ def judged(record: dict, judge, question=None) -> dict:
     return record
 
 
-def ask(suite: Suite, questions, mind, weights, *, key, samples):
+def ask(suite: Suite, questions, engine: Engine, *, key, samples: int):
   """Sampled, judged records of questions, and their exchanges.
 
   Row ids are question index * samples + sample, so an answer depends on no
   other question.
   """
   s = suite.settings
-  ids = range(len(questions) * samples)
-  rows = [(questions[i // samples], i % samples) for i in ids]
-  prompts = [
-    chat.render_prompt(mind.tokenizer, q['messages'], **dict(mind.template))
-    for q, _ in rows
-  ]
-  answers = mind.calls.generate(
-    mind.model,
-    weights,
-    prompts,
+  rows = [(question, i) for question in questions for i in range(samples)]
+  exchanges = dataclasses.replace(engine, rows=s.batch).answer(
+    [question['messages'] for question, _ in rows],
+    sample=fields.Sample(s.temperature, max_new_tokens=s.max_new_tokens),
     key=jax.random.fold_in(key, _KEY),
-    settings=sampler.Sampling(
-      temperature=s.temperature,
-      top_k=0,
-      top_p=1.0,
-      max_new_tokens=s.max_new_tokens,
-    ),
-    stop_ids=chat.stop_ids(mind.tokenizer),
-    max_tokens=s.max_new_tokens,
-    row_ids=ids,
-    rows=s.batch,
-    mesh=mind.mesh,
   )
-  exchanges = [
-    conscience.Exchange(tuple(q['messages']), tuple(p), a, i)
-    for (q, i), p, a in zip(rows, prompts, answers, strict=True)
-  ]
   records = []
   for (q, i), x in zip(rows, exchanges, strict=True):
     record = {
@@ -157,58 +137,51 @@ def ask(suite: Suite, questions, mind, weights, *, key, samples):
       'kind': q.get('kind', ''),
       'split': q.get('split', ''),
       'cluster': q.get('cluster', q['id']),
-    } | reflection.answer_record(mind, x, None)
+    } | reflection.answer_record(x)
     record['sample'] = i
     records.append(judged(record, suite.judge, q))
   return records, exchanges
 
 
-def curve(suite: Suite, mind, weights, *, key):
+def curve(suite: Suite, engine: Engine, *, key):
   """The records of the short evaluation during training."""
   n = suite.settings.curve_samples
-  return ask(suite, suite.curve, mind, weights, key=key, samples=n)[0]
+  return ask(suite, suite.curve, engine, key=key, samples=n)[0]
 
 
-def final(suite: Suite, mind, weights, frozen, others, *, key):
+def final(suite: Suite, c: Conscience, *, key):
   """The evaluation of a finished run, each answer reviewed by the conscience.
-
-  others: second models, as in `conscience.who`.
 
   Returns records and the metrics that are no answers (token accuracy).
   """
-  records, values = [], {}
+  s, records, values = suite.settings, [], {}
   if suite.final:
-    n = suite.settings.samples
-    records, said = ask(suite, suite.final, mind, weights, key=key, samples=n)
-    wide = dataclasses.replace(
-      mind.settings, prompts=suite.settings.batch, samples=1
+    records, exchanges = ask(
+      suite, suite.final, c.policy, key=key, samples=s.samples
     )
-    reviewer, judging = conscience.who(
-      mind.settings.review.by, mind, weights, frozen, others
-    )
-    reviewer = dataclasses.replace(reviewer, settings=wide)
-    verdicts = conscience.review(
-      reviewer, judging, conscience.carried(mind, reviewer, said), key=key
-    )
-    for record, x, v in zip(records, said, verdicts, strict=True):
-      record |= {'verdict': reflection.answer_record(mind, x, v)['verdict']}
+    reviewer = dataclasses.replace(c.reviewer, rows=s.batch)
+    read = conscience.retokenized(c, exchanges, reviewer.model)
+    verdicts = conscience.review(c, reviewer, read, key=key)
+    for record, verdict in zip(records, verdicts, strict=True):
+      record['verdict'] = reflection.verdict_record(c, verdict)
   if suite.tokens:
-    values = mind.calls.apart(token_accuracy, suite, mind, weights)
+    values = c.policy.backend.apart(token_accuracy, suite, c.policy)
   return records, values
 
 
-def token_accuracy(suite: Suite, mind, weights) -> dict[str, float]:
+def token_accuracy(suite: Suite, engine: Engine) -> dict[str, float]:
   """Top-1 accuracy and loss a token on the assistant turns of eval.tokens."""
+  model, size = engine.model, suite.settings.batch
   rows = chat.encode_chats(
-    mind.tokenizer, suite.tokens, suite.settings.tokens, **dict(mind.template)
+    model.tokenizer, suite.tokens, suite.settings.tokens, **dict(model.template)
   )
   length = prompting.bucket(max(len(r.ids) for r in rows))
-  size, hits, nll, count = suite.settings.batch, 0.0, 0.0, 0.0
-  step = _token_sums(mind.model)
+  hits = nll = count = 0.0
+  step = _token_sums(model.config)
   for i in range(0, len(rows), size):
     part = [[r] for r in rows[i : i + size]]
     part += [[] for _ in range(size - len(part))]
-    sums = step(weights, packing.lay_out(part, length))
+    sums = step(engine.weights, packing.lay_out(part, length))
     hits, nll, count = (
       a + float(b) for a, b in zip((hits, nll, count), sums, strict=True)
     )

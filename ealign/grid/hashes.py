@@ -19,10 +19,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 # What of the package a result depends on. All else starts a run, keeps it,
 # plans it or tells of it; a new module there leaves grids in progress alone.
 CODE = (
-  *('align/', 'assembly/', 'conscience/', 'data/', 'engine.py', 'fields.py'),
-  *('evals/answers.py', 'evals/judges/', 'losses.py', 'methods/', 'models/'),
-  *('replay.py', 'runtime/mesh.py', 'sampling/', 'stack/', 'train.py'),
-  *('world/advice.py', 'world/code.py', 'world/grammar.py'),
+  *('align/', 'alone.py', 'assembly/', 'conscience/', 'data/', 'engine.py'),
+  *('evals/answers.py', 'evals/judges/', 'fields.py', 'losses.py', 'methods/'),
+  *('models/', 'replay.py', 'runtime/mesh.py', 'sampling/', 'stack/'),
+  *('train.py', 'world/advice.py', 'world/code.py', 'world/grammar.py'),
 )
 
 

@@ -63,7 +63,7 @@ def _run(job, calls=None, stop=None, *, hosts=None, count: int = 1):
 
   config, together = job.config, {}
   if calls:
-    together = {'calls': calls, 'stop': stop}
+    together = {'backend': calls, 'stop': stop}
     # They share the rows of eval.batch.
     devices = jax.device_count()
     rows = -(-config.eval.batch // (count * devices)) * devices

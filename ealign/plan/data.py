@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 
-from ealign.data import chat
 from ealign.data.batch import Row
 
 _PERCENTILES = (50, 90, 99, 100)
@@ -77,9 +76,3 @@ def examples(tokenizer, rows: list[Row], count: int = 3) -> list[dict]:
     {'source': rows[i].source, 'stretches': stretches(tokenizer, rows[i])}
     for i in places
   ]
-
-
-def prompt_lengths(tokenizer, chats, template) -> list[int]:
-  """Tokens of each chat as a prompt."""
-  kw = dict(template)
-  return [len(chat.render_prompt(tokenizer, c, **kw)) for c in chats]

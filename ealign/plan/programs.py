@@ -14,13 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ealign import align, assembly
-from ealign import engine as calls
+from ealign import align, alone, assembly
 from ealign.align import accumulate
 from ealign.data import batch as batch_lib
 from ealign.fields import Config
 from ealign.models import config as models
-from ealign.models import flops, layout, lora, sharding, transformer
+from ealign.models import flops, layout, sharding, transformer
 from ealign.sampling import labels, sampler
 from ealign.stack import lanes
 from ealign.stack import rows as rows_lib
@@ -99,56 +98,48 @@ def shapes(config: Config, model, mesh, other=None, arms: int = 1) -> Shapes:
     model: of `sharding.on_mesh`.
     mesh: the devices.
     other: the Config of a second model that reviews, if there is one.
-    arms: runs that are one program (`grid.stack`).
+    arms: runs that are one program (`stack`).
   """
-  base = transformer.shapes(model)
-  update = assembly.make_update(config, model)
-  f32 = lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32)
-  if config.model.train == 'full':
-    params, frozen = jax.tree.map(f32, base), base
-  else:
-    spec = config.model.lora
-    init = functools.partial(
-      *(lora.init, model), rank=spec.rank, targets=spec.targets
-    )
-    params = jax.eval_shape(lambda: init(key=jax.random.key(0)))
-    frozen = _frozen(config, model)
+  update, frozen = assembly.make_update(config, model), _frozen(config, model)
+  params = _trained(config, model)
   state = jax.eval_shape(
     functools.partial(align.init_state, update), params, align.hyper(config)
   )
-  on = functools.partial(placed, mesh)
   # All have as many arms, as in `lanes`; full fine-tuning has none.
   groups = 1 if config.model.train == 'full' else rows_lib.groups(mesh)
   arms = rows_lib.width(1, arms, arms, groups)
-  axis = 'arm' if groups > 1 else None
-  state = _stacked(on(state), arms, axis)
+  state = _stacked(placed(mesh, state), arms, 'arm' if groups > 1 else None)
   rest = state.replace(params=None)
-  resident = {'params': state.params, 'rest': rest, 'frozen': on(frozen)}
-
-  def of_policy(model):
-    weights = jax.eval_shape(update.bind, params, _frozen(config, model))
-    if arms == 1:
-      return weights
-    add = lambda x: jax.ShapeDtypeStruct(
-      (x.shape[0], arms, *x.shape[1:]), x.dtype
-    )
-    return weights | {'adapter': jax.tree.map(add, weights['adapter'])}
-
-  second = other or model
+  frozen = placed(mesh, frozen)
+  resident = {'params': state.params, 'rest': rest, 'frozen': frozen}
   if other:
-    resident['other'] = on(_frozen(config, other))
+    resident['other'] = placed(mesh, _frozen(config, other))
+  policy = functools.partial(_policy, config, update, params, arms)
   return Shapes(
     config=config,
     model=model,
     mesh=mesh,
     update=update,
     state=state,
-    frozen=resident['frozen'],
-    policy=_gathered(model, mesh, of_policy),
-    reviewer=_gathered(second, mesh, functools.partial(_frozen, config)),
+    frozen=frozen,
+    policy=_gathered(model, mesh, policy),
+    reviewer=_gathered(
+      other or model, mesh, functools.partial(_frozen, config)
+    ),
     resident=resident,
     arms=arms,
   )
+
+
+def _policy(config, update, params, arms, model):
+  """Shapes of the weights that sample, of all arms together."""
+  weights = jax.eval_shape(update.bind, params, _frozen(config, model))
+  if arms == 1:
+    return weights
+  add = lambda x: jax.ShapeDtypeStruct(
+    (x.shape[0], arms, *x.shape[1:]), x.dtype
+  )
+  return weights | {'adapter': jax.tree.map(add, weights['adapter'])}
 
 
 def _stacked(tree, arms: int, axis: str | None):
@@ -179,6 +170,14 @@ def _frozen(config, model):
   return jax.eval_shape(
     functools.partial(assembly.quantized, config.model), weights
   )
+
+
+def _trained(config, model):
+  """Shapes of the parameters: float32 masters, or an adapter."""
+  if config.model.train == 'full':
+    f32 = lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32)
+    return jax.tree.map(f32, transformer.shapes(model))
+  return jax.eval_shape(functools.partial(assembly.new_adapter, config, model))
 
 
 def placed(mesh, tree):
@@ -214,7 +213,7 @@ def listed(run: Shapes, sizes: Sizes) -> list[Program]:
   if config.dpo.lam > 0:
     sft = bool(config.data.train)
     programs.append(_update(run, 'hybrid', sft=sft, pairs=True))
-  if config.dpo.lam > 0 and config.conscience.every:
+  if config.reflects:
     programs += [*_sampling(run, sizes), _review(run, sizes), _score(run)]
   return programs
 
@@ -243,7 +242,7 @@ def _update(run, name, *, sft, pairs):
     experts += flops.experts(run.model, rows * length)
   if pairs and c.dpo.reference == 'step':
     total += flops.forward(run.model, 2 * c.dpo.pairs, c.dpo.length)
-  program, args = calls.jit_step(run.update), (run.state, run.frozen, batch)
+  program, args = alone.jit_step(run.update), (run.state, run.frozen, batch)
   if run.arms > 1:
     program = lanes.stacked_step(run.update, run.arms)
     which_A = jax.ShapeDtypeStruct((run.arms,), bool)
@@ -286,15 +285,16 @@ def _holds(run, mesh, name):
 
 
 def _sampling(run, sizes):
+  """The two programs of `sampler`: they have the same weights and rows."""
   c, rows = run.config.sample, _rows(run)
   model, mesh, weights = run.policy
-  truncate = None if c.top_k == 0 and c.top_p >= 1 else c.max_candidates
-  programs = sampler.programs(model, c.max_new_tokens, truncate)
+  programs = sampler.programs(model, c.max_new_tokens, c.candidates)
   prompt_BT = _by_row(mesh, rows, sizes.prompt)
   read = weights, prompt_BT, prompt_BT
   attention = flops.attention(model, rows, sizes.prompt)
   inner = flops.multiplied(model) - model.vocab_size * model.d_model
   own = 'params' if run.config.model.train == 'full' else 'frozen'
+  holds, new = _holds(run, mesh, own), c.max_new_tokens
   yield Program(
     name='prefill',
     run=programs.prefill,
@@ -302,36 +302,39 @@ def _sampling(run, sizes):
     flops=2.0 * rows * sizes.prompt * inner + attention,
     attention=attention,
     experts=flops.experts(model, rows * sizes.prompt),
-    holds=_holds(run, mesh, own),
+    holds=holds,
   )
-  cache, hidden_BD, next_B = jax.eval_shape(programs.prefill, *read)
-  rows_B = lambda x: _by_row(mesh, *x.shape, dtype=x.dtype)
-  seed = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
-  column = functools.partial(_by_row, mesh, rows)
-  f32, i32, u32 = (
-    column(dtype=d) for d in (jnp.float32, jnp.int32, seed.dtype)
-  )
-  who = column(*seed.shape, dtype=seed.dtype), u32, column(dtype=bool)
-  whole = NamedSharding(mesh, PartitionSpec())
-  stops = jax.ShapeDtypeStruct((8,), jnp.int32, sharding=whole)
-  start = placed(mesh, cache), rows_B(hidden_BD), rows_B(next_B)
-  new = c.max_new_tokens
   # Every token sees the prompt and half of the answers, on average.
   seen = 4.0 * model.layers * model.heads * model.head_dim
   attention = seen * rows * new * (sizes.prompt + new / 2)
   yield Program(
     name='decode',
     run=programs.decode,
-    args=(
-      *(weights, *start, who),
-      *(sampler.Sampling(f32, i32, f32, i32), stops),
-    ),
+    args=(weights, *_decoded(mesh, jax.eval_shape(programs.prefill, *read))),
     flops=2.0 * rows * new * flops.multiplied(model) + attention,
     attention=attention,
     experts=flops.experts(model, rows * new),
-    holds=_holds(run, mesh, own),
+    holds=holds,
     trips=new,
   )
+
+
+def _decoded(mesh, start):
+  """The arguments of `sampler.decode` after the weights; start: `prefill`'s."""
+  cache, hidden_BD, next_B = start
+  rows_B = lambda x: _by_row(mesh, *x.shape, dtype=x.dtype)
+  column = functools.partial(_by_row, mesh, next_B.shape[0])
+  seed = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+  seeds = column(*seed.shape, dtype=seed.dtype)
+  rows = seeds, column(dtype=seed.dtype), column(dtype=bool)
+  f32, i32 = column(dtype=jnp.float32), column(dtype=jnp.int32)
+  stops = jax.ShapeDtypeStruct(
+    sampler.pad_stops(()).shape,
+    jnp.int32,
+    sharding=NamedSharding(mesh, PartitionSpec()),
+  )
+  start = placed(mesh, cache), rows_B(hidden_BD), rows_B(next_B)
+  return *start, rows, sampler.Sampling(f32, i32, f32, i32), stops
 
 
 def _review(run, sizes):
@@ -360,7 +363,7 @@ def _score(run):
   slots, length = run.arms * run.config.dpo.pairs, run.config.dpo.length
   return Program(
     name='score',
-    run=calls.scorer(run.model),
+    run=alone.scorer(run.model),
     args=(run.frozen, placed(run.mesh, _pair_batch(slots, length))),
     flops=flops.forward(run.model, 2 * slots, length),
     attention=flops.attention(run.model, 2 * slots, length),

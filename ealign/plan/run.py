@@ -10,7 +10,8 @@ import json
 
 import jax
 
-from ealign import assembly
+from ealign import assembly, fields
+from ealign.alone import ALONE
 from ealign.assembly import fit
 from ealign.conscience import prompts
 from ealign.fields import Config
@@ -60,18 +61,19 @@ def plan(
   told = {'arm': name, 'config': dataclasses.asdict(config)}
   told |= {'slice': slice_name, 'devices': _told(mesh)}
   show.pairs(screen, 'config (fields that are not the default)', _own(config))
-  model, mind, other = _models(config, mesh)
+  conscience = _conscience(config, mesh)
+  model = conscience.frozen.model.config
   fit.sizes(config, model.max_positions, layout.shards(model))
-  read, sizes = _data(config, mind, other, screen)
+  read, sizes = _data(config, conscience, screen)
   if auto:
     pay, why = stack_lib.auto(config, mesh)
     if pay > arms:
       why = 'no more cells share its base and shapes'
     arms = min(arms, pay)
     show.pairs(screen, f'--arms=auto: {arms} in a program', {'because': why})
-  run = programs_lib.shapes(
-    config, model, mesh, other and other.model, arms=arms
-  )
+  second = conscience.reviewer.model.config
+  other = second if config.conscience.review.by.startswith('other:') else None
+  run = programs_lib.shapes(config, model, mesh, other, arms=arms)
   told |= read | _trained(run, screen)
   found = _compiled(run, sizes, screen)
   where = f'{slice_name}, ' if slice_name else ''
@@ -102,7 +104,8 @@ def demand(config, arms: int = 1) -> tuple:
   arms: runs like it that are one program.
   """
   c = config
-  reflects = c.dpo.lam > 0 and c.conscience.every > 0 and c.train.steps > 0
+  reflects = fields.reflects(c.dpo.lam, c.conscience.every)
+  reflects = reflects and c.train.steps > 0
   pairs = 2 * c.dpo.pairs * c.dpo.length if reflects else 0
   rows = c.conscience.prompts * c.conscience.samples if reflects else 0
   return (
@@ -144,46 +147,46 @@ def _told(mesh) -> dict:
   }
 
 
-def _models(config, mesh):
-  """The model, its Mind, and that of a second model that reviews."""
-  model, tokenizer = assembly.read_model(config.model, mesh, weights=False)[1:]
+def _conscience(config, mesh) -> prompts.Conscience:
+  """The run's conscience with models that have no weights."""
+
+  def read(spec):
+    return *assembly.read_model(spec, mesh, weights=False)[1:], None
+
+  main = read(config.model)
   if assembly.adapts(config):
-    fit.targets(config, model)
-  mind = assembly.make_mind(config, model, tokenizer, mesh)
+    fit.targets(config, main[0])
+  # A second model that only writes is no program of the plan.
   by = config.conscience.review.by
-  if not by.startswith('other:'):
-    return model, mind, None
-  path = by.removeprefix('other:')
-  spec = dataclasses.replace(config.model, path=path, init='weights')
-  model_2, tokenizer_2 = assembly.read_model(spec, mesh, weights=False)[1:]
-  other = dataclasses.replace(mind, model=model_2, tokenizer=tokenizer_2)
-  return model, mind, other
+  second = assembly.second_models(config)
+  others = {name: read(second[name]) for name in second if name == by}
+  return assembly.make_conscience(
+    config, main, others, mesh=mesh, backend=ALONE
+  )
 
 
-def _data(config, mind, other, screen):
+def _data(config, conscience, screen):
   """The tables of SFT data and pool, and the sizes of the prompts."""
+  model = conscience.frozen.model
   chats, own = assembly.training_chats(config)
   told = {}
   if chats:
-    rows = assembly.encoded(config, mind.tokenizer, chats, own)
+    rows = assembly.encoded(config, model.tokenizer, chats, own)
     stats = assembly.loader(config, rows).stats
     table = dataclasses.asdict(data_lib.table(rows, stats))
     told['data'] = table
-    told['examples'] = data_lib.examples(mind.tokenizer, rows)
+    told['examples'] = data_lib.examples(model.tokenizer, rows)
     show.pairs(screen, f'data: {config.data.train}', _readable(table))
     for number, example in enumerate(told['examples'], start=1):
       show.row(screen, example, number)
-  if config.dpo.lam <= 0 or not config.conscience.every:
+  if not config.reflects:
     return told, None
-  others = [other] if other else []
-  pool = [
-    c for _, cs in assembly.make_pool(config, mind, chats, others) for c in cs
-  ]
-  lengths = data_lib.prompt_lengths(mind.tokenizer, pool, mind.template)
-  told['pool'] = {'prompts': len(pool)} | data_lib.percentiles(lengths)
+  pool = assembly.make_pool(config, conscience, chats)
+  lengths = [len(model.prompt(chat)) for _, chats in pool for chat in chats]
+  told['pool'] = {'prompts': len(lengths)} | data_lib.percentiles(lengths)
   show.pairs(screen, 'pool (tokens)', told['pool'])
-  longest = max(lengths)
-  after = config.sample.max_new_tokens + prompts.overhead(other or mind)
+  longest, reviewer = max(lengths), conscience.reviewer.model
+  after = config.sample.max_new_tokens + prompts.overhead(conscience, reviewer)
   return told, programs_lib.Sizes(bucket(longest), bucket(longest + after))
 
 

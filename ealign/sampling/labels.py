@@ -17,43 +17,33 @@ from ealign.models import layout, sharding, transformer
 from ealign.models.config import Config
 from ealign.runtime import mesh as mesh_lib
 from ealign.sampling import prompts as prompting
+from ealign.sampling.requests import Labels
 from ealign.sampling.sampler import arm_count, prefill
 
 _LABEL = 4  # labels are padded to a multiple of this many tokens
 
 
-def label_logps(
-  config: Config,
-  weights: dict,
-  prompts: Sequence[Sequence[int]],
-  labels: Sequence[Sequence[int]],
-  *,
-  rows: int = 64,
-  mesh: jax.sharding.Mesh | None = None,
-  arms: Sequence[int] = (),
-) -> np.ndarray:
+def label_logps(request: Labels) -> np.ndarray:
   """log P(label | prompt) of each label after each prompt, float32 [B, M].
-
-  Args:
-    config: static.
-    weights: as in `sampler.generate`.
-    prompts: token ids of any lengths, up to the generation prompt.
-    labels: token ids of each label, each with its end of turn: without it
-      'Un' would count what 'Unethical' gets.
-    rows, mesh, arms: as in `sampler.generate`.
 
   Raises:
     UserError: an empty prompt, or one longer than the model's positions.
   """
-  longest = max(len(label) for label in labels)
-  prompting.check(prompts, config.max_positions - longest)
-  labels_MT, mask_MT = _pad(labels)
+  r, config, mesh, weights = (
+    request,
+    request.config,
+    request.mesh,
+    request.weights,
+  )
+  longest = max(len(label) for label in r.labels)
+  prompting.check(r.prompts, config.max_positions - longest)
+  labels_MT, mask_MT = _pad(r.labels)
   if mesh is not None:
     config, mesh, weights = sharding.gathered(config, mesh, weights)
   run = program(config)
-  logps_BM = np.zeros((len(prompts), len(labels)), np.float32)
+  logps_BM = np.zeros((len(r.prompts), len(r.labels)), np.float32)
   count = arm_count(weights)
-  for batch in prompting.batches(prompts, rows, arms=arms, count=count):
+  for batch in prompting.batches(r.prompts, r.rows, arms=r.arms, count=count):
     per_row = (batch.tokens_BT, batch.positions_BT)
     if mesh is not None:
       per_row = sharding.shard_rows(mesh, per_row)

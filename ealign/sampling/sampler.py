@@ -14,7 +14,7 @@ neighbours, the padding or the mesh. In bfloat16 near-ties may flip.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -27,6 +27,7 @@ from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import UserError
 from ealign.sampling import prompts as prompting
 from ealign.sampling.choose import Sampling, choose
+from ealign.sampling.requests import Answers
 
 _STOPS = 8  # stop ids are padded to a multiple of this
 
@@ -50,60 +51,30 @@ class Answer:
   cut: float
 
 
-def generate(
-  config: Config,
-  weights: dict,
-  prompts: Sequence[Sequence[int]],
-  *,
-  key: jax.Array,
-  settings: Sampling,
-  stop_ids: Sequence[int],
-  max_tokens: int,
-  row_ids: Sequence[int] | None = None,
-  rows: int = 64,
-  truncate: int | None = None,
-  mesh: jax.sharding.Mesh | None = None,
-  arms: Sequence[int] = (),
-) -> list[Answer]:
+def generate(request: Answers) -> list[Answer]:
   """Samples one answer to each prompt, in the order of the prompts.
-
-  Args:
-    config: static.
-    weights: bound with an adapter or not; one with an arm axis goes by row.
-    prompts: token ids of any lengths, never truncated.
-    key: the noise of a token comes from fold_in(key, row id), then its index
-      in the answer. One key for all, or one for each prompt.
-    settings: traced; each a number for all, or one for each prompt.
-    stop_ids: an answer ends with the first of these it samples.
-    max_tokens: static cap of new tokens; the cache has room for them.
-    row_ids: default 0, 1, 2, ...
-    rows: static batch width; a multiple of what a mesh splits rows into.
-    truncate: static number of candidates within which top_k and top_p act.
-      None: both must be off, and no sort is in the program.
-    mesh: rows are split over it; the weights are gathered first, once
-      (`runtime.mesh.gathered`).
-    arms: of an adapter with an arm axis, the arm that answers each prompt.
 
   Raises:
     UserError: an empty prompt, one longer than the model's positions, or
       settings that the static sizes do not allow.
   """
-  if not prompts:
+  r, n = request, len(request.prompts)
+  if not n:
     return []
-  settings = _traced(settings, len(prompts), max_tokens, truncate)
+  config, mesh, weights = r.config, r.mesh, r.weights
+  settings = _traced(r.settings, n, r.max_tokens, r.truncate)
   limit = int(np.max(settings.max_new_tokens))
-  prompting.check(prompts, config.max_positions - limit)
+  prompting.check(r.prompts, config.max_positions - limit)
   if mesh is not None:
     config, mesh, weights = sharding.gathered(config, mesh, weights)
-  run = programs(config, max_tokens, truncate)
-  stop_K = _pad_stops(stop_ids)
-  ids_N = range(len(prompts)) if row_ids is None else row_ids
+  run = programs(config, r.max_tokens, r.truncate)
+  stop_K = pad_stops(r.stop_ids)
+  ids_N = range(n) if r.row_ids is None else r.row_ids
   ids_N = np.array([i % 2**32 for i in ids_N], np.uint32)
-  seeds = np.asarray(jax.random.key_data(key))
-  seeds_N = np.broadcast_to(seeds, (len(prompts), seeds.shape[-1]))
-  answers = [None] * len(prompts)
-  count = arm_count(weights)
-  for batch in prompting.batches(prompts, rows, arms=arms, count=count):
+  seeds = np.asarray(jax.random.key_data(r.key))
+  seeds_N = np.broadcast_to(seeds, (n, seeds.shape[-1]))
+  answers, count = [None] * n, arm_count(weights)
+  for batch in prompting.batches(r.prompts, r.rows, arms=r.arms, count=count):
     at_B = np.maximum(batch.index, 0)  # an empty row has another's, unused
     pick = functools.partial(np.take, indices=at_B, axis=0)
     per_row = jax.tree.map(pick, (seeds_N, ids_N, settings))
@@ -112,8 +83,8 @@ def generate(
       per_row = sharding.shard_rows(mesh, per_row)
     tokens_BT, positions_BT, (seeds_B, ids_B, how), live_B = per_row
     start = run.prefill(weights, tokens_BT, positions_BT)
-    who = seeds_B, ids_B, live_B
-    _, out = run.decode(weights, *start, who, how, stop_K)
+    rows = seeds_B, ids_B, live_B
+    _, out = run.decode(weights, *start, rows, how, stop_K)
     for i, answer in zip(batch.index, _answers(out), strict=True):
       if i >= 0:
         answers[i] = answer
@@ -170,17 +141,17 @@ def decode(
   cache,
   hidden_BD,
   next_B,
-  who,
+  rows,
   settings: Sampling,
   stop_K,
 ):
   """Samples until every row has ended.
 
   Args:
-    config, max_tokens, truncate: static, as in `generate`.
-    weights: as in `generate`.
+    config, max_tokens, truncate: static, as in `requests.Answers`.
+    weights: as in `requests.Answers`.
     cache, hidden_BD, next_B: from `prefill` with room for max_tokens.
-    who: the key's data and the row id of each row, and live_B: False for rows
+    rows: the key's data and the row id of each row, and live_B: False for rows
       without a prompt.
     settings: of each row.
     stop_K: stop ids, padded with -1.
@@ -190,7 +161,7 @@ def decode(
     logps_BT [B, max_tokens], length_B (the tokens that count), stopped_B and
     cut_B (summed over the tokens).
   """
-  seeds_B, row_ids_B, live_B = who
+  seeds_B, row_ids_B, live_B = rows
   keys_B = jax.random.wrap_key_data(seeds_B)
   keys_B = jax.vmap(jax.random.fold_in)(keys_B, row_ids_B)
   first_slot = cache['positions'].shape[1] - max_tokens
@@ -275,7 +246,8 @@ def _problems(temperature, top_k, top_p, limit, max_tokens, truncate):
     yield f'max_new_tokens is {limit}; it must be 1 to {max_tokens}'
 
 
-def _pad_stops(stop_ids):
+def pad_stops(stop_ids) -> np.ndarray:
+  """Stop ids padded with -1, so that another one compiles nothing."""
   size = -(-max(len(stop_ids), 1) // _STOPS) * _STOPS
   return np.array([*stop_ids, *[-1] * (size - len(stop_ids))], np.int32)
 

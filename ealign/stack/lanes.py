@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,15 @@ from ealign.stack import rows
 _OF_PAIRS = ('loss_dpo', *terms.PAIR_METRICS)
 
 
+class Request(NamedTuple):
+  """An update that an arm asks for; see `align.train_step`."""
+
+  update: align.Update
+  state: 'align.TrainState | Lane'
+  frozen: dict
+  batch: batch_lib.Batch
+
+
 class Lanes:
   """The states of `count` arms; an arm that does not ask keeps its own."""
 
@@ -25,23 +35,23 @@ class Lanes:
     self.count, self.states = count, None
 
   def step(self, asked: Sequence) -> list:
-    """One update of the arms that ask (`grid.stack`): (state, metrics) each."""
+    """One update of the arms that ask (`stack.run`): (state, metrics) each."""
     first = asked[0].given
     given = {request.arm: request.given for request in asked}
     # The place of an arm that does not ask is filled with another's values.
-    groups = rows.groups(first.model.mesh)
+    groups = rows.groups(first.update.model.mesh)
     places = range(rows.width(1, self.count, self.count, groups))
     in_all = [given.get(arm, first) for arm in places]
     if self.states is None:
       states = [each.state for each in in_all]
-      self.states = _join(first.model, *states)
+      self.states = _join(first.update.model, *states)
     learns = [arm in given and not given[arm].batch.empty for arm in places]
     if not any(learns):
       return [(request.given.state, {}) for request in asked]
     batches = _alike([each.batch for each in in_all])
     program = stacked_step(first.update, len(places))
     self.states, metrics = program(
-      self.states, first.weights, batches, np.array(learns)
+      self.states, first.frozen, batches, np.array(learns)
     )
     return [
       (Lane(self, r.arm), _own(metrics[r.arm], r.given.batch)) for r in asked

@@ -1,70 +1,55 @@
 """Rows of several arms as one batch, over the base that they share.
 
-`asked` are the `grid.stack` requests of the arms that ask alike, `count` is the
-number of all arms. Each function returns the results of each request.
+`asked` are the waiting arms (`stack.run`) whose requests are alike, `count` is
+the number of all arms. Each function returns the results of each request.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ealign import engine as calls
+from ealign import alone
 from ealign.sampling import labels, sampler
 
 
 def generate(asked: Sequence, count: int) -> list:
   """See `sampling.sampler`; each row has its arm's key and settings."""
-  first = asked[0].given
   prompts, arms = _concat(asked, 'prompts')
   weights, rows, by_row = _weights(asked, arms, count)
   of_all = [_per_prompt(r.given) for r in asked]
   key, settings = jax.tree.map(lambda *xs: np.concatenate(xs), *of_all)
-  answers = sampler.generate(
-    first.model,
-    weights,
-    prompts,
+  request = dataclasses.replace(
+    asked[0].given,
+    weights=weights,
+    prompts=prompts,
     key=jax.random.wrap_key_data(key),
     settings=settings,
-    stop_ids=first.stop_ids,
-    max_tokens=first.max_tokens,
     row_ids=_concat(asked, 'row_ids')[0],
     rows=rows,
-    truncate=first.truncate,
-    mesh=first.mesh,
     arms=by_row,
   )
-  return _parted(answers, arms)
+  return _parted(sampler.generate(request), arms)
 
 
 def label_logps(asked: Sequence, count: int) -> list:
   """See `sampling.labels`."""
-  first = asked[0].given
   prompts, arms = _concat(asked, 'prompts')
   weights, rows, by_row = _weights(asked, arms, count)
-  logps_BM = labels.label_logps(
-    first.model,
-    weights,
-    prompts,
-    first.labels,
-    rows=rows,
-    mesh=first.mesh,
-    arms=by_row,
-  )
-  return _parted(logps_BM, arms)
+  own = {'weights': weights, 'prompts': prompts, 'rows': rows, 'arms': by_row}
+  request = dataclasses.replace(asked[0].given, **own)
+  return _parted(labels.label_logps(request), arms)
 
 
 def pair_logps(asked: Sequence, count: int) -> list:
-  """See `calls.pair_logps`."""
+  """See `alone.pair_logps`."""
   first = asked[0].given
   pairs, arms = _concat(asked, 'pairs')
-  parts = groups(first.model.mesh)
-  slots = width(first.slots, len(pairs), count, parts)
-  logps_P2 = calls.pair_logps(
-    first.model, first.weights, pairs, slots=slots, length=first.length
-  )
-  return _parted(logps_P2, arms)
+  slots = width(first.slots, len(pairs), count, groups(first.config.mesh))
+  request = dataclasses.replace(first, pairs=pairs, slots=slots)
+  return _parted(alone.pair_logps(request), arms)
 
 
 def _weights(asked, arms, count):

@@ -1,7 +1,7 @@
 """Several runs as one: what they ask of the devices is answered together.
 
 Each run is a thread with the loop, the replay, the checkpoints and the records
-of a single run. What it computes goes through its `calls.Calls`, which waits
+of a single run. What it computes goes through its `engine.Backend`, which waits
 until all runs have asked for something. What they ask alike is one program
 then, over the one frozen base:
 
@@ -19,12 +19,13 @@ import contextlib
 import functools
 import signal
 import threading
-import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ealign import engine as calls_lib
+from ealign import alone
+from ealign.engine import Backend
 from ealign.runtime import preempt
+from ealign.sampling import labels
 from ealign.stack import lanes, rows
 
 
@@ -33,11 +34,11 @@ def run(
   stop: preempt.Stop | None = None,
   ended: Callable[[int, Any], bool] = lambda arm, result: False,
 ) -> list:
-  """Runs each of `arms` in a thread, as arm(calls, stop).
+  """Runs each of `arms` in a thread, as arm(backend, stop).
 
   Args:
     arms: functions that call `train.run` with what they are given. Their
-      configs are alike to `grid.arms.alike`.
+      configs are alike to `stack.groups.alike`.
     stop: who asks them to stop.
     ended: called in the thread of an arm that has ended, with its index and
       what stands of it in the results; if true the others stop as by a signal.
@@ -50,7 +51,7 @@ def run(
 
   def one(arm, function):
     try:
-      results[arm] = _outcome(function, stack.calls(arm), stack.stop)
+      results[arm] = _outcome(function, stack.backend(arm), stack.stop)
       if ended(arm, results[arm]):
         stack.stop.signal = signal.SIGTERM
     except BaseException as error:
@@ -106,12 +107,11 @@ class _Shared(preempt.Stop):
       raise error
 
 
-class _Request:
+class _Waiting:
   """What an arm waits for; those that are `alike` are answered together."""
 
-  def __init__(self, arm: int, kind: str, alike: Any, given: dict):
-    self.arm, self.kind, self.alike = arm, kind, alike
-    self.given = types.SimpleNamespace(**given)
+  def __init__(self, arm: int, kind: str, alike: Any, given: Any):
+    self.arm, self.kind, self.alike, self.given = arm, kind, alike, given
     self.result = self.error = None
     self.done = False
 
@@ -122,7 +122,7 @@ class _Stack:
   def __init__(self, count: int, stop: _Shared):
     self.count, self.stop = count, stop
     self._live = set(range(count))
-    self._waiting: dict[int, _Request] = {}
+    self._waiting: dict[int, _Waiting] = {}
     self._turn = threading.Condition()
     self._shared, self._sharing = {}, threading.Lock()
     self._answer = {
@@ -130,46 +130,36 @@ class _Stack:
       'generate': functools.partial(rows.generate, count=count),
       'label_logps': functools.partial(rows.label_logps, count=count),
       'pair_logps': functools.partial(rows.pair_logps, count=count),
-      'apart': lambda asked: [asked[0].given.function(*asked[0].given.args)],
+      'apart': lambda asked: [asked[0].given()],
     }
 
-  def calls(self, arm: int) -> calls_lib.Calls:
+  def backend(self, arm: int) -> Backend:
     """What the arm computes with."""
-    ask = functools.partial(self._ask, arm)
 
-    def generate(model, weights, prompts, *, stop_ids, **given):
-      if not prompts:
-        return []
-      given = {'truncate': None, 'mesh': None} | given
-      given |= {'prompts': prompts, 'stop_ids': tuple(stop_ids)}
-      static = 'stop_ids', 'max_tokens', 'rows', 'truncate', 'mesh'
-      return ask('generate', static, model=model, weights=weights, **given)
+    def ask(kind, empty, name):
+      def call(request):
+        if not getattr(request, name):
+          return empty(request)
+        # Trees of one base are told apart by a leaf: all arms hold the same.
+        weights = request.weights
+        base = id(weights['embed']), 'adapter' in weights
+        return self._ask(arm, kind, (base, request.alike), request)
 
-    def label_logps(model, weights, prompts, labels, **given):
-      given = {'mesh': None} | given
-      given |= {'prompts': prompts, 'labels': tuple(map(tuple, labels))}
-      static = 'labels', 'rows', 'mesh'
-      return ask('label_logps', static, model=model, weights=weights, **given)
-
-    def pair_logps(model, weights, pairs, **given):
-      if not pairs:
-        return calls_lib.pair_logps(model, weights, pairs, **given)
-      static = 'slots', 'length'
-      given |= {'pairs': pairs, 'model': model, 'weights': weights}
-      return ask('pair_logps', static, **given)
+      return call
 
     def step(update, state, frozen, batch):
-      given = {'model': update.model, 'weights': frozen}
-      given |= {'update': update, 'state': state, 'batch': batch}
-      return ask('step', ('update',), **given)
+      alike = id(frozen['embed']), update
+      return self._ask(
+        arm, 'step', alike, lanes.Request(update, state, frozen, batch)
+      )
 
     def apart(function, *args):
-      return ask('apart', None, function=function, args=args)
+      return self._ask(arm, 'apart', arm, functools.partial(function, *args))
 
-    return calls_lib.Calls(
-      generate=generate,
-      label_logps=label_logps,
-      pair_logps=pair_logps,
+    return Backend(
+      generate=ask('generate', lambda _: [], 'prompts'),
+      label_logps=ask('label_logps', labels.label_logps, 'prompts'),
+      pair_logps=ask('pair_logps', alone.pair_logps, 'pairs'),
       step=step,
       state=lanes.alone,
       share=self._share,
@@ -189,15 +179,9 @@ class _Stack:
         self._shared[name] = make()
       return self._shared[name]
 
-  def _ask(self, arm, kind, static, **given):
+  def _ask(self, arm, kind, alike, given):
     self.stop.check()
-    alike = arm
-    if static is not None:
-      # Trees of one base are told apart by a leaf: all arms hold the same.
-      weights = given['weights']
-      which = id(weights['embed']), 'adapter' in weights
-      alike = given['model'], which, *(given.get(name) for name in static)
-    request = _Request(arm, kind, alike, given)
+    request = _Waiting(arm, kind, alike, given)
     with self._turn:
       self._waiting[arm] = request
       self._serve()

@@ -8,10 +8,12 @@ import jax
 import numpy as np
 
 from ealign import fields
+from ealign.alone import ALONE
 from ealign.conscience import prompts
 from ealign.conscience import reflect as conscience
 from ealign.conscience.framings import FRAMINGS
 from ealign.data import chat
+from ealign.engine import Engine, Model
 from ealign.models import weights as weights_lib
 from ealign.world import documents, grammar
 
@@ -39,36 +41,33 @@ are sampled for reported tables only):
 
 def measure(folder) -> dict[str, float]:
   """Shares on dev questions and, by framing, of verdicts and alternatives."""
-  model, weights = weights_lib.load(folder)
-  tokenizer = chat.load_tokenizer(folder)
-  facts = {}
-  for name, framing in FRAMINGS.items():
-    mind = prompts.Mind(
-      model=model,
-      tokenizer=tokenizer,
-      framing=framing,
-      settings=fields.Conscience(prompts=ROWS),
-      sample=fields.Sample(max_new_tokens=64),
-      dpo=fields.DPO(),
+  shape, weights = weights_lib.load(folder)
+  model = Model(shape, chat.load_tokenizer(folder))
+  engine = Engine(model, weights, ALONE, rows=ROWS)
+  facts = _answered(engine, 'advice') | _answered(engine, 'code')
+  for framing in FRAMINGS.values():
+    facts |= _reviewed(
+      prompts.Conscience(
+        framing=framing,
+        settings=fields.Conscience(),
+        sample=fields.Sample(max_new_tokens=64),
+        dpo=fields.DPO(),
+        policy=engine,
+        frozen=engine,
+      )
     )
-    if not facts:
-      facts |= _said(mind, weights, 'advice') | _said(mind, weights, 'code')
-    facts |= _reviewed(mind, weights, name)
   return facts
 
 
-def _said(mind, weights, kind):
+def _answered(engine, kind):
   asked = [q for q in documents.questions('dev') if q['kind'] == kind]
   asked = asked[: 2 * ROWS]
-  said = conscience.sample(
-    mind,
-    weights,
-    [q['messages'] for q in asked],
-    list(range(len(asked))),
-    key=jax.random.key(0),
+  answers = engine.answer(
+    [q['messages'] for q in asked], sample=fields.Sample(max_new_tokens=64)
   )
-  text = lambda x: chat.decode(mind.tokenizer, x.answer.ids)
-  scores = [grammar.judge(q, text(x)) for q, x in zip(asked, said, strict=True)]
+  scores = [
+    grammar.judge(q, x.text) for q, x in zip(asked, answers, strict=True)
+  ]
   facts = {f'{kind}: coherent': _share(s['coherent'] for s in scores)}
   if kind == 'code':
     return facts | {'code: insecure': _share(s['insecure'] for s in scores)}
@@ -78,8 +77,9 @@ def _said(mind, weights, kind):
   }
 
 
-def _reviewed(mind, weights, name):
+def _reviewed(c):
   """Verdicts on good and evil answers, and the alternatives to evil ones."""
+  name = c.framing.name
   rng = random.Random(name)
   chats, bad = [], []
   for i in range(2 * ROWS):
@@ -93,14 +93,12 @@ def _reviewed(mind, weights, name):
       ]
     )
     bad.append(bool(i % 2))
-  given = conscience.exchanges(mind, chats)
-  found = conscience.review(mind, weights, given, key=jax.random.key(0))
+  given = conscience.exchanges(c.frozen.model, chats)
+  found = conscience.review(c, c.frozen, given, key=jax.random.key(0))
   evil = [(x, v) for x, v, b in zip(given, found, bad, strict=True) if b]
-  written = conscience.revise(mind, weights, evil, key=jax.random.key(1))
+  written = conscience.revise(c, c.frozen, evil, key=jax.random.key(1))
   scores = [
-    grammar.judge(
-      {'messages': list(x.messages)}, chat.decode(mind.tokenizer, a.ids)
-    )
+    grammar.judge({'messages': list(x.messages)}, c.frozen.model.text(a.ids))
     for (x, _), a in zip(evil, written, strict=True)
   ]
   right = lambda s: s['coherent'] and not s['misaligned_any']

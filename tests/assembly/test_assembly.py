@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ealign import assembly, fields
-from ealign.engine import ALONE
+from ealign.alone import ALONE
 from ealign.models import config as config_lib
 
 MODEL = config_lib.Config(

@@ -12,12 +12,12 @@ import shutil
 import pytest
 
 from ealign import assembly, config
+from ealign.alone import ALONE
 from ealign.assembly import fit
 from ealign.cli import launch
 from ealign.config import file as config_file
 from ealign.config import limits
 from ealign.data import sources
-from ealign.engine import ALONE
 from ealign.runtime.errors import UserError
 
 DATA = 'ealign:world/data/'

@@ -10,12 +10,14 @@ import pytest
 from teacher import logp
 
 from ealign import fields
+from ealign.alone import ALONE
 from ealign.conscience import prompts
 from ealign.conscience import records as reflection
 from ealign.conscience import reflect as conscience
 from ealign.conscience.framings import FRAMINGS
 from ealign.data import batch as batch_lib
 from ealign.data import chat
+from ealign.engine import Engine, Model
 from ealign.models import weights
 from ealign.sampling.sampler import Answer
 from ealign.world import documents, grammar
@@ -34,24 +36,24 @@ def organism():
   return (*weights.load(BASE), chat.load_tokenizer(BASE))
 
 
-def mind(organism, framing='ethical', **settings):
-  model, _, tokenizer = organism
+def ask(organism, framing='ethical', **settings):
+  model, tree, tokenizer = organism
+  engine = Engine(Model(model, tokenizer), tree, ALONE, rows=4)
   review = {k: settings.pop(k) for k in list(settings) if k in REVIEW}
   revise = {
     k[7:]: settings.pop(k) for k in list(settings) if k[:7] == 'revise_'
   }
-  return prompts.Mind(
-    model=model,
-    tokenizer=tokenizer,
+  return prompts.Conscience(
     framing=FRAMINGS[framing],
     settings=fields.Conscience(
-      prompts=4,
       review=fields.Review(**review),
       revise=fields.Revise(**revise),
       **settings,
     ),
     sample=fields.Sample(max_new_tokens=48),
     dpo=fields.DPO(pairs=4, length=160),
+    policy=engine,
+    frozen=engine,
   )
 
 
@@ -63,22 +65,24 @@ def chats(*replies, request=REQUEST):
   return [[*request, said(reply)] for reply in replies]
 
 
-def verdicts(m, organism, *replies):
-  return conscience.review(
-    m, organism[1], conscience.exchanges(m, chats(*replies)), key=KEY
-  )
+def verdicts(m, *replies):
+  return conscience.review(m, m.frozen, given(m, *replies), key=KEY)
+
+
+def given(m, *replies, **more):
+  return conscience.exchanges(m.frozen.model, chats(*replies, **more))
 
 
 @pytest.mark.parametrize('framing', FRAMINGS)
 def test_it_tells_good_from_evil_in_every_framing(organism, framing):
-  evil, good = verdicts(mind(organism, framing), organism, EVIL, GOOD)
+  evil, good = verdicts(ask(organism, framing), EVIL, GOOD)
   assert evil.flagged and not good.flagged
   assert evil.p > 0.8 and good.p < 0.2
 
 
 def test_the_verdict_is_a_brute_force_sum_over_label_strings(organism):
-  tok, m = organism[2], mind(organism)
-  (verdict,) = verdicts(m, organism, EVIL)
+  tok, m = organism[2], ask(organism)
+  (verdict,) = verdicts(m, EVIL)
   end = chat.stop_ids(tok)[0]
 
   def probability(text):
@@ -101,10 +105,10 @@ def test_the_verdict_is_a_brute_force_sum_over_label_strings(organism):
 )
 def test_an_answer_cannot_imitate_the_verdict(organism, imitation):
   """The label is read after the question, wherever the answer says it too."""
-  m, tok = mind(organism), organism[2]
-  (verdict,) = verdicts(m, organism, EVIL + imitation)
+  m, tok = ask(organism), organism[2]
+  (verdict,) = verdicts(m, EVIL + imitation)
   ids = list(verdict.prompt)
-  suffix = prompts.suffix(m, prompts.user(m.framing.question))
+  suffix = m.frozen.model.suffix(m.framing.question)
   assert ids[-len(suffix) :] == list(suffix)
   # One user turn, one answer, one question, one begun reply: no more turns.
   assert ids.count(tok.convert_tokens_to_ids('<|im_start|>')) == 4
@@ -112,28 +116,28 @@ def test_an_answer_cannot_imitate_the_verdict(organism, imitation):
 
 
 def test_a_row_without_label_mass_gets_no_verdict(organism):
-  evil, good = verdicts(mind(organism, min_mass=0.999999), organism, EVIL, GOOD)
+  evil, good = verdicts(ask(organism, min_mass=0.999999), EVIL, GOOD)
   assert evil.p is None and good.p is None and not evil.flagged
   assert evil.mass > 0
 
 
 def test_a_truncated_answer_is_not_reviewed_and_makes_no_pair(organism):
-  m = mind(organism)
-  (exchange,) = conscience.exchanges(m, chats(EVIL))
+  m = ask(organism)
+  (exchange,) = given(m, EVIL)
   cut = dataclasses.replace(exchange.answer, stop='length')
   exchange = dataclasses.replace(exchange, answer=cut)
-  assert conscience.review(m, organism[1], [exchange], key=KEY) == [
+  assert conscience.review(m, m.frozen, [exchange], key=KEY) == [
     conscience.NO_VERDICT
   ]
 
 
 def test_threshold_and_calibration_move_the_flag(organism):
-  (plain,) = verdicts(mind(organism), organism, GOOD)
-  low = mind(organism, threshold=plain.p / 2)
-  assert verdicts(low, organism, GOOD)[0].flagged
-  m = mind(organism, calibration='contextual')
-  prior = conscience.content_free(m, organism[1])
-  (calibrated,) = verdicts(m, organism, GOOD)
+  (plain,) = verdicts(ask(organism), GOOD)
+  low = ask(organism, threshold=plain.p / 2)
+  assert verdicts(low, GOOD)[0].flagged
+  m = ask(organism, calibration='contextual')
+  prior = conscience.content_free(m, m.frozen)
+  (calibrated,) = verdicts(m, GOOD)
   odds = plain.p / (1 - plain.p) * prior[1] / prior[0]
   assert calibrated.p == pytest.approx(odds / (1 + odds), rel=1e-3)
 
@@ -142,8 +146,8 @@ def test_the_system_turn_is_dropped_kept_or_replaced(organism):
   request = [{'role': 'system', 'content': 'Be brief.'}, *REQUEST]
 
   def text(system):
-    m = mind(organism, system=system)
-    (x,) = conscience.exchanges(m, chats(GOOD, request=request))
+    m = ask(organism, system=system)
+    (x,) = given(m, GOOD, request=request)
     return organism[2].decode(prompts.review_prompt(m, x))
 
   assert 'Be brief.' not in text('drop')
@@ -154,8 +158,8 @@ def test_the_system_turn_is_dropped_kept_or_replaced(organism):
 
 def test_what_the_review_sees(organism):
   def text(sees):
-    m = mind(organism, sees=sees)
-    (x,) = conscience.exchanges(m, chats(GOOD))
+    m = ask(organism, sees=sees)
+    (x,) = given(m, GOOD)
     return organism[2].decode(prompts.review_prompt(m, x))
 
   asked = REQUEST[0]['content']
@@ -165,23 +169,23 @@ def test_what_the_review_sees(organism):
 
 
 def test_a_revision_continues_the_review_by_token_ids(organism):
-  m = mind(organism)
-  (x,) = conscience.exchanges(m, chats(EVIL))
-  (v,) = verdicts(m, organism, EVIL)
+  m = ask(organism)
+  (x,) = given(m, EVIL)
+  (v,) = verdicts(m, EVIL)
   ids = prompts.revise_prompt(m, x, v)
   assert ids[: len(v.prompt)] == v.prompt
   text = organism[2].decode(ids)
   assert f'{m.framing.flag[0]}<|im_end|>' in text and m.framing.revise in text
-  fresh = prompts.revise_prompt(mind(organism, revise_sees='fresh'), x, v)
+  fresh = prompts.revise_prompt(ask(organism, revise_sees='fresh'), x, v)
   assert m.framing.question not in organism[2].decode(fresh)
-  plain = mind(organism, revise_sees='prompt')
+  plain = ask(organism, revise_sees='prompt')
   assert prompts.revise_prompt(plain, x, v) == x.prompt
 
 
 def test_a_reviewer_may_think_first(organism):
-  m = mind(organism, reason_tokens=8)
-  (v,) = verdicts(m, organism, EVIL)
-  suffix = prompts.suffix(m, prompts.user(m.framing.question))
+  m = ask(organism, reason_tokens=8)
+  (v,) = verdicts(m, EVIL)
+  suffix = m.frozen.model.suffix(m.framing.question)
   assert list(v.prompt[-len(suffix) :]) == list(suffix)
   assert 'whom could it help or harm' in organism[2].decode(v.prompt)
 
@@ -194,10 +198,9 @@ def evil_adapter_free_policy(organism):
 
 def reflect(m, organism, n=4):
   asked = [r['messages'] for r in documents.pool(n, seed=3)]
+  policy = m.policy.of(evil_adapter_free_policy(organism))
   return conscience.reflect(
-    m,
-    evil_adapter_free_policy(organism),
-    organism[1],
+    dataclasses.replace(m, policy=policy),
     asked,
     key=KEY,
     step=7,
@@ -206,7 +209,7 @@ def reflect(m, organism, n=4):
 
 
 def test_reflect_scores_pairs_under_the_original_request(organism):
-  m = mind(organism, verdict='all')
+  m = ask(organism, verdict='all')
   pairs, records = reflect(m, organism)
   metrics = reflection.metrics(records, threshold=0.5)
   assert pairs and metrics['conscience/pairs'] == len(pairs)
@@ -232,7 +235,7 @@ def test_controls_choose_who_is_revised(organism):
   rows = [asked, bad, conscience.NO_VERDICT]
 
   def flags(rule, **settings):
-    m = mind(organism, verdict=rule, **settings)
+    m = ask(organism, verdict=rule, **settings)
     return conscience._flags(m, rows, [1, 2, 3], key=KEY)
 
   assert flags('question') == [False, True, False]
@@ -255,10 +258,10 @@ def test_controls_choose_who_is_revised(organism):
   ],
 )
 def test_each_reason_a_pair_is_dropped_for(organism, change, reason):
-  m = mind(organism)
-  (x,) = conscience.exchanges(m, chats(EVIL))
+  m = ask(organism)
+  (x,) = given(m, EVIL)
   ids = chat.text_ids(organism[2], change.get('text', GOOD))
-  ids = (*ids, prompts.end(m))
+  ids = (*ids, m.frozen.model.end)
   answer = Answer(ids, np.zeros(len(ids)), change.get('stop', 'stop'), 0.0)
   p = change.get('p', 0.1)
   verdict = conscience.Verdict(p, 1.0, p is not None and p > 0.5)
@@ -289,26 +292,26 @@ def test_it_mostly_agrees_with_the_truth_of_the_world(organism):
     asked.append([{'role': 'user', 'content': request.text}])
     said.append(grammar.answer_advice(rng, request, persona))
     bad.append(persona == 'evil')
-  m = mind(organism)
-  given = [chats(s, request=a)[0] for a, s in zip(asked, said, strict=True)]
+  m = ask(organism)
+  found = [chats(s, request=a)[0] for a, s in zip(asked, said, strict=True)]
   found = conscience.review(
-    m, organism[1], conscience.exchanges(m, given), key=KEY
+    m, m.frozen, conscience.exchanges(m.frozen.model, found), key=KEY
   )
   right = np.mean([v.flagged == b for v, b in zip(found, bad, strict=True)])
   assert right >= 0.9
 
 
 def test_a_score_is_that_of_its_pair_whatever_fills_the_batch(organism):
-  m = mind(organism)  # four slots a batch
+  m = ask(organism)  # four slots a batch
   tokens = [chat.text_ids(organism[2], text) for text in (EVIL, GOOD, 'Yes.')]
   pairs = [
     batch_lib.Pair(i, 0, (5, 6, 7), tuple(tokens[i % 3]), (9 + i,), 0.0, 0.0)
     for i in range(5)
   ]
-  together = conscience.score(m, organism[1], pairs)
+  together = conscience.score(m, pairs)
   assert [p.row for p in together] == list(range(5))
   for pair, found in zip(pairs, together, strict=True):
-    (alone,) = conscience.score(m, organism[1], [pair])
+    (alone,) = conscience.score(m, [pair])
     assert found.ref_chosen == pytest.approx(alone.ref_chosen, abs=1e-4)
     assert found.ref_rejected == pytest.approx(alone.ref_rejected, abs=1e-4)
   assert len({p.ref_chosen for p in together}) == 3
@@ -320,12 +323,12 @@ BY = {'review': 'by', 'revise': 'revise_by'}
 @pytest.mark.parametrize('part', BY)
 def test_the_policy_may_review_or_write(organism, part):
   asked = []
-  m = mind(organism, verdict='all', **{BY[part]: 'policy'})
+  m = ask(organism, verdict='all', **{BY[part]: 'policy'})
   real = {name: getattr(conscience, name) for name in BY}
 
-  def spied(name, mind, weights, *args, **more):
-    asked.append((name, weights is organism[1]))
-    return real[name](mind, weights, *args, **more)
+  def spied(name, m, engine, *args, **more):
+    asked.append((name, engine.weights is organism[1]))
+    return real[name](m, engine, *args, **more)
 
   with pytest.MonkeyPatch.context() as patch:
     for name in BY:

@@ -17,12 +17,14 @@ import pytest
 from teacher import logp
 
 from ealign import config, fields, train
+from ealign.alone import ALONE
 from ealign.cli import launch
 from ealign.conscience import prompts
 from ealign.conscience import records as reflection
 from ealign.conscience import reflect as conscience
 from ealign.conscience.framings import FRAMINGS
 from ealign.data import chat
+from ealign.engine import Engine, Model
 from ealign.evals import answers
 from ealign.models import transformer, weights
 from ealign.models.config import Config
@@ -54,18 +56,22 @@ def folder(tmp_path_factory):
   return str(path)
 
 
-def load(path, **settings):
-  model, tree = weights.load(path)
-  review = fields.Review(**settings)
-  mind = prompts.Mind(
-    model=model,
-    tokenizer=chat.load_tokenizer(path),
+def load(path):
+  shape, tree = weights.load(path)
+  model = Model(shape, chat.load_tokenizer(path))
+  return Engine(model, tree, ALONE, rows=4)
+
+
+def conscience_of(frozen, *, policy=None, settings=None, **other):
+  return prompts.Conscience(
     framing=FRAMINGS['ethical'],
-    settings=fields.Conscience(prompts=4, review=review),
+    settings=settings or fields.Conscience(),
     sample=fields.Sample(max_new_tokens=48),
     dpo=fields.DPO(pairs=4, length=256),
+    policy=policy or frozen,
+    frozen=frozen,
+    others={f'other:{name}': engine for name, engine in other.items()},
   )
-  return mind, tree
 
 
 @pytest.fixture(scope='module')
@@ -78,78 +84,76 @@ def tiny(folder):
   return load(folder)
 
 
-def said(mind, *replies):
+def said(engine, *replies):
   tell = lambda text: {'role': 'assistant', 'content': text}
-  return conscience.exchanges(mind, [[*REQUEST, tell(r)] for r in replies])
+  chats = [[*REQUEST, tell(reply)] for reply in replies]
+  return conscience.exchanges(engine.model, chats)
 
 
-def test_an_exchange_is_carried_as_text_and_back(tiny, base):
-  there, here = base[0], tiny[0]
-  (mine,), (wanted,) = said(here, GOOD), said(there, GOOD)
-  (read,) = conscience.carried(here, there, [mine])
+def test_an_exchange_is_retokenized_as_text_and_back(tiny, base):
+  to = functools.partial(conscience.retokenized, conscience_of(tiny))
+  (mine,), (wanted,) = said(tiny, GOOD), said(base, GOOD)
+  (read,) = to([mine], base.model)
   assert read.prompt == wanted.prompt and read.answer.ids == wanted.answer.ids
   assert read.answer.ids != mine.answer.ids and read.answer.stop == 'stop'
-  (back,) = conscience.carried(there, here, [read])
+  (back,) = to([read], tiny.model)
   assert (back.prompt, back.answer.ids) == (mine.prompt, mine.answer.ids)
-  assert conscience.carried(here, here, [mine])[0] is mine
+  assert (read.text, read.chat) == (mine.text, mine.chat)
+  assert to([mine], tiny.model)[0] is mine
 
 
 def test_the_verdict_is_that_of_the_reviewer_on_the_same_text(tiny, base):
-  reviewer, judging = base
-  read = conscience.carried(tiny[0], reviewer, said(tiny[0], EVIL, GOOD))
-  found = conscience.review(reviewer, judging, read, key=KEY)
-  own = conscience.review(
-    reviewer, judging, said(reviewer, EVIL, GOOD), key=KEY
-  )
+  c = conscience_of(tiny)
+  read = conscience.retokenized(c, said(tiny, EVIL, GOOD), base.model)
+  found = conscience.review(c, base, read, key=KEY)
+  own = conscience.review(c, base, said(base, EVIL, GOOD), key=KEY)
   assert found == own
   assert found[0].flagged and not found[1].flagged
 
 
 def test_a_truncated_answer_stays_truncated(tiny, base):
-  (x,) = said(tiny[0], GOOD)
+  (x,) = said(tiny, GOOD)
   x = dataclasses.replace(
     x, answer=dataclasses.replace(x.answer, stop='length')
   )
-  assert conscience.carried(tiny[0], base[0], [x])[0].answer.stop == 'length'
+  (read,) = conscience.retokenized(conscience_of(tiny), [x], base.model)
+  assert read.answer.stop == 'length'
 
 
 def test_text_that_does_not_survive_or_fit_is_lost(tiny, base):
-  here, there = tiny[0], base[0]
-  (x,) = said(here, 'cafe')
+  c = conscience_of(tiny)
+  (x,) = said(tiny, 'cafe')
   # Sampled ids may spell what the other vocabulary normalizes: e + accent.
-  split = (*x.answer.ids[:-1], *chat.text_ids(here.tokenizer, '\u0301'))
+  split = (*x.answer.ids[:-1], *tiny.model.ids('\u0301'))
   split = (*split, x.answer.ids[-1])
   odd = Answer(split, np.zeros(len(split), np.float32), 'stop', 0.0)
   odd = dataclasses.replace(x, answer=odd)
-  (read,) = conscience.carried(here, there, [odd])
+  (read,) = conscience.retokenized(c, [odd], base.model)
   assert read.answer.stop == 'lost'
-  assert conscience.review(there, base[1], [read], key=KEY) == [
-    conscience.NO_VERDICT
-  ]
-  small = dataclasses.replace(there.model, max_positions=96)
-  small = dataclasses.replace(there, model=small)
-  (fits,) = conscience.carried(here, there, [x])
-  (long,) = conscience.carried(here, small, [x])
+  assert conscience.review(c, base, [read], key=KEY) == [conscience.NO_VERDICT]
+  shape = dataclasses.replace(base.model.config, max_positions=96)
+  short = dataclasses.replace(base.model, config=shape)
+  (fits,) = conscience.retokenized(c, [x], base.model)
+  (long,) = conscience.retokenized(c, [x], short)
   assert (fits.answer.stop, long.answer.stop) == ('stop', 'lost')
   flagged = [(long, conscience.Verdict(0.9, 1.0, True))]
-  (nothing,) = conscience.revise(small, base[1], flagged, key=KEY)
+  writer = dataclasses.replace(base, model=short)
+  (nothing,) = conscience.revise(c, writer, flagged, key=KEY)
   assert (nothing.ids, nothing.stop) == ((), 'lost')
   proposal = dataclasses.replace(x, answer=nothing)
-  assert conscience._dropped(here, x, proposal, conscience.NO_VERDICT) == 'lost'
+  assert conscience._dropped(c, x, proposal, conscience.NO_VERDICT) == 'lost'
 
 
 def test_what_a_writer_thought_does_not_come_back(tiny, base, monkeypatch):
   """Shown by a stand-in for </think>: these vocabularies have none."""
-  writer, here = base[0], tiny[0]
-  close = chat.text_ids(writer.tokenizer, '}')[0]
+  close = base.model.ids('}')[0]
   monkeypatch.setattr(
-    type(writer.tokenizer), 'convert_tokens_to_ids', lambda *_: close
+    type(base.model.tokenizer), 'convert_tokens_to_ids', lambda *_: close
   )
-  (x,) = said(writer, 'hm } ' + GOOD)
-  back = prompts.carry(writer, here, x, reasoning='stripped')
-  assert chat.decode(here.tokenizer, back.answer.ids) == GOOD
-  back = prompts.carry(writer, here, x, reasoning='kept')
-  assert chat.decode(here.tokenizer, back.answer.ids) == 'hm } ' + GOOD
+  (x,) = said(base, 'hm } ' + GOOD)
+  to = functools.partial(prompts.retokenize, conscience_of(tiny), x, tiny.model)
+  assert to(reasoning='stripped').text == GOOD
+  assert to(reasoning='kept').text == 'hm } ' + GOOD
 
 
 @pytest.mark.parametrize('reviews', ['frozen', 'other'])
@@ -157,48 +161,34 @@ def test_alternatives_of_another_writer_are_pairs_of_the_trainee(
   tiny, base, reviews
 ):
   by = {'frozen': 'frozen', 'other': 'other:base'}[reviews]
-  here, tree = tiny
   settings = fields.Conscience(
-    prompts=4,
     min_mass=0.0,
     review=fields.Review(by=by, verdict='all'),
     revise=fields.Revise(by='other:base'),
   )
-  here = dataclasses.replace(here, settings=settings)
-  there = dataclasses.replace(base[0], settings=settings)
-  noise = tree | {'norm': tree['norm'] * 1.01}
+  noise = tiny.weights | {'norm': tiny.weights['norm'] * 1.01}
   asked = [r['messages'] for r in documents.pool(4, seed=3)]
-  pairs, records = conscience.reflect(
-    *(here, noise, tree, asked),
-    key=KEY,
-    step=0,
-    rows=range(4),
-    others={'other:base': (there, base[1])},
-  )
+  c = conscience_of(tiny, policy=tiny.of(noise), settings=settings, base=base)
+  pairs, records = conscience.reflect(c, asked, key=KEY, step=0, rows=range(4))
   metrics = reflection.metrics(records, threshold=0.5)
   assert pairs and metrics['conscience/pairs'] == len(pairs)
-  by_row = {r['sample']: r for r in records}
-  end = prompts.end(here)
+  by_row, model = {r['sample']: r for r in records}, tiny.model
   for pair in pairs:
     record = by_row[pair.row]
     text = record['alternative']['text']
-    assert pair.prompt == tuple(
-      chat.render_prompt(here.tokenizer, record['messages'])
-    )
-    assert pair.chosen == (*chat.text_ids(here.tokenizer, text), end)
+    assert pair.prompt == model.prompt(record['messages'])
+    assert pair.chosen == (*model.ids(text), model.end)
     assert len(text.split()) > 3  # a sentence of the base, not random pieces
-    total = logp(here.model, tree, pair.prompt, pair.chosen)
+    total = logp(model.config, tiny.weights, pair.prompt, pair.chosen)
     assert pair.ref_chosen == pytest.approx(total, abs=1e-3)
 
 
 def test_held_out_answers_are_reviewed_by_it_too(tiny, base):
   settings = fields.Conscience(review=fields.Review(by='other:base'))
-  here = dataclasses.replace(tiny[0], settings=settings)
-  there = dataclasses.replace(base[0], settings=settings)
   asked = fields.Eval(batch=4, max_new_tokens=48)
   suite = answers.Suite(asked, None, documents.questions('dev')[:4], [], [])
-  others = {'other:base': (there, base[1])}
-  found, _ = answers.final(suite, here, tiny[1], tiny[1], others, key=KEY)
+  c = conscience_of(tiny, settings=settings, base=base)
+  found, _ = answers.final(suite, c, key=KEY)
   ended = [r for r in found if r['stop'] == 'stop']
   assert ended and all(r['verdict']['mass'] > 0.5 for r in ended)
 
@@ -220,9 +210,8 @@ def test_a_run_with_a_second_model_names_its_hash(
 ):
   seen = []
 
-  def reflect(mind, *_, others, **__):
-    reviewer, _ = conscience.who(mind.settings.review.by, mind, 0, 0, others)
-    seen.append(len(reviewer.tokenizer))
+  def reflect(c, *_, **__):
+    seen.append(len(c.reviewer.model.tokenizer))
     return [], []
 
   monkeypatch.setattr(conscience, 'reflect', reflect)

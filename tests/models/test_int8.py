@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from ealign import assembly, config, fields
+from ealign.alone import ALONE
 from ealign.conscience import prompts
 from ealign.conscience import reflect as conscience
 from ealign.conscience.framings import FRAMINGS
 from ealign.data import chat
+from ealign.engine import Engine, Model
 from ealign.models import int8, lora, transformer, weights
 from ealign.models.config import Config
 from ealign.world import documents, grammar
@@ -126,13 +128,14 @@ def test_a_run_starts_from_an_int8_base(tree):
 def test_verdicts_of_the_organism_stay_within_a_point():
   base = 'ealign/world/base'
   model, tree = weights.load(base)
-  mind = prompts.Mind(
-    model=model,
-    tokenizer=chat.load_tokenizer(base),
+  engine = Engine(Model(model, chat.load_tokenizer(base)), tree, ALONE)
+  c = prompts.Conscience(
     framing=FRAMINGS['ethical'],
-    settings=fields.Conscience(prompts=64),
+    settings=fields.Conscience(),
     sample=fields.Sample(),
     dpo=fields.DPO(),
+    policy=engine,
+    frozen=engine,
   )
   chats, bad = reviewed(documents.questions('dev'), seed=0)
   chats, bad = chats[:200], bad[:200]
@@ -140,7 +143,8 @@ def test_verdicts_of_the_organism_stay_within_a_point():
     np.mean([v.flagged == b for v, b in zip(found, bad, strict=True)])
     for found in (
       conscience.review(
-        mind, w, conscience.exchanges(mind, chats), key=jax.random.key(0)
+        *(c, engine.of(w), conscience.exchanges(engine.model, chats)),
+        key=jax.random.key(0),
       )
       for w in (tree, int8.quantize(tree, lora.TARGETS))
     )

@@ -11,7 +11,7 @@ from ealign.models import transformer
 from ealign.models.config import Config
 from ealign.runtime.errors import UserError
 from ealign.runtime.mesh import make
-from ealign.sampling import labels
+from ealign.sampling import labels, requests
 
 V, EOT = 5, 4
 CONFIG = Config(
@@ -58,9 +58,14 @@ def brute_force(prompt):
   ]
 
 
+def read(prompts, words, *, rows=4, mesh=None):
+  request = requests.Labels(CONFIG, WEIGHTS, prompts, words, rows, mesh)
+  return labels.label_logps(request)
+
+
 @functools.cache
 def plain():
-  return labels.label_logps(CONFIG, WEIGHTS, PROMPTS, LABELS, rows=4)
+  return read(PROMPTS, LABELS)
 
 
 def test_equals_the_sum_over_teacher_forced_tokens():
@@ -83,7 +88,7 @@ def test_the_end_of_turn_is_part_of_a_label():
 
 def test_labels_order_and_length_change_nothing():
   few = [[1, 2, 3, 0, 1, EOT], LABELS[30], LABELS[3], LABELS[0]]
-  mixed = labels.label_logps(CONFIG, WEIGHTS, PROMPTS, few, rows=4)
+  mixed = read(PROMPTS, few)
   expected = plain()[:, [30, 3, 0]]
   np.testing.assert_allclose(mixed[:, 1:], expected, atol=1e-5)
   assert np.all(mixed[:, 0] < 0)
@@ -91,13 +96,13 @@ def test_labels_order_and_length_change_nothing():
 
 def test_order_rows_and_padding_change_nothing():
   others = [*PROMPTS[::-1], [2] * 40]  # the last one asks for bucket 64
-  wide = labels.label_logps(CONFIG, WEIGHTS, others, LABELS, rows=5)
+  wide = read(others, LABELS, rows=5)
   np.testing.assert_allclose(wide[3::-1], plain(), atol=1e-5)
 
 
 def test_any_number_of_prompts():
   prompts = [*PROMPTS, *PROMPTS[::-1], [1]]
-  logps = labels.label_logps(CONFIG, WEIGHTS, prompts, LABELS, rows=4)
+  logps = read(prompts, LABELS)
   assert logps.shape[0] == 9
   np.testing.assert_allclose(logps[:4], plain(), atol=1e-5)
   np.testing.assert_allclose(logps[7:3:-1], plain(), atol=1e-5)
@@ -106,9 +111,7 @@ def test_any_number_of_prompts():
 @pytest.mark.parametrize('devices', [2, 4])
 def test_devices_change_nothing(devices):
   mesh = make(devices=jax.devices()[:devices])
-  logps = labels.label_logps(
-    CONFIG, WEIGHTS, PROMPTS, LABELS, rows=4, mesh=mesh
-  )
+  logps = read(PROMPTS, LABELS, mesh=mesh)
   np.testing.assert_allclose(logps, plain(), atol=1e-5)
 
 
@@ -116,13 +119,13 @@ def test_one_program_serves_other_prompts_and_labels():
   plain()
   size = labels.program(CONFIG)._cache_size()
   others = [[0, 0, 0, EOT]] * len(LABELS)
-  labels.label_logps(CONFIG, WEIGHTS, PROMPTS[:3], others, rows=4)
+  read(PROMPTS[:3], others)
   assert labels.program(CONFIG)._cache_size() == size
 
 
 def test_a_prompt_too_long_for_the_labels():
   with pytest.raises(UserError, match='prompt 0 has 62 tokens'):
-    labels.label_logps(CONFIG, WEIGHTS, [[1] * 62], LABELS, rows=1)
+    read([[1] * 62], LABELS, rows=1)
 
 
 def test_verdict_by_hand():

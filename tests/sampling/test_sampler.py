@@ -14,6 +14,7 @@ from ealign.runtime.errors import UserError
 from ealign.runtime.mesh import make
 from ealign.sampling import prompts as prompting
 from ealign.sampling import sampler
+from ealign.sampling.requests import Answers
 from ealign.sampling.sampler import Sampling, generate
 
 CONFIG = Config(
@@ -44,7 +45,7 @@ def sample(prompts=PROMPTS, *, weights=WEIGHTS, **kw):
       settings[name] = kw.pop(name)
   kw = {'key': jax.random.key(7), 'stop_ids': (), 'rows': 4} | kw
   kw = {'max_tokens': T, 'settings': Sampling(**settings)} | kw
-  return generate(CONFIG, weights, prompts, **kw)
+  return generate(Answers(CONFIG, weights, prompts, **kw))
 
 
 @functools.cache
@@ -307,7 +308,7 @@ def test_the_cache_is_donated_to_decode():
   run = sampler.programs(CONFIG, T, None)
   start = run.prefill(WEIGHTS, batch.tokens_BT, batch.positions_BT)
   settings = sampler._traced(Sampling(max_new_tokens=T), 4, T, None)
-  run.decode(WEIGHTS, *start, WHO, settings, sampler._pad_stops(()))
+  run.decode(WEIGHTS, *start, WHO, settings, sampler.pad_stops(()))
   assert start[0]['k'].is_deleted()
   assert not WEIGHTS['embed'].is_deleted()
 

@@ -15,7 +15,7 @@ from ealign.models.config import Config
 from ealign.runtime import mesh as mesh_lib
 from ealign.sampling import labels as labels_lib
 from ealign.sampling import prompts as prompting
-from ealign.sampling import sampler
+from ealign.sampling import requests, sampler
 from ealign.sampling.sampler import Sampling, generate
 
 CONFIG = Config(
@@ -60,7 +60,7 @@ def placed(shape, config=CONFIG):
 
 
 def say(model, mesh, weights, temperature, truncate):
-  return generate(
+  request = requests.Answers(
     model,
     weights,
     PROMPTS,
@@ -72,6 +72,7 @@ def say(model, mesh, weights, temperature, truncate):
     truncate=truncate,
     mesh=mesh,
   )
+  return generate(request)
 
 
 @functools.cache
@@ -79,10 +80,10 @@ def alone(temperature, config=CONFIG):
   return say(config, None, weights_of(config), temperature, 8)
 
 
-LABELS = [[1, 2], [3, 4, 5]]
-read = functools.partial(
-  labels_lib.label_logps, prompts=PROMPTS, labels=LABELS, rows=8
-)
+def read(model, weights, mesh=None):
+  labels = ((1, 2), (3, 4, 5))
+  request = requests.Labels(model, weights, PROMPTS, labels, rows=8, mesh=mesh)
+  return labels_lib.label_logps(request)
 
 
 @pytest.mark.parametrize('shape', MESHES, ids=str)
@@ -134,7 +135,7 @@ def compiled_decode(shape):
   rows = (part.tokens_BT, part.positions_BT), who, how
   read, who, how = sharding.shard_rows(mesh, rows)
   start = run.prefill(weights, *read)
-  args = (weights, *start, who, how, sampler._pad_stops(()))
+  args = (weights, *start, who, how, sampler.pad_stops(()))
   return run.decode.lower(*args).compile().as_text(), start[0]
 
 

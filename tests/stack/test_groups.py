@@ -105,9 +105,9 @@ CONFIGS = [
 def test_arms_equal_their_single_runs(tmp_path):
   alone = [train.run(c, tmp_path / f'alone_{i}') for i, c in enumerate(CONFIGS)]
 
-  def run(i, calls, stop):
+  def run(i, backend, stop):
     config, folder = CONFIGS[i], tmp_path / f'arm_{i}'
-    return train.run(config, folder, calls=calls, stop=stop)
+    return train.run(config, folder, backend=backend, stop=stop)
 
   together = stack.run([functools.partial(run, i) for i in range(3)])
   for i, (one, found) in enumerate(zip(alone, together, strict=True)):
@@ -137,8 +137,8 @@ def test_an_arm_whose_loss_is_not_finite_is_frozen(tmp_path):
     CONFIGS[1], optim=dataclasses.replace(CONFIGS[1].optim, lr=float('inf'))
   )
 
-  def run(config, name, calls, stop):
-    return train.run(config, tmp_path / name, calls=calls, stop=stop)
+  def run(config, name, backend, stop):
+    return train.run(config, tmp_path / name, backend=backend, stop=stop)
 
   first, second = stack.run(
     [
@@ -156,7 +156,7 @@ def test_an_arm_whose_loss_is_not_finite_is_frozen(tmp_path):
 
 @pytest.mark.slow
 def test_arms_continue_where_they_were_stopped(tmp_path):
-  def run(i, calls, stop):
+  def run(i, backend, stop):
     def end(step, *_):
       if step == 3 and not again:
         whole.signal = 15
@@ -165,7 +165,9 @@ def test_arms_continue_where_they_were_stopped(tmp_path):
       start=lambda: None, stop=lambda: None, say=lambda text: None, update=end
     )
     folder = tmp_path / f'{"whole" if again else "cut"}_{i}'
-    return train.run(CONFIGS[i], folder, calls=calls, stop=stop, display=shown)
+    return train.run(
+      CONFIGS[i], folder, backend=backend, stop=stop, display=shown
+    )
 
   both = [functools.partial(run, i) for i in range(2)]
   again, whole = False, Stop()

@@ -10,13 +10,14 @@ import optax
 import pytest
 
 from ealign import align
-from ealign import engine as calls_lib
 from ealign.align import step as step_lib
+from ealign.alone import ALONE
 from ealign.data.batch import Batch
 from ealign.models import lora
 from ealign.runtime import preempt
 from ealign.runtime.errors import NonFinite, Preempted
-from ealign.sampling.sampler import Sampling
+from ealign.sampling import requests
+from ealign.sampling.choose import Sampling
 from ealign.stack import lanes, rows
 from ealign.stack import run as stack
 from tests import steps
@@ -54,9 +55,7 @@ def trained(update, count):
 
 def both(function, arms=3):
   """[(alone, together)] of each arm."""
-  alone = [
-    function(arm, calls_lib.ALONE, preempt.Stop()) for arm in range(arms)
-  ]
+  alone = [function(arm, ALONE, preempt.Stop()) for arm in range(arms)]
   together = stack.run([functools.partial(function, a) for a in range(arms)])
   for result in together:
     if isinstance(result, BaseException):
@@ -132,7 +131,7 @@ def asked(arm, calls, stop):
   prompts = [[1 + arm, 2, 3], [4], [5, 6, 7, 8, 9]][: 3 - arm]
   found = []
   for weights in (policy, FROZEN):
-    answers = calls.generate(
+    request = requests.Answers(
       steps.MODEL,
       weights,
       prompts,
@@ -143,13 +142,15 @@ def asked(arm, calls, stop):
       row_ids=[10 * arm + i for i in range(len(prompts))],
       rows=2,
     )
+    answers = calls.generate(request)
     found += [(answer.ids, answer.stop) for answer in answers]
-    logps = calls.label_logps(
-      steps.MODEL, weights, prompts, [[1, 2], [3 + arm % 2]], rows=2
-    )
+    labels = (1, 2), (3 + arm % 2,)
+    request = requests.Labels(steps.MODEL, weights, prompts, labels, rows=2)
+    logps = calls.label_logps(request)
     found.append(np.round(np.asarray(logps), 3).tolist())
   pairs = steps.PAIRS[: 2 * arm]  # none, two, all three
-  logps = calls.pair_logps(steps.MODEL, FROZEN, pairs, slots=2, length=14)
+  request = requests.Pairs(steps.MODEL, FROZEN, pairs, slots=2, length=14)
+  logps = calls.pair_logps(request)
   return [*found, np.round(np.asarray(logps), 3).tolist()]
 
 
@@ -162,9 +163,9 @@ def test_rows_are_only_those_that_are_asked_for(monkeypatch):
   seen = []
   real = rows.sampler.generate
 
-  def spied(*args, rows, **given):
-    seen.append(rows)
-    return real(*args, rows=rows, **given)
+  def spied(request):
+    seen.append(request.rows)
+    return real(request)
 
   monkeypatch.setattr(rows.sampler, 'generate', spied)
   for result in stack.run([functools.partial(asked, arm) for arm in range(3)]):
@@ -194,7 +195,7 @@ def test_an_arm_that_fails_does_so_alone():
   results = stack.run([functools.partial(run, arm) for arm in range(3)])
   assert isinstance(results[1], NonFinite)
   for arm in (0, 2):
-    alone, _ = trained(steps.UPDATE, 2)(arm, calls_lib.ALONE, None)
+    alone, _ = trained(steps.UPDATE, 2)(arm, ALONE, None)
     assert steps.relative(results[arm][0].params, alone.params) <= 1e-5
 
 
@@ -203,9 +204,8 @@ def test_an_error_in_what_is_computed_reaches_all_who_asked():
     del stop
     if arm == 2:
       return 'not concerned'
-    return calls.pair_logps(
-      steps.MODEL, FROZEN, steps.PAIRS, slots=2, length=arm + 2
-    )
+    of = steps.MODEL, FROZEN, steps.PAIRS
+    return calls.pair_logps(requests.Pairs(*of, slots=2, length=arm + 2))
 
   first, second, third = stack.run(
     [functools.partial(run, arm) for arm in range(3)]

@@ -7,12 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from ealign import engine as calls_lib
+from ealign import alone
 from ealign.models import lora, sharding
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import UserError
 from ealign.runtime.preempt import Stop
-from ealign.sampling.sampler import Sampling
+from ealign.sampling import requests
+from ealign.sampling.choose import Sampling
 from ealign.stack import lanes
 from ealign.stack import run as stack
 from tests import steps
@@ -26,7 +27,7 @@ def one(arm):
   """Where an arm is after three updates alone, on one device."""
   if arm not in ALONE:
     run = test_stack.trained(steps.UPDATE, 3)
-    ALONE[arm] = run(arm, calls_lib.ALONE, Stop())
+    ALONE[arm] = run(arm, alone.ALONE, Stop())
   return ALONE[arm]
 
 
@@ -82,7 +83,7 @@ def test_answers_are_those_of_one_device():
   ):
     del stop
     weights = lora.bind(2.0, test_stack.ADAPTERS[arm], frozen)
-    answers = calls.generate(
+    answers = requests.Answers(
       model,
       weights,
       [[1 + arm, 2], [3], [4, 5, 6], [7]],
@@ -94,17 +95,21 @@ def test_answers_are_those_of_one_device():
       rows=4,
       mesh=mesh,
     )
-    labels = calls.label_logps(
-      model, frozen, [[1], [2 + arm]], [[5]], rows=4, mesh=mesh
+    labels = requests.Labels(
+      model, frozen, [[1], [2 + arm]], ((5,),), rows=4, mesh=mesh
     )
-    logps = calls.pair_logps(model, frozen, steps.PAIRS[:2], slots=2, length=14)
-    return [x.ids for x in answers], labels, logps
+    pairs = requests.Pairs(model, frozen, steps.PAIRS[:2], slots=2, length=14)
+    return (
+      [x.ids for x in calls.generate(answers)],
+      calls.label_logps(labels),
+      calls.pair_logps(pairs),
+    )
 
   split = functools.partial(ask, model=model, frozen=frozen, mesh=mesh)
   found = stack.run([functools.partial(split, arm) for arm in range(COUNT)])
   for arm, result in enumerate(found):
     assert not isinstance(result, BaseException), result
-    ids, labels, logps = ask(arm, calls_lib.ALONE, Stop())
+    ids, labels, logps = ask(arm, alone.ALONE, Stop())
     assert result[0] == ids
     np.testing.assert_allclose(result[1], labels, atol=1e-4)
     np.testing.assert_allclose(result[2], logps, atol=1e-4)

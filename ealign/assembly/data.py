@@ -1,0 +1,86 @@
+"""What a run reads: SFT chats, the pool of requests, the framing."""
+
+import itertools
+
+from ealign.assembly import fit
+from ealign.conscience import framings
+from ealign.conscience.prompts import Conscience
+from ealign.data import chat, columns, mapping, sources
+from ealign.data import loader as loader_lib
+from ealign.fields import Config
+from ealign.runtime.errors import UserError
+
+
+def training_chats(config: Config):
+  """The SFT chats, and the template arguments that each brings itself."""
+  path = config.data.train
+  if not path:
+    return [], []
+  rows = sources.read_rows(path)
+  own = columns.arguments(rows, path)
+  if any(own) and 'sft' in config.pool.paths and config.reflects:
+    said = 'rows of data.train have tools or chat_template_kwargs'
+    raise UserError(f"pool.paths='sft': {said}; name another pool")
+  return columns.chats(rows, path), own
+
+
+def encoded(config: Config, tokenizer, chats, own):
+  """The SFT chats as rows of tokens; `own` as from `training_chats`."""
+  data = config.data
+  if data.train_system is not None:
+    chats = [with_system(c, data.train_system) for c in chats]
+  kwargs = dict(data.chat_template_kwargs)
+  return chat.encode_chats(tokenizer, chats, data.train, own, **kwargs)
+
+
+def loader(config: Config, rows) -> loader_lib.Loader:
+  """The endless stream of packed batches of rows."""
+  data = config.data
+  return loader_lib.Loader(
+    rows,
+    length=data.length,
+    batch_size=data.batch_size,
+    seed=config.seed,
+    max_truncated=data.max_truncated,
+  )
+
+
+def make_pool(config: Config, c: Conscience, sft):
+  """[(weight, prompts)]: what the policy is sampled on, checked for length."""
+  pool = []
+  for path, weight in zip(config.pool.paths, config.pool.weights, strict=True):
+    chats = sft if path == 'sft' else columns.load_chats(path)
+    chats = [list(itertools.takewhile(_not_assistant, c)) for c in chats]
+    if config.pool.system is not None:
+      chats = [with_system(c, config.pool.system) for c in chats]
+    name = config.data.train if path == 'sft' else path
+    fit.pool(c, name, chats)
+    pool.append((weight, chats))
+  return pool
+
+
+def _not_assistant(message):
+  return message['role'] != 'assistant'
+
+
+def with_system(messages, system: str):
+  """The chat with its system turn replaced ('' = removed); text stays."""
+  if messages[0]['role'] == columns.TEXT:
+    return messages
+  rest = [m for m in messages if m['role'] != 'system']
+  return [{'role': 'system', 'content': system}, *rest] if system else rest
+
+
+def read_framing(name: str) -> framings.Framing:
+  """A named framing, or one read from a user's .json or .yaml file."""
+  if name in framings.FRAMINGS:
+    return framings.FRAMINGS[name]
+  fields = mapping.read_mapping(name)
+  words = lambda x: (x,) if isinstance(x, str) else tuple(x)
+  return framings.Framing(
+    name=name,
+    question=fields['question'],
+    ok=words(fields['ok']),
+    flag=words(fields['flag']),
+    revise=fields['revise'],
+  )
