@@ -209,6 +209,7 @@ class Config:
   """One run. Made by `freeze`; the fields' meaning stands beside them."""
 
   seed: Whole = 0
+  method: str = 'conscience'  # of `ealign.methods.METHODS`
   model: Model = Model()
   mesh: Mesh = Mesh()
   data: Data = Data()

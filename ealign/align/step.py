@@ -154,9 +154,9 @@ def answer_logps(
 
 def counts(batch: Batch) -> dict:
   """Supervised tokens and valid pairs of the whole (global) batch."""
-  tokens = 0.0 if batch.sft is None else jnp.sum(batch.sft.loss_mask_BT[:, 1:])
   pairs = 0.0 if batch.pairs is None else jnp.sum(batch.pairs.weight_P)
-  return {'tokens': jnp.asarray(tokens), 'pairs': jnp.asarray(pairs)}
+  tokens = jnp.asarray(batch.supervised)
+  return {'tokens': tokens, 'pairs': jnp.asarray(pairs)}
 
 
 def objective(update: Update, hp: Hp, count: dict, weights, piece: Batch):
@@ -166,22 +166,22 @@ def objective(update: Update, hp: Hp, count: dict, weights, piece: Batch):
   those of the whole batch. A term whose rows are not there adds nothing: a
   batch without pairs is plain SFT, one without SFT rows is lambda L_DPO alone.
   """
-  rows = piece.sft or piece.pairs
-  stats = token_stats(update, weights, rows)
+  read, *_ = piece.parts.values()  # by the one forward pass
+  of_read = token_stats(update, weights, read)
   loss, metrics = jnp.zeros(()), {}
-  for term in update.terms:
-    rows = getattr(piece, term.rows)
-    own = stats
-    if rows and term.rows == 'pairs' and piece.sft is not None:
-      unfold = lambda x, pairs=rows: accumulate.unfold(x, pairs)
-      own = jax.tree.map(unfold, stats | {'routing': None})
-    found = rows and term.sums(update.model, hp, own, rows)
-    if found:
-      n = jnp.maximum(count['pairs' if term.rows == 'pairs' else 'tokens'], 1.0)
-      total, sums = found
-      loss += term.weight(update.model, hp) * total / n
-      metrics[f'loss_{term.name}'] = total / n
-      metrics |= {k: v / n for k, v in sums.items()}
+  for name, rows in piece.parts.items():
+    stats, per = of_read, 'pairs' if name == 'pairs' else 'tokens'
+    if rows is not read:  # the pairs' answers lie in the SFT rows
+      unfold = functools.partial(accumulate.unfold, pairs=rows)
+      stats = jax.tree.map(unfold, stats | {'routing': None})
+    n = jnp.maximum(count[per], 1.0)
+    for term in update.terms:
+      found = term.per == per and term.sums(update.model, hp, stats, rows)
+      if found:
+        total, sums = found
+        loss += term.weight(update.model, hp) * total / n
+        metrics[f'loss_{term.name}'] = total / n
+        metrics |= {k: v / n for k, v in sums.items()}
   return loss, metrics | {'loss': loss}
 
 

@@ -1,9 +1,9 @@
 """The terms of the objective: L = sum of weight * loss / count over the terms.
 
-    term      rows      weight         count of the global batch
-    sft       sft       1              supervised tokens
-    balance   sft       balance_coef   supervised tokens; models with experts
-    dpo       pairs     lambda         valid pairs
+    term      weight         read from   divided by, of the global batch
+    sft       1              SFT rows    supervised tokens
+    balance   balance_coef   SFT rows    supervised tokens; only with experts
+    dpo       lambda         pairs       valid pairs
 
 A method may have terms of its own: a `Term` here or beside it.
 """
@@ -27,7 +27,8 @@ class Term:
   """One part of the objective. Compared by identity: make each once.
 
   name: its mean is logged as 'loss_<name>'.
-  rows: 'sft' or 'pairs', the rows of a batch that it reads.
+  per: 'tokens' or 'pairs': what it is a mean over. It reads the SFT rows of
+    the data and of a method, or the pairs.
   weight: fn(model, hp) -> the factor of its mean in the objective.
   sums: fn(model, hp, stats, rows) -> (loss, {metric: value}), both summed over
     tokens or pairs, or None where the model has nothing of it. stats are
@@ -35,7 +36,7 @@ class Term:
   """
 
   name: str
-  rows: str
+  per: str
   weight: Callable[..., Any]
   sums: Callable[..., tuple[jax.Array, dict] | None]
 
@@ -103,8 +104,10 @@ def _dpo(variant: losses.Variant, model, hp, stats, pairs: PairBatch):
   return total(loss_P), metrics
 
 
-SFT = Term('sft', 'sft', lambda model, hp: 1.0, _sft)
-BALANCE = Term('balance', 'sft', lambda model, hp: model.balance_coef, _balance)
+SFT = Term('sft', 'tokens', lambda model, hp: 1.0, _sft)
+BALANCE = Term(
+  'balance', 'tokens', lambda model, hp: model.balance_coef, _balance
+)
 DPO = {
   name: Term(
     'dpo', 'pairs', lambda model, hp: hp.lam, functools.partial(_dpo, variant)

@@ -8,6 +8,7 @@ from ealign.fields import Config
 # What cells of one program must agree on: the base, and all shapes. Everything
 # else is traced, or a matter of the host, which each arm has for itself.
 _SHARED = (
+  'method',
   'model.',
   'mesh.',
   'data.length',

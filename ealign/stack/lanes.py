@@ -81,13 +81,13 @@ def alone(state: 'align.TrainState | Lane') -> align.TrainState:
 
 
 def _alike(batches):
-  """The batches of all arms, with empty pairs where only others have some."""
-  pairs = next((b.pairs for b in batches if b.pairs is not None), None)
-  if pairs is None:
-    return batches
-  slots, length = len(pairs.weight_P), pairs.tokens_BT.shape[1]
-  empty = batch_lib.empty_pair_batch(slots, length)
-  return [b if b.pairs is not None else b.replace(pairs=empty) for b in batches]
+  """The batches of all arms, with empty parts where only others have some."""
+  for name in ('pairs', 'rows'):
+    own = [b.parts[name] for b in batches if name in b.parts]
+    if own:
+      empty = {name: batch_lib.emptied(own[0])}
+      batches = [b if name in b.parts else b.replace(**empty) for b in batches]
+  return batches
 
 
 def _own(metrics: dict, batch) -> dict:

@@ -275,6 +275,7 @@ def test_frozen_and_dict_give_the_same_json(config):
 def test_every_text_field_is_checked_somewhere():
   checked = set(limits.choices()) | {'conscience.framing'}
   checked |= {'conscience.review.system', 'model.path', 'model.adapter'}
+  checked |= {'method'}  # by the command line, which has the methods
   checked |= {'model.frozen_adapter', 'data.train', 'eval.tokens'}
   texts = {n for n, kind in config_lib.field_types().items() if kind is str}
   assert texts == checked
