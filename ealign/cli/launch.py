@@ -110,7 +110,9 @@ def grid(command: command_lib.Command) -> None:
   from ealign.grid import run as grid_lib
 
   found = sweeps.read(command)
-  if problems := prepare.problems(command.module, found.cells):
+  problems = [*prepare.problems(command.module, found.cells)]
+  problems += _method_problems(cell.config.method for cell in found.cells)
+  if problems:
     raise UserError(*problems)
   chosen = grid_lib.choose(found.cells, command.only)
   for note in (*found.notes, *sweeps.hidden(found, command.changed)):
@@ -126,18 +128,36 @@ def grid(command: command_lib.Command) -> None:
     folder = folder_lib.of(command.workdir, many=True)
     plan_lib.plan(found, command, folder)
   else:
-    start(command, functools.partial(grid_lib.launch, found))
+    from ealign.methods import METHODS
+
+    run = functools.partial(grid_lib.launch, found, methods=METHODS)
+    start(command, run)
 
 
 def _check(command) -> None:
   """Raises a UserError of all that is wrong with command line and config."""
   problems = [*command.problems, *config_lib.validate(command.config)]
+  arms = command.config.get('arms', {}).values()
+  own = [arm.get('method') for arm in arms if hasattr(arm, 'get')]
+  named = [command.config.get('method'), *own]
+  problems += _method_problems(filter(None, named))
   mesh = command.config.get('mesh', {})
   if isinstance(mesh.get('arm', 1), int) and mesh.get('arm', 1) > 1:
     said = 'is for the arms of a grid; use 1 without --sweep'
     problems.append(f'mesh.arm={mesh.arm}: {said}')
   if problems:
     raise UserError(*problems)
+
+
+def _method_problems(names) -> list[str]:
+  from ealign.methods import METHODS  # loads JAX
+
+  return [
+    f'method={name!r}: must be one of {", ".join(METHODS)}.'
+    f'{config_lib.did_you_mean(name, METHODS)}'
+    for name in dict.fromkeys(names)
+    if name not in METHODS
+  ]
 
 
 def _chosen(command, workdir) -> tuple[list[Run], list[Run]]:
@@ -289,6 +309,7 @@ def _run_all(
 ) -> list[str]:
   """Runs what is not done; says why runs failed and returns their names."""
   from ealign import train
+  from ealign.methods import METHODS
 
   tell = print if hosts.writes else lambda *_, **__: None
   failed = []
@@ -311,7 +332,9 @@ def _run_all(
     place.pull()
     try:
       config = _frozen(run, place.local)
-      train.run(config, own, name=run.name, profile=profile, hosts=hosts)
+      method = METHODS[config.method]
+      more = {'name': run.name, 'profile': profile, 'hosts': hosts}
+      train.run(config, own, method=method, **more)
     except NonFinite as error:
       failed.append(run.name or str(run.folder))
       tell(error, file=sys.stderr)

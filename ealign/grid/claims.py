@@ -21,6 +21,7 @@ class Launch:
   """One start of a launcher: what it was asked for, and what it knows.
 
   retry: '', 'failed' or 'all'. began: Unix time. states: id -> status.
+  methods: name -> `method.Method`.
   """
 
   place: Folder
@@ -28,6 +29,7 @@ class Launch:
   began: float
   board: Board
   states: dict[str, Status | None] = dataclasses.field(default_factory=dict)
+  methods: dict = dataclasses.field(default_factory=dict)
 
   def state(self, cell: Cell) -> str:
     """'left' for a cell that this launch may run, and nobody runs now."""

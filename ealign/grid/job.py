@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from typing import Any
 
 from ealign import config as config_lib
 from ealign.fields import Config
@@ -32,6 +33,7 @@ class Job:
   config: Config
   place: Folder
   watch: Watch
+  method: Any = None  # a `method.Method`; None: the paper's
   pulse: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
 
@@ -41,7 +43,7 @@ def make(this: Launch, cell: Cell) -> Job:
   watch = Watch(cell.name, config.train.steps, this.board)
   place = this.place / cell.folder
   place = dataclasses.replace(place, ours=lambda: _theirs(place) is None)
-  return Job(cell, config, place, watch)
+  return Job(cell, config, place, watch, this.methods.get(config.method))
 
 
 def begin(this: Launch, grid, module, jobs, stop) -> dict[str, str]:

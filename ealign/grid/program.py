@@ -71,6 +71,7 @@ def _run(job, calls=None, stop=None, *, hosts=None, count: int = 1):
     config = dataclasses.replace(config, eval=section)
   return train.run(
     *(config, job.place),
+    method=job.method,
     name=job.cell.label,
     hosts=hosts,
     display=job.watch,

@@ -52,8 +52,13 @@ def choose(cells: list[Cell], only: tuple[str, ...]) -> list[Cell]:
   return [cell for cell in cells if not only or fits(cell)]
 
 
-def launch(grid: Grid, command, place: Folder, hosts: Hosts) -> None:
+def launch(
+  grid: Grid, command, place: Folder, hosts: Hosts, *, methods=None
+) -> None:
   """Runs what is left of a grid.
+
+  methods: `method.Method` by name, for cells that name another than the
+  paper's.
 
   Raises:
     UserError: the work folder is another's, or would mix what must not be.
@@ -61,7 +66,9 @@ def launch(grid: Grid, command, place: Folder, hosts: Hosts) -> None:
     Preempted: a signal came; what ran is saved.
   """
   this = Launch(
-    *(place, command.retry, time.time()), Board(quiet=not hosts.writes)
+    *(place, command.retry, time.time()),
+    Board(quiet=not hosts.writes),
+    methods=methods or {},
   )
   cells = grid.cells
   arms = max(cell.config.mesh.arm for cell in cells)

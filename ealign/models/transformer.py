@@ -21,7 +21,7 @@ from flax import traverse_util
 from ealign.models import attention, layout, lora, moe, names, rope
 from ealign.models.config import Config
 
-_REMAT = {
+REMAT = {
   'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   'full': jax.checkpoint_policies.nothing_saveable,
 }
@@ -150,7 +150,7 @@ def forward_routed(
   )
   layer = functools.partial(_layer, config, call)
   if config.remat != 'none':
-    layer = jax.checkpoint(layer, policy=_REMAT[config.remat])
+    layer = jax.checkpoint(layer, policy=REMAT[config.remat])
   xs = (
     jnp.arange(config.layers),
     weights['layers'],
