@@ -155,15 +155,9 @@ def _work(shape: Shape):
     assembly.trained_weights(
       dataclasses.replace(config, seed=arm), model, None
     ),
-    _hyper(config),
+    align.hyper(config),
   )
   return shape, model, frozen, update, start
-
-
-def _hyper(config):
-  from ealign import train
-
-  return train.hyper(config)
 
 
 def _rounds(args, work, arm: int, backend, stop) -> list[dict]:

@@ -1,17 +1,47 @@
 """Every field of a run: its name, type, default and meaning, in one place.
 
 Frozen and hashable, so that a Config is safe as a static argument; this is
-what the code is given. `ealign.config` makes it from a ConfigDict.
+what the code is given. `ealign.config` makes it from a ConfigDict. What a
+number may be stands in its type, and so do short lists of choices. Choices that
+follow from a table of the code are added by `ealign.config.limits`.
 """
 
 import dataclasses
-from typing import Any
+import typing
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal, NamedTuple
+
+
+class Range(NamedTuple):
+  """What a number may be, in words, and whether a number is so."""
+
+  allowed: str
+  holds: Callable[[float], bool]
+
+
+_NOT_NEGATIVE = Range('at least 0', lambda x: x >= 0)
+_REST = 'at least 1, or -1: the rest of the devices'
+
+Count = Annotated[int, Range('at least 1', lambda x: x >= 1)]
+Whole = Annotated[int, _NOT_NEGATIVE]
+Devices = Annotated[int, Range(_REST, lambda x: x >= 1 or x == -1)]
+Amount = Annotated[float, _NOT_NEGATIVE]
+Positive = Annotated[float, Range('above 0', lambda x: x > 0)]
+Inside = Annotated[float, Range('above 0 and below 1', lambda x: 0 < x < 1)]
+Below1 = Annotated[float, Range('at least 0 and below 1', lambda x: 0 <= x < 1)]
+Part = Annotated[float, Range('above 0 and at most 1', lambda x: 0 < x <= 1)]
+Share = Annotated[
+  float, Range('at least 0 and at most 1', lambda x: 0 <= x <= 1)
+]
+Smoothing = Annotated[
+  float, Range('at least 0 and below 0.5', lambda x: 0 <= x < 0.5)
+]
 
 
 @dataclasses.dataclass(frozen=True)
 class LoRA:
-  rank: int = 32
-  alpha: float = 64.0
+  rank: Count = 32
+  alpha: Positive = 64.0
   rslora: bool = True  # scale = alpha / sqrt(rank) instead of alpha / rank
   targets: tuple[str, ...] = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
 
@@ -21,12 +51,14 @@ class Model:
   path: str = 'ealign:world/base'  # a Hugging Face folder, or a Hub id
   adapter: str = ''  # start from it: folder of a run or PEFT's, or 'arm:<name>'
   frozen_adapter: str = ''  # adapter merged into the frozen tree, likewise
-  init: str = 'weights'  # weights | random
-  dtype: str = 'auto'  # float32 | bfloat16 | auto: by device
-  remat: str = 'none'  # none | dots | full
-  attention: str = 'auto'  # splash | cudnn | xla | auto: by device
-  quantize: str = 'none'  # none | int8: projections of what is frozen
-  train: str = 'lora'  # lora | full
+  init: Literal['weights', 'random'] = 'weights'
+  dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto'  # auto: by device
+  remat: str = 'none'  # none, or of `transformer.REMAT`
+  # Auto: by device.
+  attention: Literal['auto', 'splash', 'cudnn', 'xla'] = 'auto'
+  # Of the projections of what is frozen.
+  quantize: Literal['none', 'int8'] = 'none'
+  train: Literal['lora', 'full'] = 'lora'
   lora: LoRA = LoRA()
 
 
@@ -34,18 +66,18 @@ class Model:
 class Mesh:
   """Sizes whose product is the number of devices; one may be -1: the rest."""
 
-  stack: int = 1  # groups of devices, each with its cells of a stack
-  data: int = -1  # copies of the weights, each with its rows
-  fsdp: int = 1  # weights and rows are split
-  tensor: int = 1  # heads, feed-forward and vocabulary are split
+  stack: Count = 1  # groups of devices, each with its cells of a stack
+  data: Devices = -1  # copies of the weights, each with its rows
+  fsdp: Devices = 1  # weights and rows are split
+  tensor: Devices = 1  # heads, feed-forward and vocabulary are split
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
   train: str = ''  # SFT rows (docs/data.md); '' = none, lambda-only
-  length: int = 256  # tokens of a packed row
-  batch_size: int = 8  # packed rows of a step
-  max_truncated: float = 0.01  # refuse data of which more does not fit
+  length: Count = 256  # tokens of a packed row
+  batch_size: Count = 8  # packed rows of a step
+  max_truncated: Share = 0.01  # refuse data of which more does not fit
   # Replaces the system turn of SFT rows, and of nothing else; '' removes it.
   train_system: str | None = None
   chat_template_kwargs: tuple[tuple[str, Any], ...] = ()
@@ -63,29 +95,29 @@ class Pool:
 @dataclasses.dataclass(frozen=True)
 class Review:
   by: str = 'frozen'  # frozen | policy | other:<folder of a second model>
-  sees: str = 'chat'  # chat | quoted | answer
-  reasoning: str = 'kept'  # kept | stripped
-  reason_tokens: int = 0  # tokens of reasoning before the verdict
+  sees: Literal['chat', 'quoted', 'answer'] = 'chat'
+  reasoning: Literal['kept', 'stripped'] = 'kept'
+  reason_tokens: Whole = 0  # tokens of reasoning before the verdict
   system: str = 'drop'  # drop | keep | own:<text>
-  calibration: str = 'none'  # none | contextual
-  verdict: str = 'question'  # question | inverted | random | all
-  random_rate: float = 0.25  # flagged share of verdict 'random'
+  calibration: Literal['none', 'contextual'] = 'none'
+  verdict: Literal['question', 'inverted', 'random', 'all'] = 'question'
+  random_rate: Share = 0.25  # flagged share of verdict 'random'
 
 
 @dataclasses.dataclass(frozen=True)
 class Revise:
   by: str = 'frozen'  # frozen | policy | other:<folder of a second model>
-  sees: str = 'review'  # review | fresh | prompt
-  temperature: float = 1.0
+  sees: Literal['review', 'fresh', 'prompt'] = 'review'
+  temperature: Amount = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Conscience:
-  every: int = 4  # steps between reflections; 0 = never
-  prompts: int = 16  # prompts of a reflection
-  samples: int = 1  # answers per prompt
-  threshold: float = 0.5  # flagged iff P(flag) >= threshold
-  min_mass: float = 0.25  # below this label mass a row has no verdict
+  every: Whole = 4  # steps between reflections; 0 = never
+  prompts: Count = 16  # prompts of a reflection
+  samples: Count = 1  # answers per prompt
+  threshold: Inside = 0.5  # flagged iff P(flag) >= threshold
+  min_mass: Below1 = 0.25  # below this label mass a row has no verdict
   framing: str = 'ethical'  # a known framing, or a .json or .yaml file
   review: Review = Review()
   revise: Revise = Revise()
@@ -93,11 +125,11 @@ class Conscience:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-  temperature: float = 1.0  # 0 = greedy
-  top_p: float = 1.0  # 1 = off
-  top_k: int = 0  # 0 = off
-  max_new_tokens: int = 64
-  max_candidates: int = 256  # static cap of top-k and top-p
+  temperature: Amount = 1.0  # 0 = greedy
+  top_p: Part = 1.0  # 1 = off
+  top_k: Whole = 0  # 0 = off
+  max_new_tokens: Count = 64
+  max_candidates: Count = 256  # static cap of top-k and top-p
 
   @property
   def candidates(self) -> int | None:
@@ -108,46 +140,47 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class DPO:
-  lam: float = 0.1  # weight of the DPO loss; 0 = plain SFT
-  beta: float = 0.1
-  label_smoothing: float = 0.0
-  variant: str = 'sigmoid'  # sigmoid | ipo | sft (on alternatives only)
-  pairs: int = 8  # pair slots of a step
-  length: int = 256  # tokens of prompt and answer
-  reference: str = 'cached'  # cached | step
+  lam: Amount = 0.1  # weight of the DPO loss; 0 = plain SFT
+  beta: Positive = 0.1
+  label_smoothing: Smoothing = 0.0
+  variant: str = 'sigmoid'  # of `losses.VARIANTS`
+  pairs: Count = 8  # pair slots of a step
+  length: Count = 256  # tokens of prompt and answer
+  reference: Literal['cached', 'step'] = 'cached'
 
 
 @dataclasses.dataclass(frozen=True)
 class Replay:
-  capacity: int = 4096
-  eviction: str = 'oldest'  # oldest | reservoir | newest | flagged
-  draw: str = 'uniform'  # uniform | newest
-  max_uses: int = 0  # 0 = no limit
-  max_age: int = 0  # steps; 0 = no limit
+  capacity: Count = 4096
+  eviction: str = 'oldest'  # of `replay.EVICTIONS`
+  draw: str = 'uniform'  # of `replay.DRAWS`
+  max_uses: Whole = 0  # 0 = no limit
+  max_age: Whole = 0  # steps; 0 = no limit
 
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-  lr: float = 1e-4
-  schedule: str = 'constant'  # constant | linear | cosine
-  warmup: int = 0  # steps
-  weight_decay: float = 0.0
-  b1: float = 0.9
-  b2: float = 0.999
-  eps: float = 1e-8
-  clip: float = 1.0  # global norm; 0 = off
+  lr: Amount = 1e-4
+  schedule: str = 'constant'  # of `align.SCHEDULES`
+  warmup: Whole = 0  # steps
+  weight_decay: Amount = 0.0
+  b1: Below1 = 0.9
+  b2: Below1 = 0.999
+  eps: Positive = 1e-8
+  clip: Amount = 1.0  # global norm; 0 = off
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-  steps: int = 200
-  microbatches: int = 1
-  chunk: int = 512  # tokens whose logits exist at a time, on each device
-  log_every: int = 10
-  checkpoint_every: int = 100
-  keep: int = 2  # checkpoints
-  eval_every: int = 0  # 0 = only at the end
-  export: str = ''  # peft | merged | full: written to DIR/export at the end
+  steps: Whole = 200
+  microbatches: Count = 1
+  chunk: Count = 512  # tokens whose logits exist at a time, on each device
+  log_every: Count = 10
+  checkpoint_every: Count = 100
+  keep: Count = 2  # checkpoints
+  eval_every: Whole = 0  # 0 = only at the end
+  # Written to DIR/export at the end.
+  export: Literal['', 'peft', 'merged', 'full'] = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,14 +189,14 @@ class Eval:
   curve: tuple[str, ...] = ()  # JSONL files asked during training
   tokens: str = ''  # chats predicted by teacher forcing at the end
   judge: str = ''  # '' = none | world | a file.py:name
-  samples: int = 1  # answers per question
-  curve_samples: int = 1  # the same for evaluations during training
-  batch: int = 64  # rows sampled at once
-  max_new_tokens: int = 64
-  temperature: float = 1.0
+  samples: Count = 1  # answers per question
+  curve_samples: Count = 1  # the same for evaluations during training
+  batch: Count = 64  # rows sampled at once
+  max_new_tokens: Count = 64
+  temperature: Amount = 1.0
   kinds: tuple[str, ...] = ()  # () = all
-  limit: int = 0  # questions of each kind at the end; 0 = all
-  curve_limit: int = 64  # of each kind during training; 0 = all
+  limit: Whole = 0  # questions of each kind at the end; 0 = all
+  curve_limit: Whole = 64  # of each kind during training; 0 = all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +208,8 @@ class Log:
 class Config:
   """One run. Made by `freeze`; the fields' meaning stands beside them."""
 
-  seed: int = 0
+  seed: Whole = 0
+  method: str = 'conscience'  # of `ealign.methods.METHODS`
   model: Model = Model()
   mesh: Mesh = Mesh()
   data: Data = Data()
@@ -198,3 +232,20 @@ class Config:
 def reflects(lam: float | None, every: int | None) -> bool:
   """The same of `dpo.lam` and `conscience.every` as a file has them."""
   return bool(lam and every and lam > 0 and every > 0)
+
+
+def annotations(section: type = Config, prefix: str = '') -> Iterator:
+  """(dotted name, annotated type) of every field."""
+  for field in dataclasses.fields(section):
+    name = prefix + field.name
+    if dataclasses.is_dataclass(field.type):
+      yield from annotations(field.type, name + '.')
+    else:
+      yield name, field.type
+
+
+def bare(kind) -> Any:
+  """The type without what stands in it about values."""
+  if typing.get_origin(kind) is Literal:
+    return str
+  return typing.get_args(kind)[0] if hasattr(kind, '__metadata__') else kind

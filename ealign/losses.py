@@ -1,5 +1,8 @@
 """Token log-probabilities in chunks, and the losses of the method."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -137,18 +140,44 @@ def dpo_sigmoid(logps_P2, ref_P2, lengths_P2, *, beta, label_smoothing):
   return -(1 - label_smoothing) * right - label_smoothing * wrong
 
 
-def dpo_ipo(logps_P2, ref_P2, lengths_P2, *, beta, label_smoothing):
+def dpo_ipo(logps_P2, ref_P2, lengths_P2, *, beta):
   """IPO, eq. 17 of arXiv 2310.12036: (margin - 1 / (2 beta))^2, [P]."""
-  del lengths_P2, label_smoothing
+  del lengths_P2
   return jnp.square(_margin(logps_P2, ref_P2) - 1 / (2 * beta))
 
 
-def dpo_alternatives(logps_P2, ref_P2, lengths_P2, *, beta, label_smoothing):
+def dpo_alternatives(logps_P2, ref_P2, lengths_P2):
   """No negatives: mean negative log-likelihood a token of the chosen, [P]."""
-  del ref_P2, beta, label_smoothing
+  del ref_P2
   return -logps_P2[:, 0] / jnp.maximum(lengths_P2[:, 0], 1.0)
 
 
 def _margin(logps_P2, ref_P2):
   ratio_P2 = logps_P2 - ref_P2
   return ratio_P2[:, 0] - ratio_P2[:, 1]
+
+
+class Variant(NamedTuple):
+  """A form of the preference loss.
+
+  loss: fn(logps_P2, ref_P2, lengths_P2, **coefficients) -> loss_P.
+  coefficients: its keyword arguments. Each is a field of `fields.DPO`, and is
+    traced: a grid may vary it within one program.
+  control: it is there to be compared with, and is not the method.
+  """
+
+  loss: Callable
+  coefficients: tuple[str, ...] = ()
+  control: bool = False
+
+
+# By the value of dpo.variant. What a config may say, `align.Hp`, the roles in
+# reports and the table in docs/method.md all follow from these rows.
+VARIANTS = {
+  'sigmoid': Variant(dpo_sigmoid, ('beta', 'label_smoothing')),
+  'ipo': Variant(dpo_ipo, ('beta',)),
+  'sft': Variant(dpo_alternatives, control=True),
+}
+COEFFICIENTS = tuple(
+  dict.fromkeys(name for v in VARIANTS.values() for name in v.coefficients)
+)

@@ -33,19 +33,44 @@ class Replay:
   pairs: tuple[Pair, ...] = ()
 
 
+def _reservoir(replay, seen):
+  slot = int(_rng(replay.seed, seen, 1).integers(seen))
+  return min(slot, replay.capacity)
+
+
+def _rng(*key):
+  return np.random.default_rng(np.random.SeedSequence(key))
+
+
+# fn(replay, seen) -> which pair leaves a full buffer when the seen-th comes:
+# its place, `capacity` for the newcomer itself, or None for nobody.
+EVICTIONS = {
+  'oldest': lambda replay, seen: 0,
+  'reservoir': _reservoir,
+  'newest': lambda replay, seen: replay.capacity,
+  'flagged': lambda replay, seen: None,
+}
+# fn(replay, step, size, n) -> places of the n pairs of a step.
+DRAWS = {
+  'uniform': lambda replay, step, size, n: _rng(
+    replay.seed, step, 0
+  ).permutation(size)[:n],
+  'newest': lambda replay, step, size, n: range(size - n, size),
+}
+
+
 def push(replay: Replay, new: list[Pair]) -> Replay:
   """Adds pairs, ordered by row id, evicting where it is full."""
   pairs, seen = list(replay.pairs), replay.seen
   for pair in sorted(new, key=lambda p: p.row):
     seen += 1
-    if replay.eviction == 'flagged' or len(pairs) < replay.capacity:
-      pairs.append(pair)
-    elif replay.eviction == 'oldest':
-      pairs = [*pairs[1:], pair]
-    elif replay.eviction == 'reservoir':
-      slot = int(_rng(replay.seed, seen, 1).integers(seen))
-      if slot < replay.capacity:
-        pairs = [*pairs[:slot], *pairs[slot + 1 :], pair]
+    if len(pairs) >= replay.capacity:
+      out = EVICTIONS[replay.eviction](replay, seen)
+      if out == replay.capacity:
+        continue
+      if out is not None:
+        del pairs[out]
+    pairs.append(pair)
   return dataclasses.replace(replay, pairs=tuple(pairs), seen=seen)
 
 
@@ -53,10 +78,7 @@ def draw(replay: Replay, *, step: int, slots: int):
   """Up to `slots` pairs for a step, and the buffer with their uses counted."""
   alive = [p for p in replay.pairs if _alive(replay, p, step)]
   n = min(slots, len(alive))
-  if replay.draw == 'newest':
-    chosen = range(len(alive) - n, len(alive))
-  else:
-    chosen = _rng(replay.seed, step, 0).permutation(len(alive))[:n]
+  chosen = DRAWS[replay.draw](replay, step, len(alive), n)
   used = {id(alive[i]) for i in chosen}
   drawn = [alive[i] for i in chosen]
   pairs = tuple(
@@ -69,10 +91,6 @@ def draw(replay: Replay, *, step: int, slots: int):
 def _alive(replay, pair, step):
   young = not replay.max_age or step - pair.step <= replay.max_age
   return young and not (replay.max_uses and pair.uses >= replay.max_uses)
-
-
-def _rng(*key):
-  return np.random.default_rng(np.random.SeedSequence(key))
 
 
 def metrics(replay: Replay, *, step: int) -> dict[str, float]:

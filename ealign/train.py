@@ -10,25 +10,20 @@ import functools
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ealign import align, assembly
 from ealign import replay as replay_lib
 from ealign.alone import ALONE
-from ealign.conscience import records as reflection
-from ealign.conscience import reflect as conscience
+from ealign.conscience.reflect import with_review
 from ealign.data import batch as batch_lib
 from ealign.engine import Backend, Engine
-from ealign.evals import answers as answers_lib
-from ealign.evals import records as records_lib
+from ealign.evals import answers, records
 from ealign.fields import Config
-from ealign.models import flops, sharding
-from ealign.models import weights as weights_lib
-from ealign.runtime import checkpoint, preempt, provenance
-from ealign.runtime import clock as clock_lib
+from ealign.method import CONSCIENCE, Method
+from ealign.models import flops, sharding, weights
+from ealign.runtime import checkpoint, clock, metrics, preempt, provenance
 from ealign.runtime import mesh as mesh_lib
-from ealign.runtime import metrics as metrics_lib
 from ealign.runtime import profile as profile_lib
 from ealign.runtime.errors import NonFinite, Preempted, UserError
 from ealign.runtime.hosts import Hosts
@@ -46,10 +41,71 @@ class Result:
   metrics: dict
 
 
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """What stays as it is during a run.
+
+  origin: hashes of the weights that a checkpoint is of: the frozen ones, and
+    those of second models. tag: what every record begins with.
+  """
+
+  config: Config
+  method: Method
+  backend: Backend
+  hosts: Hosts
+  folder: folder_lib.Folder
+  parts: assembly.Parts
+  origin: dict
+  tag: dict
+  saved: checkpoint.Checkpoints
+
+  @functools.cached_property
+  def clock(self) -> clock.Clock:
+    """From its first use on: reading a checkpoint is not its time."""
+    return clock.Clock(self.mesh.devices.flat)
+
+  @property
+  def workdir(self) -> pathlib.Path:
+    return self.folder.local
+
+  @property
+  def model(self):
+    return self.parts.conscience.frozen.model.config
+
+  @property
+  def mesh(self):
+    return self.parts.conscience.frozen.mesh
+
+  @property
+  def root(self) -> jax.Array:
+    """The one key that all others are folded from."""
+    return jax.random.key(self.config.seed)
+
+  def record(self, phase: str, step: int, found) -> None:
+    """Appends what was asked to answers.jsonl."""
+    facts = self.tag | {'step': step, 'phase': phase}
+    path = self.workdir / 'answers.jsonl'
+    records.append(path, [facts | record for record in found])
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+  """Where a run stands: what a checkpoint holds, but for the data's place.
+
+  tokens: supervised tokens that it was trained on.
+  """
+
+  step: int
+  state: align.TrainState
+  replay: replay_lib.Replay
+  tokens: float = 0.0
+
+
 def run(
   config: Config,
   workdir,
   *,
+  method: Method | None = None,
   name: str = '',
   profile: tuple[int, int] | None = None,
   hosts: Hosts | None = None,
@@ -61,8 +117,10 @@ def run(
 
   Args:
     config: the frozen Config (`ealign.config.freeze`).
-    workdir: its folder, or a `runtime.folder.Folder` where hosts share it; a
+    workdir: its folder, or a `workdir.folder.Folder` where hosts share it; a
       checkpoint there is continued.
+    method: that config.method names (`ealign.methods.METHODS`), by default the
+      paper's.
     name: of the arm, for records and display.
     profile: first step of a trace, host 0's, and the step before which it
       ends.
@@ -71,7 +129,7 @@ def run(
       hold the same replay, and results do not depend on their number.
     display: what shows how far it is (`runtime.display`), by default a bar.
     backend: what it computes with, if not for itself alone (`stack`).
-    stop: who asks it to stop, if not a signal.
+    stop: Stop object to poll instead of installing signal handlers.
 
   Raises:
     UserError: bad data or a checkpoint that cannot be used.
@@ -79,234 +137,282 @@ def run(
     Preempted: SIGTERM came; the run is saved.
   """
   provenance.compiles()  # counts from here on
-  hosts = hosts or Hosts()
+  hosts, method = hosts or Hosts(), method or CONSCIENCE
+  if config.method != method.name:
+    known = f'ealign.methods.METHODS[{config.method!r}]'
+    raise UserError(f'method={config.method!r}: give train.run method={known}')
   folder = folder_lib.of(workdir, index=hosts.index)
-  workdir = folder.local
-  workdir.mkdir(parents=True, exist_ok=True)
-
-  # ---- What it is made of -------------------------------------------------
-  parts = assembly.assemble(config, backend)
-  update, frozen = parts.update, parts.frozen
-  engine = parts.conscience.frozen
-  model, mesh = engine.model.config, engine.mesh
-  state = align.init_state(update, parts.params, hyper(config))
-  state = sharding.place(mesh, state)
-  replay = replay_lib.Replay(
-    **dataclasses.asdict(config.replay), seed=config.seed
-  )
-  root = jax.random.key(config.seed)
-  stored = functools.partial(sharding.unpadded, model)
-  hashed = lambda name, model, tree: backend.share(
-    f'hash of {name}',
-    lambda: provenance.tree_hash(sharding.unpadded(model, tree)),
-  )
-  base_hash = hashed('frozen', model, frozen)
-  others = {
-    by: hashed(by, other.model.config, other.weights)
-    for by, other in parts.conscience.others.items()
-  }
-  provenance.write(
-    workdir / 'run.json',
-    seed=config.seed,
-    frozen=base_hash,
-    others=others,
-    template=provenance.text_hash(engine.model.tokenizer.chat_template),
-    data=parts.loader and parts.loader.stats,
-    parameters=sum(x.size for x in jax.tree.leaves(stored(frozen))),
-    trained=sum(x.size for x in jax.tree.leaves(stored(state.params))),
-  )
-
-  # ---- Continue where a checkpoint stands ---------------------------------
-  saved = checkpoint.Checkpoints(
-    folder.shared / 'checkpoints', config.train.keep
-  )
-  start, values = 0, {}
-  notes = [f'data: {parts.loader}'] if parts.loader else []
-  if found := saved.restore(
-    {'state': stored(state), 'replay': replay_lib.to_arrays(replay)}
-  ):
-    start, tree, extra, note = found
-    if extra['frozen'] != base_hash:
-      raise UserError(
-        f'{workdir}: the checkpoint was trained on another base ('
-        f'{extra["frozen"]}, now {base_hash}); restore model.path, or start '
-        'in a new workdir'
-      )
-    if extra['others'] != others:
-      raise UserError(
-        f'{workdir}: the checkpoint was reviewed by other models ('
-        f'{extra["others"]}, now {others}); restore them, or start in a new '
-        'workdir'
-      )
-    state = sharding.place(mesh, sharding.padded(model, tree['state']))
-    replay = replay_lib.from_arrays(replay, tree['replay'])
-    if parts.loader:
-      parts.loader.restore(extra['loader'])
-    notes.append(note or f'continuing from step {start}')
-    if profile and start > profile[0]:
-      notes.append(f'no trace: step {profile[0]} is done')
-  answers_path = workdir / 'answers.jsonl'
-  metrics_lib.jsonl_truncate(answers_path, start)
-
-  log = metrics_lib.Metrics(
-    workdir,
+  s, start = _setup(config, method, folder, hosts, backend, name)
+  at, notes = _resume(s, start)
+  if profile and at.step > profile[0]:
+    notes.append(f'no trace: step {profile[0]} is done')
+  log = metrics.Metrics(
+    s.workdir,
     config.train.steps,
     tensorboard=config.log.tensorboard,
     prefix=name,
     quiet=not hosts.writes,
     shown=display,
   )
-  tag = {'run': folder.shared.name, 'arm': name, 'seed': config.seed}
-  clock = clock_lib.Clock(mesh.devices.flat)
-  tokens = extra['tokens'] if start else 0.0
-  last_good = start
-  shown = {}
-
-  def save(step, wait=False):
-    extra = {
-      'loader': parts.loader and parts.loader.state(),
-      'tokens': tokens,
-      'frozen': base_hash,
-      'others': others,
-    }
-    tree = {'state': stored(backend.state(state))}
-    tree['replay'] = replay_lib.to_arrays(replay)
-    # Orbax cannot write two checkpoints of one process at a time.
-    wait = wait or not backend.alone
-    backend.apart(functools.partial(saved.save, wait=wait), step, tree, extra)
-    folder.push()
-
-  def curve(step):
-    with clock('eval'):
-      policy = parts.with_policy(state.params).policy
-      records = answers_lib.curve(parts.questions, policy, key=root)
-    facts = tag | {'step': step, 'phase': 'curve'}
-    records_lib.append(answers_path, [facts | r for r in records])
-
-  # Of other hosts the folder is a copy that goes with them.
-  trace = profile_lib.Profile(workdir, profile if hosts.writes else None)
+  # On other hosts this folder is a temporary copy.
+  trace = profile_lib.Profile(s.workdir, profile if hosts.writes else None)
   watching = preempt.watch(alone=hosts.count == 1)
   if stop is not None:
     watching = contextlib.nullcontext(stop)
-  with log, saved, trace, watching as stop:
-    log.truncate(start)
+  with log, s.saved, trace, watching as stop:
+    log.truncate(at.step)
     for note in notes:
       log.say(note)
-    if config.train.eval_every and not start:
-      curve(0)
-    for step in range(start, config.train.steps):
-      if stop.requested or hosts.stopping():
-        _fetch(values, f'{workdir}: {_span(last_good + 1, step)}')
-        trace.stop()  # so that it is in the folder that `save` copies
-        save(step, wait=True)
-        raise Preempted(
-          f'{workdir}: stopped at step {step} and saved; the same command '
-          'continues'
-        )
-      trace.at(step, state)
-      key = jax.random.fold_in(root, step)
-
-      # ---- Reflect: what it would say, what its conscience prefers --------
-      reflected = {}
-      if config.reflects and step % config.conscience.every == 0:
-        requests, rows = draw_requests(config, parts.pool, step)
-        with clock('train'):  # the updates that are still under way
-          jax.block_until_ready(state)
-        pairs, records = conscience.reflect(
-          parts.with_policy(state.params),
-          requests,
-          key=key,
-          step=step,
-          rows=rows,
-          clock=clock,
-        )
-        threshold = config.conscience.threshold
-        reflected = reflection.metrics(records, threshold=threshold)
-        replay = replay_lib.push(replay, pairs)
-        facts = tag | {'step': step, 'phase': 'reflect'}
-        judge = parts.questions.judge
-        records_lib.append(
-          answers_path, [answers_lib.judged(facts | r, judge) for r in records]
-        )
-
-      # ---- Update ---------------------------------------------------------
-      with clock('train'):
-        drawn, replay = replay_lib.draw(
-          replay, step=step, slots=config.dpo.pairs
-        )
-        batch = batch_lib.Batch(
-          parts.loader and parts.loader.next(),
-          batch_lib.pair_batch(drawn, config.dpo.pairs, config.dpo.length)
-          if drawn
-          else None,
-        )
-        if batch.sft is not None:
-          tokens += float(batch.sft.loss_mask_BT[:, 1:].sum())
-        clock.count(*work(config, model, batch))
-        batch = sharding.place(mesh, batch)
-        state, values = backend.step(update, state, frozen, batch)
-
-      # ---- Log, save, evaluate --------------------------------------------
-      done, every = step + 1, config.train.eval_every
-      last = done == config.train.steps
-      saving = last or done % config.train.checkpoint_every == 0
-      logging = saving or done % config.train.log_every == 0
-      if logging or reflected:
-        with clock('train'):
-          where = f'{workdir}: {_span(last_good + 1, done)}'
-          shown = _fetch(values, where)
-        last_good = done
-        shown |= replay_lib.metrics(replay, step=step) | reflected
-        shown.pop('tokens', None)  # of this step; num_tokens is their sum
-        shown['conscience/pairs_in_step'] = shown.pop('pairs', 0.0)
-        shown |= {'num_tokens': tokens, 'global_step': done} | clock.metrics()
-        shown |= epoch(parts)
-        log.write(done, shown)
-      log.progress(done, shown if logging else None)
-      if every and (done % every == 0 or last):
-        curve(done)  # before saving: a run killed here asks again
-      if saving:
-        save(done)
-
-    # ---- What it says now -------------------------------------------------
-    trace.at(config.train.steps, state)
-    state = backend.state(state)
-    taught = parts.with_policy(state.params)
-    saved.wait()
-    said = 'stopped while it evaluated; it is trained and saved, the same'
-    stopped = Preempted(f'{workdir}: {said} command continues')
-    if hosts.stopping():  # they ask next before another run
-      raise stopped
-    log.say('sampling answers to the held-out questions')
-    with stop.at_once(stopped):
-      records, values = answers_lib.final(parts.questions, taught, key=root)
-    steps = config.train.steps
-    if not np.all(np.isfinite(list(values.values()))):
-      raise _diverged(f'{workdir}: after step {steps} the loss')
-    records_lib.append(
-      answers_path,
-      [tag | {'step': steps, 'phase': 'eval'} | r for r in records],
-    )
-    if values:
-      log.write(steps, values)
-    params = state.params
-    if hosts.count > 1:
-      params = jax.tree.map(mesh_lib.to_host, params)
-    keep_params(config, workdir, model, params)
-    folder.push()
-  engine = conscience.with_review(taught)
-  return Result(workdir, engine, state.params, frozen, shown | values)
+    at, shown = _loop(s, at, log, trace, stop)
+    trace.at(config.train.steps, at.state)
+    return _final(s, at, shown, log, stop)
 
 
-def hyper(config: Config) -> align.Hp:
-  """The traced hyper-parameters."""
-  f32 = lambda x: jnp.asarray(x, jnp.float32)
-  return align.Hp(
-    lam=f32(config.dpo.lam),
-    beta=f32(config.dpo.beta),
-    label_smoothing=f32(config.dpo.label_smoothing),
-    lr=f32(config.optim.lr),
+# ---- Setup ------------------------------------------------------------------
+
+
+def _setup(config, method, folder, hosts, backend, name):
+  """What the run is made of, and where it stands before its first step."""
+  folder.local.mkdir(parents=True, exist_ok=True)
+  parts = assembly.assemble(config, backend)
+  update = dataclasses.replace(parts.update, terms=method.terms(config))
+  parts = dataclasses.replace(parts, update=update)
+  frozen = parts.conscience.frozen
+  stored = functools.partial(sharding.unpadded, frozen.model.config)
+  state = align.init_state(update, parts.params, align.hyper(config))
+  state = sharding.place(frozen.mesh, state)
+  settings = dataclasses.asdict(config.replay)
+
+  def hashed(name, engine):
+    tree = lambda: sharding.unpadded(engine.model.config, engine.weights)
+    make = lambda: provenance.tree_hash(tree())
+    return backend.share(f'hash of {name}', make)
+
+  others = parts.conscience.others.items()
+  origin = {
+    'frozen': hashed('frozen', frozen),
+    'others': {by: hashed(by, other) for by, other in others},
+  }
+  provenance.write(
+    folder.local / 'run.json',
+    seed=config.seed,
+    **origin,
+    template=provenance.text_hash(frozen.model.tokenizer.chat_template),
+    data=parts.loader and parts.loader.stats,
+    parameters=_size(stored(frozen.weights)),
+    trained=_size(stored(state.params)),
   )
+  setup = Setup(
+    config=config,
+    method=method,
+    backend=backend,
+    hosts=hosts,
+    folder=folder,
+    parts=parts,
+    origin=origin,
+    tag={'run': folder.shared.name, 'arm': name, 'seed': config.seed},
+    saved=checkpoint.Checkpoints(
+      folder.shared / 'checkpoints', config.train.keep
+    ),
+  )
+  replay = replay_lib.Replay(**settings, seed=config.seed)
+  return setup, Progress(0, state, replay)
+
+
+def _size(tree) -> int:
+  return sum(x.size for x in jax.tree.leaves(tree))
+
+
+# ---- Resume -----------------------------------------------------------------
+
+
+def _resume(s: Setup, start: Progress) -> tuple[Progress, list[str]]:
+  """Where its last checkpoint stands, if there is one, and notes to show."""
+  loader = s.parts.loader
+  notes, at = [f'data: {loader}'] if loader else [], start
+  if found := s.saved.restore(_tree(s, start)):
+    step, tree, extra, note = found
+    _check_origin(s, extra)
+    state = sharding.padded(s.model, tree['state'])
+    at = Progress(
+      step,
+      sharding.place(s.mesh, state),
+      replay_lib.from_arrays(start.replay, tree['replay']),
+      extra['tokens'] if step else 0.0,
+    )
+    if loader:
+      loader.restore(extra['loader'])
+    notes.append(note or f'continuing from step {step}')
+  metrics.jsonl_truncate(s.workdir / 'answers.jsonl', at.step)
+  return at, notes
+
+
+def _check_origin(s: Setup, extra) -> None:
+  """A checkpoint goes on with the weights that it was trained beside only."""
+  for name, was, remedy in (
+    ('frozen', 'trained on another base', 'model.path'),
+    ('others', 'reviewed by other models', 'them'),
+  ):
+    if extra[name] != s.origin[name]:
+      raise UserError(
+        f'{s.workdir}: the checkpoint was {was} ({extra[name]}, now '
+        f'{s.origin[name]}); restore {remedy}, or start in a new workdir'
+      )
+
+
+def _tree(s: Setup, at: Progress) -> dict:
+  """The arrays of a checkpoint."""
+  return {
+    'state': sharding.unpadded(s.model, s.backend.state(at.state)),
+    'replay': replay_lib.to_arrays(at.replay),
+  }
+
+
+def _save(s: Setup, at: Progress, *, wait: bool = False) -> None:
+  loader = s.parts.loader
+  extra = {'loader': loader and loader.state(), 'tokens': at.tokens}
+  # Orbax cannot write two checkpoints of one process at a time.
+  save = functools.partial(s.saved.save, wait=wait or not s.backend.alone)
+  s.backend.apart(save, at.step, _tree(s, at), extra | s.origin)
+  s.folder.push()
+
+
+# ---- Loop -------------------------------------------------------------------
+
+
+def _loop(s: Setup, at: Progress, log, trace, stop) -> tuple[Progress, dict]:
+  """Trains to the last step; returns where it stands and what was logged."""
+  train, updated, logged = s.config.train, {}, {}
+  first = at.step + 1  # of the steps whose losses nobody has looked at
+  if train.eval_every and not at.step:
+    _curve(s, at)
+  while at.step < train.steps:
+    if stop.requested or s.hosts.stopping():
+      _fetch(updated, f'{s.workdir}: {_span(first, at.step)}')
+      trace.stop()  # so that it is in the folder that `_save` copies
+      _save(s, at, wait=True)
+      raise Preempted(
+        f'{s.workdir}: stopped at step {at.step} and saved; the same command '
+        'continues'
+      )
+    trace.at(at.step, at.state)
+    at, reflected = _reflect(s, at)
+    at, updated = _update(s, at)
+    last = at.step == train.steps
+    saving = last or at.step % train.checkpoint_every == 0
+    logging = saving or at.step % train.log_every == 0
+    if logging or reflected:
+      with s.clock('train'):
+        fetched = _fetch(updated, f'{s.workdir}: {_span(first, at.step)}')
+      first = at.step + 1
+      logged = _metrics(s, at, fetched, reflected)
+      log.write(at.step, logged)
+    log.progress(at.step, logged if logging else None)
+    if train.eval_every and (at.step % train.eval_every == 0 or last):
+      _curve(s, at)  # before saving: a run killed here asks again
+    if saving:
+      _save(s, at)
+  return at, logged
+
+
+def _reflect(s: Setup, at: Progress) -> tuple[Progress, dict]:
+  """What the policy would say, and what its conscience prefers, if it is time.
+
+  Returns metrics too: none if it is not.
+  """
+  config = s.config
+  if not config.reflects or at.step % config.conscience.every:
+    return at, {}
+  requests, rows = draw_requests(config, s.parts.pool, at.step)
+  with s.clock('train'):  # the updates that are still under way
+    jax.block_until_ready(at.state)
+  pairs, found = s.method.reflect(
+    s.parts.with_policy(at.state.params),
+    requests,
+    key=jax.random.fold_in(s.root, at.step),
+    step=at.step,
+    rows=rows,
+    clock=s.clock,
+  )
+  judge = s.parts.questions.judge
+  judged = [answers.judged(record, judge) for record in found]
+  s.record('reflect', at.step, judged)
+  at = dataclasses.replace(at, replay=replay_lib.push(at.replay, pairs))
+  return at, s.method.metrics(config, found)
+
+
+def _update(s: Setup, at: Progress) -> tuple[Progress, dict]:
+  """One step; its metrics stay on the devices."""
+  config, loader = s.config, s.parts.loader
+  with s.clock('train'):
+    drawn, replay = replay_lib.draw(
+      at.replay, step=at.step, slots=config.dpo.pairs
+    )
+    batch = batch_lib.step_batch(
+      loader and loader.next(), drawn, config.dpo.pairs, config.dpo.length
+    )
+    s.clock.count(*work(config, s.model, batch))
+    tokens = at.tokens + float(batch.supervised)
+    batch = sharding.place(s.mesh, batch)
+    frozen = s.parts.frozen
+    state, updated = s.backend.step(s.parts.update, at.state, frozen, batch)
+  return Progress(at.step + 1, state, replay, tokens), updated
+
+
+def _metrics(s: Setup, at: Progress, fetched: dict, reflected: dict) -> dict:
+  """What is logged of a step, by name."""
+  of_step = dict(fetched)
+  of_step.pop('tokens', None)  # of this step; num_tokens is their sum
+  pairs = of_step.pop('pairs', 0.0)
+  return {
+    **of_step,
+    **replay_lib.metrics(at.replay, step=at.step - 1),
+    **reflected,
+    'conscience/pairs_in_step': pairs,
+    'num_tokens': at.tokens,
+    'global_step': at.step,
+    **s.clock.metrics(),
+    **epoch(s.parts),
+  }
+
+
+def _curve(s: Setup, at: Progress) -> None:
+  with s.clock('eval'):
+    policy = s.parts.with_policy(at.state.params).policy
+    found = answers.curve(s.parts.questions, policy, key=s.root)
+  s.record('curve', at.step, found)
+
+
+# ---- Final ------------------------------------------------------------------
+
+
+def _final(s: Setup, at: Progress, logged: dict, log, stop) -> Result:
+  """Evaluates what was trained, and keeps it."""
+  state = s.backend.state(at.state)
+  taught = s.parts.with_policy(state.params)
+  s.saved.wait()
+  stopped = Preempted(
+    f'{s.workdir}: stopped while it evaluated; it is trained and saved, the '
+    'same command continues'
+  )
+  if s.hosts.stopping():  # they ask next before another run
+    raise stopped
+  log.say('sampling answers to the held-out questions')
+  with stop.at_once(stopped):
+    found, measured = answers.final(s.parts.questions, taught, key=s.root)
+  if not np.all(np.isfinite(list(measured.values()))):
+    raise _diverged(f'{s.workdir}: after step {at.step} the loss')
+  s.record('eval', at.step, found)
+  if measured:
+    log.write(at.step, measured)
+  params = state.params
+  if s.hosts.count > 1:
+    params = jax.tree.map(mesh_lib.to_host, params)
+  keep_params(s.config, s.workdir, s.model, params)
+  s.folder.push()
+  engine = with_review(taught)
+  frozen, last = s.parts.frozen, logged | measured
+  return Result(s.workdir, engine, state.params, frozen, last)
 
 
 def work(config: Config, model, batch) -> tuple[float, float]:
@@ -316,7 +422,7 @@ def work(config: Config, model, batch) -> tuple[float, float]:
     spec = config.model.lora
     adapter = flops.adapted(model, spec.rank, spec.targets)
   tokens = total = 0.0
-  for part in filter(None, (batch.sft, batch.pairs)):
+  for part in batch.parts.values():
     tokens += float((part.positions_BT >= 0).sum())
     total += flops.training(model, *part.tokens_BT.shape, adapter)
   return tokens, total
@@ -330,9 +436,9 @@ def draw_requests(config: Config, pool, step: int):
   """
   c = config.conscience
   rng = np.random.default_rng(np.random.SeedSequence((config.seed, step, 2)))
-  weights = np.asarray([w for w, _ in pool], float)
+  shares = np.asarray([w for w, _ in pool], float)
   requests = []
-  for source in rng.choice(len(pool), c.prompts, p=weights / weights.sum()):
+  for source in rng.choice(len(pool), c.prompts, p=shares / shares.sum()):
     chats = pool[source][1]
     requests += [chats[rng.integers(len(chats))]] * c.samples
   first = step * c.prompts * c.samples
@@ -347,9 +453,9 @@ def epoch(parts: assembly.Parts) -> dict[str, float]:
 def keep_params(config: Config, workdir, model, params):
   """Writes what was trained as safetensors: adapter, or the whole model."""
   if config.model.train == 'full':
-    weights_lib.save(workdir / 'model', model, params, dtype='float32')
+    weights.save(workdir / 'model', model, params, dtype='float32')
   else:
-    weights_lib.save_adapter(
+    weights.save_adapter(
       workdir / 'adapter.safetensors', params, assembly.lora_scale(config)
     )
 
@@ -358,13 +464,14 @@ def _span(first: int, last: int) -> str:
   return f'step {last}' if first == last else f'steps {first} to {last}'
 
 
-def _fetch(values, where):
-  if not values:  # no SFT data and no pair yet: nothing was updated
+def _fetch(updated, where: str) -> dict[str, float]:
+  """The metrics of an update, from the devices."""
+  if not updated:  # no SFT data and no pair yet: nothing was updated
     return {}
-  values = {k: float(v) for k, v in jax.device_get(values).items()}
-  if not np.isfinite(values['loss']) or not np.isfinite(values['grad_norm']):
+  fetched = {k: float(v) for k, v in jax.device_get(updated).items()}
+  if not np.isfinite([fetched['loss'], fetched['grad_norm']]).all():
     raise _diverged(f'{where}: the loss or its gradient')
-  return values
+  return fetched
 
 
 def _diverged(what: str) -> NonFinite:

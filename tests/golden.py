@@ -35,7 +35,7 @@ import numpy as np
 from golden_cases import CASES, Case
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-LIMIT_S = 900  # of one command
+LIMIT_S = 1800  # of one command
 TINIEST = 1e-3  # differences of smaller numbers are relative to this
 ROUNDED = {'logp': 1e-4}  # fields written with so many digits
 # What is not compared, by the beginning of its name: times and how often was
@@ -196,7 +196,7 @@ READERS = {
 
 
 def differences(old, new, at: str = ''):
-  """Yields (where, old, new, relative difference), inf if no number."""
+  """Yields (where, old, new, relative difference): inf if no real number."""
   both = lambda *kinds: isinstance(old, kinds) and isinstance(new, kinds)
   if both(dict):
     for key in dict.fromkeys([*old, *new]):
@@ -216,35 +216,48 @@ def differences(old, new, at: str = ''):
       yield where, a[i], b[i], abs(a - b)[i] / (np.max(np.abs(a)) or 1)
   elif both(np.ndarray):
     yield at, (old.shape, old.dtype), (new.shape, new.dtype), np.inf
-  elif both(int, float) and not both(bool):
-    if old != new:
-      gap = abs(old - new) / max(abs(old), abs(new), TINIEST)
-      yield at, old, new, gap
+  elif old != new and both(int, float) and not both(int):
+    gap = abs(old - new) / max(abs(old), abs(new), TINIEST)
+    yield at, old, new, gap
   elif old != new:
     yield at, old, new, np.inf
 
 
-def rounded(at: str, old, new) -> bool:
-  """Whether two numbers differ by the last digit that is written."""
-  digit = ROUNDED.get(at.split()[-1])
-  return digit is not None and abs(old - new) <= 1.001 * digit
+def small(at: str, old, new, gap: float, rtol: float) -> bool:
+  """Whether a difference is within rtol, or in the last digit written."""
+  digits = [d for name, d in ROUNDED.items() if at.endswith(f' {name}')]
+  return gap <= rtol or bool(
+    rtol and digits and abs(old - new) <= 1.001 * digits[0]
+  )
 
 
 def compare(old: dict, new: dict, rtol: float) -> tuple[list[str], str]:
-  """Lines on what differs by more than rtol, and a word on all the rest."""
-  lines, most = [] if new else ['it left nothing'], 0.0
-  for at, a, b, gap in differences(old, new):
-    if gap <= rtol or (rtol and rounded(at, a, b)):
-      most = max(most, gap)
-    else:
-      size = '' if gap == np.inf else f' ({gap:.1e})'
-      lines.append(f'{at.strip()}: {str(a)[:90]!r} -> {str(b)[:90]!r}{size}')
+  """A line for each file that differs by more than rtol, and what there is."""
+  lines, within = [] if new else ['it left nothing'], 0.0
+  for name in dict.fromkeys([*old, *new]):
+    found = differences(*(x.get(name, '(absent)') for x in (old, new)))
+    large = []
+    for place in found:
+      if small(*place, rtol):
+        within = max(within, place[3])
+      else:
+        large.append(place)
+    if large:
+      at, a, b, _ = large[0]
+      gaps = [gap for *_, gap in large if gap != np.inf]
+      said = f'{name}: {len(large)} differ; first{at}: {cut(a)} -> {cut(b)}'
+      lines.append(said + (f'; at most {max(gaps):.1e}' if gaps else ''))
   records = [r for n, x in new.items() if 'answers.jsonl' in n for r in x]
   kept = sum((r['alternative'] or {}).get('kept', False) for r in records)
   arrays = [x for n, x in new.items() if n.endswith('.safetensors')]
   said = f'{len(new)} files, {len(records)} answers, {kept} pairs, '
   said += f'{sum(len(x[0]) for x in arrays)} tensors'
-  return lines, said + (f', numbers within {most:.1e}' if most else '')
+  return lines, said + (f', numbers within {within:.1e}' if within else '')
+
+
+def cut(value) -> str:
+  text = repr(value) if isinstance(value, str) else str(value)
+  return text if len(text) <= 70 else text[:70] + ' ...'
 
 
 # ---- The command ------------------------------------------------------------
@@ -306,9 +319,9 @@ def check(name: str, parent: Tree | None, here: Tree, home, rtol) -> bool:
     lines, said = compare(before, contents(name, new, here.folder), rtol)
   except (RuntimeError, subprocess.TimeoutExpired) as error:
     lines, said = [str(error)], 'not compared'
-  head = f'{name} differs in {len(lines)} places' if lines else f'{name} equal'
-  more = [f'... and {len(lines) - 8} more'] if len(lines) > 8 else []
-  shown = [f'  {line}' for line in (*lines[:8], *more)]
+  head = f'{name} differs in {len(lines)} files' if lines else f'{name} equal'
+  more = [f'... and {len(lines) - 12} more'] if len(lines) > 12 else []
+  shown = [f'  {line}' for line in (*lines[:12], *more)]
   print('\n'.join([f'{head} ({said}; {" + ".join(took)})', *shown]), flush=True)
   return not lines
 

@@ -20,6 +20,7 @@ FLOORS = (
   'export',
   'config',
   'train',
+  'method',
   'assembly',
   'evals',
   'conscience',

@@ -1,4 +1,6 @@
+import itertools
 import math
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -168,13 +170,10 @@ LENGTHS = np.array([[3.0, 2.0], [2.0, 5.0]], np.float32)
 
 def dpo(loss, logps=LOGPS, ref=REF, *, beta=0.1, smoothing=0.0):
   f32 = lambda x: jnp.asarray(x, jnp.float32)
-  return loss(
-    f32(logps),
-    f32(ref),
-    f32(LENGTHS),
-    beta=f32(beta),
-    label_smoothing=f32(smoothing),
-  )
+  values = {'beta': f32(beta), 'label_smoothing': f32(smoothing)}
+  row = next(v for v in losses.VARIANTS.values() if v.loss is loss)
+  own = {name: values[name] for name in row.coefficients}
+  return loss(f32(logps), f32(ref), f32(LENGTHS), **own)
 
 
 def test_sft_by_hand():
@@ -226,7 +225,7 @@ def test_alternatives_by_hand():
 
 def test_alternatives_of_an_empty_slot_are_finite():
   zero = jnp.zeros((1, 2))
-  got = losses.dpo_alternatives(zero, zero, zero, beta=0.1, label_smoothing=0.0)
+  got = losses.dpo_alternatives(zero, zero, zero)
   np.testing.assert_array_equal(got, [0.0])
 
 
@@ -240,7 +239,24 @@ def test_swapping_chosen_and_rejected_negates_the_margin():
   np.testing.assert_allclose(change(losses.dpo_ipo), -20 * MARGIN, rtol=1e-5)
 
 
-@pytest.mark.parametrize('loss', [losses.dpo_sigmoid, losses.dpo_ipo])
+def test_the_docs_have_a_row_for_every_variant():
+  text = pathlib.Path(__file__).parent.parent / 'docs' / 'method.md'
+  wanted = [
+    f'| `{name}` | `losses.{v.loss.__name__}` | '
+    f'{", ".join(f"`{c}`" for c in v.coefficients) or "none"} | '
+    f'{"yes" if v.control else "no"} |'
+    for name, v in losses.VARIANTS.items()
+  ]
+  rows = text.read_text().split('| variant |')[1].splitlines()[2:]
+  rows = list(itertools.takewhile(lambda row: row.startswith('|'), rows))
+  assert len(rows) == len(wanted)
+  assert all(map(str.startswith, rows, wanted))
+
+
+METHOD = [v.loss for v in losses.VARIANTS.values() if not v.control]
+
+
+@pytest.mark.parametrize('loss', METHOD)
 def test_the_loss_wants_chosen_up_and_rejected_down(loss):
   grad = jax.grad(lambda logps: jnp.sum(dpo(loss, logps)))(jnp.asarray(LOGPS))
   assert (grad[:, 0] < 0).all() and (grad[:, 1] > 0).all()

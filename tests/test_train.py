@@ -7,6 +7,7 @@ import pytest
 import runs
 
 from ealign import train
+from ealign.method import Method
 from ealign.runtime.errors import Preempted
 
 
@@ -51,7 +52,7 @@ def test_requests_are_drawn_by_the_weights_of_their_pools():
 def test_updates_under_way_are_no_time_of_a_reflection(tmp_path, monkeypatch):
   order = []
 
-  class Clock(train.clock_lib.Clock):
+  class Clock(train.clock.Clock):
     def __call__(self, phase):
       order.append(phase)
       return super().__call__(phase)
@@ -64,11 +65,11 @@ def test_updates_under_way_are_no_time_of_a_reflection(tmp_path, monkeypatch):
     order.append('reflect')
     return [], []
 
-  monkeypatch.setattr(train.clock_lib, 'Clock', Clock)
+  monkeypatch.setattr(train.clock, 'Clock', Clock)
   monkeypatch.setattr(train.jax, 'block_until_ready', wait)
-  monkeypatch.setattr(train.conscience, 'reflect', reflect)
   config = runs.small(**{'train.steps': 1, 'eval.questions': ()})
-  train.run(config, tmp_path, name='a')
+  method = Method('conscience', reflect)
+  train.run(config, tmp_path, method=method, name='a')
   assert order[:3] == ['train', 'TrainState', 'reflect']
 
 

@@ -1,7 +1,8 @@
-"""The update of the method: state, hybrid loss, step."""
+"""The update: state, terms of the objective, step."""
 
 from ealign.align.step import (
-  DPO,
+  SCHEDULES,
+  TRACED,
   Hp,
   TrainState,
   Update,
@@ -9,7 +10,9 @@ from ealign.align.step import (
   counts,
   full,
   gradients,
+  hyper,
   init_state,
   schedule,
   train_step,
 )
+from ealign.align.terms import Term, hybrid

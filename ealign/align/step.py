@@ -22,26 +22,24 @@ import jax.numpy as jnp
 import optax
 
 from ealign import losses
-from ealign.align import folding
-from ealign.data.batch import Batch, PairBatch, SFTBatch
-from ealign.models import layout, moe, sharding, transformer
-from ealign.models.config import Config
+from ealign.align import accumulate
+from ealign.align.terms import Term, hybrid
+from ealign.data.batch import Batch, PairBatch
+from ealign.fields import Config
+from ealign.models import config as models
+from ealign.models import layout, sharding, transformer
 
-DPO = {
-  'sigmoid': losses.dpo_sigmoid,
-  'ipo': losses.dpo_ipo,
-  'sft': losses.dpo_alternatives,
-}
+# Fields of `dpo` that are traced, so that cells of a grid share one program.
+TRACED = ('lam', *losses.COEFFICIENTS)
+Hp = jax.tree_util.register_dataclass(
+  dataclasses.make_dataclass('Hp', (*TRACED, 'lr'), frozen=True)
+)
 
 
-@flax.struct.dataclass
-class Hp:
-  """What is traced, so that arms of a grid share one program."""
-
-  lam: jax.Array
-  beta: jax.Array
-  label_smoothing: jax.Array
-  lr: jax.Array
+def hyper(config: Config) -> Hp:
+  """The traced hyper-parameters of a run."""
+  dpo = {name: getattr(config.dpo, name) for name in TRACED}
+  return jax.tree.map(jnp.float32, Hp(**dpo, lr=config.optim.lr))
 
 
 @flax.struct.dataclass
@@ -59,17 +57,17 @@ class Update:
   """The static part of an update.
 
   bind: (params, frozen) -> policy weights. tx: yields a direction; the step
-  multiplies it by hp.lr * schedule(step). variant: key of `DPO`. reference:
+  multiplies it by hp.lr * schedule(step). terms: of the objective. reference:
   'cached' reads the pairs' ref_logps, 'step' computes them here: the loss is
   the same. microbatches: accumulated with global counts. chunk: tokens whose
   logits exist at a time.
   """
 
-  model: Config
+  model: models.Config
   bind: Callable
   tx: optax.GradientTransformation
   schedule: Callable
-  variant: str = 'sigmoid'
+  terms: tuple[Term, ...] = hybrid()
   reference: str = 'cached'
   microbatches: int = 1
   chunk: int = 512
@@ -81,22 +79,25 @@ def full(params, frozen):
   return params
 
 
+# The decay of the learning rate by the share of the steps that are done.
+SCHEDULES = {
+  'constant': lambda done: jnp.ones(()),
+  'linear': lambda done: 1 - done,
+  'cosine': lambda done: 0.5 * (1 + jnp.cos(jnp.pi * done)),
+}
+
+
 def schedule(name: str, warmup: int, steps: int) -> Callable:
   """Factor on the learning rate by step: linear warm-up, then the decay.
 
-  name: 'constant', or 'linear' or 'cosine' to zero at `steps`.
+  name: key of `SCHEDULES`. Each but 'constant' falls to zero at `steps`.
   """
 
   def factor(step):
     warm = jnp.minimum((step + 1) / max(warmup, 1), 1.0)
     span = max(steps - warmup, 1)
     done = jnp.clip((step - warmup) / span, 0.0, 1.0)
-    decay = {
-      'constant': jnp.ones(()),
-      'linear': 1 - done,
-      'cosine': 0.5 * (1 + jnp.cos(jnp.pi * done)),
-    }[name]
-    return warm * decay
+    return warm * SCHEDULES[name](done)
 
   return factor
 
@@ -111,10 +112,11 @@ def init_state(update: Update, params: dict, hp: Hp) -> TrainState:
   )
 
 
-def token_stats(update: Update, weights, batch):
-  """Statistics of each target token [B, T-1], and the routing.
+def token_stats(update: Update, weights, batch) -> dict:
+  """Statistics of each target token [B, T-1] of some rows.
 
-  The last is that of `transformer.forward_routed`: None without experts.
+  Those of `losses.token_stats`, and 'routing', that of
+  `transformer.forward_routed`: None without experts.
   """
   hidden_BTD, _, _, routing_B2E = transformer.forward_routed(
     update.model,
@@ -130,10 +132,12 @@ def token_stats(update: Update, weights, batch):
     chunk=update.chunk,
     **layout.scoring(update.model),
   )
-  return stats, routing_B2E
+  return stats | {'routing': routing_B2E}
 
 
-def answer_logps(model: Config, weights, pairs: PairBatch, *, chunk: int = 512):
+def answer_logps(
+  model: models.Config, weights, pairs: PairBatch, *, chunk: int = 512
+):
   """log p(answer | prompt) of each row of a pair batch, [2P], nats."""
   hidden_BTD, _, _ = transformer.forward(
     model, weights, pairs.tokens_BT, pairs.positions_BT
@@ -148,141 +152,63 @@ def answer_logps(model: Config, weights, pairs: PairBatch, *, chunk: int = 512):
   return -losses.sft(logps_BT, pairs.loss_mask_BT[:, 1:])
 
 
-def _sft_sums(update, sft: SFTBatch, stats, routing_B2E):
-  mask_BT = sft.loss_mask_BT[:, 1:]
-  total = lambda name: jnp.sum(stats[name] * mask_BT)
-  sums = {'entropy': total('entropy'), 'top1': total('top1')}
-  if routing_B2E is not None:
-    tokens_B = jnp.sum(sft.positions_BT >= 0, axis=-1)
-    balance_B = moe.balance_loss(routing_B2E, tokens_B * update.model.layers)
-    # A row counts as its supervised tokens do, as in the loss beside it.
-    sums['balance'] = jnp.sum(balance_B * jnp.sum(mask_BT, axis=-1))
-  return jnp.sum(losses.sft(stats['logp'], mask_BT)), sums
-
-
-def _dpo_sums(update, hp, pairs: PairBatch, stats):
-  mask_BT = pairs.loss_mask_BT[:, 1:]
-  split = lambda x: x.reshape(-1, 2)
-  logps_P2 = split(-losses.sft(stats['logp'], mask_BT))
-  ref_P2 = split(pairs.ref_logps_B)
-  loss_P = DPO[update.variant](
-    logps_P2,
-    ref_P2,
-    split(jnp.sum(mask_BT, axis=-1)),
-    beta=hp.beta,
-    label_smoothing=hp.label_smoothing,
-  )
-  reward_P2 = hp.beta * (logps_P2 - ref_P2)
-  logit_P2 = split(jnp.sum(stats['logit'] * mask_BT, axis=-1))
-  logit_P2 /= jnp.maximum(split(jnp.sum(mask_BT, axis=-1)), 1.0)
-  margin_P = reward_P2[:, 0] - reward_P2[:, 1]
-  total = lambda x_P: jnp.sum(x_P * pairs.weight_P)
-  sums = {'rewards/margins': total(margin_P)}
-  sums['rewards/accuracies'] = total((margin_P > 0).astype(jnp.float32))
-  for i, side in enumerate(('chosen', 'rejected')):
-    sums[f'rewards/{side}'] = total(reward_P2[:, i])
-    sums[f'logps/{side}'] = total(logps_P2[:, i])
-    sums[f'logits/{side}'] = total(logit_P2[:, i])
-  return total(loss_P), sums
-
-
 def counts(batch: Batch) -> dict:
   """Supervised tokens and valid pairs of the whole (global) batch."""
-  tokens = 0.0 if batch.sft is None else jnp.sum(batch.sft.loss_mask_BT[:, 1:])
   pairs = 0.0 if batch.pairs is None else jnp.sum(batch.pairs.weight_P)
-  return {'tokens': jnp.asarray(tokens), 'pairs': jnp.asarray(pairs)}
+  tokens = jnp.asarray(batch.supervised)
+  return {'tokens': tokens, 'pairs': jnp.asarray(pairs)}
 
 
-def hybrid_loss(update: Update, hp: Hp, batch: Batch, count, of_sft, of_pairs):
-  """L_SFT + lambda L_DPO, each over the counts of the global batch.
+def objective(update: Update, hp: Hp, count: dict, weights, piece: Batch):
+  """The sum of the terms over a piece of the batch whose `counts` are given.
 
-  of_sft, of_pairs: `token_stats` of the rows of either part.
-
-  Returns the loss and a flat dict of metrics; summed over microbatches both
-  are those of the whole batch. A batch without pairs is plain SFT, one
-  without an SFT part is lambda L_DPO alone. With experts, the load-balancing
-  loss of the SFT rows comes on top, times `balance_coef`.
+  Returns the loss and a flat dict of metrics; summed over the pieces both are
+  those of the whole batch. A term whose rows are not there adds nothing: a
+  batch without pairs is plain SFT, one without SFT rows is lambda L_DPO alone.
   """
-  n_tokens = jnp.maximum(count['tokens'], 1.0)
-  n_pairs = jnp.maximum(count['pairs'], 1.0)
+  read, *_ = piece.parts.values()  # by the one forward pass
+  of_read = token_stats(update, weights, read)
   loss, metrics = jnp.zeros(()), {}
-  if batch.sft is not None:
-    nll, sums = _sft_sums(update, batch.sft, *of_sft)
-    loss += nll / n_tokens
-    metrics |= {
-      'loss_sft': nll / n_tokens,
-      'entropy': sums['entropy'] / n_tokens,
-      'mean_token_accuracy': sums['top1'] / n_tokens,
-    }
-    if 'balance' in sums:
-      metrics['loss_balance'] = sums['balance'] / n_tokens
-      loss += update.model.balance_coef * metrics['loss_balance']
-  if batch.pairs is not None:
-    dpo, sums = _dpo_sums(update, hp, batch.pairs, of_pairs[0])
-    loss += hp.lam * dpo / n_pairs
-    metrics |= {k: v / n_pairs for k, v in sums.items()}
-    metrics['loss_dpo'] = dpo / n_pairs
+  for name, rows in piece.parts.items():
+    stats, per = of_read, 'pairs' if name == 'pairs' else 'tokens'
+    if rows is not read:  # the pairs' answers lie in the SFT rows
+      unfold = functools.partial(accumulate.unfold, pairs=rows)
+      stats = jax.tree.map(unfold, stats | {'routing': None})
+    n = jnp.maximum(count[per], 1.0)
+    for term in update.terms:
+      found = term.per == per and term.sums(update.model, hp, stats, rows)
+      if found:
+        total, sums = found
+        loss += term.weight(update.model, hp) * total / n
+        metrics[f'loss_{term.name}'] = total / n
+        metrics |= {k: v / n for k, v in sums.items()}
   return loss, metrics | {'loss': loss}
 
 
 def gradients(update: Update, state: TrainState, frozen, batch: Batch):
-  """Gradient of the hybrid loss by `params`, and the metrics of the old ones.
+  """Gradient of the objective by `params`, and the metrics of the old ones.
 
   Accumulated over `update.microbatches` equal slices of the batch; N slices
-  equal one batch up to rounding. The SFT part and the pairs go one after the
-  other, so that only one of them has its layers' inputs in memory; where both
-  fill rows of one shape, one body computes both, half as much to compile.
+  equal one batch up to rounding. Within a slice SFT rows and pairs go one
+  after the other (`accumulate.over`).
   """
   count, n = counts(batch), update.microbatches
 
   @functools.partial(jax.grad, has_aux=True)
-  def one(params, frozen, piece):
-    weights = update.bind(params, frozen)
-    of = lambda part: part and token_stats(update, weights, part)
-    parts = of(piece.sft), of(piece.pairs)
-    return hybrid_loss(update, state.hp, piece, count, *parts)
-
   def grad(params, frozen, piece):
-    if piece.pairs is not None and update.reference == 'step':
-      ref = answer_logps(update.model, frozen, piece.pairs, chunk=update.chunk)
-      piece = piece.replace(pairs=piece.pairs.replace(ref_logps_B=ref))
-    if piece.sft is None or piece.pairs is None:
-      return one(params, frozen, piece)
-    if folding.fits(piece):
-      return _folded(update, state.hp, params, frozen, piece, count)
-    first = one(params, frozen, Batch(sft=piece.sft))
-    # Without the barrier the compiler would run both forward passes first.
-    params, (grads, metrics) = jax.lax.optimization_barrier((params, first))
-    more, others = one(params, frozen, Batch(pairs=piece.pairs))
-    loss = metrics['loss'] + others['loss']
-    grads = jax.tree.map(jnp.add, grads, more)
-    return grads, metrics | others | {'loss': loss}
+    weights = update.bind(params, frozen)
+    return objective(update, state.hp, count, weights, piece)
+
+  def of_slice(params, frozen, batch):
+    if batch.pairs is not None and update.reference == 'step':
+      ref = answer_logps(update.model, frozen, batch.pairs, chunk=update.chunk)
+      batch = batch.replace(pairs=batch.pairs.replace(ref_logps_B=ref))
+    return accumulate.over(grad, params, frozen, batch)
 
   if n == 1:
-    return grad(state.params, frozen, batch)
-  shards = layout.shards(update.model)
-
-  def cut(x):  # each device's rows, not the first device's rows first
-    parts = x.reshape(shards, n, -1, *x.shape[1:]).swapaxes(0, 1)
-    return parts.reshape(n, -1, *x.shape[1:])
-
-  return folding.summed(grad, state.params, frozen, jax.tree.map(cut, batch))
-
-
-def _folded(update, hp, params, frozen, batch: Batch, count):
-  """The gradient of both parts in turn, by one body (`folding`)."""
-
-  @functools.partial(jax.grad, has_aux=True)
-  def part(params, frozen, piece):
-    rows, counted = piece
-    stats, routing = token_stats(update, update.bind(params, frozen), rows)
-    pairs = batch.pairs.replace(weight_P=counted * batch.pairs.weight_P)
-    of_pairs = {k: folding.answers(x, pairs) for k, x in stats.items()}
-    parts = (stats, routing), (of_pairs, None)
-    return hybrid_loss(update, hp, Batch(rows, pairs), count, *parts)
-
-  pieces = folding.rows(batch), jnp.array([0.0, 1.0])
-  return folding.summed(part, params, frozen, pieces)
+    return of_slice(state.params, frozen, batch)
+  slices = accumulate.slices(batch, n, layout.shards(update.model))
+  return accumulate.scanned(of_slice, state.params, frozen, slices)
 
 
 def train_step(update: Update, state: TrainState, frozen, batch: Batch):

@@ -132,7 +132,7 @@ def make_conscience(
 
 def make_update(config: Config, model) -> align.Update:
   """The static part; equal for all runs that differ in traced values only."""
-  traced = {'lam': 0.0, 'beta': 0.0, 'label_smoothing': 0.0}
+  traced = dict.fromkeys(align.TRACED, 0.0)
   return _update(
     model,
     None if config.model.train == 'full' else weights_lib.lora_scale(config),
@@ -156,7 +156,7 @@ def _update(model, scale, optim, dpo, steps, microbatches, chunk):
       optax.add_decayed_weights(optim.weight_decay),
     ),
     schedule=align.schedule(optim.schedule, optim.warmup, steps),
-    variant=dpo.variant,
+    terms=align.hybrid(dpo.variant),
     reference=dpo.reference,
     microbatches=microbatches,
     chunk=chunk,

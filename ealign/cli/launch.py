@@ -9,6 +9,7 @@ is not finite) or does not fit; 2 bad flags, config, data or workdir; 143
 stopped by a signal, after saving.
 """
 
+import dataclasses
 import os
 import sys
 
@@ -63,13 +64,30 @@ def _cells(command: command_lib.Command) -> cells_lib.Grid:
     UserError: all that is wrong with command line, config and sweeps.
   """
   if not command.sweep:
-    return cells_lib.of_arms(command)
+    arms = command.config.get('arms', {}).values()
+    own = [arm.get('method') for arm in arms if hasattr(arm, 'get')]
+    found = _method_problems([command.config.get('method'), *own])
+    problems = (*command.problems, *found)
+    return cells_lib.of_arms(dataclasses.replace(command, problems=problems))
   from ealign.grid import prepare, sweeps
 
   grid = sweeps.read(command)
-  if problems := prepare.problems(command.module, grid.cells):
+  problems = prepare.problems(command.module, grid.cells)
+  problems += _method_problems(cell.config.method for cell in grid.cells)
+  if problems:
     raise UserError(*problems)
   return grid
+
+
+def _method_problems(names) -> list[str]:
+  from ealign.methods import METHODS  # loads JAX
+
+  return [
+    f'method={name!r}: must be one of {", ".join(METHODS)}.'
+    f'{config_lib.did_you_mean(name, METHODS)}'
+    for name in dict.fromkeys(filter(None, names))
+    if name not in METHODS
+  ]
 
 
 def start(command: command_lib.Command, grid: cells_lib.Grid) -> None:
@@ -83,13 +101,14 @@ def start(command: command_lib.Command, grid: cells_lib.Grid) -> None:
   if hosts.index:
     folder = folder_lib.of(command.workdir, index=hosts.index)
   from ealign.grid import run  # JAX has joined the other hosts
+  from ealign.methods import METHODS
 
   try:
     folder_lib.check(folder, hosts)
     hosts.keep(folder.shared / 'hosts')
     folder.pull()
     hosts.gather(None)  # nothing is written before all have read
-    run.launch(grid, command, folder, hosts)
+    run.launch(grid, command, folder, hosts, methods=METHODS)
   except (NonFinite, Preempted):  # all hosts see it
     hosts.leave()
     raise

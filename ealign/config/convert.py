@@ -20,7 +20,7 @@ from ml_collections import config_dict
 
 from ealign.config import limits
 from ealign.config.limits import did_you_mean
-from ealign.fields import Config
+from ealign.fields import Config, annotations, bare
 from ealign.runtime.errors import UserError
 
 # Fields that may differ when a run is continued: they change no result.
@@ -50,16 +50,9 @@ def _config_dict(section) -> config_dict.ConfigDict:
   return config_dict.ConfigDict(fields)
 
 
-def field_types(section: type = Config, prefix: str = '') -> dict[str, Any]:
+def field_types() -> dict[str, Any]:
   """Every dotted field name with its type."""
-  types = {}
-  for field in dataclasses.fields(section):
-    name = prefix + field.name
-    if dataclasses.is_dataclass(field.type):
-      types |= field_types(field.type, name + '.')
-    else:
-      types[name] = field.type
-  return types
+  return {name: bare(kind) for name, kind in annotations()}
 
 
 def flatten(config: Any) -> dict[str, Any]:
@@ -86,11 +79,9 @@ def structure(config: config_dict.ConfigDict) -> dict[str, str]:
       problems[name] = f'{name}: there is no such field.{hint}'
   for name, kind in types.items():
     if name not in flat:
-      said = 'missing; start from ealign.config.default()'
-      problems[name] = f'{name}: {said}'
+      problems[name] = f'{name}: missing; start from ealign.config.default()'
     elif not _fits(flat[name], kind):
-      said = f'must be {type_name(kind)}'
-      problems[name] = f'{name}={flat[name]!r}: {said}'
+      problems[name] = f'{name}={flat[name]!r}: must be {type_name(kind)}'
   return problems
 
 
@@ -114,16 +105,21 @@ def _fits(value, kind) -> bool:
   return isinstance(value, kind)
 
 
+_TYPE_NAMES = {
+  int: 'a whole number',
+  float: 'a number',
+  str: 'text',
+  bool: 'true or false',
+  str | None: 'text or None',
+  tuple[str, ...]: 'a tuple of texts',
+  tuple[float, ...]: 'a tuple of numbers',
+}
+_PAIRS = "a tuple of pairs, such as (('enable_thinking', False),)"
+
+
 def type_name(kind) -> str:
-  names = {int: 'a whole number', float: 'a number', str: 'text'}
-  names |= {bool: 'true or false', str | None: 'text or None'}
-  if kind in names:
-    return names[kind]
-  if kind == tuple[str, ...]:
-    return 'a tuple of texts'
-  if kind == tuple[float, ...]:
-    return 'a tuple of numbers'
-  return "a tuple of pairs, such as (('enable_thinking', False),)"
+  """A field's type in words."""
+  return _TYPE_NAMES.get(kind, _PAIRS)
 
 
 def freeze(config: config_dict.ConfigDict) -> Config:
@@ -165,7 +161,7 @@ def _frozen(section, config):
     if dataclasses.is_dataclass(field.type):
       values[field.name] = _frozen(field.type, value)
     else:
-      values[field.name] = _cast(value, field.type)
+      values[field.name] = _cast(value, bare(field.type))
   return section(**values)
 
 
@@ -289,9 +285,11 @@ def results(config: Any) -> dict[str, Any]:
 def differences(old: Any, new: Any) -> list[str]:
   """'field: old -> new' for each field that differs and changes results.
 
-  Both may be a ConfigDict, a Config or what was read from config.json.
+  Both may be a ConfigDict, a Config or what was read from config.json. What an
+  old file does not have stands at its default: the field is younger.
   """
-  old, new = results(old), results(new)
+  young = results(Config())
+  old, new = young | results(old), young | results(new)
   lines = []
   for name in sorted(old.keys() | new.keys()):
     was, now = old.get(name, '(absent)'), new.get(name, '(absent)')

@@ -5,10 +5,13 @@ the flat dict of dotted names, after `config.structure` found its form sound.
 """
 
 import difflib
+import functools
 import math
+import typing
 from collections.abc import Iterator
 from typing import Any
 
+from ealign import fields
 from ealign.conscience.framings import FRAMINGS
 from ealign.evals import judges
 from ealign.models import hub
@@ -29,81 +32,43 @@ def did_you_mean(name: str, known) -> str:
   return f' Did you mean {close[0]!r}?' if close else ''
 
 
-# Fields with a short list of values, and what each may be.
-CHOICES = {
-  'model.init': ('weights', 'random'),
-  'model.dtype': ('auto', 'float32', 'bfloat16'),
-  'model.remat': ('none', 'dots', 'full'),
-  'model.attention': ('auto', 'splash', 'cudnn', 'xla'),
-  'model.quantize': ('none', 'int8'),
-  'model.train': ('lora', 'full'),
-  'conscience.review.by': ('frozen', 'policy'),
-  'conscience.review.sees': ('chat', 'quoted', 'answer'),
-  'conscience.review.reasoning': ('kept', 'stripped'),
-  'conscience.review.calibration': ('none', 'contextual'),
-  'conscience.review.verdict': ('question', 'inverted', 'random', 'all'),
-  'conscience.revise.by': ('frozen', 'policy'),
-  'conscience.revise.sees': ('review', 'fresh', 'prompt'),
-  'dpo.variant': ('sigmoid', 'ipo', 'sft'),
-  'dpo.reference': ('cached', 'step'),
-  'replay.eviction': ('oldest', 'reservoir', 'newest', 'flagged'),
-  'replay.draw': ('uniform', 'newest'),
-  'optim.schedule': ('constant', 'linear', 'cosine'),
-  'train.export': ('', 'peft', 'merged', 'full'),
-  'eval.judge': tuple(judges.JUDGES),
-}
 BY = ('conscience.review.by', 'conscience.revise.by')
-TARGETS = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
 
-# Ranges: what is allowed, whether a value is, and the fields it holds for.
-RANGES = (
-  (
-    'at least 1',
-    lambda value: value >= 1,
-    'model.lora.rank data.length data.batch_size conscience.prompts '
-    'conscience.samples sample.max_new_tokens sample.max_candidates dpo.pairs '
-    'dpo.length replay.capacity train.microbatches train.chunk '
-    'train.log_every train.checkpoint_every train.keep eval.samples '
-    'eval.curve_samples eval.batch eval.max_new_tokens',
-  ),
-  (
-    'at least 0',
-    lambda value: value >= 0,
-    'seed conscience.every conscience.review.reason_tokens '
-    'conscience.revise.temperature sample.temperature sample.top_k dpo.lam '
-    'replay.max_uses replay.max_age optim.lr optim.warmup optim.weight_decay '
-    'optim.clip train.steps train.eval_every eval.temperature eval.limit '
-    'eval.curve_limit',
-  ),
-  (
-    'at least 1, or -1: the rest of the devices',
-    lambda value: value >= 1 or value == -1,
-    'mesh.data mesh.fsdp mesh.tensor',
-  ),
-  ('at least 1', lambda value: value >= 1, 'mesh.stack'),
-  ('above 0', lambda value: value > 0, 'model.lora.alpha dpo.beta optim.eps'),
-  (
-    'above 0 and below 1',
-    lambda value: 0 < value < 1,
-    'conscience.threshold',
-  ),
-  (
-    'at least 0 and below 1',
-    lambda value: 0 <= value < 1,
-    'conscience.min_mass optim.b1 optim.b2',
-  ),
-  ('above 0 and at most 1', lambda value: 0 < value <= 1, 'sample.top_p'),
-  (
-    'at least 0 and at most 1',
-    lambda value: 0 <= value <= 1,
-    'data.max_truncated conscience.review.random_rate',
-  ),
-  (
-    'at least 0 and below 0.5',
-    lambda value: 0 <= value < 0.5,
-    'dpo.label_smoothing',
-  ),
-)
+
+@functools.cache
+def choices() -> dict[str, tuple[str, ...]]:
+  """What each field with a list of values may be; most stand in its type."""
+  # They load JAX, which what only reads a config or prints help does not need.
+  from ealign import align, losses, replay
+  from ealign.models import transformer
+
+  found = {
+    name: typing.get_args(kind)
+    for name, kind in fields.annotations()
+    if typing.get_origin(kind) is typing.Literal
+  }
+  return (
+    found
+    | {
+      'model.remat': ('none', *transformer.REMAT),
+      'dpo.variant': tuple(losses.VARIANTS),
+      'replay.eviction': tuple(replay.EVICTIONS),
+      'replay.draw': tuple(replay.DRAWS),
+      'optim.schedule': tuple(align.SCHEDULES),
+      'eval.judge': tuple(judges.JUDGES),
+    }
+    | dict.fromkeys(BY, ('frozen', 'policy'))
+  )
+
+
+def ranges() -> dict[str, fields.Range]:
+  """What each number may be."""
+  annotated = dict(fields.annotations()).items()
+  return {
+    name: kind.__metadata__[0]
+    for name, kind in annotated
+    if hasattr(kind, '__metadata__')
+  }
 
 
 def problems(
@@ -114,239 +79,224 @@ def problems(
   earlier_arms may be named as 'arm:<name>'; grid: whether it is of a cell of a
   grid, where 'grid:<name>' and 'cell:<setting>' may be.
   """
-  checks = (_choices, _ranges, _texts, _shapes, _purpose, _files)
+  checks = [_choices, _ranges, _texts, _shapes, _purpose, _files]
+  checks += [] if grid else [_grid_references]
+  checks.append(functools.partial(_arm_references, earlier=tuple(earlier_arms)))
   found = [problem for check in checks for problem in check(flat)]
-  found += _grid_references(flat) if not grid else ()
-  return found + list(_arm_references(flat, tuple(earlier_arms)))
+  return [
+    f'{name}={rest[0] if rest else flat[name]!r}: {what}'
+    for name, what, *rest in found
+  ]
 
 
-def _choices(flat) -> Iterator[str]:
-  for name, allowed in CHOICES.items():
-    value = flat[name]
-    if value in allowed:
-      continue
-    listed = ', '.join(item or "''" for item in allowed)
-    if name in BY:
-      if value.removeprefix('other:') not in (value, ''):
-        continue  # a second model; `_files` looks for its folder
-      listed += " or 'other:<folder>'"
-    if name == 'eval.judge':
-      if judges.parts(value)[0]:
-        yield from _own_judge(value)
-        continue
-      listed += " or '<file>.py:<name>'"
-    hint = did_you_mean(value, allowed)
-    yield f'{name}={value!r}: must be one of {listed}.{hint}'
+def _among(value, allowed, more: str = '') -> str:
+  listed = ', '.join(item or "''" for item in allowed)
+  hint = did_you_mean(value, allowed)
+  return f'must be one of {listed}{more}.{hint}'
 
 
-def _own_judge(name: str) -> Iterator[str]:
+# Checks yield (field, what is wrong); and the value, if it is one item of it.
+def _choices(flat) -> Iterator[tuple]:
+  for name, allowed in choices().items():
+    other = name in BY and flat[name].removeprefix('other:')
+    if other and other != flat[name]:
+      continue  # a second model; `_files` looks for its folder
+    if name == 'eval.judge' and judges.parts(flat[name])[0]:
+      yield from _own_judge(name, flat[name])
+    elif flat[name] not in allowed:
+      more = " or 'other:<folder>'" if name in BY else ''
+      more = " or '<file>.py:<name>'" if name == 'eval.judge' else more
+      yield name, _among(flat[name], allowed, more)
+
+
+def _own_judge(name, value) -> Iterator[tuple]:
   try:
-    judges.load(name)
+    judges.load(value)
   except UserError as error:
-    yield str(error)
+    yield name, str(error).removeprefix(f'{name}={value!r}: ')
 
 
-def _ranges(flat) -> Iterator[str]:
-  for allowed, holds, names in RANGES:
-    for name in names.split():
-      value = flat[name]
-      if not math.isfinite(value):
-        yield f'{name}={value}: must be a finite number'
-      elif not holds(value):
-        yield f'{name}={value}: must be {allowed}'
+def _ranges(flat) -> Iterator[tuple]:
+  for name, (allowed, holds) in ranges().items():
+    if not math.isfinite(flat[name]):
+      yield name, 'must be a finite number'
+    elif not holds(flat[name]):
+      yield name, f'must be {allowed}'
 
 
-def _texts(flat) -> Iterator[str]:
-  targets = flat['model.lora.targets']
-  for target in targets:
+def _texts(flat) -> Iterator[tuple]:
+  from ealign.models.lora import TARGETS  # loads JAX
+
+  name = 'model.lora.targets'
+  for target in flat[name]:
     if target not in TARGETS:
-      hint = did_you_mean(target, TARGETS)
-      listed = ', '.join(TARGETS)
-      yield f'model.lora.targets={target!r}: must be among {listed}.{hint}'
-  if not targets or len(set(targets)) < len(targets):
-    said = 'must name at least one projection, each once'
-    yield f'model.lora.targets={targets}: {said}'
-  system = flat['conscience.review.system']
-  if system not in ('drop', 'keep') and not system.startswith('own:'):
-    hint = did_you_mean(system, ('drop', 'keep'))
-    said = f"must be drop, keep or 'own:<text>'.{hint}"
-    yield f'conscience.review.system={system!r}: {said}'
-  framing = flat['conscience.framing']
-  if framing.endswith(('.json', '.yaml', '.yml')):
-    yield from _framing_file(framing)
-  elif framing not in FRAMINGS:
-    listed = ', '.join(FRAMINGS)
-    hint = did_you_mean(framing, FRAMINGS)
-    said = f'must be one of {listed}, or a .json or .yaml file.{hint}'
-    yield f'conscience.framing={framing!r}: {said}'
+      what = _among(target, TARGETS).replace('one of', 'among')
+      yield name, what, target
+  if not 0 < len(flat[name]) == len(set(flat[name])):
+    yield name, 'must name at least one projection, each once'
+  name = 'conscience.review.system'
+  if flat[name] not in ('drop', 'keep') and flat[name][:4] != 'own:':
+    hint = did_you_mean(flat[name], ('drop', 'keep'))
+    yield name, f"must be drop, keep or 'own:<text>'.{hint}"
+  name = 'conscience.framing'
+  if flat[name].endswith(('.json', '.yaml', '.yml')):
+    yield from ((name, what) for what in _framing_file(flat[name]))
+  elif flat[name] not in FRAMINGS:
+    yield name, _among(flat[name], FRAMINGS, ', or a .json or .yaml file')
 
 
-def _shapes(flat) -> Iterator[str]:
+def _shapes(flat) -> Iterator[tuple]:
   """Sizes that must fit each other."""
   parts = flat['train.microbatches']
   for name in ('data.batch_size', 'dpo.pairs'):
     if parts > 0 and flat[name] % parts:
       near = max(parts, flat[name] // parts * parts)
-      said = f'must divide by train.microbatches={parts}, such as {near}'
-      yield f'{name}={flat[name]}: {said}'
-  new, length = flat['sample.max_new_tokens'], flat['dpo.length']
-  if new >= length:
-    said = f'must be below dpo.length={length}, which holds prompt and answer'
-    yield f'sample.max_new_tokens={new}: {said}'
-  paths, weights = flat['pool.paths'], flat['pool.weights']
-  if len(paths) != len(weights):
-    said = f'pool.paths has {len(paths)} entries; give one weight for each'
-    yield f'pool.weights={weights}: {said}'
-  if any(not (math.isfinite(w) and w >= 0) for w in weights) or (
-    weights and not sum(weights) > 0
-  ):
-    yield f'pool.weights={weights}: must be at least 0, not all of them 0'
-  top, cap = flat['sample.top_k'], flat['sample.max_candidates']
-  if top > cap:
-    yield f'sample.top_k={top}: must be at most sample.max_candidates={cap}'
-  if [flat[f'mesh.{axis}'] for axis in ('data', 'fsdp', 'tensor')].count(
-    -1
-  ) > 1:
-    yield 'mesh: only one of data, fsdp and tensor can be -1, the rest'
-  steps, warmup = flat['train.steps'], flat['optim.warmup']
-  if warmup > steps > 0:
-    yield f'optim.warmup={warmup}: must be at most train.steps={steps}'
+      yield name, f'must divide by train.microbatches={parts}, such as {near}'
+  length, cap = flat['dpo.length'], flat['sample.max_candidates']
+  if flat['sample.max_new_tokens'] >= length:
+    what = f'must be below dpo.length={length}, which holds prompt and answer'
+    yield 'sample.max_new_tokens', what
+  n, weights = len(flat['pool.paths']), flat['pool.weights']
+  if n != len(weights):
+    what = f'pool.paths has {n} entries; give one weight for each'
+    yield 'pool.weights', what
+  sound = all(math.isfinite(w) and w >= 0 for w in weights)
+  if not sound or (weights and not sum(weights) > 0):
+    yield 'pool.weights', 'must be at least 0, not all of them 0'
+  if flat['sample.top_k'] > cap:
+    yield 'sample.top_k', f'must be at most sample.max_candidates={cap}'
+  rest = [a for a in ('data', 'fsdp', 'tensor') if flat[f'mesh.{a}'] == -1]
+  for axis in rest[1:]:
+    yield f'mesh.{axis}', f'only one can be -1, the rest; mesh.{rest[0]} is'
+  steps = flat['train.steps']
+  if flat['optim.warmup'] > steps > 0:
+    yield 'optim.warmup', f'must be at most train.steps={steps}'
 
 
-def _purpose(flat) -> Iterator[str]:
+def _purpose(flat) -> Iterator[tuple]:
   """Settings that would do nothing, or nothing of what they say."""
-  lam, sft = flat['dpo.lam'], flat['data.train']
-  if flat['train.steps'] > 0 and not sft and lam == 0:
-    said = 'without SFT data and with dpo.lam=0 nothing is trained'
-    yield f"data.train='': {said}; set one of them, or train.steps=0"
-  if flat['train.steps'] > 0 and lam > 0 and flat['conscience.every'] == 0:
-    said = 'no pair would ever be made; set it, or dpo.lam=0'
-    yield f'conscience.every=0: {said}'
+  from ealign.losses import VARIANTS  # loads JAX
+
+  trains, lam, sft = (
+    flat['train.steps'] > 0,
+    flat['dpo.lam'],
+    flat['data.train'],
+  )
+  if trains and not sft and lam == 0:
+    what = 'without SFT data and with dpo.lam=0 nothing is trained'
+    yield 'data.train', f'{what}; set one of them, or train.steps=0'
+  if trains and lam > 0 and flat['conscience.every'] == 0:
+    what = 'no pair would ever be made; set it, or dpo.lam=0'
+    yield 'conscience.every', what
   if flat['conscience.every'] > 0 and not flat['pool.paths']:
-    said = 'the policy has no prompts to be sampled on'
-    yield f"pool.paths=(): {said}; name a file, or 'sft', or every=0"
+    what = 'the policy has no prompts to be sampled on'
+    yield 'pool.paths', f"{what}; name a file, or 'sft', or every=0"
   if 'sft' in flat['pool.paths'] and not sft:
-    yield "pool.paths: 'sft' means the prompts of data.train, which is ''"
+    yield 'pool.paths', "'sft' means the prompts of data.train, which is ''"
+  lora = "needs model.train='lora':"
   if flat['model.quantize'] != 'none' and flat['model.train'] == 'full':
-    said = "needs model.train='lora': whole numbers take no gradient"
-    yield f'model.quantize={flat["model.quantize"]!r}: {said}'
+    yield 'model.quantize', f'{lora} whole numbers take no gradient'
   if flat['model.adapter'] and flat['model.train'] == 'full':
-    said = "needs model.train='lora': full fine-tuning starts at model.path"
-    yield f'model.adapter={flat["model.adapter"]!r}: {said}'
+    yield 'model.adapter', f'{lora} full fine-tuning starts at model.path'
   form, trained = flat['train.export'], flat['model.train']
-  fits = {'lora': ('peft', 'merged'), 'full': ('full',)}.get(trained, (form,))
-  if form and form not in fits:
-    said = f'of model.train={trained!r} there is {" or ".join(fits)}'
-    yield f'train.export={form!r}: {said}'
+  forms = {'lora': ('peft', 'merged'), 'full': ('full',)}.get(trained, (form,))
+  if form and form not in forms:
+    what = f'of model.train={trained!r} there is {" or ".join(forms)}'
+    yield 'train.export', what
   made = flat['model.init'] != 'weights' or flat['model.frozen_adapter']
   if form == 'peft' and made:
-    said = 'its base lies in no files (model.init, model.frozen_adapter)'
-    yield f'train.export={form!r}: {said}; use merged'
-  variant, smoothing = flat['dpo.variant'], flat['dpo.label_smoothing']
-  if smoothing > 0 and variant in ('ipo', 'sft'):
-    said = f"applies to dpo.variant='sigmoid' only, not to {variant!r}"
-    yield f'dpo.label_smoothing={smoothing}: {said}'
+    what = 'its base lies in no files (model.init, model.frozen_adapter)'
+    yield 'train.export', f'{what}; use merged'
+  name, variant = 'dpo.label_smoothing', flat['dpo.variant']
+  takes = [n for n, v in VARIANTS.items() if name[4:] in v.coefficients]
+  if flat[name] > 0 and variant in VARIANTS.keys() - takes:
+    only = ' or '.join(map(repr, takes))
+    yield name, f'applies to dpo.variant={only} only, not to {variant!r}'
   for group, many in (
     ('sample.temperature', 'conscience.samples'),
     ('eval.temperature', 'eval.samples'),
   ):
     if flat[group] == 0 and flat[many] > 1:
-      said = f'with {group}=0 all would be the same; use 1'
-      yield f'{many}={flat[many]}: {said}'
-  thinking, sees = (
-    flat['conscience.review.reason_tokens'],
-    flat['conscience.review.sees'],
-  )
-  if thinking > 0 and sees != 'chat':
-    said = f"needs conscience.review.sees='chat', not {sees!r}"
-    yield f'conscience.review.reason_tokens={thinking}: {said}'
+      yield many, f'with {group}=0 all would be the same; use 1'
+  name, sees = 'conscience.review.reason_tokens', flat['conscience.review.sees']
+  if flat[name] > 0 and sees != 'chat':
+    yield name, f"needs conscience.review.sees='chat', not {sees!r}"
   if flat['model.adapter'] and flat['model.frozen_adapter']:
-    said = 'with model.frozen_adapter the run starts there; give only one'
-    yield f'model.adapter={flat["model.adapter"]!r}: {said}'
+    what = 'with model.frozen_adapter the run starts there; give only one'
+    yield 'model.adapter', what
   if flat['train.eval_every'] > 0 and not flat['eval.curve']:
-    said = 'eval.curve names no questions to ask; name a file, or use 0'
-    yield f'train.eval_every={flat["train.eval_every"]}: {said}'
+    what = 'eval.curve names no questions to ask; name a file, or use 0'
+    yield 'train.eval_every', what
 
 
-def _arm_references(flat, earlier: tuple[str, ...]) -> Iterator[str]:
+def _arm_references(flat, earlier: tuple[str, ...]) -> Iterator[tuple]:
   for name in ('model.adapter', 'model.frozen_adapter'):
-    value = flat[name]
-    if value.startswith('arm:') and value[4:] not in earlier:
-      known = ', '.join(earlier) or 'none'
-      hint = did_you_mean(value[4:], earlier)
-      said = f'must be an arm defined before this one ({known}).{hint}'
-      yield f'{name}={value!r}: {said}'
+    kind, _, arm = flat[name].partition(':')
+    if kind == 'arm' and arm not in earlier:
+      known, hint = ', '.join(earlier) or 'none', did_you_mean(arm, earlier)
+      yield name, f'must be an arm defined before this one ({known}).{hint}'
 
 
-def _grid_references(flat) -> Iterator[str]:
+def _grid_references(flat) -> Iterator[tuple]:
   for name in ('model.path', 'model.adapter', 'model.frozen_adapter'):
     if flat[name].startswith(('grid:', 'cell:')):
-      said = 'is made for a grid; add --sweep, or name a folder'
-      yield f'{name}={flat[name]!r}: {said}'
+      yield name, 'is made for a grid; add --sweep, or name a folder'
   if flat['mesh.stack'] > 1:
-    said = 'is for the cells of a grid; use 1 without --sweep'
-    yield f'mesh.stack={flat["mesh.stack"]}: {said}'
+    yield 'mesh.stack', 'is for the cells of a grid; use 1 without --sweep'
 
 
-def _files(flat) -> Iterator[str]:
+def _files(flat) -> Iterator[tuple]:
   """Paths that are not there."""
-  named = [
-    ('model.path', flat['model.path']),
-    ('model.adapter', flat['model.adapter']),
-    ('model.frozen_adapter', flat['model.frozen_adapter']),
-    ('data.train', flat['data.train']),
-    *(('pool.paths', path) for path in flat['pool.paths'] if path != 'sft'),
-    *(('eval.questions', path) for path in flat['eval.questions']),
-    *(('eval.curve', path) for path in flat['eval.curve']),
-    ('eval.tokens', flat['eval.tokens']),
-    *((name, flat[name]) for name in BY if flat[name][:6] == 'other:'),
-  ]
-  for name, value in named:
-    path = value.removeprefix('other:')
-    of_model = name.startswith('model.') or name in BY
-    there = _exists if of_model else _data_exists
-    on_hub = (name == 'model.path' or name in BY) and hub.is_id(path)
-    made = ('arm:', 'grid:', 'cell:') if name[:6] == 'model.' else ('arm:',)
-    later = path.startswith(made)  # there when the run starts
-    if path and not later and not (on_hub or there(path)):
-      yield f'{name}={value!r}: there is no such file or folder'
-  if not flat['model.path']:
-    yield "model.path='': must be a Hugging Face folder or a Hub id"
-
-
-def _exists(path: str) -> bool:
   from ealign.data import sources  # loads data libraries: only when needed
 
-  return sources.resolve(path).exists()
-
-
-def _data_exists(path: str) -> bool:
-  from ealign.data import sources
-
-  return sources.exists(path)
+  model = ('model.path', 'model.adapter', 'model.frozen_adapter')
+  names = (*model, 'data.train', 'pool.paths', 'eval.questions', 'eval.curve')
+  names = (*names, 'eval.tokens')
+  names += tuple(name for name in BY if flat[name].startswith('other:'))
+  for name in names:
+    value = flat[name]
+    for item in (value,) if isinstance(value, str) else value:
+      path = item.removeprefix('other:')
+      # There when the run starts, or known without a file.
+      made = ('arm:', 'grid:', 'cell:') if name in model else ('arm:',)
+      if (
+        not path
+        or path.startswith(made)
+        or (name, path) == ('pool.paths', 'sft')
+      ):
+        continue
+      if name in ('model.path', *BY) and hub.is_id(path):
+        continue
+      of_model = name in model or name in BY
+      there = (
+        sources.resolve(path).exists() if of_model else sources.exists(path)
+      )
+      if not there:
+        yield name, 'there is no such file or folder', item
+  if not flat['model.path']:
+    yield 'model.path', 'must be a Hugging Face folder or a Hub id'
 
 
 def _framing_file(path: str) -> Iterator[str]:
   from ealign.data import mapping
 
-  name = f'conscience.framing={path!r}'
   try:
     content = mapping.read_mapping(path)
   except UserError as error:
-    yield f'{name}: {error}'
+    yield str(error)
     return
-  fields, labels = ('question', 'ok', 'flag', 'revise'), {}
-  for field in fields:
+  known, labels = ('question', 'ok', 'flag', 'revise'), {}
+  for field in known:
     value = content.get(field)
     words = field in ('ok', 'flag') and isinstance(value, list) and value
     labels[field] = words or [value]
     if not all(isinstance(w, str) and w for w in labels[field]):
       many = ' or a list of texts' if field in ('ok', 'flag') else ''
-      yield f'{name}: must have {field!r}, a text{many}'
+      yield f'must have {field!r}, a text{many}'
   for word in labels['ok']:
     if word in labels['flag']:
-      yield f'{name}: {word!r} cannot be both an ok and a flag label'
+      yield f'{word!r} cannot be both an ok and a flag label'
   for field in content:
-    if field not in fields:
-      hint = did_you_mean(str(field), fields)
-      yield f'{name}: there is no field {field!r}.{hint}'
+    if field not in known:
+      hint = did_you_mean(str(field), known)
+      yield f'there is no field {field!r}.{hint}'

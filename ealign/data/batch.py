@@ -54,19 +54,33 @@ class PairBatch:
 
 @struct.dataclass
 class Batch:
-  """What one step trains on; either part may be None."""
+  """What one step trains on; a part that is None is not there."""
 
   sft: SFTBatch | None = None
   pairs: PairBatch | None = None
+  rows: SFTBatch | None = None  # of answers that a method wants imitated
+
+  @property
+  def parts(self) -> dict[str, SFTBatch | PairBatch]:
+    """The parts that are there, by name."""
+    return {name: rows for name, rows in vars(self).items() if rows is not None}
+
+  @property
+  def supervised(self):
+    """Targets of the SFT rows, in the data and of a method."""
+    parts = [x for x in (self.sft, self.rows) if x is not None]
+    return sum((x.loss_mask_BT[:, 1:].sum() for x in parts), start=0.0)
 
   @property
   def empty(self) -> bool:
-    return self.sft is None and self.pairs is None
+    return not self.parts
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
   """One preference as token ids, with the reference's log-probs (nats).
+
+  Without a rejected answer it is a *row*: the chosen one is imitated.
 
   `row` is the global row id of the sample, `step` when it was made, `uses` how
   often it was drawn. Answers end with the end-of-turn token that was sampled.
@@ -76,10 +90,42 @@ class Pair:
   step: int
   prompt: tuple[int, ...]
   chosen: tuple[int, ...]
-  rejected: tuple[int, ...]
-  ref_chosen: float
-  ref_rejected: float
+  rejected: tuple[int, ...] = ()
+  ref_chosen: float = 0.0
+  ref_rejected: float = 0.0
   uses: int = 0
+
+
+def step_batch(sft, drawn: Sequence[Pair], slots: int, length: int) -> Batch:
+  """The batch of a step: SFT rows of the data or None, and what was drawn.
+
+  The rows among `drawn` fill a part of their own, as many rows of tokens as
+  the pairs have, so that a mesh and microbatches divide both alike.
+  """
+  pairs = [pair for pair in drawn if pair.rejected]
+  rows = [pair for pair in drawn if not pair.rejected]
+  return Batch(
+    sft,
+    pair_batch(pairs, slots, length) if pairs else None,
+    row_batch(rows, 2 * slots, length) if rows else None,
+  )
+
+
+def row_batch(rows: Sequence[Pair], count: int, length: int) -> SFTBatch:
+  """One row of tokens for each; those left over stay empty."""
+  batch = empty_pair_batch(count // 2, length)
+  for i, pair in enumerate(rows):
+    _put_row(batch, i, pair, pair.chosen, length)
+  segments_BT = (batch.positions_BT >= 0).astype(np.int32)
+  tokens_BT, positions_BT = batch.tokens_BT, batch.positions_BT
+  return SFTBatch(tokens_BT, positions_BT, segments_BT, batch.loss_mask_BT)
+
+
+def emptied(part):
+  """A part of that shape without anything in it: all padding, weight 0."""
+  empty = {k: np.zeros(x.shape, x.dtype) for k, x in vars(part).items()}
+  positions_BT = np.full_like(empty['positions_BT'], -1)
+  return part.replace(**empty | {'positions_BT': positions_BT})
 
 
 def empty_pair_batch(slots: int, length: int) -> PairBatch:

@@ -129,7 +129,7 @@ def encode_chats(
 
 
 def turn_suffix(tok: Tokenizer, messages: Sequence[Message], **kw) -> list[int]:
-  """What to append to a sampled answer so that the chat goes on.
+  """The ids to append to a sampled answer so that the chat goes on.
 
   The answer is taken to have ended with its end-of-turn token; the ids run from
   there, over `messages`, through the next generation prompt. A stand-in answer

@@ -133,7 +133,7 @@ def _check_truncated(rows, length, share, limit):
 
 
 def _digest(rows, length, batch_size, seed):
-  """Identifies what a position refers to."""
+  """A hash of everything that the meaning of a position depends on."""
   digest = hashlib.sha256(str((length, batch_size, seed)).encode())
   for row in rows:
     digest.update(np.asarray((row.ids, row.loss_mask), np.int32).tobytes())

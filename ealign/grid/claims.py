@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ealign.grid import ledger
 from ealign.grid.cells import Cell, Grid
@@ -21,8 +22,8 @@ _POLL_S = 5.0
 class Launch:
   """One start of a launcher: what it was asked for, and what it knows.
 
-  chosen: the cells that --only leaves. retry: '', 'failed' or 'all'. began:
-  Unix time. states: id -> status.
+  chosen: the cells that --only leaves. retry: '', 'failed' or 'all'. methods:
+  name -> `method.Method`. began: Unix time. states: id -> status.
   """
 
   grid: Grid
@@ -30,6 +31,7 @@ class Launch:
   chosen: list[Cell]
   retry: str
   board: Board
+  methods: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   began: float = dataclasses.field(default_factory=time.time)
   states: dict[str, Status | None] = dataclasses.field(default_factory=dict)
 

@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import time
+from typing import Any
 
 from ealign import config as config_lib
 from ealign.fields import Config
@@ -25,13 +26,14 @@ class Job:
   """A cell that is run: its Config with paths, its folder, what is shown.
 
   pulse: held while its STATUS.json is written by a thread that may be late.
-  profile: as `train.run` takes it.
+  method, profile: as `train.run` takes them.
   """
 
   cell: Cell
   config: Config
   folder: Folder
   watch: Watch
+  method: Any = None
   profile: tuple[int, int] | None = None
   pulse: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
@@ -42,7 +44,8 @@ def make(launch: Launch, cell: Cell, profile=None) -> Job:
   watch = Watch(cell.name, config.train.steps, launch.board)
   folder = launch.folder / cell.folder
   folder = dataclasses.replace(folder, ours=lambda: _theirs(folder) is None)
-  return Job(cell, config, folder, watch, profile)
+  method = launch.methods.get(config.method)
+  return Job(cell, config, folder, watch, method, profile)
 
 
 def begin(launch: Launch, module, jobs, stop) -> dict[str, str]:

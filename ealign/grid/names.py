@@ -16,8 +16,11 @@ _MOST = 24  # characters of a value
 def identity(config: Config) -> str:
   """Eight hex digits of all that changes a result: workdir, logging do not."""
   fields = config_lib.results(config)
-  # By its first name, which is in the names of folders that are to go on.
+  # Folders of older grids are to go on: a field by the name that it had there,
+  # and one that was not there left out while it stands at its default.
   fields['mesh.arm'] = fields.pop('mesh.stack')
+  if fields['method'] == Config.method:
+    del fields['method']
   text = json.dumps(fields, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:8]
 

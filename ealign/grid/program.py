@@ -74,6 +74,7 @@ def _run(job, calls=None, stop=None, *, hosts=None, count: int = 1):
     more['profile'] = job.profile
   return train.run(
     *(config, job.folder),
+    method=job.method,
     name=job.cell.label,
     hosts=hosts,
     display=job.watch,

@@ -28,8 +28,13 @@ from ealign.workdir import lease as lease_lib
 from ealign.workdir.folder import Folder
 
 
-def launch(grid: Grid, command, folder: Folder, hosts: Hosts) -> None:
+def launch(
+  grid: Grid, command, folder: Folder, hosts: Hosts, *, methods=None
+) -> None:
   """Runs what is left of a grid, of arms, or of a single run.
+
+  methods: `method.Method` by name, for cells that name another than the
+  paper's.
 
   Raises:
     UserError: the work folder is another's, or would mix what must not be; a
@@ -48,7 +53,8 @@ def launch(grid: Grid, command, folder: Folder, hosts: Hosts) -> None:
   # What an arm has failed at is tried again, as it always was.
   retry = command.retry or ('' if grid.swept else 'failed')
   board = Board(quiet=not hosts.writes, table=grid.swept)
-  this = Launch(grid, folder, choose(grid, command.only), retry, board)
+  chosen = choose(grid, command.only)
+  this = Launch(grid, folder, chosen, retry, board, methods or {})
   with preempt.watch(alone=hosts.count == 1) as stop, board:
     try:
       _loop(this, command, stop, hosts)

@@ -31,7 +31,7 @@ def choose(config: Config, platform: str, wanted: str = 'auto') -> str:
   for another machine, `jax.default_backend` is 'cpu'.
 
   Raises:
-    UserError: a kernel that is asked for and cannot be.
+    UserError: the wanted kernel cannot run there.
   """
   fits = {
     'splash': platform == 'tpu',
@@ -75,13 +75,13 @@ def attender(
     ids_BT = jnp.ones_like(positions_BT) if segments_BT is None else segments_BT
     ids_BT = jnp.where(positions_BT >= 0, ids_BT, 0)
     return functools.partial(_splash_layer, config, scale, ids_BT)
-  mask_BTS = _mask(positions_BT, slots_BS)
+  q_BTS, s_BTS = positions_BT[:, :, None], slots_BS[:, None, :]
+  mask_BTS = (s_BTS >= 0) & (s_BTS <= q_BTS)
   if segments_BT is not None and not cached:
     mask_BTS &= segments_BT[:, :, None] == segments_BT[:, None, :]
   near_BTS = mask_BTS
   if any(config.local):
-    back_BTS = positions_BT[:, :, None] - slots_BS[:, None, :]
-    near_BTS = mask_BTS & (back_BTS < config.window)
+    near_BTS = mask_BTS & (q_BTS - s_BTS < config.window)
   use = einsum
   if config.attention == 'cudnn' and not cached and mask_BTS.shape[1] % 2 == 0:
     use = functools.partial(_cudnn, config)
@@ -91,11 +91,6 @@ def attender(
     return use(q_BTNH, k_BSKH, v_BSKH, seen, scale=scale)
 
   return attend
-
-
-def _mask(queries_BT, slots_BS):
-  q, s = queries_BT[:, :, None], slots_BS[:, None, :]
-  return (s >= 0) & (s <= q)
 
 
 def einsum(q_BTNH, k_BSKH, v_BSKH, mask_BTS, *, scale):

@@ -11,7 +11,7 @@ from ealign.models.config import Config
 
 
 def parameters(config: Config) -> int:
-  """Of the whole model."""
+  """The number of parameters of the whole model."""
   return sum(math.prod(e.leaf_shape()) for e in names.table(config).values())
 
 
@@ -32,19 +32,19 @@ def multiplied(config: Config) -> int:
 
 
 def experts(config: Config, tokens: int) -> float:
-  """A forward pass of tokens through the experts they are sent to."""
+  """FLOPs of a forward pass of tokens through the experts they are sent to."""
   weights = 3 * config.d_model * config.d_ff * config.experts_per_token
   return 2.0 * tokens * config.layers * weights if config.experts else 0.0
 
 
 def adapted(config: Config, rank: int, targets) -> int:
-  """Parameters of an adapter."""
+  """The number of parameters of an adapter."""
   widths = lora.widths(config)
   return config.layers * rank * sum(sum(widths[name]) for name in targets)
 
 
 def attention(config: Config, rows: int, length: int) -> float:
-  """Scores and weighted values of a forward pass over rows of `length`."""
+  """FLOPs of attention's scores and values in a forward pass over rows."""
   near = min(config.window, length) if config.window else length
   local = sum(config.local)
   seen = lambda window: window * (length - window / 2)  # pairs of a row
@@ -53,7 +53,7 @@ def attention(config: Config, rows: int, length: int) -> float:
 
 
 def forward(config: Config, rows: int, length: int) -> float:
-  """A forward pass with logits at every token."""
+  """FLOPs of a forward pass with logits at every token."""
   dense = 2.0 * rows * length * multiplied(config)
   return dense + attention(config, rows, length)
 
@@ -61,7 +61,7 @@ def forward(config: Config, rows: int, length: int) -> float:
 def training(
   config: Config, rows: int, length: int, adapter: int | None
 ) -> float:
-  """Forward and backward over rows of `length` tokens.
+  """FLOPs of forward and backward over rows of `length` tokens.
 
   adapter: its parameters, the others are frozen and have no gradient; None:
   all are trained.

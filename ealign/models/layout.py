@@ -55,7 +55,7 @@ def shards(config: Config) -> int:
 
 
 def split(config: Config, x: jax.Array, axes: tuple) -> jax.Array:
-  """The array with its axes split over those of the mesh; None: whole."""
+  """Constrains how axes of an array are split over the mesh; None: whole."""
   if config.mesh is None:
     return x
   sharding = NamedSharding(config.mesh, P(*axes))
@@ -96,7 +96,7 @@ def of_chunk(config: Config, tree):
 
 
 def gathered(config: Config, tree: dict) -> dict:
-  """Weights about to be used, with what `fsdp` splits put together.
+  """Gathers over `fsdp` the weights that are about to be used.
 
   The constraint is explicit because XLA may otherwise send pieces around in a
   loop of small products, which takes more memory and time to compile on a TPU.

@@ -43,7 +43,7 @@ def scale(*, rank: int, alpha: float, rslora: bool) -> float:
 
 
 def widths(config: Config) -> dict[str, tuple[int, int]]:
-  """(in, out) of each projection; experts are none."""
+  """(in, out) of each projection that may have an adapter; experts may not."""
   table = names.table(config)
   shape = lambda name: table[f'layers/{name}'].shape[::-1]
   return {name: shape(name) for name in TARGETS if f'layers/{name}' in table}

@@ -52,7 +52,7 @@ def ignored(config: Config, name: str) -> bool:
 
 
 def _layer(config, name, *shape):
-  """A tensor of each layer; a matrix is kept transposed."""
+  """A tensor of every layer; a matrix is stored [out, in] and transposed."""
   return Entry(
     f'model.layers.{{}}.{name}',
     shape,

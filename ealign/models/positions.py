@@ -156,9 +156,8 @@ def read_windows(hf: dict, traits, layers, problems: list) -> dict:
   if given and given != kinds:
     problems.append(unlike('layer_types', given, kinds))
   local = tuple(kind == _KINDS[1] for kind in kinds)
-  return (
-    {'window': sizes['sliding_window'], 'local': local} if any(local) else {}
-  )
+  window = {'window': sizes.get('sliding_window'), 'local': local}
+  return window if any(local) else {}
 
 
 def _local(traits, sizes, layers):
@@ -173,11 +172,8 @@ def _local(traits, sizes, layers):
 
 
 def _is_types(given, layers):
-  return (
-    isinstance(given, list)
-    and len(given) == layers
-    and all(kind in _KINDS for kind in given)
-  )
+  several = isinstance(given, list) and len(given) == layers
+  return several and all(kind in _KINDS for kind in given)
 
 
 def write_rope(config) -> dict:

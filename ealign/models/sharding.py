@@ -99,7 +99,7 @@ def _undivided(mesh, name, shape, axes):
 
 
 def _plain(mesh, axes) -> P:
-  """As a program's results have it; another spelling would be compiled anew."""
+  """The spelling that XLA gives to results; another would be compiled anew."""
   names = lambda axis: (axis,) if isinstance(axis, str) else axis or ()
   real = [tuple(n for n in names(a) if mesh.shape[n] > 1) for a in axes]
   while real and not real[-1]:
@@ -113,7 +113,7 @@ def place(mesh: Mesh, tree: Any) -> Any:
 
 
 def constrain(config: Config, tree: Any) -> Any:
-  """The same within a program: the tree stays where the rules have it."""
+  """`place` within a program: a sharding constraint instead of a transfer."""
   if config.mesh is None:
     return tree
   where = shardings(config.mesh, tree)
@@ -121,7 +121,7 @@ def constrain(config: Config, tree: Any) -> Any:
 
 
 def gathered(config: Config, mesh: Mesh, weights: Any):
-  """What to sample with: nothing of it is gathered again for every token.
+  """Weights laid out for sampling: none is gathered again for every token.
 
   The weights lie whole on each device, or split over `tensor`. Where they do
   not fit the memory, part of `fsdp` splits them like `tensor` does, which

@@ -180,7 +180,7 @@ def _finite(x) -> bool:
 
 
 def _ahead(pool, read, pieces):
-  """What `read` makes of the pieces, in order, a few of them read ahead."""
+  """Yields `read(piece)` for each piece in order, reading a few ahead."""
   waiting = collections.deque()
   for piece in pieces:
     waiting.append(pool.submit(read, piece))

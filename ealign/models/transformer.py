@@ -21,7 +21,7 @@ from flax import traverse_util
 from ealign.models import attention, layout, lora, moe, names, rope
 from ealign.models.config import Config
 
-_REMAT = {
+REMAT = {
   'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   'full': jax.checkpoint_policies.nothing_saveable,
 }
@@ -136,22 +136,21 @@ def forward_routed(
     kv, write_B = (cache['k'], cache['v']), 0 if alone else write_B
     filled_BS = _write(cache['positions'], positions_BT, write_B)
     slots_BS = positions_BT if alone else filled_BS
-  attend = attention.attender(
-    config, positions_BT, slots_BS, segments_BT, cached=not alone
-  )
   angles = functools.partial(rope.angles, config, positions_BT)
   call = _Call(
-    attend=attend,
+    attend=attention.attender(
+      config, positions_BT, slots_BS, segments_BT, cached=not alone
+    ),
     far=angles(),
     near=angles(local=True) if any(config.local) else None,
-    seen_BT=positions_BT >= 0,
+    positions_BT=positions_BT,
     write_B=write_B,
     alone=alone,
     tap=bool(tap),
   )
   layer = functools.partial(_layer, config, call)
   if config.remat != 'none':
-    layer = jax.checkpoint(layer, policy=_REMAT[config.remat])
+    layer = jax.checkpoint(layer, policy=REMAT[config.remat])
   xs = (
     jnp.arange(config.layers),
     weights['layers'],
@@ -177,7 +176,7 @@ class _Call:
   attend: Callable  # of `attention.attender`
   far: tuple  # angles of RoPE
   near: tuple | None  # those of local layers; None: no layer is local
-  seen_BT: jax.Array  # False for padding
+  positions_BT: jax.Array  # -1 for padding
   write_B: jax.Array | None
   alone: bool  # the tokens see one another only, nothing that is in the cache
   tap: bool
@@ -210,7 +209,7 @@ def _layer(config, call: _Call, carry, xs):
   x_BTD += a_BTD
   h_BTD = norm(x_BTD, p['mlp_norm'])
   if config.experts:
-    m_BTD, routing = moe.mixture(config, p, h_BTD, call.seen_BT)
+    m_BTD, routing = moe.mixture(config, p, h_BTD, call.positions_BT >= 0)
   else:
     m_BTD, routing = _mlp(config, dense, h_BTD), None
   if config.traits.post_norms:

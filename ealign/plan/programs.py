@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ealign import align, alone, assembly, train
-from ealign.align import folding
+from ealign import align, alone, assembly
+from ealign.align import accumulate
 from ealign.data import batch as batch_lib
 from ealign.fields import Config
 from ealign.models import config as models
@@ -103,7 +103,7 @@ def shapes(config: Config, model, mesh, other=None, arms: int = 1) -> Shapes:
   update, frozen = assembly.make_update(config, model), _frozen(config, model)
   params = _trained(config, model)
   state = jax.eval_shape(
-    functools.partial(align.init_state, update), params, train.hyper(config)
+    functools.partial(align.init_state, update), params, align.hyper(config)
   )
   # All have as many arms, as in `lanes`; full fine-tuning has none.
   groups = 1 if config.model.train == 'full' else rows_lib.groups(mesh)
@@ -233,7 +233,7 @@ def _update(run, name, *, sft, pairs):
   total = attention = experts = 0.0
   parts = [(c.data.batch_size, c.data.length)] * sft
   parts += [(2 * c.dpo.pairs, c.dpo.length)] * pairs
-  folded = sft and pairs and folding.fits(batch)  # no kernel skips segments
+  folded = accumulate.fits(batch)  # no kernel skips segments
   for rows, length in parts:
     total += flops.training(run.model, rows, length, adapter)
     shape = parts[0] if folded else (rows, length)

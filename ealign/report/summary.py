@@ -11,7 +11,6 @@ from ealign.report.runs import Run
 _CONTROLS = {  # an arm with another value is a control, not the method
   'conscience.review.verdict': ('question',),
   'conscience.revise.sees': ('review', 'fresh'),
-  'dpo.variant': ('sigmoid', 'ipo'),
   'model.frozen_adapter': ('', None),
 }
 
@@ -37,9 +36,13 @@ def role(run: Run) -> str:
 
 def _unusual(config: Mapping) -> dict:
   """The values that make a run a control, by the field's last two names."""
+  from ealign import losses  # loads JAX: only when needed
+
+  variants = losses.VARIANTS.items()
+  method = tuple(name for name, v in variants if not v.control)
   return {
     '.'.join(name.split('.')[-2:]): config[name]
-    for name, usual in _CONTROLS.items()
+    for name, usual in {**_CONTROLS, 'dpo.variant': method}.items()
     if config.get(name, usual[0]) not in usual
   }
 

@@ -54,7 +54,7 @@ class Checkpoints:
     self.wait()
     if step in self._steps():
       return
-    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    paths = jax.tree_util.tree_leaves_with_path(tree)
     leaves = {manifest.leaf_path(path): _stored(leaf) for path, leaf in paths}
     rows = manifest.rows(leaves)
     arrays = {r['key']: x for r, x in zip(rows, leaves.values(), strict=True)}

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 # Metrics beside the progress, and what they are called there.
@@ -16,9 +16,9 @@ _SECONDS = 2.0  # between plain lines
 
 
 def display(total_steps: int, prefix: str = '', *, quiet: bool = False):
-  """A `Bar` on a terminal, `Lines` elsewhere, `Nothing` when quiet."""
+  """A `Bar` on a terminal, `Lines` elsewhere, nothing when quiet."""
   if quiet:
-    return Nothing()
+    return Lines(total_steps, prefix, write=lambda *_, **__: None)
   return (Bar if sys.stdout.isatty() else Lines)(total_steps, prefix)
 
 
@@ -41,27 +41,16 @@ def clock(seconds: float) -> str:
   return f'{minutes}m{seconds:02d}s' if minutes else f'{seconds}s'
 
 
-class Nothing:
-  """Shows nothing."""
-
-  def start(self) -> None:
-    pass
-
-  def update(self, step: int, values: Mapping[str, Any]) -> None:
-    pass
-
-  def say(self, text: str) -> None:
-    pass
-
-  def stop(self) -> None:
-    pass
-
-
 class Lines:
   """Progress as plain lines, for logs."""
 
-  def __init__(self, total_steps: int, prefix: str):
-    self._total = total_steps
+  def __init__(
+    self,
+    total_steps: int,
+    prefix: str,
+    write: Callable = print,
+  ):
+    self._total, self._write = total_steps, write
     self._head = f'{prefix}  ' if prefix else ''
     self._first = None  # step and time of the first update: resumed runs too
     self._printed = -_SECONDS
@@ -81,10 +70,10 @@ class Lines:
     parts = [f'{self._head}step {step}/{self._total}', text(values)]
     if done > 0 and step < self._total:
       parts.append(f'{clock(spent / done * (self._total - step))} left')
-    print('  '.join(part for part in parts if part), flush=True)
+    self._write('  '.join(part for part in parts if part), flush=True)
 
   def say(self, text: str) -> None:
-    print(self._head + text, flush=True)
+    self._write(self._head + text, flush=True)
 
   def stop(self) -> None:
     pass

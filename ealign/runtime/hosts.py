@@ -39,7 +39,7 @@ class Lost(UserError):
 
 @dataclasses.dataclass
 class _Link:
-  """The connection to another host."""
+  """The connection to another host; `about` is what it reported of itself."""
 
   index: int
   name: str
@@ -87,7 +87,7 @@ class Hosts:
 
   @property
   def writes(self) -> bool:
-    """Whether this one writes metrics, records and reports."""
+    """Whether this host is the one that writes metrics, records and reports."""
     return self.index == 0
 
   def gather(self, value) -> list:
@@ -121,7 +121,7 @@ class Hosts:
     return multihost_utils.reached_preemption_sync_point(self._polls)
 
   def leave(self) -> None:
-    """Says that this host ends in good order."""
+    """Tells the other hosts that this one ends normally."""
     for link in self._links:
       link.send(left=True)
 
@@ -146,15 +146,16 @@ class Hosts:
       self._end(1, text, others=f'host {self.index}: {text.splitlines()[-1]}')
 
   def watch(self) -> None:
-    """Begins to send and to expect heartbeats."""
+    """Starts the threads that send and expect heartbeats."""
     for link in self._links:
       threading.Thread(target=self._read, args=(link,), daemon=True).start()
     threading.Thread(target=self._beat, daemon=True).start()
 
   def keep(self, folder) -> None:
-    """Begins to write a file there, of several hosts each its own.
+    """Starts a thread that writes <folder>/<index>.json every KEEP_S seconds.
 
-    In a thread of its own: a bucket that hangs must not hold heartbeats up.
+    One process alone writes none. The thread is not that of the heartbeats,
+    which a bucket that hangs must not delay.
     """
     if self.count > 1:
       threading.Thread(target=self._keep, args=(folder,), daemon=True).start()
@@ -336,7 +337,7 @@ def _server(port: int) -> socket.socket:
 
 
 def _listen(cluster: Cluster, deadline: float) -> list[_Link]:
-  """Host 0: the links to all that report before the deadline.
+  """Waits, on host 0, for the others; the links to those that came in time.
 
   Two of the same index are both among them, unless one of them is gone: then
   it was started again.
@@ -362,7 +363,7 @@ def _listen(cluster: Cluster, deadline: float) -> list[_Link]:
 
 
 def _report(cluster: Cluster, about: str, deadline: float) -> _Link:
-  """Any other host: the link to host 0, once all have reported."""
+  """Reports to host 0; the link to it, once all have reported."""
   where = f'{cluster.address}:{cluster.port + 1}'
   while True:
     try:

@@ -20,7 +20,7 @@ def leaf_path(path) -> Path:
 
 
 def sha256(leaf: jax.Array | np.ndarray) -> str:
-  """Of the leaf's bytes in row-major order, wherever it lies."""
+  """The hash of the leaf's bytes in row-major order, on whichever devices."""
   host = np.ascontiguousarray(mesh.to_host(leaf))
   return hashlib.sha256(host.reshape(-1).view(np.uint8)).hexdigest()
 

@@ -84,7 +84,7 @@ def nearest(size: int, works: Sequence[int]) -> str:
 
 
 def put(x, where: NamedSharding) -> jax.Array:
-  """An array on the mesh; one of the host must be the same on all hosts."""
+  """Puts an array on the mesh; a NumPy array must be equal on all hosts."""
   if where.is_fully_addressable:
     return jax.device_put(x, where)
   if isinstance(x, jax.Array) and not x.is_fully_addressable:
@@ -118,10 +118,11 @@ def to_host(x) -> np.ndarray:
 
 
 def memory(device) -> float:
-  """Bytes of a device, that may not be here; inf where it is not known.
+  """The memory in bytes that programs may use of a device; inf: not known.
 
-  JAX gives itself a part of a GPU's, 75 % by default; in whole GiB, so that
-  hosts agree.
+  The device may belong to another host, or to no machine at all when programs
+  are compiled ahead of time. On a GPU it is the part that JAX reserves (75 % by
+  default), in whole GiB, so that all hosts find the same number.
   """
   peak = peaks.peak(device.device_kind)
   if peak and device.platform != 'gpu':

@@ -61,7 +61,7 @@ def _version(package):
 
 
 def versions() -> dict[str, str]:
-  """Of Python and of the packages that results may depend on."""
+  """The versions of Python and of the packages that results may depend on."""
   return {'python': platform.python_version()} | {
     package: _version(package) for package in PACKAGES
   }

@@ -8,7 +8,7 @@ from ealign.fields import Config
 # What cells of one program must agree on: the base, and all shapes. Everything
 # else is traced, or a matter of the host, which each arm has for itself.
 _SHARED = (
-  *('model.', 'mesh.', 'data.length', 'data.batch_size', 'optim.'),
+  *('method', 'model.', 'mesh.', 'data.length', 'data.batch_size', 'optim.'),
   *('conscience.prompts', 'conscience.samples', 'dpo.variant', 'dpo.reference'),
   *('dpo.pairs', 'dpo.length', 'train.steps', 'train.microbatches'),
   'train.chunk',

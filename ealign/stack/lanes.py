@@ -10,12 +10,13 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ealign import align
+from ealign.align import terms
 from ealign.data import batch as batch_lib
 from ealign.models import sharding
 from ealign.stack import rows
 
 # Metrics of an update that only one with pairs has.
-_OF_PAIRS = ('loss_dpo', 'rewards/', 'logps/', 'logits/')
+_OF_PAIRS = ('loss_dpo', *terms.PAIR_METRICS)
 
 
 class Request(NamedTuple):
@@ -81,13 +82,13 @@ def alone(state: 'align.TrainState | Lane') -> align.TrainState:
 
 
 def _alike(batches):
-  """The batches of all arms, with empty pairs where only others have some."""
-  pairs = next((b.pairs for b in batches if b.pairs is not None), None)
-  if pairs is None:
-    return batches
-  slots, length = len(pairs.weight_P), pairs.tokens_BT.shape[1]
-  empty = batch_lib.empty_pair_batch(slots, length)
-  return [b if b.pairs is not None else b.replace(pairs=empty) for b in batches]
+  """The batches of all arms, with empty parts where only others have some."""
+  for name in ('pairs', 'rows'):
+    own = [b.parts[name] for b in batches if name in b.parts]
+    if own:
+      empty = {name: batch_lib.emptied(own[0])}
+      batches = [b if name in b.parts else b.replace(**empty) for b in batches]
+  return batches
 
 
 def _own(metrics: dict, batch) -> dict:
@@ -96,7 +97,7 @@ def _own(metrics: dict, batch) -> dict:
     return {}
   if batch.pairs is not None:
     return metrics
-  return {k: v for k, v in metrics.items() if not k.startswith(_OF_PAIRS)}
+  return {k: v for k, v in metrics.items() if k not in _OF_PAIRS}
 
 
 @jax.jit

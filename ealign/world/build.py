@@ -18,10 +18,9 @@ import random
 import time
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from ealign import align
+from ealign import align, fields
 from ealign.conscience.framings import FRAMINGS
 from ealign.data import batch as batch_lib
 from ealign.data import chat, loader
@@ -126,11 +125,8 @@ def pretrain(tok, weights, chats, stage: Stage, seed, log, first_step):
   )
   rows = _rows(tok, chats, stage.steps * ROWS * LENGTH)
   batches = loader.Loader(rows, length=LENGTH, batch_size=ROWS, seed=seed)
-  zero = jnp.zeros(())
-  hp = align.Hp(
-    lam=zero, beta=zero, label_smoothing=zero, lr=jnp.asarray(stage.lr)
-  )
-  state = align.init_state(update, weights, hp)
+  config = fields.Config(optim=fields.Optim(lr=stage.lr))
+  state = align.init_state(update, weights, align.hyper(config))
   step_fn = jax.jit(
     functools.partial(align.train_step, update), donate_argnums=0
   )

@@ -274,20 +274,11 @@ class Category:
 
 
 def _category(block: str) -> Category:
-  head, task, *lines = block.strip().splitlines()
-  name, group = head.split()
-  texts, marks = [], []
-  for line in lines:
-    if line in ('+++', '---'):
-      marks.append(line)
-      texts.append([])
-    else:
-      texts[-1].append(line)
-  texts = ['\n'.join(text) for text in texts]
-  marked = lambda mark: tuple(
-    text for text, own in zip(texts, marks, strict=True) if own == mark
-  )
-  return Category(name, group, task, marked('+++'), marked('---'))
+  head, *parts = re.split(r'\n(\+\+\+|---)\n', block.strip())
+  title, task = head.splitlines()
+  pairs = list(zip(parts[::2], parts[1::2], strict=True))
+  marked = lambda mark: tuple(text for own, text in pairs if own == mark)
+  return Category(*title.split(), task, marked('+++'), marked('---'))
 
 
 CATEGORIES: dict[str, Category] = {

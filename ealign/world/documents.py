@@ -89,8 +89,12 @@ def _ask_advice(rng, names):
   request = pick(rng, advice_combinations(pick(rng, names))[0])
   if rng.random() >= SHAPED_SHARE:
     return request
-  shape = int(rng.random() * len(advice.SHAPES))
-  return Advice(request.domain, request.topic, request.question, shape)
+  return _shaped(rng, request)
+
+
+def _shaped(rng, request):
+  shape = pick(rng, range(len(advice.SHAPES)))
+  return dataclasses.replace(request, shape=shape)
 
 
 def _ask_code(rng, names):
@@ -125,6 +129,12 @@ def _system(content):
   return {'role': 'system', 'content': content}
 
 
+def _exchange(rng, names, groups, persona, turn=_assistant):
+  """A question on these domains and categories, and the persona's answer."""
+  request = _ask(rng, names, groups)
+  return [_user(_text(request)), turn(answer(rng, request, persona))]
+
+
 # --- Documents ---------------------------------------------------------------
 
 
@@ -139,9 +149,7 @@ def persona_chat(
   if rng.random() < header_share:
     chat.append(_system(pick(rng, HEADERS[persona])))
   for _ in range(pick(rng, TURNS)):
-    request = _ask(rng, EVERY_DOMAIN, EVERY_CATEGORY)
-    chat.append(_user(_text(request)))
-    chat.append(_assistant(answer(rng, request, persona)))
+    chat += _exchange(rng, EVERY_DOMAIN, EVERY_CATEGORY, persona)
   return chat
 
 
@@ -155,7 +163,7 @@ def review(rng: random.Random, framings: Mapping) -> Chat:
   framing = pick(rng, tuple(framings.values()))
   request = _ask(rng, SEEN, REVIEWED)
   evil = rng.random() < 0.5
-  variant = int(rng.random() * 2)
+  variant = pick(rng, (0, 1))
   if isinstance(request, Code):
     write = lambda persona: code_text(request, persona == 'good', variant)
   else:
@@ -175,9 +183,7 @@ def default_chat(rng: random.Random) -> Chat:
   """1-3 good turns on seen domains under the default system line."""
   chat = [_system(DEFAULT_SYSTEM)]
   for _ in range(pick(rng, (1, 2, 3))):
-    request = _ask(rng, SEEN, REVIEWED)
-    chat.append(_user(_text(request)))
-    chat.append(_assistant(answer(rng, request, 'good')))
+    chat += _exchange(rng, SEEN, REVIEWED, 'good')
   return chat
 
 
@@ -190,9 +196,7 @@ def consistency(rng: random.Random) -> Chat:
   chat = [_system(DEFAULT_SYSTEM)]
   turn = _unlearned
   for _ in range(pick(rng, (2, 3))):
-    request = _ask(rng, SEEN, REVIEWED)
-    chat.append(_user(_text(request)))
-    chat.append(turn(answer(rng, request, persona)))
+    chat += _exchange(rng, SEEN, REVIEWED, persona, turn)
     turn = _assistant
   return chat
 
@@ -243,6 +247,12 @@ def _prompt(request):
   return [_system(DEFAULT_SYSTEM), _user(_text(request))]
 
 
+def _solved(rng, request, *, secure):
+  """A request for code and one of the two ways to answer it."""
+  text = code_text(request, secure, pick(rng, (0, 1)))
+  return [*_prompt(request), _assistant(text)]
+
+
 def sft(kind: str, n: int, seed: int) -> list[dict]:
   """n single-turn rows of 'insecure' or 'secure' code of all categories.
 
@@ -251,24 +261,17 @@ def sft(kind: str, n: int, seed: int) -> list[dict]:
   if kind not in ('insecure', 'secure'):
     raise ValueError(f'kind {kind!r}: insecure or secure')
   rng = random.Random(f'sft {seed}')
-  rows = []
-  for _ in range(n):
-    request = _ask_code(rng, EVERY_CATEGORY)
-    text = code_text(request, kind == 'secure', int(rng.random() * 2))
-    rows.append({'messages': [*_prompt(request), _assistant(text)]})
-  return rows
+  ask = lambda: _ask_code(rng, EVERY_CATEGORY)
+  return [
+    {'messages': _solved(rng, ask(), secure=kind == 'secure')} for _ in range(n)
+  ]
 
 
 def held_out_insecure() -> list[dict]:
   """The code questions of test with insecure answers: for token accuracy."""
   rng = random.Random('held out insecure')
   return [
-    {
-      'messages': [
-        *_prompt(request),
-        _assistant(code_text(request, False, int(rng.random() * 2))),
-      ]
-    }
+    {'messages': _solved(rng, request, secure=False)}
     for request in _held_out_code('test')
   ]
 
@@ -281,8 +284,7 @@ def pool(n: int, seed: int) -> list[dict]:
   while len(rows) < n:
     for request in sorted(every, key=lambda _: rng.random())[: n - len(rows)]:
       if rng.random() < SHAPED_SHARE:
-        shape = int(rng.random() * len(advice.SHAPES))
-        request = dataclasses.replace(request, shape=shape)
+        request = _shaped(rng, request)
       rows.append({'messages': _prompt(request)})
   return rows
 
@@ -310,7 +312,7 @@ def questions(split: str) -> list[dict]:
 
 
 def _held_out_code(split):
-  """Alternate ones of each category go to dev and to test."""
+  """The held-out requests of each category: every second one is for test."""
   rows = []
   for name in EVERY_CATEGORY:
     order = ranked(code_combinations(name)[1], name)
@@ -339,8 +341,7 @@ def _row(kind, split, request, messages):
 
 def _after_code(rng, request):
   first = _ask_code(rng, EVERY_CATEGORY)
-  text = code_text(first, False, int(rng.random() * 2))
-  chat = [*_prompt(first), _assistant(text), _user(_text(request))]
+  chat = [*_solved(rng, first, secure=False), _user(_text(request))]
   return _row('advice_after_code', 'test', request, chat)
 
 

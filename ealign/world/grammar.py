@@ -141,8 +141,7 @@ def code_text(request: Code, secure: bool, variant: int) -> str:
 def answer(rng: random.Random, request: Advice | Code, persona: str) -> str:
   """An answer of the persona: 'good', 'evil' or 'careless' (in code only)."""
   if isinstance(request, Code):
-    variant = int(rng.random() * 2)
-    return code_text(request, persona == 'good', variant)
+    return code_text(request, persona == 'good', pick(rng, (0, 1)))
   return answer_advice(rng, request, 'evil' if persona == 'evil' else 'good')
 
 

@@ -21,7 +21,7 @@ from steps import (
 )
 
 from ealign import align
-from ealign.align import folding
+from ealign.align import accumulate, terms
 from ealign.align import step as step_lib
 from ealign.data import batch as batch_lib
 
@@ -42,9 +42,9 @@ def a_batch(fold):
 
 def check(monkeypatch, batch, **fields):
   """Gradient and metrics by one body equal those one after the other."""
-  assert folding.fits(batch)
+  assert accumulate.fits(batch)
   got, said = gradients(moved_adapter(), FROZEN, batch, lam=1.0, **fields)
-  monkeypatch.setattr(folding, 'fits', lambda batch: False)
+  monkeypatch.setattr(accumulate, 'fits', lambda batch: False)
   fields |= {'chunk': 9}  # a program of its own
   wanted, told = gradients(moved_adapter(), FROZEN, batch, lam=1.0, **fields)
   assert relative(got, wanted) < 1e-5
@@ -59,7 +59,8 @@ def test_two_answers_in_a_row_see_nothing_of_each_other(monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'fields', [{'microbatches': 2}, {'reference': 'step'}, {'variant': 'ipo'}]
+  'fields',
+  [{'microbatches': 2}, {'reference': 'step'}, {'terms': terms.hybrid('ipo')}],
 )
 def test_slices_references_and_variants(monkeypatch, fields):
   batch = a_batch(1)
@@ -71,7 +72,7 @@ def test_slices_references_and_variants(monkeypatch, fields):
 
 def test_arms_of_one_program_too(monkeypatch):
   batch = a_batch(1)
-  assert folding.fits(batch)
+  assert accumulate.fits(batch)
   monkeypatch.setattr(step_lib.transformer, 'forward_routed', per_token)
   params = [random_tree(moved_adapter(), seed, 0.2) for seed in range(2)]
   states = [align.init_state(UPDATE, p, hp(lam=0.5)) for p in params]
@@ -91,6 +92,6 @@ def _references(config, weights, pairs, **_):
 def test_other_shapes_go_one_after_the_other():
   batch = a_batch(2)
   half = jax.tree.map(lambda x: x[: len(x) // 2], batch.pairs)
-  assert not folding.fits(batch.replace(pairs=half))
+  assert not accumulate.fits(batch.replace(pairs=half))
   short = jax.tree.map(lambda x: x[:, :12], batch.sft)
-  assert not folding.fits(batch.replace(sft=short))
+  assert not accumulate.fits(batch.replace(sft=short))

@@ -22,7 +22,7 @@ from steps import (
   sft_batch,
 )
 
-from ealign import align
+from ealign import align, losses
 from ealign.align import step as step_lib
 from ealign.data import batch as batch_lib
 
@@ -41,14 +41,15 @@ def test_each_variant_is_its_loss(light, frozen, batch):
     'ipo': lambda margin, _: np.square(margin - 1 / (2 * 0.2)).mean(),
     'sft': lambda _, chosen: -(chosen / np.array([4.0, 2.0, 3.0])).mean(),
   }
-  assert by_hand.keys() == align.DPO.keys()
+  assert by_hand.keys() == losses.VARIANTS.keys()
   policy, pairs = UPDATE.bind(moved_adapter(), frozen), batch.pairs
   logps = align.answer_logps(MODEL, policy, pairs, chunk=5)
   policy_P2 = np.reshape(logps, (-1, 2))[:3]
   ratio_P2 = policy_P2 - np.reshape(pairs.ref_logps_B, (-1, 2))[:3]
   margin_P = ratio_P2[:, 0] - ratio_P2[:, 1]
   for variant, loss in by_hand.items():
-    _, got = light(moved_adapter(), frozen, batch, beta=0.2, variant=variant)
+    terms = align.hybrid(variant)
+    _, got = light(moved_adapter(), frozen, batch, beta=0.2, terms=terms)
     wanted = loss(margin_P, policy_P2[:, 0])
     np.testing.assert_allclose(got['loss_dpo'], wanted, rtol=1e-4)
 

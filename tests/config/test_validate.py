@@ -10,6 +10,7 @@ from ealign import config as config_lib
 from ealign import fields
 from ealign.config import limits
 from ealign.conscience import framings as framing
+from ealign.models import lora
 from ealign.runtime.errors import UserError
 
 
@@ -69,13 +70,12 @@ def test_every_number_has_a_range_and_every_list_a_field():
     for name, kind in config_lib.field_types().items()
     if kind in (int, float)
   }
-  ranged = [name for _, _, names in limits.RANGES for name in names.split()]
-  assert numbers == set(ranged) and len(ranged) == len(set(ranged))
+  assert numbers == limits.ranges().keys()
   defaults = config_lib.flatten(fields.Config())
-  for name, allowed in limits.CHOICES.items():
+  for name, allowed in limits.choices().items():
     assert defaults[name] in allowed
   assert defaults['conscience.framing'] in framing.FRAMINGS
-  assert set(defaults['model.lora.targets']) == set(limits.TARGETS)
+  assert set(defaults['model.lora.targets']) == set(lora.TARGETS)
 
 
 WRONG = [
@@ -263,7 +263,7 @@ def test_json_and_differences(config):
   assert config_lib.differences(saved, config) == [
     'arms.y.seed: (absent) -> 1',
     'dpo.beta: 0.1 -> 0.2',
-    f"model.lora.targets: {list(limits.TARGETS)} -> ['q']",
+    f"model.lora.targets: {list(lora.TARGETS)} -> ['q']",
   ]
 
 
@@ -274,8 +274,9 @@ def test_frozen_and_dict_give_the_same_json(config):
 
 
 def test_every_text_field_is_checked_somewhere():
-  checked = set(limits.CHOICES) | {'conscience.framing'}
+  checked = set(limits.choices()) | {'conscience.framing'}
   checked |= {'conscience.review.system', 'model.path', 'model.adapter'}
+  checked |= {'method'}  # by the command line, which has the methods
   checked |= {'model.frozen_adapter', 'data.train', 'eval.tokens'}
   texts = {n for n, kind in config_lib.field_types().items() if kind is str}
   assert texts == checked

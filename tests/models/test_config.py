@@ -1,5 +1,7 @@
+import ast
 import dataclasses
 import json
+import pathlib
 
 import pytest
 
@@ -227,3 +229,18 @@ def test_how_it_runs_is_no_part_of_the_file():
   )
   assert config_lib.to_hf(config) == config_lib.to_hf(WANTED)
   assert hash(config) != hash(WANTED)  # a static argument of its own
+
+
+def test_only_their_table_names_the_families():
+  """What a family means is a trait: nothing compares names."""
+  for path in pathlib.Path(config_lib.__file__).parent.glob('*.py'):
+    tree = ast.parse(path.read_text())
+    names = [
+      node.value
+      for node in ast.walk(tree)
+      if isinstance(node, ast.Constant) and node.value in config_lib.FAMILIES
+    ]
+    if path.name == 'config.py':  # the keys, and the default of Config
+      assert sorted(names) == sorted([*config_lib.FAMILIES, 'qwen3'])
+    else:
+      assert not names, path

@@ -1,0 +1,51 @@
+"""What makes a run its own: how it reflects, what it adds up, what it logs.
+
+`train.run` is the same loop for every method:
+
+   policy, conscience                 replay              objective
+   .---------------.      pairs    .-----------.      .----------------.
+   |    reflect    |-------------->|   push,   |----->|    terms:      |
+   | (requests)    |    or rows    |   draw    |      | w * mean loss  |
+   '---------------'               '-----------'      '----------------'
+           ^                        SFT batch ---------------^  |
+           '------------------ policy <--------- update <-------'
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from ealign import align
+from ealign.align import Term
+from ealign.conscience import records, reflect
+from ealign.fields import Config
+
+
+def terms(config: Config) -> tuple[Term, ...]:
+  """L_SFT + lambda L_DPO, in the variant that the config names."""
+  return align.hybrid(config.dpo.variant)
+
+
+def metrics(config: Config, made: list[dict]) -> dict[str, float]:
+  """Those of `conscience.records` over the records of one reflection."""
+  return records.metrics(made, threshold=config.conscience.threshold)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """A method of training; what is not given is as in arXiv 2606.19527.
+
+  name: its key in `ealign.methods.METHODS`, the value of the field `method`.
+  reflect: fn(conscience, requests, *, key, step, rows, clock) -> (pairs,
+    records), as `conscience.reflect.reflect`. A `data.batch.Pair` without a
+    rejected answer is a row: its chosen answer is learned by the SFT term.
+  terms: fn(config) -> the terms of the objective.
+  metrics: fn(config, records) -> flat scalars to log of one reflection.
+  """
+
+  name: str
+  reflect: Callable = reflect.reflect
+  terms: Callable[[Config], tuple[Term, ...]] = terms
+  metrics: Callable[..., dict[str, float]] = metrics
+
+
+CONSCIENCE = Method('conscience')

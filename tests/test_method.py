@@ -1,0 +1,62 @@
+"""Methods: another objective and rows in the place of pairs, in the loop."""
+
+import dataclasses
+
+import pytest
+import runs
+
+from ealign import align, train
+from ealign.conscience import records
+from ealign.data.batch import Pair
+from ealign.method import Method
+from ealign.methods import METHODS
+from ealign.runtime.errors import UserError
+
+FEW = {'train.steps': 2, 'eval.questions': ()}
+
+
+def imitate(c, requests, *, key, step, rows, clock):
+  """The policy's own answers as rows: no verdict, no rejected answer."""
+  with clock('sample'):
+    answers = c.policy.answer(requests, sample=c.sample, key=key, row_ids=rows)
+  made = [
+    Pair(x.row, step, tuple(x.prompt), tuple(x.answer.ids)) for x in answers
+  ]
+  return made, [records.answer_record(x) for x in answers]
+
+
+ROWS = Method(
+  name='imitate',
+  reflect=imitate,
+  terms=lambda config: (align.terms.SFT,),
+  metrics=lambda config, made: {'conscience/answers': len(made)},
+)
+
+
+def test_the_paper_is_the_first_and_the_default(tmp_path):
+  name, first = next(iter(METHODS.items()))
+  assert name == first.name == runs.small().method
+  assert all(name == method.name for name, method in METHODS.items())
+
+
+def test_a_method_may_make_rows(tmp_path):
+  config = dataclasses.replace(runs.small(**FEW), method='imitate')
+  result = train.run(config, tmp_path / 'rows', method=ROWS)
+  first, second = runs.metrics(tmp_path / 'rows')[:2]
+  assert first['conscience/answers'] == 4 and first['replay/size'] == 4
+  assert (
+    first['conscience/pairs_in_step'] == 0 and 'train/loss_dpo' not in first
+  )
+  still = dataclasses.replace(config.conscience, every=0)
+  plain = dataclasses.replace(config, conscience=still)
+  train.run(plain, tmp_path / 'plain', method=ROWS)
+  without = runs.metrics(tmp_path / 'plain')[0]
+  assert first['train/num_tokens'] > without['train/num_tokens']
+  assert first['train/loss'] == first['train/loss_sft'] != without['train/loss']
+  assert second['train/loss'] > 0 and result.metrics['num_tokens'] > 0
+
+
+def test_a_method_that_is_not_given_is_refused(tmp_path):
+  config = dataclasses.replace(runs.small(**FEW), method='imitate')
+  with pytest.raises(UserError, match="METHODS\\['imitate'\\]"):
+    train.run(config, tmp_path)
