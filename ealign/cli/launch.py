@@ -14,6 +14,7 @@ import os
 import sys
 
 from ealign import config as config_lib
+from ealign import fields
 from ealign.cli import command as command_lib
 from ealign.cli import scripts
 from ealign.grid import cells as cells_lib
@@ -80,13 +81,16 @@ def _cells(command: command_lib.Command) -> cells_lib.Grid:
 
 
 def _method_problems(names) -> list[str]:
-  from ealign.methods import METHODS  # loads JAX
+  """Which methods there are not; the paper's is known without loading JAX."""
+  names = set(filter(None, names)) - {fields.Config.method}
+  if not names:
+    return []
+  from ealign.methods import METHODS
 
   return [
     f'method={name!r}: must be one of {", ".join(METHODS)}.'
     f'{config_lib.did_you_mean(name, METHODS)}'
-    for name in dict.fromkeys(filter(None, names))
-    if name not in METHODS
+    for name in sorted(names - METHODS.keys())
   ]
 
 

@@ -39,7 +39,15 @@ class Stub:
     self.calls, self.errors = [], {}
 
   def run(
-    self, config, folder, *, name='', profile=None, hosts=None, display=None
+    self,
+    config,
+    folder,
+    *,
+    name='',
+    profile=None,
+    hosts=None,
+    display=None,
+    method=None,
   ):
     workdir = folder.local
     self.calls.append((name, workdir.name, config))

@@ -59,7 +59,7 @@ class Stub:
   def __init__(self):
     self.calls, self.errors = [], {}
 
-  def run(self, config, folder, *, name='', hosts=None, display=None):
+  def run(self, config, folder, *, method, name='', hosts=None, display=None):
     key = f'{name},seed={config.seed}'
     self.calls.append((key, config))
     display.start()
@@ -318,7 +318,7 @@ def arms_of(train, monkeypatch, fails, *, fast=False):
   """Has arms run in threads: who of `fails` fails, the others wait for it."""
   told = threading.Event()
 
-  def run(config, place, *, name='', backend, stop, display, hosts):
+  def run(config, place, *, method, name='', backend, stop, display, hosts):
     del hosts, backend
     key = f'{name},seed={config.seed}'
     train.calls.append((key, config))
