@@ -22,9 +22,8 @@ class Cell:
   """One run: an arm, or a setting at one replicate.
 
   config: as in its config.json, with references as they are written. folder:
-  below the work folder, '' for the work folder itself. levels: (sweep, index of
-  its level) of each sweep. needs: the cells it starts from, by the reference in
-  its config ('arm:sft', 'cell:lam=0').
+  below the work folder, '' for the work folder itself. needs: the cells it
+  starts from, by the reference in its config ('arm:sft', 'cell:lam=0').
   """
 
   id: str
@@ -34,7 +33,6 @@ class Cell:
   label: str
   seed: str
   config: Config
-  levels: tuple[tuple[str, int], ...] = ()
   needs: dict[str, 'Cell'] = dataclasses.field(default_factory=dict)
 
   @property

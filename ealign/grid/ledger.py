@@ -207,19 +207,15 @@ def _record(grid: Grid, old, late: bool) -> dict:
 def check(folder: Folder, grid: Grid, retry: str, chosen: list[Cell]) -> None:
   """Refuses to mix: with other inputs, or with what is not as it was written.
 
-  It looks at all cells of the grid, also those that --only leaves out. With
-  retry 'all' the chosen ones are moved to trash/, so they are not looked at;
-  with 'failed' a damaged STATUS.json is that of a failed cell.
+  It looks at all cells, also those that --only leaves out; with retry 'all' not
+  at the chosen ones, which move to trash/.
 
   Raises:
     UserError: names each such cell.
   """
-  problems, changed = [], {}
+  problems, changed, done = [], {}, set()
   anew = {cell.id for cell in chosen if retry == 'all'}
-  done = set()
-  for cell in grid.cells:
-    if cell.id in anew:
-      continue
+  for cell in (cell for cell in grid.cells if cell.id not in anew):
     path = folder.shared / cell.folder
     damaged = damaged_is(grid) if retry == 'failed' or not grid.swept else None
     try:
@@ -234,10 +230,10 @@ def check(folder: Folder, grid: Grid, retry: str, chosen: list[Cell]) -> None:
     if grid.swept and status and status.state != 'failed':
       for name in differing(status, cell, folder):
         changed.setdefault(name, []).append(cell.folder)
+  remedy = 'restore it, use a new workdir, or --retry=all (what is there moves'
   for name, folders in changed.items():
     more = f' and {len(folders) - 1} more' if len(folders) > 1 else ''
-    message = f'ran with other {name}; restore it, use a new workdir, or '
-    message += '--retry=all (what is there moves to trash/)'
+    message = f'ran with other {name}; {remedy} to trash/)'
     problems.append(f'{folders[0]}{more}: {message}')
   at_hand = done | {cell.id for cell in chosen}
   problems += [

@@ -45,15 +45,14 @@ def launch(
   _check(grid, command, hosts)
   if hosts.writes:
     grid, record = ledger.find(folder, grid)
-    chosen = choose(grid, command.only)
-    ledger.check(folder, grid, command.retry, chosen)
+    ledger.check(folder, grid, command.retry, choose(grid, command.only))
     ledger.write(folder, grid, record)
   folders = hosts.gather({cell.id: cell.folder for cell in grid.cells})[0]
   grid = grid.moved(folders)
+  chosen = choose(grid, command.only)
   # What an arm has failed at is tried again, as it always was.
   retry = command.retry or ('' if grid.swept else 'failed')
   board = Board(quiet=not hosts.writes, table=grid.swept)
-  chosen = choose(grid, command.only)
   this = Launch(grid, folder, chosen, retry, board, methods or {})
   with preempt.watch(alone=hosts.count == 1) as stop, board:
     try:
@@ -144,8 +143,7 @@ def _loop(this: Launch, command, stop, hosts) -> None:
 
 def _say_what_is_left(this: Launch, wanted, profile) -> None:
   if this.grid.swept:
-    count = f'{len(wanted)} of {len(this.chosen)} cells to run'
-    this.board.say(count)
+    this.board.say(f'{len(wanted)} of {len(this.chosen)} cells to run')
     return
   more = ', --profile traces nothing' if profile else ''
   for cell in this.chosen:
@@ -188,10 +186,10 @@ def _run(this: Launch, command, group, leases, stop, hosts) -> bool:
   """Runs the leased cells and writes their STATUS.json; True if any failed."""
   jobs = [job_lib.make(this, cell, command.profile) for cell in group]
   if not this.grid.swept:
-    message = f'{_numbered(this, group[0])}: in {jobs[0].folder.shared}'
-    this.board.say(message)
+    this.board.say(f'{_numbered(this, group[0])}: in {jobs[0].folder.shared}')
   beat = functools.partial(job_lib.beat, this, jobs) if leases else lambda: None
   begun, able, failed = provenance.compiles(), jobs, {}
+  # Of several hosts an error may be one's alone; of arms a mistake ends all.
   strict = hosts.count > 1 or not this.grid.swept
   with lease_lib.kept(leases, beat) as hush:
     try:
@@ -219,10 +217,15 @@ def _run(this: Launch, command, group, leases, stop, hosts) -> bool:
     hush()
     if hosts.writes:
       _end(this, able, errors, provenance.compiles() - begun)
+  return _any_failed(failed, errors, stop, command.fail_fast)
+
+
+def _any_failed(failed, errors, stop, fail_fast: bool) -> bool:
+  """Whether one failed; raises the Preempted of those that a signal stopped."""
   stopped = [error for error in errors if isinstance(error, Preempted)]
   bad = bool(failed) or any(x for x in errors if x not in stopped)
   # Those that stop because another failed are not stopped by a signal.
-  if stopped and (stop.requested or not (bad and command.fail_fast)):
+  if stopped and (stop.requested or not (bad and fail_fast)):
     raise stopped[0]
   return bad
 

@@ -241,6 +241,5 @@ def _cell(config: Config, levels, sweeps) -> Cell:
   label, seed = readable(setting) or 'default', readable(replicate)
   name = ','.join(filter(None, (label, seed)))[:_LONGEST]
   id = identity(config)
-  return Cell(
-    id, f'cells/{name}-{id}', setting, replicate, label, seed, config, levels
-  )
+  folder = f'cells/{name}-{id}'
+  return Cell(id, folder, setting, replicate, label, seed, config)
