@@ -1,24 +1,9 @@
 """The command line: which config file, with which fields changed, and where.
 
 ml_collections does the work; here every way in which it answers a slip with a
-traceback is turned into one message.
-"""
+traceback is turned into one message. The rest of this text is what --help
+prints.
 
-import dataclasses
-import difflib
-import re
-import types
-
-from absl import flags
-from ml_collections import config_dict, config_flags
-
-from ealign import config as config_lib
-from ealign.config import file
-from ealign.runtime import cluster as cluster_lib
-from ealign.runtime import topology as topology_lib
-from ealign.runtime.errors import UserError
-
-USAGE = """\
 usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
            [--config.FIELD=VALUE ...] [--only=NAME,NAME*]
            [--retry=failed|all] [--fail_fast]
@@ -47,12 +32,51 @@ usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
   --print_launch  prints a script that runs this on a cluster, and runs nothing:
                   xpk, tpu_vm, skypilot, gke or slurm (docs/scale.md)
   --topology      for both: v5e:4x4 (or v4, v5p, v6e, tpu7x); for slurm nodes x
-                  GPUs, as in 2x8"""
-_GIVEN = ('config', 'workdir', 'only', 'sweep', 'retry', 'stack', 'profile')
+                  GPUs, as in 2x8
+"""
+
+import dataclasses
+import difflib
+import re
+import types
+
+from absl import flags
+from ml_collections import config_dict, config_flags
+
+from ealign import config as config_lib
+from ealign.config import file
+from ealign.runtime import cluster as cluster_lib
+from ealign.runtime import topology as topology_lib
+from ealign.runtime.errors import UserError
+
+USAGE = __doc__[__doc__.index('usage:') :].rstrip()
+# Those that take a value; a script that starts the run elsewhere repeats the
+# first seven.
+_REPEATED = ('config', 'workdir', 'only', 'sweep', 'retry', 'stack', 'profile')
 _CLUSTER = ('coordinator', 'processes', 'process')
-_NAMES = (*_GIVEN, 'print_launch', 'topology', *_CLUSTER)
+_NAMES = (*_REPEATED, 'print_launch', 'topology', *_CLUSTER)
 _SWITCHES = ('plan', 'fail_fast')
-_STACK = 'auto|[1-9][0-9]{0,3}'
+# What a value must match, and how a message says it.
+_FORMS = {
+  'retry': ('failed|all', 'failed or all'),
+  'stack': ('auto|[1-9][0-9]{0,3}', 'auto or a number, at least 1'),
+  'profile': (
+    '[0-9]{1,9}:[0-9]{1,9}',
+    'FROM:TO with FROM below TO, such as 20:25',
+  ),
+}
+_NEEDS = {'topology': ('plan', 'print_launch'), 'stack': ('sweep',)}
+# Flags, another one that they cannot stand beside, and why.
+_APART = (
+  (('print_launch',), 'plan', ''),
+  (('profile',), 'plan', ': it runs no step to trace; leave it out'),
+  (('profile',), 'sweep', ': it is of a single run; leave it out'),
+  (_CLUSTER, 'plan', ': it is one process; leave it out'),
+  (
+    *(_CLUSTER, 'print_launch'),
+    ': the machines of a cluster know who they are; leave it out',
+  ),
+)
 _FLAG = re.compile(r'--?((?:no)?config\.)?([A-Za-z][^=]*)')
 
 
@@ -97,33 +121,30 @@ def parse(argv: list[str]) -> Command:
   if {'--help', '-h', '-help'} & set(argv):
     print(USAGE)
     raise SystemExit(0)
-  known, times, rest = _flags(argv)
-  module, config = file.read(known['config'])
+  given, times, rest = _flags(argv)
+  module, config = file.read(given['config'])
   changed, problems = _change(config, rest)
-  given = [f'--{name}={known[name]}' for name in _GIVEN if known[name]]
-  given += ['--fail_fast'] * known['fail_fast']
   for name in _NAMES:
-    if times[name] and not known[name].strip(', '):
+    if times[name] and not given[name].strip(', '):
       problems.append(f'--{name}= is empty; give it a value, or leave it out')
     if times[name] > 1:
       problems.append(f'--{name}: is given {times[name]} times')
-  problems += _conflicts(known)
-  stack = known['stack'] if re.fullmatch(_STACK, known['stack']) else ''
+  problems += _conflicts(given)
+  repeated = [f'--{name}={given[name]}' for name in _REPEATED if given[name]]
+  repeated += ['--fail_fast'] * given['fail_fast']
   same = ('workdir', 'print_launch', 'plan', 'sweep', 'retry', 'fail_fast')
-  values = {name: known[name] for name in same} | {
-    'topology': known['topology'].lower(),
-    'profile': _steps(known['profile'], problems),
-    'cluster': _cluster(known, problems),
-    'stack': int(stack) if stack.isdecimal() else 0,
-  }
   return Command(
     config=config,
     module=module,
-    only=tuple(pattern for pattern in known['only'].split(',') if pattern),
+    only=tuple(filter(None, given['only'].split(','))),
     changed=tuple(changed),
-    flags=(*given, *_joined(rest)[1:]),
+    flags=(*repeated, *_joined(rest)[1:]),
+    topology=given['topology'].lower(),
+    profile=_steps(given['profile']),
+    cluster=_cluster(given, problems),
+    stack=int(given['stack']) if given['stack'].isdecimal() else 0,
     problems=tuple(problems),
-    **values,
+    **{name: given[name] for name in same},
   )
 
 
@@ -146,60 +167,49 @@ def _flags(argv: list[str]):
   return values, {name: known[name].present for name in known}, rest
 
 
-def _cluster(known, problems) -> cluster_lib.Cluster | None:
+def _cluster(given, problems) -> cluster_lib.Cluster | None:
   """Which process of how many this is; of a plan, what its slice is."""
   try:
-    if known['plan'] and known['topology']:
-      topology_lib.parse(known['topology'].lower())
-    elif not (known['plan'] or known['print_launch']):
-      return cluster_lib.find(*(known[name] for name in _CLUSTER))
+    if given['plan'] and given['topology']:
+      topology_lib.parse(given['topology'].lower())
+    elif not (given['plan'] or given['print_launch']):
+      return cluster_lib.find(*(given[name] for name in _CLUSTER))
   except UserError as error:
     problems.append(str(error))
   return None
 
 
-def _conflicts(known) -> list[str]:
+def _conflicts(given) -> list[str]:
   """Which flags have a wrong value, or do not go together."""
-  plan, script, retry = known['plan'], known['print_launch'], known['retry']
-  sweep, stack, trace = known['sweep'], known['stack'], known['profile']
-  hosts = ', '.join(f'--{name}' for name in _CLUSTER if known[name])
-  hint = config_lib.did_you_mean(retry, ('failed', 'all'))
-  alone = f'{hosts}: not together with'
-  rules = {
-    '--topology: goes with --plan or --print_launch': (
-      known['topology'] and not (plan or script)
-    ),
-    '--print_launch: not together with --plan': plan and script,
-    '--retry=all: with --print_launch it would begin anew at each restart, and '
-    'for each worker; leave it out': script and retry == 'all',
-    '--profile: not together with --plan: it runs no step to trace; leave it '
-    'out': plan and trace,
-    f'{alone} --plan: it is one process; leave it out': hosts and plan,
-    f'{alone} --print_launch: the machines of a cluster know who they are; '
-    'leave it out': hosts and script and not plan,
-    '--stack: goes with --sweep': stack and not sweep,
-    '--profile: of a single run; leave out --sweep': sweep and trace,
-    f'--retry={retry}: must be failed or all.{hint}': (
-      retry not in ('', 'failed', 'all')
-    ),
-    f'--stack={stack}: must be auto or a number, at least 1': (
-      stack and not re.fullmatch(_STACK, stack)
-    ),
-  }
-  return [message for message, wrong in rules.items() if wrong]
+  problems = []
+  for name, others in _NEEDS.items():
+    if given[name] and not any(given[other] for other in others):
+      listed = ' or '.join(f'--{other}' for other in others)
+      problems.append(f'--{name}: goes with {listed}')
+  for names, other, why in _APART:
+    both = ', '.join(f'--{x}' for x in names if given[x] and given[other])
+    if both:
+      problems.append(f'{both}: not together with --{other}{why}')
+  if given['print_launch'] and given['retry'] == 'all':
+    problems.append(
+      '--retry=all: with --print_launch it would begin anew at each restart, '
+      'and for each worker; leave it out'
+    )
+  for name, (form, words) in _FORMS.items():
+    value = given[name]
+    sound = not value or re.fullmatch(form, value)
+    if not sound or (value and name == 'profile' and not _steps(value)):
+      hint = config_lib.did_you_mean(value, form.split('|'))
+      problems.append(f'--{name}={value}: must be {words}.{hint}'.rstrip('.'))
+  return problems
 
 
-def _steps(text: str, problems) -> tuple[int, int] | None:
-  """The steps of --profile; what is wrong with them goes to the problems."""
-  if not text:
+def _steps(text: str) -> tuple[int, int] | None:
+  """The steps of --profile; None where it names none."""
+  if not re.fullmatch(_FORMS['profile'][0], text):
     return None
-  match = re.fullmatch(r'(\d{1,9}):(\d{1,9})', text, re.ASCII)
-  first, end = map(int, match.groups()) if match else (0, 0)
-  if first >= end:
-    message = 'must be FROM:TO with FROM below TO'
-    problems.append(f'--profile={text}: {message}, such as 20:25')
-    return None
-  return first, end
+  first, end = map(int, text.split(':'))
+  return (first, end) if first < end else None
 
 
 def _change(config: config_dict.ConfigDict, rest: list[str]):
