@@ -112,7 +112,7 @@ def start(command: command_lib.Command, grid: cells_lib.Grid) -> None:
     hosts.keep(folder.shared / 'hosts')
     folder.pull()
     hosts.gather(None)  # nothing is written before all have read
-    run.launch(grid, command, folder, hosts, methods=METHODS)
+    run.run(grid, command, folder, hosts, methods=METHODS)
   except (NonFinite, Preempted):  # all hosts see it
     hosts.leave()
     raise

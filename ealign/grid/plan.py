@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import statistics
 
 import rich.box
 import rich.table
@@ -9,7 +10,7 @@ import rich.text
 
 from ealign import config as config_lib
 from ealign.grid import ledger
-from ealign.grid.cells import Cell, Grid, choose
+from ealign.grid.cells import Cell, Grid
 from ealign.grid.claims import Launch
 from ealign.grid.progress import Board
 from ealign.plan import run as plan_lib
@@ -32,15 +33,14 @@ def plan(grid: Grid, command, folder: Folder) -> None:
     Unfit: that cell would fail, or waste its chips.
   """
   folder.pull()
-  grid, _ = ledger.find(folder, grid)
-  chosen = choose(grid, command.only)
-  ledger.check(folder, grid, command.retry, chosen)
-  this = Launch(grid, folder, chosen, command.retry, Board(quiet=True))
-  this.refresh(chosen)
+  grid = ledger.find(folder, grid, command)
+  launch = Launch(grid, folder, command, Board(quiet=True))
+  chosen = launch.chosen
+  launch.refresh(chosen)
   screen = show.console()
   if len(chosen) > 1 or grid.swept:
-    _show(this, screen)
-  wanted = [cell for cell in chosen if this.wants(cell)] or chosen
+    _show(launch, screen)
+  wanted = [cell for cell in chosen if launch.wants(cell)] or chosen
   cell, count = _heaviest(grid, wanted, command.stack, screen)
   config = _at_hand(grid, cell, folder, screen)
   with folder_lib.usable(folder.shared):
@@ -63,14 +63,14 @@ def plan(grid: Grid, command, folder: Folder) -> None:
   folder.push()
 
 
-def _show(this: Launch, screen) -> None:
+def _show(launch: Launch, screen) -> None:
   """What is done and what is left, and what each setting changes."""
-  states = [this.state(cell) for cell in this.chosen]
+  states = [launch.state(cell) for cell in launch.chosen]
   found = {name: states.count(name) for name in _STATES}
-  found['expected'] = _expected(this, this.chosen)
-  head = f'grid {this.grid.text}' if this.grid.swept else 'arms'
-  show.pairs(screen, f'{head}: {len(this.chosen)} cells', found)
-  screen.print(_table(this))
+  found['expected'] = _expected(launch, launch.chosen)
+  head = f'grid {launch.grid.text}' if launch.grid.swept else 'arms'
+  show.pairs(screen, f'{head}: {len(launch.chosen)} cells', found)
+  screen.print(_table(launch))
 
 
 def _heaviest(grid: Grid, cells, number: int, screen) -> tuple[Cell, int]:
@@ -95,56 +95,53 @@ def _heaviest(grid: Grid, cells, number: int, screen) -> tuple[Cell, int]:
   return cell, len(group)
 
 
-def _expected(this: Launch, cells: list[Cell]) -> str:
+def _expected(launch: Launch, cells: list[Cell]) -> str:
   """The time that is left; before any cell ran, how to learn it."""
-  left = expected_s(this, cells)
+  left = expected_s(launch, cells)
   if left is not None:
     return display.clock(left)
   one = f"--only='{cells[0].name}'"
   return f'not known before a cell ran: run one with {one}, then --plan again'
 
 
-def expected_s(this: Launch, cells: list[Cell]) -> float | None:
+def expected_s(launch: Launch, cells: list[Cell]) -> float | None:
   """Seconds of what is left, on one launcher; None if no time is known.
 
   A cell takes as long as those of its setting did, or as all did on average.
   """
   known = {}
   for cell in cells:
-    status = this.states[cell.id]
-    if status and status.state == 'done':
-      seconds = status.seconds / status.stacked
-      known.setdefault(cell.label, []).append(seconds)
-    elif status and status.step_time_s:
-      seconds = status.steps * status.step_time_s / status.stacked
-      known.setdefault(cell.label, []).append(seconds)
+    status = launch.states[cell.id]
+    done = status and status.state == 'done'
+    if done or (status and status.step_time_s):
+      seconds = status.seconds if done else status.steps * status.step_time_s
+      known.setdefault(cell.label, []).append(seconds / status.stacked)
   every = [seconds for found in known.values() for seconds in found]
   if not every:
     return None
-  mean = lambda found: sum(found) / len(found)
   total = 0.0
   for cell in cells:
-    status, state = this.states[cell.id], this.state(cell)
-    if state in ('left', 'running'):
-      begun = status and status.steps and status.state not in ('done', 'failed')
+    status = launch.states[cell.id]
+    if launch.state(cell) in ('left', 'running'):
+      begun = status and status.steps and not status.ended
       rest = 1 - status.step / status.steps if begun else 1.0
-      total += rest * mean(known.get(cell.label, every))
+      total += rest * statistics.mean(known.get(cell.label, every))
   return total
 
 
-def _table(this: Launch):
+def _table(launch: Launch):
   """One line a setting: how it differs from the base, and its replicates."""
   table = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=0)
   for name in ('setting', 'differs from the base config', 'cells'):
     table.add_column(name)
   settings = {}
-  for cell in this.chosen:
+  for cell in launch.chosen:
     settings.setdefault(cell.label, []).append(cell)
   for label, same in settings.items():
     own = set(same[0].setting)
-    lines = config_lib.differences(this.grid.config, same[0].config)
+    lines = config_lib.differences(launch.grid.config, same[0].config)
     kept = [line for line in lines if line.partition(':')[0] in own]
-    states = [this.state(cell) for cell in same]
+    states = [launch.state(cell) for cell in same]
     counts = ', '.join(f'{states.count(s)} {s}' for s in _STATES if s in states)
     row = (label, '\n'.join(kept) or 'nothing', counts)
     table.add_row(*map(rich.text.Text, row))
@@ -153,18 +150,13 @@ def _table(this: Launch):
 
 def _at_hand(grid: Grid, cell: Cell, folder: Folder, screen):
   """The cell's Config; for a base that is not made, the base config's own."""
-  config = ledger.resolved(cell, folder)
-  if not cell.config.model.path.startswith('grid:') or ledger.exists(
-    config.model.path
-  ):
+  config, named = ledger.resolved(cell, folder), cell.config.model.path
+  if not named.startswith('grid:') or ledger.exists(config.model.path):
     return config
   path = grid.config.model.path
   if path.startswith('grid:'):
     message = 'is made when the grid first runs; until then there is no plan'
-    raise UserError(
-      f'model.path={cell.config.model.path!r}: {message} of a cell'
-    )
-  message = f'{cell.config.model.path} is not made yet: the plan is for {path}'
-  screen.print(message)
+    raise UserError(f'model.path={named!r}: {message} of a cell')
+  screen.print(f'{named} is not made yet: the plan is for {path}')
   model = dataclasses.replace(config.model, path=path)
   return dataclasses.replace(config, model=model)

@@ -48,6 +48,10 @@ class Folder:
   def copied(self) -> bool:
     return str(self.local) != str(self.shared)
 
+  def refused(self, message: str) -> UserError:
+    """What to raise of a --workdir that cannot be this one."""
+    return UserError(f'--workdir={self.shared}: {message}')
+
   def pull(self) -> None:
     """Copies what is in the shared folder and not here, or of another size.
 
@@ -102,12 +106,11 @@ def check(folder: Folder, hosts) -> None:
   """Checks that every host sees what host 0 writes.
 
   Raises:
-    UserError: it is not, or cannot be written.
+    UserError: one does not, or host 0 cannot write there.
   """
-  where = f'--workdir={folder.shared}'
   if hosts.count == 1 or '://' in str(folder.shared):
     return
-  # A new name: that an old one is not there a host may remember for long.
+  # A new name: a host may remember for long that an old one was not there.
   name = hosts.gather(f'seen-{secrets.token_hex(4)}')[0]
   token = pathlib.Path(folder.shared / 'hosts' / name)
   if folder.writes:
@@ -115,17 +118,16 @@ def check(folder: Folder, hosts) -> None:
       token.parent.mkdir(parents=True, exist_ok=True)
       token.write_text('')
     except OSError as error:
-      message = f'cannot be written ({error.strerror}); use another folder'
-      raise UserError(f'{where}: {message}') from None
+      why = f'cannot be written ({error.strerror}); use another folder'
+      raise folder.refused(why) from None
   hosts.gather(None)
   blind = [i for i, seen in enumerate(hosts.gather(_seen(token))) if not seen]
   if folder.writes:
     token.unlink()
   if blind:
-    listed = ', '.join(map(str, blind))
-    message = f'host {listed} does not see what host 0 writes there'
+    why = f'host {", ".join(map(str, blind))} does not see what host 0 writes'
     remedy = 'use a folder on a disk that all hosts share, or gs://'
-    raise UserError(f'{where}: {message}; {remedy}')
+    raise folder.refused(f'{why} there; {remedy}')
 
 
 def _seen(path: pathlib.Path) -> bool:
@@ -146,7 +148,7 @@ def usable(workdir) -> Iterator[None]:
   """Turns an OSError in the block into a one-line UserError naming the folder.
 
   Raises:
-    UserError: an OSError came; it says of which file.
+    UserError: an OSError came; the message names the file, too.
   """
   try:
     yield

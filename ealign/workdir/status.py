@@ -40,6 +40,11 @@ class Status:
   hashes: dict[str, str] = dataclasses.field(default_factory=dict)
 
   @property
+  def ended(self) -> bool:
+    """Whether it ended by itself, well or not."""
+    return self.state in ('done', 'failed')
+
+  @property
   def seconds(self) -> float:
     """Of all its starts, of each as far as it is known; queues left out."""
     last = (self.finished or self.heartbeat) - self.started
