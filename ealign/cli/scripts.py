@@ -77,30 +77,26 @@ def fill(command: command_lib.Command, *, workers: int = 0) -> str:
     problems += _unreachable(command)
   if problems:
     raise UserError(*problems)
-  text = (folder() / KINDS[kind]).read_text()
-  flags = [_below_here(flag) for flag in command.flags]
+  flags = list(command.flags)
+  # The machines have a copy of this folder, which may lie elsewhere there.
+  flags[0] = flags[0].replace(f'--config={os.getcwd()}/', '--config=')
   values |= {
     'ARGS': [flag.replace('$', '$$') for flag in flags],  # $( is Kubernetes'
     'RUN': shlex.join(['.venv/bin/python', '-m', 'ealign.launch', *flags]),
   }
+  text = (folder() / KINDS[kind]).read_text()
   lines = [_filled(line, values, flags) for line in text.splitlines()]
   if workers:
     at = int(lines[0].startswith('#!'))
-    lines[at:at] = _grid(command, workers)
+    start = _WORKERS[kind].format(n=workers, job=_job(command))
+    array = [f'#SBATCH --array=1-{workers}'] * (kind == 'slurm')
+    lines[at:at] = [
+      f'# A grid: up to {workers} of THIS file at once share its cells by '
+      'lease,',
+      '# and what one leaves another continues; one alone would run them all:',
+      *(f'#   {start}', *array),
+    ]
   return '\n'.join(lines) + '\n'
-
-
-def _grid(command: command_lib.Command, workers: int) -> list[str]:
-  """The lines that say how many of the script share a grid."""
-  line = _WORKERS[command.print_launch].format(n=workers, job=_job(command))
-  lines = [
-    f'# A grid: up to {workers} of THIS file at once share its cells by lease,',
-    '# and what one leaves another continues; one alone would run them all:',
-    f'#   {line}',
-  ]
-  if command.print_launch == 'slurm':
-    lines.append(f'#SBATCH --array=1-{workers}')
-  return lines
 
 
 def _filled(line: str, values: dict, flags: list[str]) -> str:
@@ -156,32 +152,25 @@ def _slurm(command: command_lib.Command) -> dict[str, int | str]:
   return {'job-name': _job(command), 'nodes': nodes, 'gpus-per-node': gpus}
 
 
+def _config(command: command_lib.Command) -> str:
+  """What --config names; it is the first of the flags."""
+  return command.flags[0].removeprefix('--config=')
+
+
 def _job(command: command_lib.Command) -> str:
   """A name from the config file's that all clusters take: [a-z0-9-], <= 40."""
-  path, _, argument = _flag(command, 'config').partition(':')
+  path, _, argument = _config(command).partition(':')
   words = f'ealign-{pathlib.Path(path).stem}-{argument}'.lower()
   return re.sub(r'[^a-z0-9]+', '-', words)[:40].strip('-')
 
 
-def _flag(command: command_lib.Command, name: str) -> str:
-  start = f'--{name}='
-  return next(f for f in command.flags if f.startswith(start))[len(start) :]
-
-
-def _below_here(flag: str) -> str:
-  """An absolute --config below this folder, relative to it."""
-  here = f'--config={os.getcwd()}/'
-  return f'--config={flag[len(here) :]}' if flag.startswith(here) else flag
-
-
 def _unreachable(command: command_lib.Command) -> list[str]:
   """What machines that are new for each run would not have."""
-  config = _flag(command, 'config')
-  problems = []
+  config, problems = _config(command), []
   if os.path.relpath(config.partition(':')[0]).startswith('..'):
-    message = 'is outside this folder, which is what the machines get a copy of'
-    problems.append(f'--config={config}: {message}; move it below')
+    why = 'is outside this folder, which is what the machines get a copy of'
+    problems.append(f'--config={config}: {why}; move it below')
   if not re.match(r'gs://[^/]', command.workdir):
-    message = 'all hosts share it and it outlives them: use gs://BUCKET/DIR'
-    problems.append(f'--workdir={command.workdir}: {message}')
+    why = 'all hosts share it and it outlives them: use gs://BUCKET/DIR'
+    problems.append(f'--workdir={command.workdir}: {why}')
   return problems

@@ -120,10 +120,7 @@ def of_arms(command) -> Grid:
     frozen = config_lib.freeze(arm)
     needs = {x: cells[x[4:]] for x in references(frozen) if x[:4] == 'arm:'}
     setting = config_lib.flatten(config.arms[name]) if name else {}
-    named = {'id': name, 'folder': name, 'label': name, 'seed': ''}
-    cells[name] = Cell(
-      **named, setting=setting, replicate={}, config=frozen, needs=needs
-    )
+    cells[name] = Cell(name, name, setting, {}, name, '', frozen, needs)
   return Grid(config, '', {}, list(cells.values()), [])
 
 
@@ -133,21 +130,21 @@ def choose(grid: Grid, only: tuple[str, ...]) -> list[Cell]:
   only: what --only has between commas. Names have commas too: as many parts as
   match a name together are one pattern.
   """
-  names = lambda cell: (cell.name, cell.label, cell.seed)
-  known = [name for cell in grid.cells for name in names(cell) if name]
-  known = list(dict.fromkeys(known))
+  names = lambda cell: filter(None, (cell.name, cell.label, cell.seed))
+  known = list(dict.fromkeys(name for c in grid.cells for name in names(c)))
   patterns, rest = [], list(only)
   while rest:
-    ends = range(len(rest), 0, -1)
-    joined = {','.join(rest[:end]): end for end in ends}
-    pattern = next((p for p in joined if fnmatch.filter(known, p)), None)
-    if pattern is None:
-      listed = '; '.join(known[:4]) + ('; ...' if len(known) > 4 else '')
+    for end in range(len(rest), 0, -1):
+      pattern = ','.join(rest[:end])
+      if fnmatch.filter(known, pattern):
+        break
+    else:
+      listed = '; '.join([*known[:4], *['...'] * (len(known) > 4)])
       hint = config_lib.did_you_mean(rest[0], known)
-      message = f'no such {grid.kind} ({listed or "there are none"}).{hint}'
-      raise UserError(f'--only={rest[0]}: {message}')
+      why = f'no such {grid.kind} ({listed or "there are none"}).{hint}'
+      raise UserError(f'--only={rest[0]}: {why}')
     patterns.append(pattern)
-    rest = rest[joined[pattern] :]
+    rest = rest[end:]
   fits = lambda cell: any(fnmatch.filter(names(cell), p) for p in patterns)
   return [cell for cell in grid.cells if not only or fits(cell)]
 
@@ -156,12 +153,12 @@ def hidden(grid: Grid, cells: list[Cell], changed) -> Iterator[str]:
   """Which fields of the command line cells do not take from there, and why."""
   for field in changed:
     own = [c for c in cells if field in {**c.setting, **c.replicate}]
+    no = f'--config.{field} does not reach'
     if not grid.swept:
       for arm in own:
-        message = f'arm {arm.name!r} sets {field}={arm.setting[field]!r} itself'
-        yield f'--config.{field} does not reach it: {message}'
+        value = f'{field}={arm.setting[field]!r}'
+        yield f'{no} it: arm {arm.name!r} sets {value} itself'
     elif len(own) == len(cells):
-      sets = lambda levels, field=field: any(field in x for x in levels)
-      names = [repr(name) for name, ls in grid.sweeps.items() if sets(ls)]
-      message = f'sweep {", ".join(names)} sets it in each cell'
-      yield f'--config.{field} does not reach the cells: {message}'
+      sets = [n for n, xs in grid.sweeps.items() if any(field in x for x in xs)]
+      names = ', '.join(map(repr, sets))
+      yield f'{no} the cells: sweep {names} sets it in each cell'

@@ -20,6 +20,7 @@ from ealign.workdir.lease import Lease
 from ealign.workdir.status import Status
 
 _POLL_S = 5.0
+_STATES = ('done', 'running', 'failed', 'left')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,6 +64,11 @@ class Launch:
       return 'left' if self.wants(cell) else status.state
     alive = time.time() - status.heartbeat < lease_lib.STALE_S
     return 'running' if alive and status.state != 'preempted' else 'left'
+
+  def counts(self, cells: Iterable[Cell]) -> dict[str, int]:
+    """How many of the cells are in each state."""
+    states = [self.state(cell) for cell in cells]
+    return {state: states.count(state) for state in _STATES}
 
   def wants(self, cell: Cell) -> bool:
     """Whether the cell is to be run, by whomever."""

@@ -17,21 +17,16 @@ from ealign.models import hub
 from ealign.runtime.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
-# What of the package a result depends on. All else starts a run, keeps it,
-# plans it or tells of it; a new module there leaves grids in progress alone.
-CODE = (
-  *('align/', 'alone.py', 'assembly/', 'conscience/', 'data/', 'engine.py'),
-  *('evals/answers.py', 'evals/judges/', 'fields.py', 'losses.py'),
-  *(
-    'method.py',
-    'methods/',
-    'models/',
-    'replay.py',
-    'runtime/mesh.py',
-    'sampling/',
-    'stack/',
-  ),
-  *('train.py', 'world/advice.py', 'world/code.py', 'world/grammar.py'),
+# The files and folders of the package that a result depends on. A new module
+# elsewhere, which starts, keeps, plans or reports runs, leaves grids in
+# progress alone.
+CODE = tuple(
+  """
+  align/ alone.py assembly/ conscience/ data/ engine.py evals/answers.py
+  evals/judges/ fields.py losses.py method.py methods/ models/ replay.py
+  runtime/mesh.py sampling/ stack/ train.py world/advice.py world/code.py
+  world/grammar.py
+  """.split()
 )
 
 
@@ -47,9 +42,8 @@ def of(config: Config) -> dict[str, str]:
   if c.conscience.framing not in FRAMINGS:
     data.append(c.conscience.framing)
   by = (c.conscience.review.by, c.conscience.revise.by)
-  models = [c.model.path, c.model.adapter, c.model.frozen_adapter]
   others = [x.removeprefix('other:') for x in by if x.startswith('other:')]
-  models += others
+  models = [c.model.path, c.model.adapter, c.model.frozen_adapter, *others]
   return {
     'data': _joined([_data(path) for path in data if path not in ('', 'sft')]),
     'template': _templates(c.model.path, others),
@@ -75,7 +69,7 @@ def _model(path: str) -> str:
     return path
   if not folder.is_dir():
     return ''
-  with _told(folder):
+  with _readable(folder):
     found = list(folder.iterdir())
   files = [f for f in found if f.suffix in ('.json', '.safetensors')]
   named = sorted((f.name, f) for f in files if f.name not in _RECORDS)
@@ -97,7 +91,7 @@ def _template(path: str) -> str:
   folder = sources.resolve(path)
   for name in ('chat_template.jinja', 'tokenizer_config.json'):
     if (file := folder / name).exists():
-      with _told(file):
+      with _readable(file):
         text = file.read_text()
         if name.endswith('.json'):
           text = str(json.loads(text).get('chat_template'))
@@ -108,19 +102,20 @@ def _template(path: str) -> str:
 def _file(path: epath.Path) -> str:
   if not path.exists():
     return ''
-  with _told(path):
+  with _readable(path):
     stat = path.stat()
     return _digest(str(path), stat.length, stat.mtime)
 
 
 @contextlib.contextmanager
-def _told(path: epath.Path) -> Iterator[None]:
+def _readable(path: epath.Path) -> Iterator[None]:
+  """Turns an error of reading in the block into a UserError naming the path."""
   try:
     yield
   except (OSError, ValueError, AttributeError, RecursionError) as error:
     why = getattr(error, 'strerror', None) or error
-    message = f'cannot be read ({why}); mend it, or name another'
-    raise UserError(f'{path}: {message}') from None
+    why = f'cannot be read ({why}); mend it, or name another'
+    raise UserError(f'{path}: {why}') from None
 
 
 @functools.lru_cache(maxsize=4096)

@@ -21,8 +21,6 @@ from ealign.stack import groups as groups_lib
 from ealign.workdir import folder as folder_lib
 from ealign.workdir.folder import Folder
 
-_STATES = ('done', 'running', 'failed', 'left')
-
 
 def plan(grid: Grid, command, folder: Folder) -> None:
   """Prints the grid, and the plan of the most demanding program of a launch.
@@ -38,10 +36,19 @@ def plan(grid: Grid, command, folder: Folder) -> None:
   chosen = launch.chosen
   launch.refresh(chosen)
   screen = show.console()
-  if len(chosen) > 1 or grid.swept:
-    _show(launch, screen)
+  if several := len(chosen) > 1 or grid.swept:
+    found = launch.counts(chosen) | {'expected': _expected(launch, chosen)}
+    head = f'grid {grid.text}' if grid.swept else 'arms'
+    show.pairs(screen, f'{head}: {len(chosen)} cells', found)
+    screen.print(_table(launch))
   wanted = [cell for cell in chosen if launch.wants(cell)] or chosen
-  cell, count = _heaviest(grid, wanted, command.stack, screen)
+  cell, count, largest = _heaviest(grid, wanted, command.stack)
+  if several:
+    why = 'of all the largest by what it trains on and samples'
+    screen.print(f'planning {grid.kind} {cell.name}: {why}', soft_wrap=True)
+  if command.stack and largest > count:
+    why = f'other programs hold up to {largest} cells: to plan one of them,'
+    screen.print(f'{why} choose its settings with --only', soft_wrap=True)
   config = _at_hand(grid, cell, folder, screen)
   with folder_lib.usable(folder.shared):
     folder.local.mkdir(parents=True, exist_ok=True)
@@ -63,36 +70,26 @@ def plan(grid: Grid, command, folder: Folder) -> None:
   folder.push()
 
 
-def _show(launch: Launch, screen) -> None:
-  """What is done and what is left, and what each setting changes."""
-  states = [launch.state(cell) for cell in launch.chosen]
-  found = {name: states.count(name) for name in _STATES}
-  found['expected'] = _expected(launch, launch.chosen)
-  head = f'grid {launch.grid.text}' if launch.grid.swept else 'arms'
-  show.pairs(screen, f'{head}: {len(launch.chosen)} cells', found)
-  screen.print(_table(launch))
+def _heaviest(grid: Grid, cells, number: int) -> tuple[Cell, int, int]:
+  """Of the programs that a launch makes the largest one, by one of its cells.
 
+  Full fine-tuning counts as larger than LoRA, though it is never stacked.
 
-def _heaviest(grid: Grid, cells, number: int, screen) -> tuple[Cell, int]:
-  """Of the programs that a launch makes the largest one: a cell, and how many.
-
-  Full fine-tuning counts as larger than LoRA, though it is never stacked: that
-  there are larger stacks is printed.
+  Returns:
+    the cell; how many are in its program, and how many at most in another.
   """
-  most = (number or groups_lib.MOST) if grid.swept else 1
-  groups = groups_lib.groups(cells, most)
-  demand = lambda cell, n: plan_lib.demand(cell.config, n)
-  largest = lambda group: max(demand(cell, len(group)) for cell in group)
-  group = max(groups, key=largest)
-  cell = max(group, key=lambda cell: demand(cell, len(group)))
-  if len(cells) > 1 or grid.swept:
-    message = 'of all the largest by what it trains on and samples'
-    screen.print(f'planning {grid.kind} {cell.name}: {message}', soft_wrap=True)
-  larger = max(map(len, groups))
-  if number and larger > len(group):
-    message = f'other programs hold up to {larger} cells: to plan one of them,'
-    screen.print(f'{message} choose its settings with --only', soft_wrap=True)
-  return cell, len(group)
+  groups = groups_lib.groups(cells, number or groups_lib.MOST)
+  if not grid.swept:
+    groups = [[cell] for cell in cells]
+  _, cell, count = max(
+    (
+      (plan_lib.demand(cell.config, len(group)), cell, len(group))
+      for group in groups
+      for cell in group
+    ),
+    key=lambda found: found[0],
+  )
+  return cell, count, max(map(len, groups))
 
 
 def _expected(launch: Launch, cells: list[Cell]) -> str:
@@ -141,8 +138,8 @@ def _table(launch: Launch):
     own = set(same[0].setting)
     lines = config_lib.differences(launch.grid.config, same[0].config)
     kept = [line for line in lines if line.partition(':')[0] in own]
-    states = [launch.state(cell) for cell in same]
-    counts = ', '.join(f'{states.count(s)} {s}' for s in _STATES if s in states)
+    counts = launch.counts(same).items()
+    counts = ', '.join(f'{n} {state}' for state, n in counts if n)
     row = (label, '\n'.join(kept) or 'nothing', counts)
     table.add_row(*map(rich.text.Text, row))
   return table

@@ -47,8 +47,7 @@ def run(
         raise
       results = [error]
   for result in results:
-    ours = isinstance(result, BaseException)
-    if ours and not isinstance(result, UserError):
+    if isinstance(result, BaseException) and not isinstance(result, UserError):
       traceback.print_exception(result)
   return [_outcome(result) for result in results]
 
@@ -59,12 +58,12 @@ def _outcome(result) -> str | Preempted:
   return line(result) if isinstance(result, BaseException) else ''
 
 
-def _run(job, calls=None, stop=None, *, hosts=None, count: int = 1):
+def _run(job, backend=None, stop=None, *, hosts=None, count: int = 1):
   from ealign import train
 
   config, more = job.config, {}
-  if calls:
-    more = {'backend': calls, 'stop': stop}
+  if backend:
+    more = {'backend': backend, 'stop': stop}
     # They share the rows of eval.batch.
     devices = jax.device_count()
     rows = -(-config.eval.batch // (count * devices)) * devices

@@ -167,9 +167,7 @@ def _auto(launch: Launch, cell: Cell) -> int:
 def _count(launch: Launch) -> None:
   """Has the board show the cells by state, and what those took that ended."""
   launch.refresh(launch.chosen)
-  states = [launch.state(cell) for cell in launch.chosen]
-  names = ('done', 'running', 'failed', 'left')
-  launch.board.counts = {name: states.count(name) for name in names}
+  launch.board.counts = launch.counts(launch.chosen)
   found = [launch.states[cell.id] for cell in launch.chosen]
   launch.board.seconds = [
     s.seconds / s.stacked for s in found if s and s.state == 'done'

@@ -153,33 +153,31 @@ def _guard(path, exclusive: bool) -> Iterator[None]:
 @contextlib.contextmanager
 def kept(
   leases: Sequence[Lease],
-  tell: Callable[[], None] = lambda: None,
-  lost: Callable[[Lease], None] | None = None,
+  beat: Callable[[], None] = lambda: None,
 ) -> Iterator[Callable[[], None]]:
-  """Within the block a thread renews the leases and calls `tell`.
+  """Within the block a thread renews the leases and calls `beat`.
 
-  What it yields ends the latter, and waits for one that is under way.
-
-  lost: called with a lease that another has taken, since this process was
-  silent for long; by default it ends, as two would write the same files.
+  It yields a function that ends the calls of `beat`, and waits for one that is
+  under way. The process ends where another has taken a lease of its, as it was
+  silent for long: two would write the same files.
   """
-  ended, telling, calls = threading.Event(), threading.Lock(), [tell]
+  ended, beating, calls = threading.Event(), threading.Lock(), [beat]
 
   def hush():
-    with telling:
+    with beating:
       calls.clear()
 
-  def beat():
+  def renew():
     while not ended.wait(BEAT_S):
       for lease in leases:
         with contextlib.suppress(OSError):  # a disk may be away for a moment
           if not lease.renew() and not ended.is_set():
-            (lost or _give_way)(lease)
-      with telling, contextlib.suppress(OSError, UserError):
+            _give_way(lease)
+      with beating, contextlib.suppress(OSError, UserError):
         for each in calls:
           each()
 
-  thread = threading.Thread(target=beat, daemon=True)
+  thread = threading.Thread(target=renew, daemon=True)
   thread.start()
   try:
     yield hush

@@ -60,16 +60,16 @@ def read(folder, *, damaged: Status | None = None) -> Status | None:
   Raises:
     UserError: STATUS.json is damaged, and `damaged` does not stand for it.
   """
-  path, fault = epath.Path(folder) / 'STATUS.json', 'damaged'
+  path, fault, sound = epath.Path(folder) / 'STATUS.json', 'damaged', False
   try:
     found = json.loads(path.read_text())
     known = {field.name for field in dataclasses.fields(Status)}
     status = Status(**{k: v for k, v in found.items() if k in known})
+    numbers = status.seconds + status.heartbeat + status.step_time_s
+    numbers += status.step + status.steps
     sound = status.state in STATES and isinstance(status.hashes, dict)
     sound &= bool(status.hashes) or status.state != 'done'
-    times = status.seconds + status.heartbeat + status.step_time_s
-    sound &= isinstance(times + status.step + status.steps, float)
-    sound &= status.stacked >= 1
+    sound &= isinstance(numbers, float) and status.stacked >= 1
   except NotADirectoryError:
     return None
   except FileNotFoundError:
@@ -77,15 +77,14 @@ def read(folder, *, damaged: Status | None = None) -> Status | None:
       return Status('done')
     if not computed(folder):
       return None
-    sound, fault = False, 'missing'
+    fault = 'missing'
   except (OSError, ValueError, TypeError, AttributeError):
     sound = False
-  if not sound and damaged:
+  if sound:
+    return status
+  if damaged:
     return dataclasses.replace(damaged, error=f'{path} is {fault}')
-  if not sound:
-    message = f'is {fault}; --retry=failed runs the cell again'
-    raise UserError(f'{path}: {message}')
-  return status
+  raise UserError(f'{path}: is {fault}; --retry=failed runs the cell again')
 
 
 def computed(folder) -> bool:
