@@ -219,6 +219,7 @@ def _change(config: config_dict.ConfigDict, rest: list[str]):
     The names of the changed fields, and the problems of the others.
   """
   problems, given = _check_names(_joined(rest))
+  types = config_lib.field_types()
   while True:
     own = flags.FlagValues()
     own.set_gnu_getopt(True)
@@ -230,8 +231,9 @@ def _change(config: config_dict.ConfigDict, rest: list[str]):
       break
     except flags.IllegalFlagValueError as error:
       # It names the first one only: the others are read without it.
-      name, message = _wrong_value(str(error))
-      problems.append(message)
+      match = re.match(r'flag (--config\.([^=]+)=.*?): ', str(error), re.DOTALL)
+      flag, name = match.groups()
+      problems.append(f'{flag}: must be {config_lib.type_name(types[name])}')
       given = [x for x in given if not re.match(f'--?config.{name}(=|$)', x)]
     except (flags.Error, ValueError, TypeError, KeyError) as error:
       return [], [*problems, ' '.join(str(error).split())]
@@ -240,15 +242,17 @@ def _change(config: config_dict.ConfigDict, rest: list[str]):
     if surplus[0].partition(':')[0].endswith('.py'):
       hint = f'; write --config={surplus[0]}'
     problems.append(f'{surplus[0]!r} is no flag{hint}\n{USAGE}')
-  changed = dict(own['config'].override_values)
-  types = config_lib.field_types()
+  changed, mended = dict(own['config'].override_values), {}
   for name, value in changed.items():
     if types[name] == tuple[str, ...]:
-      _split_commas(config, name, value)
+      # 'q,v' would be one text to ml_collections, and '' a tuple of one ''.
+      parts = ','.join(map(str, value)).split(',')
+      mended[name] = tuple(filter(None, parts))
     elif value == 'None' and types[name] == str | None:
-      _set(config, name, None)
+      mended[name] = None
     elif value == 'None':  # to ml_collections it would be the text 'None'
       problems.append(f"--config.{name}=None: must be text; use '' for none")
+  config.update_from_flattened_dict(mended)
   return list(changed), problems
 
 
@@ -289,24 +293,3 @@ def _check_names(given: list[str]) -> tuple[list[str], list[str]]:
       hint = config_lib.did_you_mean(name, types)
       problems.append(f'--config.{name}: there is no such field.{hint}')
   return problems, kept
-
-
-def _wrong_value(message: str) -> tuple[str, str]:
-  """The field, and '--config.field=value: its type', of a flag's message."""
-  match = re.match(r'flag (--config\.([^=]+)=.*?): ', message, re.DOTALL)
-  kind = config_lib.field_types()[match[2]]
-  return match[2], f'{match[1]}: must be {config_lib.type_name(kind)}'
-
-
-def _split_commas(config, name: str, value: tuple[str, ...]) -> None:
-  # 'q,v' would be one text to ml_collections, and '' a tuple of one ''.
-  parts = tuple(part for item in value for part in str(item).split(','))
-  _set(config, name, tuple(part for part in parts if part))
-
-
-def _set(config, name: str, value) -> None:
-  *path, last = name.split('.')
-  holder = config
-  for part in path:
-    holder = holder[part]
-  holder[last] = value
