@@ -82,15 +82,16 @@ _FLAG = re.compile(r'--?((?:no)?config\.)?([A-Za-z][^=]*)')
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-  """What was asked for.
+  """A command line, read.
 
-  changed: the fields set on the command line. problems: what of it cannot be
-  set; `config` has all the rest, so that `validate` can add what it finds.
-  flags: what makes the run, each flag one argument, to give it again elsewhere.
-  profile: first step of a trace, and the step before which it ends.
-  cluster: of several processes; None: one, or JAX knows (`hosts.join`).
-  module: the config file, whose functions sweep_*() `sweep` names. stack: most
-  cells of one program, 0 for auto.
+  changed: the fields set on the command line. problems: why some could not be
+  set; `config` has all the others, so that `validate` can add what it finds.
+  flags: what starts the same run elsewhere, --config first, an argument each.
+  profile: the first step of a trace, and the step before which it ends.
+  cluster: which of several processes this is; None for a single one, or where
+  JAX finds out by itself (`hosts.join`). module: the config file, whose
+  functions sweep_*() `sweep` names. stack: the most cells in one program, 0 for
+  auto.
   """
 
   config: config_dict.ConfigDict
@@ -149,7 +150,7 @@ def parse(argv: list[str]) -> Command:
 
 
 def _flags(argv: list[str]):
-  """The flags that are no fields, how often each is given, and the rest."""
+  """Flags that set no field: their values, their number; and the rest."""
   known = flags.FlagValues()
   known.set_gnu_getopt(True)
   for name in _NAMES:
@@ -168,7 +169,7 @@ def _flags(argv: list[str]):
 
 
 def _cluster(given, problems) -> cluster_lib.Cluster | None:
-  """Which process of how many this is; of a plan, what its slice is."""
+  """Which of how many processes this is; checks the slice of a plan."""
   try:
     if given['plan'] and given['topology']:
       topology_lib.parse(given['topology'].lower())
@@ -205,7 +206,7 @@ def _conflicts(given) -> list[str]:
 
 
 def _steps(text: str) -> tuple[int, int] | None:
-  """The steps of --profile; None where it names none."""
+  """The steps of --profile; None where the text names none."""
   if not re.fullmatch(_FORMS['profile'][0], text):
     return None
   first, end = map(int, text.split(':'))
@@ -213,7 +214,7 @@ def _steps(text: str) -> tuple[int, int] | None:
 
 
 def _change(config: config_dict.ConfigDict, rest: list[str]):
-  """Applies '--config.field=value' arguments, all that can be.
+  """Applies the arguments '--config.field=value', as many as are sound.
 
   Returns:
     The names of the changed fields, and the problems of the others.
@@ -230,7 +231,7 @@ def _change(config: config_dict.ConfigDict, rest: list[str]):
       surplus = own(given)[1:]
       break
     except flags.IllegalFlagValueError as error:
-      # It names the first one only: the others are read without it.
+      # It names the first wrong value only: the others are read without it.
       match = re.match(r'flag (--config\.([^=]+)=.*?): ', str(error), re.DOTALL)
       flag, name = match.groups()
       problems.append(f'{flag}: must be {config_lib.type_name(types[name])}')

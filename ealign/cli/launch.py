@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(command: command_lib.Command) -> None:
-  """Checks all, then runs, plans or prints the cells of a command."""
+  """Checks the command, then runs, plans or prints its cells."""
   grid = _cells(command)
   chosen = cells_lib.choose(grid, command.only) if grid.cells else []
   script = ''
@@ -129,7 +129,7 @@ def start(command: command_lib.Command, grid: cells_lib.Grid) -> None:
 
 
 def _digest(command, shared) -> str:
-  """Of what all hosts must agree on: config, arms, folder, versions."""
+  """A hash of what all hosts must agree on."""
   from ealign.runtime import provenance
 
   config, versions = config_lib.to_json(command.config), provenance.versions()

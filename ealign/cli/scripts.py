@@ -1,6 +1,6 @@
 """The scripts of launch/, with the values of one command in them.
 
-Each is a file that runs as it is. What is filled in are the lines of four
+Each is a file that also runs as it is. Values are filled into lines of four
 forms: `JOB="${JOB:-value}"` and `: "${1:?...}"` in a shell script (the latter
 checks that there are flags; it becomes `set -- FLAGS`), `#SBATCH --name=value`,
 and `key: value  # JOB` in YAML.
@@ -35,14 +35,14 @@ _FORMS = (
 
 
 def folder() -> pathlib.Path:
-  """launch/ of a clone, or where a wheel has put it."""
+  """The folder launch/ of a clone, or where a wheel has put it."""
   clone = pathlib.Path(__file__).parents[2] / 'launch'
   if (clone / 'gke_jobset.yaml').exists():
     return clone
   return pathlib.Path(sysconfig.get_path('data')) / 'share/ealign/launch'
 
 
-# How to start so many of a script, of a grid: each takes cells by lease.
+# How to start n copies of a script on one grid: each takes cells by lease.
 _WORKERS = {
   'xpk': 'for i in $(seq {n}); do JOB={job}-$i bash THIS; done',
   'tpu_vm': 'for i in $(seq {n}); do JOB={job}-$i bash THIS & done; wait',
@@ -57,11 +57,11 @@ _WORKERS = {
 def fill(command: command_lib.Command, *, workers: int = 0) -> str:
   """The script of `command.print_launch` that runs the command.
 
-  workers: how many of it can share a grid: one for each group of cells.
+  workers: how many copies of the script can share a grid, 0 without a grid.
 
   Raises:
-    UserError: a flag is wrong, no such kind or topology, or what the machines
-      of that kind could not reach.
+    UserError: a flag is wrong, there is no such kind or topology, or machines
+      of that kind could not reach the config file or the work folder.
   """
   kind = command.print_launch
   if kind not in KINDS:
@@ -110,7 +110,7 @@ def _filled(line: str, values: dict, flags: list[str]) -> str:
 
 
 def _text(value: int | str | list[str]) -> str:
-  """The value as YAML on one line; plain, as shell, where that is safe."""
+  """The value as YAML on one line, unquoted where YAML and a shell allow it."""
   if isinstance(value, int):
     return str(value)
   if isinstance(value, list):
@@ -153,19 +153,19 @@ def _slurm(command: command_lib.Command) -> dict[str, int | str]:
 
 
 def _config(command: command_lib.Command) -> str:
-  """What --config names; it is the first of the flags."""
+  """The value of --config, which is the first of the flags."""
   return command.flags[0].removeprefix('--config=')
 
 
 def _job(command: command_lib.Command) -> str:
-  """A name from the config file's that all clusters take: [a-z0-9-], <= 40."""
+  """A job name that all clusters accept: [a-z0-9-], at most 40 characters."""
   path, _, argument = _config(command).partition(':')
   words = f'ealign-{pathlib.Path(path).stem}-{argument}'.lower()
   return re.sub(r'[^a-z0-9]+', '-', words)[:40].strip('-')
 
 
 def _unreachable(command: command_lib.Command) -> list[str]:
-  """What machines that are new for each run would not have."""
+  """Which paths machines that are new for each run could not reach."""
   config, problems = _config(command), []
   if os.path.relpath(config.partition(':')[0]).startswith('..'):
     why = 'is outside this folder, which is what the machines get a copy of'

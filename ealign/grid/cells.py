@@ -1,8 +1,8 @@
-"""What a command runs: cells, each one run in a folder of its own.
+"""What a command runs: cells, each of them a run in a folder of its own.
 
-The arms of a config are cells, the combinations of a grid's sweeps are
-(`sweeps.read`), and a config without either is one: the work folder itself. A
-cell may start from another one, and runs once that one is done.
+Each arm of a config is a cell, and so is each combination of a grid's sweeps
+(`sweeps.read`). A config without arms and sweeps is one cell, whose folder is
+the work folder. A cell may start from another one, and runs once that is done.
 """
 
 import dataclasses
@@ -21,9 +21,10 @@ from ealign.runtime.errors import UserError
 class Cell:
   """One run: an arm, or a setting at one replicate.
 
-  config: as in its config.json, with references as they are written. folder:
-  below the work folder, '' for the work folder itself. needs: the cells it
-  starts from, by the reference in its config ('arm:sft', 'cell:lam=0').
+  config: as in its config.json, with references such as 'arm:sft' unresolved.
+  folder: relative to the work folder, '' for the work folder itself. needs: the
+  cells that it starts from, by the reference in its config ('arm:sft',
+  'cell:lam=0').
   """
 
   id: str
@@ -37,13 +38,13 @@ class Cell:
 
   @property
   def name(self) -> str:
-    """What --only matches: an arm's, or the folder's without the hash."""
+    """What --only matches: the arm, or the folder without its hash."""
     if self.folder == self.label:
       return self.label
     return self.folder.removeprefix('cells/').rpartition('-')[0]
 
   def moved(self, folders: dict[str, str]) -> 'Cell':
-    """The cell, and what it needs, in the folders that are found by id."""
+    """The cell and what it needs, in the folders that are given by id."""
     return dataclasses.replace(
       self,
       folder=folders.get(self.id, self.folder),
@@ -55,10 +56,10 @@ class Cell:
 class Grid:
   """All cells of a command line, and what they come from.
 
-  config: of all cells together; with arms it is the ConfigDict. text: that of
-    --sweep, '' for arms and for single runs.
-  notes: problems that may be of this machine only, where nothing is to run;
-    contrasts that cannot be tested.
+  config: what all cells have in common; with arms it is the ConfigDict. text:
+  the value of --sweep, '' for arms and for single runs. notes: what to warn of:
+  contrasts that cannot be tested, and where a script is only printed, problems
+  that this machine alone may have.
   """
 
   config: Config | config_dict.ConfigDict
@@ -70,7 +71,7 @@ class Grid:
 
   @property
   def swept(self) -> bool:
-    """Whether it is a grid of sweeps: then its cells must stay comparable."""
+    """Whether --sweep made the cells, which must then stay comparable."""
     return bool(self.text)
 
   @property
@@ -80,7 +81,7 @@ class Grid:
 
   @property
   def axes(self) -> dict[str, list[str]]:
-    """Each sweep that is no replicate, with the fields it sets."""
+    """The sweeps that are no replicates, each with the fields that it sets."""
     return {
       name: list(dict.fromkeys(field for level in levels for field in level))
       for name, levels in self.sweeps.items()
@@ -88,18 +89,18 @@ class Grid:
     }
 
   def moved(self, folders: dict[str, str]) -> 'Grid':
-    """The grid with its cells in the folders that are found by id."""
+    """The grid with its cells in the folders that are given by id."""
     cells = [cell.moved(folders) for cell in self.cells]
     return dataclasses.replace(self, cells=cells)
 
 
 def is_replicate(sweep: str) -> bool:
-  """Whether a sweep repeats settings, by its name."""
+  """Whether a sweep of that name repeats settings, as seeds do."""
   return sweep == 'seeds' or sweep.endswith('_seeds')
 
 
 def references(config: Config) -> list[str]:
-  """Where the model and its adapters come from, as the config names them."""
+  """The model and its adapters, as the config names them."""
   model = config.model
   return [model.path, model.adapter, model.frozen_adapter]
 
@@ -108,7 +109,7 @@ def of_arms(command) -> Grid:
   """The cells of a command without --sweep: its arms, or the config itself.
 
   Raises:
-    UserError: all that is wrong with flags and config, each once.
+    UserError: all problems of flags and config, each once.
   """
   config, problems = command.config, config_lib.validate(command.config)
   if command.print_launch:  # what only this machine may lack
@@ -150,7 +151,7 @@ def choose(grid: Grid, only: tuple[str, ...]) -> list[Cell]:
 
 
 def hidden(grid: Grid, cells: list[Cell], changed) -> Iterator[str]:
-  """Which fields of the command line cells do not take from there, and why."""
+  """Notes on fields set on the command line that cells set themselves."""
   for field in changed:
     own = [c for c in cells if field in {**c.setting, **c.replicate}]
     no = f'--config.{field} does not reach'

@@ -1,4 +1,4 @@
-"""Which cells a launcher may run next, of all that share the work folder."""
+"""Which cells a launcher may run next, of those in a shared work folder."""
 
 import dataclasses
 import functools
@@ -27,9 +27,9 @@ _STATES = ('done', 'running', 'failed', 'left')
 class Launch:
   """One start of a launcher: what it is to do, and what it knows.
 
-  command: `cli.command.Command`. hosts, stop: as `train.run` takes them; a plan
-  has none. methods: name -> `method.Method`. began: Unix time. states: id ->
-  status, as far as it was read.
+  command: a `cli.command.Command`. hosts, stop: as `train.run` takes them; a
+  plan has neither. methods: `method.Method` by name. began: Unix time. states:
+  the newest status that was read of each cell, by id.
   """
 
   grid: Grid
@@ -49,7 +49,7 @@ class Launch:
 
   @property
   def retry(self) -> str:
-    """'', 'failed' or 'all'; failed arms are run again without the flag."""
+    """'', 'failed' or 'all'; arms that failed are always tried again."""
     return self.command.retry or ('' if self.grid.swept else 'failed')
 
   def stopped(self, when: str) -> Preempted:
@@ -58,7 +58,7 @@ class Launch:
     return Preempted(f'{self.folder.shared}: {message}')
 
   def state(self, cell: Cell) -> str:
-    """'left' for a cell that this launch may run, and nobody runs now."""
+    """done, running, failed, or left: it is to be run and nobody runs it."""
     status = self.states.get(cell.id)
     if status is None or status.ended:
       return 'left' if self.wants(cell) else status.state
@@ -71,7 +71,7 @@ class Launch:
     return {state: states.count(state) for state in _STATES}
 
   def wants(self, cell: Cell) -> bool:
-    """Whether the cell is to be run, by whomever."""
+    """Whether the cell is still to be run, by any launcher."""
     status = self.states.get(cell.id)
     if status is None or not status.ended:
       return True
@@ -80,7 +80,7 @@ class Launch:
     return self.retry == 'all' or self.retry == status.state == 'failed'
 
   def ready(self, cell: Cell) -> bool:
-    """Whether what the cell starts from is done, and not to be done anew."""
+    """Whether all that the cell starts from is done and stays as it is."""
     mine = {cell.id for cell in self.chosen}
     return all(
       (status := self.states.get(need.id))
@@ -90,7 +90,7 @@ class Launch:
     )
 
   def lost(self, cell: Cell) -> str:
-    """Which of the cells that it starts from failed, '' if none did."""
+    """The name of a failed cell that this one starts from, or ''."""
     for need in cell.needs.values():
       if self.state(need) == 'failed':
         return need.name
@@ -99,12 +99,14 @@ class Launch:
     return ''
 
   def refresh(self, cells: Iterable[Cell]) -> None:
-    """Reads the states of cells, and of what they start from."""
+    """Reads the status of cells, and of those that they start from."""
     for cell in cells:
       self.refresh(cell.needs.values())
-      self.states[cell.id] = status_lib.read(
-        self.folder.shared / cell.folder, damaged=ledger.damaged_is(self.grid)
+      path, damaged = (
+        self.folder.shared / cell.folder,
+        ledger.assumed(self.grid),
       )
+      self.states[cell.id] = status_lib.read(path, damaged=damaged)
 
 
 def take(
@@ -147,9 +149,9 @@ def take(
 
 
 def _free(launch, group, busy) -> tuple[list[tuple[Cell, Lease]], list[Cell]]:
-  """[(cell, its lease)] of those of a group that are free, and the others.
+  """The free cells of a group, each with a lease on it; and the other cells.
 
-  busy: gets the holders of the leases of others.
+  busy: a list, to which the holders of the others' leases are appended.
   """
   free, others = [], []
   launch.refresh(need for cell in group for need in cell.needs.values())

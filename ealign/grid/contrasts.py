@@ -1,8 +1,8 @@
 """The primary contrasts of a grid, from contrasts() of its config file.
 
-They stand there before the run: name -> (overrides of a, overrides of b), or
-with a metric as third. Of a few one can say whether they differ; of all pairs
-of cells one cannot.
+It returns {name: (overrides of a, overrides of b)}, or with a metric as third.
+They are declared before the run: few comparisons can be tested, all pairs of
+cells cannot.
 """
 
 import json
@@ -27,8 +27,8 @@ def read(
   Args:
     module: the config file.
     base: its config, which the sides change.
-    problems: gets what is wrong with their form.
-    unsound: gets what is wrong with the configs of their sides.
+    problems: a list, to which mistakes of form are appended.
+    unsound: a list, to which problems of the sides' configs are appended.
   """
   if not hasattr(module, 'contrasts'):
     return []
@@ -60,7 +60,7 @@ def read(
 
 
 def _sides(a, b, base, where, problems, unsound) -> dict[str, dict]:
-  """Both sides, flat; they are checked as the levels of a sweep are."""
+  """Both sides as flat overrides, checked like the levels of a sweep."""
   flat, wrong, shown = {}, [], []
   shared = config_lib.validate(base, grid=True)
   for name, side in (('a', a), ('b', b)):
@@ -72,7 +72,7 @@ def _sides(a, b, base, where, problems, unsound) -> dict[str, dict]:
     flat[name] = {str(field): plain(value) for field, value in fields.items()}
     config, found = config_lib.apply_arm(base, flat[name])
     wrong += [f'{where}: {problem}' for problem in found]
-    # Of its own fields: what goes with others, sweeps that set those may mend.
+    # Only of its own fields: sweeps that set others may mend the rest.
     found = [
       problem
       for problem in config_lib.validate(config, grid=True)
@@ -87,14 +87,14 @@ def _sides(a, b, base, where, problems, unsound) -> dict[str, dict]:
 
 
 def plain(value: Any) -> Any:
-  """Scalars of NumPy and JAX as Python's own: np.arange makes levels, too."""
+  """The value with Python's own scalars: levels may come from np.arange."""
   if isinstance(value, tuple | list):
     return type(value)(map(plain, value))
   return value.item() if getattr(value, 'ndim', None) == 0 else value
 
 
 def untested(contrasts, cells, config: Config) -> list[str]:
-  """A note on the contrasts that the cells are too few for, if there are any.
+  """A note that names the contrasts for which there are too few cells.
 
   cells: those of the chosen sweeps; config: the base config.
   """

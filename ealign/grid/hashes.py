@@ -1,4 +1,4 @@
-"""Hashes of what a cell's result depends on, to refuse to mix two of them."""
+"""Hashes of what a result depends on: cells must agree on them."""
 
 import contextlib
 import functools
@@ -31,10 +31,12 @@ CODE = tuple(
 
 
 def of(config: Config) -> dict[str, str]:
-  """Of the data, template, model and code of a run; 'grid:' names resolved.
+  """Hashes of data, template, model and code of a run.
+
+  config: its names 'grid:...' are paths already.
 
   Raises:
-    UserError: a file that cannot be read; it is named.
+    UserError: a file cannot be read; it is named.
   """
   c = config
   data = [c.data.train, *c.pool.paths, *c.eval.questions, *c.eval.curve]
@@ -57,7 +59,7 @@ def _joined(parts: list[str]) -> str:
 
 
 def _data(path: str) -> str:
-  """Of a file's bytes; of a data set of the Hub only its name is known."""
+  """A hash of a file's bytes; the name of a data set of the Hub."""
   if sources.hub_dataset(path):
     return path
   return _file(sources.resolve(path))
@@ -81,7 +83,7 @@ _RECORDS = ('run.json', 'STATUS.json', 'plan.json', 'card.json')
 
 
 def _templates(path: str, others: list[str]) -> str:
-  """Of all models; in JSON those of others are part of 'model' already."""
+  """Of all models; 'model' covers those that tokenizer_config.json holds."""
   jinja = [_file(sources.resolve(x) / 'chat_template.jinja') for x in others]
   own = _template(path)
   return _joined([own, *jinja]) if any(jinja) else own
@@ -129,7 +131,7 @@ def _digest(path: str, *_) -> str:
 
 @functools.cache
 def code() -> str:
-  """Of the package's modules that can change a result."""
+  """A hash of the package's modules that can change a result."""
   digest = hashlib.sha256()
   for path in sorted(ROOT.rglob('*.py')):
     name = path.relative_to(ROOT).as_posix()

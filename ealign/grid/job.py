@@ -1,4 +1,4 @@
-"""A cell that is run: what stands in its folder before, meanwhile and after."""
+"""A cell while it runs: what is written before, meanwhile and at its end."""
 
 import dataclasses
 import os
@@ -23,10 +23,11 @@ from ealign.workdir.status import Status
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-  """A cell that is run: its Config with paths, its folder, what is shown.
+  """A cell while it runs.
 
-  pulse: held while its STATUS.json is written by a thread that may be late.
-  method, profile: as `train.run` takes them.
+  config: the cell's with paths in the place of references. method, profile: as
+  `train.run` takes them. pulse: held while STATUS.json is written, so that a
+  late heartbeat cannot overwrite how the cell ended.
   """
 
   cell: Cell
@@ -52,7 +53,8 @@ def begin(launch: Launch, jobs: list[Job]) -> dict[str, str]:
   """Writes config and state, and makes or fetches what the cells start from.
 
   Returns:
-    the one-line error of each that cannot start, by id; those have ended.
+    the one-line error of each cell that cannot start, by id. Its STATUS.json
+    says so already.
 
   Raises:
     UserError: the work folder cannot be written.
@@ -69,7 +71,7 @@ def begin(launch: Launch, jobs: list[Job]) -> dict[str, str]:
         errors[job.cell.id] = line(error)
     if state:
       able = [job for job in jobs if job.cell.id not in errors]
-      tell(launch, able, state)
+      write_status(launch, able, state)
   for job in jobs:
     if job.cell.id in errors:
       end(launch, job, errors[job.cell.id], 0, 1)
@@ -93,11 +95,11 @@ def _claim(launch: Launch, job: Job) -> None:
 
 
 def _anew(launch: Launch, status: Status, cell: Cell) -> bool:
-  """Whether a cell that is to be run again must not continue where it stands.
+  """Whether a cell must start from nothing instead of its last checkpoint.
 
   Raises:
-    UserError: it was not to be run again, and its inputs changed since this
-      launch began.
+    UserError: it should continue, but its inputs have changed since this launch
+      began.
   """
   if launch.retry == 'all' and status.started < launch.began:
     return True
@@ -113,7 +115,7 @@ def _anew(launch: Launch, status: Status, cell: Cell) -> bool:
 
 
 def prepared(launch: Launch, cell: Cell) -> None:
-  """Runs prepare() for what a cell starts from, and fetches all of that."""
+  """Runs prepare() for this cell, and downloads all that it starts from."""
   stopped = launch.stopped('while it prepared')
   with launch.stop.at_once(stopped), folder_lib.usable(launch.folder.shared):
     prepare.ensure(launch, cell)
@@ -128,8 +130,8 @@ def _hash(launch: Launch, job: Job) -> None:
   launch.states[job.cell.id] = dataclasses.replace(status, hashes=found)
 
 
-def tell(launch: Launch, jobs, state: str = '', **facts) -> None:
-  """Writes the STATUS.json of each.
+def write_status(launch: Launch, jobs, state: str = '', **facts) -> None:
+  """Writes the STATUS.json of each job.
 
   state='' keeps the current state; only the main thread updates `states`.
   """
@@ -156,27 +158,31 @@ def tell(launch: Launch, jobs, state: str = '', **facts) -> None:
 
 
 def beat(launch: Launch, jobs) -> None:
-  """Renews the heartbeat of those that have not ended, in their state.
+  """Renews the heartbeats of the jobs that have not ended.
 
-  One of a stack ends while this goes on for the others: nothing overwrites its
-  end, nor that of a cell which another launcher has done meanwhile.
+  In a stack one job may end while the others go on. How it ended is never
+  overwritten, nor is the status of a cell that another launcher has finished.
   """
   for job in jobs:
     with job.pulse:
       if not ended(launch, job) and _theirs(job.folder) is None:
-        tell(launch, [job], stacked=len(jobs))
+        write_status(launch, [job], stacked=len(jobs))
 
 
 def ended(launch: Launch, job: Job) -> bool:
-  """Whether STATUS.json says how it ended."""
+  """Whether STATUS.json says how the job ended."""
   status = launch.states.get(job.cell.id)
   return status is not None and status.ended
 
 
 def end(launch: Launch, job: Job, error: str, compiled: int, stacked) -> None:
-  """Keeps what a cell left, and writes to STATUS.json how it ended."""
+  """Exports and uploads what the cell left; writes how it ended.
+
+  error: one line, '' if it is done. compiled: how many programs. stacked: how
+  many cells the program held.
+  """
   name, say = job.cell.name or job.folder.shared, launch.board.say
-  # In a bucket two may run it: the first one stands.
+  # In a bucket two launchers may run a cell: the first result stands.
   if theirs := _theirs(job.folder):
     launch.states[job.cell.id] = theirs
     say(f'{name}: done already by {theirs.host}')
@@ -188,7 +194,7 @@ def end(launch: Launch, job: Job, error: str, compiled: int, stacked) -> None:
   facts = {'error': error, 'compiles': compiled, 'stacked': stacked}
   with job.pulse:
     state = 'failed' if error else 'done'
-    tell(launch, [job], state, finished=time.time(), **facts)
+    write_status(launch, [job], state, finished=time.time(), **facts)
   if error:
     say(f'{name}: failed: {error}')
   elif launch.grid.swept:  # a run alone has shown its last step
@@ -196,7 +202,7 @@ def end(launch: Launch, job: Job, error: str, compiled: int, stacked) -> None:
 
 
 def _export(launch: Launch, job: Job) -> str:
-  """Writes what `train.export` asks for; why it could not, '' if it could."""
+  """Exports the model as `train.export` says; returns the error, or ''."""
   from ealign import export
 
   form, folder = job.config.train.export, job.folder.local
@@ -210,7 +216,7 @@ def _export(launch: Launch, job: Job) -> str:
 
 
 def _theirs(folder: Folder) -> Status | None:
-  """The status of another launcher who was done first."""
+  """The status by another launcher that has finished the cell, if one has."""
   if not folder.copied:
     return None
   found = status_lib.read(folder.shared, damaged=Status('failed'))

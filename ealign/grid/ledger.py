@@ -1,6 +1,6 @@
-"""The record of a work folder, and what must not be mixed in it.
+"""The record of a work folder, and checks that only what fits is added to it.
 
-Of a grid it is grid.json, of arms and single runs config.json.
+The record of a grid is grid.json, that of arms and single runs config.json.
 """
 
 import contextlib
@@ -24,14 +24,14 @@ from ealign.workdir.folder import Folder
 from ealign.workdir.status import Status
 
 FILE = 'grid.json'
-# What a start leaves that never came to its run: nothing of it is missed.
+# What a start leaves whose run never began: nobody misses it.
 _EARLY = ('config.json', 'plan.json', 'hosts', 'STATUS.json', 'LEASE', '.lock')
 _OWN = (FILE, 'cells', 'prepared', 'trash', 'report.md', 'report.html')
 _OWN += ('results.csv', 'plan.json', 'hosts')
 
 
 def resolved(cell: Cell, folder: Folder) -> Config:
-  """The cell's config with the folders of what it starts from as paths."""
+  """The cell's config with paths for 'arm:', 'cell:' and 'grid:' names."""
 
   def path(name: str) -> str:
     if name in cell.needs:
@@ -47,15 +47,15 @@ def resolved(cell: Cell, folder: Folder) -> Config:
 
 
 def prepared(config: Config) -> list[str]:
-  """What prepare() of the config file must have made: 'grid:<name>/...'."""
+  """The names that prepare() of the config file makes: 'grid:<name>/...'."""
   named = [name for name in references(config) if name.startswith('grid:')]
   return list(dict.fromkeys(name[5:].partition('/')[0] for name in named))
 
 
 def find(folder: Folder, grid: Grid, command, *, write=False) -> Grid:
-  """The grid with its cells in the folders where they lie; all is checked.
+  """Checks the work folder; returns the grid with its cells where they lie.
 
-  write: whether the record is written then.
+  write: whether to write the record, once all is checked.
 
   Raises:
     UserError: the work folder cannot be read or written, belongs to something
@@ -93,7 +93,7 @@ def _read(folder: Folder, grid: Grid) -> dict[str, Any]:
       old = json.loads(path.read_text())
       if grid.swept:
         old['config'], [(c['id'], c['folder']) for c in old['cells']]
-      config_lib.differences(old, {})  # its fields have names
+      config_lib.differences(old, {})  # it raises of what is no dict
     except (ValueError, TypeError, KeyError, AttributeError):
       remedy = 'mend it, delete it with the run, or use another workdir'
       if grid.swept:
@@ -113,21 +113,21 @@ def _read(folder: Folder, grid: Grid) -> dict[str, Any]:
 
 
 def _foreign(names, own) -> str:
-  """What else lies in a folder, '' if nothing does."""
+  """Names what in a folder is none of `own`, '' if nothing is."""
   foreign = [n for n in names if n not in own and not n.startswith('.')]
   listed = ', '.join(foreign[:3]) + (', ...' if len(foreign) > 3 else '')
   return f'is not empty ({listed})' if foreign else ''
 
 
 def _began(folder: Folder) -> bool:
-  """Whether a cell has made a step, or may have."""
+  """Whether a cell has made a step, or may have made one."""
   status = status_lib.read(folder.shared, damaged=Status('running'))
   early = status is None or status.state in ('queued', 'failed')
   return not early or bool(status and status.step)
 
 
 def _untouched(path) -> bool:
-  """Whether no run got past its start there: then nothing can be lost."""
+  """Whether no run in this folder got past its start: nothing can be lost."""
   if not path.exists():
     return True
   return all(
@@ -137,7 +137,7 @@ def _untouched(path) -> bool:
 
 
 def leave(folder: Folder, grid: Grid) -> None:
-  """Leaves nothing of arms, or a run, whose start failed before any began."""
+  """Removes what a failed start wrote, if no arm of the folder has begun."""
   with contextlib.suppress(OSError):
     leased = [folder.shared / cell.folder / 'LEASE' for cell in grid.cells]
     if not _untouched(folder.shared) or any(path.exists() for path in leased):
@@ -172,7 +172,10 @@ def _folders(folder: Folder) -> dict[str, str]:
 
 
 def _record(grid: Grid, old, late: bool) -> dict:
-  """What grid.json says."""
+  """The content of grid.json.
+
+  late: whether a cell had begun before the contrasts were declared.
+  """
   text = json.dumps(grid.contrasts, sort_keys=True)
   declared = hashlib.sha256(text.encode()).hexdigest()[:16]
   record = {
@@ -201,17 +204,17 @@ def _record(grid: Grid, old, late: bool) -> dict:
 
 
 def _check_cells(folder: Folder, grid: Grid, retry: str, chosen) -> None:
-  """Refuses to mix: with other inputs, or with what is not as it was written.
+  """Refuses cells that ran with other inputs, or whose folder was changed.
 
-  It looks at all cells, also those that --only leaves out; with retry 'all' not
-  at the chosen ones, which move to trash/.
+  It looks at all cells, also at those that --only leaves out; with retry='all'
+  not at the chosen ones, which will be moved to trash/.
 
   Raises:
-    UserError: names each such cell.
+    UserError: all problems, by cell.
   """
   problems, changed, done = [], {}, set()
   mine = {cell.id for cell in chosen}
-  damaged = damaged_is(grid) if retry == 'failed' or not grid.swept else None
+  damaged = assumed(grid) if retry == 'failed' or not grid.swept else None
   for cell in grid.cells:
     if retry == 'all' and cell.id in mine:
       continue
@@ -243,30 +246,30 @@ def _check_cells(folder: Folder, grid: Grid, retry: str, chosen) -> None:
     raise UserError(*problems)
 
 
-def damaged_is(grid: Grid) -> Status:
-  """What stands for a STATUS.json that is damaged, or gone.
+def assumed(grid: Grid) -> Status:
+  """The status to assume where STATUS.json is damaged or missing.
 
-  Of an arm it is that of one to continue: without a sweep its config alone says
-  what it is, and older versions of the package wrote no STATUS.json there.
+  A cell of a sweep counts as failed. An arm is continued: its config alone
+  decides what it is, and older versions of the package wrote no STATUS.json.
   """
   return Status('failed' if grid.swept else 'preempted')
 
 
 def inputs(cell: Cell, config: Config, grid: Grid) -> dict[str, str]:
-  """Hashes of what a cell's result depends on; without sweeps its config's."""
+  """Hashes of what a cell's result depends on; of an arm only its config."""
   if not grid.swept:
     return {'config': identity(cell.config)}
   return {'config': cell.id} | hashes.of(config)
 
 
 def differing(status: Status, cell: Cell, folder: Folder) -> list[str]:
-  """Which of data, template, model and code changed since a cell ran."""
+  """Which of data, template, model and code have changed since a cell ran."""
   if not status.hashes:
     return []
   config = resolved(cell, folder)
   now = hashes.of(config)
   names = [n for n, value in now.items() if status.hashes.get(n) != value]
-  # What has yet to be made again, or fetched, cannot be compared.
+  # A model that is not made or downloaded yet cannot be compared.
   both = zip(references(config), references(cell.config), strict=True)
   unmade = any(path != name and not exists(path) for path, name in both)
   return [n for n in names if not (unmade and n in ('model', 'template'))]
@@ -298,16 +301,16 @@ def _own_config(path, cell: Cell, grid: Grid, status) -> list[str]:
 
 
 def to_trash(folder: Folder, cell: Cell) -> None:
-  """Moves what a cell left aside; nothing of it is lost."""
+  """Moves what a cell left to trash/; nothing is deleted."""
   path = folder.shared / cell.folder
   if not path.exists():
     return
-  # The lease is ours and stays, as does what is the work folder's own.
+  # The lease stays, as it is ours, and so does what the work folder needs.
   stay = ('LEASE', '.lock')
   stay += () if cell.folder else ('trash', 'hosts', 'config.json')
   items = [item for item in path.iterdir() if item.name not in stay]
-  # STATUS.json goes first: were this to end half-way, what is left would not
-  # pass for what it was.
+  # STATUS.json goes first: if this stops half-way, the rest cannot pass for a
+  # cell that is done.
   items.sort(key=lambda item: item.name != 'STATUS.json')
   aside(path, folder.shared, items)
   if folder.copied:

@@ -26,9 +26,9 @@ def plan(grid: Grid, command, folder: Folder) -> None:
   """Prints the grid, and the plan of the most demanding program of a launch.
 
   Raises:
-    UserError: the work folder is another's, or cannot be written; or as
+    UserError: the work folder is another's or cannot be written; and as
       `ealign.plan.run.plan`.
-    Unfit: that cell would fail, or waste its chips.
+    Unfit: the planned program would fail, or waste its chips.
   """
   folder.pull()
   grid = ledger.find(folder, grid, command)
@@ -71,12 +71,12 @@ def plan(grid: Grid, command, folder: Folder) -> None:
 
 
 def _heaviest(grid: Grid, cells, number: int) -> tuple[Cell, int, int]:
-  """Of the programs that a launch makes the largest one, by one of its cells.
+  """The largest of the programs that a launch makes, by one of its cells.
 
   Full fine-tuning counts as larger than LoRA, though it is never stacked.
 
   Returns:
-    the cell; how many are in its program, and how many at most in another.
+    the cell, the number of cells in its program, and the most in any program.
   """
   groups = groups_lib.groups(cells, number or groups_lib.MOST)
   if not grid.swept:
@@ -93,7 +93,7 @@ def _heaviest(grid: Grid, cells, number: int) -> tuple[Cell, int, int]:
 
 
 def _expected(launch: Launch, cells: list[Cell]) -> str:
-  """The time that is left; before any cell ran, how to learn it."""
+  """The time that is left as text; before any cell ran, how to learn it."""
   left = expected_s(launch, cells)
   if left is not None:
     return display.clock(left)
@@ -102,7 +102,7 @@ def _expected(launch: Launch, cells: list[Cell]) -> str:
 
 
 def expected_s(launch: Launch, cells: list[Cell]) -> float | None:
-  """Seconds of what is left, on one launcher; None if no time is known.
+  """Seconds that one launcher needs for the rest; None if no time is known.
 
   A cell takes as long as those of its setting did, or as all did on average.
   """
@@ -127,7 +127,7 @@ def expected_s(launch: Launch, cells: list[Cell]) -> float | None:
 
 
 def _table(launch: Launch):
-  """One line a setting: how it differs from the base, and its replicates."""
+  """A row for each setting: how it differs from the base, and its cells."""
   table = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=0)
   for name in ('setting', 'differs from the base config', 'cells'):
     table.add_column(name)
@@ -146,7 +146,7 @@ def _table(launch: Launch):
 
 
 def _at_hand(grid: Grid, cell: Cell, folder: Folder, screen):
-  """The cell's Config; for a base that is not made, the base config's own."""
+  """The cell's Config; with the base config's model if its own is not made."""
   config, named = ledger.resolved(cell, folder), cell.config.model.path
   if not named.startswith('grid:') or ledger.exists(config.model.path):
     return config

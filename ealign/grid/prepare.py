@@ -1,4 +1,4 @@
-"""What cells start from and no file holds yet: prepare() of the config file."""
+"""Makes the models that cells start from, with the config file's prepare()."""
 
 import inspect
 import pathlib
@@ -16,7 +16,7 @@ _POLL_S = 2.0
 
 
 def problems(module, cells: list[Cell]) -> list[str]:
-  """Why 'grid:' names could not be made."""
+  """Why what the cells name as 'grid:...' could not be made."""
   names = sorted({n for cell in cells for n in ledger.prepared(cell.config)})
   found = [
     f"'grid:{name}': must be a plain name, such as 'grid:base_0'"
@@ -34,7 +34,7 @@ def problems(module, cells: list[Cell]) -> list[str]:
 
 
 def ensure(launch: Launch, cell: Cell) -> None:
-  """Has all that a cell starts from; who comes second waits for the first.
+  """Makes all that a cell starts from, or waits for a launcher that does.
 
   prepare(folder, config) is called once for each name, with an empty folder
   called '<name>.partial', which becomes prepared/<name> when it returns.
@@ -66,7 +66,7 @@ def _ready(folder: Folder, name: str) -> bool:
 
 
 def pull(cell: Cell, folder: Folder) -> None:
-  """Copies what a cell starts from to this host, where it is elsewhere."""
+  """Downloads what a cell starts from, where the work folder is a bucket."""
   for name in ledger.prepared(cell.config):
     (folder / 'prepared' / name).pull()
   for need in cell.needs.values():
@@ -76,7 +76,7 @@ def pull(cell: Cell, folder: Folder) -> None:
 def _make(launch: Launch, name: str) -> None:
   module, folder = launch.command.module, launch.folder / 'prepared'
   partial = folder.local / f'{name}.partial'
-  if partial.exists():  # of a start that was killed
+  if partial.exists():  # a start was killed that had made some of it
     ledger.aside(partial, launch.folder.local, list(partial.iterdir()))
     partial.rmdir()
   partial.mkdir(parents=True)

@@ -1,7 +1,7 @@
-"""The launcher: takes cells by lease, runs them, and reports on them.
+"""The launcher: takes cells by lease, runs them, and writes the report.
 
-Several launchers may do so in one work folder. What a killed one leaves another
-continues: STATUS.json and checkpoints say how far it came.
+Several launchers may share a work folder. Another one, or a later start,
+continues what a killed one leaves, from its STATUS.json and checkpoints.
 """
 
 import dataclasses
@@ -37,9 +37,9 @@ def run(
   paper's.
 
   Raises:
-    UserError: the work folder is another's, or would mix what must not be; a
-      mistake that a run without sweeps has found.
-    NonFinite: some cells failed; they are named.
+    UserError: the work folder belongs to something else or ran with other
+      inputs; or an arm or single run has found a mistake.
+    NonFinite: some cells failed; the message names them.
     Preempted: a signal came; what ran is saved.
   """
   _check(grid, command, hosts)
@@ -65,7 +65,7 @@ def run(
 
 
 def _check(grid: Grid, command, hosts: Hosts) -> None:
-  """Raises a UserError of flags and meshes that this launch cannot have."""
+  """Raises a UserError of flags and meshes that do not fit the cells."""
   groups = max(cell.config.mesh.stack for cell in grid.cells)
   if hosts.count > 1 and groups > 1:
     message = 'several processes run one cell at a time; set mesh.stack=1'
@@ -81,7 +81,7 @@ def _check(grid: Grid, command, hosts: Hosts) -> None:
 
 
 def _failed(launch: Launch) -> list[str]:
-  """The final message on the cells that failed, by lines; [] if none did."""
+  """The lines of the last message: which cells failed; [] if none did."""
   launch.refresh(launch.chosen)
   lines, left = [], 0
   for cell in launch.chosen:
@@ -103,7 +103,7 @@ def _failed(launch: Launch) -> list[str]:
 
 
 def _loop(launch: Launch) -> None:
-  """Runs one group of cells after another; host 0 chooses them for all."""
+  """Runs one group of cells after another; host 0 chooses for all hosts."""
   hosts, stop, swept = launch.hosts, launch.stop, launch.grid.swept
   left, due = _groups(launch) if hosts.writes else [], 0.0
   while True:
@@ -128,7 +128,7 @@ def _loop(launch: Launch) -> None:
 
 
 def _groups(launch: Launch) -> list[list[Cell]]:
-  """What is left, by program; says how much that is."""
+  """The cells to run, grouped by program; prints how many there are."""
   command, chosen = launch.command, launch.chosen
   _count(launch)
   wanted = [cell for cell in chosen if launch.wants(cell)]
@@ -151,7 +151,10 @@ def _numbered(launch: Launch, cell: Cell) -> str:
 
 
 def _auto(launch: Launch, cell: Cell) -> int:
-  """The number of --stack=auto; a broken cell is reported when it runs."""
+  """How many cells --stack=auto puts into a program; prints why.
+
+  An error of the cell counts as one here: it is reported when the cell runs.
+  """
   try:
     if jax.devices()[0].platform != 'cpu':  # the size of its model counts
       job_lib.prepared(launch, cell)
@@ -165,7 +168,7 @@ def _auto(launch: Launch, cell: Cell) -> int:
 
 
 def _count(launch: Launch) -> None:
-  """Has the board show the cells by state, and what those took that ended."""
+  """Gives the board the states of the cells, and what the done ones took."""
   launch.refresh(launch.chosen)
   launch.board.counts = launch.counts(launch.chosen)
   found = [launch.states[cell.id] for cell in launch.chosen]
@@ -183,7 +186,8 @@ def _run_group(launch: Launch, group: list[Cell], leases) -> bool:
     launch.board.say(f'{name}: in {jobs[0].folder.shared}')
   beat = functools.partial(job_lib.beat, launch, jobs if leases else [])
   begun, able, failed = provenance.compiles(), jobs, {}
-  # Of several hosts an error may be one's alone; of arms a mistake ends all.
+  # On several hosts an error may be that of one host; a mistake in one arm is
+  # most likely one in all.
   strict = hosts.count > 1 or not launch.grid.swept
   with lease_lib.kept(leases, beat) as hush:
     try:
@@ -203,7 +207,7 @@ def _run_group(launch: Launch, group: list[Cell], leases) -> bool:
         if hosts.writes:
           left = [job for job in jobs if not job_lib.ended(launch, job)]
           state, why = ('preempted', '') if stopped else ('failed', line(error))
-          job_lib.tell(launch, left, state, error=why)
+          job_lib.write_status(launch, left, state, error=why)
         raise
       errors = [line(error)] * len(able)
     finally:
@@ -213,14 +217,14 @@ def _run_group(launch: Launch, group: list[Cell], leases) -> bool:
       _end(launch, able, errors, provenance.compiles() - begun)
   stopped = [error for error in errors if isinstance(error, Preempted)]
   bad = bool(failed) or any(x for x in errors if x not in stopped)
-  # Those that stop because another failed are not stopped by a signal.
+  # With --fail_fast a cell also stops because another has failed.
   if stopped and (launch.stop.requested or not (bad and fail_fast)):
     raise stopped[0]
   return bad
 
 
 def _together(launch: Launch, jobs, begun: int, strict: bool) -> list:
-  """Runs jobs as one program; each ends as soon as its lane has ended.
+  """Runs jobs as one program; writes how each ended as soon as it has.
 
   Returns:
     as `program.run`.
@@ -229,7 +233,7 @@ def _together(launch: Launch, jobs, begun: int, strict: bool) -> list:
   board.running = [job.watch for job in jobs]
 
   def ended(job, error) -> bool:
-    # An export reads the model once more: it waits until the others are done.
+    # An export loads the model once more: it waits until the others are done.
     if isinstance(error, Preempted) or (job.config.train.export and not error):
       return False
     with one_by_one:
@@ -248,24 +252,25 @@ def _together(launch: Launch, jobs, begun: int, strict: bool) -> list:
 
 
 def _end(launch: Launch, jobs, errors, compiled: int) -> None:
-  """Writes how those jobs ended whose end is not written yet."""
+  """Writes how the jobs ended, unless that is written already."""
   for job, error in zip(jobs, errors, strict=True):
     if isinstance(error, Preempted):
-      job_lib.tell(launch, [job], 'preempted', stacked=len(jobs))
+      job_lib.write_status(launch, [job], 'preempted', stacked=len(jobs))
     elif not job_lib.ended(launch, job):
       job_lib.end(launch, job, error, compiled, len(jobs))
 
 
 def report(folder: Folder, *, announce: bool = False, table=False) -> None:
-  """Rebuilds the report from the files; no run ends of one that cannot be.
+  """Rebuilds the report from the files; a report that fails ends no run.
 
-  announce: whether it prints where the report is; table: and the table.
+  announce: whether to print where the report is. table: whether to print the
+  table, too.
   """
   from ealign import report as report_lib
 
   try:
     folder.pull()
-    if folder.copied:  # the STATUS.json of cells are not pulled
+    if folder.copied:  # STATUS.json is never pulled
       for path in folder.shared.glob('cells/*/STATUS.json'):
         here = folder.local / 'cells' / path.parent.name / path.name
         here.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ def read(command) -> Grid:
   """The grid of a command.
 
   Raises:
-    UserError: all that is wrong with flags, sweeps and cells, each once.
+    UserError: all problems of flags, sweeps and cells, each once.
   """
   if command.config.get('arms'):
     why = 'goes with a config without arms; empty config.arms, or name what'
@@ -65,12 +65,12 @@ def read(command) -> Grid:
 
 
 def _linked(cells: list[Cell]) -> list[Cell]:
-  """The cells with those that they start from, by 'cell:SETTING'.
+  """The cells, each with those that it names as 'cell:SETTING'.
 
-  It is the cell of that setting at the same replicate.
+  That is the cell of this setting at the same replicate.
 
   Raises:
-    UserError: there is none, once for each such reference.
+    UserError: there is no such cell; once for each such reference.
   """
   problems = {}
 
@@ -95,7 +95,7 @@ def _linked(cells: list[Cell]) -> list[Cell]:
 
 
 def _terms(command, problems) -> list[tuple[str, ...]]:
-  """The products of --sweep, each as names of sweeps."""
+  """The products in the text of --sweep, each as names of sweeps."""
   functions = {n: f for n, f in vars(command.module).items() if callable(f)}
   known = [name[6:] for name in functions if name.startswith('sweep_')]
   listed = ', '.join(known) or 'none; write a function sweep_NAME()'
@@ -117,7 +117,7 @@ def _terms(command, problems) -> list[tuple[str, ...]]:
 
 
 def _levels(command, name: str, problems) -> list[dict[str, Any]]:
-  """The sound levels of a sweep, flat; others become problems."""
+  """The levels of a sweep as flat overrides; mistakes become problems."""
   where, such = f'sweep {name!r}', "fields such as {'dpo.lam': 0.3}"
   try:
     levels = getattr(command.module, f'sweep_{name}')()
@@ -156,7 +156,7 @@ def _product(base, term, sweeps, problems):
     for name, index in levels:
       for field, value in sweeps[name][index].items():
         other, was = set_by.setdefault(field, (name, value))
-        if other != name and was != value:  # nan is not even itself
+        if other != name and was != value:  # nan does not equal itself
           why = f'{field} is set by sweep {other!r} and by sweep {name!r}'
           problems.append(f'--sweep: {why}; take them apart with +')
     overrides = {field: value for field, (_, value) in set_by.items()}
@@ -164,7 +164,7 @@ def _product(base, term, sweeps, problems):
 
 
 def _attributed(found, shared, drafts, sweeps) -> list[str]:
-  """Each problem once, after the levels that bring it, or the cells.
+  """Each problem once, with the levels or the combinations that cause it.
 
   Problems shared by all cells and the base config are reported without a sweep
   name.
@@ -199,7 +199,7 @@ def _attributed(found, shared, drafts, sweeps) -> list[str]:
 
 
 def _distinct(cells) -> Iterator[Cell]:
-  """The cells; settings whose short names are the same get a number."""
+  """The cells; settings with the same short name get a number."""
   known = {}
   for cell in cells:
     settings = known.setdefault(cell.label, [])
@@ -211,7 +211,7 @@ def _distinct(cells) -> Iterator[Cell]:
 
 
 def _cell(config: Config, levels, sweeps) -> Cell:
-  """The cell of a config; its names tell the levels apart."""
+  """The cell of a config, named after its levels."""
   setting, replicate = {}, {}
   for name, index in levels:
     part = replicate if is_replicate(name) else setting

@@ -1,10 +1,10 @@
 """A run's folder as a host sees it: on its own disk, or a copy of a shared one.
 
-Files grow line by line and are replaced, which a bucket cannot do; and only one
+A run appends to files and replaces them, which a bucket cannot do, and only one
 host may write. So each host works in a folder on its disk. Where that is not
-the shared one itself, `pull` copies what is there when a run begins, and host 0
-brings back what is new with `push`. Checkpoints are not copied: Orbax writes
-them to the shared folder from all hosts.
+the shared folder, `pull` downloads what is there when a run begins, and host 0
+uploads what is new with `push`. Checkpoints are not copied: Orbax writes them
+to the shared folder from all hosts.
 """
 
 import atexit
@@ -31,7 +31,7 @@ _PUSHED = ('profile',)  # large, and no run reads it
 class Folder:
   """local: where this host reads and writes. shared: what all hosts see.
 
-  ours: asked before each `push` whether what is shared is this host's still.
+  ours: whether the shared folder is still this host's to write; `push` asks.
   """
 
   local: pathlib.Path
@@ -49,14 +49,11 @@ class Folder:
     return str(self.local) != str(self.shared)
 
   def refused(self, message: str) -> UserError:
-    """What to raise of a --workdir that cannot be this one."""
+    """The error to raise of a --workdir that cannot be used."""
     return UserError(f'--workdir={self.shared}: {message}')
 
   def pull(self) -> None:
-    """Copies what is in the shared folder and not here, or of another size.
-
-    Traces stay there.
-    """
+    """Downloads what is not here, or of another size; traces are left out."""
     if not self.copied or not self.shared.exists():
       return
     for name, path in _files(self.shared, (*_APART, *_PUSHED)):
@@ -66,7 +63,7 @@ class Folder:
         here.write_bytes(path.read_bytes())
 
   def push(self) -> None:
-    """Host 0 copies what it wrote since the last time into the shared one."""
+    """Host 0 uploads what it wrote since the last time."""
     if not self.copied or not self.writes or not self.ours():
       return
     mark = self.local / '.pushed'
@@ -83,10 +80,10 @@ class Folder:
 
 
 def of(workdir, *, index: int = 0) -> Folder:
-  """The folder that a path, gs:// or local, is to the host of this index.
+  """The folder at a path, gs:// or local, for the host of this index.
 
   Raises:
-    UserError: a kind of address whose file system is not installed.
+    UserError: the file system of such an address is not installed.
   """
   if isinstance(workdir, Folder):
     return workdir
@@ -131,12 +128,12 @@ def check(folder: Folder, hosts) -> None:
 
 
 def _seen(path: pathlib.Path) -> bool:
-  """Whether a file is there; a network's file system may take its time."""
+  """Whether a file appears; a network file system may need seconds."""
   until = time.monotonic() + SEEN_S
   while not path.exists():
     if time.monotonic() > until:
       return False
-    for above in reversed(path.parents[:3]):  # listed, NFS asks for it anew
+    for above in reversed(path.parents[:3]):  # this makes NFS look again
       with contextlib.suppress(OSError):
         os.listdir(above)
     time.sleep(0.2)
@@ -171,7 +168,7 @@ def _bucket(address: str) -> epath.Path:
 
 
 def _files(folder, apart) -> Iterator[tuple[str, epath.Path]]:
-  """Each file below with its name from there, but those that go apart."""
+  """Each file below a folder with its relative name, without those `apart`."""
   for path in folder.iterdir():
     if path.name in apart or path.name.startswith('.'):
       continue

@@ -1,4 +1,4 @@
-"""What is known of a cell: its STATUS.json."""
+"""STATUS.json: how far a cell is, and what it ran with."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from ealign.runtime import atomic
 from ealign.runtime.errors import UserError
 
 STATES = ('queued', 'running', 'done', 'failed', 'preempted')
-# What training leaves; STATUS.json stands there before it begins.
+# What training leaves; STATUS.json is written before it begins.
 _COMPUTED = ('checkpoints', 'answers.jsonl')
 
 
@@ -17,10 +17,10 @@ _COMPUTED = ('checkpoints', 'answers.jsonl')
 class Status:
   """A cell's STATUS.json; times are Unix seconds.
 
-  error: one line. stacked: cells in its program. overhead_s: from its start to
-  its first step. compiles: programs compiled, or fetched, meanwhile.
-  earlier_s: of the starts before its last one. hashes: of what its result
-  depends on (`grid.hashes`).
+  error: one line. stacked: how many cells its program holds. overhead_s: from
+  its start to its first step. compiles: programs that were compiled, or
+  loaded from the cache. earlier_s: seconds of the starts before the last one.
+  hashes: of what its result depends on (`grid.hashes`).
   """
 
   state: str
@@ -41,12 +41,12 @@ class Status:
 
   @property
   def ended(self) -> bool:
-    """Whether it ended by itself, well or not."""
+    """Whether it is done or has failed, and was not merely stopped."""
     return self.state in ('done', 'failed')
 
   @property
   def seconds(self) -> float:
-    """Of all its starts, of each as far as it is known; queues left out."""
+    """Seconds of all its starts, as far as known, without time in a queue."""
     last = (self.finished or self.heartbeat) - self.started
     return self.earlier_s + (max(last, 0.0) if self.state != 'queued' else 0.0)
 
@@ -54,11 +54,11 @@ class Status:
 def read(folder, *, damaged: Status | None = None) -> Status | None:
   """The status in a cell's folder; None where it has none yet.
 
-  Where something was computed and STATUS.json is gone, it counts as damaged:
-  nobody knows any more with what inputs.
+  A missing STATUS.json counts as damaged where something was computed: nobody
+  knows any more with what inputs.
 
   Raises:
-    UserError: STATUS.json is damaged, and `damaged` does not stand for it.
+    UserError: STATUS.json is damaged, and `damaged`, to return then, is None.
   """
   path, fault, sound = epath.Path(folder) / 'STATUS.json', 'damaged', False
   try:
@@ -90,11 +90,11 @@ def read(folder, *, damaged: Status | None = None) -> Status | None:
 def computed(folder) -> bool:
   """Whether training has left something in a cell's folder."""
   folder = epath.Path(folder)
-  # In a bucket each question is a request: most folders are not there yet.
+  # In a bucket each `exists` is a request, and most folders are not there.
   return folder.exists() and any((folder / n).exists() for n in _COMPUTED)
 
 
 def write(folder, status: Status) -> None:
-  """Writes STATUS.json at once: a reader sees the old one or the new one."""
+  """Writes STATUS.json atomically: a reader sees the old or the new one."""
   text = json.dumps(dataclasses.asdict(status), indent=2) + '\n'
   atomic.write(epath.Path(folder) / 'STATUS.json', text)

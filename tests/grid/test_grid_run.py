@@ -265,14 +265,14 @@ def test_the_heartbeat_ends_before_the_last_word(
       beating.append(True)
       yield lambda: (beating.clear(), hush())
 
-  tell = job_lib.tell
+  real_write = job_lib.write_status
 
-  def told(this, jobs, state='', **facts):
+  def written(this, jobs, state='', **facts):
     words.append((state, bool(beating)))
-    tell(this, jobs, state, **facts)
+    real_write(this, jobs, state, **facts)
 
   monkeypatch.setattr(lease, 'kept', kept)
-  monkeypatch.setattr(job_lib, 'tell', told)
+  monkeypatch.setattr(job_lib, 'write_status', written)
   assert start('--only=lam=0.1,seed=0') == (143 if stopped else 0)
   last = 'preempted' if stopped else 'done'
   assert ('running', True) in words and (last, False) in words
@@ -628,7 +628,7 @@ def test_the_beat_changes_nothing_that_is_known(train, start, tmp_path):
   this = claims.Launch(None, place, None, None)
   this.states['x'] = known = cells.Status('queued', hashes={'data': 'd'})
   watch.step = 3
-  job_lib.tell(this, [job])
+  job_lib.write_status(this, [job])
   assert this.states['x'] is known
   found = cells.read(place.shared)
   assert (found.state, found.step, found.hashes) == ('queued', 3, {'data': 'd'})
