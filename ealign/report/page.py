@@ -9,15 +9,19 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
-
 from ealign.conscience.framings import FRAMINGS
 from ealign.evals import counts, table
 from ealign.evals.judges.measure import Judge
-from ealign.report import curves, excerpts, figures, summary, training
+from ealign.report import (
+  curves,
+  excerpts,
+  figures,
+  summary,
+  templates,
+  training,
+)
 from ealign.report import runs as runs_lib
 from ealign.report.runs import Run
-from ealign.runtime import atomic
 
 TITLE = 'Fine-tuning with a conscience'
 _REFLECTED = 'Flagged while training, % of sampled answers'
@@ -35,17 +39,7 @@ def write(workdir: Any) -> pathlib.Path:
   """
   workdir = pathlib.Path(workdir)
   content = collect(runs_lib.read(workdir))
-  save(workdir / 'report.md', to_markdown(content))
-  save(workdir / 'report.html', to_html(content))
-  return workdir / 'report.html'
-
-
-def save(path: pathlib.Path, text: str) -> None:
-  """Writes a page at once.
-
-  A lone surrogate of a model cannot be written as UTF-8 and becomes '?'.
-  """
-  atomic.write(path, text.encode('utf-8', 'replace'))
+  return templates.save(workdir, content, 'page.html.jinja')
 
 
 def collect(runs: Sequence[Run]) -> dict[str, Any]:
@@ -211,42 +205,3 @@ def _problems(runs, rows, judge) -> list[str]:
         f'{row["answers"]} answers were not judged and are in no share'
       )
   return problems
-
-
-def to_html(content: Mapping) -> str:
-  """The page; every value is escaped by the template."""
-  return environment().get_template('page.html.jinja').render(content).lstrip()
-
-
-def environment() -> jinja2.Environment:
-  """Where pages are made: whatever is not marked safe is escaped."""
-  made = jinja2.Environment(
-    loader=jinja2.PackageLoader('ealign.report', ''),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  made.filters['percent'] = table.percent
-  return made
-
-
-def to_markdown(content: Mapping) -> str:
-  """The summary, the tables and the settings that differ, as Markdown."""
-  text = table.escape_markdown
-  parts = [f'# {content["title"]}', *map(text, content['summary'])]
-  parts += [f'**{text(problem)}**' for problem in content['problems']]
-  arms = [f'- {text(name)}: {text(what)}' for name, _, what in content['arms']]
-  parts += ['\n'.join(arms), table.markdown(content['blocks']).strip()]
-  for title, part in (('Settings', 'settings'), ('Provenance', 'info')):
-    compared = content[part]
-    lines = [('field', *compared['arms'])] + [
-      (name, *values) for name, values in compared['differ']
-    ]
-    if compared['differ']:
-      rows = table.pipes(lines, ['---'] * len(lines[0]))
-      parts.append(f'## {title} that differ\n\n{rows}')
-    if part == 'info' and compared['same']:
-      same = [f'- {text(name)}: {text(v)}' for name, v in compared['same']]
-      parts.append(f'## {title}\n\n' + '\n'.join(same))
-  return '\n\n'.join(parts) + '\n'

@@ -222,6 +222,17 @@ def test_hostile_text_stays_text(workdir):
   assert '<script' not in markdown and '<svg' not in markdown
 
 
+def test_markdown_holds_the_cells_and_no_markup_of_others(tmp_path):
+  _arm(tmp_path / 'b|x', _config(), 1)
+  _arm(tmp_path / '<b>', _config(), 1)
+  report.write(tmp_path)
+  text = (tmp_path / 'report.md').read_text()
+  assert '<b>' not in text and '\n| &lt;b&gt; |' in text
+  (line,) = [x for x in text.split('\n') if x.startswith('| b\\|x | 10 |')]
+  assert '10.0 \\[1.8, 40.4\\]' in line
+  assert '\n| arm | n |' in text and '\n| --- | --: |' in text
+
+
 def test_a_folder_of_records_alone_gives_the_same_page(workdir, tmp_path):
   report.write(workdir)
   first = (workdir / 'report.html').read_bytes()
