@@ -5,8 +5,10 @@ write them down, and the report shows the same blocks.
 """
 
 import dataclasses
+import json
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import rich.box
 import rich.console
@@ -85,6 +87,13 @@ def number(value: float | None) -> str:
 def number_bracket(interval: tuple[float, float] | None) -> str:
   """Its interval; '' where there is none."""
   return '[{:.1f}, {:.1f}]'.format(*interval) if interval else ''
+
+
+def shown(value: Any) -> str:
+  """The value of a setting."""
+  if isinstance(value, str):
+    return value or '(none)'
+  return NOTHING if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _cells(row, measures: Sequence[Measure]) -> list[Entry]:

@@ -4,7 +4,6 @@ Answers come from a model and are hostile: every text goes through the
 template's escaping, and nothing here makes markup.
 """
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -164,21 +163,17 @@ def _compare(flats: Mapping[str, Mapping]) -> dict[str, Any]:
   same = [(name, first[name]) for name in first if name not in differ]
   return {
     'arms': list(flats),
-    'differ': [(name, list(map(_text, values))) for name, values in lines],
-    'same': [(name, _text(value)) for name, value in same],
+    'differ': [
+      (name, list(map(table.shown, values))) for name, values in lines
+    ],
+    'same': [(name, table.shown(value)) for name, value in same],
   }
 
 
-def _text(value) -> str:
-  if value is None:
-    return '–'
-  if isinstance(value, str):
-    return value or '(none)'
-  return json.dumps(value, ensure_ascii=False)
-
-
 def _listing(flat: Mapping) -> str:
-  return '\n'.join(f'{name} = {_text(value)}' for name, value in flat.items())
+  return '\n'.join(
+    f'{name} = {table.shown(value)}' for name, value in flat.items()
+  )
 
 
 def _problems(runs, rows, judge) -> list[str]:

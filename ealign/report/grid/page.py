@@ -60,9 +60,7 @@ def collect(grid: results.Grid) -> dict[str, Any]:
     'title': f'Ablation grid: {grid.name}',
     'summary': sentences(found),
     'problems': _problems(found),
-    'baseline': found.baseline.label,
-    'sweep': grid.sweep,
-    'contrasts_hash': grid.contrasts_hash,
+    'found': found,
     'forests': [
       (measure.title, drawn)
       for measure in found.judge.figures()
@@ -76,7 +74,6 @@ def collect(grid: results.Grid) -> dict[str, Any]:
     ],
     'questions': questions,
     'longest': longest,
-    'labels': [s.label for s in found.settings],
     'pair': _pair(found),
   }
 
