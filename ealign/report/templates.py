@@ -30,6 +30,7 @@ def _environment() -> jinja2.Environment:
   )
   made.filters |= {
     'percent': table.percent,
+    'shown': table.shown,
     'bracket': table.bracket,
     'points': table.points,
     'p_value': table.p_value,

@@ -234,13 +234,18 @@ def test_mistakes_are_one_line(tmp_path, capsys):
 def test_answers_on_the_page_are_limited(tmp_path, monkeypatch):
   monkeypatch.setattr(page, 'QUESTIONS', 4)
   path = synthetic(tmp_path / 'g', 'word ' * 400, n=6, seeds=1)
+  monkeypatch.setattr(page, '_LETTERS', 4 * 5 * 700)
   content = page.collect(results.read(path))
   assert len(content['questions']) == 4
-  for _, messages, answers in content['questions']:
-    assert all(len(m['content']) <= content['longest'] for m in messages)
-    assert all(len(a['text']) <= content['longest'] for a in answers.values())
-    assert all(a['shortened'] for a in answers.values())
-  shown = {at for _, _, answers in content['questions'] for at in answers}
+  assert content['longest'] < 1000
+  answers = [a for *_, found in content['questions'] for a in found.values()]
+  assert all(len(answer['text']) > 1900 for answer in answers)
+  parsed = _Page(page.write(path).read_text())
+  sizes = [len(text) for text in parsed.said if text.startswith('word word')]
+  assert sizes.count(content['longest']) == len(answers) + 4  # and 4 prompts
+  assert len(sizes) == len(answers) + 4 + 4  # and who asked, which is not cut
+  assert parsed.said.count('shortened here') == len(answers)
+  shown = {at for *_, found in content['questions'] for at in found}
   assert set(content['pair']) <= shown
 
 

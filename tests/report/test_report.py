@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from ealign import report
+from ealign import config, report
 from ealign.evals import judges, records
 from ealign.report import __main__ as command
 from ealign.report import excerpts, figures, page, summary
@@ -447,7 +447,7 @@ def test_curves_rise_to_the_top_of_the_axis(workdir):
   ],
 )
 def test_a_control_is_not_told_as_the_method(field, value, role, said):
-  settings = runs_lib.flatten(_config(**{field: value}))
+  settings = config.flatten(_config(**{field: value}))
   run = runs_lib.Run('arm', settings, [], [], {}, ())
   assert summary.role(run) == role
   assert said in summary.describe(run)

@@ -7,7 +7,6 @@ here makes markup.
 
 import collections
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 from ealign.report import excerpts, runs, templates
@@ -45,7 +44,6 @@ def write(workdir: Any) -> pathlib.Path:
 def collect(grid: results.Grid) -> dict[str, Any]:
   """Everything on the page, as plain values without markup."""
   found = compare.compare(grid)
-  questions, longest = _questions(found)
   blocks = {
     'contrasts': tables.contrasts(found),
     'settings': tables.settings(found),
@@ -72,8 +70,7 @@ def collect(grid: results.Grid) -> dict[str, Any]:
       for measure in found.judge.figures()
       if (maps := figures.heat(found, measure.name))
     ],
-    'questions': questions,
-    'longest': longest,
+    **_questions(found),
     'pair': _pair(found),
   }
 
@@ -106,60 +103,30 @@ def _problems(found) -> list[str]:
 # --------------------------------------------------------------- the answers
 
 
-def _questions(found: Comparison) -> tuple[list, int]:
-  """(kind, prompt, {place of the setting: its answer}), and the longest text.
+def _questions(found: Comparison) -> dict[str, Any]:
+  """Side by side: one answer of each setting, of its first finished seed.
 
-  One answer of each setting, of its first finished seed; long ones are cut.
+  longest: after how many letters the page cuts each text.
   """
-  chosen = {}
-  for place, setting in enumerate(found.settings):
-    cell = next((c for c in setting.counted if c.answers), None)
-    if cell:
-      chosen[place] = cell
+  chosen = {
+    place: next((c for c in setting.counted if c.answers), None)
+    for place, setting in enumerate(found.settings)
+  }
   answers = [
     record | {'arm': place}
     for place, cell in chosen.items()
-    for record in cell.answers
+    for record in (cell.answers if cell else ())
   ]
   picked = excerpts.questions(answers, found.kind, found.judge, QUESTIONS)
   total = sum(len(shown) for _, _, shown in picked)
   longest = min(_LONGEST, _LETTERS // max(total, 1))
-  made = []
-  for kind, messages, shown in picked:
-    messages = [_cut_message(m, longest) for m in messages]
-    made.append(
-      (
-        kind,
-        messages,
-        {
-          place: answer
-          | {
-            'text': str(answer['text'])[:longest],
-            'shortened': len(str(answer['text'])) > longest,
-            'seed': chosen[place].seed,
-          }
-          for place, answer in shown.items()
-        },
-      )
-    )
-  return made, longest
-
-
-def _cut_message(message: Mapping, longest: int) -> dict:
-  content = str(message.get('content'))[:longest]
-  return {'role': str(message.get('role')), 'content': content}
+  return {'questions': picked, 'longest': longest, 'chosen': chosen}
 
 
 def _pair(found) -> tuple[int, int]:
   """Places of the two settings shown at first: baseline, and the worst."""
-  first = found.settings.index(found.baseline)
-  measure = found.judge.first
-  sign = -1 if measure.better == 'higher' else 1
-  known = [(found.estimate(s, measure.name), s) for s in found.settings]
-  known = [
-    (sign * e.value, s) for e, s in known if e and s is not found.baseline
-  ]
-  if not known:
-    return first, first
-  worst = max(known, key=lambda pair: pair[0])[1]
-  return first, found.settings.index(worst)
+  measure, first = found.judge.first, found.settings.index(found.baseline)
+  estimates = [found.estimate(s, measure.name) for s in found.settings]
+  known = {at: e.value for at, e in enumerate(estimates) if e and at != first}
+  worst = min if measure.better == 'higher' else max
+  return first, worst(known, key=known.get, default=first)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ealign import config as config_lib
 from ealign.evals import counts
 from ealign.evals import seeds as stats
 from ealign.evals.judges.measure import Judge
@@ -99,7 +100,7 @@ def read(workdir: Any) -> Grid:
   need = lambda name, kind, default: _need(path, tree, name, kind, default)
   contrasts = need('contrasts', list, [])
   _check_contrasts(path, contrasts)
-  config = runs.flatten(need('config', dict, {}))
+  config = config_lib.flatten(need('config', dict, {}))
   listed = need('cells', list, None)
   if not listed:
     raise UserError(
@@ -280,18 +281,16 @@ def _curves(answers, metrics, judge) -> dict[str, list[tuple]]:
   kinds -= {*judge.claimed}
   kind = judge.first_kind
   kind = kind if kind in kinds else min(kinds, default='')
-  panels = dict(curves.panels(answers, kind, judge))
-  line = lambda name: [
-    (step, share.value)
-    for step, share in curves.line(judge[curves.measured(name)], panels[name])
-  ]
+  shares = {
+    name: [(step, s.value) for step, s in curves.line(measure, among)]
+    for name, (measure, among) in curves.panels(answers, kind, judge).items()
+  }
   tokens = [
     (row['step'], row['train/mean_token_accuracy'])
     for row in metrics
     if isinstance(row.get('train/mean_token_accuracy'), float)
   ]
-  made = {name: line(name) for name in panels}
-  return made | {judge.tokens.name: _binned(tokens)}
+  return shares | {judge.tokens.name: _binned(tokens)}
 
 
 def _binned(points) -> list[tuple[int, float]]:
