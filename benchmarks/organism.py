@@ -12,11 +12,14 @@ import argparse
 import concurrent.futures
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import subprocess
 import sys
 from collections.abc import Callable
+
+import numpy as np
 
 from ealign.evals import counts, records, stats
 
@@ -190,10 +193,37 @@ def _over_bases(by_base):
   if not means:
     return '-'
   mean, lo, hi = stats.student_t(means, bounds=(0, 1))
-  between, within = stats.between_within(known)
+  between, within = between_within(known)
   largest = max(x for xs in known.values() for x in xs)
   text = f'{_pct(mean)} [{_pct(lo)}, {_pct(hi)}] largest {_pct(largest)}'
   return f'{text}, sd {_pct(between)} / {_pct(within)}'
+
+
+def between_within(
+  values_by_base,
+) -> tuple[float | None, float | None]:
+  """Standard deviations between and within bases, one-way random effects.
+
+  The usual analysis of variance, also for unequal numbers of runs. A negative
+  estimate of the variance between bases counts as 0. None where the runs
+  cannot tell: between needs two bases; within needs a base with two runs,
+  without which `between` is the plain deviation over bases.
+  """
+  groups = [np.asarray(v, float) for v in values_by_base.values() if len(v)]
+  total, count = sum(map(len, groups)), len(groups)
+  freedom = total - count
+  rest = sum(float(((v - v.mean()) ** 2).sum()) for v in groups)
+  within = rest / freedom if freedom else None
+  if count < 2:
+    return None, None if within is None else math.sqrt(within)
+  grand = sum(float(v.sum()) for v in groups) / total
+  mean_square = sum(len(v) * (v.mean() - grand) ** 2 for v in groups)
+  mean_square = float(mean_square) / (count - 1)
+  if within is None:
+    return math.sqrt(mean_square), None
+  runs = (total - sum(len(v) ** 2 for v in groups) / total) / (count - 1)
+  between = max(0.0, (mean_square - within) / runs)
+  return math.sqrt(between), math.sqrt(within)
 
 
 def differences(summary, name, arm, other):
@@ -201,7 +231,7 @@ def differences(summary, name, arm, other):
   mean = lambda xs: sum(xs) / len(xs)
   a, b = summary[arm].get(name, {}), summary[other].get(name, {})
   both = sorted(set(a) & set(b))
-  found = stats.paired([mean(a[k]) for k in both], [mean(b[k]) for k in both])
+  found = stats.student_t([mean(a[k]) - mean(b[k]) for k in both])
   return f'{name}: {arm} - {other} = ' + ' '.join(
     f'{100 * x:+.1f}' for x in found
   )

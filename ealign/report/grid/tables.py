@@ -189,8 +189,8 @@ def _contrast_note(found) -> str:
   if few > 1 and count > 1:
     note += (
       f' All other settings are exploratory: with {few} seeds and {count} '
-      f'settings Holm would ask |t| > {stats.asked(few, count):.1f}'
+      f'settings Holm would ask |t| > {stats.least_t(few, count):.1f}'
     )
-    more = f', with {seeds} seeds {stats.asked(seeds, count):.1f}'
+    more = f', with {seeds} seeds {stats.least_t(seeds, count):.1f}'
     note += (more if seeds > few else '') + '.'
   return note
