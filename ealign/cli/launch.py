@@ -85,6 +85,7 @@ def plan(command: command_lib.Command) -> None:
   folder.pull()
   workdir = folder.local
   _, chosen = _chosen(command, workdir)
+  from ealign.methods import METHODS
   from ealign.plan import run as plan_lib
 
   run = max(chosen, key=lambda run: plan_lib.demand(run.config))
@@ -94,7 +95,8 @@ def plan(command: command_lib.Command) -> None:
   workdir_lib.claim(workdir, command.config)
   try:
     config = _frozen(run, workdir)
-    plan_lib.plan(config, folder, slice_name=command.topology, name=run.name)
+    own = {'name': run.name, 'method': METHODS[config.method]}
+    plan_lib.plan(config, folder, slice_name=command.topology, **own)
   except Unfit:
     folder.push()
     raise
@@ -124,9 +126,10 @@ def grid(command: command_lib.Command) -> None:
     print(scripts.fill(command, workers=workers), end='')
   elif command.plan:
     from ealign.grid import plan as plan_lib
+    from ealign.methods import METHODS
 
     folder = folder_lib.of(command.workdir, many=True)
-    plan_lib.plan(found, command, folder)
+    plan_lib.plan(found, command, folder, METHODS)
   else:
     from ealign.methods import METHODS
 

@@ -25,8 +25,10 @@ from ealign.workdir.folder import Folder
 _STATES = ('done', 'running', 'failed', 'left')
 
 
-def plan(grid: Grid, command, place: Folder) -> None:
+def plan(grid: Grid, command, place: Folder, methods: dict) -> None:
   """Prints the grid, and the plan of the most demanding program of a launch.
+
+  methods: `method.Method` by name.
 
   Raises:
     UserError: the work folder is another's, or cannot be written; or as
@@ -57,6 +59,7 @@ def plan(grid: Grid, command, place: Folder) -> None:
       name=cell.name,
       arms=arms,
       auto=not command.arms,
+      method=methods[config.method],
     )
   except Unfit:
     place.push()
