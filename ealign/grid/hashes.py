@@ -21,8 +21,16 @@ ROOT = pathlib.Path(__file__).parents[1]
 # plans it or tells of it; a new module there leaves grids in progress alone.
 CODE = (
   *('align/', 'alone.py', 'assembly/', 'conscience/', 'data/', 'engine.py'),
-  *('evals/answers.py', 'evals/judges/', 'fields.py', 'losses.py', 'methods/'),
-  *('models/', 'replay.py', 'runtime/mesh.py', 'sampling/', 'stack/'),
+  *('evals/answers.py', 'evals/judges/', 'fields.py', 'losses.py'),
+  *(
+    'method.py',
+    'methods/',
+    'models/',
+    'replay.py',
+    'runtime/mesh.py',
+    'sampling/',
+    'stack/',
+  ),
   *('train.py', 'world/advice.py', 'world/code.py', 'world/grammar.py'),
 )
 
@@ -111,8 +119,8 @@ def _told(path: epath.Path) -> Iterator[None]:
     yield
   except (OSError, ValueError, AttributeError, RecursionError) as error:
     why = getattr(error, 'strerror', None) or error
-    said = f'cannot be read ({why}); mend it, or name another'
-    raise UserError(f'{path}: {said}') from None
+    message = f'cannot be read ({why}); mend it, or name another'
+    raise UserError(f'{path}: {message}') from None
 
 
 @functools.lru_cache(maxsize=4096)

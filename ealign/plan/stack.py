@@ -19,7 +19,7 @@ def auto(config: Config, mesh=None) -> tuple[int, str]:
   Updates are bound by arithmetic: together they take as long as one after
   another. What is gained is gained where weights are read for every token, in
   sampling, on a GPU or TPU; there it is as many as the memory holds, up to
-  MOST. The memory is an estimate; `--plan --arms=N` compiles the programs.
+  MOST. The memory is an estimate; `--plan --stack=N` compiles the programs.
 
   Args:
     config: of one of the cells.
