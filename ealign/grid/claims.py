@@ -102,10 +102,8 @@ class Launch:
     """Reads the status of cells, and of those that they start from."""
     for cell in cells:
       self.refresh(cell.needs.values())
-      path, damaged = (
-        self.folder.shared / cell.folder,
-        ledger.assumed(self.grid),
-      )
+      path = self.folder.shared / cell.folder
+      damaged = ledger.assumed(self.grid)
       self.states[cell.id] = status_lib.read(path, damaged=damaged)
 
 

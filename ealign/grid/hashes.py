@@ -24,8 +24,8 @@ CODE = tuple(
   """
   align/ alone.py assembly/ conscience/ data/ engine.py evals/answers.py
   evals/judges/ fields.py losses.py method.py methods/ models/ replay.py
-  runtime/mesh.py sampling/ stack/ train.py world/advice.py world/code.py
-  world/grammar.py
+  runtime/mesh.py sampling/ stack/ train.py world/data/advice.yaml
+  world/data/code.yaml world/grammar.py world/texts.py
   """.split()
 )
 
@@ -131,10 +131,10 @@ def _digest(path: str, *_) -> str:
 
 @functools.cache
 def code() -> str:
-  """A hash of the package's modules that can change a result."""
+  """A hash of the modules and texts of the package that can change a result."""
   digest = hashlib.sha256()
-  for path in sorted(ROOT.rglob('*.py')):
+  for path in sorted(ROOT.rglob('*')):
     name = path.relative_to(ROOT).as_posix()
-    if name.startswith(CODE):
+    if name.startswith(CODE) and path.suffix in ('.py', '.yaml'):
       digest.update(f'{name}\n'.encode() + path.read_bytes())
   return digest.hexdigest()[:16]

@@ -22,8 +22,10 @@ from ealign.workdir import folder as folder_lib
 from ealign.workdir.folder import Folder
 
 
-def plan(grid: Grid, command, folder: Folder) -> None:
+def plan(grid: Grid, command, folder: Folder, methods) -> None:
   """Prints the grid, and the plan of the most demanding program of a launch.
+
+  methods: `method.Method` by name.
 
   Raises:
     UserError: the work folder is another's or cannot be written; and as
@@ -37,10 +39,7 @@ def plan(grid: Grid, command, folder: Folder) -> None:
   launch.refresh(chosen)
   screen = show.console()
   if several := len(chosen) > 1 or grid.swept:
-    found = launch.counts(chosen) | {'expected': _expected(launch, chosen)}
-    head = f'grid {grid.text}' if grid.swept else 'arms'
-    show.pairs(screen, f'{head}: {len(chosen)} cells', found)
-    screen.print(_table(launch))
+    _show(launch, screen)
   wanted = [cell for cell in chosen if launch.wants(cell)] or chosen
   cell, count, largest = _heaviest(grid, wanted, command.stack)
   if several:
@@ -59,6 +58,7 @@ def plan(grid: Grid, command, folder: Folder) -> None:
       name=cell.name,
       arms=count,
       auto=grid.swept and not command.stack,
+      method=methods[config.method],
     )
   except Unfit:
     folder.push()
@@ -68,6 +68,15 @@ def plan(grid: Grid, command, folder: Folder) -> None:
       folder.local.rmdir()
     raise
   folder.push()
+
+
+def _show(launch: Launch, screen) -> None:
+  """Prints what is done and what is left, and what each setting changes."""
+  chosen, text = launch.chosen, launch.grid.text
+  found = launch.counts(chosen) | {'expected': _expected(launch, chosen)}
+  head = f'grid {text}' if text else 'arms'
+  show.pairs(screen, f'{head}: {len(chosen)} cells', found)
+  screen.print(_table(launch))
 
 
 def _heaviest(grid: Grid, cells, number: int) -> tuple[Cell, int, int]:
