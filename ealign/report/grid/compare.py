@@ -57,10 +57,11 @@ class Tested:
   metric: str
   a: str
   b: str
-  found: stats.Contrast | None
-  asked: Asked | None
-  p: float | None
-  reason: str
+  sides: Sequence[Setting | None]
+  found: stats.Contrast | None = None
+  asked: Asked | None = None
+  p: float | None = None
+  reason: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,14 +75,14 @@ class Comparison:
   kind: str  # of the headline's questions
   rows: dict[str, dict[str, Mapping]]  # part of the judge -> folder -> row
   spreads: dict[str, stats.Spread | None]
-  primary: frozenset[str] = frozenset()  # keys of settings in a tested contrast
-  contrasts: Sequence[Tested] = ()
+  contrasts: list[Tested]
 
   def standing(self, setting: Setting) -> str:
     if setting.old:
       return 'old'
-    found = results.key(setting.changes) in self.primary
-    return 'primary' if found else 'exploratory'
+    sides = (s for c in self.contrasts if not c.reason for s in c.sides)
+    primary = any(side is setting for side in sides)
+    return 'primary' if primary else 'exploratory'
 
   def part(self, metric: str) -> str:
     """The part of the judge's measures that this one is of."""
@@ -129,24 +130,21 @@ class Comparison:
 
 def twins(found: Comparison) -> list[list[Setting]]:
   """Groups of settings with the same counts in every seed that they share."""
-  counted = {
-    s.label: {c.at: _counts(c) for c in s.counted}
-    for s in found.settings
-    if not s.old and s.counted
-  }
-
-  def equal(a, b):
-    a, b = counted[a.label], counted[b.label]
-    return a.keys() & b.keys() and all(a[at] == b[at] for at in a if at in b)
-
   groups = []
   for setting in found.settings:
-    if setting.label in counted:
-      same = (g for g in groups if all(equal(s, setting) for s in g))
-      if (group := next(same, None)) is None:
-        groups.append(group := [])
-      group.append(setting)
-  return [group for group in groups if len(group) > 1]
+    if setting.old or not setting.counted:
+      continue
+    own = {cell.at: _counts(cell) for cell in setting.counted}
+    same = (group for group in groups if all(_alike(own, x) for _, x in group))
+    if (group := next(same, None)) is None:
+      groups.append(group := [])
+    group.append((setting, own))
+  return [[s for s, _ in group] for group in groups if len(group) > 1]
+
+
+def _alike(a, b) -> bool:
+  both = a.keys() & b.keys()
+  return bool(both) and all(a[at] == b[at] for at in both)
 
 
 def _counts(cell) -> list:
@@ -167,22 +165,19 @@ def compare(grid: Grid) -> Comparison:
   kind = counts.headline_kind(rows, judge)
   by_part = {part: counts.headline(rows, part) for part in judge.claimed}
   by_part |= {'': counts.headline(rows, kind)}
-  found = Comparison(grid, judge, settings, baseline, kind, by_part, {})
+  found = Comparison(grid, judge, settings, baseline, kind, by_part, {}, [])
   for name in (*judge.contrasted(), judge.tokens.name):
     found.spreads[name] = stats.pooled(
       [stats.logit(s.count, s.total) for s in found.values(x, name).values()]
       for x in current
     )
   contrasts = [_tested(found, current, contrast) for contrast in grid.contrasts]
-  primary = frozenset(
-    results.key(results.changes(c[side], grid.config))
-    for c, tested in zip(grid.contrasts, contrasts, strict=True)
-    for side in 'ab'
-    if not tested.reason
-  )
-  return dataclasses.replace(
-    found, primary=primary, contrasts=_adjusted(contrasts)
-  )
+  tested = [c.found.p for c in contrasts if not c.reason]
+  adjusted = iter(stats.holm(tested, family=len(contrasts)))
+  for c in contrasts:
+    p = None if c.reason else next(adjusted)
+    found.contrasts.append(dataclasses.replace(c, p=p))
+  return found
 
 
 def _settings(cells: Sequence[Result]) -> list[Setting]:
@@ -200,41 +195,33 @@ def _settings(cells: Sequence[Result]) -> list[Setting]:
   ]
 
 
-def _tested(of, settings, contrast) -> Tested:
-  grid, judge = of.grid, of.judge
-  metric = contrast.get('metric', judge.first.name)
-  sides = [
-    _find(settings, results.changes(contrast[side], grid.config))
-    for side in 'ab'
+def _tested(of: Comparison, settings, contrast) -> Tested:
+  changed = [results.changes(contrast[x], of.grid.config) for x in 'ab']
+  sides = [next((s for s in settings if s.changes == x), None) for x in changed]
+  names = [
+    setting.label if setting else json.dumps(contrast[side])
+    for side, setting in zip('ab', sides, strict=True)
   ]
-  name = lambda s, side: s.label if s else json.dumps(contrast[side])
-  told = contrast['name'], metric, name(sides[0], 'a'), name(sides[1], 'b')
-  if metric not in judge.contrasted():
-    said = f'metric is none of {", ".join(judge.contrasted())}'
-    return Tested(*told, None, None, None, said)
+  metric = contrast.get('metric', of.judge.first.name)
+  made = Tested(contrast['name'], metric, *names, sides)
+  because = lambda reason, **facts: dataclasses.replace(
+    made, reason=reason, **facts
+  )
+  if metric not in of.judge.contrasted():
+    return because(f'metric is none of {", ".join(of.judge.contrasted())}')
   if None in sides:
-    return Tested(*told, None, None, None, 'no such setting in this grid')
+    return because('no such setting in this grid')
   a, b = (of.values(setting, metric) for setting in sides)
   both = [at for at in a if at in b]
-  found = stats.contrast([a[at] for at in both], [b[at] for at in both])
   used = [c for s in sides for c in s.counted if c.at in both]
   asked = of.asked(used, of.part(metric))
-  if asked:
-    asked = dataclasses.replace(asked, seeds=len(both))
   reason = ''
   if len(both) < stats.FEWEST_SEEDS:
     reason = f'{len(both)} seeds of both; a test needs {stats.FEWEST_SEEDS}'
-  if grid.declared_late:
+  if of.grid.declared_late:
     reason = 'declared after cells had begun'
-  return Tested(*told, found, asked, None, reason)
-
-
-def _find(settings, overrides) -> Setting | None:
-  return next((s for s in settings if s.changes == overrides), None)
-
-
-def _adjusted(contrasts) -> list[Tested]:
-  tested = [c for c in contrasts if not c.reason]
-  adjusted = stats.holm([c.found.p for c in tested], family=len(contrasts))
-  by_name = dict(zip(map(id, tested), adjusted, strict=True))
-  return [dataclasses.replace(c, p=by_name.get(id(c))) for c in contrasts]
+  return because(
+    reason,
+    found=stats.contrast([a[at] for at in both], [b[at] for at in both]),
+    asked=asked and dataclasses.replace(asked, seeds=len(both)),
+  )
