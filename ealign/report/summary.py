@@ -61,14 +61,13 @@ def describe(run: Run) -> str:
   """One line: what was done to the model in this arm."""
   unusual = _unusual(run.config) if run.config else {}
   unusual.pop('model.frozen_adapter', None)
-  (line,) = templates.sentences(
+  return templates.text(
     'arm.txt.jinja',
     config=run.config,
     role=role(run),
     task=task(run),
     unusual=unusual,
   )
-  return line
 
 
 def sentences(

@@ -53,6 +53,11 @@ def sentences(name: str, **facts) -> list[str]:
   return [x for line in text.render(facts).split('\n') if (x := line.strip())]
 
 
+def text(name: str, **facts) -> str:
+  """Its sentences as one text."""
+  return ' '.join(sentences(name, **facts))
+
+
 def save(workdir: pathlib.Path, content: Mapping, page: str) -> pathlib.Path:
   """Writes report.md and report.html; returns the path of the latter."""
   for file, name in (('report.md', 'report.md.jinja'), ('report.html', page)):

@@ -3,6 +3,7 @@
 from ealign.evals import counts, table
 from ealign.evals.judges.measure import Judge, Measure
 from ealign.evals.table import NOTHING, Block, Entry
+from ealign.report import templates
 from ealign.report.grid import origin
 from ealign.report.grid.compare import Comparison
 from ealign.report.grid.tables import marked, number, percent, words
@@ -32,16 +33,7 @@ def cells(found: Comparison) -> Block:
     titles += ['questions', 'answers', 'unscored']
     titles += [measure.short for measure in measures]
   columns = table.columns(*titles, judge.tokens.short, 's', names=3)
-  note = (
-    'In per cent, one seed a line, with 95 % intervals clustered by prompt: '
-    'they say nothing about other seeds. '
-  )
-  if judge.claimed:
-    note += 'The second questions, answers and unscored are of the '
-    note += f'{", ".join(judge.claimed)}. '
-  note += (
-    's: seconds of all its starts; cells that ran as one program share them.'
-  )
+  note = templates.text('note_cells.txt.jinja', claimed=judge.claimed)
   return marked('Every cell', note, columns, lines)
 
 

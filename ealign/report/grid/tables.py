@@ -8,7 +8,8 @@ from ealign.evals import seeds as stats
 from ealign.evals import table
 from ealign.evals.judges.measure import Measure
 from ealign.evals.table import NOTHING, Block, Entry
-from ealign.report.grid.compare import Comparison, Tested
+from ealign.report import templates
+from ealign.report.grid.compare import Asked, Comparison, Tested
 
 SEEDS = ('seeds', 'questions', 'answers', 'unscored')
 
@@ -56,17 +57,18 @@ def estimate(found, setting, measure: Measure) -> Entry:
   return Entry(text(estimate.value), shown, hint, estimate.value)
 
 
-def _asked(found, setting, of) -> list[Entry]:
-  asked = found.asked(setting.counted, of)
+def _counted(asked: Asked) -> list[Entry]:
+  """The cells of SEEDS."""
+  counted = asked.seeds, asked.questions, asked.answers
+  return [*map(number, counted), percent(asked.unscored)]
+
+
+def _behind(found, setting, part) -> list[Entry]:
+  asked = found.asked(setting.counted, part)
   seeds, wanted = asked.seeds if asked else 0, setting.wanted
   text = str(seeds) if seeds == wanted else f'{seeds} of {wanted}'
-  if not asked:
-    return [Entry(text, sort=0), *[number(None)] * 3]
-  return [
-    Entry(text, sort=seeds),
-    *(number(asked.questions), number(asked.answers)),
-    percent(asked.unscored),
-  ]
+  rest = _counted(asked)[1:] if asked else [number(None)] * 3
+  return [Entry(text, sort=seeds), *rest]
 
 
 def settings(found: Comparison) -> list[Block]:
@@ -91,7 +93,7 @@ def _settings(found, part, title) -> Block:
     base = setting is found.baseline
     change = None if base else found.difference(setting, first.name)
     line.append(number(change, table.points))
-    line += [*_asked(found, setting, part), words(standing)]
+    line += [*_behind(found, setting, part), words(standing)]
     line += [estimate(found, setting, measure) for measure in others]
     missing = len(setting.counted) < setting.wanted
     mark = 'old' if setting.old else 'partly' if missing else ''
@@ -113,31 +115,22 @@ def _shown(found, part) -> list[Measure]:
 
 
 def _note(found, part, measures) -> str:
-  first, *others = measures
-  clause = lambda m: m.grid_note or m.note
-  base = found.baseline.label
+  first, base = measures[0].short, found.baseline.label
+  clauses = [measure.grid_note or measure.note for measure in measures]
   if part:
-    change = f'change: of the {first.short} share from {base}, in points'
-    clauses = [*map(clause, measures), change]
+    clauses.append(f'change: of the {first} share from {base}, in points')
   else:
     change = f'change: from {base}, in points, over the seeds both have'
-    clauses = [clause(first), change, *map(clause, others)]
-  note = 'In per cent, means over seeds with 95 % intervals. '
-  note += f'{"; ".join(filter(None, clauses))}. '
-  note += (
-    'primary: Student-t over the own seeds on the logit scale. exploratory: '
-    'the same with a spread pooled over settings, and no p-values. None is '
-    'narrower than the binomial interval of its answers. '
-  )
-  spreads = [(m.name, found.spreads.get(m.name)) for m in measures]
-  deviations = [
-    f'{name} {s.sd:.3f} logits ({s.freedom} degrees of freedom)'
-    for name, s in spreads
-    if s and 'grid' in found.judge[name].brackets
+    clauses.insert(1, change)
+  spreads = [
+    (measure.name, spread)
+    for measure in measures
+    if 'grid' in measure.brackets
+    and (spread := found.spreads.get(measure.name))
   ]
-  if not deviations:
-    return note + 'No setting has two seeds: intervals say nothing about seeds.'
-  return note + f'Pooled standard deviation: {", ".join(deviations)}.'
+  return templates.text(
+    'note_settings.txt.jinja', clauses=clauses, spreads=spreads
+  )
 
 
 def contrasts(found: Comparison) -> Block | None:
@@ -153,44 +146,29 @@ def contrasts(found: Comparison) -> Block | None:
 
 
 def _contrast(c: Tested) -> list[Entry]:
+  found, asked = c.found, c.asked
   line = [words(c.name), words(f'{c.metric}: {c.a} − {c.b}')]
-  found = c.found
+  line += [number(None)] * 5
   if found:
     bracket = table.bracket(found.interval)
-    line.append(Entry(table.points(found.value), bracket, sort=found.value))
+    line[2] = Entry(table.points(found.value), bracket, sort=found.value)
     odds = '[{:.3g}, {:.3g}]'.format(*found.odds_interval)
-    line.append(Entry(f'{found.odds:.3g}', odds, sort=found.odds))
-  else:
-    line += [number(None)] * 2
-  if c.reason:
-    line += [number(None)] * 3
-  else:
-    line.append(Entry(f'{found.t:.2f} ({found.freedom})', sort=found.t))
-    line += [number(found.p, table.p_value), number(c.p, table.p_value)]
+    line[3] = Entry(f'{found.odds:.3g}', odds, sort=found.odds)
+  if not c.reason:
+    line[4] = Entry(f'{found.t:.2f} ({found.freedom})', sort=found.t)
+    line[5:] = number(found.p, table.p_value), number(c.p, table.p_value)
   line.append(words(f'exploratory: {c.reason}' if c.reason else 'primary'))
-  asked = c.asked
-  if asked is None:
-    return [*line, number(0), *[number(None)] * 3]
-  line += [number(x) for x in (asked.seeds, asked.questions, asked.answers)]
-  return [*line, percent(asked.unscored)]
+  return line + (_counted(asked) if asked else [number(0), *[number(None)] * 3])
 
 
 def _contrast_note(found) -> str:
-  seeds = max((s.wanted for s in found.settings if not s.old), default=0)
-  few = min((s.wanted for s in found.settings if not s.old), default=0)
-  count = sum(not s.old for s in found.settings)
-  note = (
-    'Declared in the config file before the run; a − b, paired by replicate, '
-    'Student-t on the difference of the logits, with 95 % intervals not '
-    'adjusted and p adjusted by Holm over the '
-    f'{len(found.contrasts)} declared. Fewer than {stats.FEWEST_SEEDS} seeds '
-    'are not tested.'
+  wanted = [s.wanted for s in found.settings if not s.old]
+  return templates.text(
+    'note_contrasts.txt.jinja',
+    declared=len(found.contrasts),
+    fewest=stats.FEWEST_SEEDS,
+    settings=len(wanted),
+    few=min(wanted, default=0),
+    seeds=max(wanted, default=0),
+    least_t=stats.least_t,
   )
-  if few > 1 and count > 1:
-    note += (
-      f' All other settings are exploratory: with {few} seeds and {count} '
-      f'settings Holm would ask |t| > {stats.least_t(few, count):.1f}'
-    )
-    more = f', with {seeds} seeds {stats.least_t(seeds, count):.1f}'
-    note += (more if seeds > few else '') + '.'
-  return note
