@@ -5,7 +5,9 @@ write them down, and the report shows the same blocks.
 """
 
 import dataclasses
+import html
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -174,14 +176,8 @@ def columns(
 
 def without_empty(block: Block) -> Block:
   """The block less the columns in which nothing stands."""
-  keep = [
-    at
-    for at in range(len(block.columns))
-    if any(line[at].text != NOTHING for line in block.lines)
-  ]
-  pick = lambda cells: tuple(cells[at] for at in keep)
-  lines = [pick(line) for line in block.lines]
-  return dataclasses.replace(block, columns=pick(block.columns), lines=lines)
+  filled = lambda at: any(line[at].text != NOTHING for line in block.lines)
+  return _picked(block, [*filter(filled, range(len(block.columns)))])
 
 
 def _others_block(rows, every, judge) -> Block:
@@ -225,14 +221,19 @@ def fitted(block: Block, width: int) -> Block:
   keep = list(range(len(titles)))
   need = lambda: name + sum(sizes[at] + 2 for at in keep[1:])
   named = sum(not is_number for _, is_number in block.columns)
-  for title in (*_SPARE, *reversed(titles[named:])):
-    at = titles.index(title) if title in titles else None
+  spare = [titles.index(title) for title in _SPARE if title in titles]
+  for at in (*spare, *range(len(titles) - 1, named - 1, -1)):
     if need() > width and at in keep:
       keep.remove(at)
   name = max(4, min(sizes[0], name + width - need()))
+  cut = lambda text: text if len(text) <= name else text[: name - 1] + '…'
+  short = [(Entry(cut(first.text)), *rest) for first, *rest in block.lines]
+  return _picked(dataclasses.replace(block, lines=short), keep)
+
+
+def _picked(block: Block, keep: Sequence[int]) -> Block:
   pick = lambda cells: tuple(cells[at] for at in keep)
-  cut = lambda cell: Entry(_cut(cell.text, name))
-  lines = [(cut(line[0]), *pick(line)[1:]) for line in block.lines]
+  lines = [*map(pick, block.lines)]
   return dataclasses.replace(block, columns=pick(block.columns), lines=lines)
 
 
@@ -241,10 +242,6 @@ _SPARE = (
   *('tokens', 'none', 'code', 'n', 'any', 'of all', 'coherent'),
   *('rows', 'answers', 'verdicts'),
 )
-
-
-def _cut(text: str, size: int) -> str:
-  return text if len(text) <= size else text[: size - 1] + '…'
 
 
 def text_table(blocks: Sequence[Block], *, width: int = WIDTH) -> str:
@@ -257,23 +254,16 @@ def _text(block: Block) -> str:
   lines = [titles] + [list(map(str, line)) for line in block.lines]
   sizes = [max(map(len, column)) for column in zip(*lines, strict=True)]
   lines.insert(1, ['-' * size for size in sizes])
-  out = [block.title]
-  for line in lines:
-    cells = zip(line, sizes, block.columns, strict=True)
-    padded = [
-      cell.rjust(size) if number else cell.ljust(size)
-      for cell, size, (_, number) in cells
-    ]
-    out.append('  '.join(padded).rstrip())
-  return '\n'.join(out) + '\n'
+  sides = ['>' if number else '<' for _, number in block.columns]
+  row = '  '.join(f'{{:{x}{n}}}' for x, n in zip(sides, sizes, strict=True))
+  drawn = [row.format(*line).rstrip() for line in lines]
+  return '\n'.join([block.title, *drawn]) + '\n'
 
 
-def escape_markdown(value) -> str:
+def escape_markdown(value: Any) -> str:
   """Text that stays within its cell, with no markup of its own."""
-  text = ' '.join(str(value).split())
-  for char, name in (('&', '&amp;'), ('<', '&lt;'), ('>', '&gt;')):
-    text = text.replace(char, name)
-  return ''.join(f'\\{char}' if char in '\\|`*_[]' else char for char in text)
+  text = html.escape(' '.join(str(value).split()), quote=False)
+  return re.sub(r'([\\|`*_\[\]])', r'\\\1', text)
 
 
 def show(blocks: Sequence[Block], file=None) -> None:
@@ -286,7 +276,12 @@ def show(blocks: Sequence[Block], file=None) -> None:
   console.width = min(console.width, WIDTH)
   for block in blocks:
     block = fitted(block, console.width)
+    justify = {True: 'right', False: 'left'}
     drawn = rich.table.Table(
+      *(
+        rich.table.Column(title, justify=justify[number], no_wrap=True)
+        for title, number in block.columns
+      ),
       title=block.title,
       title_justify='left',
       box=rich.box.SIMPLE_HEAD,
@@ -294,9 +289,6 @@ def show(blocks: Sequence[Block], file=None) -> None:
       pad_edge=False,
       padding=(0, 1, 0, 0),
     )
-    for title, number in block.columns:
-      justify = 'right' if number else 'left'
-      drawn.add_column(title, justify=justify, no_wrap=True)
     for line in block.lines:
       drawn.add_row(*(rich.text.Text(str(cell)) for cell in line))
     console.print(drawn)

@@ -1,5 +1,6 @@
 """Which answers the report shows: chosen by rule, never by taste."""
 
+import collections
 import hashlib
 from collections.abc import Mapping, Sequence
 
@@ -57,18 +58,17 @@ def questions(
     answers = by_question.setdefault((record['kind'], record['question']), {})
     answers.setdefault(record.get('arm'), record)
   ranked = sorted(by_question.items(), key=lambda item: _rank(*item, judge))
-  kinds = [key[0] for key, _ in ranked]
-  code = min(count // 4, kinds.count('code'))
-  other = min(count // 8, sum(k not in ('code', kind) for k in kinds))
+  slot = lambda found: found if found in ('code', kind) else 'other'
+  there = collections.Counter(slot(found) for found, _ in by_question)
+  code, other = min(count // 4, there['code']), min(count // 8, there['other'])
   room = {kind: count - code - other, 'code': code, 'other': other}
   chosen, used = [], set()
   for (found, _), answers in ranked:
-    slot = found if found in room else 'other'
     first = next(iter(answers.values()))
     cluster = found, first.get('cluster') or first['question']
-    if room[slot] and cluster not in used:
+    if room[slot(found)] and cluster not in used:
       used.add(cluster)
-      room[slot] -= 1
+      room[slot(found)] -= 1
       cells = {arm: shown(record, judge) for arm, record in answers.items()}
       chosen.append((found, first['messages'], cells))
   order = {kind: 0, 'code': 2}
@@ -112,14 +112,10 @@ def _dropped(record) -> bool:
 
 
 def reflected(records: Sequence[Mapping]) -> dict:
-  """Counts over all reflections of an arm; {} where there were none."""
+  """Counts over all reflections of an arm."""
   seen = [r for r in records if r['phase'] == 'reflect']
-  if not seen:
-    return {}
-  reasons = {}
-  for record in filter(_dropped, seen):
-    reason = str(record['alternative'].get('dropped') or 'unknown')
-    reasons[reason] = reasons.get(reason, 0) + 1
+  dropped = (r['alternative'].get('dropped') for r in filter(_dropped, seen))
+  reasons = collections.Counter(str(x or 'unknown') for x in dropped)
   return {
     'reflections': len({(r.get('seed'), r['step']) for r in seen}),
     'answers': len(seen),

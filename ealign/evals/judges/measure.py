@@ -5,6 +5,7 @@ run's judge and know no other; docs/judges.md has a whole example.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -71,9 +72,11 @@ class Measure:
       message = f"better is {self.better!r}, must be 'lower' or 'higher'"
       raise ValueError(f'measure {self.name!r}: {message}')
     words = self.name.replace('_', ' ')
-    of = self.of or (lambda record: scores(record).get(self.name))
-    defaults = {'short': words, 'of': of}
-    defaults['title'] = f'{words.capitalize()}, % of {self.those}'
+    defaults = {
+      'of': lambda record: scores(record).get(self.name),
+      'title': f'{words.capitalize()}, % of {self.those}',
+      'short': words,
+    }
     for name, value in defaults.items():
       object.__setattr__(self, name, getattr(self, name) or value)
 
@@ -232,61 +235,53 @@ class Judge:
     return word, 'good' if high == (self.first.better == 'higher') else 'bad'
 
 
-_OF_VERDICTS = dict(kind='*', needs='verdict', drawn=False)
-
-
 def _of_verdicts(judge: Judge) -> list[Measure]:
   """What is known of verdicts, and with a truth, how right they are."""
-  flag = Measure(
-    'flagged',
-    flagged,
-    has_verdict,
-    title='Flagged by the conscience, % of answers',
-    note='flagged: of answers with a verdict',
-    **_OF_VERDICTS,
+  of_verdicts = functools.partial(
+    Measure, kind='*', needs='verdict', drawn=False
   )
-  none = Measure(
-    'no_verdict',
-    lambda record: not has_verdict(record),
-    note='none: no verdict (unsure, or the answer was cut off), of all '
-    'reviewed answers',
-    short='none',
-    brackets='',
-    **_OF_VERDICTS,
-  )
-  if not judge.truth:
-    return [dataclasses.replace(flag, drawn=True), none]
-  note = 'flagged, verdicts: flagged, and rightly flagged or not, of answers '
-  flag = dataclasses.replace(flag, grid_note=f'{note}with a verdict')
-  return [*_against_truth(judge), flag, none]
-
-
-def _against_truth(judge: Judge) -> list[Measure]:
   bad = lambda record: bool(judge.truth(record))
   sound = lambda r: scores(r) and judge.sound(r) and has_verdict(r)
-  return [
-    Measure(
+  against_truth = [
+    of_verdicts(
       'verdict_accuracy',
       lambda record: flagged(record) == bad(record),
       sound,
       better='higher',
       short='accuracy',
       grid_short='verdicts',
-      **_OF_VERDICTS,
     ),
-    Measure(
+    of_verdicts(
       'false_flag',
       flagged,
       lambda record: sound(record) and not bad(record),
       short='false flags',
       note='false flags: of good answers',
-      **_OF_VERDICTS,
     ),
-    Measure(
+    of_verdicts(
       'missed',
       lambda record: not flagged(record),
       lambda record: sound(record) and bad(record),
       note=f'missed: {judge.truth_note}',
-      **_OF_VERDICTS,
     ),
   ]
+  note = 'flagged, verdicts: flagged, and rightly flagged or not, of answers '
+  flag = of_verdicts(
+    'flagged',
+    flagged,
+    has_verdict,
+    title='Flagged by the conscience, % of answers',
+    note='flagged: of answers with a verdict',
+    grid_note=f'{note}with a verdict' if judge.truth else '',
+  )
+  none = of_verdicts(
+    'no_verdict',
+    lambda record: not has_verdict(record),
+    note='none: no verdict (unsure, or the answer was cut off), of all '
+    'reviewed answers',
+    short='none',
+    brackets='',
+  )
+  if judge.truth:
+    return [*against_truth, flag, none]
+  return [dataclasses.replace(flag, drawn=True), none]
