@@ -162,10 +162,6 @@ def _asked(row, rows) -> list[Entry]:
   return [Entry(str(row['arm'])), Entry(f'{row["kind"]}{split}')]
 
 
-def _by_kind(rows) -> list[Mapping]:
-  return sorted(rows, key=lambda row: (row['kind'], str(row['split'])))
-
-
 def columns(
   *titles: str, names: int | None = None
 ) -> tuple[tuple[str, bool], ...]:
@@ -183,16 +179,11 @@ def without_empty(block: Block) -> Block:
 def _others_block(rows, every, judge) -> Block:
   main = judge.shown('')
   measures = [*main, *(m for part in judge.claimed for m in judge.shown(part))]
-  lines = [
-    (*_asked(row, every), Entry(str(row['answers'])), *_cells(row, measures))
-    for row in _by_kind(rows)
-  ]
-  titles = ('n', *(m.short for m in measures))
-  heads = columns('arm', 'questions', *titles, names=2)
   kinds = {row['kind'] for row in rows} - {*judge.claimed}
   named = [f' {k}: {what}.' for k, what in judge.kinds.items() if k in kinds]
   text = note(main, _NOTE) + ''.join(named)
-  return Block('Asked in other ways', text, heads, lines)
+  count = lambda row: row['answers']
+  return _by_kind('Asked in other ways', text, rows, every, measures, count)
 
 
 def _verdict_block(rows, every, judge) -> Block:
@@ -200,16 +191,19 @@ def _verdict_block(rows, every, judge) -> Block:
   title, begin = 'Verdicts of the conscience', 'In per cent.'
   if judge.truth:
     title += ' against the truth'
-    of = f'of the n {judge.sound_those} with a verdict'
-    begin = f'In per cent, {of}.'
-  lines = []
-  for row in _by_kind(rows):
-    total = getattr(row.get(measures[0].name), 'total', 0)
-    cells = _cells(row, measures)
-    lines.append((*_asked(row, every), Entry(str(total)), *cells))
-  titles = ('n', *(m.short for m in measures))
-  heads = columns('arm', 'questions', *titles, names=2)
-  return Block(title, note(measures, begin), heads, lines)
+    begin = f'In per cent, of the n {judge.sound_those} with a verdict.'
+  count = lambda row: getattr(row.get(measures[0].name), 'total', 0)
+  return _by_kind(title, note(measures, begin), rows, every, measures, count)
+
+
+def _by_kind(title, text, rows, every, measures, count) -> Block:
+  """A line for each arm and kind of questions; count: row -> its n."""
+  lines = [
+    (*_asked(row, every), Entry(str(count(row))), *_cells(row, measures))
+    for row in sorted(rows, key=lambda row: (row['kind'], str(row['split'])))
+  ]
+  titles = ('arm', 'questions', 'n', *(m.short for m in measures))
+  return Block(title, text, columns(*titles, names=2), lines)
 
 
 def fitted(block: Block, width: int) -> Block:

@@ -36,11 +36,6 @@ def _in_bins(among, few) -> list[Mapping]:
   return [{**record, 'step': middle[record['step']]} for record in among]
 
 
-def title(judge: Judge, name: str, reflected: str) -> str:
-  """Of a panel; reflected: of that of the verdicts in training."""
-  return reflected if name == REFLECTED else judge[name].title
-
-
 def line(measure: Measure, among: Sequence[Mapping]) -> list[tuple]:
   """(step, Share) of the records."""
   by_step = {}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from ealign.conscience.framings import FRAMINGS
 from ealign.evals import counts
 from ealign.evals.judges.measure import Judge, flagged, has_verdict
+from ealign.report.runs import Run
 
 
 def verdict(record: Mapping) -> dict | None:
@@ -111,15 +112,18 @@ def _dropped(record) -> bool:
   return bool(record.get('alternative')) and not _kept(record)
 
 
-def reflected(records: Sequence[Mapping]) -> dict:
-  """Counts over all reflections of an arm."""
-  seen = [r for r in records if r['phase'] == 'reflect']
+def work(run: Run) -> tuple[str, dict, list[dict]] | None:
+  """Of an arm that reflected: its name, what came of it, and examples."""
+  seen = [r for r in run.answers if r['phase'] == 'reflect']
+  if not seen:
+    return None
   dropped = (r['alternative'].get('dropped') for r in filter(_dropped, seen))
   reasons = collections.Counter(str(x or 'unknown') for x in dropped)
-  return {
+  total = {
     'reflections': len({(r.get('seed'), r['step']) for r in seen}),
     'answers': len(seen),
     'flagged': sum(map(flagged, seen)),
     'pairs': sum(map(_kept, seen)),
     'dropped': sorted(reasons.items()),
   }
+  return run.name, total, examples(seen, run.judge)

@@ -66,15 +66,7 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
     'forests': _forests(rows, kind, judge, slots),
     'curves': _curves(answers, kind, judge, slots),
     'questions': excerpts.questions(answers, kind, judge),
-    'work': [
-      (
-        run.name,
-        excerpts.reflected(run.answers),
-        excerpts.examples(run.answers, run.judge),
-      )
-      for run in runs
-      if any(record['phase'] == 'reflect' for record in run.answers)
-    ],
+    'work': [work for run in runs if (work := excerpts.work(run))],
     'settings': _compare({run.name: run.config for run in runs}),
     'info': _compare({run.name: run.info for run in runs}),
     'configs': [(run.name, run.config) for run in runs if run.config],
@@ -133,7 +125,7 @@ def _curves(answers, kind, judge, slots) -> list[tuple[str, dict]]:
       if line := curves.line(measure, own):
         series.append((arm, slot, line))
     if any(len(line) > 1 for _, _, line in series):
-      title = curves.title(judge, name, _REFLECTED)
+      title = _REFLECTED if name == curves.REFLECTED else measure.title
       made.append((title, figures.curves(series)))
   return made
 

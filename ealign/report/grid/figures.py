@@ -111,8 +111,9 @@ def _panel(judge, shown, name) -> dict[str, Any] | None:
   low, high, ticks = _axis(min(values), max(values))
   last = max(steps)
   xticks = figures.step_ticks(last)
+  title = _REFLECTED if name == curves_lib.REFLECTED else judge[name].title
   return {
-    'title': curves_lib.title(judge, name, _REFLECTED),
+    'title': title,
     'frame': figures.Frame(30, 236, 8, 112, max(last, 1), low, high, digits=1),
     'xticks': xticks if len(xticks) < 5 else xticks[::2],
     'yticks': ticks,

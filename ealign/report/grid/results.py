@@ -164,12 +164,8 @@ def paired_by(replicate: Mapping, fields, config: Mapping) -> str:
 
 def changes(overrides: Mapping, config: Mapping) -> dict[str, Any]:
   """The overrides that say something else than the base config."""
-  absent = object()
-  return {
-    name: value
-    for name, value in overrides.items()
-    if config.get(name, absent) != value
-  }
+  differs = lambda name: name not in config or config[name] != overrides[name]
+  return {name: overrides[name] for name in overrides if differs(name)}
 
 
 def _need(path, tree, name, kind, default=None, where=''):
