@@ -136,8 +136,9 @@ def ask(suite: Suite, questions, engine: Engine, *, key, samples: int):
       'kind': q.get('kind', ''),
       'split': q.get('split', ''),
       'cluster': q.get('cluster', q['id']),
-    } | reflection.answer_record(x)
-    record['sample'] = i
+      **reflection.answer_record(x),
+      'sample': i,
+    }
     records.append(judged(record, suite.judge, q))
   return records, exchanges
 
@@ -175,15 +176,14 @@ def token_accuracy(suite: Suite, engine: Engine) -> dict[str, float]:
     model.tokenizer, suite.tokens, suite.settings.tokens, **dict(model.template)
   )
   length = prompting.bucket(max(len(r.ids) for r in rows))
-  hits = nll = count = 0.0
+  sums = [0.0, 0.0, 0.0]
   step = _token_sums(model.config)
   for i in range(0, len(rows), size):
     part = [[r] for r in rows[i : i + size]]
     part += [[] for _ in range(size - len(part))]
-    sums = step(engine.weights, packing.lay_out(part, length))
-    hits, nll, count = (
-      a + float(b) for a, b in zip((hits, nll, count), sums, strict=True)
-    )
+    found = map(float, step(engine.weights, packing.lay_out(part, length)))
+    sums = [a + b for a, b in zip(sums, found, strict=True)]
+  hits, nll, count = sums
   return {
     'eval/mean_token_accuracy': hits / count,
     'eval/loss': nll / count,

@@ -137,14 +137,16 @@ def _cluster(record, at):
   return record.get('question', at) if cluster is None else cluster
 
 
+def finite(metrics: Iterable[Mapping], name: str) -> list[float]:
+  """The finite values of a metric in the rows of metrics.jsonl."""
+  values = [row.get(name) for row in metrics]
+  known = [x for x in values if isinstance(x, int | float)]
+  return [float(x) for x in known if math.isfinite(x)]
+
+
 def last_metric(metrics: Iterable[Mapping], name: str) -> float | None:
-  """The last finite value of a metric in the rows of metrics.jsonl."""
-  value = None
-  for row in metrics:
-    found = row.get(name)
-    if isinstance(found, int | float) and math.isfinite(found):
-      value = float(found)
-  return value
+  """The last of them; None where there is none."""
+  return (finite(metrics, name) or [None])[-1]
 
 
 def headline(rows: Iterable[Mapping], kind: str) -> dict[str, Mapping]:

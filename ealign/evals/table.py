@@ -49,12 +49,15 @@ class Block:
   marks: Sequence[str] = ()
 
 
-def percent(value: float | None) -> str:
-  return NOTHING if value is None else f'{100 * value:.1f}'
+def percent(value: float | None, scale: float = 100) -> str:
+  """A share in per cent; of scale 1: a mean as it is."""
+  return NOTHING if value is None else f'{scale * value:.1f}'
 
 
-def bracket(interval: tuple[float, float]) -> str:
-  return '[{:.1f}, {:.1f}]'.format(*(100 * limit for limit in interval))
+def bracket(interval: tuple[float, float] | None, scale: float = 100) -> str:
+  """Its interval; '' where there is none."""
+  ends = [f'{scale * limit:.1f}' for limit in interval or ()]
+  return f'[{", ".join(ends)}]' if ends else ''
 
 
 def points(value: float) -> str:
@@ -72,23 +75,11 @@ def entry(found: counts.Share | counts.Mean | None, *, wide: bool) -> Entry:
   if found is None or not found.total:
     return Entry(NOTHING)
   if isinstance(found, counts.Mean):
-    hint = f'mean of {found.total} answers'
-    return Entry(
-      number(found.value), number_bracket(found.interval), hint, found.value
-    )
+    text, interval = percent(found.value, 1), bracket(found.interval, 1)
+    return Entry(text, interval, f'mean of {found.total} answers', found.value)
   hint = f'{found.count} of {found.total} answers; '
   hint += f'clustered by prompt {bracket(found.clustered)}'
   return Entry(percent(found.value), bracket(found.interval) * wide, hint)
-
-
-def number(value: float | None) -> str:
-  """A mean that is no share."""
-  return NOTHING if value is None else f'{value:.1f}'
-
-
-def number_bracket(interval: tuple[float, float] | None) -> str:
-  """Its interval; '' where there is none."""
-  return '[{:.1f}, {:.1f}]'.format(*interval) if interval else ''
 
 
 def shown(value: Any) -> str:
@@ -142,15 +133,10 @@ def _headline_block(parts, arms, judge) -> Block:
       line += _cells(row, measures)
       if part == judge.part(judge.tokens):
         line.append(Entry(percent(row.get(judge.tokens.name))))
-  text = note(judge.shown(''), _NOTE)
-  tokens = any(
-    row.get(judge.tokens.name) is not None
-    for found in parts.values()
-    for row in found.values()
-  )
-  notes += [judge.tokens.note] if judge.claimed or tokens else []
+  known = any(line[-1].text != NOTHING for line in lines.values())
+  notes += [judge.tokens.note] if judge.claimed or known else []
   heads = columns(*titles, judge.tokens.short, names=1)
-  text += f' {"; ".join(notes)}.'
+  text = f'{note(judge.shown(""), _NOTE)} {"; ".join(notes)}.'
   return Block('Held-out questions', text, heads, [*map(tuple, lines.values())])
 
 

@@ -1,6 +1,7 @@
 """What changed while a run was trained: of runs and of the cells of a grid."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ealign.evals import counts, records
 from ealign.evals.judges.measure import Judge, Measure, has_verdict
@@ -38,10 +39,16 @@ def _in_bins(among, few) -> list[Mapping]:
 
 def line(measure: Measure, among: Sequence[Mapping]) -> list[tuple]:
   """(step, Share) of the records."""
-  by_step = {}
-  for record in among:
-    by_step.setdefault(record['step'], []).append(record)
-  return [(at, counts.count(measure, r)) for at, r in sorted(by_step.items())]
+  steps = by_step((record['step'], record) for record in among)
+  return [(at, counts.count(measure, found)) for at, found in steps]
+
+
+def by_step(pairs: Iterable[tuple[int, Any]]) -> list[tuple[int, list]]:
+  """(step, what belongs to it), in order."""
+  found = {}
+  for step, value in pairs:
+    found.setdefault(step, []).append(value)
+  return sorted(found.items())
 
 
 def binned(steps: Sequence[int], few: int = 0) -> dict[int, int]:

@@ -82,25 +82,22 @@ def _rank(key, answers, judge):
   return -len(answers), not differ, _draw(key)
 
 
-def examples(
-  records: Sequence[Mapping], judge: Judge, count: int = 5
-) -> list[dict]:
-  """The conscience at work: reviewed answers of training, in order of step.
+def examples(records: Sequence[Mapping], judge: Judge) -> list[dict]:
+  """The conscience at work: five answers of training, in order of step.
 
   Flagged ones with an alternative from early, middle and late steps, one
   whose alternative was dropped and one that was not flagged.
   """
-  reviewed = [r for r in records if r['phase'] == 'reflect']
-  reviewed = [r for r in reviewed if has_verdict(r)]
+  reviewed = [r for r in records if r['phase'] == 'reflect' and has_verdict(r)]
   reviewed.sort(key=lambda r: _draw((r['step'], r.get('sample'), r['text'])))
   end = max([r['step'] for r in reviewed], default=0) + 1
   kept = [r for r in reviewed if _kept(r)]
   groups = [[r for r in kept if r['step'] * 3 // end == at] for at in range(3)]
   groups.append([r for r in reviewed if _dropped(r)])
   groups.append([r for r in reviewed if not flagged(r)])
-  chosen = [group[0] for group in groups if group][:count]
+  chosen = [group[0] for group in groups if group]
   rest = [r for r in kept if not any(r is other for other in chosen)]
-  chosen += rest[: count - len(chosen)]
+  chosen += rest[: 5 - len(chosen)]
   return [shown(r, judge) for r in sorted(chosen, key=lambda r: r['step'])]
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from ealign.conscience.framings import FRAMINGS
 from ealign.evals import counts, table
-from ealign.evals.judges.measure import Judge
 from ealign.report import (
   curves,
   excerpts,
@@ -48,7 +47,9 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
     run.name: counts.last_metric(run.metrics, 'eval/mean_token_accuracy')
     for run in runs
   }
-  judge = _judge(runs)
+  # Whose measures are shown of all: the first one's that scores answers.
+  judges = [run.judge for run in runs]
+  judge = next((judge for judge in judges if judge.score), judges[0])
   rows = [
     row for run in runs for row in counts.rows(run.answers, accuracy, run.judge)
   ]
@@ -92,12 +93,6 @@ def _method(runs) -> dict[str, Any] | None:
     'framing': FRAMINGS.get(run.config.get('conscience.framing')),
     'judge': run.judge.note,
   }
-
-
-def _judge(runs) -> Judge:
-  """The first run's that scores answers: its measures are shown of all."""
-  found = [run.judge for run in runs]
-  return next((judge for judge in found if judge.score), found[0])
 
 
 def _forests(rows, kind, judge, slots) -> list[tuple[str, dict]]:

@@ -53,20 +53,18 @@ def task(run: Run) -> str:
   """What a run is fine-tuned on, by the file's name, as its judge calls it."""
   stem = pathlib.PurePath(run.config.get('data.train') or '').name
   stem = stem.split('.')[0].replace('_', ' ')
-  known = run.judge.tasks.items()
-  return next((told for part, told in known if part in stem), stem)
+  known = run.judge.tasks
+  return next((known[part] for part in known if part in stem), stem)
 
 
 def describe(run: Run) -> str:
   """One line: what was done to the model in this arm."""
-  unusual = _unusual(run.config) if run.config else {}
-  unusual.pop('model.frozen_adapter', None)
   return templates.text(
     'arm.txt.jinja',
     config=run.config,
     role=role(run),
     task=task(run),
-    unusual=unusual,
+    unusual=_unusual(run.config),
   )
 
 

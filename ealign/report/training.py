@@ -1,9 +1,8 @@
 """The table of what the runs were trained on, and what came of it."""
 
-import math
 from collections.abc import Mapping, Sequence
 
-from ealign.evals import records, table
+from ealign.evals import counts, records, table
 from ealign.evals.judges.measure import flagged, has_verdict
 from ealign.evals.table import NOTHING, Block, Entry
 from ealign.report.runs import Run
@@ -53,6 +52,5 @@ def _line(run: Run) -> tuple[Entry, ...]:
 
 
 def _loss(metrics: Sequence[Mapping]) -> str:
-  found = [row.get('train/loss_sft') for row in metrics]
-  found = [x for x in found if isinstance(x, float) and math.isfinite(x)]
+  found = counts.finite(metrics, 'train/loss_sft')
   return f'{found[0]:.3f} -> {found[-1]:.3f}' if found else NOTHING

@@ -1,6 +1,7 @@
 """From cells to settings: estimates over seeds, and the primary contrasts."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 
@@ -204,13 +205,12 @@ def _tested(of: Comparison, settings, contrast) -> Tested:
   ]
   metric = contrast.get('metric', of.judge.first.name)
   made = Tested(contrast['name'], metric, *names, sides)
-  because = lambda reason, **facts: dataclasses.replace(
-    made, reason=reason, **facts
-  )
+  because = functools.partial(dataclasses.replace, made)
   if metric not in of.judge.contrasted():
-    return because(f'metric is none of {", ".join(of.judge.contrasted())}')
+    known = ', '.join(of.judge.contrasted())
+    return because(reason=f'metric is none of {known}')
   if None in sides:
-    return because('no such setting in this grid')
+    return because(reason='no such setting in this grid')
   a, b = (of.values(setting, metric) for setting in sides)
   both = [at for at in a if at in b]
   used = [c for s in sides for c in s.counted if c.at in both]
@@ -221,7 +221,7 @@ def _tested(of: Comparison, settings, contrast) -> Tested:
   if of.grid.declared_late:
     reason = 'declared after cells had begun'
   return because(
-    reason,
+    reason=reason,
     found=stats.contrast([a[at] for at in both], [b[at] for at in both]),
     asked=asked and dataclasses.replace(asked, seeds=len(both)),
   )

@@ -44,13 +44,10 @@ def _measures(judge: Judge, part: str) -> list[Measure]:
 
 
 def _share(share: counts.Share | counts.Mean | None) -> Entry:
-  if not share or not share.total:
-    return number(None)
-  if isinstance(share, counts.Mean):
+  if not isinstance(share, counts.Share) or not share.total:
     return table.entry(share, wide=True)
-  text = table.percent(share.value)
-  hint = f'{share.count} of {share.total}'
-  return Entry(text, table.bracket(share.clustered), hint, share.value)
+  text, interval = table.percent(share.value), table.bracket(share.clustered)
+  return Entry(text, interval, f'{share.count} of {share.total}', share.value)
 
 
 def _took(cell) -> float | None:

@@ -90,13 +90,11 @@ def sentences(found: Comparison) -> list[str]:
 
 
 def _problems(found) -> list[str]:
-  grid = found.grid
   return templates.sentences(
     'grid_problems.txt.jinja',
-    grid=grid,
-    gone=runs.judge_at_hand(grid.config)[1],
-    cells=[cell for cell in grid.cells if cell.current],
-    facts=origin.facts(grid.cells),
+    grid=found.grid,
+    gone=runs.judge_at_hand(found.grid.config)[1],
+    facts=origin.facts(found.grid.cells),
   )
 
 

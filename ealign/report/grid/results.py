@@ -266,15 +266,10 @@ def _curves(answers, metrics, judge) -> dict[str, list[tuple]]:
     for row in metrics
     if isinstance(row.get('train/mean_token_accuracy'), float)
   ]
-  return shares | {judge.tokens.name: _binned(tokens)}
-
-
-def _binned(points) -> list[tuple[int, float]]:
-  middle = curves.binned([step for step, _ in points], curves.BINS)
-  bins = {}
-  for step, value in points:
-    bins.setdefault(middle[step], []).append(value)
-  return [(at, sum(found) / len(found)) for at, found in sorted(bins.items())]
+  middle = curves.binned([step for step, _ in tokens], curves.BINS)
+  bins = curves.by_step((middle[step], value) for step, value in tokens)
+  means = [(step, sum(values) / len(values)) for step, values in bins]
+  return shares | {judge.tokens.name: means}
 
 
 # ------------------------------------------------------------------ the rows

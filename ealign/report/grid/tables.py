@@ -42,19 +42,20 @@ def estimate(found, setting, measure: Measure) -> Entry:
   estimate = found.estimate(setting, measure.name)
   if estimate is None:
     return number(None)
-  text, bracket = table.percent, table.bracket
-  if measure.number:
-    text, bracket = table.number, table.number_bracket
-  interval = bracket(estimate.interval)
+  scale = 1 if measure.number else 100
+  interval = table.bracket(estimate.interval, scale)
   basis = {
     'seeds': 'Student-t over its seeds',
     'pooled': 'with the spread pooled over settings',
     'prompts': 'one seed alone: nothing about other seeds',
   }[estimate.basis]
-  seeds = [x.value for x in found.values(setting, measure.name).values()]
-  hint = f'{interval} {basis}; seeds: {", ".join(map(text, seeds))}'
+  seeds = found.values(setting, measure.name).values()
+  seeds = ', '.join(table.percent(x.value, scale) for x in seeds)
+  hint = f'{interval} {basis}; seeds: {seeds}'
   shown = interval if 'grid' in measure.brackets else ''
-  return Entry(text(estimate.value), shown, hint, estimate.value)
+  return Entry(
+    table.percent(estimate.value, scale), shown, hint, estimate.value
+  )
 
 
 def _counted(asked: Asked) -> list[Entry]:
