@@ -44,14 +44,16 @@ def test_a_method_may_make_rows(tmp_path):
   result = train.run(config, tmp_path / 'rows', method=ROWS)
   first, second = runs.metrics(tmp_path / 'rows')[:2]
   assert first['conscience/answers'] == 4 and first['replay/size'] == 4
-  assert first['conscience/pairs_in_step'] == 0 and 'loss_dpo' not in first
+  assert (
+    first['conscience/pairs_in_step'] == 0 and 'train/loss_dpo' not in first
+  )
   still = dataclasses.replace(config.conscience, every=0)
   plain = dataclasses.replace(config, conscience=still)
   train.run(plain, tmp_path / 'plain', method=ROWS)
   without = runs.metrics(tmp_path / 'plain')[0]
-  assert first['num_tokens'] > without['num_tokens']
-  assert first['loss'] != without['loss'] and first['loss_sft'] == first['loss']
-  assert second['loss'] > 0 and result.metrics['num_tokens'] > 0
+  assert first['train/num_tokens'] > without['train/num_tokens']
+  assert first['train/loss'] == first['train/loss_sft'] != without['train/loss']
+  assert second['train/loss'] > 0 and result.metrics['num_tokens'] > 0
 
 
 def test_a_method_that_is_not_given_is_refused(tmp_path):

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from ealign import assembly
+from ealign.assembly import weights
 from ealign.fields import Config
 from ealign.plan import programs
 from ealign.runtime import mesh as mesh_lib
@@ -19,7 +19,7 @@ def auto(config: Config, mesh=None) -> tuple[int, str]:
   Updates are bound by arithmetic: together they take as long as one after
   another. What is gained is gained where weights are read for every token, in
   sampling, on a GPU or TPU; there it is as many as the memory holds, up to
-  MOST. The memory is an estimate; `--plan --arms=N` compiles the programs.
+  MOST. The memory is an estimate; `--plan --stack=N` compiles the programs.
 
   Args:
     config: of one of the cells.
@@ -35,7 +35,7 @@ def auto(config: Config, mesh=None) -> tuple[int, str]:
     return groups, 'on a CPU arms take as long as single runs'
   if config.model.train == 'full':
     return 1, 'full fine-tuning has no common base'
-  model = assembly.read_model(config.model, mesh, weights=False)[1]
+  model = weights.read_model(config.model, mesh, weights=False)[1]
   memory = mesh_lib.memory(mesh.devices.flat[0])
   if memory == math.inf:
     return groups, 'the memory of the devices is not known'
