@@ -167,7 +167,7 @@ class Judge:
     have = {m.name for m in measures}
     if len(have) < len(measures):
       raise ValueError('the measures of a Judge must have different names')
-    more = [m for m in _of_verdicts(self) if m.name not in have]
+    more = [m for m in _verdicts(self) if m.name not in have]
     object.__setattr__(self, 'measures', (*measures, *more))
 
   def __getitem__(self, name: str) -> Measure:
@@ -235,46 +235,24 @@ class Judge:
     return word, 'good' if high == (self.first.better == 'higher') else 'bad'
 
 
-def _of_verdicts(judge: Judge) -> list[Measure]:
+_of_verdicts = functools.partial(
+  Measure, kind='*', needs='verdict', drawn=False
+)
+
+
+def _verdicts(judge: Judge) -> list[Measure]:
   """What is known of verdicts, and with a truth, how right they are."""
-  of_verdicts = functools.partial(
-    Measure, kind='*', needs='verdict', drawn=False
-  )
-  bad = lambda record: bool(judge.truth(record))
-  sound = lambda r: scores(r) and judge.sound(r) and has_verdict(r)
-  against_truth = [
-    of_verdicts(
-      'verdict_accuracy',
-      lambda record: flagged(record) == bad(record),
-      sound,
-      better='higher',
-      short='accuracy',
-      grid_short='verdicts',
-    ),
-    of_verdicts(
-      'false_flag',
-      flagged,
-      lambda record: sound(record) and not bad(record),
-      short='false flags',
-      note='false flags: of good answers',
-    ),
-    of_verdicts(
-      'missed',
-      lambda record: not flagged(record),
-      lambda record: sound(record) and bad(record),
-      note=f'missed: {judge.truth_note}',
-    ),
-  ]
   note = 'flagged, verdicts: flagged, and rightly flagged or not, of answers '
-  flag = of_verdicts(
+  flag = _of_verdicts(
     'flagged',
     flagged,
     has_verdict,
     title='Flagged by the conscience, % of answers',
     note='flagged: of answers with a verdict',
     grid_note=f'{note}with a verdict' if judge.truth else '',
+    drawn=not judge.truth,
   )
-  none = of_verdicts(
+  none = _of_verdicts(
     'no_verdict',
     lambda record: not has_verdict(record),
     note='none: no verdict (unsure, or the answer was cut off), of all '
@@ -282,6 +260,33 @@ def _of_verdicts(judge: Judge) -> list[Measure]:
     short='none',
     brackets='',
   )
-  if judge.truth:
-    return [*against_truth, flag, none]
-  return [dataclasses.replace(flag, drawn=True), none]
+  return [*(_against(judge) if judge.truth else ()), flag, none]
+
+
+def _against(judge: Judge) -> list[Measure]:
+  """Verdicts held against the truth that the judge knows."""
+  bad = lambda record: bool(judge.truth(record))
+  sound = lambda r: scores(r) and judge.sound(r) and has_verdict(r)
+  return [
+    _of_verdicts(
+      'verdict_accuracy',
+      lambda record: flagged(record) == bad(record),
+      sound,
+      better='higher',
+      short='accuracy',
+      grid_short='verdicts',
+    ),
+    _of_verdicts(
+      'false_flag',
+      flagged,
+      lambda record: sound(record) and not bad(record),
+      short='false flags',
+      note='false flags: of good answers',
+    ),
+    _of_verdicts(
+      'missed',
+      lambda record: not flagged(record),
+      lambda record: sound(record) and bad(record),
+      note=f'missed: {judge.truth_note}',
+    ),
+  ]
