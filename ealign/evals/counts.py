@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ealign.evals import judges, stats
-from ealign.evals import records as records_lib
 from ealign.evals.judges.measure import Judge, Measure, scores
+from ealign.evals.records import latest
 from ealign.runtime.errors import UserError, line
 
 
@@ -64,7 +64,7 @@ def final(records: Iterable[Mapping]) -> list[Mapping]:
     run = record.get('arm'), record.get('seed')
     last[run] = max(last.get(run, 0), record['step'])
   at_end = lambda r: r['step'] == last[r.get('arm'), r.get('seed')]
-  return records_lib.latest(filter(at_end, records))
+  return latest(filter(at_end, records))
 
 
 def rows(
@@ -111,11 +111,11 @@ def _row(key, group, judge: Judge) -> dict[str, Any]:
 def _counted(measure: Measure, judge, kind, group) -> Share | Mean | None:
   have = [r for r in group if not measure.needs or r.get(measure.needs)]
   if not measure.kind:
-    asked = kind not in judge.claimed
+    applies = kind not in judge.claimed
   else:  # questions of another kind may ask for the same, as the score shows
     named = [scores(record).get(measure.name) for record in have]
-    asked = measure.kind in ('*', kind) or any(x is not None for x in named)
-  return count(measure, have) if have and asked else None
+    applies = measure.kind in ('*', kind) or any(x is not None for x in named)
+  return count(measure, have) if have and applies else None
 
 
 def count(measure: Measure, records: Iterable[Mapping]) -> Share | Mean:
@@ -154,14 +154,14 @@ def headline(rows: Iterable[Mapping], kind: str) -> dict[str, Mapping]:
 
   That is 'test' where there is one, else the split with the most answers.
   """
-  found = {}
+  splits = {}
   for row in rows:
     if row['kind'] == kind:
-      found.setdefault(row['split'], {})[row['arm']] = row
-  if 'test' in found or not found:
-    return found.get('test', {})
+      splits.setdefault(row['split'], {})[row['arm']] = row
+  if 'test' in splits or not splits:
+    return splits.get('test', {})
   size = lambda arms: sum(row['answers'] for row in arms.values())
-  return max(found.values(), key=size)
+  return max(splits.values(), key=size)
 
 
 def headline_kind(rows: Iterable[Mapping], judge: Judge) -> str:

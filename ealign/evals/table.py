@@ -70,16 +70,16 @@ def p_value(p: float) -> str:
   return '< 0.0001' if p < 1e-4 else f'{p:.2g}'
 
 
-def entry(found: counts.Share | counts.Mean | None, *, wide: bool) -> Entry:
+def entry(share: counts.Share | counts.Mean | None, *, wide: bool) -> Entry:
   """A share in per cent, or a mean as it is; wide: with its interval."""
-  if found is None or not found.total:
+  if share is None or not share.total:
     return Entry(NOTHING)
-  if isinstance(found, counts.Mean):
-    text, interval = percent(found.value, 1), bracket(found.interval, 1)
-    return Entry(text, interval, f'mean of {found.total} answers', found.value)
-  hint = f'{found.count} of {found.total} answers; '
-  hint += f'clustered by prompt {bracket(found.clustered)}'
-  return Entry(percent(found.value), bracket(found.interval) * wide, hint)
+  if isinstance(share, counts.Mean):
+    text, interval = percent(share.value, 1), bracket(share.interval, 1)
+    return Entry(text, interval, f'mean of {share.total} answers', share.value)
+  hint = f'{share.count} of {share.total} answers; '
+  hint += f'clustered by prompt {bracket(share.clustered)}'
+  return Entry(percent(share.value), bracket(share.interval) * wide, hint)
 
 
 def shown(value: Any) -> str:
@@ -121,14 +121,14 @@ def blocks(rows: Sequence[Mapping], judge: Judge) -> list[Block]:
 def _headline_block(parts, arms, judge) -> Block:
   titles, notes = ['arm'], []
   lines = {arm: [Entry(str(arm))] for arm in arms}
-  for part, found in parts.items():
+  for part, by_arm in parts.items():
     measures = judge.shown(part)
     titles += [part or 'n', *(m.short for m in measures)]
     about = f'{part}: {judge.kinds.get(part, "answers")}' if part else ''
     clauses = [m.note for m in measures] if part else []
     notes += filter(None, (about or 'n: answers', *clauses))
     for arm, line in lines.items():
-      row = found.get(arm, {})
+      row = by_arm.get(arm, {})
       line.append(Entry(str(row.get('answers', NOTHING))))
       line += _cells(row, measures)
       if part == judge.part(judge.tokens):
@@ -140,7 +140,7 @@ def _headline_block(parts, arms, judge) -> Block:
   return Block('Held-out questions', text, heads, [*map(tuple, lines.values())])
 
 
-def _asked(row, rows) -> list[Entry]:
+def _names(row, rows) -> list[Entry]:
   splits = {
     str(other['split']) for other in rows if other['kind'] == row['kind']
   }
@@ -185,7 +185,7 @@ def _verdict_block(rows, every, judge) -> Block:
 def _by_kind(title, text, rows, every, measures, count) -> Block:
   """A line for each arm and kind of questions; count: row -> its n."""
   lines = [
-    (*_asked(row, every), Entry(str(count(row))), *_cells(row, measures))
+    (*_names(row, every), Entry(str(count(row))), *_cells(row, measures))
     for row in sorted(rows, key=lambda row: (row['kind'], str(row['split'])))
   ]
   titles = ('arm', 'questions', 'n', *(m.short for m in measures))

@@ -12,15 +12,15 @@ from ealign.report.runs import Run
 
 def verdict(record: Mapping) -> dict | None:
   """The verdict as shown: the label's word, its probability, the outcome."""
-  found = record.get('verdict')
-  if not found:
+  given = record.get('verdict')
+  if not given:
     return None
-  framing = FRAMINGS.get(found.get('framing'))
-  p = found.get('p')
+  framing = FRAMINGS.get(given.get('framing'))
+  p = given.get('p')
   return {
     'word': framing.flag[0] if framing else 'flagged',
     'p': p if isinstance(p, int | float) else None,
-    'flagged': found.get('flagged') if has_verdict(record) else None,
+    'flagged': given.get('flagged') if has_verdict(record) else None,
   }
 
 
@@ -59,26 +59,26 @@ def questions(
     answers = by_question.setdefault((record['kind'], record['question']), {})
     answers.setdefault(record.get('arm'), record)
   ranked = sorted(by_question.items(), key=lambda item: _rank(*item, judge))
-  slot = lambda found: found if found in ('code', kind) else 'other'
-  there = collections.Counter(slot(found) for found, _ in by_question)
+  slot = lambda own: own if own in ('code', kind) else 'other'
+  there = collections.Counter(slot(own) for own, _ in by_question)
   code, other = min(count // 4, there['code']), min(count // 8, there['other'])
   room = {kind: count - code - other, 'code': code, 'other': other}
   chosen, used = [], set()
-  for (found, _), answers in ranked:
+  for (own, _), answers in ranked:
     first = next(iter(answers.values()))
-    cluster = found, first.get('cluster') or first['question']
-    if room[slot(found)] and cluster not in used:
+    cluster = own, first.get('cluster') or first['question']
+    if room[slot(own)] and cluster not in used:
       used.add(cluster)
-      room[slot(found)] -= 1
+      room[slot(own)] -= 1
       cells = {arm: shown(record, judge) for arm, record in answers.items()}
-      chosen.append((found, first['messages'], cells))
+      chosen.append((own, first['messages'], cells))
   order = {kind: 0, 'code': 2}
   return sorted(chosen, key=lambda item: order.get(item[0], 1))
 
 
 def _rank(key, answers, judge):
-  found = {judge.outcome(record)[1] for record in answers.values()}
-  differ = {'good', 'bad'} <= found
+  outcomes = {judge.outcome(record)[1] for record in answers.values()}
+  differ = {'good', 'bad'} <= outcomes
   return -len(answers), not differ, _draw(key)
 
 

@@ -18,8 +18,7 @@ from ealign.report import (
   templates,
   training,
 )
-from ealign.report import runs as runs_lib
-from ealign.report.runs import Run
+from ealign.report.runs import Run, judge_at_hand, read
 
 TITLE = 'Fine-tuning with a conscience'
 _REFLECTED = 'Flagged while training, % of sampled answers'
@@ -36,7 +35,7 @@ def write(workdir: Any) -> pathlib.Path:
     UserError: no run there, or a file that cannot be read.
   """
   workdir = pathlib.Path(workdir)
-  content = collect(runs_lib.read(workdir))
+  content = collect(read(workdir))
   return templates.save(workdir, content, 'page.html.jinja')
 
 
@@ -141,7 +140,7 @@ def _compare(flats: Mapping[str, Mapping]) -> dict[str, Any]:
 
 
 def _problems(runs, rows, judge) -> list[str]:
-  gone = (runs_lib.judge_at_hand(run.config)[1] for run in runs)
+  gone = (judge_at_hand(run.config)[1] for run in runs)
   others = [r.name for r in runs if r.judge.score and r.judge != judge]
   return templates.sentences(
     'page_problems.txt.jinja',

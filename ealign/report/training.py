@@ -31,8 +31,8 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
 def _line(run: Run) -> tuple[Entry, ...]:
   sampled = [r for r in run.answers if r['phase'] == 'reflect']
   sampled = records.latest(sampled)
-  asked = [r for r in sampled if has_verdict(r)]
-  acted = [r for r in asked if flagged(r)]
+  reviewed = [r for r in sampled if has_verdict(r)]
+  acted_on = [r for r in reviewed if flagged(r)]
   pairs = sum((r.get('alternative') or {}).get('kept', False) for r in sampled)
   share = lambda some, of: table.percent(len(some) / len(of) if of else None)
   count = lambda n: f'{n:,}' if sampled else NOTHING
@@ -43,8 +43,8 @@ def _line(run: Run) -> tuple[Entry, ...]:
     table.percent(info('data.supervised')),
     table.percent(info('data.truncated')),
     count(len(sampled)),
-    share(asked, sampled),
-    share(acted, asked),
+    share(reviewed, sampled),
+    share(acted_on, reviewed),
     count(pairs),
     _loss(run.metrics),
   )
@@ -52,5 +52,5 @@ def _line(run: Run) -> tuple[Entry, ...]:
 
 
 def _loss(metrics: Sequence[Mapping]) -> str:
-  found = counts.finite(metrics, 'train/loss_sft')
-  return f'{found[0]:.3f} -> {found[-1]:.3f}' if found else NOTHING
+  losses = counts.finite(metrics, 'train/loss_sft')
+  return f'{losses[0]:.3f} -> {losses[-1]:.3f}' if losses else NOTHING

@@ -13,7 +13,7 @@ Record = Mapping[str, Any]  # an answer, as `ealign.evals.records` has it
 
 
 def scores(record: Record) -> Mapping:
-  """What the judge found; {} where it scored nothing."""
+  """The judge's scores of the answer; {} where it gave none."""
   return record.get('scores') or {}
 
 
@@ -137,7 +137,7 @@ class Judge:
     columns: names of the measures in a grid's tables; by default all drawn.
     tasks: part of a data file's name -> what is learnt from it.
     coherent: the measure without which the others say little.
-    tokens: how token accuracy is told.
+    tokens: the measure as which token accuracy is shown.
     note: how the judge knows, a sentence on the page.
     name: as in eval.judge.
   """
@@ -194,10 +194,10 @@ class Judge:
 
   def shown(self, part: str, *, verdicts: bool = False) -> list[Measure]:
     """The measures in the columns of a run's tables."""
-    found = [m for m in self.measures if (m.needs == 'verdict') == verdicts]
+    measures = [m for m in self.measures if (m.needs == 'verdict') == verdicts]
     if verdicts and self.truth:
-      found = [m for m in found if m.name != 'flagged']
-    return [measure for measure in found if self.part(measure) == part]
+      measures = [m for m in measures if m.name != 'flagged']
+    return [measure for measure in measures if self.part(measure) == part]
 
   def in_grid(self, part: str) -> list[Measure]:
     """The measures in the columns of a grid's tables, the primary one first."""
@@ -206,10 +206,10 @@ class Judge:
       *(m.name for m in self.measures if m.drawn or m.number),
       'no_verdict',
     )
-    found = [self[name] for name in dict.fromkeys(names)]
-    found = [m for m in found if self.part(m) == part]
+    measures = [self[name] for name in dict.fromkeys(names)]
+    measures = [m for m in measures if self.part(m) == part]
     more = [self.tokens] if part == self.part(self.tokens) else []
-    return [*found, *more]
+    return [*measures, *more]
 
   def figures(self) -> list[Measure]:
     """The measures that have figures."""
@@ -227,8 +227,8 @@ class Judge:
     if self.badge:
       return self.badge(record)
     own = [m for m in self.measures if m.needs != 'verdict' and not m.number]
-    found = [m.short for m in own if m.known([record]) and m.of(record)]
-    word = ', '.join(found) or f'not {self.first.short}'
+    words = [m.short for m in own if m.known([record]) and m.of(record)]
+    word = ', '.join(words) or f'not {self.first.short}'
     if not self.first.known([record]):
       return word, ''
     high = bool(self.first.of(record))

@@ -13,7 +13,7 @@ from ealign.report.grid.results import Grid, Result
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class Evidence:
   """What stands behind an interval; unscored is a share of the answers."""
 
   seeds: int
@@ -23,8 +23,8 @@ class Asked:
 
   def __str__(self) -> str:
     seeds = f'{self.seeds} seed{"s" * (self.seeds != 1)}'
-    told = f'{seeds}, {self.questions} questions, {self.answers} answers'
-    return f'{told}, {100 * self.unscored:.1f} % of them unscored'
+    counted = f'{seeds}, {self.questions} questions, {self.answers} answers'
+    return f'{counted}, {100 * self.unscored:.1f} % of them unscored'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Tested:
   a: str
   b: str
   sides: Sequence[Setting | None]
-  found: stats.Contrast | None = None
-  asked: Asked | None = None
+  effect: stats.Contrast | None = None
+  evidence: Evidence | None = None
   p: float | None = None
   reason: str = ''
 
@@ -91,22 +91,22 @@ class Comparison:
 
   def values(self, setting: Setting, metric: str) -> dict[str, counts.Share]:
     """Replicate -> Share (or Mean) of the metric, where it is known."""
-    rows, found = self.rows[self.part(metric)], {}
+    rows, known = self.rows[self.part(metric)], {}
     for cell in setting.counted:
       share = rows.get(cell.folder, {}).get(metric)
       if metric == self.judge.tokens.name:
         share = cell.token_accuracy
       if share and share.total:
-        found[cell.at] = share
-    return found
+        known[cell.at] = share
+    return known
 
   def estimate(self, setting: Setting, metric: str) -> stats.Estimate | None:
     """Own spread for primary settings, the pooled one for all others."""
-    found = list(self.values(setting, metric).values())
+    shares = list(self.values(setting, metric).values())
     if self.judge[metric].number:
-      return stats.average(found)
+      return stats.average(shares)
     primary = self.standing(setting) == 'primary'
-    return stats.rate(found, None if primary else self.spreads[metric])
+    return stats.rate(shares, None if primary else self.spreads[metric])
 
   def difference(self, setting: Setting, metric: str) -> float | None:
     """Mean of setting - baseline over the replicates that both have."""
@@ -114,25 +114,25 @@ class Comparison:
     both = [a[at].value - b[at].value for at in a if at in b]
     return sum(both) / len(both) if both else None
 
-  def asked(self, cells: Sequence[Result], part: str) -> Asked | None:
+  def evidence(self, cells: Sequence[Result], part: str) -> Evidence | None:
     """What stands behind the figures of a part of the judge's measures."""
     rows = self.rows[part]
-    found = [rows[cell.folder] for cell in cells if cell.folder in rows]
-    if not found:
+    counted = [rows[cell.folder] for cell in cells if cell.folder in rows]
+    if not counted:
       return None
-    answers = sum(row['answers'] for row in found)
-    return Asked(
-      seeds=len(found),
-      questions=max(row['questions'] for row in found),
+    answers = sum(row['answers'] for row in counted)
+    return Evidence(
+      seeds=len(counted),
+      questions=max(row['questions'] for row in counted),
       answers=answers,
-      unscored=sum(row['unscored'] for row in found) / answers,
+      unscored=sum(row['unscored'] for row in counted) / answers,
     )
 
 
-def twins(found: Comparison) -> list[list[Setting]]:
+def twins(compared: Comparison) -> list[list[Setting]]:
   """Groups of settings with the same counts in every seed that they share."""
   groups = []
-  for setting in found.settings:
+  for setting in compared.settings:
     if setting.old or not setting.counted:
       continue
     own = {cell.at: _counts(cell) for cell in setting.counted}
@@ -166,19 +166,19 @@ def compare(grid: Grid) -> Comparison:
   kind = counts.headline_kind(rows, judge)
   by_part = {part: counts.headline(rows, part) for part in judge.claimed}
   by_part |= {'': counts.headline(rows, kind)}
-  found = Comparison(grid, judge, settings, baseline, kind, by_part, {}, [])
+  compared = Comparison(grid, judge, settings, baseline, kind, by_part, {}, [])
   for name in (*judge.contrasted(), judge.tokens.name):
-    found.spreads[name] = stats.pooled(
-      [stats.logit(s.count, s.total) for s in found.values(x, name).values()]
+    compared.spreads[name] = stats.pooled(
+      [stats.logit(s.count, s.total) for s in compared.values(x, name).values()]
       for x in current
     )
-  contrasts = [_tested(found, current, contrast) for contrast in grid.contrasts]
-  tested = [c.found.p for c in contrasts if not c.reason]
+  contrasts = [_tested(compared, current, c) for c in grid.contrasts]
+  tested = [c.effect.p for c in contrasts if not c.reason]
   adjusted = iter(stats.holm(tested, family=len(contrasts)))
   for c in contrasts:
     p = None if c.reason else next(adjusted)
-    found.contrasts.append(dataclasses.replace(c, p=p))
-  return found
+    compared.contrasts.append(dataclasses.replace(c, p=p))
+  return compared
 
 
 def _settings(cells: Sequence[Result]) -> list[Setting]:
@@ -214,7 +214,7 @@ def _tested(of: Comparison, settings, contrast) -> Tested:
   a, b = (of.values(setting, metric) for setting in sides)
   both = [at for at in a if at in b]
   used = [c for s in sides for c in s.counted if c.at in both]
-  asked = of.asked(used, of.part(metric))
+  evidence = of.evidence(used, of.part(metric))
   reason = ''
   if len(both) < stats.FEWEST_SEEDS:
     reason = f'{len(both)} seeds of both; a test needs {stats.FEWEST_SEEDS}'
@@ -222,6 +222,6 @@ def _tested(of: Comparison, settings, contrast) -> Tested:
     reason = 'declared after cells had begun'
   return because(
     reason=reason,
-    found=stats.contrast([a[at] for at in both], [b[at] for at in both]),
-    asked=asked and dataclasses.replace(asked, seeds=len(both)),
+    effect=stats.contrast([a[at] for at in both], [b[at] for at in both]),
+    evidence=evidence and dataclasses.replace(evidence, seeds=len(both)),
   )

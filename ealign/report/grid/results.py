@@ -14,15 +14,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ealign import config as config_lib
+from ealign.config import flatten
 from ealign.evals import counts
 from ealign.evals import seeds as stats
 from ealign.evals.judges.measure import Judge
 from ealign.evals.stats import wilson
 from ealign.report import curves, excerpts, runs
 from ealign.runtime.errors import UserError
-from ealign.workdir import lease
-from ealign.workdir import status as status_lib
+from ealign.workdir import lease, status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +104,7 @@ def read(workdir: Any) -> Grid:
   for number, contrast in enumerate(contrasts):
     for name, kind in (('name', str), ('a', dict), ('b', dict)):
       _need(path, contrast, name, kind, where=f'contrasts[{number}].')
-  config = config_lib.flatten(need('config', dict, {}))
+  config = flatten(need('config', dict, {}))
   cells = [
     _listed(path, entry, f'cells[{number}].')
     for number, entry in enumerate(need('cells', list))
@@ -196,19 +195,19 @@ def _listed(path, entry, where) -> dict[str, Any]:
 def _left(folder: pathlib.Path, arm: str) -> dict[str, Any]:
   """The fields of a cell that its folder tells: results if it is done."""
   try:
-    status = status_lib.read(folder)
+    known = status.read(folder)
   except UserError as error:
     return {'state': 'broken', 'error': str(error)}
-  if status is None:
+  if known is None:
     return {}
-  found = dataclasses.asdict(status)
-  found = {'state': status.state, 'error': status.error, 'status': found}
-  silent = time.time() - status.heartbeat > lease.STALE_S
-  if status.state in ('running', 'queued') and silent:
-    error = f'{status.host} fell silent; the same command continues it'
+  found = dataclasses.asdict(known)
+  found = {'state': known.state, 'error': known.error, 'status': found}
+  silent = time.time() - known.heartbeat > lease.STALE_S
+  if known.state in ('running', 'queued') and silent:
+    error = f'{known.host} fell silent; the same command continues it'
     return found | {'state': 'preempted', 'error': error}
   try:
-    return found | (_digested(folder, arm) if status.state == 'done' else {})
+    return found | (_digested(folder, arm) if known.state == 'done' else {})
   except UserError as error:
     message = str(error)
   except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):

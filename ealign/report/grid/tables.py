@@ -9,7 +9,7 @@ from ealign.evals import table
 from ealign.evals.judges.measure import Measure
 from ealign.evals.table import NOTHING, Block, Entry
 from ealign.report import templates
-from ealign.report.grid.compare import Asked, Comparison, Tested
+from ealign.report.grid.compare import Comparison, Evidence, Tested
 
 SEEDS = ('seeds', 'questions', 'answers', 'unscored')
 
@@ -37,9 +37,9 @@ def percent(value) -> Entry:
   return number(value, table.percent)
 
 
-def estimate(found, setting, measure: Measure) -> Entry:
+def estimate(compared, setting, measure: Measure) -> Entry:
   """Mean over the seeds, with its interval if a grid's tables show it."""
-  estimate = found.estimate(setting, measure.name)
+  estimate = compared.estimate(setting, measure.name)
   if estimate is None:
     return number(None)
   scale = 1 if measure.number else 100
@@ -49,7 +49,7 @@ def estimate(found, setting, measure: Measure) -> Entry:
     'pooled': 'with the spread pooled over settings',
     'prompts': 'one seed alone: nothing about other seeds',
   }[estimate.basis]
-  seeds = found.values(setting, measure.name).values()
+  seeds = compared.values(setting, measure.name).values()
   seeds = ', '.join(table.percent(x.value, scale) for x in seeds)
   hint = f'{interval} {basis}; seeds: {seeds}'
   shown = interval if 'grid' in measure.brackets else ''
@@ -58,44 +58,44 @@ def estimate(found, setting, measure: Measure) -> Entry:
   )
 
 
-def _counted(asked: Asked) -> list[Entry]:
+def _counted(evidence: Evidence) -> list[Entry]:
   """The cells of SEEDS."""
-  counted = asked.seeds, asked.questions, asked.answers
-  return [*map(number, counted), percent(asked.unscored)]
+  counted = evidence.seeds, evidence.questions, evidence.answers
+  return [*map(number, counted), percent(evidence.unscored)]
 
 
-def _behind(found, setting, part) -> list[Entry]:
-  asked = found.asked(setting.counted, part)
-  seeds, wanted = asked.seeds if asked else 0, setting.wanted
+def _behind(compared, setting, part) -> list[Entry]:
+  evidence = compared.evidence(setting.counted, part)
+  seeds, wanted = evidence.seeds if evidence else 0, setting.wanted
   text = str(seeds) if seeds == wanted else f'{seeds} of {wanted}'
-  rest = _counted(asked)[1:] if asked else [number(None)] * 3
+  rest = _counted(evidence)[1:] if evidence else [number(None)] * 3
   return [Entry(text, sort=seeds), *rest]
 
 
-def settings(found: Comparison) -> list[Block]:
+def settings(compared: Comparison) -> list[Block]:
   """A table for each part of the judge's measures, a line for each setting."""
-  judge = found.judge
-  made = [_settings(found, '', judge.titles.get('', 'Answers'))]
+  judge = compared.judge
+  made = [_settings(compared, '', judge.titles.get('', 'Answers'))]
   for part in judge.claimed:
     tokens = part == judge.part(judge.tokens) and any(
-      cell.token_accuracy for cell in found.grid.cells
+      cell.token_accuracy for cell in compared.grid.cells
     )
-    if found.rows[part] or tokens:
-      made.append(_settings(found, part, judge.titles.get(part, part)))
+    if compared.rows[part] or tokens:
+      made.append(_settings(compared, part, judge.titles.get(part, part)))
   return made
 
 
-def _settings(found, part, title) -> Block:
-  first, *others = measures = _shown(found, part)
+def _settings(compared, part, title) -> Block:
+  first, *others = measures = _shown(compared, part)
   lines = []
-  for setting in found.settings:
-    standing = found.standing(setting)
-    line = [words(setting.label), estimate(found, setting, first)]
-    base = setting is found.baseline
-    change = None if base else found.difference(setting, first.name)
+  for setting in compared.settings:
+    standing = compared.standing(setting)
+    line = [words(setting.label), estimate(compared, setting, first)]
+    base = setting is compared.baseline
+    change = None if base else compared.difference(setting, first.name)
     line.append(number(change, table.points))
-    line += [*_behind(found, setting, part), words(standing)]
-    line += [estimate(found, setting, measure) for measure in others]
+    line += [*_behind(compared, setting, part), words(standing)]
+    line += [estimate(compared, setting, measure) for measure in others]
     missing = len(setting.counted) < setting.wanted
     mark = 'old' if setting.old else 'partly' if missing else ''
     lines.append((' '.join(filter(None, (mark, standing))), line))
@@ -103,20 +103,20 @@ def _settings(found, part, title) -> Block:
   heads = ('setting', first.short, 'change', *SEEDS)
   columns = table.columns(*heads, names=1)
   columns += table.columns('standing', *titles, names=1)
-  return marked(title, _note(found, part, measures), columns, lines)
+  return marked(title, _note(compared, part, measures), columns, lines)
 
 
-def _shown(found, part) -> list[Measure]:
+def _shown(compared, part) -> list[Measure]:
   """The part's measures; of others than the judge's, those that are known."""
-  first, *others = found.judge.in_grid(part)
-  if found.judge.columns:
+  first, *others = compared.judge.in_grid(part)
+  if compared.judge.columns:
     return [first, *others]
-  known = lambda m: any(found.values(s, m.name) for s in found.settings)
+  known = lambda m: any(compared.values(s, m.name) for s in compared.settings)
   return [first, *filter(known, others)]
 
 
-def _note(found, part, measures) -> str:
-  first, base = measures[0].short, found.baseline.label
+def _note(compared, part, measures) -> str:
+  first, base = measures[0].short, compared.baseline.label
   clauses = [measure.grid_note or measure.note for measure in measures]
   if part:
     clauses.append(f'change: of the {first} share from {base}, in points')
@@ -127,46 +127,48 @@ def _note(found, part, measures) -> str:
     (measure.name, spread)
     for measure in measures
     if 'grid' in measure.brackets
-    and (spread := found.spreads.get(measure.name))
+    and (spread := compared.spreads.get(measure.name))
   ]
   return templates.text(
     'note_settings.txt.jinja', clauses=clauses, spreads=spreads
   )
 
 
-def contrasts(found: Comparison) -> Block | None:
+def contrasts(compared: Comparison) -> Block | None:
   """The declared contrasts; None where there are none."""
   lines = [
     ('exploratory' if c.reason else 'primary', _contrast(c))
-    for c in found.contrasts
+    for c in compared.contrasts
   ]
   titles = ('points', 'odds ratio', 't (df)', 'p', 'p, Holm')
   columns = table.columns('contrast', 'a − b', *titles, names=2)
   columns += table.columns('standing', *SEEDS, names=1)
-  return marked('Primary contrasts', _contrast_note(found), columns, lines)
+  return marked('Primary contrasts', _contrast_note(compared), columns, lines)
 
 
 def _contrast(c: Tested) -> list[Entry]:
-  found, asked = c.found, c.asked
+  effect, evidence = c.effect, c.evidence
   line = [words(c.name), words(f'{c.metric}: {c.a} − {c.b}')]
   line += [number(None)] * 5
-  if found:
-    bracket = table.bracket(found.interval)
-    line[2] = Entry(table.points(found.value), bracket, sort=found.value)
-    odds = '[{:.3g}, {:.3g}]'.format(*found.odds_interval)
-    line[3] = Entry(f'{found.odds:.3g}', odds, sort=found.odds)
+  if effect:
+    bracket = table.bracket(effect.interval)
+    line[2] = Entry(table.points(effect.value), bracket, sort=effect.value)
+    odds = '[{:.3g}, {:.3g}]'.format(*effect.odds_interval)
+    line[3] = Entry(f'{effect.odds:.3g}', odds, sort=effect.odds)
   if not c.reason:
-    line[4] = Entry(f'{found.t:.2f} ({found.freedom})', sort=found.t)
-    line[5:] = number(found.p, table.p_value), number(c.p, table.p_value)
+    line[4] = Entry(f'{effect.t:.2f} ({effect.freedom})', sort=effect.t)
+    line[5:] = number(effect.p, table.p_value), number(c.p, table.p_value)
   line.append(words(f'exploratory: {c.reason}' if c.reason else 'primary'))
-  return line + (_counted(asked) if asked else [number(0), *[number(None)] * 3])
+  return line + (
+    _counted(evidence) if evidence else [number(0), *[number(None)] * 3]
+  )
 
 
-def _contrast_note(found) -> str:
-  wanted = [s.wanted for s in found.settings if not s.old]
+def _contrast_note(compared) -> str:
+  wanted = [s.wanted for s in compared.settings if not s.old]
   return templates.text(
     'note_contrasts.txt.jinja',
-    declared=len(found.contrasts),
+    declared=len(compared.contrasts),
     fewest=stats.FEWEST_SEEDS,
     settings=len(wanted),
     few=min(wanted, default=0),
