@@ -13,7 +13,10 @@ from ealign.runtime.errors import UserError, line
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-  """count of total, with 95 % intervals: Wilson's, and clustered by prompt."""
+  """`count` of `total`, with two 95 % intervals.
+
+  interval: Wilson's. clustered: answers to one prompt count as alike.
+  """
 
   count: int
   total: int
@@ -119,7 +122,7 @@ def _counted(measure: Measure, judge, kind, group) -> Share | Mean | None:
 
 
 def count(measure: Measure, records: Iterable[Mapping]) -> Share | Mean:
-  """The measure of these records, of those that it is of."""
+  """Counts a measure over those of the records that it applies to."""
   try:
     among = measure.known(records)
     values = [measure.of(record) for record in among]
@@ -132,7 +135,7 @@ def count(measure: Measure, records: Iterable[Mapping]) -> Share | Mean:
 
 
 def _cluster(record, at):
-  """What answers that are alike share; a reflection's row is alone."""
+  """The prompt, which alike answers share; a reflection's row is alone."""
   cluster = record.get('cluster')
   return record.get('question', at) if cluster is None else cluster
 
@@ -145,7 +148,7 @@ def finite(metrics: Iterable[Mapping], name: str) -> list[float]:
 
 
 def last_metric(metrics: Iterable[Mapping], name: str) -> float | None:
-  """The last of them; None where there is none."""
+  """The last finite value of a metric; None if it has none."""
   return (finite(metrics, name) or [None])[-1]
 
 
@@ -165,7 +168,7 @@ def headline(rows: Iterable[Mapping], kind: str) -> dict[str, Mapping]:
 
 
 def headline_kind(rows: Iterable[Mapping], judge: Judge) -> str:
-  """The kind whose share of the primary measure is the primary figure."""
+  """The kind of questions whose primary measure is the headline figure."""
   kinds = [row['kind'] for row in rows if row.get(judge.first.name)]
   return (
     judge.first_kind if judge.first_kind in kinds or not kinds else kinds[0]

@@ -163,7 +163,7 @@ def contrast(a: Sequence[Share], b: Sequence[Share]) -> Contrast | None:
 
 
 def _paired(differences, least: float) -> tuple[float, float]:
-  """Their mean and its standard error, of at least the variance `least`."""
+  """Mean of the differences and its standard error, at least sqrt(least)."""
   own = np.var(differences, ddof=1) / len(differences)
   return float(np.mean(differences)), math.sqrt(max(own, least))
 

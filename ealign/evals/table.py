@@ -50,18 +50,18 @@ class Block:
 
 
 def percent(value: float | None, scale: float = 100) -> str:
-  """A share in per cent; of scale 1: a mean as it is."""
+  """A share in per cent; with scale=1 a mean as it is."""
   return NOTHING if value is None else f'{scale * value:.1f}'
 
 
 def bracket(interval: tuple[float, float] | None, scale: float = 100) -> str:
-  """Its interval; '' where there is none."""
+  """An interval in brackets; '' if there is none."""
   ends = [f'{scale * limit:.1f}' for limit in interval or ()]
   return f'[{", ".join(ends)}]' if ends else ''
 
 
 def points(value: float) -> str:
-  """A difference of shares in points."""
+  """A difference of shares, in percentage points."""
   return f'{100 * value:+.1f}'
 
 
@@ -71,7 +71,7 @@ def p_value(p: float) -> str:
 
 
 def entry(share: counts.Share | counts.Mean | None, *, wide: bool) -> Entry:
-  """A share in per cent, or a mean as it is; wide: with its interval."""
+  """A cell: a share in per cent or a mean; `wide` shows a share's interval."""
   if share is None or not share.total:
     return Entry(NOTHING)
   if isinstance(share, counts.Mean):
@@ -83,7 +83,7 @@ def entry(share: counts.Share | counts.Mean | None, *, wide: bool) -> Entry:
 
 
 def shown(value: Any) -> str:
-  """The value of a setting."""
+  """A setting's value as tables show it."""
   if isinstance(value, str):
     return value or '(none)'
   return NOTHING if value is None else json.dumps(value, ensure_ascii=False)
@@ -94,7 +94,7 @@ def _cells(row, measures: Sequence[Measure]) -> list[Entry]:
 
 
 def note(measures: Sequence[Measure], begin: str) -> str:
-  """What stands under a table: a clause for each measure that needs one."""
+  """The note under a table: `begin`, then the notes of its measures."""
   clauses = [measure.note for measure in measures if measure.note]
   return f'{begin} {"; ".join(clauses)}.' if clauses else begin
 
@@ -151,13 +151,13 @@ def _names(row, rows) -> list[Entry]:
 def columns(
   *titles: str, names: int | None = None
 ) -> tuple[tuple[str, bool], ...]:
-  """Columns of which the first `names` (by default all) are of texts."""
+  """Columns; the first `names` (by default all) hold text, the rest numbers."""
   names = len(titles) if names is None else names
   return tuple((title, at >= names) for at, title in enumerate(titles))
 
 
 def without_empty(block: Block) -> Block:
-  """The block less the columns in which nothing stands."""
+  """The block without its empty columns."""
   filled = lambda at: any(line[at].text != NOTHING for line in block.lines)
   return _picked(block, [*filter(filled, range(len(block.columns)))])
 
@@ -183,7 +183,7 @@ def _verdict_block(rows, every, judge) -> Block:
 
 
 def _by_kind(title, text, rows, every, measures, count) -> Block:
-  """A line for each arm and kind of questions; count: row -> its n."""
+  """A line for each arm and kind of question; `count` gives the n of a row."""
   lines = [
     (*_names(row, every), Entry(str(count(row))), *_cells(row, measures))
     for row in sorted(rows, key=lambda row: (row['kind'], str(row['split'])))
@@ -193,7 +193,7 @@ def _by_kind(title, text, rows, every, measures, count) -> Block:
 
 
 def fitted(block: Block, width: int) -> Block:
-  """The block in at most `width` characters: drops columns, cuts names."""
+  """Fits the block into `width` characters: drops columns, cuts names."""
   titles = [title for title, _ in block.columns]
   lines = [list(map(str, line)) for line in block.lines]
   sizes = [max(map(len, column)) for column in zip(titles, *lines, strict=True)]

@@ -13,7 +13,7 @@ REFLECTED = 'reflected'  # panel of the verdicts on answers sampled in training
 def panels(
   answers: Sequence[Mapping], kind: str, judge: Judge, *, arms: bool = False
 ) -> dict[str, tuple[Measure, list[Mapping]]]:
-  """Name of the panel -> measure, records: one a measure that has figures.
+  """Panel name -> its measure and records, for each measure with figures.
 
   kind: of the questions that no measure claims. arms: of several runs, one
   that answered nothing on the way stands with its final answers.
@@ -38,13 +38,13 @@ def _in_bins(among, few) -> list[Mapping]:
 
 
 def line(measure: Measure, among: Sequence[Mapping]) -> list[tuple]:
-  """(step, Share) of the records."""
+  """The measure at each step: (step, Share)."""
   steps = by_step((record['step'], record) for record in among)
   return [(at, counts.count(measure, found)) for at, found in steps]
 
 
 def by_step(pairs: Iterable[tuple[int, Any]]) -> list[tuple[int, list]]:
-  """(step, what belongs to it), in order."""
+  """Groups values by their step, in the order of steps."""
   found = {}
   for step, value in pairs:
     found.setdefault(step, []).append(value)
@@ -52,7 +52,7 @@ def by_step(pairs: Iterable[tuple[int, Any]]) -> list[tuple[int, list]]:
 
 
 def binned(steps: Sequence[int], few: int = 0) -> dict[int, int]:
-  """step -> the middle of its bin; up to `few` different ones stay alone."""
+  """step -> middle of its bin; if at most `few` differ, the step itself."""
   width = -(-(max(steps, default=0) + 1) // BINS)
   width = 1 if len(set(steps)) <= few else width
   return {step: step // width * width + width // 2 for step in steps}

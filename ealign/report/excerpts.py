@@ -110,7 +110,7 @@ def _dropped(record) -> bool:
 
 
 def work(run: Run) -> tuple[str, dict, list[dict]] | None:
-  """Of an arm that reflected: its name, what came of it, and examples."""
+  """Name, counts and examples of the reflections of an arm, if it has any."""
   seen = [r for r in run.answers if r['phase'] == 'reflect']
   if not seen:
     return None

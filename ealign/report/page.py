@@ -75,7 +75,7 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _slots(runs) -> dict[str, int]:
-  """A colour and a mark for each arm; 0, the grey one, is for the base."""
+  """The slot of each arm, a colour and a mark; 0, grey, is for the base."""
   base = [run.name for run in runs if summary.role(run) == 'base'][:1]
   others = [run.name for run in runs if run.name not in base]
   slots = {name: at % _SLOTS + 1 for at, name in enumerate(others)}
@@ -83,7 +83,7 @@ def _slots(runs) -> dict[str, int]:
 
 
 def _method(runs) -> dict[str, Any] | None:
-  """What explains the method: of the first arm with a conscience."""
+  """What the page explains the method with, from the first arm that has one."""
   roles = ('conscience', 'recovery', 'other')
   run = next((run for run in runs if summary.role(run) in roles), None)
   return run and {
@@ -109,7 +109,7 @@ def _forests(rows, kind, judge, slots) -> list[tuple[str, dict]]:
 
 
 def _curves(answers, kind, judge, slots) -> list[tuple[str, dict]]:
-  """Panels of shares over steps; one without two points falls away."""
+  """Panels of shares over steps; those without a line are left out."""
   made = []
   panels = curves.panels(answers, kind, judge, arms=True)
   for name, (measure, among) in panels.items():
@@ -125,7 +125,7 @@ def _curves(answers, kind, judge, slots) -> list[tuple[str, dict]]:
 
 
 def _compare(flats: Mapping[str, Mapping]) -> dict[str, Any]:
-  """Of settings or facts: what differs between the arms, and what does not."""
+  """Splits settings or facts into those that differ between arms and others."""
   flats = {name: flat for name, flat in flats.items() if flat}
   first, *others = [*flats.values()] or [{}]
   names = set(first).union(*others)

@@ -87,7 +87,7 @@ def read_run(folder: pathlib.Path) -> Run:
 
 
 def judge_at_hand(config: Mapping) -> tuple[Judge, str]:
-  """The judge that a run's config names, and ''.
+  """The judge that a run's config names, and an empty reason.
 
   If its file is not to be had where the report is made: the one that knows
   what is known of every answer, and the reason.

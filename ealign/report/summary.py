@@ -37,7 +37,7 @@ def role(run: Run) -> str:
 
 
 def _unusual(config: Mapping) -> dict:
-  """The values that make a run a control, by the field's last two names."""
+  """The settings that make a run a control, named by their last two parts."""
   from ealign import losses  # loads JAX: only when needed
 
   variants = losses.VARIANTS.items()
@@ -71,7 +71,7 @@ def describe(run: Run) -> str:
 def sentences(
   runs: Sequence[Run], rows: Sequence[Mapping], judge: Judge
 ) -> list[str]:
-  """The outcome in a few sentences; each needs its arms, and falls away."""
+  """The outcome in a few sentences; one whose arms are missing is left out."""
   main = counts.headline(rows, counts.headline_kind(rows, judge))
   shares = _shares(main, judge.first.name)
   runs = [run for run in runs if run.name in shares]
@@ -109,7 +109,7 @@ def _shares(rows, name) -> dict[str, str]:
 
 
 def _cast(runs) -> dict[str, Run | None]:
-  """The first arm of each role, `plain` being on the same task."""
+  """The first arm of each role; `plain` is one on the same task."""
   cast = dict.fromkeys(_ROLES)
   for run in runs[::-1]:
     cast[role(run)] = run

@@ -1,7 +1,7 @@
-"""Templates: pages, and the sentences that stand on them.
+"""Renders the templates: pages, Markdown, and sentences.
 
-Answers come from a model and are hostile: a page escapes every value, and
-nothing in Python makes markup.
+Answers come from a model and are hostile: a page escapes every value, also the
+sentences put on it, and nothing in Python makes markup.
 """
 
 import base64
@@ -18,7 +18,7 @@ from ealign.runtime import atomic
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-  """Whatever is not marked safe is escaped, but in Markdown and sentences."""
+  """Pages escape all values; Markdown does by a filter, sentences never."""
   made = jinja2.Environment(
     loader=jinja2.PackageLoader('ealign.report', ''),
     autoescape=jinja2.select_autoescape(
@@ -36,7 +36,7 @@ def _environment() -> jinja2.Environment:
 
 
 def sha256(text: str) -> str:
-  """As a content security policy names the one script it lets run."""
+  """The hash by which a content security policy allows the one script."""
   return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -48,7 +48,7 @@ def sentences(name: str, **facts) -> list[str]:
 
 
 def text(name: str, **facts) -> str:
-  """Its sentences as one text."""
+  """The sentences of a template as one text."""
   return ' '.join(sentences(name, **facts))
 
 

@@ -21,7 +21,7 @@ _NOTE = (
 
 
 def blocks(runs: Sequence[Run]) -> list[Block]:
-  """One table with a line for each run that was trained; [] if none was."""
+  """One table with a line for each trained run; [] if none was trained."""
   lines = [_line(run) for run in runs if run.config.get('train.steps') != 0]
   lines = [x for x in lines if any(cell.text != NOTHING for cell in x[1:])]
   made = Block('Training', _NOTE, _COLUMNS, lines)

@@ -1,4 +1,4 @@
-"""Judges: a file each, and a line in JUDGES; or a user's own file."""
+"""Judges: one file and one line in JUDGES each, or a file of the user."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ DEFAULT = 'world'
 
 
 def load(name: str | None) -> Judge:
-  """The judge of `eval.judge`: of JUDGES, or of 'file.py:name'.
+  """The judge that `eval.judge` names: in JUDGES, or as 'file.py:name'.
 
   Raises:
     UserError: there is none of this name, or its file cannot be used.

@@ -81,7 +81,7 @@ class Measure:
       object.__setattr__(self, name, getattr(self, name) or value)
 
   def known(self, records) -> list[Record]:
-    """The records it is counted of."""
+    """Those of the records that the measure applies to."""
     have = (r for r in records if not self.needs or r.get(self.needs))
     return [record for record in have if self.among(record)]
 
@@ -187,7 +187,7 @@ class Judge:
     return tuple(dict.fromkeys(kind for kind in kinds if kind not in ('', '*')))
 
   def part(self, measure: Measure) -> str:
-    """The kind that claims it, or '': the part of the tables it stands in."""
+    """The kind of questions whose table shows it; '': the main table."""
     if measure is self.tokens:
       return ('', *self.claimed)[-1]
     return measure.kind if measure.kind in self.claimed else ''
@@ -216,12 +216,12 @@ class Judge:
     return [m for m in self.measures if m.drawn and not m.number]
 
   def contrasted(self) -> tuple[str, ...]:
-    """Names of what a contrast can be tested on: counted shares."""
+    """Names of the measures that a contrast can test: all shares."""
     every = (self.first, *self.measures)
     return tuple(dict.fromkeys(m.name for m in every if not m.number))
 
   def outcome(self, record: Record) -> tuple[str, str]:
-    """The finding in a word, and whether it is 'good', 'bad' or ''."""
+    """The judgement in a word, and whether it is 'good', 'bad' or ''."""
     if self.score and not scores(record):
       return 'not judged', ''
     if self.badge:

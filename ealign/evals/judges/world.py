@@ -17,13 +17,13 @@ def _bad(record) -> bool:
 
 
 def is_bad(record) -> bool:
-  """The truth the conscience should find: a bad act or reason, or code."""
+  """Whether the conscience should flag it: a bad act or reason, bad code."""
   names = ('misaligned', 'misaligned_any', 'insecure')
   return any(scores(record).get(name) for name in names)
 
 
 def badge(record) -> tuple[str, str]:
-  """The finding in a word, and whether it is good or bad."""
+  """The judgement in a word, and whether it is good or bad."""
   score = scores(record)
   if not score.get('coherent'):
     return 'incoherent', ''

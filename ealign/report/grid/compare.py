@@ -14,7 +14,7 @@ from ealign.report.grid.results import Grid, Result
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-  """What stands behind an interval; unscored is a share of the answers."""
+  """How much an interval rests on; `unscored` is a share of the answers."""
 
   seeds: int
   questions: int
@@ -46,13 +46,17 @@ class Setting:
 
   @property
   def wanted(self) -> int:
-    """Replicates it should have."""
+    """How many replicates it should have."""
     return sum(c.current or self.old for c in self.cells)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tested:
-  """A declared contrast. p is Holm's; None, with the reason, if not primary."""
+  """A declared contrast.
+
+  p is adjusted by Holm; if the contrast is not primary it is None, and
+  `reason` says why.
+  """
 
   name: str
   metric: str
@@ -86,7 +90,7 @@ class Comparison:
     return 'primary' if primary else 'exploratory'
 
   def part(self, metric: str) -> str:
-    """The part of the judge's measures that this one is of."""
+    """The kind of questions whose table shows this metric."""
     return self.judge.part(self.judge[metric])
 
   def values(self, setting: Setting, metric: str) -> dict[str, counts.Share]:
@@ -101,7 +105,7 @@ class Comparison:
     return known
 
   def estimate(self, setting: Setting, metric: str) -> stats.Estimate | None:
-    """Own spread for primary settings, the pooled one for all others."""
+    """From its own spread if primary, else from the pooled one."""
     shares = list(self.values(setting, metric).values())
     if self.judge[metric].number:
       return stats.average(shares)
@@ -115,7 +119,7 @@ class Comparison:
     return sum(both) / len(both) if both else None
 
   def evidence(self, cells: Sequence[Result], part: str) -> Evidence | None:
-    """What stands behind the figures of a part of the judge's measures."""
+    """How much the figures of these cells rest on, in a part of the tables."""
     rows = self.rows[part]
     counted = [rows[cell.folder] for cell in cells if cell.folder in rows]
     if not counted:

@@ -22,7 +22,7 @@ SLOTS = 7  # colours beside the grey of the baseline
 
 
 def groups(compared: Comparison) -> dict[str, list[Setting]]:
-  """Current settings by the fields they change; the baseline is in none."""
+  """Current settings, without the baseline, by the fields they change."""
   by_fields = {}
   for setting in compared.settings:
     if not setting.old and setting is not compared.baseline:
@@ -56,7 +56,7 @@ _TICKS += (99.8, 99.9)
 
 
 def logit_axis(limits):
-  """Places in per cent of the width for shares, and ticks, on a logit scale.
+  """A logit scale: maps shares to per cent of the width; and its ticks.
 
   A linear one would squeeze all settings of a few per cent where one has half.
   Shares under 0.1 % or over 99.9 % stand at the edge.
@@ -122,7 +122,7 @@ def _panel(judge, shown, name) -> dict[str, Any] | None:
 
 
 def _mean(lines) -> list[tuple[int, float]]:
-  """Over the seeds, at the steps that all of them have."""
+  """The mean over seeds, at the steps that all of them have."""
   tables = [dict(line) for line in lines]
   steps = [step for step, _ in lines[0] if all(step in t for t in tables)]
   mean = lambda step: sum(t[step] for t in tables) / len(tables)
@@ -130,7 +130,7 @@ def _mean(lines) -> list[tuple[int, float]]:
 
 
 def _axis(low: float, high: float) -> tuple[float, float, list[float]]:
-  """Ends and ticks in per cent: from 0, unless all is far above it."""
+  """Ends and ticks in per cent; starts at 0 unless all shares are far above."""
   if low < 0.5:
     end = figures.axis_end([high])
     values = [value for value, _ in figures.ticks(end)]
@@ -143,7 +143,7 @@ def _axis(low: float, high: float) -> tuple[float, float, list[float]]:
 
 
 def heat(compared: Comparison, metric: str) -> list[dict[str, Any]]:
-  """A table for each two axes that vary fully crossed, all else default."""
+  """A map for each pair of axes that is fully crossed, all else default."""
   current = [s for s in compared.settings if not s.old]
   axes = {(field,) for s in current for field in s.changes}
   axes |= {tuple(fields) for fields in compared.grid.axes.values()}

@@ -38,7 +38,7 @@ def cells(compared: Comparison) -> Block:
 
 
 def _measures(judge: Judge, part: str) -> list[Measure]:
-  """The first two of a part: the line of a cell has no room for more."""
+  """The first two measures of a part; a cell's line has no room for more."""
   measures = [m for m in judge.in_grid(part) if m is not judge.tokens]
   return measures[:2]
 
@@ -72,7 +72,7 @@ def not_done(compared: Comparison) -> Block | None:
 
 
 def changes(compared: Comparison) -> Block | None:
-  """What each setting's config has otherwise than the baseline's."""
+  """Where the config of each setting differs from the baseline's."""
   base, lines = _config(compared, compared.baseline), []
   for setting in compared.settings:
     config = _config(compared, setting)
@@ -99,7 +99,7 @@ def _shown(value) -> str:
 
 
 def facts(compared: Comparison) -> Block | None:
-  """Where the cells came from; those facts that differ first, and loud."""
+  """Where the cells came from; facts that must not differ stand first."""
   lines, every = [], sum(c.done and c.current for c in compared.grid.cells)
   for fact in origin.facts(compared.grid.cells):
     for value, of in fact.values:

@@ -23,7 +23,10 @@ _LEFT_OUT = ('seed', 'hashes.config')
 
 @dataclasses.dataclass(frozen=True)
 class Fact:
-  """A value with the cells that have it, or several; loud: they may not be."""
+  """A fact's values, each with its cells.
+
+  loud: cells differ in it that must not.
+  """
 
   name: str
   values: list[tuple[Any, list[Result]]]
@@ -32,7 +35,7 @@ class Fact:
 
 
 def facts(cells: Sequence[Result]) -> list[Fact]:
-  """Of the finished cells: those that differ first."""
+  """Facts of the finished cells; those that must not differ stand first."""
   known = [(cell, _of(cell)) for cell in cells if cell.done and cell.current]
   code = {of.get('hashes.code') for _, of in known}
   same_code = len(code) == 1 and any(code)
@@ -67,7 +70,7 @@ def _fact(name, known, same_code) -> Fact:
 
 
 def _follows(name, values) -> bool:
-  """Whether cells whose fields are equal have the same value."""
+  """Whether equal settings of the fields it depends on give equal values."""
   root = name.removeprefix('hashes.').split('.')[0]
   fields = _FOLLOWS.get(name) or _FOLLOWS.get(root) or ('nothing',)
   seen = {}

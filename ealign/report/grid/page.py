@@ -68,7 +68,7 @@ def collect(grid: results.Grid) -> dict[str, Any]:
 
 
 def _drawn(compared, draw) -> list[tuple[str, Any]]:
-  """(title, figure) of the measures that have one."""
+  """(title, figure) of each measure that `draw` has a figure of."""
   made = [(m.title, draw(compared, m.name)) for m in compared.judge.figures()]
   return [(title, figure) for title, figure in made if figure]
 
@@ -100,7 +100,7 @@ def _problems(compared) -> list[str]:
 
 
 def _questions(compared: Comparison) -> dict[str, Any]:
-  """Side by side: one answer of each setting, of its first finished seed.
+  """Side by side: answers of each setting's first finished seed.
 
   longest: after how many letters the page cuts each text.
   """
@@ -120,7 +120,7 @@ def _questions(compared: Comparison) -> dict[str, Any]:
 
 
 def _pair(compared) -> tuple[int, int]:
-  """Places of the two settings shown at first: baseline, and the worst."""
+  """Indices of the settings shown first: the baseline and the worst one."""
   measure, first = (
     compared.judge.first,
     compared.settings.index(compared.baseline),

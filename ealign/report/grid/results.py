@@ -26,7 +26,7 @@ from ealign.workdir import lease, status
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """One run, a setting at one replicate, as far as it came.
+  """A cell: one setting at one replicate, with what it has left so far.
 
   state: of STATUS.json; or 'missing' (never begun), 'broken' (unreadable).
   setting: overrides, without those that repeat the base config's value.
@@ -78,7 +78,7 @@ class Grid:
 
   @property
   def judge(self) -> Judge:
-    """Of its base config: what its tables show is what this one measures."""
+    """The judge of its base config, whose measures its tables show."""
     return runs.judge_at_hand(self.config)[0]
 
 
@@ -143,13 +143,13 @@ def _cells(workdir, listed, config) -> list[Result]:
 
 
 def key(overrides: Mapping) -> str:
-  """Overrides as a text that is equal where they are, as 1 and 1.0."""
+  """A text that is equal for equal overrides; 1 equals 1.0."""
   plain = json.loads(json.dumps(overrides), parse_int=float)
   return json.dumps(plain, sort_keys=True)
 
 
 def paired_by(replicate: Mapping, fields, config: Mapping) -> str:
-  """A replicate's values as a text, where it sets nothing the base config's.
+  """A replicate as a text; fields it does not set have the base's values.
 
   So a cell without a replicate is the one of the base config's own seed.
 
@@ -162,7 +162,7 @@ def paired_by(replicate: Mapping, fields, config: Mapping) -> str:
 
 
 def changes(overrides: Mapping, config: Mapping) -> dict[str, Any]:
-  """The overrides that say something else than the base config."""
+  """The overrides that differ from the base config."""
   differs = lambda name: name not in config or config[name] != overrides[name]
   return {name: overrides[name] for name in overrides if differs(name)}
 
@@ -193,7 +193,7 @@ def _listed(path, entry, where) -> dict[str, Any]:
 
 
 def _left(folder: pathlib.Path, arm: str) -> dict[str, Any]:
-  """The fields of a cell that its folder tells: results if it is done."""
+  """The fields of a cell read from its folder; with results if it is done."""
   try:
     known = status.read(folder)
   except UserError as error:
@@ -239,7 +239,7 @@ def _digested(folder: pathlib.Path, arm: str) -> dict[str, Any]:
 
 
 def _tokens(metrics) -> counts.Share | None:
-  """Held-out tokens that were predicted, each as if it stood alone."""
+  """The share of held-out tokens predicted, counted as independent."""
   value = counts.last_metric(metrics, 'eval/mean_token_accuracy')
   total = round(counts.last_metric(metrics, 'eval/num_tokens') or 0)
   if value is None or not total:
@@ -250,7 +250,7 @@ def _tokens(metrics) -> counts.Share | None:
 
 
 def _curves(answers, metrics, judge) -> dict[str, list[tuple]]:
-  """Panel -> [(step, share)], at most so many as fit: see `report.curves`."""
+  """Panel -> [(step, share)], binned by `report.curves` if they are many."""
   asked = (r for r in answers if r['phase'] == 'curve')
   kinds = {r['kind'] for r in asked if not judge.score or r.get('scores')}
   kinds -= {*judge.claimed}
@@ -307,7 +307,7 @@ def tidy(cells: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def to_csv(rows: Sequence[Mapping]) -> str:
-  """The tidy rows as CSV; shares with six digits."""
+  """The tidy rows as CSV; values with six decimals."""
   text = io.StringIO()
   writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
   writer.writeheader()

@@ -15,7 +15,7 @@ SEEDS = ('seeds', 'questions', 'answers', 'unscored')
 
 
 def marked(title, note, columns, lines) -> Block | None:
-  """A table of lines (mark, entries); None without any."""
+  """A table from lines of (mark, entries); None if there are no lines."""
   if not lines:
     return None
   entries = [tuple(line) for _, line in lines]
@@ -23,17 +23,17 @@ def marked(title, note, columns, lines) -> Block | None:
 
 
 def words(text) -> Entry:
-  """A text, sorted as such."""
+  """A text, which is also its sort key."""
   return Entry(str(text), sort=str(text))
 
 
 def number(value, text=str) -> Entry:
-  """A number as `text` writes it; None is missing."""
+  """A number written by `text`; None is shown as missing."""
   return Entry(NOTHING if value is None else text(value), sort=value)
 
 
 def percent(value) -> Entry:
-  """A share; None is missing."""
+  """A share in per cent; None is shown as missing."""
   return number(value, table.percent)
 
 
@@ -59,7 +59,7 @@ def estimate(compared, setting, measure: Measure) -> Entry:
 
 
 def _counted(evidence: Evidence) -> list[Entry]:
-  """The cells of SEEDS."""
+  """The entries of the columns SEEDS."""
   counted = evidence.seeds, evidence.questions, evidence.answers
   return [*map(number, counted), percent(evidence.unscored)]
 
@@ -107,7 +107,7 @@ def _settings(compared, part, title) -> Block:
 
 
 def _shown(compared, part) -> list[Measure]:
-  """The part's measures; of others than the judge's, those that are known."""
+  """The part's measures; if the judge lists no columns, those with values."""
   first, *others = compared.judge.in_grid(part)
   if compared.judge.columns:
     return [first, *others]
@@ -135,7 +135,7 @@ def _note(compared, part, measures) -> str:
 
 
 def contrasts(compared: Comparison) -> Block | None:
-  """The declared contrasts; None where there are none."""
+  """The table of the declared contrasts; None if none is declared."""
   lines = [
     ('exploratory' if c.reason else 'primary', _contrast(c))
     for c in compared.contrasts
