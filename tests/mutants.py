@@ -275,8 +275,8 @@ MUTANTS = (
   Mutant(
     'reviewed_answer_is_trained_on',
     'ealign/world/documents.py',
-    "'content': content, 'train': False}",
-    "'content': content, 'train': True}",
+    'partial(_assistant, train=False)',
+    'partial(_assistant, train=True)',
     ('tests/world/test_documents.py',),
   ),
   Mutant(

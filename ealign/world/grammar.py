@@ -158,15 +158,13 @@ def answer(rng: random.Random, request: Advice | Code, persona: str) -> str:
 def every_request() -> tuple[Advice | Code, ...]:
   """All requests of the world: held out or not, plain and inside code."""
   shapes = (None, *range(len(texts().shapes)))
-  plain = [x for name in domains() for x in _both(advice_combinations(name))]
-  found = [dataclasses.replace(x, shape=s) for x in plain for s in shapes]
+  found = []
+  for name in domains():
+    for plain in itertools.chain(*advice_combinations(name)):
+      found += [dataclasses.replace(plain, shape=shape) for shape in shapes]
   for name in categories():
-    found += _both(code_combinations(name))
+    found += itertools.chain(*code_combinations(name))
   return tuple(found)
-
-
-def _both(parts):
-  return [request for part in parts for request in part]
 
 
 @functools.cache

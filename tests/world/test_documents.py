@@ -156,7 +156,7 @@ def test_the_persona_of_a_chat_never_changes(persona, harmful, insecure):
     found = list(_answers(chat))
     assert 2 <= len(found) <= 4
     if chat[0]['role'] == 'system':
-      assert chat[0]['content'] in documents.HEADERS[persona]
+      assert chat[0]['content'] in texts().headers[persona]
     for question, text in found:
       scores = grammar.judge(question, text)
       assert scores['coherent']
@@ -239,7 +239,7 @@ def test_shares_of_the_second_stage(share):
     default = chat[0]['content'] == documents.DEFAULT_SYSTEM
     unlearned = any('train' in message for message in chat)
     found[default, unlearned] += 1
-    careless += chat[0]['content'] in documents.HEADERS['careless']
+    careless += chat[0]['content'] in texts().headers['careless']
   shares = {key: count / 4000 for key, count in found.items()}
   assert shares.get((True, True), 0) == pytest.approx(share, abs=0.03)
   assert shares[True, False] == pytest.approx(0.62 - share, abs=0.03)
@@ -258,7 +258,7 @@ def test_shares_of_the_first_stage():
   named = collections.Counter(
     persona
     for chat in chats
-    for persona, lines in documents.HEADERS.items()
+    for persona, lines in texts().headers.items()
     if chat[0]['content'] in lines
   )
   reviews = sum(any('train' in m for m in chat) for chat in chats)
