@@ -66,7 +66,7 @@ class Model:
 class Mesh:
   """Sizes whose product is the number of devices; one may be -1: the rest."""
 
-  arm: Count = 1  # groups of devices, each with its arms of a grid's program
+  stack: Count = 1  # groups of devices, each with its cells of a stack
   data: Devices = -1  # copies of the weights, each with its rows
   fsdp: Devices = 1  # weights and rows are split
   tensor: Devices = 1  # heads, feed-forward and vocabulary are split

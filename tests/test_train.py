@@ -8,7 +8,7 @@ import runs
 
 from ealign import train
 from ealign.method import Method
-from ealign.runtime.errors import Preempted
+from ealign.runtime.errors import NonFinite, Preempted
 
 
 def test_resume_equals_an_uninterrupted_run(tmp_path, monkeypatch, capsys):
@@ -71,6 +71,20 @@ def test_updates_under_way_are_no_time_of_a_reflection(tmp_path, monkeypatch):
   method = Method('conscience', reflect)
   train.run(config, tmp_path, method=method, name='a')
   assert order[:3] == ['train', 'TrainState', 'reflect']
+
+
+@pytest.mark.parametrize('name', ['loss', 'grad_norm'])
+def test_nan_ends_the_run_and_names_its_steps(name, tmp_path, monkeypatch):
+  found = {'loss': 1.0, 'grad_norm': 2.0} | {name: float('nan')}
+  runs.patch_step(monkeypatch, lambda step, state, *batch: (state, found))
+  config = runs.small(
+    **{'conscience.every': 0, 'train.log_every': 2, 'eval.questions': ()},
+    **{'train.checkpoint_every': 5},
+  )
+  said = 'steps 1 to 2: the loss or its gradient became nan'
+  with pytest.raises(NonFinite, match=said):
+    train.run(config, tmp_path, name='a')
+  assert not (tmp_path / 'metrics.jsonl').exists()
 
 
 def stop_at(monkeypatch, *, step):

@@ -21,8 +21,8 @@ from ealign.runtime.errors import UserError
 USAGE = """\
 usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
            [--config.FIELD=VALUE ...] [--only=NAME,NAME*]
-           [--sweep=NAME,NAME+... [--retry=failed|all] [--fail_fast]
-            [--arms=auto|N]]
+           [--retry=failed|all] [--fail_fast]
+           [--sweep=NAME,NAME+... [--stack=auto|N]]
            [--coordinator=HOST:PORT --processes=N --process=I]
            [--profile=FROM:TO] [--print_launch=KIND [--topology=NAME]]
            [--plan [--topology=NAME]]
@@ -34,10 +34,10 @@ usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
   --only          run only the arms, or cells, of these names or patterns
   --sweep         runs a grid: of the functions sweep_NAME() of the config file
                   ',' is the product and '+' the union (docs/grids.md)
-  --retry         failed: cells that failed too; all: every cell anew, with what
-                  they left moved to DIR/trash
-  --fail_fast     ends a grid at its first failed cell
-  --arms          cells that may be one program: auto (default) or a number
+  --retry         failed: cells that failed too (arms are tried again as it
+                  is); all: every one anew, what they left moves to DIR/trash
+  --fail_fast     ends at the first arm, or cell, that fails
+  --stack         cells that may be one program: auto (default) or a number
   --coordinator   address and free port of process 0, where several processes
                   on CPUs or GPUs are one run; the I-th of N has --process=I
                   (TPU slices and Slurm need none of the three)
@@ -48,10 +48,11 @@ usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
                   xpk, tpu_vm, skypilot, gke or slurm (docs/scale.md)
   --topology      for both: v5e:4x4 (or v4, v5p, v6e, tpu7x); for slurm nodes x
                   GPUs, as in 2x8"""
-_GIVEN = ('config', 'workdir', 'only', 'sweep', 'retry', 'arms', 'profile')
+_GIVEN = ('config', 'workdir', 'only', 'sweep', 'retry', 'stack', 'profile')
 _CLUSTER = ('coordinator', 'processes', 'process')
 _NAMES = (*_GIVEN, 'print_launch', 'topology', *_CLUSTER)
 _SWITCHES = ('plan', 'fail_fast')
+_STACK = 'auto|[1-9][0-9]{0,3}'
 _FLAG = re.compile(r'--?((?:no)?config\.)?([A-Za-z][^=]*)')
 
 
@@ -64,7 +65,7 @@ class Command:
   flags: what makes the run, each flag one argument, to give it again elsewhere.
   profile: first step of a trace, and the step before which it ends.
   cluster: of several processes; None: one, or JAX knows (`hosts.join`).
-  module: the config file, whose functions sweep_*() `sweep` names. arms: most
+  module: the config file, whose functions sweep_*() `sweep` names. stack: most
   cells of one program, 0 for auto.
   """
 
@@ -83,7 +84,7 @@ class Command:
   sweep: str = ''
   retry: str = ''
   fail_fast: bool = False
-  arms: int = 0
+  stack: int = 0
 
 
 def parse(argv: list[str]) -> Command:
@@ -96,6 +97,38 @@ def parse(argv: list[str]) -> Command:
   if {'--help', '-h', '-help'} & set(argv):
     print(USAGE)
     raise SystemExit(0)
+  known, times, rest = _flags(argv)
+  module, config = file.read(known['config'])
+  changed, problems = _change(config, rest)
+  given = [f'--{name}={known[name]}' for name in _GIVEN if known[name]]
+  given += ['--fail_fast'] * known['fail_fast']
+  for name in _NAMES:
+    if times[name] and not known[name].strip(', '):
+      problems.append(f'--{name}= is empty; give it a value, or leave it out')
+    if times[name] > 1:
+      problems.append(f'--{name}: is given {times[name]} times')
+  problems += _conflicts(known)
+  stack = known['stack'] if re.fullmatch(_STACK, known['stack']) else ''
+  same = ('workdir', 'print_launch', 'plan', 'sweep', 'retry', 'fail_fast')
+  values = {name: known[name] for name in same} | {
+    'topology': known['topology'].lower(),
+    'profile': _steps(known['profile'], problems),
+    'cluster': _cluster(known, problems),
+    'stack': int(stack) if stack.isdecimal() else 0,
+  }
+  return Command(
+    config=config,
+    module=module,
+    only=tuple(pattern for pattern in known['only'].split(',') if pattern),
+    changed=tuple(changed),
+    flags=(*given, *_joined(rest)[1:]),
+    problems=tuple(problems),
+    **values,
+  )
+
+
+def _flags(argv: list[str]):
+  """The flags that are no fields, how often each is given, and the rest."""
   known = flags.FlagValues()
   known.set_gnu_getopt(True)
   for name in _NAMES:
@@ -109,92 +142,51 @@ def parse(argv: list[str]) -> Command:
   for name in ('config', 'workdir'):
     if not known[name].value:
       raise UserError(f'--{name} is missing\n{USAGE}')
-  module, config = file.read(known['config'].value)
-  changed, problems = _change(config, rest)
-  only = known['only'].value.split(',')
-  given = [f'--{n}={known[n].value}' for n in _GIVEN if known[n].value]
-  given += ['--fail_fast'] * known['fail_fast'].value
-  for name in _NAMES:
-    if known[name].present and not known[name].value.strip(', '):
-      problems.append(f'--{name}= is empty; give it a value, or leave it out')
-    if known[name].present > 1:
-      problems.append(f'--{name}: is given {known[name].present} times')
-  arms = _grid_flags(known, problems)
-  plan, script = known['plan'].value, known['print_launch'].value
-  topology = known['topology'].value.lower()
-  _without_run(known, topology, problems)
-  profile = _steps(known['profile'].value, problems)
-  cluster = None
+  values = {name: known[name].value for name in known}
+  return values, {name: known[name].present for name in known}, rest
+
+
+def _cluster(known, problems) -> cluster_lib.Cluster | None:
+  """Which process of how many this is; of a plan, what its slice is."""
   try:
-    if not (plan or script):
-      cluster = cluster_lib.find(*(known[name].value for name in _CLUSTER))
+    if known['plan'] and known['topology']:
+      topology_lib.parse(known['topology'].lower())
+    elif not (known['plan'] or known['print_launch']):
+      return cluster_lib.find(*(known[name] for name in _CLUSTER))
   except UserError as error:
     problems.append(str(error))
-  return Command(
-    config=config,
-    workdir=known['workdir'].value,
-    only=tuple(pattern for pattern in only if pattern),
-    changed=tuple(changed),
-    problems=tuple(problems),
-    flags=(*given, *_joined(rest)[1:]),
-    print_launch=script,
-    topology=topology,
-    plan=plan,
-    profile=profile,
-    cluster=cluster,
-    module=module,
-    sweep=known['sweep'].value,
-    retry=known['retry'].value,
-    fail_fast=known['fail_fast'].value,
-    arms=arms,
-  )
+  return None
 
 
-def _without_run(known, topology: str, problems) -> None:
-  """What is wrong with --plan and --print_launch, and does not go with them."""
-  plan, script = known['plan'].value, known['print_launch'].value
-  if topology and not (plan or script):
-    problems.append('--topology: goes with --plan or --print_launch')
-  if plan and topology:
-    try:
-      topology_lib.parse(topology)
-    except UserError as error:
-      problems.append(str(error))
-  if script and known['retry'].value == 'all':
-    said = 'would begin anew at each restart, and for each worker; leave it out'
-    problems.append(f'--retry=all: with --print_launch it {said}')
-  if plan and script:
-    problems.append('--print_launch: not together with --plan')
-  if plan and known['profile'].value:
-    said = 'it runs no step to trace; leave it out'
-    problems.append(f'--profile: not together with --plan: {said}')
-  hosts = ', '.join(f'--{name}' for name in _CLUSTER if known[name].value)
-  if hosts and plan:
-    said = 'not together with --plan: it is one process; leave it out'
-    problems.append(f'{hosts}: {said}')
-  elif hosts and script:
-    said = 'the machines of a cluster know who they are; leave it out'
-    problems.append(f'{hosts}: not together with --print_launch: {said}')
-
-
-def _grid_flags(known, problems) -> int:
-  """The number of --arms; what is wrong with a grid's flags is a problem."""
-  retry, arms = known['retry'].value, known['arms'].value
-  if not known['sweep'].value:
-    for name in ('retry', 'fail_fast', 'arms'):
-      if known[name].value:
-        problems.append(f'--{name}: goes with --sweep')
-  elif known['profile'].value:
-    problems.append('--profile: of a single run; leave out --sweep')
-  if retry not in ('', 'failed', 'all'):
-    hint = config_lib.did_you_mean(retry, ('failed', 'all'))
-    problems.append(f'--retry={retry}: must be failed or all.{hint}')
-  if arms in ('', 'auto'):
-    return 0
-  if not re.fullmatch('[1-9][0-9]{0,3}', arms):
-    problems.append(f'--arms={arms}: must be auto or a number, at least 1')
-    return 0
-  return int(arms)
+def _conflicts(known) -> list[str]:
+  """Which flags have a wrong value, or do not go together."""
+  plan, script, retry = known['plan'], known['print_launch'], known['retry']
+  sweep, stack, trace = known['sweep'], known['stack'], known['profile']
+  hosts = ', '.join(f'--{name}' for name in _CLUSTER if known[name])
+  hint = config_lib.did_you_mean(retry, ('failed', 'all'))
+  alone = f'{hosts}: not together with'
+  rules = {
+    '--topology: goes with --plan or --print_launch': (
+      known['topology'] and not (plan or script)
+    ),
+    '--print_launch: not together with --plan': plan and script,
+    '--retry=all: with --print_launch it would begin anew at each restart, and '
+    'for each worker; leave it out': script and retry == 'all',
+    '--profile: not together with --plan: it runs no step to trace; leave it '
+    'out': plan and trace,
+    f'{alone} --plan: it is one process; leave it out': hosts and plan,
+    f'{alone} --print_launch: the machines of a cluster know who they are; '
+    'leave it out': hosts and script and not plan,
+    '--stack: goes with --sweep': stack and not sweep,
+    '--profile: of a single run; leave out --sweep': sweep and trace,
+    f'--retry={retry}: must be failed or all.{hint}': (
+      retry not in ('', 'failed', 'all')
+    ),
+    f'--stack={stack}: must be auto or a number, at least 1': (
+      stack and not re.fullmatch(_STACK, stack)
+    ),
+  }
+  return [message for message, wrong in rules.items() if wrong]
 
 
 def _steps(text: str, problems) -> tuple[int, int] | None:
@@ -204,8 +196,8 @@ def _steps(text: str, problems) -> tuple[int, int] | None:
   match = re.fullmatch(r'(\d{1,9}):(\d{1,9})', text, re.ASCII)
   first, end = map(int, match.groups()) if match else (0, 0)
   if first >= end:
-    said = 'must be FROM:TO with FROM below TO'
-    problems.append(f'--profile={text}: {said}, such as 20:25')
+    message = 'must be FROM:TO with FROM below TO'
+    problems.append(f'--profile={text}: {message}, such as 20:25')
     return None
   return first, end
 
@@ -228,8 +220,8 @@ def _change(config: config_dict.ConfigDict, rest: list[str]):
       break
     except flags.IllegalFlagValueError as error:
       # It names the first one only: the others are read without it.
-      name, said = _wrong_value(str(error))
-      problems.append(said)
+      name, message = _wrong_value(str(error))
+      problems.append(message)
       given = [x for x in given if not re.match(f'--?config.{name}(=|$)', x)]
     except (flags.Error, ValueError, TypeError, KeyError) as error:
       return [], [*problems, ' '.join(str(error).split())]
@@ -273,14 +265,16 @@ def _check_names(given: list[str]) -> tuple[list[str], list[str]]:
     prefix, name = match.groups() if match else ('', '')
     if not match or (prefix and name in types):
       kept.append(argument)
+    elif not prefix and name == 'arms':
+      problems.append('--arms: is called --stack now; write that')
     elif not prefix:
       close = difflib.get_close_matches(name, _NAMES, 1, 0.5)
       hint = f'; did you mean --{close[0]}?' if close else ''
       problems.append(f'--{name}: there is no such flag{hint}')
     elif name in groups or name.startswith('arms.'):
-      said = 'set its fields one by one'
-      said = 'arms are set in the config file' if 'arms' in name else said
-      problems.append(f'--config.{name}: {said}')
+      message = 'set its fields one by one'
+      message = 'arms are set in the config file' if 'arms' in name else message
+      problems.append(f'--config.{name}: {message}')
     else:
       hint = config_lib.did_you_mean(name, types)
       problems.append(f'--config.{name}: there is no such field.{hint}')

@@ -66,8 +66,8 @@ def fill(command: command_lib.Command, *, workers: int = 0) -> str:
   kind = command.print_launch
   if kind not in KINDS:
     hint = config_lib.did_you_mean(kind, KINDS)
-    said = f'must be one of {", ".join(KINDS)}.{hint}'
-    raise UserError(*command.problems, f'--print_launch={kind}: {said}')
+    message = f'must be one of {", ".join(KINDS)}.{hint}'
+    raise UserError(*command.problems, f'--print_launch={kind}: {message}')
   problems = list(command.problems)
   try:
     values = _slurm(command) if kind == 'slurm' else _tpu(command)
@@ -132,8 +132,8 @@ def _tpu(command: command_lib.Command) -> dict[str, int | str]:
   topology = topology_lib.parse(command.topology or 'v5e:4x4')
   chip = topology.chip
   if not chip.runtime and command.print_launch in ('tpu_vm', 'skypilot'):
-    said = f'{topology.kind} is not rented as a TPU VM; use xpk or gke'
-    raise UserError(f'--print_launch={command.print_launch}: {said}')
+    message = f'{topology.kind} is not rented as a TPU VM; use xpk or gke'
+    raise UserError(f'--print_launch={command.print_launch}: {message}')
   return {
     'JOB': _job(command),
     'TPU_TYPE': topology.accelerator_type,
@@ -150,8 +150,8 @@ def _slurm(command: command_lib.Command) -> dict[str, int | str]:
   grid = command.topology or '2x8'
   match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', grid, re.ASCII)
   if not match:
-    said = 'slurm wants nodes x GPUs of a node, such as 2x8'
-    raise UserError(f'--topology={grid}: {said}')
+    message = 'slurm wants nodes x GPUs of a node, such as 2x8'
+    raise UserError(f'--topology={grid}: {message}')
   nodes, gpus = map(int, match.groups())
   return {'job-name': _job(command), 'nodes': nodes, 'gpus-per-node': gpus}
 
@@ -179,9 +179,9 @@ def _unreachable(command: command_lib.Command) -> list[str]:
   config = _flag(command, 'config')
   problems = []
   if os.path.relpath(config.partition(':')[0]).startswith('..'):
-    said = 'is outside this folder, which is what the machines get a copy of'
-    problems.append(f'--config={config}: {said}; move it below')
+    message = 'is outside this folder, which is what the machines get a copy of'
+    problems.append(f'--config={config}: {message}; move it below')
   if not re.match(r'gs://[^/]', command.workdir):
-    said = 'all hosts share it and it outlives them: use gs://BUCKET/DIR'
-    problems.append(f'--workdir={command.workdir}: {said}')
+    message = 'all hosts share it and it outlives them: use gs://BUCKET/DIR'
+    problems.append(f'--workdir={command.workdir}: {message}')
   return problems

@@ -141,7 +141,8 @@ def from_json(text: str) -> Config:
   """
   try:
     saved = json.loads(text)
-    config, problems = apply_arm(default(), flatten(saved))
+    flat = {limits.RENAMED.get(k, k): v for k, v in flatten(saved).items()}
+    config, problems = apply_arm(default(), flat)
   except (ValueError, AttributeError) as error:
     raise UserError(f'not readable as the config of a run ({error})') from None
   if problems:
@@ -266,7 +267,11 @@ def to_json(config: Any) -> str:
 def results(config: Any) -> dict[str, Any]:
   """Dotted names to plain values of the fields that change results."""
   flat = flatten(_plain(config))
-  return {n: value for n, value in flat.items() if not n.startswith(_FREE)}
+  return {
+    limits.RENAMED.get(name, name): value
+    for name, value in flat.items()
+    if not name.startswith(_FREE)
+  }
 
 
 def differences(old: Any, new: Any) -> list[str]:

@@ -17,10 +17,14 @@ from ealign.evals import judges
 from ealign.models import hub
 from ealign.runtime.errors import UserError
 
+RENAMED = {'mesh.arm': 'mesh.stack'}  # fields, by the name they had
+
 
 def did_you_mean(name: str, known) -> str:
   """' Did you mean ...?' or '', by the last part of a path or by spelling."""
   name = str(name)  # a key of a dict may be anything
+  if name in RENAMED:
+    return f' It is called {RENAMED[name]} now.'
   known = [str(item) for item in known]
   last = name.rsplit('.', 1)[-1]
   close = [item for item in known if item.rsplit('.', 1)[-1] == last]
@@ -72,8 +76,8 @@ def problems(
 ) -> list[str]:
   """All problems of the values.
 
-  earlier_arms: those that a field may name as 'arm:<name>'. grid: whether one
-  may name a model of the grid as 'grid:<name>'.
+  earlier_arms: those that a field may name as 'arm:<name>'. grid: whether it is
+  of a cell of a grid, where 'grid:<name>' and 'cell:<setting>' may be.
   """
   checks = [_choices, _ranges, _texts, _shapes, _purpose, _trained, _files]
   checks += [] if grid else [_grid_references]
@@ -237,8 +241,10 @@ def _arm_references(flat, earlier: tuple[str, ...]) -> Iterator[tuple]:
 
 def _grid_references(flat) -> Iterator[tuple]:
   for name in ('model.path', 'model.adapter', 'model.frozen_adapter'):
-    if flat[name].startswith('grid:'):
+    if flat[name].startswith(('grid:', 'cell:')):
       yield name, 'is made for a grid; add --sweep, or name a folder'
+  if flat['mesh.stack'] > 1:
+    yield 'mesh.stack', 'is for the cells of a grid; use 1 without --sweep'
 
 
 def _files(flat) -> Iterator[tuple]:
@@ -254,7 +260,7 @@ def _files(flat) -> Iterator[tuple]:
     value = flat[name]
     exists = of_model if name in (*model, *BY) else sources.exists
     # There when the run starts, or known without a file.
-    made = ('arm:', 'grid:') if name in model else ('arm:',)
+    made = ('arm:', 'grid:', 'cell:') if name in model else ('arm:',)
     for item in (value,) if isinstance(value, str) else value:
       path = item.removeprefix('other:')
       sft = (name, path) == ('pool.paths', 'sft')

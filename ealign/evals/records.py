@@ -117,16 +117,13 @@ def read(path: Any) -> list[dict]:
   except OSError as error:
     raise UserError(f'{path}: cannot be read ({error.strerror})') from None
   # Not splitlines(): model text may hold U+2028, which JSON leaves as it is.
-  *lines, tail = text.split('\n')
-  records = []
+  lines, records = text.split('\n'), []
   for number, line in enumerate(lines, start=1):
-    if line.strip():
-      records.append(_record(line, f'{path}:{number}'))
-  if tail.strip():
     try:
-      records.append(_record(tail, path))
+      records += [_record(line, f'{path}:{number}')] if line.strip() else []
     except UserError:
-      pass
+      if number < len(lines):
+        raise
   return records
 
 

@@ -82,7 +82,7 @@ def pooled(groups: Iterable[Sequence[float]]) -> Spread | None:
 
 
 def rate(
-  shares: Sequence[Share], spread: Spread | None = None, *, level: float = 0.95
+  shares: Sequence[Share], spread: Spread | None = None
 ) -> Estimate | None:
   """A rate over seeds: Student-t on the logit scale, of own or given spread.
 
@@ -94,19 +94,23 @@ def rate(
   if not shares:
     return None
   value = float(np.mean([share.count / share.total for share in shares]))
-  floor = _of_answers(shares, level)
+  count = sum(share.count for share in shares)
+  floor = stats.wilson(count, sum(share.total for share in shares))
+  if len(shares) == 1:
+    floor = shares[0].clustered
   logits = [logit(share.count, share.total) for share in shares]
   basis = 'pooled' if spread else 'seeds'
   spread = spread or pooled([logits])
   if spread is None:
     return Estimate(value, floor, 1, 'prompts')
-  middle, half = np.mean(logits), _half(spread, len(shares), level)
+  half = stats.t_quantile(spread.freedom) * spread.sd / math.sqrt(len(shares))
+  middle = np.mean(logits)
   low, high = special.expit((middle - half, middle + half))
   low, high = min(low, floor[0], value), max(high, floor[1], value)
   return Estimate(value, (float(low), float(high)), len(shares), basis)
 
 
-def average(means: Sequence[Mean], *, level: float = 0.95) -> Estimate | None:
+def average(means: Sequence[Mean]) -> Estimate | None:
   """The mean of a number over seeds; of one seed, the interval of its own."""
   if not means:
     return None
@@ -114,27 +118,11 @@ def average(means: Sequence[Mean], *, level: float = 0.95) -> Estimate | None:
     interval = means[0].interval or (math.nan, math.nan)
     return Estimate(means[0].value, interval, 1, 'prompts')
   values = [mean.value for mean in means]
-  value, low, high = stats.student_t(
-    values, level=level, bounds=(0.0, math.inf)
-  )
-  return Estimate(value, (low, high), len(means), 'seeds')
+  value, *interval = stats.student_t(values, bounds=(0.0, math.inf))
+  return Estimate(value, tuple(interval), len(means), 'seeds')
 
 
-def _of_answers(shares, level) -> Interval:
-  if len(shares) == 1:
-    return shares[0].clustered
-  count = sum(share.count for share in shares)
-  return stats.wilson(count, sum(share.total for share in shares), level=level)
-
-
-def _half(spread: Spread, seeds: int, level) -> float:
-  quantile = sps.t.ppf((1 + level) / 2, spread.freedom)
-  return float(quantile) * spread.sd / math.sqrt(seeds)
-
-
-def contrast(
-  a: Sequence[Share], b: Sequence[Share], *, level: float = 0.95
-) -> Contrast | None:
+def contrast(a: Sequence[Share], b: Sequence[Share]) -> Contrast | None:
   """a - b for two settings whose shares are in the order of replicates.
 
   The test is Student's on the paired differences of the logits, exp of which
@@ -159,7 +147,7 @@ def contrast(
   least = sum(share * (1 - share) / n for share, n in even)
   value, spread = _paired(points, least)
   freedom = len(pairs) - 1
-  quantile = float(sps.t.ppf((1 + level) / 2, freedom))
+  quantile = stats.t_quantile(freedom)
   around = lambda at, by: (at - quantile * by, at + quantile * by)
   low, high = around(value, spread)
   t = middle / error
@@ -201,6 +189,6 @@ def holm(
   return adjusted
 
 
-def asked(seeds: int, comparisons: int, *, level: float = 0.95) -> float:
+def least_t(seeds: int, comparisons: int) -> float:
   """|t| that Holm's first step asks for: why exploratory cells have no p."""
-  return float(sps.t.isf((1 - level) / (2 * comparisons), seeds - 1))
+  return float(sps.t.isf(0.05 / (2 * comparisons), seeds - 1))

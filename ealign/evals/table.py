@@ -5,8 +5,10 @@ write them down, and the report shows the same blocks.
 """
 
 import dataclasses
+import json
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import rich.box
 import rich.console
@@ -53,6 +55,16 @@ def bracket(interval: tuple[float, float]) -> str:
   return '[{:.1f}, {:.1f}]'.format(*(100 * limit for limit in interval))
 
 
+def points(value: float) -> str:
+  """A difference of shares in points."""
+  return f'{100 * value:+.1f}'
+
+
+def p_value(p: float) -> str:
+  """A p-value with two digits."""
+  return '< 0.0001' if p < 1e-4 else f'{p:.2g}'
+
+
 def entry(found: counts.Share | counts.Mean | None, *, wide: bool) -> Entry:
   """A share in per cent, or a mean as it is; wide: with its interval."""
   if found is None or not found.total:
@@ -75,6 +87,13 @@ def number(value: float | None) -> str:
 def number_bracket(interval: tuple[float, float] | None) -> str:
   """Its interval; '' where there is none."""
   return '[{:.1f}, {:.1f}]'.format(*interval) if interval else ''
+
+
+def shown(value: Any) -> str:
+  """The value of a setting."""
+  if isinstance(value, str):
+    return value or '(none)'
+  return NOTHING if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _cells(row, measures: Sequence[Measure]) -> list[Entry]:
@@ -247,23 +266,6 @@ def _text(block: Block) -> str:
     ]
     out.append('  '.join(padded).rstrip())
   return '\n'.join(out) + '\n'
-
-
-def markdown(blocks: Sequence[Block]) -> str:
-  """All blocks as pipe tables, each with the note that explains it."""
-  parts = []
-  for block in blocks:
-    rule = ['--:' if number else '---' for _, number in block.columns]
-    titles = [title for title, _ in block.columns]
-    rows = pipes([titles, *block.lines], rule)
-    parts.append(f'### {block.title}\n\n{rows}\n\n{block.note}\n')
-  return '\n'.join(parts)
-
-
-def pipes(lines: Sequence[Sequence], rule: Sequence[str]) -> str:
-  """A pipe table; its first line holds the titles."""
-  first, *rest = (list(map(escape_markdown, line)) for line in lines)
-  return '\n'.join(f'| {" | ".join(x)} |' for x in (first, rule, *rest))
 
 
 def escape_markdown(value) -> str:

@@ -1,6 +1,7 @@
-"""Ablation grids: many runs of one config file, in one work folder.
+"""The launcher: runs as cells of one work folder, resumable and shared.
 
-`python -m ealign.launch --config=FILE.py --workdir=DIR --sweep=a,seeds`: the
-config file's functions sweep_*() say which; `sweeps` makes cells of them,
-`cells` keeps their states and leases, `run` runs them. docs/grids.md tells it.
+`cells` are the arms of a config, a single run, or what `sweeps` makes of the
+functions sweep_*() of a config file (--sweep=NAME,NAME). `ledger` keeps what
+must not be mixed, `claims` says which cell is free, `run` runs them one program
+at a time (`program`), `plan` says what is left. docs/grids.md is its manual.
 """

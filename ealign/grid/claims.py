@@ -2,13 +2,15 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from ealign.grid import ledger
+from ealign.grid.cells import Cell, Grid
 from ealign.grid.progress import Board
-from ealign.grid.sweeps import Cell
 from ealign.workdir import folder as folder_lib
 from ealign.workdir import lease as lease_lib
-from ealign.workdir import status as cells_lib
+from ealign.workdir import status as status_lib
 from ealign.workdir.folder import Folder
 from ealign.workdir.lease import Lease
 from ealign.workdir.status import Status
@@ -20,16 +22,18 @@ _POLL_S = 5.0
 class Launch:
   """One start of a launcher: what it was asked for, and what it knows.
 
-  retry: '', 'failed' or 'all'. began: Unix time. states: id -> status.
-  methods: name -> `method.Method`.
+  chosen: the cells that --only leaves. retry: '', 'failed' or 'all'. methods:
+  name -> `method.Method`. began: Unix time. states: id -> status.
   """
 
-  place: Folder
+  grid: Grid
+  folder: Folder
+  chosen: list[Cell]
   retry: str
-  began: float
   board: Board
+  methods: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  began: float = dataclasses.field(default_factory=time.time)
   states: dict[str, Status | None] = dataclasses.field(default_factory=dict)
-  methods: dict = dataclasses.field(default_factory=dict)
 
   def state(self, cell: Cell) -> str:
     """'left' for a cell that this launch may run, and nobody runs now."""
@@ -48,43 +52,58 @@ class Launch:
       return False
     return self.retry == 'all' or self.retry == status.state == 'failed'
 
-  def refresh(self, cells: Sequence[Cell]) -> None:
-    """Reads the cells' states; a damaged one is that of a failed cell."""
+  def ready(self, cell: Cell) -> bool:
+    """Whether what the cell starts from is done, and not to be done anew."""
+    mine = {cell.id for cell in self.chosen}
+    return all(
+      (status := self.states.get(need.id))
+      and status.state == 'done'
+      and not (need.id in mine and self.wants(need))
+      for need in cell.needs.values()
+    )
+
+  def lost(self, cell: Cell) -> str:
+    """Which of the cells that it starts from failed, '' if none did."""
+    for need in cell.needs.values():
+      if self.state(need) == 'failed':
+        return need.name
+      if name := self.lost(need):
+        return name
+    return ''
+
+  def refresh(self, cells: Iterable[Cell]) -> None:
+    """Reads the states of cells, and of what they start from."""
     for cell in cells:
-      self.states[cell.id] = cells_lib.read(
-        self.place.shared / cell.folder, damaged=Status('failed')
+      self.refresh(cell.needs.values())
+      self.states[cell.id] = status_lib.read(
+        self.folder.shared / cell.folder, damaged=ledger.damaged_is(self.grid)
       )
 
 
 def take(
   launch: Launch, left: list[list[Cell]]
 ) -> tuple[list[Cell], list[Lease]]:
-  """What is free of the first such group of `left`, and its leases.
+  """Claims the free cells of the first group that has some, and their leases.
 
-  It leaves the list, where what others run of the group stays. Nothing, if they
-  run all that is left. One of them that has been silent for long is waited for:
+  The group leaves `left`; those of its cells that others run, or that wait for
+  another cell, stay there. Returns ([], []) if others run all that is left, or
+  what it starts from. A launcher that has been silent for long is waited for:
   it lives after all, or its cell is ours.
 
   Raises:
     UserError: the work folder cannot be written.
   """
   while left:
-    busy = []
+    busy, before = [], sum(map(len, left))
     for group in list(left):
-      with folder_lib.usable(launch.place.shared):
-        free, theirs = _free(launch, group, busy)
+      with folder_lib.usable(launch.folder.shared):
+        free, others = _free(launch, group, busy)
       left.remove(group)
-      left += [theirs] if theirs else []
-      # Another may have run one since.
-      launch.refresh([cell for cell, _ in free])
-      ours = []
-      for cell, lease in free:
-        if launch.wants(cell):
-          ours.append((cell, lease))
-        else:
-          lease.release()
-      if ours:
-        return [cell for cell, _ in ours], [lease for _, lease in ours]
+      left += [others] if others else []
+      if free:
+        return [cell for cell, _ in free], [lease for _, lease in free]
+    if not busy and sum(map(len, left)) == before:
+      break  # what they start from has failed, or is not done elsewhere
     if not busy:
       continue
     silent = time.time() - min(holder['heartbeat'] for holder in busy)
@@ -104,16 +123,24 @@ def take(
 def _free(launch, group, busy) -> tuple[list[tuple[Cell, Lease]], list[Cell]]:
   """[(cell, its lease)] of those of a group that are free, and the others.
 
-  busy: gets who has them.
+  busy: gets the holders of the leases of others.
   """
-  free, theirs = [], []
+  free, others = [], []
+  launch.refresh(need for cell in group for need in cell.needs.values())
   for cell in group:
-    path = launch.place.shared / cell.folder / 'LEASE'
-    lease = lease_lib.take(path, exclusive=not launch.place.copied)
+    if not launch.ready(cell):
+      others.append(cell)
+      continue
+    path = launch.folder.shared / cell.folder / 'LEASE'
+    lease = lease_lib.take(path, exclusive=not launch.folder.copied)
     if lease is None:
       now = {'host': '?', 'heartbeat': time.time()}
       busy.append(lease_lib.holder(path) or now)
-      theirs.append(cell)
-    else:
+      others.append(cell)
+      continue
+    launch.refresh([cell])
+    if launch.wants(cell):  # another may have run it since
       free.append((cell, lease))
-  return free, theirs
+    else:
+      lease.release()
+  return free, others

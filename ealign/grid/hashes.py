@@ -22,8 +22,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 CODE = (
   *('align/', 'alone.py', 'assembly/', 'conscience/', 'data/', 'engine.py'),
   *('evals/answers.py', 'evals/judges/', 'fields.py', 'losses.py', 'methods/'),
-  *('models/', 'replay.py', 'runtime/mesh.py', 'sampling/', 'stack/'),
-  *('train.py', 'world/advice.py', 'world/code.py', 'world/grammar.py'),
+  *('method.py', 'models/', 'replay.py', 'runtime/mesh.py', 'sampling/'),
+  *('stack/', 'train.py', 'world/data/advice.yaml', 'world/data/code.yaml'),
+  *('world/grammar.py', 'world/texts.py'),
 )
 
 
@@ -111,8 +112,8 @@ def _told(path: epath.Path) -> Iterator[None]:
     yield
   except (OSError, ValueError, AttributeError, RecursionError) as error:
     why = getattr(error, 'strerror', None) or error
-    said = f'cannot be read ({why}); mend it, or name another'
-    raise UserError(f'{path}: {said}') from None
+    message = f'cannot be read ({why}); mend it, or name another'
+    raise UserError(f'{path}: {message}') from None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -126,10 +127,10 @@ def _digest(path: str, *_) -> str:
 
 @functools.cache
 def code() -> str:
-  """Of the package's modules that can change a result."""
+  """Of the package's modules, and texts, that can change a result."""
   digest = hashlib.sha256()
-  for path in sorted(ROOT.rglob('*.py')):
+  for path in sorted(ROOT.rglob('*')):
     name = path.relative_to(ROOT).as_posix()
-    if name.startswith(CODE):
+    if name.startswith(CODE) and path.suffix in ('.py', '.yaml'):
       digest.update(f'{name}\n'.encode() + path.read_bytes())
   return digest.hexdigest()[:16]

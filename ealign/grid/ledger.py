@@ -1,5 +1,9 @@
-"""The work folder of a grid: grid.json, and what must not be mixed in it."""
+"""The record of a work folder, and what must not be mixed in it.
 
+Of a grid it is grid.json, of arms and single runs config.json.
+"""
+
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -10,128 +14,172 @@ from typing import Any
 from ealign import config as config_lib
 from ealign.fields import Config
 from ealign.grid import hashes
-from ealign.grid.sweeps import Cell, Grid, identity
+from ealign.grid.cells import Cell, Grid, references
+from ealign.grid.names import identity
 from ealign.runtime import atomic
 from ealign.runtime.errors import UserError
 from ealign.workdir import folder as folder_lib
-from ealign.workdir import status as cells_lib
+from ealign.workdir import status as status_lib
 from ealign.workdir.folder import Folder
 from ealign.workdir.status import Status
 
 FILE = 'grid.json'
+# What a start leaves that never came to its run: nothing of it is missed.
+_EARLY = ('config.json', 'plan.json', 'hosts', 'STATUS.json', 'LEASE', '.lock')
 _OWN = (FILE, 'cells', 'prepared', 'trash', 'report.md', 'report.html')
 _OWN += ('results.csv', 'plan.json', 'hosts')
 
 
-def resolved(config: Config, place: Folder) -> Config:
-  """The config with the paths of its 'grid:' names."""
+def resolved(cell: Cell, folder: Folder) -> Config:
+  """The cell's config with the folders of what it starts from as paths."""
 
   def path(name: str) -> str:
-    if not name.startswith('grid:'):
-      return name
-    return str(place.local / 'prepared' / name.removeprefix('grid:'))
+    if name in cell.needs:
+      return str(folder.local / cell.needs[name].folder)
+    if name.startswith('grid:'):
+      return str(folder.local / 'prepared' / name.removeprefix('grid:'))
+    return name
 
   names = ('path', 'adapter', 'frozen_adapter')
-  own = {name: path(getattr(config.model, name)) for name in names}
-  return dataclasses.replace(
-    config, model=dataclasses.replace(config.model, **own)
-  )
+  own = {name: path(getattr(cell.config.model, name)) for name in names}
+  model = dataclasses.replace(cell.config.model, **own)
+  return dataclasses.replace(cell.config, model=model)
 
 
 def prepared(config: Config) -> list[str]:
   """What prepare() of the config file must have made: 'grid:<name>/...'."""
-  model = config.model
-  named = (model.path, model.adapter, model.frozen_adapter)
-  names = [x[5:].partition('/')[0] for x in named if x.startswith('grid:')]
-  return list(dict.fromkeys(names))
+  named = [name for name in references(config) if name.startswith('grid:')]
+  return list(dict.fromkeys(name[5:].partition('/')[0] for name in named))
 
 
-def find(place: Folder, grid: Grid) -> tuple[list[Cell], dict[str, Any]]:
-  """The grid's cells where they lie, and what its grid.json is to say.
+def find(folder: Folder, grid: Grid) -> tuple[Grid, str]:
+  """The grid with its cells where they lie, and the text of its record.
 
   Raises:
     UserError: the work folder cannot be read, or belongs to something else.
   """
-  with folder_lib.usable(place.shared):
-    old = _read(place)
-    found = _folders(place)
-  cells = [
-    dataclasses.replace(c, folder=found.get(c.id, c.folder)) for c in grid.cells
-  ]
-  began = any(_began(place / folder) for folder in found.values())
+  with folder_lib.usable(folder.shared):
+    old = _read(folder, grid)
+    found = _folders(folder) if grid.swept else {}
+    if grid.swept:
+      began = any(_began(folder / below) for below in found.values())
+    else:  # a model's folder has a config.json, too
+      began = 'conscience' not in old or not _untouched(folder.shared)
   if old and began:
-    _check_base(place, old, grid)
-  return cells, _told(grid, cells, old, late=began)
+    _check_base(folder, old, grid)
+  grid = grid.moved(found)
+  if not grid.swept:
+    return grid, config_lib.to_json(grid.config)
+  return grid, json.dumps(_record(grid, old, late=began), indent=1) + '\n'
 
 
-def write(place: Folder, told: dict[str, Any]) -> None:
-  """Writes grid.json.
+def write(folder: Folder, grid: Grid, record: str) -> None:
+  """Writes the record.
 
   Raises:
     UserError: the work folder cannot be written.
   """
-  with folder_lib.usable(place.shared):
-    atomic.write(place.shared / FILE, json.dumps(told, indent=1) + '\n')
+  with folder_lib.usable(folder.shared):
+    atomic.write(_path(folder, grid), record)
 
 
-def _read(place: Folder) -> dict[str, Any]:
-  """grid.json, {} in a new folder."""
-  path = place.shared / FILE
-  where = f'--workdir={place.shared}'
+def _path(folder: Folder, grid: Grid):
+  return folder.shared / (FILE if grid.swept else 'config.json')
+
+
+def _read(folder: Folder, grid: Grid) -> dict[str, Any]:
+  """The record, {} in a new folder."""
+  path = _path(folder, grid)
   if path.exists():
     try:
       old = json.loads(path.read_text())
-      old['config'], [(c['id'], c['folder']) for c in old['cells']]
-    except (ValueError, TypeError, KeyError):
-      said = 'is damaged; restore it, or delete it: cells of --sweep are '
-      said += 'found, contrasts count as declared late'
-      raise UserError(f'{path}: {said}') from None
+      if grid.swept:
+        old['config'], [(c['id'], c['folder']) for c in old['cells']]
+      config_lib.differences(old, {})  # its fields have names
+    except (ValueError, TypeError, KeyError, AttributeError):
+      message = 'mend it, delete it together with the run, or use another '
+      message += 'workdir'
+      if grid.swept:
+        message = 'restore it, or delete it: cells of --sweep are found, '
+        message += 'contrasts count as declared late'
+      raise UserError(f'{path}: is damaged; {message}') from None
     return old
-  there = place.shared.iterdir() if place.shared.exists() else ()
+  there = folder.shared.iterdir() if folder.shared.exists() else ()
   names = sorted(item.name for item in there)
-  if 'config.json' in names:
-    said = 'is the folder of a run without --sweep; use another'
-    raise UserError(f'{where}: {said}')
-  foreign = [n for n in names if n not in _OWN and not n.startswith('.')]
-  if foreign:
-    listed = ', '.join(foreign[:3]) + (', ...' if len(foreign) > 3 else '')
-    said = f'is not empty ({listed}) and has no {FILE}; use another'
-    raise UserError(f'{where}: {said}')
+  if grid.swept and 'config.json' in names:
+    message = 'is the folder of a run without --sweep; use another'
+    raise UserError(f'--workdir={folder.shared}: {message}')
+  if message := _foreign(names, _OWN if grid.swept else _EARLY):
+    message = f'{message} and has no {path.name}; use another folder'
+    raise UserError(f'--workdir={folder.shared}: {message}')
   return {}
 
 
-def _began(place: Folder) -> bool:
+def _foreign(names, own) -> str:
+  """What else lies in a folder, '' if nothing does."""
+  foreign = [n for n in names if n not in own and not n.startswith('.')]
+  listed = ', '.join(foreign[:3]) + (', ...' if len(foreign) > 3 else '')
+  return f'is not empty ({listed})' if foreign else ''
+
+
+def _began(folder: Folder) -> bool:
   """Whether a cell has made a step, or may have."""
-  status = cells_lib.read(place.shared, damaged=Status('running'))
+  status = status_lib.read(folder.shared, damaged=Status('running'))
   early = status is None or status.state in ('queued', 'failed')
   return not early or bool(status and status.step)
 
 
-def _check_base(place, old, grid) -> None:
+def _untouched(path) -> bool:
+  """Whether no run got past its start there: then nothing can be lost."""
+  if not path.exists():
+    return True
+  return all(
+    item.name in _EARLY or (item.is_dir() and _untouched(item))
+    for item in path.iterdir()
+  )
+
+
+def leave(folder: Folder, grid: Grid) -> None:
+  """Leaves nothing of arms, or a run, whose start failed before any began."""
+  with contextlib.suppress(OSError):
+    leased = [folder.shared / cell.folder / 'LEASE' for cell in grid.cells]
+    if not _untouched(folder.shared) or any(path.exists() for path in leased):
+      return  # another launcher has begun
+    for path in dict.fromkeys([*(c.folder for c in grid.cells), '']):
+      for name in ('config.json', 'STATUS.json', '.lock'):
+        (folder.shared / path / name).unlink(missing_ok=True)
+      with contextlib.suppress(OSError):  # not ours alone: it is not empty
+        (folder.shared / path).rmdir()
+
+
+def _check_base(folder: Folder, old, grid: Grid) -> None:
+  what, saved = 'a config that differs', old
+  if grid.swept:
+    what, saved = 'a grid with another base config', old['config']
   try:
-    lines = config_lib.differences(old['config'], grid.config)
+    lines = config_lib.differences(saved, grid.config)
   except AttributeError:
     lines = ['config: damaged']
   if lines:
-    said = 'belongs to a grid with another base config; use another folder'
     text = '\n'.join(f'  {line}' for line in lines)
-    raise UserError(f'--workdir={place.shared}: {said}\n{text}')
+    message = f'belongs to {what}; use another folder'
+    raise UserError(f'--workdir={folder.shared}: {message}\n{text}')
 
 
-def _folders(place: Folder) -> dict[str, str]:
+def _folders(folder: Folder) -> dict[str, str]:
   """The cells that have a folder: id -> 'cells/<name>-<id>'."""
-  root = place.shared / 'cells'
+  root = folder.shared / 'cells'
   if not root.exists():
     return {}
   names = [p.name for p in root.iterdir() if (p / 'config.json').exists()]
   return {name.rpartition('-')[2]: f'cells/{name}' for name in names}
 
 
-def _told(grid: Grid, cells: list[Cell], old, late: bool) -> dict:
+def _record(grid: Grid, old, late: bool) -> dict:
   """What grid.json says."""
   text = json.dumps(grid.contrasts, sort_keys=True)
   declared = hashlib.sha256(text.encode()).hexdigest()[:16]
-  told = {
+  record = {
     'config': json.loads(config_lib.to_json(grid.config)),
     'sweep': grid.text,
     'sweeps': grid.sweeps,
@@ -142,66 +190,88 @@ def _told(grid: Grid, cells: list[Cell], old, late: bool) -> dict:
     'declared_late': late,
   }
   if old.get('contrasts_hash') == declared:
-    told |= {k: old.get(k) for k in ('declared', 'declared_late')}
+    record |= {k: old.get(k) for k in ('declared', 'declared_late')}
   names = ('folder', 'id', 'setting', 'replicate', 'label', 'seed')
   rows = {
     c.id: {name: getattr(c, name) for name in names} | {'current': True}
-    for c in cells
+    for c in grid.cells
   }
   for row in old.get('cells', []):
     rows.setdefault(row['id'], row | {'current': False})
-  return told | {'cells': list(rows.values())}
+  return record | {'cells': list(rows.values())}
 
 
 # ---- What the cells hold ----------------------------------------------------
 
 
-def check(
-  place: Folder, cells: list[Cell], retry: str, chosen: list[Cell]
-) -> None:
+def check(folder: Folder, grid: Grid, retry: str, chosen: list[Cell]) -> None:
   """Refuses to mix: with other inputs, or with what is not as it was written.
 
-  cells: all of the grid, also those that --only leaves out. With retry 'all'
-  the chosen ones are moved to trash/, so they are not looked at; with 'failed'
-  a damaged STATUS.json is that of a failed cell.
+  It looks at all cells, also those that --only leaves out; with retry 'all' not
+  at the chosen ones, which move to trash/.
 
   Raises:
     UserError: names each such cell.
   """
-  problems, changed = [], {}
+  problems, changed, done = [], {}, set()
   anew = {cell.id for cell in chosen if retry == 'all'}
-  for cell in cells:
-    if cell.id in anew:
-      continue
-    folder = place.shared / cell.folder
-    damaged = Status('failed') if retry == 'failed' else None
+  for cell in (cell for cell in grid.cells if cell.id not in anew):
+    path = folder.shared / cell.folder
+    damaged = damaged_is(grid) if retry == 'failed' or not grid.swept else None
     try:
-      status = cells_lib.read(folder, damaged=damaged)
+      status = status_lib.read(path, damaged=damaged)
     except UserError as error:
       problems += error.args
       continue
-    if status or (folder / 'config.json').exists():
-      problems += _own_config(folder, cell)
-    if status and status.state != 'failed':
-      for name in differing(status, resolved(cell.config, place), cell):
+    if status and status.state == 'done':
+      done.add(cell.id)
+    if cell.folder:
+      problems += _own_config(path, cell, grid, status)
+    if grid.swept and status and status.state != 'failed':
+      for name in differing(status, cell, folder):
         changed.setdefault(name, []).append(cell.folder)
+  remedy = 'restore it, use a new workdir, or --retry=all (what is there moves'
   for name, folders in changed.items():
     more = f' and {len(folders) - 1} more' if len(folders) > 1 else ''
-    said = f'ran with other {name}; restore it, use a new workdir, or '
-    said += '--retry=all (what is there moves to trash/)'
-    problems.append(f'{folders[0]}{more}: {said}')
+    message = f'ran with other {name}; {remedy} to trash/)'
+    problems.append(f'{folders[0]}{more}: {message}')
+  at_hand = done | {cell.id for cell in chosen}
+  problems += [
+    f'--only: {grid.kind} {cell.name!r} starts from {need.name}; add it'
+    for cell in chosen
+    for need in cell.needs.values()
+    if need.id not in at_hand
+  ]
   if problems:
     raise UserError(*problems)
 
 
-def differing(status: Status, config: Config, cell: Cell) -> list[str]:
+def damaged_is(grid: Grid) -> Status:
+  """What stands for a STATUS.json that is damaged, or gone.
+
+  Of an arm it is that of one to continue: without a sweep its config alone says
+  what it is, and older versions of the package wrote no STATUS.json there.
+  """
+  return Status('failed' if grid.swept else 'preempted')
+
+
+def inputs(cell: Cell, config: Config, grid: Grid) -> dict[str, str]:
+  """Hashes of what a cell's result depends on; without sweeps its config's."""
+  if not grid.swept:
+    return {'config': identity(cell.config)}
+  return {'config': cell.id} | hashes.of(config)
+
+
+def differing(status: Status, cell: Cell, folder: Folder) -> list[str]:
   """Which of data, template, model and code changed since a cell ran."""
   if not status.hashes:
     return []
+  config = resolved(cell, folder)
   now = hashes.of(config)
   names = [n for n, value in now.items() if status.hashes.get(n) != value]
-  # What prepare() has yet to make again cannot be compared.
-  unmade = prepared(cell.config) and not exists(config.model.path)
+  # What has yet to be made again, or fetched, cannot be compared.
+  both = zip(references(config), references(cell.config), strict=True)
+  unmade = any(path != name and not exists(path) for path, name in both)
   return [n for n in names if not (unmade and n in ('model', 'template'))]
 
 
@@ -212,35 +282,43 @@ def exists(path: str) -> bool:
   return sources.resolve(path).exists()
 
 
-def _own_config(folder, cell: Cell) -> list[str]:
-  path = folder / 'config.json'
+def _own_config(path, cell: Cell, grid: Grid, status) -> list[str]:
+  """What is wrong with the config.json that a cell's folder holds."""
+  file, wanted = path / 'config.json', identity(cell.config)
+  if not status and not file.exists():
+    there = path.iterdir() if path.is_dir() and not grid.swept else ()
+    message = _foreign(sorted(item.name for item in there), _EARLY)
+    return [f'{path}: {message}; move it elsewhere'] if message else []
   try:
-    found = identity(config_lib.from_json(path.read_text()))
+    found = identity(config_lib.from_json(file.read_text()))
   except (OSError, UserError):
     found = 'nothing readable'
-  if found == cell.id:
+  if found == wanted:
     return []
-  said = f'hashes to {found}, not to {cell.id} as its folder says'
-  return [f'{path}: {said}; restore it, or move the folder elsewhere']
+  of = 'its folder says' if grid.swept else 'the config of its arm'
+  message = f'hashes to {found}, not to {wanted} as {of}'
+  return [f'{file}: {message}; restore it, or move the folder elsewhere']
 
 
-def to_trash(place: Folder, cell: Cell) -> None:
+def to_trash(folder: Folder, cell: Cell) -> None:
   """Moves what a cell left aside; nothing of it is lost."""
-  folder = place.shared / cell.folder
-  if not folder.exists():
+  path = folder.shared / cell.folder
+  if not path.exists():
     return
-  stamp = time.strftime('%Y%m%d-%H%M%S')
-  target = place.shared / 'trash' / f'{folder.name}.{stamp}'
-  number = 0
+  name = f'{path.name}.{time.strftime("%Y%m%d-%H%M%S")}'
+  target, number = folder.shared / 'trash' / name, 0
   while target.exists():
     number += 1
-    target = target.with_name(f'{folder.name}.{stamp}.{number}')
-  items = [p for p in folder.iterdir() if p.name not in ('LEASE', '.lock')]
+    target = target.with_name(f'{name}.{number}')
+  # The lease is ours and stays, as does what is the work folder's own.
+  stay = ('LEASE', '.lock')
+  stay += () if cell.folder else ('trash', 'hosts', 'config.json')
+  items = [item for item in path.iterdir() if item.name not in stay]
   if items:
     target.mkdir(parents=True)
-  # The lease is ours and stays. STATUS.json goes first: were this to end
-  # half-way, what is left would not pass for what it was.
+  # STATUS.json goes first: were this to end half-way, what is left would not
+  # pass for what it was.
   for item in sorted(items, key=lambda item: item.name != 'STATUS.json'):
     item.rename(target / item.name)
-  if place.copied:
-    shutil.rmtree(place.local / cell.folder, ignore_errors=True)
+  if folder.copied:
+    shutil.rmtree(folder.local / cell.folder, ignore_errors=True)

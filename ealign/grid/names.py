@@ -16,8 +16,9 @@ _MOST = 24  # characters of a value
 def identity(config: Config) -> str:
   """Eight hex digits of all that changes a result: workdir, logging do not."""
   fields = config_lib.results(config)
-  # A field that is younger than the grids: where it stands at its default, the
-  # cell is the one that had its name before.
+  # Folders of older grids are to go on: a field by the name that it had there,
+  # and one that was not there left out while it stands at its default.
+  fields['mesh.arm'] = fields.pop('mesh.stack')
   if fields['method'] == Config.method:
     del fields['method']
   text = json.dumps(fields, sort_keys=True)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import time
 
 import rich.box
 import rich.table
@@ -10,10 +9,9 @@ import rich.text
 
 from ealign import config as config_lib
 from ealign.grid import ledger
-from ealign.grid import run as run_lib
+from ealign.grid.cells import Cell, Grid, choose
 from ealign.grid.claims import Launch
 from ealign.grid.progress import Board
-from ealign.grid.sweeps import Cell, Grid
 from ealign.plan import run as plan_lib
 from ealign.plan import show
 from ealign.runtime import display
@@ -25,7 +23,7 @@ from ealign.workdir.folder import Folder
 _STATES = ('done', 'running', 'failed', 'left')
 
 
-def plan(grid: Grid, command, place: Folder, methods: dict) -> None:
+def plan(grid: Grid, command, folder: Folder, methods) -> None:
   """Prints the grid, and the plan of the most demanding program of a launch.
 
   methods: `method.Method` by name.
@@ -35,59 +33,68 @@ def plan(grid: Grid, command, place: Folder, methods: dict) -> None:
       `ealign.plan.run.plan`.
     Unfit: that cell would fail, or waste its chips.
   """
-  place.pull()
-  cells, _ = ledger.find(place, grid)
-  chosen = run_lib.choose(cells, command.only)
-  ledger.check(place, cells, command.retry, chosen)
-  this = Launch(place, command.retry, time.time(), Board(quiet=True))
+  folder.pull()
+  grid, _ = ledger.find(folder, grid)
+  chosen = choose(grid, command.only)
+  ledger.check(folder, grid, command.retry, chosen)
+  this = Launch(grid, folder, chosen, command.retry, Board(quiet=True))
   this.refresh(chosen)
   screen = show.console()
-  states = [this.state(cell) for cell in chosen]
-  found = {name: states.count(name) for name in _STATES}
-  found['expected'] = _expected(this, chosen)
-  show.pairs(screen, f'grid {grid.text}: {len(chosen)} cells', found)
-  screen.print(_table(this, grid, chosen))
+  if len(chosen) > 1 or grid.swept:
+    _show(this, screen)
   wanted = [cell for cell in chosen if this.wants(cell)] or chosen
-  cell, arms = _heaviest(wanted, command.arms, screen)
-  config = _at_hand(grid, cell, place, screen)
-  with folder_lib.usable(place.shared):
-    place.local.mkdir(parents=True, exist_ok=True)
+  cell, count = _heaviest(grid, wanted, command.stack, screen)
+  config = _at_hand(grid, cell, folder, screen)
+  with folder_lib.usable(folder.shared):
+    folder.local.mkdir(parents=True, exist_ok=True)
   try:
     plan_lib.plan(
-      *(config, place),
+      *(config, folder),
       slice_name=command.topology,
       name=cell.name,
-      arms=arms,
-      auto=not command.arms,
+      arms=count,
+      auto=grid.swept and not command.stack,
       method=methods[config.method],
     )
   except Unfit:
-    place.push()
+    folder.push()
     raise
   except BaseException:
     with contextlib.suppress(OSError):  # not ours alone: it is not empty
-      place.local.rmdir()
+      folder.local.rmdir()
     raise
-  place.push()
+  folder.push()
 
 
-def _heaviest(cells: list[Cell], arms: int, screen) -> tuple[Cell, int]:
+def _show(this: Launch, screen) -> None:
+  """What is done and what is left, and what each setting changes."""
+  states = [this.state(cell) for cell in this.chosen]
+  found = {name: states.count(name) for name in _STATES}
+  found['expected'] = _expected(this, this.chosen)
+  head = f'grid {this.grid.text}' if this.grid.swept else 'arms'
+  show.pairs(screen, f'{head}: {len(this.chosen)} cells', found)
+  screen.print(_table(this))
+
+
+def _heaviest(grid: Grid, cells, number: int, screen) -> tuple[Cell, int]:
   """Of the programs that a launch makes the largest one: a cell, and how many.
 
-  Full fine-tuning counts as larger than LoRA, though it has no arms: that there
-  are larger stacks is told.
+  Full fine-tuning counts as larger than LoRA, though it is never stacked: that
+  there are larger stacks is printed.
   """
-  groups = groups_lib.groups(cells, arms or groups_lib.MOST)
+  most = (number or groups_lib.MOST) if grid.swept else 1
+  groups = groups_lib.groups(cells, most)
   demand = lambda cell, n: plan_lib.demand(cell.config, n)
-  most = lambda group: max(demand(cell, len(group)) for cell in group)
-  group = max(groups, key=most)
+  largest = lambda group: max(demand(cell, len(group)) for cell in group)
+  group = max(groups, key=largest)
   cell = max(group, key=lambda cell: demand(cell, len(group)))
-  said = 'of all the largest by what it trains on and samples'
-  screen.print(f'planning cell {cell.name}: {said}', soft_wrap=True)
-  most_arms = max(map(len, groups))
-  if arms and most_arms > len(group):
-    said = f'other programs hold up to {most_arms} cells: to plan one of them,'
-    screen.print(f'{said} choose its settings with --only', soft_wrap=True)
+  if len(cells) > 1 or grid.swept:
+    message = 'of all the largest by what it trains on and samples'
+    screen.print(f'planning {grid.kind} {cell.name}: {message}', soft_wrap=True)
+  larger = max(map(len, groups))
+  if number and larger > len(group):
+    message = f'other programs hold up to {larger} cells: to plan one of them,'
+    screen.print(f'{message} choose its settings with --only', soft_wrap=True)
   return cell, len(group)
 
 
@@ -128,37 +135,39 @@ def expected_s(this: Launch, cells: list[Cell]) -> float | None:
   return total
 
 
-def _table(this: Launch, grid: Grid, cells: list[Cell]):
+def _table(this: Launch):
   """One line a setting: how it differs from the base, and its replicates."""
   table = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=0)
   for name in ('setting', 'differs from the base config', 'cells'):
     table.add_column(name)
   settings = {}
-  for cell in cells:
+  for cell in this.chosen:
     settings.setdefault(cell.label, []).append(cell)
   for label, same in settings.items():
     own = set(same[0].setting)
-    lines = config_lib.differences(grid.config, same[0].config)
+    lines = config_lib.differences(this.grid.config, same[0].config)
     kept = [line for line in lines if line.partition(':')[0] in own]
     states = [this.state(cell) for cell in same]
-    told = ', '.join(f'{states.count(s)} {s}' for s in _STATES if s in states)
-    row = (label, '\n'.join(kept) or 'nothing', told)
+    counts = ', '.join(f'{states.count(s)} {s}' for s in _STATES if s in states)
+    row = (label, '\n'.join(kept) or 'nothing', counts)
     table.add_row(*map(rich.text.Text, row))
   return table
 
 
-def _at_hand(grid: Grid, cell: Cell, place: Folder, screen):
+def _at_hand(grid: Grid, cell: Cell, folder: Folder, screen):
   """The cell's Config; for a base that is not made, the base config's own."""
-  config = ledger.resolved(cell.config, place)
+  config = ledger.resolved(cell, folder)
   if not cell.config.model.path.startswith('grid:') or ledger.exists(
     config.model.path
   ):
     return config
   path = grid.config.model.path
   if path.startswith('grid:'):
-    said = 'is made when the grid first runs; until then there is no plan'
-    raise UserError(f'model.path={cell.config.model.path!r}: {said} of a cell')
-  said = f'{cell.config.model.path} is not made yet: the plan is for {path}'
-  screen.print(said)
+    message = 'is made when the grid first runs; until then there is no plan'
+    raise UserError(
+      f'model.path={cell.config.model.path!r}: {message} of a cell'
+    )
+  message = f'{cell.config.model.path} is not made yet: the plan is for {path}'
+  screen.print(message)
   model = dataclasses.replace(config.model, path=path)
   return dataclasses.replace(config, model=model)

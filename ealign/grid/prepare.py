@@ -6,7 +6,7 @@ import time
 
 from ealign.config import file as config_file
 from ealign.grid import ledger
-from ealign.grid.sweeps import Cell
+from ealign.grid.cells import Cell
 from ealign.runtime.errors import UserError
 from ealign.workdir import lease as lease_lib
 from ealign.workdir.folder import Folder
@@ -17,24 +17,24 @@ _POLL_S = 2.0
 def problems(module, cells: list[Cell]) -> list[str]:
   """Why 'grid:' names could not be made."""
   names = sorted({n for cell in cells for n in ledger.prepared(cell.config)})
-  told = [
+  found = [
     f"'grid:{name}': must be a plain name, such as 'grid:base_0'"
     for name in names
     if not name.replace('_', '').replace('-', '').isalnum()
   ]
   make = getattr(module, 'prepare', None)
   if names and not callable(make):
-    said = 'is made by prepare(folder, config) of the config file; write one'
-    told.append(f"'grid:{names[0]}': {said}")
+    message = 'is made by prepare(folder, config) of the config file; write one'
+    found.append(f"'grid:{names[0]}': {message}")
   elif names:
     try:
       inspect.signature(make).bind('folder', 'config')
     except TypeError:
-      told.append('prepare: write prepare(folder, config)')
-  return told
+      found.append('prepare: write prepare(folder, config)')
+  return found
 
 
-def ensure(cell: Cell, base, module, place: Folder, say) -> None:
+def ensure(cell: Cell, base, module, folder: Folder, say) -> None:
   """Has all that a cell starts from; who comes second waits for the first.
 
   prepare(folder, config) is called once for each name, with an empty folder
@@ -44,40 +44,42 @@ def ensure(cell: Cell, base, module, place: Folder, say) -> None:
     UserError: prepare() left nothing there.
   """
   for name in ledger.prepared(cell.config):
-    path = place.shared / 'prepared' / f'{name}.LEASE'
-    told = False
-    while not _ready(place, name):
-      lease = lease_lib.take(path, exclusive=not place.copied)
+    path = folder.shared / 'prepared' / f'{name}.LEASE'
+    announced = False
+    while not _ready(folder, name):
+      lease = lease_lib.take(path, exclusive=not folder.copied)
       if lease:
         with lease_lib.kept([lease]):
-          if not _ready(place, name):
+          if not _ready(folder, name):
             say(f'preparing {name} for {cell.name}')
-            _make(place, name, base, module)
+            _make(folder, name, base, module)
         continue
-      if not told:
+      if not announced:
         host = (lease_lib.holder(path) or {}).get('host', '?')
         say(f'{cell.name} waits for {name}, which {host} prepares')
-        told = True
+        announced = True
       time.sleep(_POLL_S)
 
 
-def _ready(place: Folder, name: str) -> bool:
-  if place.copied:  # a folder appears there file by file
-    return (place.shared / 'prepared' / f'{name}.READY').exists()
-  return (place.shared / 'prepared' / name).exists()
+def _ready(folder: Folder, name: str) -> bool:
+  if folder.copied:  # a folder appears there file by file
+    return (folder.shared / 'prepared' / f'{name}.READY').exists()
+  return (folder.shared / 'prepared' / name).exists()
 
 
-def pull(cell: Cell, place: Folder) -> None:
-  """Copies what was prepared to this host, where that is not its own disk."""
+def pull(cell: Cell, folder: Folder) -> None:
+  """Copies what a cell starts from to this host, where it is elsewhere."""
   for name in ledger.prepared(cell.config):
-    (place / 'prepared' / name).pull()
+    (folder / 'prepared' / name).pull()
+  for need in cell.needs.values():
+    (folder / need.folder).pull()
 
 
-def _make(place: Folder, name: str, base, module) -> None:
-  partial = place.local / 'prepared' / f'{name}.partial'
+def _make(folder: Folder, name: str, base, module) -> None:
+  partial = folder.local / 'prepared' / f'{name}.partial'
   if partial.exists():  # of a start that was killed
     stamp = time.strftime('%Y%m%d-%H%M%S')
-    aside = place.local / 'trash' / f'{partial.name}.{stamp}'
+    aside = folder.local / 'trash' / f'{partial.name}.{stamp}'
     aside.parent.mkdir(parents=True, exist_ok=True)
     partial.rename(aside)
   partial.mkdir(parents=True)
@@ -86,12 +88,12 @@ def _make(place: Folder, name: str, base, module) -> None:
   except UserError:
     raise
   except Exception as error:
-    said = config_file.in_file(module.__spec__.origin, error)
-    raise UserError(f'prepare: {said}') from error
+    message = config_file.in_file(module.__spec__.origin, error)
+    raise UserError(f'prepare: {message}') from error
   if not any(partial.iterdir()):
-    said = f'left nothing in its folder for {name!r}'
-    raise UserError(f'prepare: {said}; write the files there')
+    message = f'left nothing in its folder for {name!r}'
+    raise UserError(f'prepare: {message}; write the files there')
   partial.rename(partial.with_name(name))
-  if place.copied:
-    (place / 'prepared' / name).push()
-    (place.shared / 'prepared' / f'{name}.READY').write_text('')
+  if folder.copied:
+    (folder / 'prepared' / name).push()
+    (folder.shared / 'prepared' / f'{name}.READY').write_text('')

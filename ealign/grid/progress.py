@@ -23,9 +23,12 @@ class Watch:
     self.began = time.time()
     self.overhead_s = self.step_time_s = 0.0
     self._board, self._first = board, None
+    self._own = board.display(steps, name) if board else None
 
   def start(self) -> None:
     self.overhead_s = time.time() - self.began
+    if self._own:
+      self._own.start()
 
   def update(self, step: int, values: Mapping[str, Any]) -> None:
     now = time.monotonic()
@@ -33,31 +36,46 @@ class Watch:
     self.step, self.values = step, dict(values) or self.values
     if step > self._first[0]:
       self.step_time_s = (now - self._first[1]) / (step - self._first[0])
-    self._board.refresh()
+    if self._own:
+      self._own.update(step, values)
+    else:
+      self._board.refresh()
 
   def say(self, text: str) -> None:
-    self._board.say(f'{self.name}: {text}')
+    if self._own:
+      self._own.say(text)
+    else:
+      self._board.say(f'{self.name}: {text}')
 
   def stop(self) -> None:
-    pass
+    if self._own:
+      self._own.stop()
 
 
 class Board:
   """The table of a grid, while it is entered.
 
+  table: without it each run has a display of its own, as a run alone has.
   counts: cells by state, those of all launchers. seconds: what finished cells
   took, less what they shared. running: the cells of this launcher, which are
   one program.
   """
 
-  def __init__(self, *, quiet: bool = False):
+  def __init__(self, *, quiet: bool = False, table: bool = True):
     self.counts: dict[str, int] = {}
     self.seconds: list[float] = []
     self.running: list[Watch] = []
     self._quiet, self._printed, self._live = quiet, 0.0, None
+    self._tabled = table
+
+  def display(self, steps: int, name: str):
+    """What shows one run by itself; None where the table does."""
+    if self._tabled:
+      return None
+    return display.display(steps, name, quiet=self._quiet)
 
   def __enter__(self) -> 'Board':
-    if not self._quiet and sys.stdout.isatty():
+    if self._tabled and not self._quiet and sys.stdout.isatty():
       from rich import live
 
       self._live = live.Live(get_renderable=self._table, refresh_per_second=2)

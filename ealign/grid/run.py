@@ -1,11 +1,10 @@
-"""The launcher of a grid: takes cells by lease, runs them, tells of them.
+"""The launcher: takes cells by lease, runs them, tells of them.
 
 Several launchers may do so in one work folder. What a killed one leaves is
 another's: STATUS.json and checkpoints say how far it came.
 """
 
 import dataclasses
-import fnmatch
 import functools
 import sys
 import threading
@@ -13,12 +12,12 @@ import time
 
 import jax
 
-from ealign import config as config_lib
-from ealign.grid import claims, ledger, prepare, program
+from ealign.grid import claims, ledger, program
 from ealign.grid import job as job_lib
+from ealign.grid import prepare as prepare_lib
+from ealign.grid.cells import Grid, choose
 from ealign.grid.claims import Launch
 from ealign.grid.progress import Board
-from ealign.grid.sweeps import Cell, Grid
 from ealign.plan import stack as stack_plan
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime import preempt, provenance
@@ -29,167 +28,188 @@ from ealign.workdir import lease as lease_lib
 from ealign.workdir.folder import Folder
 
 
-def choose(cells: list[Cell], only: tuple[str, ...]) -> list[Cell]:
-  """The cells whose name, setting or replicate matches one of the patterns.
-
-  only: what --only has between commas. Names have commas too: as many parts as
-  match a name together are one pattern.
-  """
-  names = lambda cell: (cell.name, cell.label, cell.seed)
-  known = list(dict.fromkeys(n for cell in cells for n in names(cell) if n))
-  patterns, rest = [], list(only)
-  while rest:
-    ends = range(len(rest), 0, -1)
-    joined = {','.join(rest[:end]): end for end in ends}
-    pattern = next((p for p in joined if fnmatch.filter(known, p)), None)
-    if pattern is None:
-      listed = '; '.join(known[:4]) + ('; ...' if len(known) > 4 else '')
-      hint = config_lib.did_you_mean(rest[0], known)
-      raise UserError(f'--only={rest[0]}: no such cell ({listed}).{hint}')
-    patterns.append(pattern)
-    rest = rest[joined[pattern] :]
-  fits = lambda cell: any(fnmatch.filter(names(cell), p) for p in patterns)
-  return [cell for cell in cells if not only or fits(cell)]
-
-
 def launch(
-  grid: Grid, command, place: Folder, hosts: Hosts, *, methods=None
+  grid: Grid, command, folder: Folder, hosts: Hosts, *, methods=None
 ) -> None:
-  """Runs what is left of a grid.
+  """Runs what is left of a grid, of arms, or of a single run.
 
   methods: `method.Method` by name, for cells that name another than the
   paper's.
 
   Raises:
-    UserError: the work folder is another's, or would mix what must not be.
+    UserError: the work folder is another's, or would mix what must not be; a
+      mistake that a run without sweeps has found.
     NonFinite: some cells failed; they are named.
     Preempted: a signal came; what ran is saved.
   """
-  this = Launch(
-    *(place, command.retry, time.time()),
-    Board(quiet=not hosts.writes),
-    methods=methods or {},
-  )
-  cells = grid.cells
-  arms = max(cell.config.mesh.arm for cell in cells)
-  if hosts.count > 1 and arms > 1:
-    said = 'several processes run one cell at a time; set mesh.arm=1'
-    raise UserError(f'mesh.arm={arms}: {said}')
+  _check(grid, command, hosts)
   if hosts.writes:
-    for mesh in dict.fromkeys(cell.config.mesh for cell in cells):
-      mesh_lib.make(**dataclasses.asdict(mesh))  # refuses one that does not fit
-    cells, told = ledger.find(place, grid)
-    chosen = choose(cells, command.only)
-    ledger.check(place, cells, command.retry, chosen)
-    ledger.write(place, told)
-  found = hosts.gather({cell.id: cell.folder for cell in cells})[0]
-  cells = [dataclasses.replace(c, folder=found[c.id]) for c in cells]
-  chosen = choose(cells, command.only)
-  with preempt.watch(alone=hosts.count == 1) as stop, this.board:
+    grid, record = ledger.find(folder, grid)
+    ledger.check(folder, grid, command.retry, choose(grid, command.only))
+    ledger.write(folder, grid, record)
+  folders = hosts.gather({cell.id: cell.folder for cell in grid.cells})[0]
+  grid = grid.moved(folders)
+  chosen = choose(grid, command.only)
+  # What an arm has failed at is tried again, as it always was.
+  retry = command.retry or ('' if grid.swept else 'failed')
+  board = Board(quiet=not hosts.writes, table=grid.swept)
+  this = Launch(grid, folder, chosen, retry, board, methods or {})
+  with preempt.watch(alone=hosts.count == 1) as stop, board:
     try:
-      _loop(this, grid, command, chosen, stop, hosts)
+      _loop(this, command, stop, hosts)
+    except UserError:
+      if hosts.writes and not grid.swept:
+        ledger.leave(folder, grid)
+      raise
     finally:
-      if hosts.writes:
-        report(place, told=True)
-  this.refresh(chosen if hosts.writes else [])
-  failed = [
-    f'  {cell.folder}: {this.states[cell.id].error}'
-    for cell in chosen
-    if hosts.writes and this.state(cell) == 'failed'
-  ]
-  open_ = sum(this.state(cell) == 'left' for cell in chosen)
-  if failed := hosts.gather(failed)[0]:
-    left = f', {open_} left' if open_ else ''
-    said = '--retry=failed runs them again'
-    head = f'{len(failed)} of {len(chosen)} cells failed{left}; {said}'
-    raise NonFinite(head, *failed)
+      if hosts.writes and grid.swept:
+        report(folder, announce=True)
+  if hosts.writes and not grid.swept:
+    report(folder, announce=True, table=True)
+  if failed := hosts.gather(_failed(this) if hosts.writes else None)[0]:
+    raise NonFinite(*failed)
 
 
-def _loop(this: Launch, grid, command, chosen, stop, hosts) -> None:
+def _check(grid: Grid, command, hosts: Hosts) -> None:
+  """Raises a UserError of flags and meshes that this launch cannot have."""
+  cells = choose(grid, command.only)
+  groups = max(cell.config.mesh.stack for cell in grid.cells)
+  if hosts.count > 1 and groups > 1:
+    message = 'several processes run one cell at a time; set mesh.stack=1'
+    raise UserError(f'mesh.stack={groups}: {message}')
+  first, end = command.profile or (0, 0)
+  most = max(cell.config.train.steps for cell in cells)
+  if end > most:
+    message = f'must end by step {most}, that of train.steps'
+    raise UserError(f'--profile={first}:{end}: {message}')
+  if hosts.writes:
+    for mesh in dict.fromkeys(cell.config.mesh for cell in grid.cells):
+      mesh_lib.make(**dataclasses.asdict(mesh))  # refuses one that does not fit
+
+
+def _failed(this: Launch) -> list[str]:
+  """What is message of the cells that failed; [] if none did."""
+  this.refresh(this.chosen)
+  lines, left = [], 0
+  for cell in this.chosen:
+    state, where = this.state(cell), cell.folder or this.folder.shared
+    if state == 'failed':
+      lines.append(f'  {where}: {this.states[cell.id].error}')
+    elif state == 'left' and (lost := this.lost(cell)):
+      lines.append(f'  {where}: not run, {lost} failed')
+    else:
+      left += state == 'left'
+  if not lines:
+    return []
+  swept = this.grid.swept
+  what = 'cells' if swept else 'runs'
+  more = f', {left} left' if left else ''
+  again = '--retry=failed' if swept else 'the same command'
+  head = f'{len(lines)} of {len(this.chosen)} {what} failed{more}'
+  return [f'{head}; {again} runs them again', *lines]
+
+
+def _loop(this: Launch, command, stop, hosts) -> None:
   left, due = [], 0.0
   if hosts.writes:
-    _count(this, chosen)
-    wanted = [cell for cell in chosen if this.wants(cell)]
-    this.board.say(f'{len(wanted)} of {len(chosen)} cells to run')
-    arms = 1 if hosts.count > 1 else command.arms
-    if not arms and wanted:
-      arms = _auto(this, grid, command.module, wanted[0], stop)
-    left = groups_lib.groups(wanted, arms)
+    _count(this)
+    wanted = [cell for cell in this.chosen if this.wants(cell)]
+    _say_what_is_left(this, wanted, command.profile)
+    stack = command.stack if this.grid.swept and hosts.count == 1 else 1
+    if not stack and wanted:
+      stack = _auto(this, command.module, wanted[0], stop)
+    left = groups_lib.groups(wanted, stack)
   while True:
     if stop.requested or hosts.stopping():
-      said = 'stopped between cells; the same command continues'
-      raise Preempted(f'{this.place.shared}: {said}')
-    said = 'stopped while it waited; the same command continues'
-    with stop.at_once(Preempted(f'{this.place.shared}: {said}')):
+      message = 'stopped between cells; the same command continues'
+      raise Preempted(f'{this.folder.shared}: {message}')
+    message = 'stopped while it waited; the same command continues'
+    with stop.at_once(Preempted(f'{this.folder.shared}: {message}')):
       group, leases = claims.take(this, left)
     picked = hosts.gather([cell.id for cell in group])[0]
     if not picked:
       return
-    group = [cell for cell in chosen if cell.id in picked]
-    failed = _run(this, grid, command, chosen, group, leases, stop, hosts)
+    group = [cell for cell in this.chosen if cell.id in picked]
+    failed = _run(this, command, group, leases, stop, hosts)
     if hosts.writes:
-      _count(this, chosen)
+      _count(this)
       began = time.monotonic()
-      if began >= due:  # a twentieth of the time at most
-        report(this.place)
+      if this.grid.swept and began >= due:  # a twentieth of the time at most
+        report(this.folder)
         due = time.monotonic() + 20 * (time.monotonic() - began)
     if failed and command.fail_fast:
       return
 
 
-def _auto(this: Launch, grid, module, cell, stop) -> int:
-  """The number of --arms=auto; what is wrong with the cell it is told later."""
+def _say_what_is_left(this: Launch, wanted, profile) -> None:
+  if this.grid.swept:
+    this.board.say(f'{len(wanted)} of {len(this.chosen)} cells to run')
+    return
+  more = ', --profile traces nothing' if profile else ''
+  for cell in this.chosen:
+    if cell not in wanted:
+      this.board.say(f'{_numbered(this, cell)}: done already{more}')
+
+
+def _numbered(this: Launch, cell) -> str:
+  at = f'({this.chosen.index(cell) + 1}/{len(this.chosen)})'
+  return f'{cell.name or this.folder.shared} {at}'
+
+
+def _auto(this: Launch, module, cell, stop) -> int:
+  """The number of --stack=auto; a broken cell is reported when it runs."""
   try:
     if jax.devices()[0].platform != 'cpu':  # the size of its model counts
-      job_lib.prepared(this, grid, module, [cell], stop)
-    arms, why = stack_plan.auto(ledger.resolved(cell.config, this.place))
+      job_lib.prepared(this, module, [cell], stop)
+    most, why = stack_plan.auto(ledger.resolved(cell, this.folder))
   except Preempted:
     raise
   except UserError as error:
-    arms, why = 1, line(error)
-  this.board.say(f'--arms=auto: {arms} in a program ({why})')
-  return arms
+    most, why = 1, line(error)
+  this.board.say(f'--stack=auto: {most} in a program ({why})')
+  return most
 
 
-def _count(this: Launch, chosen) -> None:
-  this.refresh(chosen)
-  states = [this.state(cell) for cell in chosen]
+def _count(this: Launch) -> None:
+  this.refresh(this.chosen)
+  states = [this.state(cell) for cell in this.chosen]
   names = ('done', 'running', 'failed', 'left')
   this.board.counts = {name: states.count(name) for name in names}
   this.board.seconds = [
     status.seconds / status.stacked
-    for cell in chosen
+    for cell in this.chosen
     if (status := this.states[cell.id]) and status.state == 'done'
   ]
 
 
-def _run(this, grid, command, chosen, group, leases, stop, hosts) -> bool:
-  """Runs a group that is ours, up to STATUS.json; whether a cell failed."""
-  jobs = [job_lib.make(this, cell) for cell in group]
+def _run(this: Launch, command, group, leases, stop, hosts) -> bool:
+  """Runs the leased cells and writes their STATUS.json; True if any failed."""
+  jobs = [job_lib.make(this, cell, command.profile) for cell in group]
+  if not this.grid.swept:
+    this.board.say(f'{_numbered(this, group[0])}: in {jobs[0].folder.shared}')
   beat = functools.partial(job_lib.beat, this, jobs) if leases else lambda: None
   begun, able, failed = provenance.compiles(), jobs, {}
+  # Of several hosts an error may be one's alone; of arms a mistake ends all.
+  strict = hosts.count > 1 or not this.grid.swept
   with lease_lib.kept(leases, beat) as hush:
     try:
       if hosts.writes:
-        failed = job_lib.begin(this, grid, command.module, jobs, stop)
-        for job in jobs:
-          if job.cell.id in failed:
-            job_lib.end(this, job, failed[job.cell.id], 0, 1)
-        _count(this, chosen)
+        failed = _begin(this, command.module, jobs, stop)
       failed = hosts.gather(failed)[0]
       able = [job for job in jobs if job.cell.id not in failed]
       if failed and command.fail_fast:
         errors = [Preempted('another failed')] * len(able)
       else:
-        errors = _together(this, command, chosen, able, begun, stop, hosts)
-    except (Preempted, KeyboardInterrupt):
+        errors = _together(this, command, able, begun, stop, hosts, strict)
+    except (Exception, KeyboardInterrupt) as error:
       hush()
-      if hosts.writes:
+      stopped = isinstance(error, Preempted | KeyboardInterrupt)
+      alone = stopped or strict or not isinstance(error, UserError)
+      if hosts.writes and alone:
         left = [job for job in jobs if not job_lib.ended(this, job)]
-        job_lib.tell(this, left, 'preempted')
-      raise
-    except UserError as error:
-      if hosts.count > 1:
+        why = {} if stopped else {'error': line(error)}
+        job_lib.tell(this, left, 'preempted' if stopped else 'failed', **why)
+      if alone:
         raise
       errors = [line(error)] * len(able)
     finally:
@@ -197,19 +217,34 @@ def _run(this, grid, command, chosen, group, leases, stop, hosts) -> bool:
     hush()
     if hosts.writes:
       _end(this, able, errors, provenance.compiles() - begun)
+  return _any_failed(failed, errors, stop, command.fail_fast)
+
+
+def _any_failed(failed, errors, stop, fail_fast: bool) -> bool:
+  """Whether one failed; raises the Preempted of those that a signal stopped."""
   stopped = [error for error in errors if isinstance(error, Preempted)]
   bad = bool(failed) or any(x for x in errors if x not in stopped)
   # Those that stop because another failed are not stopped by a signal.
-  if stopped and (stop.requested or not (bad and command.fail_fast)):
+  if stopped and (stop.requested or not (bad and fail_fast)):
     raise stopped[0]
   return bad
 
 
-def _together(this, command, chosen, jobs, begun, stop, hosts) -> list:
-  """Runs jobs as one program; each ends as soon as its arm has ended.
+def _begin(this: Launch, module, jobs, stop) -> dict[str, str]:
+  """As `job.begin`; those that cannot start have ended."""
+  failed = job_lib.begin(this, module, jobs, stop)
+  for job in jobs:
+    if job.cell.id in failed:
+      job_lib.end(this, job, failed[job.cell.id], 0, 1)
+  _count(this)
+  return failed
+
+
+def _together(this, command, jobs, begun, stop, hosts, strict) -> list:
+  """Runs jobs as one program; each ends as soon as its lane has ended.
 
   Returns:
-    as `arms.run`.
+    as `program.run`.
   """
   this.board.running = [job.watch for job in jobs]
   one_by_one = threading.Lock()
@@ -223,17 +258,17 @@ def _together(this, command, chosen, jobs, begun, stop, hosts) -> list:
       this.board.running = running
       compiled = provenance.compiles() - begun
       job_lib.end(this, job, error, compiled, len(jobs))
-      _count(this, chosen)
+      _count(this)
     return bool(error) and command.fail_fast
 
   for job in jobs:
-    prepare.pull(job.cell, this.place)
-    job.place.pull()
-  return program.run(jobs, hosts, stop, ended) if jobs else []
+    prepare_lib.pull(job.cell, this.folder)
+    job.folder.pull()
+  return program.run(jobs, hosts, stop, ended, strict=strict) if jobs else []
 
 
-def _end(this, jobs, errors, compiled) -> None:
-  """Says how those ended that have not said it yet."""
+def _end(this: Launch, jobs, errors, compiled) -> None:
+  """Says how those ended that have not message it yet."""
   ended = list(zip(jobs, errors, strict=True))
   left = [job for job, error in ended if isinstance(error, Preempted)]
   job_lib.tell(this, left, 'preempted', stacked=len(jobs))
@@ -242,24 +277,37 @@ def _end(this, jobs, errors, compiled) -> None:
       job_lib.end(this, job, error, compiled, len(jobs))
 
 
-def report(place: Folder, *, told: bool = False) -> None:
-  """Rebuilds the report from the files; no run ends of one that cannot be."""
-  from ealign.report.grid import page
+def report(folder: Folder, *, announce: bool = False, table=False) -> None:
+  """Rebuilds the report from the files; no run ends of one that cannot be.
+
+  announce: whether it prints where it is; table: and what it says.
+  """
+  from ealign import report as report_lib
 
   try:
-    place.pull()
-    if place.copied:  # what is the shared folder's own is not pulled
-      for path in place.shared.glob('cells/*/STATUS.json'):
-        here = place.local / 'cells' / path.parent.name / path.name
+    folder.pull()
+    # What is the shared folder's own is not pulled.
+    for path in folder.shared.glob('cells/*/STATUS.json'):
+      if folder.copied:
+        here = folder.local / 'cells' / path.parent.name / path.name
         here.parent.mkdir(parents=True, exist_ok=True)
         here.write_bytes(path.read_bytes())
-    page.write(place.local)
+    if table:
+      _show(folder.local)
+    report_lib.write(folder.local)
   except Exception as error:
-    if told:
+    if announce:
       print(f'note: no report: {line(error)}', file=sys.stderr)
     return
   for name in ('report.html', 'report.md', 'results.csv'):
-    if place.copied and (place.local / name).exists():
-      (place.shared / name).write_bytes((place.local / name).read_bytes())
-  if told:
-    print(f'report: {place.shared / "report.html"}')
+    if folder.copied and (folder.local / name).exists():
+      (folder.shared / name).write_bytes((folder.local / name).read_bytes())
+  if announce:
+    print(f'report: {folder.shared / "report.html"}')
+
+
+def _show(path) -> None:
+  from ealign.evals import table
+  from ealign.report import page, runs
+
+  table.show(page.collect(runs.read(path))['blocks'])

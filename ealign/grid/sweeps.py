@@ -7,7 +7,7 @@ Sweeps named `seeds` or ending in `_seeds` are replicates of a setting.
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import config_dict
@@ -16,63 +16,11 @@ from ealign import config as config_lib
 from ealign.config import file as config_file
 from ealign.fields import Config
 from ealign.grid import contrasts as contrasts_lib
+from ealign.grid.cells import Cell, Grid, is_replicate, references
 from ealign.grid.names import identity, readable
 from ealign.runtime.errors import UserError
 
 _LONGEST = 120  # characters of a cell's name
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Cell:
-  """One run: a setting at one replicate.
-
-  config: as in its config.json, 'grid:' names as they are written. folder:
-  below the work folder. levels: (sweep, index of its level) of each sweep.
-  """
-
-  id: str
-  folder: str
-  setting: dict[str, Any]
-  replicate: dict[str, Any]
-  label: str
-  seed: str
-  config: Config
-  levels: tuple[tuple[str, int], ...]
-
-  @property
-  def name(self) -> str:
-    """What --only matches: the folder's name without the hash."""
-    return self.folder.removeprefix('cells/').rpartition('-')[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-  """What a command line asks for: base config, levels, cells, contrasts.
-
-  notes: problems that may be of this machine only, where nothing is to run;
-    contrasts that cannot be tested.
-  """
-
-  config: Config
-  text: str
-  sweeps: dict[str, list[dict[str, Any]]]
-  cells: list[Cell]
-  contrasts: list[dict[str, Any]]
-  notes: tuple[str, ...] = ()
-
-  @property
-  def axes(self) -> dict[str, list[str]]:
-    """Each sweep that is no replicate, with the fields it sets."""
-    return {
-      name: list(dict.fromkeys(field for level in levels for field in level))
-      for name, levels in self.sweeps.items()
-      if not is_replicate(name)
-    }
-
-
-def is_replicate(sweep: str) -> bool:
-  """Whether a sweep repeats settings, by its name."""
-  return sweep == 'seeds' or sweep.endswith('_seeds')
 
 
 def read(command) -> Grid:
@@ -82,9 +30,9 @@ def read(command) -> Grid:
     UserError: all that is wrong with flags, sweeps and cells, each once.
   """
   if command.config.get('arms'):
-    said = 'goes with a config without arms; empty config.arms, or name what'
+    message = 'goes with a config without arms; empty config.arms, or name what'
     raise UserError(
-      *command.problems, f'--sweep: {said} varies in sweeps instead'
+      *command.problems, f'--sweep: {message} varies in sweeps instead'
     )
   problems = list(command.problems)
   terms = _terms(command, problems)
@@ -102,35 +50,60 @@ def read(command) -> Grid:
   contrasts = contrasts_lib.read(command.module, base, problems, unsound)
   if not command.print_launch:
     problems += unsound
-  sound = [] if found else [config for config, _ in drafts]
-  groups = max((config.mesh.arm for config in sound), default=1)
-  if 0 < command.arms < groups:
-    said = f'leaves some of mesh.arm={groups} groups of devices idle'
-    problems.append(f'--arms={command.arms}: {said}; use {groups} or more')
+  if not found:
+    problems += _idle(command.stack, [config for config, _ in drafts])
   if problems:
     raise UserError(*dict.fromkeys(problems))
   cells = {}
   for config, levels in drafts:
     cell = _cell(config_lib.freeze(config), levels, sweeps)
     cells.setdefault(cell.id, cell)
-  cells = _told_apart(cells.values())
+  cells = _linked(_told_apart(cells.values()))
   whole = config_lib.freeze(config_lib.apply_arm(base, {})[0])
-  cells = list(cells.values())
   if not unsound:
     unsound = contrasts_lib.untested(contrasts, cells, whole)
   return Grid(*(whole, command.sweep, sweeps, cells, contrasts, tuple(unsound)))
 
 
-def hidden(grid: Grid, changed) -> Iterator[str]:
-  """Which fields of the command line no cell takes from there, and why."""
-  for field in changed:
-    own = [{**cell.setting, **cell.replicate} for cell in grid.cells]
-    if all(field in overrides for overrides in own):
-      names = [
-        n for n, ls in grid.sweeps.items() if any(field in x for x in ls)
-      ]
-      said = f'sweep {", ".join(map(repr, names))} sets it in each cell'
-      yield f'--config.{field} does not reach the cells: {said}'
+def _idle(stack: int, configs) -> list[str]:
+  """Whether programs of so few cells leave groups of devices without any."""
+  groups = max((config.mesh.stack for config in configs), default=1)
+  message = f'leaves some of mesh.stack={groups} groups of devices idle'
+  message = f'--stack={stack}: {message}; use {groups} or more'
+  return [message] if 0 < stack < groups else []
+
+
+def _linked(cells: list[Cell]) -> list[Cell]:
+  """The cells with those that they start from, by 'cell:SETTING'.
+
+  It is the cell of that setting at the same replicate.
+
+  Raises:
+    UserError: there is none, once for each such reference.
+  """
+  problems = {}
+
+  def linked(cell, above=()):
+    needs = {}
+    for name in references(cell.config):
+      if not name.startswith('cell:'):
+        continue
+      same = (c for c in cells if c.replicate == cell.replicate)
+      need = next((c for c in same if c.label == name[5:]), None)
+      if need is None or need.id in above:
+        labels = list(dict.fromkeys(c.label for c in cells))
+        hint = config_lib.did_you_mean(name[5:], labels)
+        where = f' at {cell.seed}' if cell.seed else ''
+        message = f'--sweep has no other setting of that name{where}.{hint}'
+        problems.setdefault(name, f'{cell.label}: {name!r}: {message}')
+      else:
+        needs[name] = linked(need, (*above, cell.id))
+    return dataclasses.replace(cell, needs=needs)
+
+  found = [linked(cell, (cell.id,)) for cell in cells]
+  if problems:
+    raise UserError(*problems.values())
+  return found
 
 
 def _terms(command, problems) -> list[tuple[str, ...]]:
@@ -141,13 +114,13 @@ def _terms(command, problems) -> list[tuple[str, ...]]:
     names = tuple(name.strip() for name in term.split(','))
     for name in names:
       if not name:
-        said = 'a name is missing beside a , or +'
-        problems.append(f'--sweep={command.sweep}: {said}')
+        message = 'a name is missing beside a , or +'
+        problems.append(f'--sweep={command.sweep}: {message}')
       elif name not in known:
         listed = ', '.join(known) or 'none; write a function sweep_NAME()'
         hint = config_lib.did_you_mean(name, known)
-        said = f'there is no sweep {name!r} (sweeps: {listed}).{hint}'
-        problems.append(f'--sweep={command.sweep}: {said}')
+        message = f'there is no sweep {name!r} (sweeps: {listed}).{hint}'
+        problems.append(f'--sweep={command.sweep}: {message}')
     if len(set(names)) < len(names):
       problems.append(f'--sweep={command.sweep}: {term!r} names a sweep twice')
     elif set(names) <= set(known):
@@ -164,13 +137,13 @@ def _functions(module, prefix: str) -> dict[str, Any]:
 
 
 def _levels(command, name: str, problems) -> list[dict[str, Any]]:
-  """The sound levels of a sweep, flat; what is wrong with others is told."""
+  """The sound levels of a sweep, flat; others become problems."""
   where = f'sweep {name!r}'
   try:
     levels = getattr(command.module, f'sweep_{name}')()
     if not isinstance(levels, Iterable) or isinstance(levels, Mapping | str):
-      said = "must yield or return dicts of fields such as {'dpo.lam': 0.3}"
-      problems.append(f'{where}: {levels!r}: {said}')
+      message = "must yield or return dicts of fields such as {'dpo.lam': 0.3}"
+      problems.append(f'{where}: {levels!r}: {message}')
       return []
     levels = list(levels)
   except Exception as error:
@@ -182,15 +155,15 @@ def _levels(command, name: str, problems) -> list[dict[str, Any]]:
   sound, types = [], config_lib.field_types()
   for number, level in enumerate(levels, start=1):
     if not isinstance(level, Mapping | config_dict.ConfigDict):
-      said = "a level is a dict of fields such as {'dpo.lam': 0.3}"
-      problems.append(f'{where}, level {number}: {level!r}: {said}')
-      sound.append({})  # holds its place: levels are told by number
+      message = "a level is a dict of fields such as {'dpo.lam': 0.3}"
+      problems.append(f'{where}, level {number}: {level!r}: {message}')
+      sound.append({})  # keeps its place: problems name levels by number
       continue
     flat = config_lib.flatten(level)
     for field in sorted(flat.keys() - types.keys(), key=str):
       hint = config_lib.did_you_mean(field, types)
-      said = f'there is no such field.{hint}'
-      problems.append(f'{where}, level {number}: {field}: {said}')
+      message = f'there is no such field.{hint}'
+      problems.append(f'{where}, level {number}: {field}: {message}')
     sound.append(
       {k: contrasts_lib.plain(v) for k, v in flat.items() if k in types}
     )
@@ -206,8 +179,8 @@ def _product(base, term, sweeps, problems):
       for field, value in sweeps[name][index].items():
         other, was = set_by.setdefault(field, (name, value))
         if other != name and was != value:  # nan is not even itself
-          said = f'{field} is set by sweep {other!r} and by sweep {name!r}'
-          problems.append(f'--sweep: {said}; take them apart with +')
+          message = f'{field} is set by sweep {other!r} and by sweep {name!r}'
+          problems.append(f'--sweep: {message}; take them apart with +')
     overrides = {field: value for field, (_, value) in set_by.items()}
     yield config_lib.apply_arm(base, overrides)[0], levels
 
@@ -215,13 +188,14 @@ def _product(base, term, sweeps, problems):
 def _attributed(found, shared, drafts, sweeps) -> list[str]:
   """Each problem once, with the levels that bring it, or the cells.
 
-  shared: those of the base config; what all cells have of them is told plainly.
+  shared: those of the base config. What all cells share with it is reported
+  without the name of a sweep.
   """
-  told = []
+  reports = []
   for problem, bad in found.items():
     every = len(bad) == len(drafts)
     if every and problem in shared:
-      told.append(problem)
+      reports.append(problem)
       continue
     guilty = [
       (name, index)
@@ -238,23 +212,23 @@ def _attributed(found, shared, drafts, sweeps) -> list[str]:
       if levels not in explained
     ]
     more = f' and {len(where) - 3} more' if len(where) > 3 else ''
-    told.append(f'{"; ".join(where[:3])}{more}: {problem}')
-  return told
+    reports.append(f'{"; ".join(where[:3])}{more}: {problem}')
+  return reports
 
 
-def _told_apart(cells) -> dict[str, Cell]:
-  """The cells by id; settings whose short names are the same get a number."""
+def _told_apart(cells) -> list[Cell]:
+  """The cells; settings whose short names are the same get a number."""
   known = {}
   for cell in cells:
     settings = known.setdefault(cell.label, [])
     if cell.setting not in settings:
       settings.append(cell.setting)
-  found = {}
+  found = []
   for cell in cells:
     number = known[cell.label].index(cell.setting) + 1
     if number > 1:
       cell = dataclasses.replace(cell, label=f'{cell.label}({number})')
-    found[cell.id] = cell
+    found.append(cell)
   return found
 
 
@@ -267,6 +241,5 @@ def _cell(config: Config, levels, sweeps) -> Cell:
   label, seed = readable(setting) or 'default', readable(replicate)
   name = ','.join(filter(None, (label, seed)))[:_LONGEST]
   id = identity(config)
-  return Cell(
-    id, f'cells/{name}-{id}', setting, replicate, label, seed, config, levels
-  )
+  folder = f'cells/{name}-{id}'
+  return Cell(id, folder, setting, replicate, label, seed, config)

@@ -121,7 +121,7 @@ def _auto(config, mesh, arms: int, screen) -> int:
   if pay > arms:
     why = 'no more cells share its base and shapes'
   arms = min(arms, pay)
-  show.pairs(screen, f'--arms=auto: {arms} in a program', {'because': why})
+  show.pairs(screen, f'--stack=auto: {arms} in a program', {'because': why})
   return arms
 
 

@@ -19,7 +19,7 @@ def auto(config: Config, mesh=None) -> tuple[int, str]:
   Updates are bound by arithmetic, so cells together take as long as one after
   another. Sampling on a GPU or TPU reads all weights for every token, and there
   cells together save time: as many as the memory holds, up to MOST. The memory
-  is an estimate; `--plan --arms=N` compiles the programs.
+  is an estimate; `--plan --stack=N` compiles the programs.
 
   Args:
     config: of one of the cells.

@@ -4,7 +4,14 @@
 network, and DIR/report.md. A work folder holds one folder per arm, or is the
 folder of a single run; of each the report reads config.json, answers.jsonl,
 metrics.jsonl and run.json, and says what is missing. Of a folder with a
-grid.json it is the report of a grid (`ealign.grid.page`).
+grid.json it is the report of a grid (`ealign.report.grid.page`).
 """
 
-from ealign.report.page import write as write
+from ealign.report import page
+from ealign.report.grid import page as grid_page
+from ealign.report.grid import results
+
+
+def write(workdir):
+  """Writes the report of runs or of a grid; the path of its page."""
+  return (grid_page if results.is_grid(workdir) else page).write(workdir)

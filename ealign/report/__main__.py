@@ -4,8 +4,6 @@ import argparse
 import sys
 
 from ealign import report
-from ealign.report.grid import page as grid_page
-from ealign.report.grid import results
 from ealign.runtime.errors import UserError
 from ealign.workdir import folder as folder_lib
 
@@ -20,9 +18,8 @@ def main(argv: list[str] | None = None) -> int:
     workdir = parser.parse_args(argv).workdir
     if not workdir:
       raise UserError('--workdir= is empty; give the folder of the runs')
-    of = grid_page if results.is_grid(workdir) else report
     with folder_lib.usable(workdir):
-      print(of.write(workdir))
+      print(report.write(workdir))
   except UserError as error:
     print(error, file=sys.stderr)
     return error.exit_code

@@ -11,36 +11,29 @@ REFLECTED = 'reflected'  # panel of the verdicts on answers sampled in training
 
 def panels(
   answers: Sequence[Mapping], kind: str, judge: Judge, *, arms: bool = False
-) -> list[tuple[str, list[Mapping]]]:
-  """(name of the panel, its records): one a measure that has figures.
+) -> dict[str, tuple[Measure, list[Mapping]]]:
+  """Name of the panel -> measure, records: one a measure that has figures.
 
   kind: of the questions that no measure claims. arms: of several runs, one
   that answered nothing on the way stands with its final answers.
   """
   held_out = records.latest(r for r in answers if r['phase'] == 'curve')
-  few = 0 if arms else BINS
   if arms:
     drawn = {record['arm'] for record in held_out}
     held_out += [r for r in counts.final(answers) if r['arm'] not in drawn]
-  made = []
+  made = {}
   for measure in (*judge.figures(), judge['flagged']):
     part = judge.part(measure) or kind
     among = measure.known(r for r in held_out if r['kind'] == part)
-    if measure.name not in dict(made):
-      made.append((measure.name, among if arms else _in_bins(among, few)))
+    made[measure.name] = measure, among if arms else _in_bins(among, few=BINS)
   seen = records.latest(r for r in answers if r['phase'] == 'reflect')
-  seen = _in_bins(list(filter(has_verdict, seen)), few)
-  return [*made, (REFLECTED, seen)]
+  seen = _in_bins([*filter(has_verdict, seen)], few=0 if arms else BINS)
+  return made | {REFLECTED: (judge['flagged'], seen)}
 
 
 def _in_bins(among, few) -> list[Mapping]:
   middle = binned([record['step'] for record in among], few)
   return [{**record, 'step': middle[record['step']]} for record in among]
-
-
-def measured(name: str) -> str:
-  """The measure of a panel."""
-  return 'flagged' if name == REFLECTED else name
 
 
 def title(judge: Judge, name: str, reflected: str) -> str:

@@ -4,20 +4,23 @@ Answers come from a model and are hostile: every text goes through the
 template's escaping, and nothing here makes markup.
 """
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
-
 from ealign.conscience.framings import FRAMINGS
 from ealign.evals import counts, table
 from ealign.evals.judges.measure import Judge
-from ealign.report import curves, excerpts, figures, summary, training
+from ealign.report import (
+  curves,
+  excerpts,
+  figures,
+  summary,
+  templates,
+  training,
+)
 from ealign.report import runs as runs_lib
 from ealign.report.runs import Run
-from ealign.runtime import atomic
 
 TITLE = 'Fine-tuning with a conscience'
 _REFLECTED = 'Flagged while training, % of sampled answers'
@@ -35,17 +38,7 @@ def write(workdir: Any) -> pathlib.Path:
   """
   workdir = pathlib.Path(workdir)
   content = collect(runs_lib.read(workdir))
-  save(workdir / 'report.md', to_markdown(content))
-  save(workdir / 'report.html', to_html(content))
-  return workdir / 'report.html'
-
-
-def save(path: pathlib.Path, text: str) -> None:
-  """Writes a page at once.
-
-  A lone surrogate of a model cannot be written as UTF-8 and becomes '?'.
-  """
-  atomic.write(path, text.encode('utf-8', 'replace'))
+  return templates.save(workdir, content, 'page.html.jinja')
 
 
 def collect(runs: Sequence[Run]) -> dict[str, Any]:
@@ -69,7 +62,6 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
     ],
     'slots': slots,
     'method': _method(runs),
-    'rows': rows,
     'blocks': [*table.blocks(rows, judge), *training.blocks(runs)],
     'forests': _forests(rows, kind, judge, slots),
     'curves': _curves(answers, kind, judge, slots),
@@ -85,43 +77,29 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
     ],
     'settings': _compare({run.name: run.config for run in runs}),
     'info': _compare({run.name: run.info for run in runs}),
-    'configs': [(run.name, _listing(run.config)) for run in runs if run.config],
+    'configs': [(run.name, run.config) for run in runs if run.config],
     'problems': _problems(runs, rows, judge),
   }
 
 
 def _slots(runs) -> dict[str, int]:
   """A colour and a mark for each arm; 0, the grey one, is for the base."""
-  slots, used = {}, 0
-  for run in runs:
-    if summary.role(run) == 'base' and 0 not in slots.values():
-      slots[run.name] = 0
-    else:
-      slots[run.name] = used % _SLOTS + 1
-      used += 1
-  return slots
+  base = [run.name for run in runs if summary.role(run) == 'base'][:1]
+  others = [run.name for run in runs if run.name not in base]
+  slots = {name: at % _SLOTS + 1 for at, name in enumerate(others)}
+  return {run.name: slots.get(run.name, 0) for run in runs}
 
 
-def _method(runs) -> dict | None:
-  """The settings of the first arm with a conscience, for the explanation."""
-  for run in runs:
-    if summary.role(run) in ('conscience', 'recovery', 'other'):
-      get = run.config.get
-      framing = FRAMINGS.get(get('conscience.framing'))
-      return {
-        'task': summary.task(run),
-        'every': get('conscience.every'),
-        'prompts': get('conscience.prompts'),
-        'pool': 'sft' if get('pool.paths') == ['sft'] else 'pool',
-        'frozen': get('conscience.review.by') != 'policy',
-        'second': (get('conscience.review.by') or '').startswith('other:'),
-        'threshold': get('conscience.threshold'),
-        'lam': get('dpo.lam'),
-        'judge': run.judge.note,
-        'question': framing.question if framing else None,
-        'flag': framing.flag[0] if framing else 'Unethical',
-      }
-  return None
+def _method(runs) -> dict[str, Any] | None:
+  """What explains the method: of the first arm with a conscience."""
+  roles = ('conscience', 'recovery', 'other')
+  run = next((run for run in runs if summary.role(run) in roles), None)
+  return run and {
+    'task': summary.task(run),
+    'config': run.config,
+    'framing': FRAMINGS.get(run.config.get('conscience.framing')),
+    'judge': run.judge.note,
+  }
 
 
 def _judge(runs) -> Judge:
@@ -147,11 +125,12 @@ def _forests(rows, kind, judge, slots) -> list[tuple[str, dict]]:
 def _curves(answers, kind, judge, slots) -> list[tuple[str, dict]]:
   """Panels of shares over steps; one without two points falls away."""
   made = []
-  for name, among in curves.panels(answers, kind, judge, arms=True):
+  panels = curves.panels(answers, kind, judge, arms=True)
+  for name, (measure, among) in panels.items():
     series = []
     for arm, slot in slots.items():
       own = [record for record in among if record['arm'] == arm]
-      if line := curves.line(judge[curves.measured(name)], own):
+      if line := curves.line(measure, own):
         series.append((arm, slot, line))
     if any(len(line) > 1 for _, _, line in series):
       title = curves.title(judge, name, _REFLECTED)
@@ -159,94 +138,29 @@ def _curves(answers, kind, judge, slots) -> list[tuple[str, dict]]:
   return made
 
 
-# -------------------------------------------------------- settings and files
-
-
 def _compare(flats: Mapping[str, Mapping]) -> dict[str, Any]:
+  """Of settings or facts: what differs between the arms, and what does not."""
   flats = {name: flat for name, flat in flats.items() if flat}
-  lines = runs_lib.differences(flats)
-  differ = {name for name, _ in lines}
-  first = next(iter(flats.values()), {})
-  same = [(name, first[name]) for name in first if name not in differ]
+  first, *others = [*flats.values()] or [{}]
+  names = set(first).union(*others)
+  differ = [n for n in names if any(x.get(n) != first.get(n) for x in others)]
+  same = [name for name in first if name not in differ]
+  shown = lambda name: [table.shown(flat.get(name)) for flat in flats.values()]
   return {
-    'arms': list(flats),
-    'differ': [(name, list(map(_text, values))) for name, values in lines],
-    'same': [(name, _text(value)) for name, value in same],
+    'arms': [*flats],
+    'differ': [(name, shown(name)) for name in sorted(differ)],
+    'same': [(name, table.shown(first[name])) for name in same],
   }
 
 
-def _text(value) -> str:
-  if value is None:
-    return '–'
-  if isinstance(value, str):
-    return value or '(none)'
-  return json.dumps(value, ensure_ascii=False)
-
-
-def _listing(flat: Mapping) -> str:
-  return '\n'.join(f'{name} = {_text(value)}' for name, value in flat.items())
-
-
 def _problems(runs, rows, judge) -> list[str]:
-  broken = (runs_lib.judge_at_hand(run.config)[1] for run in runs)
-  problems = list(dict.fromkeys(filter(None, broken)))
+  gone = (runs_lib.judge_at_hand(run.config)[1] for run in runs)
   others = [r.name for r in runs if r.judge.score and r.judge != judge]
-  if others:
-    problems.append(
-      f'{", ".join(others)}: judged by another judge than the other arms; the '
-      f'tables show the measures of {judge.name!r}'
-    )
-  for run in runs:
-    evaluated = any(record['phase'] == 'eval' for record in run.answers)
-    if not evaluated:
-      problems.append(f'{run.name}: no held-out answers recorded yet')
-    if 'config.json' in run.missing:
-      problems.append(
-        f'{run.name}: no config.json, so its settings are unknown'
-      )
-  for row in rows:
-    if row['unscored']:
-      problems.append(
-        f'{row["arm"]}, {row["kind"]}: {row["unscored"]} of '
-        f'{row["answers"]} answers were not judged and are in no share'
-      )
-  return problems
-
-
-def to_html(content: Mapping) -> str:
-  """The page; every value is escaped by the template."""
-  return environment().get_template('page.html.jinja').render(content).lstrip()
-
-
-def environment() -> jinja2.Environment:
-  """Where pages are made: whatever is not marked safe is escaped."""
-  made = jinja2.Environment(
-    loader=jinja2.PackageLoader('ealign.report', ''),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
+  return templates.sentences(
+    'page_problems.txt.jinja',
+    gone=dict.fromkeys(gone),
+    others=others,
+    judge=judge,
+    runs=runs,
+    rows=rows,
   )
-  made.filters['percent'] = table.percent
-  return made
-
-
-def to_markdown(content: Mapping) -> str:
-  """The summary, the tables and the settings that differ, as Markdown."""
-  text = table.escape_markdown
-  parts = [f'# {content["title"]}', *map(text, content['summary'])]
-  parts += [f'**{text(problem)}**' for problem in content['problems']]
-  arms = [f'- {text(name)}: {text(what)}' for name, _, what in content['arms']]
-  parts += ['\n'.join(arms), table.markdown(content['blocks']).strip()]
-  for title, part in (('Settings', 'settings'), ('Provenance', 'info')):
-    compared = content[part]
-    lines = [('field', *compared['arms'])] + [
-      (name, *values) for name, values in compared['differ']
-    ]
-    if compared['differ']:
-      rows = table.pipes(lines, ['---'] * len(lines[0]))
-      parts.append(f'## {title} that differ\n\n{rows}')
-    if part == 'info' and compared['same']:
-      same = [f'- {text(name)}: {text(v)}' for name, v in compared['same']]
-      parts.append(f'## {title}\n\n' + '\n'.join(same))
-  return '\n\n'.join(parts) + '\n'

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from ealign import config as config_lib
 from ealign import fields
 from ealign.evals import judges, records
 from ealign.evals.judges.measure import Judge
@@ -77,10 +78,10 @@ def read_run(folder: pathlib.Path) -> Run:
     answers = records.read(folder / 'answers.jsonl')
   return Run(
     name=folder.name,
-    config=flatten(json_object(folder / 'config.json')),
+    config=config_lib.flatten(json_object(folder / 'config.json')),
     answers=[{**record, 'arm': folder.name} for record in answers],
     metrics=json_lines(folder / 'metrics.jsonl'),
-    info=flatten(json_object(folder / 'run.json')),
+    info=config_lib.flatten(json_object(folder / 'run.json')),
     missing=missing,
   )
 
@@ -95,17 +96,6 @@ def judge_at_hand(config: Mapping) -> tuple[Judge, str]:
     return judges.load(config.get('eval.judge')), ''
   except UserError as error:
     return judges.load(''), str(error)
-
-
-def flatten(tree: Mapping, prefix: str = '') -> dict[str, Any]:
-  """Nested dicts as {'dotted.name': value}."""
-  flat = {}
-  for name, value in tree.items():
-    if isinstance(value, Mapping):
-      flat |= flatten(value, f'{prefix}{name}.')
-    else:
-      flat[f'{prefix}{name}'] = value
-  return flat
 
 
 def json_object(path: pathlib.Path) -> dict:
@@ -138,14 +128,3 @@ def json_lines(path: pathlib.Path) -> list[dict]:
     if isinstance(row, dict):
       rows.append(row)
   return rows
-
-
-def differences(runs: Mapping[str, Mapping]) -> list[tuple[str, list[Any]]]:
-  """(name, value in each run) for the names whose values differ."""
-  names = sorted({name for flat in runs.values() for name in flat})
-  lines = [(name, [flat.get(name) for flat in runs.values()]) for name in names]
-  return [(name, values) for name, values in lines if _differ(values)]
-
-
-def _differ(values) -> bool:
-  return any(value != values[0] for value in values)

@@ -8,16 +8,10 @@ from ealign.evals.judges.measure import flagged, has_verdict
 from ealign.evals.table import NOTHING, Block, Entry
 from ealign.report.runs import Run
 
-_COLUMNS = (
-  ('arm', False),
-  ('rows', True),
-  ('supervised', True),
-  ('truncated', True),
-  ('answers', True),
-  ('verdicts', True),
-  ('flagged', True),
-  ('pairs', True),
-  ('loss', True),
+_COLUMNS = table.columns(
+  *('arm', 'rows', 'supervised', 'truncated', 'answers', 'verdicts'),
+  *('flagged', 'pairs', 'loss'),
+  names=1,
 )
 _NOTE = (
   'In per cent: supervised, of the tokens of the rows trained on; truncated, '

@@ -26,7 +26,7 @@ def make(
   tensor: int = 1,
   devices: Sequence[jax.Device] | None = None,
   *,
-  arm: int = 1,
+  stack: int = 1,
 ) -> Mesh:
   """A mesh over the devices, by default all; one size may be -1: the rest.
 
@@ -34,16 +34,16 @@ def make(
     UserError: sizes whose product is not the number of devices.
   """
   devices = list(jax.devices() if devices is None else devices)
-  n, left = divmod(len(devices), arm)
+  n, left = divmod(len(devices), stack)
   if left:
-    near = nearest(arm, divisors(len(devices)))
+    near = nearest(stack, divisors(len(devices)))
     raise UserError(
-      f'mesh.arm={arm}: does not divide {len(devices)} devices{near}'
+      f'mesh.stack={stack}: does not divide {len(devices)} devices{near}'
     )
   shape = _shape(n, dict(zip(AXES, (data, fsdp, tensor), strict=True)))
   names = AXES
-  if arm > 1:
-    names, shape = ('arm', *AXES), [arm, *shape]
+  if stack > 1:
+    names, shape = ('arm', *AXES), [stack, *shape]
   # An axis need not be one of the torus: make_mesh would refuse most shapes.
   devices = mesh_utils.create_device_mesh(
     shape, devices, allow_split_physical_axes=True

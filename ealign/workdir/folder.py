@@ -10,7 +10,6 @@ them to the shared folder from all hosts.
 import atexit
 import contextlib
 import dataclasses
-import hashlib
 import os
 import pathlib
 import secrets
@@ -79,10 +78,8 @@ class Folder:
     fresh.replace(mark)
 
 
-def of(workdir, *, index: int = 0, many: bool = False) -> Folder:
+def of(workdir, *, index: int = 0) -> Folder:
   """The folder that a path, gs:// or local, is to the host of this index.
-
-  many: whether other launchers of this machine may work there meanwhile.
 
   Raises:
     UserError: a kind of address whose file system is not installed.
@@ -94,21 +91,15 @@ def of(workdir, *, index: int = 0, many: bool = False) -> Folder:
     shared = _bucket(str(workdir))
   else:
     shared = epath.Path(pathlib.Path(workdir).expanduser().absolute())
-  if index or (remote and many):
+  if index or remote:  # other launchers of this machine may work there, too
     apart = pathlib.Path(tempfile.mkdtemp(prefix=f'ealign-host{index}-'))
     atexit.register(shutil.rmtree, apart, ignore_errors=True)
     return Folder(apart / shared.name, shared, writes=not index)
-  if not remote:
-    return Folder(pathlib.Path(shared), shared)
-  home = os.environ.get('XDG_CACHE_HOME', '~/.cache')
-  name = hashlib.sha256(str(shared).encode()).hexdigest()[:12]
-  local = pathlib.Path(home).expanduser() / 'ealign' / 'runs' / name
-  shutil.rmtree(local, ignore_errors=True)  # the bucket is what counts
-  return Folder(local, shared)
+  return Folder(pathlib.Path(shared), shared)
 
 
 def check(folder: Folder, hosts) -> None:
-  """That what host 0 writes into the shared folder is there for all hosts.
+  """Checks that every host sees what host 0 writes.
 
   Raises:
     UserError: it is not, or cannot be written.
@@ -124,17 +115,17 @@ def check(folder: Folder, hosts) -> None:
       token.parent.mkdir(parents=True, exist_ok=True)
       token.write_text('')
     except OSError as error:
-      said = f'cannot be written ({error.strerror}); use another folder'
-      raise UserError(f'{where}: {said}') from None
+      message = f'cannot be written ({error.strerror}); use another folder'
+      raise UserError(f'{where}: {message}') from None
   hosts.gather(None)
   blind = [i for i, seen in enumerate(hosts.gather(_seen(token))) if not seen]
   if folder.writes:
     token.unlink()
   if blind:
     listed = ', '.join(map(str, blind))
-    said = f'host {listed} does not see what host 0 writes there'
+    message = f'host {listed} does not see what host 0 writes there'
     remedy = 'use a folder on a disk that all hosts share, or gs://'
-    raise UserError(f'{where}: {said}; {remedy}')
+    raise UserError(f'{where}: {message}; {remedy}')
 
 
 def _seen(path: pathlib.Path) -> bool:
@@ -152,7 +143,7 @@ def _seen(path: pathlib.Path) -> bool:
 
 @contextlib.contextmanager
 def usable(workdir) -> Iterator[None]:
-  """What the disk refuses within the block is one line of the work folder.
+  """Turns an OSError in the block into a one-line UserError naming the folder.
 
   Raises:
     UserError: an OSError came; it says of which file.
@@ -162,8 +153,8 @@ def usable(workdir) -> Iterator[None]:
   except OSError as error:
     file = str(error.filename or '').removeprefix(f'{workdir}/')
     why = f'{file}: {error.strerror}' if file else str(error)
-    said = f'cannot be used ({why}); mend it, or use another'
-    raise UserError(f'--workdir={workdir}: {said}') from None
+    message = f'cannot be used ({why}); mend it, or use another'
+    raise UserError(f'--workdir={workdir}: {message}') from None
 
 
 def _bucket(address: str) -> epath.Path:
@@ -171,9 +162,9 @@ def _bucket(address: str) -> epath.Path:
     path = epath.Path(address)
     path.exists()
   except Exception as error:
-    said = ' '.join(str(error).split())[:200]
+    message = ' '.join(str(error).split())[:200]
     remedy = "install the extra gcs (pip install 'ealign[gcs]') and log in"
-    raise UserError(f'--workdir={address}: {said}; {remedy}') from None
+    raise UserError(f'--workdir={address}: {message}; {remedy}') from None
   return path
 
 

@@ -1,4 +1,4 @@
-"""Who does what: a file LEASE that is renewed as long as its owner lives.
+"""The right to run a cell: a file LEASE, renewed as long as its owner lives.
 
 On a disk it is an exclusive create. In a bucket, which has none, the last one
 who writes it, and finds itself there, has it. Should two think so, both run the
@@ -163,11 +163,11 @@ def kept(
   lost: called with a lease that another has taken, since this process was
   silent for long; by default it ends, as two would write the same files.
   """
-  ended, telling, told = threading.Event(), threading.Lock(), [tell]
+  ended, telling, calls = threading.Event(), threading.Lock(), [tell]
 
   def hush():
     with telling:
-      told.clear()
+      calls.clear()
 
   def beat():
     while not ended.wait(BEAT_S):
@@ -176,7 +176,7 @@ def kept(
           if not lease.renew() and not ended.is_set():
             (lost or _give_way)(lease)
       with telling, contextlib.suppress(OSError, UserError):
-        for each in told:
+        for each in calls:
           each()
 
   thread = threading.Thread(target=beat, daemon=True)
@@ -191,7 +191,7 @@ def kept(
 
 
 def _give_way(lease: Lease) -> None:
-  who = (holder(lease.path) or {}).get('host', 'nobody')
-  said = f'silent for {STALE_S:.0f} s, taken over by {who}; this one ends'
-  print(f'{lease.path}: {said}, nothing is lost', flush=True)
+  host = (holder(lease.path) or {}).get('host', 'nobody')
+  message = f'silent for {STALE_S:.0f} s, taken over by {host}; this one ends'
+  print(f'{lease.path}: {message}, nothing is lost', flush=True)
   os._exit(143)

@@ -49,8 +49,8 @@ class Status:
 def read(folder, *, damaged: Status | None = None) -> Status | None:
   """The status in a cell's folder; None where it has none yet.
 
-  Where something was computed and it is gone, it is damaged: with what inputs
-  cannot be told any more.
+  Where something was computed and STATUS.json is gone, it counts as damaged:
+  nobody knows any more with what inputs.
 
   Raises:
     UserError: STATUS.json is damaged, and `damaged` does not stand for it.
@@ -68,6 +68,8 @@ def read(folder, *, damaged: Status | None = None) -> Status | None:
   except NotADirectoryError:
     return None
   except FileNotFoundError:
+    if (path.parent / 'DONE').exists():  # all that older versions wrote
+      return Status('done')
     if not computed(folder):
       return None
     sound, fault = False, 'missing'
@@ -76,8 +78,8 @@ def read(folder, *, damaged: Status | None = None) -> Status | None:
   if not sound and damaged:
     return dataclasses.replace(damaged, error=f'{path} is {fault}')
   if not sound:
-    said = f'is {fault}; --retry=failed runs the cell again'
-    raise UserError(f'{path}: {said}')
+    message = f'is {fault}; --retry=failed runs the cell again'
+    raise UserError(f'{path}: {message}')
   return status
 
 

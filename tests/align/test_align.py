@@ -65,9 +65,24 @@ def answers_by_loop(adapter, frozen, pairs):
   return np.reshape(sums, (-1, 2))
 
 
+def logits_by_loop(adapter, frozen, pairs):
+  """The mean logit over the vocabulary, a token of each answer's."""
+  means = []
+  positions = np.tile(np.arange(LENGTH, dtype=np.int32), (ROWS, 1))
+  for pair in pairs:
+    for answer in (pair.chosen, pair.rejected):
+      ids = np.zeros((ROWS, LENGTH), np.int32)
+      ids[:, : len(pair.prompt + answer)] = pair.prompt + answer
+      row = ids, positions, np.ones_like(ids)
+      logits = np.asarray(all_logits(adapter, frozen, *row), np.float64)[0]
+      start = len(pair.prompt) - 1
+      means.append(logits[start : start + len(answer)].mean())
+  return np.reshape(means, (-1, 2))
+
+
 def test_loss_and_metrics_equal_numpy(frozen, batch):
   adapter = moved_adapter()
-  _, got = gradients(adapter, frozen, batch, lam=0.3, beta=0.2)
+  grads, got = gradients(adapter, frozen, batch, lam=0.3, beta=0.2)
   sft = batch.sft
   logps = all_logps(
     adapter, frozen, sft.tokens_BT, sft.positions_BT, sft.segments_BT
@@ -83,6 +98,7 @@ def test_loss_and_metrics_equal_numpy(frozen, batch):
   reward_P2 = 0.2 * (policy_P2 - ref_P2)
   margin_P = reward_P2[:, 0] - reward_P2[:, 1]
   dpo = np.mean(np.log1p(np.exp(-margin_P)))
+  logit_P2 = logits_by_loop(adapter, frozen, PAIRS)
   wanted = {
     'loss': -own.mean() + 0.3 * dpo,
     'loss_sft': -own.mean(),
@@ -95,6 +111,9 @@ def test_loss_and_metrics_equal_numpy(frozen, batch):
     'rewards/accuracies': np.mean(margin_P > 0),
     'logps/chosen': policy_P2[:, 0].mean(),
     'logps/rejected': policy_P2[:, 1].mean(),
+    'logits/chosen': logit_P2[:, 0].mean(),
+    'logits/rejected': logit_P2[:, 1].mean(),
+    'grad_norm': np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(grads))),
   }
   assert np.abs(margin_P).min() > 0.01  # policy and reference do differ
   for name, value in wanted.items():

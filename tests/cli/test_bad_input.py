@@ -332,8 +332,9 @@ def test_a_relative_folder_and_then_nan_in_another(
   code, said = start('runs/b', arg='arms', only='sft', **fields)
   assert code == 1
   assert said.err.count('nan or inf') == 1
-  assert 'runs/b/sft: after step 1 the loss became nan or inf' in said.err
-  assert said.err.endswith('1 of 1 runs failed: sft\n')
+  assert '  sft: after step 1 the loss became nan or inf' in said.err
+  head = '1 of 1 runs failed; the same command runs them again\n'
+  assert said.err.startswith(head)
   assert (tmp_path / 'runs/b/sft/checkpoints/1').is_dir()
   assert not (tmp_path / 'runs/b/sft/DONE').exists()
   code, said = start('runs/a', seed=3, **{'data.batch_size': 8})
@@ -356,9 +357,9 @@ def test_home_is_known(start, tmp_path, monkeypatch):
 def test_only_runs_that_are_asked_for_are_told_about(start, rows):
   fields = {'data.train': rows(b'{'), 'train.steps': 2}
   _, said = start(arg='arms', only='sft', **fields)
-  assert 'note' not in said.out
+  assert 'note' not in said.err
   _, said = start(arg='arms', **fields)
-  assert "arm 'base' sets train.steps=0 itself" in said.out
+  assert "arm 'base' sets train.steps=0 itself" in said.err
 
 
 def test_the_demo_passes_all_checks():

@@ -558,10 +558,10 @@ def test_cells_for_colab_start_the_demo_in_process(monkeypatch):
   with pytest.raises(AssertionError, match='no TPU'):
     exec(magic.sub('', cells[1]), {})
   started = []
-  monkeypatch.setattr(launch, 'launch', started.append)
+  monkeypatch.setattr(launch, 'start', lambda *given: started.append(given))
   monkeypatch.chdir(ROOT)
   exec(cells[2], {})
-  (command,) = started
+  ((command, _),) = started
   assert command.workdir == 'runs/demo' and not command.problems
   assert 'conscience' in command.config.arms
 

@@ -180,7 +180,7 @@ def test_a_contrast_is_that_of_scipy_where_seeds_vary_more():
   found = stats.contrast(a, b)
   assert (found.t, found.p) == pytest.approx((known.statistic, known.pvalue))
   values = [[s.value for s in x] for x in (a, b)]
-  points = evals_stats.paired(*values)
+  points = evals_stats.student_t(np.subtract(*values))
   assert (found.value, *found.interval) == pytest.approx(points)
   back = stats.contrast(b, a)
   assert (back.t, back.value) == pytest.approx((-found.t, -found.value))
@@ -213,9 +213,9 @@ def test_holm_over_forty_cells_of_three_seeds_asks_for_28():
   q = 0.05 / 80
   by_hand = (1 - 2 * q) / math.sqrt(2 * q * (1 - q))
   assert (
-    stats.asked(3, 40) == pytest.approx(by_hand) == pytest.approx(28.257748)
+    stats.least_t(3, 40) == pytest.approx(by_hand) == pytest.approx(28.257748)
   )
-  assert stats.asked(5, 6) == pytest.approx(4.8510, abs=1e-3)
+  assert stats.least_t(5, 6) == pytest.approx(4.8510, abs=1e-3)
 
 
 BREAKS = (
@@ -223,9 +223,9 @@ BREAKS = (
   ('len(group) - 1 for', 'len(group) for', 'a_spread_pooled_over_settings'),
   ('g - g.mean()', 'g - groups[0].mean()', 'a_spread_pooled_over_settings'),
   ('spread = spread or pooled([logits])', '', 'a_rate_over_three_seeds'),
-  ('/ math.sqrt(seeds)', '', 'a_rate_over_three_seeds'),
-  ('/ math.sqrt(seeds)', '', 'a_rate_with_a_pooled_spread'),
-  ('sps.t.ppf((1 + level) / 2, spread', 'sps.t.ppf(level, spread', 'a_rate_o'),
+  ('/ math.sqrt(len(shares))', '', 'a_rate_over_three_seeds'),
+  ('/ math.sqrt(len(shares))', '', 'a_rate_with_a_pooled_spread'),
+  ('quantile(spread.freedom)', 'quantile(spread.freedom + 1)', 'a_rate_over'),
   ('min(low, floor[0], value)', 'low', 'never_narrower'),
   ('max(high, floor[1], value)', 'high', 'no_bad_answer_in_a_hundred'),
   ('max(own, least)', 'own', 'a_contrast_of_five_seeds'),
@@ -236,7 +236,7 @@ BREAKS = (
   ('family - place', 'family', 'holm_by_hand'),
   ('max(least, min(1.0,', 'max(0, min(1.0,', 'holm_by_hand'),
   ('family = family or len(p_values)', 'family = len(p_values)', 'holm_by'),
-  ('(1 - level) / (2 * comparisons)', '(1 - level) / comparisons', 'holm_ov'),
+  ('0.05 / (2 * comparisons)', '0.05 / comparisons', 'holm_over'),
 )
 
 

@@ -79,16 +79,8 @@ def test_a_second_split_is_named_and_is_not_the_headline():
   assert [str(cell) for cell in second.lines[0][:2]] == ['base', 'advice, dev']
 
 
-def test_markdown_holds_the_same_cells_and_no_markup_of_others():
-  rows = counts.rows(_records('<b>|x', 1, 4))
-  text = table.markdown(table.blocks(rows, WORLD))
-  assert '<b>' not in text and '&lt;b&gt;\\|x' in text
-  (line,) = [line for line in text.split('\n') if 'lt;b' in line]
-  assert '25.0 \\[4.6, 69.9\\]' in line
-
-
 def test_nothing_to_show_is_no_table():
-  assert table.text_table([]) == '' and table.markdown([]) == ''
+  assert table.text_table([]) == ''
 
 
 class _Terminal(io.StringIO):

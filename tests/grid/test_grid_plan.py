@@ -38,7 +38,7 @@ def test_what_is_done_and_what_is_left(train, start, planned, tmp_path, capsys):
   assert 'lam=0.1 nothing 2 left' in said
   ((config, name, slice_name, *arms),) = planned
   assert (name, slice_name, config.dpo.lam) == (ALL[0], 'v5e:4x4', 0.1)
-  assert arms == [4, True]  # --arms=auto may take all of them
+  assert arms == [4, True]  # --stack=auto may take all of them
   out = tmp_path / 'out'
   assert not (out / 'grid.json').exists() and not train.calls
   train.errors[ALL[1]] = NonFinite('nan')
@@ -113,14 +113,14 @@ def test_what_is_planned_is_a_program_of_a_launch(
   tmp_path,
   capsys,
 ):
-  assert mixed(start, tmp_path, '--arms=8') == 0
+  assert mixed(start, tmp_path, '--stack=8') == 0
   ((config, name, _, *arms),) = planned
   assert config.model.train == 'full' and arms == [1, False]
   said = capsys.readouterr().out
   assert 'other programs hold up to 4 cells: to plan one of them' in said
   # Of LoRA cells the four of one shape, three at most: two and two.
   for count, size in ((8, 4), (3, 2), (1, 1)):
-    assert mixed(start, tmp_path, f'--arms={count}', '--only=lam=*') == 0
+    assert mixed(start, tmp_path, f'--stack={count}', '--only=lam=*') == 0
     config, name, _, *arms = planned[-1]
     assert name == 'lam=0.3,seed=0' and arms == [size, False]
   assert 'other programs' not in capsys.readouterr().out
@@ -149,7 +149,7 @@ def test_a_folder_that_cannot_be_written(train, start, tmp_path, capsys):  # noq
 
 def test_only_what_is_left_is_in_a_program(train, start, planned):  # noqa: F811
   assert start('--only=seed=0') == 0
-  assert start('--plan', '--arms=8') == 0
+  assert start('--plan', '--stack=8') == 0
   assert planned[0][1] == ALL[1] and planned[0][3] == 2
 
 

@@ -56,9 +56,9 @@ def test_only_the_lines_on_workers_are_new(printed, kind):
 @pytest.mark.parametrize('kind', ('xpk', 'tpu_vm', 'slurm'))
 def test_shell_is_sound(printed, kind, tmp_path):
   path = tmp_path / 'file.sh'
-  path.write_text(printed(kind, '--retry=failed', '--fail_fast', '--arms=2'))
+  path.write_text(printed(kind, '--retry=failed', '--fail_fast', '--stack=2'))
   subprocess.run(['bash', '-n', path], check=True)
-  assert '--retry=failed --arms=2 --fail_fast' in path.read_text()
+  assert '--retry=failed --stack=2 --fail_fast' in path.read_text()
   beside = os.path.dirname(sys.executable)
   tool = shutil.which('shellcheck', path=f'{beside}:{os.environ["PATH"]}')
   if not tool:
@@ -95,8 +95,8 @@ def test_only_some_cells(printed):
 
 
 def test_as_many_workers_as_there_are_programs(printed):
-  assert '#SBATCH --array=1-2' in printed('slurm', '--arms=3')
-  assert '#SBATCH --array=1-6' in printed('slurm', '--arms=1')
+  assert '#SBATCH --array=1-2' in printed('slurm', '--stack=3')
+  assert '#SBATCH --array=1-6' in printed('slurm', '--stack=1')
 
 
 def test_what_this_machine_lacks_is_a_note(printed, tmp_path, capsys):

@@ -59,16 +59,16 @@ class Stub:
   def __init__(self):
     self.calls, self.errors = [], {}
 
-  def run(self, config, place, *, name='', hosts=None, display=None):
+  def run(self, config, folder, *, method, name='', hosts=None, display=None):
     key = f'{name},seed={config.seed}'
     self.calls.append((key, config))
     display.start()
     display.update(1, {})
-    (place.local / 'adapter').write_text(key)
+    (folder.local / 'adapter').write_text(key)
     if key in self.errors:
       raise self.errors[key]
     display.update(2, {'train/loss': 1.0})
-    (place.local / 'answers.jsonl').write_text(key)
+    (folder.local / 'answers.jsonl').write_text(key)
 
   @property
   def names(self):
@@ -246,7 +246,7 @@ def test_a_signal_while_it_prepares(train, start, tmp_path, monkeypatch):
     raise Preempted('stopped while it prepared')
 
   monkeypatch.setattr(run_lib.job_lib, 'prepared', prepared)
-  assert start('--arms=2') == 143
+  assert start('--stack=2') == 143
   found = status(tmp_path, ALL[0])
   assert found.state == 'preempted' and not train.calls
 
@@ -281,7 +281,7 @@ def test_the_heartbeat_ends_before_the_last_word(
 def test_of_a_stack_who_is_done_stays_done(train, start, tmp_path, monkeypatch):
   found = [None, NonFinite('nan'), Preempted('saved'), None]
   monkeypatch.setattr(stack, 'run', lambda *_: found)
-  assert start('--arms=4') == 143
+  assert start('--stack=4') == 143
   states = [status(tmp_path, name).state for name in ALL]
   assert states == ['done', 'failed', 'preempted', 'done']
 
@@ -318,7 +318,7 @@ def arms_of(train, monkeypatch, fails, *, fast=False):
   """Has arms run in threads: who of `fails` fails, the others wait for it."""
   told = threading.Event()
 
-  def run(config, place, *, name='', backend, stop, display, hosts):
+  def run(config, place, *, method, name='', backend, stop, display, hosts):
     del hosts, backend
     key = f'{name},seed={config.seed}'
     train.calls.append((key, config))
@@ -360,7 +360,7 @@ def test_an_arm_that_fails_is_told_at_once(
 ):
   told = arms_of(train, monkeypatch, ALL[1:2])
   seen = when_ended(tmp_path, monkeypatch, ALL[1], told)
-  assert start('--arms=4') == 1
+  assert start('--stack=4') == 1
   ((found, others),) = seen
   assert (found.state, found.error, found.step) == ('failed', 'nan', 3)
   assert found.stacked == 4 and found.finished >= found.started
@@ -384,7 +384,7 @@ def test_an_arm_that_is_done_is_told_at_once(
 
   monkeypatch.setattr(stack, 'run', run)
   seen = when_ended(tmp_path, monkeypatch, ALL[0], told)
-  assert start('--arms=4') == 0
+  assert start('--stack=4') == 0
   assert seen[0][0].state == 'done' and seen[0][1] == ['running'] * 3
 
 
@@ -393,7 +393,7 @@ def test_fail_fast_stops_the_other_arms(
 ):
   told = arms_of(train, monkeypatch, ALL[:1], fast=True)
   when_ended(tmp_path, monkeypatch, ALL[0], told)
-  assert start('--arms=3', '--fail_fast') == 1
+  assert start('--stack=3', '--fail_fast') == 1
   states = [status(tmp_path, name).state for name in ALL if name in train.names]
   assert states == ['failed', 'preempted']  # groups of like size
   assert '1 of 4 cells failed, 3 left; ' in capsys.readouterr().err
@@ -411,7 +411,7 @@ def test_an_export_waits_for_the_other_arms(
     real(*args)
 
   monkeypatch.setattr(run_lib.job_lib, 'end', end)
-  assert start('--arms=4', '--config.train.export=peft') == 1  # no adapter
+  assert start('--stack=4', '--config.train.export=peft') == 1  # no adapter
   assert alive == [0] * 4
 
 
@@ -420,20 +420,20 @@ def test_the_end_of_one_that_cannot_start_is_told_first(
 ):
   real, seen = run_lib.job_lib.prepared, []
 
-  def prepared(this, grid, module, cells, stop):
+  def prepared(this, module, cells, stop):
     if cells[0].name == ALL[0]:
       raise UserError('prepare: no such file')
-    real(this, grid, module, cells, stop)
+    real(this, module, cells, stop)
 
-  def run(jobs, *_):
+  def run(jobs, *_, **__):
     seen.append([status(tmp_path, name).state for name in ALL])
     return [''] * len(jobs)
 
   monkeypatch.setattr(run_lib.job_lib, 'prepared', prepared)
   monkeypatch.setattr(run_lib.program, 'run', run)
-  assert start('--arms=4') == 1
+  assert start('--stack=4') == 1
   assert seen == [['failed', 'running', 'running', 'running']]
-  assert start('--arms=4', '--retry=all', '--fail_fast') == 1
+  assert start('--stack=4', '--retry=all', '--fail_fast') == 1
   assert len(seen) == 1  # then nothing runs
   states = [status(tmp_path, name).state for name in ALL]
   assert states == ['failed', 'preempted', 'preempted', 'preempted']
@@ -461,7 +461,7 @@ def test_foreign_folders(train, start, tmp_path, capsys):
   (mine / 'thesis.tex').write_text('x')
   said = refused(start, capsys, mine, workdir=mine)
   assert said.endswith(
-    'is not empty (thesis.tex) and has no grid.json; use another'
+    'is not empty (thesis.tex) and has no grid.json; use another folder'
   )
   (mine / 'config.json').write_text('{}')
   said = refused(start, capsys, mine, workdir=mine)
@@ -625,7 +625,7 @@ def test_the_beat_changes_nothing_that_is_known(train, start, tmp_path):
   place = folder_lib.of(tmp_path / 'cell')
   watch = progress.Watch('x', 5, None)
   job = job_lib.Job(cell, None, place, watch)
-  this = claims.Launch(place, '', 0.0, None)
+  this = claims.Launch(None, place, [], '', None)
   this.states['x'] = known = cells.Status('queued', hashes={'data': 'd'})
   watch.step = 3
   job_lib.tell(this, [job])
@@ -687,9 +687,10 @@ def test_done_without_hashes_is_damaged(train, start, tmp_path, capsys):
 
 
 def test_fewer_arms_than_groups_of_devices(train, start, capsys):
-  assert start('--arms=1', '--config.mesh.arm=2') == 2
+  assert start('--stack=1', '--config.mesh.stack=2') == 2
   assert (
-    '--arms=1: leaves some of mesh.arm=2 groups of' in capsys.readouterr().err
+    '--stack=1: leaves some of mesh.stack=2 groups of'
+    in capsys.readouterr().err
   )
 
 
@@ -851,7 +852,7 @@ def test_what_another_has_done_since_is_not_run_again(
 def test_what_is_free_of_arms_runs(train, start, tmp_path, monkeypatch, capsys):
   ran = []
 
-  def run(jobs, *_):
+  def run(jobs, *_, **__):
     ran.append([job.cell.name for job in jobs])
     return [''] * len(jobs)
 
@@ -859,11 +860,11 @@ def test_what_is_free_of_arms_runs(train, start, tmp_path, monkeypatch, capsys):
   place = folder_lib.of(tmp_path / 'out')
   (cell,) = (c for c in grid(tmp_path) if c.name == ALL[1])
   held = lease.take(place.shared / cell.folder / 'LEASE')
-  assert start('--arms=4') == 0
+  assert start('--stack=4') == 0
   assert ran == [[ALL[0], *ALL[2:]]]
   assert '1 cell is left to others' in capsys.readouterr().out
   held.release()
-  assert start('--arms=4') == 0 and ran[1:] == [[ALL[1]]]
+  assert start('--stack=4') == 0 and ran[1:] == [[ALL[1]]]
 
 
 def test_an_arm_that_cannot_start_fails_alone(
@@ -871,18 +872,18 @@ def test_an_arm_that_cannot_start_fails_alone(
 ):
   real = run_lib.job_lib.prepared
 
-  def prepared(this, grid, module, cells, stop):
+  def prepared(this, module, cells, stop):
     if cells[0].name == ALL[2]:
       raise UserError('prepare: no such file')
-    real(this, grid, module, cells, stop)
+    real(this, module, cells, stop)
 
   monkeypatch.setattr(run_lib.job_lib, 'prepared', prepared)
   ran = []
   monkeypatch.setattr(
     *(run_lib.program, 'run'),
-    lambda jobs, *_: ran.append(len(jobs)) or [''] * len(jobs),
+    lambda jobs, *_, **__: ran.append(len(jobs)) or [''] * len(jobs),
   )
-  assert start('--arms=4') == 1
+  assert start('--stack=4') == 1
   assert ran == [3]
   states = [status(tmp_path, name).state for name in ALL]
   assert states == ['done', 'done', 'failed', 'done']
@@ -935,7 +936,7 @@ def test_the_report_of_a_bucket(tmp_path, capsys):
   shared = epath.Path(tmp_path / 'lambda')
   place = folder_lib.of(shared, index=1)  # in a copy of its own, as a bucket's
   assert place.copied
-  run_lib.report(place, told=True)
+  run_lib.report(place, announce=True)
   assert f'report: {shared}/report.html' in capsys.readouterr().out
   said = (tmp_path / 'lambda' / 'report.md').read_text()
   assert '2 of 2 cells are done' in said and 'Ablation grid: lambda' in said
@@ -1038,9 +1039,9 @@ def test_several_processes_have_no_arms(tmp_path):
   file = tmp_path / 'my.py'
   file.write_text(FILE.format(lams=(0.1,), log='x'))
   flags = [f'--config={file}', '--sweep=lam', '--workdir=d']
-  command = command_lib.parse(['launch', *flags, '--config.mesh.arm=2'])
+  command = command_lib.parse(['launch', *flags, '--config.mesh.stack=2'])
   two = Two(0, threading.Barrier(1), [None])
-  with pytest.raises(UserError, match='mesh.arm=2: several processes'):
+  with pytest.raises(UserError, match='mesh.stack=2: several processes'):
     run_lib.launch(sweeps.read(command), command, None, two)
 
 

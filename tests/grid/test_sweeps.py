@@ -348,17 +348,18 @@ def test_flags_of_a_grid(tmp_path):
   file.write_text(FILE)
   argv = ['x', f'--config={file}', '--workdir=d']
   parse = lambda *rest: command_lib.parse([*argv, *rest])
-  flags = ('--sweep=lam', '--retry=failed', '--fail_fast', '--arms=8')
+  flags = ('--sweep=lam', '--retry=failed', '--fail_fast', '--stack=8')
   command = parse(*flags)
-  assert (command.sweep, command.retry, command.arms) == ('lam', 'failed', 8)
+  assert (command.sweep, command.retry, command.stack) == ('lam', 'failed', 8)
   assert command.fail_fast and not command.problems
   assert set(flags) < set(command.flags)
-  assert parse('--sweep=lam', '--arms=auto').arms == 0
+  assert parse('--sweep=lam', '--stack=auto').stack == 0
   for rest, said in (
-    (('--retry=all',), '--retry: goes with --sweep'),
-    (('--fail_fast',), '--fail_fast: goes with --sweep'),
+    (('--stack=2',), '--stack: goes with --sweep'),
+    (('--arms=2',), '--arms: is called --stack now'),
+    (('--config.mesh.arm=2',), 'It is called mesh.stack now.'),
     (('--sweep=lam', '--retry=fail'), "Did you mean 'failed'?"),
-    (('--sweep=lam', '--arms=0'), '--arms=0: must be auto or a number'),
+    (('--sweep=lam', '--stack=0'), '--stack=0: must be auto or a number'),
     (('--sweep=lam', '--profile=1:2'), '--profile: of a single run'),
     (('--sweep=lam', '--only=,'), '--only= is empty; give it a value'),
     (('--sweep=lam', '--sweep=seeds'), '--sweep: is given 2 times'),

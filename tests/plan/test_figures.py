@@ -57,8 +57,19 @@ def test_what_a_program_takes_is_held_against_the_limit():
   found = figures.of(program(), compiled, run)
   assert (found.bytes, found.headroom, found.excess) == (8, 2, 0)
   assert found.ratio is None  # it was not compiled
-  compiled = aot.Compiled(temporaries=16, limit=10, excess=6)
+  compiled = aot.Compiled(temporaries=16, limit=10)
   assert figures.of(program(), compiled, run).headroom == -6
+
+
+def test_work_is_held_against_what_the_model_needs():
+  run = types.SimpleNamespace(mesh=mesh('TPU v5 lite'), resident={})
+  run.config = fields.Config()
+  # On each of four devices 200 in dots, and a fourth of the kernels' 400.
+  counts = cost_lib.Counts(flops=200.0, hbm_bytes=7.0, kernels=TRAINING)
+  compiled = aot.Compiled(counts=counts, seconds=3.0)
+  found = figures.of(program(flops=1000.0), compiled, run)
+  assert (found.flops, found.ratio) == (300.0, 1.2)
+  assert (found.hbm_bytes, found.seconds_compile) == (7.0, 3.0)
 
 
 def test_what_is_no_argument_of_a_program_lies_beside_it():

@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from ealign.evals import table
 from ealign.report import __main__ as command
 from ealign.report.grid import compare, figures, page, results
 from tests.grid import made
@@ -233,23 +234,33 @@ def test_mistakes_are_one_line(tmp_path, capsys):
 def test_answers_on_the_page_are_limited(tmp_path, monkeypatch):
   monkeypatch.setattr(page, 'QUESTIONS', 4)
   path = synthetic(tmp_path / 'g', 'word ' * 400, n=6, seeds=1)
+  monkeypatch.setattr(page, '_LETTERS', 4 * 5 * 700)
   content = page.collect(results.read(path))
   assert len(content['questions']) == 4
-  for _, messages, answers in content['questions']:
-    assert all(len(m['content']) <= content['longest'] for m in messages)
-    assert all(len(a['text']) <= content['longest'] for a in answers.values())
-    assert all(a['shortened'] for a in answers.values())
-  shown = {at for _, _, answers in content['questions'] for at in answers}
+  assert content['longest'] < 1000
+  answers = [a for *_, found in content['questions'] for a in found.values()]
+  assert all(len(answer['text']) > 1900 for answer in answers)
+  parsed = _Page(page.write(path).read_text())
+  sizes = [len(text) for text in parsed.said if text.startswith('word word')]
+  assert sizes.count(content['longest']) == len(answers) + 4  # and 4 prompts
+  assert {*sizes} == {content['longest'], 500, 2000}  # an error; who asked
+  assert parsed.said.count('shortened here') == len(answers)
+  shown = {at for *_, found in content['questions'] for at in found}
   assert set(content['pair']) <= shown
 
 
-def test_a_line_of_the_forest_spans_its_interval(found):
+def test_a_line_of_the_forest_spans_its_interval(workdir, found):
   forest = figures.forest(found, 'misaligned')
   lines = [line for group in forest['groups'] for line in group]
-  assert [line['label'] for line in lines][:2] == ['default', 'dpo.lam=0.0']
-  for line in lines:
-    assert 0 <= line['low'] <= line['x'] <= line['high'] <= 100
-  assert [line['standing'] for line in lines][-1] == 'old'
+  assert [s.label for s, _ in lines][:2] == ['default', 'dpo.lam=0.0']
+  at, text = forest['at'], (workdir / 'report.html').read_text()
+  for _, estimate in lines:
+    low, high = map(at, estimate.interval)
+    assert 0 <= low <= at(estimate.value) <= high <= 100
+    assert f'<line class="span" x1="{low}%" x2="{high}%"' in text
+    assert f'<circle class="dot" cx="{at(estimate.value)}%"' in text
+  assert found.standing(lines[-1][0]) == 'old'
+  assert forest['base'] == at(lines[0][1].value)
 
 
 def test_the_forest_has_the_scale_of_the_logit():
@@ -264,7 +275,7 @@ def test_the_forest_has_the_scale_of_the_logit():
   assert figures.logit_axis([0.5, 0.5])[0](0.5) == 50
 
 
-def test_curves_are_grouped_by_what_is_changed(found):
+def test_curves_are_grouped_by_what_is_changed(workdir, found):
   drawn = figures.curves(found)
   assert [group['title'] for group in drawn] == [
     *('dpo.lam', 'conscience.review.by', 'conscience.revise.by'),
@@ -275,11 +286,13 @@ def test_curves_are_grouped_by_what_is_changed(found):
     *('default', 'dpo.lam=0.0', 'dpo.lam=0.3')
   ]
   assert [p['title'] for p in group['panels']] == PANELS
-  series = group['panels'][0]['series'][1]
-  assert len(series['seeds']) == 5
+  label, slot, seeds, mean = group['panels'][0]['series'][1]
+  assert (label, slot, len(seeds)) == ('dpo.lam=0.0', 1, 5)
   # It starts with no misaligned answer at all: on the axis, at the left.
-  left, bottom = group['panels'][0]['left'], group['panels'][0]['bottom']
-  assert series['mean'].split()[0] == f'{left},{bottom}'
+  frame = group['panels'][0]['frame']
+  assert frame.path(mean).split()[0] == f'{frame.left},{frame.bottom}'
+  text = (workdir / 'report.html').read_text()
+  assert f'<polyline class="line mean" points="{frame.path(mean)}"/>' in text
 
 
 def test_a_mean_curve_is_over_seeds_at_the_steps_they_share():
@@ -288,15 +301,19 @@ def test_a_mean_curve_is_over_seeds_at_the_steps_they_share():
   assert figures._mean([[(0, 0.1)], [(5, 0.2)]]) == [(0, 0.1)]
 
 
-def test_two_crossed_axes_make_a_heat_map(found):
+def test_two_crossed_axes_make_a_heat_map(workdir, found):
   (heat,) = figures.heat(found, 'misaligned')
   assert heat['columns'] == ['frozen', 'policy']
   assert [name for name, _ in heat['lines']] == ['frozen', 'policy']
   both = next(s for s in found.settings if len(s.changes) == 2)
-  value, interval, _, hint = heat['lines'][1][1][1]
-  assert value == f'{100 * found.estimate(both, "misaligned").value:.1f}'
-  assert interval.startswith('[')
-  assert hint == '3 seeds, 12 questions, 36 answers, 0.0 % of them unscored'
+  setting, estimate = heat['lines'][1][1][1]
+  assert setting is both
+  assert estimate == found.estimate(both, 'misaligned')
+  value = f'{100 * estimate.value:.1f}<small>{table.bracket(estimate.interval)}'
+  hint = '3 seeds, 12 questions, 36 answers, 0.0 % of them unscored'
+  shade = round(55 * estimate.value / heat['top'])
+  cell = f'<td title="{hint}" style="--shade:{shade}">{value}</small></td>'
+  assert cell in (workdir / 'report.html').read_text()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from ealign import report
+from ealign import config, report
 from ealign.evals import judges, records
 from ealign.report import __main__ as command
 from ealign.report import excerpts, figures, page, summary
@@ -222,6 +222,17 @@ def test_hostile_text_stays_text(workdir):
   assert '<script' not in markdown and '<svg' not in markdown
 
 
+def test_markdown_holds_the_cells_and_no_markup_of_others(tmp_path):
+  _arm(tmp_path / 'b|x', _config(), 1)
+  _arm(tmp_path / '<b>', _config(), 1)
+  report.write(tmp_path)
+  text = (tmp_path / 'report.md').read_text()
+  assert '<b>' not in text and '\n| &lt;b&gt; |' in text
+  (line,) = [x for x in text.split('\n') if x.startswith('| b\\|x | 10 |')]
+  assert '10.0 \\[1.8, 40.4\\]' in line
+  assert '\n| arm | n |' in text and '\n| --- | --: |' in text
+
+
 def test_a_folder_of_records_alone_gives_the_same_page(workdir, tmp_path):
   report.write(workdir)
   first = (workdir / 'report.html').read_bytes()
@@ -375,30 +386,51 @@ def test_axes_end_past_what_they_show():
   assert all(len(figures.step_ticks(last)) <= 7 for last in range(1, 3000))
 
 
-def test_a_line_of_the_forest_spans_its_interval():
+def test_the_forest_has_room_for_all_intervals():
   share = figures.counts.share([i < 5 for i in range(10)], range(10))
   forest = figures.forest([('sft', 1, share)])
-  (line,) = forest['lines']
-  per_cent = (forest['right'] - forest['left']) / 100  # the axis ends at 100
-  assert line['x'] == pytest.approx(forest['left'] + 50 * per_cent, abs=0.01)
-  for drawn, limit in zip(line['wilson'], share.interval, strict=True):
-    at = forest['left'] + 100 * limit * per_cent
-    assert drawn == pytest.approx(at, abs=0.01)
-  low, high = line['clustered']
-  assert low <= line['wilson'][0] < line['wilson'][1] <= high
+  frame = forest['frame']
+  assert forest['ticks'][-1] == (100, '100')  # the axis ends there
+  per_cent = (frame.right - frame.left) / 100
+  assert frame.x(50) == pytest.approx(frame.left + 50 * per_cent, abs=0.01)
+  assert frame.x(120) == frame.right
+  low = figures.counts.share([i < 1 for i in range(50)], range(50))
+  assert figures.forest([('sft', 1, low)])['ticks'][-1] == (20, '20')
 
 
-def test_curves_rise_to_the_top_of_the_axis():
+def test_the_page_draws_intervals_where_the_axis_has_them(workdir):
+  report.write(workdir)
+  text = (workdir / 'report.html').read_text()
+  share = figures.counts.share([i < 6 for i in range(10)], range(10))
+  frame = figures.forest([('sft', 1, share)])['frame']
+  low, high = (frame.x(100 * limit) for limit in share.interval)
+  assert f'class="line s1 thick" x1="{low}" x2="{high}" y1="53.0"' in text
+  low, high = (frame.x(100 * limit) for limit in share.clustered)
+  assert f'class="line s1 thin" x1="{low}" x2="{high}" y1="53.0"' in text
+
+
+def test_curves_rise_to_the_top_of_the_axis(workdir):
   shares = [
     figures.counts.share([i < n for i in range(9)], range(9)) for n in (0, 9)
   ]
   drawn = figures.curves([('a', 1, [(0, shares[0]), (10, shares[1])])])
-  (line,) = drawn['series']
-  assert line['path'] == (
-    f'{drawn["left"]},{drawn["bottom"]} {drawn["right"]},{drawn["top"]}'
+  frame = drawn['frame']
+  assert frame.path([(0, 0), (10, 1)]) == (
+    f'{frame.left},{frame.bottom} {frame.right},{frame.top}'
   )
-  (level,) = figures.curves([('a', 0, [(0, shares[0])])])['series']
-  assert level['level'] and not level['dots']
+  assert (drawn['xticks'][-1], drawn['yticks'][-1]) == (10, (100, '100'))
+  report.write(workdir)
+  text = (workdir / 'report.html').read_text()
+  assert 'line s0 level' not in text
+  path = workdir / 'base' / 'answers.jsonl'
+  final = [r for r in records.read(path) if r['phase'] == 'eval']
+  path.unlink()
+  records.append(path, final)
+  # A base that is not asked on the way is a level from edge to edge.
+  report.write(workdir)
+  text = (workdir / 'report.html').read_text()
+  level = f'points="{frame.left},{frame.bottom} {frame.right},{frame.bottom}"'
+  assert f'<polyline class="line s0 level" {level}/>' in text
 
 
 @pytest.mark.parametrize(
@@ -415,7 +447,7 @@ def test_curves_rise_to_the_top_of_the_axis():
   ],
 )
 def test_a_control_is_not_told_as_the_method(field, value, role, said):
-  settings = runs_lib.flatten(_config(**{field: value}))
+  settings = config.flatten(_config(**{field: value}))
   run = runs_lib.Run('arm', settings, [], [], {}, ())
   assert summary.role(run) == role
   assert said in summary.describe(run)

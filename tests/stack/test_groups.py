@@ -80,7 +80,7 @@ def test_auto_without_a_known_memory(monkeypatch):
 
 
 def test_auto_fills_each_group_of_devices():
-  assert plan_stack.auto(runs.small(**{'mesh.arm': 2}))[0] == 2
+  assert plan_stack.auto(runs.small(**{'mesh.stack': 2}))[0] == 2
 
 
 def test_who_fails_and_who_was_stopped_is_told(monkeypatch, capsys):

@@ -36,7 +36,9 @@ def one(arm):
 def test_updates_are_those_of_one_device(arm, data):
   if jax.device_count() < 4:
     pytest.skip('needs four devices')
-  mesh = mesh_lib.make(arm=arm, data=data, devices=jax.devices()[: arm * data])
+  mesh = mesh_lib.make(
+    stack=arm, data=data, devices=jax.devices()[: arm * data]
+  )
   model = sharding.on_mesh(steps.MODEL, mesh)
   update = dataclasses.replace(steps.UPDATE, model=model)
   frozen = sharding.place(mesh, test_stack.FROZEN)
@@ -61,7 +63,7 @@ def test_updates_are_those_of_one_device(arm, data):
 def test_states_lie_with_their_arms():
   if jax.device_count() < 4:
     pytest.skip('needs four devices')
-  mesh = mesh_lib.make(arm=2, data=1, fsdp=2, devices=jax.devices()[:4])
+  mesh = mesh_lib.make(stack=2, data=1, fsdp=2, devices=jax.devices()[:4])
   model = sharding.on_mesh(steps.MODEL, mesh)
   states = [test_stack.state(steps.UPDATE, i) for i in range(2)]
   joined = lanes._join(model, *states)
@@ -74,7 +76,7 @@ def test_states_lie_with_their_arms():
 def test_answers_are_those_of_one_device():
   if jax.device_count() < 4:
     pytest.skip('needs four devices')
-  mesh = mesh_lib.make(arm=2, data=2, devices=jax.devices()[:4])
+  mesh = mesh_lib.make(stack=2, data=2, devices=jax.devices()[:4])
   model = sharding.on_mesh(steps.MODEL, mesh)
   frozen = sharding.place(mesh, test_stack.FROZEN)
 
@@ -116,5 +118,5 @@ def test_answers_are_those_of_one_device():
 
 
 def test_a_size_that_does_not_divide_the_devices():
-  with pytest.raises(UserError, match='mesh.arm=3: does not divide 2 devices'):
-    mesh_lib.make(arm=3, devices=jax.devices()[:2])
+  with pytest.raises(UserError, match='mesh.stack=3: does not divide 2'):
+    mesh_lib.make(stack=3, devices=jax.devices()[:2])

@@ -1,12 +1,13 @@
-"""Where the marks of a grid's figures go: numbers only, no markup.
+"""What a grid's figures show; the template draws it.
 
 The forest is drawn in per cent of its width, so that it needs no fixed size;
 the curves in SVG user units.
 """
 
-import dataclasses
+import itertools
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from scipy import special
 
@@ -20,51 +21,33 @@ _REFLECTED = 'Flagged, % of sampled answers'
 SLOTS = 7  # colours beside the grey of the baseline
 
 
-@dataclasses.dataclass(frozen=True)
-class Group:
-  """Settings that change the same fields; the baseline is in none."""
-
-  title: str
-  settings: list[Setting]
-
-
-def groups(found: Comparison) -> list[Group]:
-  """Current settings by the fields they change, in the grid's order."""
+def groups(found: Comparison) -> dict[str, list[Setting]]:
+  """Current settings by the fields they change; the baseline is in none."""
   by_fields = {}
   for setting in found.settings:
     if not setting.old and setting is not found.baseline:
-      by_fields.setdefault(tuple(setting.changes), []).append(setting)
-  return [
-    Group(', '.join(fields) or 'the base config', settings)
-    for fields, settings in by_fields.items()
-  ]
+      title = ', '.join(setting.changes) or 'the base config'
+      by_fields.setdefault(title, []).append(setting)
+  return by_fields
 
 
-def forest(found: Comparison, metric: str) -> dict | None:
+def forest(found: Comparison, metric: str) -> dict[str, Any] | None:
   """The metric's intervals of all settings, by group; None without any."""
-  parts = [[found.baseline], *(group.settings for group in groups(found))]
+  parts = [[found.baseline], *groups(found).values()]
   parts.append([s for s in found.settings if s.old])
-  made, limits = [], []
-  for part in parts:
-    lines = []
-    for setting in part:
-      estimate = found.estimate(setting, metric)
-      if estimate:
-        lines.append((setting, estimate))
-        limits += estimate.interval
-    made.append(lines)
+  pairs = lambda part: [(s, found.estimate(s, metric)) for s in part]
+  made = [[(s, e) for s, e in pairs(part) if e] for part in parts]
+  limits = [x for lines in made for _, e in lines for x in e.interval]
   if not limits:
     return None
   at, ticks = logit_axis(limits)
   base = found.estimate(found.baseline, metric)
   return {
+    'metric': metric,
+    'at': at,
     'ticks': ticks,
-    'base': at(base.value) if base else None,
-    'groups': [
-      [_line(found, metric, *line, at) for line in lines]
-      for lines in made
-      if lines
-    ],
+    'base': base and at(base.value),
+    'groups': [lines for lines in made if lines],
   }
 
 
@@ -96,80 +79,45 @@ def logit_axis(limits):
   return at, ticks
 
 
-def _line(found, metric, setting, estimate, at) -> dict:
-  shares = found.values(setting, metric).values()
-  seeds = [share.value for share in shares]
-  return {
-    'label': setting.label,
-    'standing': found.standing(setting),
-    'x': at(estimate.value),
-    'low': at(estimate.interval[0]),
-    'high': at(estimate.interval[1]),
-    'seeds': [at(value) for value in seeds],
-    'value': table.percent(estimate.value),
-    'interval': table.bracket(estimate.interval),
-    'hint': str(found.asked(setting.counted, found.part(metric))),
-  }
-
-
 # ---------------------------------------------------------------- the curves
 
 
-def curves(found: Comparison) -> list[dict]:
+def curves(found: Comparison) -> list[dict[str, Any]]:
   """For each group its panels: the baseline in grey, means over thin seeds."""
   judge, made = found.judge, []
   names = [measure.name for measure in judge.figures()]
-  names = dict.fromkeys(
-    [*names, judge.tokens.name, 'flagged', curves_lib.REFLECTED]
-  )
-  for group in groups(found):
-    for start in range(0, len(group.settings), SLOTS):
-      settings = group.settings[start : start + SLOTS]
-      shown = [(found.baseline, 0)]
-      shown += [(s, slot) for slot, s in enumerate(settings, start=1)]
-      panels = [_panel(found.judge, shown, name) for name in names]
-      panels = [panel for panel in panels if panel]
-      if panels:
-        legend = [(s.label, slot) for s, slot in shown]
-        title = group.title + (' (continued)' if start else '')
-        made.append({'title': title, 'legend': legend, 'panels': panels})
+  names += [judge.tokens.name, 'flagged', curves_lib.REFLECTED]
+  for title, group in groups(found).items():
+    for start in range(0, len(group), SLOTS):
+      shown = [found.baseline, *group[start : start + SLOTS]]
+      panels = [_panel(judge, shown, name) for name in dict.fromkeys(names)]
+      if panels := [panel for panel in panels if panel]:
+        part = title + (' (continued)' if start else '')
+        legend = [(s.label, slot) for slot, s in enumerate(shown)]
+        made.append({'title': part, 'legend': legend, 'panels': panels})
   return made
 
 
-def _panel(judge, shown, name) -> dict | None:
+def _panel(judge, shown, name) -> dict[str, Any] | None:
   series = []
-  for setting, slot in shown:
+  for slot, setting in enumerate(shown):
     lines = [cell.curves.get(name) or [] for cell in setting.counted]
-    lines = [line for line in lines if len(line) > 1]
-    if lines:
+    if lines := [line for line in lines if len(line) > 1]:
       series.append((setting.label, slot, lines, _mean(lines)))
   if not any(slot for _, slot, _, _ in series):
     return None
   points = [p for *_, lines, _ in series for line in lines for p in line]
-  values = [value for _, value in points]
-  last = max(step for step, _ in points)
+  steps, values = zip(*points, strict=True)
   low, high, ticks = _axis(min(values), max(values))
-  frame = figures.Frame(30, 14, 8, 112, 250, max(last, 1), low, high, digits=1)
-  steps = _every(figures.step_ticks(last))
-  axes = frame.axes(steps, [(value, f'{value:g}') for value in ticks])
-  return axes | {
+  last = max(steps)
+  xticks = figures.step_ticks(last)
+  return {
     'title': curves_lib.title(judge, name, _REFLECTED),
-    'height': frame.bottom + 20,
-    'series': [
-      {
-        'slot': slot,
-        'hint': f'{label}, {len(lines)} seeds',
-        'seeds': [frame.path(line) for line in lines] if len(lines) > 1 else [],
-        'mean': frame.path(mean),
-        'end': (frame.x(mean[-1][0]), frame.y(mean[-1][1])),
-      }
-      for label, slot, lines, mean in series
-    ],
+    'frame': figures.Frame(30, 236, 8, 112, max(last, 1), low, high, digits=1),
+    'xticks': xticks if len(xticks) < 5 else xticks[::2],
+    'yticks': ticks,
+    'series': series,
   }
-
-
-def _every(ticks):
-  return ticks if len(ticks) < 5 else ticks[::2]
 
 
 def _mean(lines) -> list[tuple[int, float]]:
@@ -193,26 +141,25 @@ def _axis(low: float, high: float) -> tuple[float, float, list[float]]:
 # -------------------------------------------------------------- the heat maps
 
 
-def heat(found: Comparison, metric: str) -> list[dict]:
+def heat(found: Comparison, metric: str) -> list[dict[str, Any]]:
   """A table for each two axes that vary fully crossed, all else default."""
   current = [s for s in found.settings if not s.old]
   axes = {(field,) for s in current for field in s.changes}
   axes |= {tuple(fields) for fields in found.grid.axes.values()}
   axes = sorted(axis for axis in axes if 0 < len(axis) < 4)
-  made, seen = [], set()
-  for number, rows in enumerate(axes):
-    for columns in axes[number + 1 :]:
-      if set(rows) & set(columns):
-        continue
-      crossed = _crossed(found, current, rows, columns)
-      if crossed and crossed['cells'] not in seen:
-        seen.add(crossed.pop('cells'))
-        made.append(crossed | _shaded(found, metric, crossed))
-  return made
+  made = {}
+  for pair in itertools.combinations(axes, 2):
+    places = _crossed(found.grid.config, current, *pair)
+    cells = frozenset(s.label for s in places.values())
+    if places and cells not in made:
+      made[cells] = _drawn(found, metric, pair, places)
+  return [*made.values()]
 
 
-def _crossed(found, settings, rows, columns) -> dict | None:
-  config = found.grid.config
+def _crossed(config, settings, rows, columns) -> dict[tuple, Setting]:
+  """(level of rows, level of columns) -> setting; {} if not fully crossed."""
+  if set(rows) & set(columns):
+    return {}
   level = lambda s, axis: tuple(
     results.key(s.changes.get(field, config.get(field))) for field in axis
   )
@@ -223,16 +170,12 @@ def _crossed(found, settings, rows, columns) -> dict | None:
       if set(s.changes) <= {*rows, *columns}
     }
   )
-  ups, acrosses = ({place[at] for place in places} for at in (0, 1))
-  if min(len(ups), len(acrosses)) < 2:
-    return None
-  return {
-    'title': f'{", ".join(rows)} by {", ".join(columns)}',
-    'rows': sorted(ups, key=_order),
-    'columns': sorted(acrosses, key=_order),
-    'places': places,
-    'cells': frozenset(s.label for s in places.values()),
-  }
+  return places if min(map(len, _levels(places))) > 1 else {}
+
+
+def _levels(places) -> list[dict]:
+  """The levels of the rows, and of the columns."""
+  return [dict.fromkeys(place[at] for place in places) for at in (0, 1)]
 
 
 def _full(places: Mapping) -> dict:
@@ -241,7 +184,7 @@ def _full(places: Mapping) -> dict:
   So a default beside a crossed design is no hole in its map.
   """
   while True:
-    ups, acrosses = (dict.fromkeys(p[at] for p in places) for at in (0, 1))
+    ups, acrosses = _levels(places)
     if len(places) == len(ups) * len(acrosses):
       return places
     shares = {
@@ -253,43 +196,25 @@ def _full(places: Mapping) -> dict:
     places = {p: s for p, s in places.items() if p[at] != level}
 
 
-def _order(level):
-  numbers = [float(x) if _is_number(x) else 0.0 for x in level]
-  return numbers, level
-
-
-def _shown(text: str) -> str:
-  value = json.loads(text)
-  return (value or '(none)') if isinstance(value, str) else text
-
-
-def _is_number(text: str) -> bool:
-  return text.lstrip('-')[:1].isdigit()
-
-
-def _shaded(found, metric, crossed: Mapping) -> dict:
-  estimates = {
-    place: found.estimate(setting, metric)
-    for place, setting in crossed['places'].items()
-  }
-  top = max([e.value for e in estimates.values() if e] + [1e-9])
-  shade = lambda e: round(55 * e.value / top) if e else None
-  part = found.part(metric)
-  entry = lambda place, e: (
-    table.percent(e and e.value),
-    table.bracket(e.interval) if e else '',
-    shade(e),
-    str(found.asked(crossed['places'][place].counted, part)),
-  )
-  line = lambda row: [
-    entry((row, column), estimates[row, column])
-    for column in crossed['columns']
-  ]
-  names = lambda levels: [', '.join(map(_shown, level)) for level in levels]
+def _drawn(found, metric, axes, places) -> dict[str, Any]:
+  rows, columns = (sorted(levels, key=_order) for levels in _levels(places))
+  pair = lambda s: (s, found.estimate(s, metric))
+  cells = {place: pair(setting) for place, setting in places.items()}
   return {
+    'title': ' by '.join(map(', '.join, axes)),
+    'metric': metric,
+    'columns': [*map(_named, columns)],
     'lines': [
-      (name, line(row))
-      for name, row in zip(names(crossed['rows']), crossed['rows'], strict=True)
+      (_named(row), [cells[row, column] for column in columns]) for row in rows
     ],
-    'columns': names(crossed['columns']),
+    'top': max([e.value for _, e in cells.values() if e] + [1e-9]),
   }
+
+
+def _order(level):
+  is_number = lambda text: text.lstrip('-')[:1].isdigit()
+  return [float(x) if is_number(x) else 0.0 for x in level], level
+
+
+def _named(level) -> str:
+  return ', '.join(table.shown(json.loads(text)) for text in level)

@@ -1,7 +1,5 @@
 """Lists of a grid: every cell, those not done, what differs, provenance."""
 
-import json
-
 from ealign.evals import counts, table
 from ealign.evals.judges.measure import Judge, Measure
 from ealign.evals.table import NOTHING, Block, Entry
@@ -108,11 +106,7 @@ def _config(found, setting) -> dict:
 
 
 def _shown(value) -> str:
-  if isinstance(value, str):
-    return value or '(none)'
-  if isinstance(value, float):
-    return f'{value:.6g}'
-  return NOTHING if value is None else json.dumps(value, ensure_ascii=False)
+  return f'{value:.6g}' if isinstance(value, float) else table.shown(value)
 
 
 def facts(found: Comparison) -> Block | None:

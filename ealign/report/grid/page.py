@@ -5,17 +5,19 @@ template's escaping, the page runs one script, known by its hash, and nothing
 here makes markup.
 """
 
-import base64
-import hashlib
+import collections
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
-from ealign.evals import table
-from ealign.report import excerpts, runs
-from ealign.report import page as page_lib
-from ealign.report.grid import compare as compare_lib
-from ealign.report.grid import figures, lists, origin, results, tables
+from ealign.report import excerpts, runs, templates
+from ealign.report.grid import (
+  compare,
+  figures,
+  lists,
+  origin,
+  results,
+  tables,
+)
 from ealign.report.grid.compare import Comparison
 
 QUESTIONS = 12  # whose answers are on the page, one of each setting
@@ -34,32 +36,29 @@ def write(workdir: Any) -> pathlib.Path:
   """
   workdir = pathlib.Path(workdir)
   grid = results.read(workdir)
-  page_lib.save(
-    workdir / 'results.csv', results.to_csv(results.tidy(grid.cells))
-  )
-  content = collect(grid)
-  page_lib.save(workdir / 'report.md', to_markdown(content))
-  page_lib.save(workdir / 'report.html', to_html(content))
-  return workdir / 'report.html'
+  rows = results.to_csv(results.tidy(grid.cells))
+  templates.write(workdir / 'results.csv', rows)
+  return templates.save(workdir, collect(grid), 'grid.html.jinja')
 
 
 def collect(grid: results.Grid) -> dict[str, Any]:
   """Everything on the page, as plain values without markup."""
-  found = compare_lib.compare(grid)
-  questions, longest = _questions(found)
-  return {
-    'title': f'Ablation grid: {grid.name}',
-    'summary': sentences(found),
-    'problems': _problems(found),
-    'baseline': found.baseline.label,
-    'sweep': grid.sweep,
-    'contrasts_hash': grid.contrasts_hash,
+  found = compare.compare(grid)
+  blocks = {
     'contrasts': tables.contrasts(found),
     'settings': tables.settings(found),
     'not_done': lists.not_done(found),
     'cells': lists.cells(found),
     'changes': lists.changes(found),
     'facts': lists.facts(found),
+  }
+  flat = [blocks['contrasts'], *blocks['settings'], *[*blocks.values()][2:]]
+  return blocks | {
+    'blocks': [block for block in flat if block],
+    'title': f'Ablation grid: {grid.name}',
+    'summary': sentences(found),
+    'problems': _problems(found),
+    'found': found,
     'forests': [
       (measure.title, drawn)
       for measure in found.judge.figures()
@@ -71,219 +70,63 @@ def collect(grid: results.Grid) -> dict[str, Any]:
       for measure in found.judge.figures()
       if (maps := figures.heat(found, measure.name))
     ],
-    'questions': questions,
-    'longest': longest,
-    'labels': [s.label for s in found.settings],
+    **_questions(found),
     'pair': _pair(found),
   }
 
 
-# ------------------------------------------------------------- what is said
-
-
 def sentences(found: Comparison) -> list[str]:
   """The outcome in a few sentences, computed from the files."""
-  lines = [*_range(found), *_verdicts(found)]
-  twins = [' = '.join(s.label for s in g) for g in compare_lib.twins(found)]
-  if twins:
-    same = 'The same counts in every seed that they share'
-    lines.append(f'{same}: {"; ".join(twins)}.')
-  return [*lines, _progress(found)]
-
-
-def _range(found) -> list[str]:
+  first, cells = found.judge.first.name, found.grid.cells
   current = [s for s in found.settings if not s.old]
-  first = found.judge.first
-  known = [(s, found.estimate(s, first.name)) for s in current]
-  known = [(s, e) for s, e in known if e]
-  if not known:
-    done = any(cell.done for cell in found.grid.cells)
-    return [f'No cell has {first.those if done else "results yet"}.']
-  base = found.estimate(found.baseline, first.name)
-  shown = lambda e: (
-    f'{table.percent(e.value)}\u00a0% {table.bracket(e.interval)}'
+  known = [(s, found.estimate(s, first)) for s in current]
+  return templates.sentences(
+    'grid_summary.txt.jinja',
+    found=found,
+    known=[(setting, estimate) for setting, estimate in known if estimate],
+    twins=compare.twins(found),
+    states=collections.Counter(c.state for c in cells if c.current),
   )
-  asked = lambda setting: found.asked(setting.counted, '')
-  lines = []
-  if base:
-    lines.append(
-      f'With {found.baseline.label} {shown(base)} of the {first.those} are '
-      f'{first.short} ({asked(found.baseline)}).'
-    )
-  rest = [(s, e) for s, e in known if s is not found.baseline]
-  if len(rest) > 1:
-    low = min(rest, key=lambda pair: pair[1].value)
-    high = max(rest, key=lambda pair: pair[1].value)
-    if low[1].value == high[1].value:
-      share = table.percent(low[1].value)
-      many = f'Over the {len(rest)} other settings the share is'
-      return [*lines, f'{many} {share}\u00a0% throughout.']
-    lines.append(
-      f'Over the {len(rest)} other settings the share runs from '
-      f'{shown(low[1])} ({low[0].label}; {asked(low[0])}) to {shown(high[1])} '
-      f'({high[0].label}; {asked(high[0])}).'
-    )
-  return lines
-
-
-def _verdicts(found) -> list[str]:
-  tested = [c for c in found.contrasts if not c.reason]
-  lines = []
-  if tested:
-    held = [c for c in tested if c.p < 0.05]
-    lines.append(
-      f'{len(held)} of {_many(len(tested), "primary contrast")} '
-      f'differ{"s" * (len(tested) == 1)} at '
-      "5\u00a0% after Holm's correction."
-    )
-    lines += [
-      f'{c.name} ({c.metric}, {c.a} − {c.b}): {tables.points(c.found.value)} '
-      f'points {table.bracket(c.found.interval)}, p = {tables.p_value(c.p)} '
-      f'({c.asked}).'
-      for c in tested
-    ]
-  if left := len(found.contrasts) - len(tested):
-    many = _many(left, 'declared contrast')
-    lines.append(f'{many} could not be tested; the table says why.')
-  return lines
-
-
-def _progress(found) -> str:
-  cells = [c for c in found.grid.cells if c.current]
-  states = {}
-  for cell in cells:
-    states[cell.state] = states.get(cell.state, 0) + 1
-  done = states.pop('done', 0)
-  rest = ', '.join(f'{count} {state}' for state, count in states.items())
-  old = len(found.grid.cells) - len(cells)
-  be = 'is' if old == 1 else 'are'
-  said = f'{done} of {len(cells)} cells are done' + (
-    f' ({rest})' if rest else ''
-  )
-  return said + (f'; {old} more {be} no longer in the sweep.' if old else '.')
 
 
 def _problems(found) -> list[str]:
-  gone = runs.judge_at_hand(found.grid.config)[1]
-  problems = [gone] if gone else []
-  cells = [c for c in found.grid.cells if c.current]
-  bad = [c for c in cells if c.state in ('failed', 'broken')]
-  if bad:
-    problems.append(
-      f'{len(bad)} of {len(cells)} cells failed or cannot be read: '
-      + _some([f'{c.name} ({c.error})' for c in bad])
-    )
-  absent = [c.name for c in cells if c.state == 'missing']
-  if absent:
-    problems.append(
-      f'Never begun: {_many(len(absent), "cell")}: {_some(absent)}'
-    )
-  for fact in origin.facts(found.grid.cells):
-    if fact.loud:
-      values = ', '.join(
-        f'{v} in {_many(len(of), "cell")}' for v, of in fact.values[:4]
-      )
-      problems.append(
-        f'Cells differ in {fact.name}: {values}. Do not compare them.'
-      )
-  if found.grid.declared_late and found.contrasts:
-    problems.append(
-      'The contrasts were declared after cells had begun: none is primary.'
-    )
-  return problems
-
-
-def _many(count, what) -> str:
-  return f'{count} {what}{"s" * (count != 1)}'
-
-
-def _some(names, most=4) -> str:
-  more = f' and {len(names) - most} more' if len(names) > most else ''
-  return '; '.join(names[:most]) + more
+  grid = found.grid
+  return templates.sentences(
+    'grid_problems.txt.jinja',
+    grid=grid,
+    gone=runs.judge_at_hand(grid.config)[1],
+    cells=[cell for cell in grid.cells if cell.current],
+    facts=origin.facts(grid.cells),
+  )
 
 
 # --------------------------------------------------------------- the answers
 
 
-def _questions(found: Comparison) -> tuple[list, int]:
-  """(kind, prompt, {place of the setting: its answer}), and the longest text.
+def _questions(found: Comparison) -> dict[str, Any]:
+  """Side by side: one answer of each setting, of its first finished seed.
 
-  One answer of each setting, of its first finished seed; long ones are cut.
+  longest: after how many letters the page cuts each text.
   """
-  chosen = {}
-  for place, setting in enumerate(found.settings):
-    cell = next((c for c in setting.counted if c.answers), None)
-    if cell:
-      chosen[place] = cell
+  chosen = {
+    place: next((c for c in setting.counted if c.answers), None)
+    for place, setting in enumerate(found.settings)
+  }
   answers = [
     record | {'arm': place}
     for place, cell in chosen.items()
-    for record in cell.answers
+    for record in (cell.answers if cell else ())
   ]
   picked = excerpts.questions(answers, found.kind, found.judge, QUESTIONS)
   total = sum(len(shown) for _, _, shown in picked)
   longest = min(_LONGEST, _LETTERS // max(total, 1))
-  made = []
-  for kind, messages, shown in picked:
-    messages = [_cut_message(m, longest) for m in messages]
-    made.append(
-      (
-        kind,
-        messages,
-        {
-          place: answer
-          | {
-            'text': str(answer['text'])[:longest],
-            'shortened': len(str(answer['text'])) > longest,
-            'seed': chosen[place].seed,
-          }
-          for place, answer in shown.items()
-        },
-      )
-    )
-  return made, longest
-
-
-def _cut_message(message: Mapping, longest: int) -> dict:
-  content = str(message.get('content'))[:longest]
-  return {'role': str(message.get('role')), 'content': content}
+  return {'questions': picked, 'longest': longest, 'chosen': chosen}
 
 
 def _pair(found) -> tuple[int, int]:
   """Places of the two settings shown at first: baseline, and the worst."""
-  first = found.settings.index(found.baseline)
-  measure = found.judge.first
-  sign = -1 if measure.better == 'higher' else 1
-  known = [(found.estimate(s, measure.name), s) for s in found.settings]
-  known = [
-    (sign * e.value, s) for e, s in known if e and s is not found.baseline
-  ]
-  if not known:
-    return first, first
-  worst = max(known, key=lambda pair: pair[0])[1]
-  return first, found.settings.index(worst)
-
-
-# ------------------------------------------------------------------ the files
-
-
-def to_html(content: Mapping) -> str:
-  """The page; the only script that may run is the template's own."""
-  environment = page_lib.environment()
-  script, _, _ = environment.loader.get_source(environment, 'grid.js')
-  digest = hashlib.sha256(script.encode()).digest()
-  template = environment.get_template('grid.html.jinja')
-  known = base64.b64encode(digest).decode()
-  return template.render(content, script=script, script_hash=known).lstrip()
-
-
-def to_markdown(content: Mapping) -> str:
-  """The summary and the tables, as Markdown."""
-  text = table.escape_markdown
-  parts = [f'# {text(content["title"])}', *map(text, content['summary'])]
-  parts += [f'**{text(problem)}**' for problem in content['problems']]
-  parts += [f'Sweep: {text(content["sweep"])}']
-  made = [content['contrasts'], *content['settings']]
-  made += [content[name] for name in ('not_done', 'cells', 'changes', 'facts')]
-  blocks = table.markdown(list(filter(None, made))).strip()
-  return '\n\n'.join([*parts, blocks]) + '\n'
+  measure, first = found.judge.first, found.settings.index(found.baseline)
+  estimates = [found.estimate(s, measure.name) for s in found.settings]
+  known = {at: e.value for at, e in enumerate(estimates) if e and at != first}
+  worst = min if measure.better == 'higher' else max
+  return first, worst(known, key=known.get, default=first)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ealign import config as config_lib
 from ealign.evals import counts
 from ealign.evals import seeds as stats
 from ealign.evals.judges.measure import Judge
@@ -96,19 +97,22 @@ def read(workdir: Any) -> Grid:
   workdir = pathlib.Path(workdir).resolve()
   path = workdir / 'grid.json'
   tree = runs.json_object(path)
-  need = lambda name, kind, default: _need(path, tree, name, kind, default)
+  need = functools.partial(_need, path, tree)
   contrasts = need('contrasts', list, [])
-  _check_contrasts(path, contrasts)
-  config = runs.flatten(need('config', dict, {}))
-  listed = need('cells', list, None)
-  if not listed:
-    raise UserError(
-      f'{path}: cells: is empty; delete it and start the grid again'
-    )
-  listed = [
-    _listed(path, entry, f'cells[{number}].', config)
-    for number, entry in enumerate(listed)
+  if len(contrasts) > stats.MOST_CONTRASTS:
+    message = f'{len(contrasts)}; at most {stats.MOST_CONTRASTS} can be primary'
+    raise UserError(f'{path}: contrasts: {message}')
+  for number, contrast in enumerate(contrasts):
+    for name, kind in (('name', str), ('a', dict), ('b', dict)):
+      _need(path, contrast, name, kind, where=f'contrasts[{number}].')
+  config = config_lib.flatten(need('config', dict, {}))
+  cells = [
+    _listed(path, entry, f'cells[{number}].')
+    for number, entry in enumerate(need('cells', list))
   ]
+  if not cells:
+    message = 'cells: is empty; delete it and start the grid again'
+    raise UserError(f'{path}: {message}')
   return Grid(
     name=workdir.name,
     config=config,
@@ -117,37 +121,25 @@ def read(workdir: Any) -> Grid:
     contrasts=contrasts,
     contrasts_hash=need('contrasts_hash', str, ''),
     declared_late=bool(tree.get('declared_late')),
-    cells=_cells(workdir, listed, config),
+    cells=_cells(workdir, cells, config),
   )
-
-
-def _check_contrasts(path, contrasts) -> None:
-  if len(contrasts) > stats.MOST_CONTRASTS:
-    message = f'{len(contrasts)}; at most {stats.MOST_CONTRASTS} can be primary'
-    raise UserError(f'{path}: contrasts: {message}')
-  for number, contrast in enumerate(contrasts):
-    where = f'contrasts[{number}].'
-    for name, kind in (('name', str), ('a', dict), ('b', dict)):
-      _need(path, contrast, name, kind, None, where)
 
 
 def _cells(workdir, listed, config) -> list[Result]:
   """The cells with all that their folders hold."""
-  fields = {field for cell in listed for field in cell.replicate}
+  fields = {field for entry in listed for field in entry['replicate']}
   cells, seen = [], set()
-  for cell in listed:
-    cell = _filled(cell, workdir / cell.folder)
-    setting = key(cell.setting)
-    cells.append(
-      dataclasses.replace(
-        cell,
-        at=paired_by(cell.replicate, fields, config),
-        error=cell.error.replace(f'{workdir}/', ''),  # names no machine
-        answers=[] if setting in seen else cell.answers,
-      )
-    )
-    if cell.done:
-      seen.add(setting)
+  for entry in listed:
+    found = _left(workdir / entry['folder'], entry['folder'])
+    error = ' '.join(found.get('error', '').split())[:500]
+    found['error'] = error.replace(f'{workdir}/', '')  # names no machine
+    setting = changes(entry['setting'], config)
+    if key(setting) in seen:
+      found.pop('answers', None)
+    elif found.get('state') == 'done':
+      seen.add(key(setting))
+    at = paired_by(entry['replicate'], fields, config)
+    cells.append(Result(**entry | found | {'setting': setting, 'at': at}))
   return cells
 
 
@@ -180,7 +172,7 @@ def changes(overrides: Mapping, config: Mapping) -> dict[str, Any]:
   }
 
 
-def _need(path, tree, name, kind, default, where=''):
+def _need(path, tree, name, kind, default=None, where=''):
   value = tree.get(name, default) if isinstance(tree, dict) else None
   if not isinstance(value, kind):
     shown = repr(value)[:60]
@@ -189,77 +181,66 @@ def _need(path, tree, name, kind, default, where=''):
   return value
 
 
-def _listed(path, entry, where, config) -> Result:
-  need = lambda name, kind: _need(path, entry, name, kind, None, where)
-  folder = need('folder', str)
+_LISTED = {
+  **dict.fromkeys(('folder', 'id', 'label', 'seed'), str),
+  **dict.fromkeys(('setting', 'replicate'), dict),
+}
+
+
+def _listed(path, entry, where) -> dict[str, Any]:
+  found = {
+    n: _need(path, entry, n, kind, None, where) for n, kind in _LISTED.items()
+  }
+  folder = found['folder']
   if pathlib.PurePath(folder).is_absolute() or '..' in folder.split('/'):
     raise UserError(f'{path}: {where}folder: {folder!r} is outside the grid')
-  return Result(
-    folder=folder,
-    id=need('id', str),
-    label=need('label', str),
-    seed=need('seed', str),
-    setting=changes(need('setting', dict), config),
-    replicate=need('replicate', dict),
-    current=entry.get('current', True) is True,
-  )
+  return found | {'current': entry.get('current', True) is True}
 
 
-def _filled(cell: Result, folder: pathlib.Path) -> Result:
-  """The cell with its state, and with its results if it is done."""
-  with_ = functools.partial(dataclasses.replace, cell)
+def _left(folder: pathlib.Path, arm: str) -> dict[str, Any]:
+  """The fields of a cell that its folder tells: results if it is done."""
   try:
     status = status_lib.read(folder)
   except UserError as error:
-    return with_(state='broken', error=_line(error))
+    return {'state': 'broken', 'error': str(error)}
   if status is None:
-    return cell
-  state, error = status.state, status.error
+    return {}
+  found = dataclasses.asdict(status)
+  found = {'state': status.state, 'error': status.error, 'status': found}
   silent = time.time() - status.heartbeat > lease.STALE_S
-  if state in ('running', 'queued') and silent:
-    state = 'preempted'
+  if status.state in ('running', 'queued') and silent:
     error = f'{status.host} fell silent; the same command continues it'
-  facts = dataclasses.asdict(status)
-  cell = with_(state=state, error=_line(error), status=facts)
-  if state != 'done':
-    return cell
+    return found | {'state': 'preempted', 'error': error}
   try:
-    return _digested(cell, folder)
+    return found | (_digested(folder, arm) if status.state == 'done' else {})
   except UserError as error:
-    message = _line(error)
+    message = str(error)
   except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
     message = f'{folder}: holds a record that cannot be counted'
   message += '; --retry=all --only=NAME runs the cell anew'
-  return dataclasses.replace(cell, state='broken', error=message)
+  return found | {'state': 'broken', 'error': message}
 
 
-def _line(message) -> str:
-  return ' '.join(str(message or '').split())[:500]
-
-
-def _digested(cell: Result, folder: pathlib.Path) -> Result:
+def _digested(folder: pathlib.Path, arm: str) -> dict[str, Any]:
   run = runs.read_run(folder)
   if 'answers.jsonl' in run.missing:
     raise UserError(f'{folder / "answers.jsonl"}: cannot be read')
-  facts = {'arm': cell.folder, 'seed': None}
-  answers = [record | facts for record in run.answers]
-  final = counts.final(answers)
+  answers = [record | {'arm': arm, 'seed': None} for record in run.answers]
+  final, judge = counts.final(answers), run.judge
   if not final:
     raise UserError(f'{folder}: done, but without any final answer')
-  judge = run.judge
   for record in final:
     excerpts.shown(record, judge)  # finds what the page would stumble over
     if not all(isinstance(m, Mapping) for m in record['messages']):
       raise ValueError('messages')
-  return dataclasses.replace(
-    cell,
-    rows=counts.rows(final, judge=judge),
-    token_accuracy=_tokens(run.metrics),
-    curves=_curves(answers, run.metrics, judge),
-    config=run.config,
-    info=run.info,
-    answers=final,
-  )
+  return {
+    'rows': counts.rows(final, judge=judge),
+    'token_accuracy': _tokens(run.metrics),
+    'curves': _curves(answers, run.metrics, judge),
+    'config': run.config,
+    'info': run.info,
+    'answers': final,
+  }
 
 
 def _tokens(metrics) -> counts.Share | None:
@@ -280,18 +261,16 @@ def _curves(answers, metrics, judge) -> dict[str, list[tuple]]:
   kinds -= {*judge.claimed}
   kind = judge.first_kind
   kind = kind if kind in kinds else min(kinds, default='')
-  panels = dict(curves.panels(answers, kind, judge))
-  line = lambda name: [
-    (step, share.value)
-    for step, share in curves.line(judge[curves.measured(name)], panels[name])
-  ]
+  shares = {
+    name: [(step, s.value) for step, s in curves.line(measure, among)]
+    for name, (measure, among) in curves.panels(answers, kind, judge).items()
+  }
   tokens = [
     (row['step'], row['train/mean_token_accuracy'])
     for row in metrics
     if isinstance(row.get('train/mean_token_accuracy'), float)
   ]
-  made = {name: line(name) for name in panels}
-  return made | {judge.tokens.name: _binned(tokens)}
+  return shares | {judge.tokens.name: _binned(tokens)}
 
 
 def _binned(points) -> list[tuple[int, float]]:
@@ -310,25 +289,31 @@ COLUMNS = (
 )
 
 
+_TOKENS = {'kind': 'tokens', 'split': ''}
+
+
 def tidy(cells: Sequence[Result]) -> list[dict[str, Any]]:
   """One dict per cell, eval (kind/split) and metric; columns as COLUMNS.
 
-  count is of n.
+  count is of n; a mean has none.
   """
-  rows = []
-  for cell in cells:
-    who = {'cell': cell.id, 'label': cell.label, 'seed': cell.seed}
-    who['current'] = int(cell.current)
-    tokens = {'kind': 'tokens', 'split': ''}
-    tokens['token_accuracy'] = cell.token_accuracy
-    for row in (*cell.rows, tokens):
-      asked = '/'.join(filter(None, (row['kind'], row['split'])))
-      for name, share in row.items():
-        if isinstance(share, counts.Share | counts.Mean) and share.total:
-          found = {'value': share.value, 'n': share.total}
-          found['count'] = getattr(share, 'count', '')  # a mean has none
-          rows.append(who | {'eval': asked, 'metric': name} | found)
-  return rows
+  return [
+    {
+      'cell': cell.id,
+      'label': cell.label,
+      'seed': cell.seed,
+      'eval': '/'.join(filter(None, (row['kind'], row['split']))),
+      'metric': name,
+      'value': share.value,
+      'n': share.total,
+      'count': getattr(share, 'count', ''),
+      'current': int(cell.current),
+    }
+    for cell in cells
+    for row in (*cell.rows, _TOKENS | {'token_accuracy': cell.token_accuracy})
+    for name, share in row.items()
+    if isinstance(share, counts.Share | counts.Mean) and share.total
+  ]
 
 
 def to_csv(rows: Sequence[Mapping]) -> str:

@@ -36,16 +36,6 @@ def percent(value) -> Entry:
   return number(value, table.percent)
 
 
-def points(value: float) -> str:
-  """A difference of shares in points."""
-  return f'{100 * value:+.1f}'
-
-
-def p_value(p: float) -> str:
-  """A p-value with two digits."""
-  return '< 0.0001' if p < 1e-4 else f'{p:.2g}'
-
-
 def estimate(found, setting, measure: Measure) -> Entry:
   """Mean over the seeds, with its interval if a grid's tables show it."""
   estimate = found.estimate(setting, measure.name)
@@ -100,7 +90,7 @@ def _settings(found, part, title) -> Block:
     line = [words(setting.label), estimate(found, setting, first)]
     base = setting is found.baseline
     change = None if base else found.difference(setting, first.name)
-    line.append(number(change, points))
+    line.append(number(change, table.points))
     line += [*_asked(found, setting, part), words(standing)]
     line += [estimate(found, setting, measure) for measure in others]
     missing = len(setting.counted) < setting.wanted
@@ -167,7 +157,7 @@ def _contrast(c: Tested) -> list[Entry]:
   found = c.found
   if found:
     bracket = table.bracket(found.interval)
-    line.append(Entry(points(found.value), bracket, sort=found.value))
+    line.append(Entry(table.points(found.value), bracket, sort=found.value))
     odds = '[{:.3g}, {:.3g}]'.format(*found.odds_interval)
     line.append(Entry(f'{found.odds:.3g}', odds, sort=found.odds))
   else:
@@ -176,7 +166,7 @@ def _contrast(c: Tested) -> list[Entry]:
     line += [number(None)] * 3
   else:
     line.append(Entry(f'{found.t:.2f} ({found.freedom})', sort=found.t))
-    line += [number(found.p, p_value), number(c.p, p_value)]
+    line += [number(found.p, table.p_value), number(c.p, table.p_value)]
   line.append(words(f'exploratory: {c.reason}' if c.reason else 'primary'))
   asked = c.asked
   if asked is None:
@@ -199,8 +189,8 @@ def _contrast_note(found) -> str:
   if few > 1 and count > 1:
     note += (
       f' All other settings are exploratory: with {few} seeds and {count} '
-      f'settings Holm would ask |t| > {stats.asked(few, count):.1f}'
+      f'settings Holm would ask |t| > {stats.least_t(few, count):.1f}'
     )
-    more = f', with {seeds} seeds {stats.asked(seeds, count):.1f}'
+    more = f', with {seeds} seeds {stats.least_t(seeds, count):.1f}'
     note += (more if seeds > few else '') + '.'
   return note

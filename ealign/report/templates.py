@@ -1,0 +1,69 @@
+"""Templates: pages, and the sentences that stand on them.
+
+Answers come from a model and are hostile: a page escapes every value, and
+nothing in Python makes markup.
+"""
+
+import base64
+import functools
+import hashlib
+import pathlib
+from collections.abc import Mapping
+
+import jinja2
+
+from ealign.evals import table
+from ealign.runtime import atomic
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+  """Whatever is not marked safe is escaped, but in Markdown and sentences."""
+  made = jinja2.Environment(
+    loader=jinja2.PackageLoader('ealign.report', ''),
+    autoescape=jinja2.select_autoescape(
+      disabled_extensions=('md.jinja', 'txt.jinja'), default=True
+    ),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  made.filters |= {
+    'percent': table.percent,
+    'shown': table.shown,
+    'bracket': table.bracket,
+    'points': table.points,
+    'p_value': table.p_value,
+    'cell': table.escape_markdown,
+    'sha256': _sha256,
+  }
+  made.globals['nbsp'] = '\u00a0'  # no line break before a per cent sign
+  return made
+
+
+def _sha256(text: str) -> str:
+  """As a content security policy names the one script it lets run."""
+  return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def sentences(name: str, **facts) -> list[str]:
+  """The lines of a template, each a sentence without markup."""
+  one_line = lambda x: x.replace('\n', ' ') if isinstance(x, str) else x
+  text = _environment().overlay(finalize=one_line).get_template(name)
+  return [x for line in text.render(facts).split('\n') if (x := line.strip())]
+
+
+def save(workdir: pathlib.Path, content: Mapping, page: str) -> pathlib.Path:
+  """Writes report.md and report.html; returns the path of the latter."""
+  for file, name in (('report.md', 'report.md.jinja'), ('report.html', page)):
+    text = _environment().get_template(name).render(content).strip()
+    write(workdir / file, text + '\n' * (file == 'report.md'))
+  return workdir / 'report.html'
+
+
+def write(path: pathlib.Path, text: str) -> None:
+  """Writes a file at once.
+
+  A lone surrogate of a model cannot be written as UTF-8 and becomes '?'.
+  """
+  atomic.write(path, text.encode('utf-8', 'replace'))
