@@ -8,7 +8,7 @@ import numpy as np
 from ealign import align
 from ealign.data import batch as batch_lib
 from ealign.engine import Backend
-from ealign.runtime import mesh as mesh_lib
+from ealign.runtime import mesh
 from ealign.sampling import labels, requests, sampler
 
 
@@ -22,7 +22,7 @@ def pair_logps(request: requests.Pairs) -> np.ndarray:
   for i in range(0, len(request.pairs), slots):
     part = request.pairs[i : i + slots]
     batch = batch_lib.pair_batch(part, slots, request.length)
-    logps_P2 = mesh_lib.to_host(score(request.weights, batch)).reshape(-1, 2)
+    logps_P2 = mesh.to_host(score(request.weights, batch)).reshape(-1, 2)
     logps.append(logps_P2[: len(part)])
   return np.concatenate(logps)
 
