@@ -134,7 +134,8 @@ def _work(shape: Shape):
   """The model, its frozen weights, and the static part of its updates."""
   import jax
 
-  from ealign import align, assembly, fields
+  from ealign import align, fields
+  from ealign.assembly import parts, weights
   from ealign.models import config as models
   from ealign.models import transformer
 
@@ -148,13 +149,11 @@ def _work(shape: Shape):
     frozen = init(model, key=jax.random.key(0))
     frozen = jax.tree.map(lambda x: x.astype(dtype), frozen)
   else:
-    model, _, frozen = assembly.load_model(section)
-  update = assembly.make_update(config, model)
+    model, _, frozen = weights.load_model(section)
+  update = parts.make_update(config, model)
   start = lambda arm: align.init_state(
     update,
-    assembly.trained_weights(
-      dataclasses.replace(config, seed=arm), model, None
-    ),
+    weights.trained_weights(dataclasses.replace(config, seed=arm), model, None),
     align.hyper(config),
   )
   return shape, model, frozen, update, start

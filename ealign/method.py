@@ -46,6 +46,3 @@ class Method:
   reflect: Callable = reflect.reflect
   terms: Callable[[Config], tuple[Term, ...]] = terms
   metrics: Callable[..., dict[str, float]] = metrics
-
-
-CONSCIENCE = Method('conscience')

@@ -12,15 +12,17 @@ import pathlib
 import jax
 import numpy as np
 
-from ealign import align, assembly
+from ealign import align
 from ealign import replay as replay_lib
 from ealign.alone import ALONE
+from ealign.assembly import parts as parts_lib
+from ealign.assembly import weights as assembled
 from ealign.conscience.reflect import with_review
 from ealign.data import batch as batch_lib
 from ealign.engine import Backend, Engine
 from ealign.evals import answers, records
 from ealign.fields import Config
-from ealign.method import CONSCIENCE, Method
+from ealign.method import Method
 from ealign.models import flops, sharding, weights
 from ealign.runtime import checkpoint, clock, metrics, preempt, provenance
 from ealign.runtime import mesh as mesh_lib
@@ -54,7 +56,7 @@ class Setup:
   backend: Backend
   hosts: Hosts
   folder: folder_lib.Folder
-  parts: assembly.Parts
+  parts: parts_lib.Parts
   origin: dict
   tag: dict
   saved: checkpoint.Checkpoints
@@ -137,7 +139,7 @@ def run(
     Preempted: SIGTERM came; the run is saved.
   """
   provenance.compiles()  # counts from here on
-  hosts, method = hosts or Hosts(), method or CONSCIENCE
+  hosts, method = hosts or Hosts(), method or Method('conscience')
   if config.method != method.name:
     known = f'ealign.methods.METHODS[{config.method!r}]'
     raise UserError(f'method={config.method!r}: give train.run method={known}')
@@ -174,24 +176,20 @@ def run(
 def _setup(config, method, folder, hosts, backend, name):
   """What the run is made of, and where it stands before its first step."""
   folder.local.mkdir(parents=True, exist_ok=True)
-  parts = assembly.assemble(config, backend)
-  update = dataclasses.replace(parts.update, terms=method.terms(config))
-  parts = dataclasses.replace(parts, update=update)
-  frozen = parts.conscience.frozen
+  parts = parts_lib.assemble(config, backend, method.terms(config))
+  frozen, others = parts.conscience.frozen, parts.conscience.others
   stored = functools.partial(sharding.unpadded, frozen.model.config)
-  state = align.init_state(update, parts.params, align.hyper(config))
+  state = align.init_state(parts.update, parts.params, align.hyper(config))
   state = sharding.place(frozen.mesh, state)
-  settings = dataclasses.asdict(config.replay)
 
   def hashed(name, engine):
     tree = lambda: sharding.unpadded(engine.model.config, engine.weights)
     make = lambda: provenance.tree_hash(tree())
     return backend.share(f'hash of {name}', make)
 
-  others = parts.conscience.others.items()
   origin = {
     'frozen': hashed('frozen', frozen),
-    'others': {by: hashed(by, other) for by, other in others},
+    'others': {by: hashed(by, other) for by, other in others.items()},
   }
   provenance.write(
     folder.local / 'run.json',
@@ -215,6 +213,7 @@ def _setup(config, method, folder, hosts, backend, name):
       folder.shared / 'checkpoints', config.train.keep
     ),
   )
+  settings = dataclasses.asdict(config.replay)
   replay = replay_lib.Replay(**settings, seed=config.seed)
   return setup, Progress(0, state, replay)
 
@@ -372,7 +371,7 @@ def _metrics(s: Setup, at: Progress, fetched: dict, reflected: dict) -> dict:
     'num_tokens': at.tokens,
     'global_step': at.step,
     **s.clock.metrics(),
-    **epoch(s.parts),
+    **({'epoch': s.parts.loader.epoch} if s.parts.loader else {}),
   }
 
 
@@ -417,10 +416,7 @@ def _final(s: Setup, at: Progress, logged: dict, log, stop) -> Result:
 
 def work(config: Config, model, batch) -> tuple[float, float]:
   """Tokens of a batch, padding left out, and FLOPs the model needs for it."""
-  adapter = None
-  if config.model.train == 'lora':
-    spec = config.model.lora
-    adapter = flops.adapted(model, spec.rank, spec.targets)
+  adapter = assembled.adapter_size(config, model)
   tokens = total = 0.0
   for part in batch.parts.values():
     tokens += float((part.positions_BT >= 0).sum())
@@ -445,19 +441,13 @@ def draw_requests(config: Config, pool, step: int):
   return requests, list(range(first, first + len(requests)))
 
 
-def epoch(parts: assembly.Parts) -> dict[str, float]:
-  """How often the SFT data was read, where there is any."""
-  return {'epoch': parts.loader.epoch} if parts.loader else {}
-
-
 def keep_params(config: Config, workdir, model, params):
   """Writes what was trained as safetensors: adapter, or the whole model."""
   if config.model.train == 'full':
     weights.save(workdir / 'model', model, params, dtype='float32')
   else:
-    weights.save_adapter(
-      workdir / 'adapter.safetensors', params, assembly.lora_scale(config)
-    )
+    path, scale = workdir / 'adapter.safetensors', assembled.lora_scale(config)
+    weights.save_adapter(path, params, scale)
 
 
 def _span(first: int, last: int) -> str:

@@ -6,19 +6,12 @@ import functools
 import optax
 
 from ealign import align
-from ealign.assembly import fit
+from ealign.assembly import data, fit
 from ealign.assembly import weights as weights_lib
-from ealign.assembly.data import (
-  encoded,
-  loader,
-  make_pool,
-  read_framing,
-  training_chats,
-)
 from ealign.conscience.prompts import Conscience
 from ealign.data.loader import Loader
 from ealign.engine import Backend, Engine, Model
-from ealign.evals import answers as answers_lib
+from ealign.evals import answers
 from ealign.fields import Config
 from ealign.models import layout, lora, sharding
 from ealign.runtime import mesh as mesh_lib
@@ -36,7 +29,7 @@ class Parts:
   params: dict
   loader: Loader | None
   pool: list
-  questions: answers_lib.Suite
+  questions: answers.Suite
 
   @property
   def frozen(self) -> dict:
@@ -49,30 +42,32 @@ class Parts:
     return dataclasses.replace(c, policy=policy)
 
 
-def assemble(config: Config, backend: Backend) -> Parts:
+def assemble(config: Config, backend: Backend, terms=None) -> Parts:
   """Reads model, tokenizer and data, and builds the update.
 
-  backend: what it computes with; runs that share a model load it once.
+  Args:
+    config: of the run.
+    backend: what it computes with; runs that share a model load it once.
+    terms: of the objective, by default those of the paper's method.
 
   Raises:
     UserError: any of them is broken, or they do not fit each other.
   """
   # Data comes first: an error in it is reported before a model is loaded.
-  suite = answers_lib.suite(config.eval)
-  chats, own = training_chats(config)
+  suite = answers.suite(config.eval)
+  chats, own = data.training_chats(config)
   mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
+  place = functools.partial(sharding.place, mesh)
   load = lambda spec: weights_lib.load_model(spec, config.seed, mesh)
 
   def load_other(spec):
-    model, tokenizer, weights = load(spec)
-    weights = weights_lib.quantized(spec, weights)
-    return model, tokenizer, sharding.place(mesh, weights)
+    *model, weights = load(spec)
+    return *model, place(weights_lib.quantized(spec, weights))
 
   model, tokenizer, base = backend.share('model', lambda: load(config.model))
   fit.sizes(config, model.max_positions, layout.shards(model))
   if weights_lib.adapts(config):
     fit.targets(config, model)
-  place = functools.partial(sharding.place, mesh)
   fix = lambda: place(weights_lib.frozen_weights(config, model, base))
   frozen = backend.share('frozen', fix)
   params = place(weights_lib.trained_weights(config, model, frozen))
@@ -82,12 +77,12 @@ def assemble(config: Config, backend: Backend) -> Parts:
   }
   main = model, tokenizer, frozen
   c = make_conscience(config, main, others, mesh=mesh, backend=backend)
-  rows = encoded(config, tokenizer, chats, own) if chats else []
-  stream = loader(config, rows) if chats else None
-  pool = make_pool(config, c, chats) if config.reflects else []
+  rows = data.encoded(config, tokenizer, chats, own) if chats else []
+  stream = data.loader(config, rows) if chats else None
+  pool = data.make_pool(config, c, chats) if config.reflects else []
   fit.questions(c, suite.final + suite.curve, config.eval.max_new_tokens)
   fit.tokens(c.policy.model, config.eval.tokens, suite.tokens)
-  update = make_update(config, model)
+  update = make_update(config, model, terms)
   return Parts(c, update, params, stream, pool, suite)
 
 
@@ -120,7 +115,7 @@ def make_conscience(
 
   frozen = engine(*model)
   return Conscience(
-    framing=read_framing(c.framing),
+    framing=data.read_framing(c.framing),
     settings=c,
     sample=config.sample,
     dpo=config.dpo,
@@ -130,22 +125,26 @@ def make_conscience(
   )
 
 
-def make_update(config: Config, model) -> align.Update:
-  """The static part; equal for all runs that differ in traced values only."""
-  traced = dict.fromkeys(align.TRACED, 0.0)
+def make_update(config: Config, model, terms=None) -> align.Update:
+  """The static part of an update, with the paper's terms if none are given.
+
+  The very same object for all runs that differ in traced values only: they
+  share its compiled program.
+  """
   return _update(
     model,
     None if config.model.train == 'full' else weights_lib.lora_scale(config),
     dataclasses.replace(config.optim, lr=0.0),
-    dataclasses.replace(config.dpo, **traced),
     config.train.steps if config.optim.schedule != 'constant' else 0,
-    config.train.microbatches,
-    config.train.chunk,
+    terms=align.hybrid(config.dpo.variant) if terms is None else terms,
+    reference=config.dpo.reference,
+    microbatches=config.train.microbatches,
+    chunk=config.train.chunk,
   )
 
 
 @functools.lru_cache(maxsize=16)
-def _update(model, scale, optim, dpo, steps, microbatches, chunk):
+def _update(model, scale, optim, steps, **static):
   bind = align.full if scale is None else functools.partial(lora.bind, scale)
   return align.Update(
     model=model,
@@ -156,8 +155,5 @@ def _update(model, scale, optim, dpo, steps, microbatches, chunk):
       optax.add_decayed_weights(optim.weight_decay),
     ),
     schedule=align.schedule(optim.schedule, optim.warmup, steps),
-    terms=align.hybrid(dpo.variant),
-    reference=dpo.reference,
-    microbatches=microbatches,
-    chunk=chunk,
+    **static,
   )

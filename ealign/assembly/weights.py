@@ -7,7 +7,7 @@ from flax import traverse_util
 from ealign.conscience.reflect import freeze
 from ealign.data import chat, sources
 from ealign.fields import Config
-from ealign.models import hub, int8, lora, peft, sharding, transformer
+from ealign.models import flops, hub, int8, lora, peft, sharding, transformer
 from ealign.models import weights as weights_lib
 from ealign.runtime.errors import UserError
 
@@ -85,6 +85,14 @@ def new_adapter(config: Config, model) -> dict:
   spec = config.model.lora
   key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 1)
   return lora.init(model, key=key, rank=spec.rank, targets=spec.targets)
+
+
+def adapter_size(config: Config, model) -> int | None:
+  """Parameters of the adapter that is trained; None: all weights are."""
+  if config.model.train == 'full':
+    return None
+  spec = config.model.lora
+  return flops.adapted(model, spec.rank, spec.targets)
 
 
 def quantized(spec, weights):

@@ -52,8 +52,9 @@ def _main(command: command_lib.Command) -> None:
     print(script, end='')
   elif command.plan:
     from ealign.grid import plan
+    from ealign.methods import METHODS
 
-    plan.plan(grid, command, folder_lib.of(command.workdir))
+    plan.plan(grid, command, folder_lib.of(command.workdir), METHODS)
   else:
     start(command, grid)
 

@@ -70,19 +70,19 @@ def flatten(config: Any) -> dict[str, Any]:
 
 def structure(config: config_dict.ConfigDict) -> dict[str, str]:
   """Fields that are unknown, missing or of a wrong type, with the problem."""
-  types = field_types()
-  flat = flatten(_without_arms(config))
-  problems = {}
-  for name in flat:
-    if name not in types:
-      hint = did_you_mean(name, types)
-      problems[name] = f'{name}: there is no such field.{hint}'
+  types, flat = field_types(), flatten(_without_arms(config))
+  problems = {name: _unknown(name) for name in flat if name not in types}
   for name, kind in types.items():
     if name not in flat:
       problems[name] = f'{name}: missing; start from ealign.config.default()'
     elif not _fits(flat[name], kind):
       problems[name] = f'{name}={flat[name]!r}: must be {type_name(kind)}'
   return problems
+
+
+def _unknown(name: str) -> str:
+  hint = did_you_mean(name, field_types())
+  return f'{name}: there is no such field.{hint}'
 
 
 def _fits(value, kind) -> bool:
@@ -92,16 +92,12 @@ def _fits(value, kind) -> bool:
     if not isinstance(value, tuple | list):
       return False
     items = typing.get_args(kind)
-    if items[-1] is ...:
-      return all(_fits(item, items[0]) for item in value)
+    items = items[:1] * len(value) if items[-1] is ... else items
     return len(value) == len(items) and all(map(_fits, value, items))
-  if kind is float:
-    if isinstance(value, int):  # of any length; a float ends at 1.8e308
-      limit = sys.float_info.max
-      return not isinstance(value, bool) and -limit <= value <= limit
-    return isinstance(value, float)
-  if kind is int:
-    return isinstance(value, int) and not isinstance(value, bool)
+  if kind in (int, float) and isinstance(value, bool):
+    return False  # True is an int to Python
+  if kind is float and isinstance(value, int):  # of any length
+    return abs(value) <= sys.float_info.max
   return isinstance(value, kind)
 
 
@@ -141,7 +137,7 @@ def from_json(text: str) -> Config:
   """The Config that `to_json` wrote; fields that are newer have defaults.
 
   Raises:
-    UserError: it is no such text, or has arms.
+    UserError: it is no such text, or the config has arms.
   """
   try:
     saved = json.loads(text)
@@ -185,16 +181,13 @@ def _without_arms(config) -> config_dict.ConfigDict:
 
 def apply_arm(config, overrides) -> tuple[config_dict.ConfigDict, list[str]]:
   """The config of one arm, and the problems of its overrides."""
-  arm = _without_arms(config)
-  types = field_types()
-  problems = []
+  arm, types, problems = _without_arms(config), field_types(), []
   if not isinstance(overrides, Mapping | config_dict.ConfigDict):
-    said = f"{overrides!r}: an arm is a dict such as {{'dpo.lam': 0.0}}"
-    return arm, [said]
+    message = "an arm is a dict such as {'dpo.lam': 0.0}"
+    return arm, [f'{overrides!r}: {message}']
   for name, value in flatten(overrides).items():
     if name not in types:
-      hint = did_you_mean(name, types)
-      problems.append(f'{name}: there is no such field.{hint}')
+      problems.append(_unknown(name))
       continue
     *path, last = name.split('.')
     holder = arm
@@ -224,13 +217,12 @@ def validate(
 ) -> list[str]:
   """Every problem of the config and of all its arms; [] when it is sound.
 
-  What all arms share is reported once, what concerns some of them names them.
-  grid: whether it is that of a cell.
+  A problem of all arms is reported once, a problem of some names these arms.
+  grid: whether the config is that of a cell of a grid.
   """
   if not config.get('arms'):
     return _problems(config, grid=grid)
-  found = {}
-  earlier = []
+  found, earlier = {}, []
   for name, overrides in config.arms.items():
     arm, problems = apply_arm(config, overrides)
     if not re.fullmatch(r'[A-Za-z0-9][\w.+-]*', name):
@@ -285,12 +277,11 @@ def results(config: Any) -> dict[str, Any]:
 def differences(old: Any, new: Any) -> list[str]:
   """'field: old -> new' for each field that differs and changes results.
 
-  Both may be a ConfigDict, a Config or what was read from config.json. What an
-  old file does not have stands at its default: the field is younger.
+  Both may be a ConfigDict, a Config or what was read from config.json. A field
+  that is not in an old file, because it is newer, stands at its default.
   """
-  young = results(Config())
-  old, new = young | results(old), young | results(new)
-  lines = []
+  usual, lines = results(Config()), []
+  old, new = usual | results(old), usual | results(new)
   for name in sorted(old.keys() | new.keys()):
     was, now = old.get(name, '(absent)'), new.get(name, '(absent)')
     if was != now:

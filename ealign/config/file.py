@@ -46,8 +46,10 @@ def read(spec: str) -> tuple[types.ModuleType, config_dict.ConfigDict]:
   except Exception as error:
     raise in_file(path, error) from error
   if not isinstance(config, config_dict.ConfigDict):
-    said = 'must return a ConfigDict; start from ealign.config.default()'
-    raise UserError(f'{path}: get_config {said}, got {type(config).__name__}')
+    message = 'must return a ConfigDict; start from ealign.config.default()'
+    raise UserError(
+      f'{path}: get_config {message}, got {type(config).__name__}'
+    )
   return module, config
 
 
@@ -56,8 +58,8 @@ def _check_call(get_config, arguments, spec) -> None:
     inspect.signature(get_config).bind(*arguments)
   except TypeError:
     takes = 'takes no argument' if arguments else 'needs an argument'
-    said = f'get_config {takes}; write get_config(arg=None)'
-    raise UserError(f'--config={spec}: {said}') from None
+    message = f'get_config {takes}; write get_config(arg=None)'
+    raise UserError(f'--config={spec}: {message}') from None
 
 
 def in_file(path: str, error: Exception) -> UserError:

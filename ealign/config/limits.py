@@ -76,10 +76,10 @@ def problems(
 ) -> list[str]:
   """All problems of the values.
 
-  earlier_arms may be named as 'arm:<name>'; grid: whether it is of a cell of a
-  grid, where 'grid:<name>' and 'cell:<setting>' may be.
+  earlier_arms: those that a field may name as 'arm:<name>'. grid: whether it is
+  of a cell of a grid, where 'grid:<name>' and 'cell:<setting>' may be.
   """
-  checks = [_choices, _ranges, _texts, _shapes, _purpose, _files]
+  checks = [_choices, _ranges, _texts, _shapes, _purpose, _trained, _files]
   checks += [] if grid else [_grid_references]
   checks.append(functools.partial(_arm_references, earlier=tuple(earlier_arms)))
   found = [problem for check in checks for problem in check(flat)]
@@ -95,7 +95,8 @@ def _among(value, allowed, more: str = '') -> str:
   return f'must be one of {listed}{more}.{hint}'
 
 
-# Checks yield (field, what is wrong); and the value, if it is one item of it.
+# A check yields (field, what is wrong); or (field, what is wrong, item) if only
+# one item of the field's value is wrong.
 def _choices(flat) -> Iterator[tuple]:
   for name, allowed in choices().items():
     other = name in BY and flat[name].removeprefix('other:')
@@ -174,14 +175,9 @@ def _shapes(flat) -> Iterator[tuple]:
 
 
 def _purpose(flat) -> Iterator[tuple]:
-  """Settings that would do nothing, or nothing of what they say."""
-  from ealign.losses import VARIANTS  # loads JAX
-
-  trains, lam, sft = (
-    flat['train.steps'] > 0,
-    flat['dpo.lam'],
-    flat['data.train'],
-  )
+  """Settings that would have no effect, or another than their name says."""
+  trains, lam = flat['train.steps'] > 0, flat['dpo.lam']
+  sft = flat['data.train']
   if trains and not sft and lam == 0:
     what = 'without SFT data and with dpo.lam=0 nothing is trained'
     yield 'data.train', f'{what}; set one of them, or train.steps=0'
@@ -193,25 +189,6 @@ def _purpose(flat) -> Iterator[tuple]:
     yield 'pool.paths', f"{what}; name a file, or 'sft', or every=0"
   if 'sft' in flat['pool.paths'] and not sft:
     yield 'pool.paths', "'sft' means the prompts of data.train, which is ''"
-  lora = "needs model.train='lora':"
-  if flat['model.quantize'] != 'none' and flat['model.train'] == 'full':
-    yield 'model.quantize', f'{lora} whole numbers take no gradient'
-  if flat['model.adapter'] and flat['model.train'] == 'full':
-    yield 'model.adapter', f'{lora} full fine-tuning starts at model.path'
-  form, trained = flat['train.export'], flat['model.train']
-  forms = {'lora': ('peft', 'merged'), 'full': ('full',)}.get(trained, (form,))
-  if form and form not in forms:
-    what = f'of model.train={trained!r} there is {" or ".join(forms)}'
-    yield 'train.export', what
-  made = flat['model.init'] != 'weights' or flat['model.frozen_adapter']
-  if form == 'peft' and made:
-    what = 'its base lies in no files (model.init, model.frozen_adapter)'
-    yield 'train.export', f'{what}; use merged'
-  name, variant = 'dpo.label_smoothing', flat['dpo.variant']
-  takes = [n for n, v in VARIANTS.items() if name[4:] in v.coefficients]
-  if flat[name] > 0 and variant in VARIANTS.keys() - takes:
-    only = ' or '.join(map(repr, takes))
-    yield name, f'applies to dpo.variant={only} only, not to {variant!r}'
   for group, many in (
     ('sample.temperature', 'conscience.samples'),
     ('eval.temperature', 'eval.samples'),
@@ -221,12 +198,37 @@ def _purpose(flat) -> Iterator[tuple]:
   name, sees = 'conscience.review.reason_tokens', flat['conscience.review.sees']
   if flat[name] > 0 and sees != 'chat':
     yield name, f"needs conscience.review.sees='chat', not {sees!r}"
-  if flat['model.adapter'] and flat['model.frozen_adapter']:
-    what = 'with model.frozen_adapter the run starts there; give only one'
-    yield 'model.adapter', what
   if flat['train.eval_every'] > 0 and not flat['eval.curve']:
     what = 'eval.curve names no questions to ask; name a file, or use 0'
     yield 'train.eval_every', what
+
+
+def _trained(flat) -> Iterator[tuple]:
+  """Settings that do not go with what is trained, and how."""
+  from ealign.losses import VARIANTS  # loads JAX
+
+  kind, lora = flat['model.train'], "needs model.train='lora':"
+  if flat['model.quantize'] != 'none' and kind == 'full':
+    yield 'model.quantize', f'{lora} whole numbers take no gradient'
+  if flat['model.adapter'] and kind == 'full':
+    yield 'model.adapter', f'{lora} full fine-tuning starts at model.path'
+  if flat['model.adapter'] and flat['model.frozen_adapter']:
+    what = 'with model.frozen_adapter the run starts there; give only one'
+    yield 'model.adapter', what
+  form = flat['train.export']
+  forms = {'lora': ('peft', 'merged'), 'full': ('full',)}.get(kind, (form,))
+  if form and form not in forms:
+    can = ' or '.join(map(repr, forms))
+    yield 'train.export', f'model.train={kind!r} can export {can}'
+  made = flat['model.init'] != 'weights' or flat['model.frozen_adapter']
+  if form == 'peft' and made:
+    what = 'its base lies in no files (model.init, model.frozen_adapter)'
+    yield 'train.export', f'{what}; use merged'
+  name, variant = 'dpo.label_smoothing', flat['dpo.variant']
+  takes = [n for n, v in VARIANTS.items() if name[4:] in v.coefficients]
+  if flat[name] > 0 and variant in VARIANTS.keys() - takes:
+    only = ' or '.join(map(repr, takes))
+    yield name, f'applies to dpo.variant={only} only, not to {variant!r}'
 
 
 def _arm_references(flat, earlier: tuple[str, ...]) -> Iterator[tuple]:
@@ -253,25 +255,20 @@ def _files(flat) -> Iterator[tuple]:
   names = (*model, 'data.train', 'pool.paths', 'eval.questions', 'eval.curve')
   names = (*names, 'eval.tokens')
   names += tuple(name for name in BY if flat[name].startswith('other:'))
+  of_model = lambda path: sources.resolve(path).exists()
   for name in names:
     value = flat[name]
+    exists = of_model if name in (*model, *BY) else sources.exists
+    # There when the run starts, or known without a file.
+    made = ('arm:', 'grid:', 'cell:') if name in model else ('arm:',)
     for item in (value,) if isinstance(value, str) else value:
       path = item.removeprefix('other:')
-      # There when the run starts, or known without a file.
-      made = ('arm:', 'grid:', 'cell:') if name in model else ('arm:',)
-      if (
-        not path
-        or path.startswith(made)
-        or (name, path) == ('pool.paths', 'sft')
-      ):
+      sft = (name, path) == ('pool.paths', 'sft')
+      if not path or path.startswith(made) or sft:
         continue
       if name in ('model.path', *BY) and hub.is_id(path):
         continue
-      of_model = name in model or name in BY
-      there = (
-        sources.resolve(path).exists() if of_model else sources.exists(path)
-      )
-      if not there:
+      if not exists(path):
         yield name, 'there is no such file or folder', item
   if not flat['model.path']:
     yield 'model.path', 'must be a Hugging Face folder or a Hub id'

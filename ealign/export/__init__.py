@@ -1,8 +1,3 @@
 """What leaves: adapters for PEFT, merged or whole models."""
 
-from ealign.export.write import (
-  FORMATS,
-  TOLERANCE,
-  Exported,
-  export,
-)
+from ealign.export.write import Exported, export

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ealign import assembly
 from ealign import config as config_lib
+from ealign.assembly import weights as assembled
 from ealign.data import sources
 from ealign.fields import Config
 from ealign.models import config as model_lib
@@ -30,8 +30,8 @@ from ealign.runtime.errors import Mismatch, UserError
 
 FORMATS = ('peft', 'merged', 'full')
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-# Largest logit difference allowed, as a share of the largest logit: that of
-# sums in another order, and that of weights rounded to 8 bits of mantissa.
+# How far a logit may be off, as a share of the largest one: sums in another
+# order in float32, weights rounded to 8 bits of mantissa in bfloat16.
 TOLERANCE = {'float32': 1e-4, 'bfloat16': 5e-2}
 _TRAVEL = (  # what goes along from the base model's folder
   *('tokenizer*', '*.jinja', 'chat_template*', 'special_tokens_map.json'),
@@ -52,8 +52,8 @@ class Exported:
   format: str
   dtype: str
   largest: float  # logit of the run
-  difference: float  # largest between the run's logits and the export's
-  effect: float  # largest between the run's logits and the base model's
+  difference: float  # the largest, of the export's logits from the run's
+  effect: float  # the largest, of the base model's logits from the run's
   serve: str  # the command that serves it
 
   def __str__(self) -> str:
@@ -93,7 +93,11 @@ def export(
   base = hub.fetch(sources.resolve(config.model.path)).resolve()
   _check_apart(to, run, base)
   _check_free(to, overwrite)
-  dtype = _dtype(base, format, dtype)
+  return _export(run, to, format, config, base, _dtype(base, format, dtype))
+
+
+def _export(run, to, format, config, base, dtype) -> Exported:
+  """Writes the export, and keeps it if it computes what the run does."""
   model, weights, bare = _weights(run, config, format)
   logits = _logits(model, weights)
   largest = float(np.abs(logits).max())
@@ -110,7 +114,8 @@ def export(
 
 def _check_equal(to, tolerance, largest, effect, difference) -> None:
   """Refuses an export whose logits are not those of the run."""
-  # What was not adapted differs by `effect`, however small that is.
+  # An export without the adapter differs by `effect`: within the tolerance, if
+  # the run has learnt little.
   bare_like = difference > effect / 2 and effect > 2e-2 * largest
   if bare_like or not difference <= tolerance * max(1.0, largest):
     raise Mismatch(
@@ -118,6 +123,10 @@ def _check_equal(to, tolerance, largest, effect, difference) -> None:
       f'differ by up to {difference:.2g} from those of the run (which are up '
       f'to {largest:.2g}); this is a bug, please report it'
     )
+
+
+def _refusal(to, message: str) -> UserError:
+  return UserError(f'--to={to}: {message}')
 
 
 # --- What the run is ---------------------------------------------------------
@@ -180,16 +189,16 @@ def _dtype(base, format, dtype: str) -> str:
 
 def _weights(run, config, format):
   """The model, what the run computes with, and the same without training."""
-  model, _, base = assembly.load_model(config.model, config.seed)
+  model, _, base = assembled.load_model(config.model, config.seed)
   if config.model.train == 'full':
     _check_base(run, config, base)
     return model, weights_lib.load(run / 'model')[1], base
   spec = dataclasses.replace(config.model, quantize='none')
   exact = dataclasses.replace(config, model=spec)
-  bare = assembly.frozen_weights(exact, model, base)
+  bare = assembled.frozen_weights(exact, model, base)
   adapter, scale = weights_lib.load_adapter(run)
-  if scale != assembly.lora_scale(config):
-    message = f'{scale} but config.json says {assembly.lora_scale(config)}'
+  if scale != assembled.lora_scale(config):
+    message = f'{scale} but config.json says {assembled.lora_scale(config)}'
     raise UserError(f'{run}/adapter.safetensors: its scale is {message}')
   _check_base(run, config, bare)
   weights = lora.bind(scale, adapter, bare)
@@ -200,7 +209,7 @@ def _weights(run, config, format):
 
 def _rounded(config, weights):
   """The weights with the error that an int8 base has, as plain arrays."""
-  tree = assembly.quantized(config.model, weights)
+  tree = assembled.quantized(config.model, weights)
   layers = {name: int8.dense(w) for name, w in tree['layers'].items()}
   return tree | {'layers': layers}
 
@@ -213,7 +222,7 @@ def _check_base(run, config, bare) -> None:
   was = json.loads(path.read_text('utf-8')).get('frozen')
   for dtype in ('float32', 'bfloat16'):  # whichever the run computed with
     cast = functools.partial(jnp.asarray, dtype=dtype)
-    tree = assembly.quantized(config.model, jax.tree.map(cast, bare))
+    tree = assembled.quantized(config.model, jax.tree.map(cast, bare))
     if was == provenance.tree_hash(tree):
       return
   raise UserError(
@@ -243,33 +252,31 @@ def _check_apart(to, run, base) -> None:
   """Refuses what the run is read from: itself, its weights, its base."""
   for name, folder in {'--run': run, 'model.path': base}.items():
     if to == folder or to in folder.parents:
-      raise UserError(f'--to={to}: holds {name}={folder}; use another folder')
+      raise _refusal(to, f'holds {name}={folder}; use another folder')
   for folder in (run / 'model', run / 'checkpoints', base):
     inside = folder.resolve() in (to, *to.parents)
     # A run may lie in the folder of its base, and keeps its export by itself.
     if inside and not (folder == base and run in to.parents):
       message = f'is in {folder}, which the run needs; use another folder'
-      raise UserError(f'--to={to}: {message}')
+      raise _refusal(to, message)
 
 
 def _check_free(to, overwrite) -> None:
   if to.exists() and not to.is_dir():
-    raise UserError(f'--to={to}: is a file; use another name')
+    raise _refusal(to, 'is a file; use another name')
   if not to.exists() or not any(to.iterdir()):
     return
   if not overwrite:
-    message = 'is not empty; use another folder, or give --overwrite'
-    raise UserError(f'--to={to}: {message}')
+    raise _refusal(to, 'is not empty; use another folder, or give --overwrite')
   deletes = '; --overwrite would delete it: use another folder'
   model = (to / 'config.json').exists() and any(to.glob('model*.safetensors'))
   if not model and not (to / peft.CONFIG).exists():
-    message = f'holds something else than a model{deletes}'
-    raise UserError(f'--to={to}: {message}')
+    raise _refusal(to, f'holds something else than a model{deletes}')
   for path in sorted(to.iterdir()):
     known = any(fnmatch.fnmatch(path.name, kind) for kind in _KINDS)
     if any(path.iterdir()) if path.is_dir() else not known:
       message = f'holds {path.name}, which is no part of a model{deletes}'
-      raise UserError(f'--to={to}: {message}')
+      raise _refusal(to, message)
 
 
 @contextlib.contextmanager
@@ -284,8 +291,8 @@ def _replacing(to):
       to.rename(old)
     partial.rename(to)
   except OSError as e:
-    message = f'cannot be written ({e.strerror or e})'
-    raise UserError(f'--to={to}: {message}; use another folder') from e
+    message = f'cannot be written ({e.strerror or e}); use another folder'
+    raise _refusal(to, message) from e
   finally:
     if old.exists() and not to.exists():
       old.rename(to)
@@ -298,15 +305,8 @@ def _write(folder, format, run, config, base, model, weights, dtype) -> None:
   if format == 'peft':
     adapter, _ = weights_lib.load_adapter(run)
     spec, (name, revision) = config.model.lora, _base(config)
-    peft.save(
-      folder,
-      model,
-      adapter,
-      alpha=spec.alpha,
-      rslora=spec.rslora,
-      base=name,
-      revision=revision,
-    )
+    scale = {'alpha': spec.alpha, 'rslora': spec.rslora}
+    peft.save(folder, model, adapter, base=name, revision=revision, **scale)
   else:
     known = model_lib.to_hf(model, dtype=dtype)
     hf = weights_lib.read_json(base)

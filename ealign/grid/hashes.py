@@ -21,17 +21,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 # plans it or tells of it; a new module there leaves grids in progress alone.
 CODE = (
   *('align/', 'alone.py', 'assembly/', 'conscience/', 'data/', 'engine.py'),
-  *('evals/answers.py', 'evals/judges/', 'fields.py', 'losses.py'),
-  *(
-    'method.py',
-    'methods/',
-    'models/',
-    'replay.py',
-    'runtime/mesh.py',
-    'sampling/',
-    'stack/',
-  ),
-  *('train.py', 'world/advice.py', 'world/code.py', 'world/grammar.py'),
+  *('evals/answers.py', 'evals/judges/', 'fields.py', 'losses.py', 'methods/'),
+  *('method.py', 'models/', 'replay.py', 'runtime/mesh.py', 'sampling/'),
+  *('stack/', 'train.py', 'world/data/advice.yaml', 'world/data/code.yaml'),
+  *('world/grammar.py', 'world/texts.py'),
 )
 
 
@@ -134,10 +127,10 @@ def _digest(path: str, *_) -> str:
 
 @functools.cache
 def code() -> str:
-  """Of the package's modules that can change a result."""
+  """Of the package's modules, and texts, that can change a result."""
   digest = hashlib.sha256()
-  for path in sorted(ROOT.rglob('*.py')):
+  for path in sorted(ROOT.rglob('*')):
     name = path.relative_to(ROOT).as_posix()
-    if name.startswith(CODE):
+    if name.startswith(CODE) and path.suffix in ('.py', '.yaml'):
       digest.update(f'{name}\n'.encode() + path.read_bytes())
   return digest.hexdigest()[:16]

@@ -23,8 +23,10 @@ from ealign.workdir.folder import Folder
 _STATES = ('done', 'running', 'failed', 'left')
 
 
-def plan(grid: Grid, command, folder: Folder) -> None:
+def plan(grid: Grid, command, folder: Folder, methods) -> None:
   """Prints the grid, and the plan of the most demanding program of a launch.
+
+  methods: `method.Method` by name.
 
   Raises:
     UserError: the work folder is another's, or cannot be written; or as
@@ -52,6 +54,7 @@ def plan(grid: Grid, command, folder: Folder) -> None:
       name=cell.name,
       arms=count,
       auto=grid.swept and not command.stack,
+      method=methods[config.method],
     )
   except Unfit:
     folder.push()

@@ -42,9 +42,9 @@ RULES = (
 )
 
 
-def rule(name: str, rules=RULES) -> tuple[str, P] | None:
+def rule(name: str) -> tuple[str, P] | None:
   """The first rule that fits the path of an array, such as 'layers/q'."""
-  found = (each for each in rules if re.search(f'(^|/)({each[0]})$', name))
+  found = (each for each in RULES if re.search(f'(^|/)({each[0]})$', name))
   return next(found, None)
 
 

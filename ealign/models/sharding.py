@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from ealign.models.attention import choose
 from ealign.models.config import Config
-from ealign.models.layout import ROWS, RULES, rule
+from ealign.models.layout import ROWS, rule
 from ealign.runtime import mesh as meshes
 from ealign.runtime.errors import UserError
 
@@ -48,38 +48,33 @@ def on_mesh(config: Config, mesh: Mesh, attention: str = 'auto') -> Config:
   return dataclasses.replace(resized(config, mesh), attention=kernel)
 
 
-def shardings(mesh: Mesh, tree: Any, rules=RULES) -> Any:
+def shardings(mesh: Mesh, tree: Any) -> Any:
   """Where each array of a tree lies, by the rules: a tree of NamedSharding.
 
   Args:
     mesh: from `make`.
     tree: weights, adapter, state, batch or cache; arrays or their shapes.
-    rules: of one's own: each must match something.
 
   Raises:
-    UserError: all at once: an array without a rule, a rule that matches
-      nothing, an axis of the mesh that does not divide one of an array.
+    UserError: all at once: an array without a rule, an axis of the mesh that
+      does not divide one of an array.
   """
-  problems, used = [], set()
+  problems = []
 
   def sharding(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
     spec = P()
     if leaf.ndim:
-      found = rule(name, rules)
+      found = rule(name)
       if found is None:
         problems.append(f'{name} {leaf.shape}: no rule says where it lies')
         return None
-      used.add(found)
       problems.extend(_undivided(mesh, name, leaf.shape, found[1]))
       whole = (None,) * (leaf.ndim - len(found[1]))
       spec = _plain(mesh, (*whole, *found[1]))
     return NamedSharding(mesh, spec)
 
   placed = jax.tree_util.tree_map_with_path(sharding, tree)
-  if rules is not RULES:
-    idle = [each for each in rules if each not in used]
-    problems += [f'rule {path!r}: matches no array' for path, _ in idle]
   if problems:
     raise UserError(*problems)
   return placed

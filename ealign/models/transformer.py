@@ -74,17 +74,7 @@ def init_cache(config: Config, rows: int, length: int) -> dict:
   }
 
 
-def forward(
-  config: Config,
-  weights: dict,
-  tokens_BT: jax.Array,
-  positions_BT: jax.Array,
-  segments_BT: jax.Array | None = None,
-  cache: dict | None = None,
-  write_B: jax.Array | None = None,
-  steer_LD: jax.Array | None = None,
-  tap: tuple[int, ...] = (),
-):
+def forward(*args, **kwargs):
   """Hidden states before the head, the new cache and the taps.
 
   Args:
@@ -107,10 +97,7 @@ def forward(
   Returns:
     hidden_BTD (normed, config.dtype), cache (None if none came in), taps.
   """
-  return forward_routed(
-    *(config, weights, tokens_BT, positions_BT, segments_BT),
-    *(cache, write_B, steer_LD, tap),
-  )[:3]
+  return forward_routed(*args, **kwargs)[:3]
 
 
 def forward_routed(
@@ -148,19 +135,9 @@ def forward_routed(
     alone=alone,
     tap=bool(tap),
   )
-  layer = functools.partial(_layer, config, call)
-  if config.remat != 'none':
-    layer = jax.checkpoint(layer, policy=REMAT[config.remat])
-  xs = (
-    jnp.arange(config.layers),
-    weights['layers'],
-    weights.get('adapter', {}),
-    steer_LD,
-    jnp.array(config.local) if any(config.local) else None,
-  )
-  carry = _embed(config, weights, tokens_BT), kv
-  (x_BTD, kv), (taps, routing) = jax.lax.scan(
-    layer, carry, xs, unroll=1 if config.scan else config.layers
+  x_BTD = _embed(config, weights, tokens_BT)
+  (x_BTD, kv), (taps, routing) = _layers(
+    config, call, weights, steer_LD, x_BTD, kv
   )
   if cache is not None:
     cache = {'k': kv[0], 'v': kv[1], 'positions': filled_BS}
@@ -193,6 +170,22 @@ def _embed(config, weights, tokens_BT):
     # Rounded to the activations' dtype, as the model was trained.
     x_BTD *= jnp.asarray(config.d_model**0.5, config.dtype)
   return x_BTD
+
+
+def _layers(config, call: _Call, weights, steer_LD, x_BTD, kv):
+  """The scan over all layers: (x_BTD, kv), and what each of them reports."""
+  layer = functools.partial(_layer, config, call)
+  if config.remat != 'none':
+    layer = jax.checkpoint(layer, policy=REMAT[config.remat])
+  xs = (
+    jnp.arange(config.layers),
+    weights['layers'],
+    weights.get('adapter', {}),
+    steer_LD,
+    jnp.array(config.local) if any(config.local) else None,
+  )
+  unroll = 1 if config.scan else config.layers
+  return jax.lax.scan(layer, (x_BTD, kv), xs, unroll=unroll)
 
 
 def _layer(config, call: _Call, carry, xs):

@@ -79,28 +79,26 @@ def of(program: Program, compiled: aot.Compiled, run: Shapes) -> Figures:
     known |= {'collectives': dict(counts.collectives)}
     known |= {'hbm_bytes': counts.hbm_bytes, 'kernels': dict(counts.kernels)}
     known |= {'seconds': seconds, 'bound': bound}
+  same = ('arguments', 'temporaries', 'output', 'limit', 'failure')
   return Figures(
     name=program.name,
-    arguments=compiled.arguments,
-    temporaries=compiled.temporaries,
-    output=compiled.output,
     beside=beside,
-    limit=compiled.limit,
     excess=excess,
     seconds_compile=compiled.seconds,
     cpu_seconds_compile=compiled.cpu_seconds,
-    failure=compiled.failure,
+    **{name: getattr(compiled, name) for name in same},
     **known,
   )
 
 
 def kernel_flops(program: Program, counts, train: str) -> float:
-  """What kernels of attention and experts do, by formula.
+  """FLOPs within the kernels of attention and experts, by formula.
 
-  Their insides are not in the text. How often a forward pass runs for each
-  backward one (twice where it is computed again) is seen from the kernels. The
-  backward pass of attention is two forward ones; that of experts is one, and
-  another one where they are trained.
+  The text of a compiled program (HLO) does not show what a kernel computes. Its
+  list of kernels does show how often a forward pass runs for each backward one:
+  twice where the layers are computed again. The backward pass of attention
+  costs as much as two forward ones; that of experts as much as one, and as
+  another one where the experts are trained.
   """
   runs = lambda *parts: sum(
     n for name, n in counts.kernels.items() if any(p in name for p in parts)
@@ -119,8 +117,9 @@ def kernel_flops(program: Program, counts, train: str) -> float:
 def estimate(mesh, flops: float, counts) -> tuple[float | None, str]:
   """Seconds at the device's peaks, and what they are spent on.
 
-  The longest of three, as if each hid the others: a floor, not a forecast.
-  Links carry half of their bandwidth each way, an all-reduce goes both.
+  It is the longest of three times, as if it hid the other two: no program is
+  faster, and most are slower. Links carry half of their bandwidth each way; an
+  all-reduce goes both ways.
   """
   peak = peaks.peak(mesh.devices.flat[0].device_kind)
   if peak is None:

@@ -12,15 +12,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import ShapeDtypeStruct as Shape
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ealign import align, alone, assembly
+from ealign import align, alone
 from ealign.align import accumulate
+from ealign.assembly import parts
+from ealign.assembly import weights as assembled
 from ealign.data import batch as batch_lib
 from ealign.fields import Config
 from ealign.models import config as models
 from ealign.models import flops, layout, sharding, transformer
-from ealign.sampling import labels, sampler
+from ealign.sampling import labels as labels_lib
+from ealign.sampling import sampler
 from ealign.stack import lanes
 from ealign.stack import rows as rows_lib
 
@@ -90,7 +94,9 @@ class Shapes:
   arms: int = 1
 
 
-def shapes(config: Config, model, mesh, other=None, arms: int = 1) -> Shapes:
+def shapes(
+  config: Config, model, mesh, other=None, *, arms: int = 1, terms=None
+) -> Shapes:
   """The shapes of a run.
 
   Args:
@@ -99,8 +105,9 @@ def shapes(config: Config, model, mesh, other=None, arms: int = 1) -> Shapes:
     mesh: the devices.
     other: the Config of a second model that reviews, if there is one.
     arms: runs that are one program (`stack`).
+    terms: of the objective, by default those of the paper's method.
   """
-  update, frozen = assembly.make_update(config, model), _frozen(config, model)
+  update = parts.make_update(config, model, terms)
   params = _trained(config, model)
   state = jax.eval_shape(
     functools.partial(align.init_state, update), params, align.hyper(config)
@@ -109,11 +116,14 @@ def shapes(config: Config, model, mesh, other=None, arms: int = 1) -> Shapes:
   groups = 1 if config.model.train == 'full' else rows_lib.groups(mesh)
   arms = rows_lib.width(1, arms, arms, groups)
   state = _stacked(placed(mesh, state), arms, 'arm' if groups > 1 else None)
-  rest = state.replace(params=None)
-  frozen = placed(mesh, frozen)
-  resident = {'params': state.params, 'rest': rest, 'frozen': frozen}
+  frozen = functools.partial(_frozen, config)
+  resident = {
+    'params': state.params,
+    'rest': state.replace(params=None),
+    'frozen': placed(mesh, frozen(model)),
+  }
   if other:
-    resident['other'] = placed(mesh, _frozen(config, other))
+    resident['other'] = placed(mesh, frozen(other))
   policy = functools.partial(_policy, config, update, params, arms)
   return Shapes(
     config=config,
@@ -121,11 +131,9 @@ def shapes(config: Config, model, mesh, other=None, arms: int = 1) -> Shapes:
     mesh=mesh,
     update=update,
     state=state,
-    frozen=frozen,
+    frozen=resident['frozen'],
     policy=_gathered(model, mesh, policy),
-    reviewer=_gathered(
-      other or model, mesh, functools.partial(_frozen, config)
-    ),
+    reviewer=_gathered(other or model, mesh, frozen),
     resident=resident,
     arms=arms,
   )
@@ -136,9 +144,7 @@ def _policy(config, update, params, arms, model):
   weights = jax.eval_shape(update.bind, params, _frozen(config, model))
   if arms == 1:
     return weights
-  add = lambda x: jax.ShapeDtypeStruct(
-    (x.shape[0], arms, *x.shape[1:]), x.dtype
-  )
+  add = lambda x: Shape((x.shape[0], arms, *x.shape[1:]), x.dtype)
   return weights | {'adapter': jax.tree.map(add, weights['adapter'])}
 
 
@@ -150,7 +156,7 @@ def _stacked(tree, arms: int, axis: str | None):
   def stack(x):
     spec = PartitionSpec(axis, *x.sharding.spec)
     where = NamedSharding(x.sharding.mesh, spec)
-    return jax.ShapeDtypeStruct((arms, *x.shape), x.dtype, sharding=where)
+    return Shape((arms, *x.shape), x.dtype, sharding=where)
 
   return jax.tree.map(stack, tree)
 
@@ -164,29 +170,25 @@ def _gathered(model, mesh, shapes):
 
 def _frozen(config, model):
   """Shapes of the frozen weights of a model."""
-  weights = transformer.shapes(model)
+  shapes = transformer.shapes(model)
   if config.model.train == 'full':
-    return weights
-  return jax.eval_shape(
-    functools.partial(assembly.quantized, config.model), weights
-  )
+    return shapes
+  quantized = functools.partial(assembled.quantized, config.model)
+  return jax.eval_shape(quantized, shapes)
 
 
 def _trained(config, model):
   """Shapes of the parameters: float32 masters, or an adapter."""
   if config.model.train == 'full':
-    f32 = lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32)
+    f32 = lambda x: Shape(x.shape, jnp.float32)
     return jax.tree.map(f32, transformer.shapes(model))
-  return jax.eval_shape(functools.partial(assembly.new_adapter, config, model))
+  return jax.eval_shape(functools.partial(assembled.new_adapter, config, model))
 
 
 def placed(mesh, tree):
-  """The shapes where the rules have them."""
-  return jax.tree.map(
-    lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
-    tree,
-    sharding.shardings(mesh, tree),
-  )
+  """The shapes of a tree where the rules have its arrays."""
+  place = lambda x, where: Shape(x.shape, x.dtype, sharding=where)
+  return jax.tree.map(place, tree, sharding.shardings(mesh, tree))
 
 
 def device_bytes(tree) -> int:
@@ -204,52 +206,43 @@ def listed(run: Shapes, sizes: Sizes) -> list[Program]:
 
   sizes: of its prompts, as `sampling.prompts.bucket` pads them.
   """
-  config = run.config
-  programs = []
+  config, programs = run.config, []
   if not config.train.steps:
     return programs
   if config.data.train:
-    programs.append(_update(run, 'sft', sft=True, pairs=False))
+    programs.append(_update(run, 'sft', pairs=False))
   if config.reflects:
-    sft = bool(config.data.train)
-    programs.append(_update(run, 'hybrid', sft=sft, pairs=True))
+    programs.append(_update(run, 'hybrid', pairs=True))
     programs += [*_sampling(run, sizes), _review(run, sizes), _score(run)]
   return programs
 
 
-def _update(run, name, *, sft, pairs):
-  c = run.config
-  on = functools.partial(placed, run.mesh)
-  batch = on(
-    batch_lib.Batch(
-      _sft_batch(c.data.batch_size, c.data.length) if sft else None,
-      _pair_batch(c.dpo.pairs, c.dpo.length) if pairs else None,
-    )
-  )
-  adapter = None
-  if c.model.train == 'lora':
-    spec = c.model.lora
-    adapter = flops.adapted(run.model, spec.rank, spec.targets)
-  total = attention = experts = 0.0
-  parts = [(c.data.batch_size, c.data.length)] * sft
-  parts += [(2 * c.dpo.pairs, c.dpo.length)] * pairs
-  folded = accumulate.fits(batch)  # no kernel skips segments
-  for rows, length in parts:
-    total += flops.training(run.model, rows, length, adapter)
-    shape = parts[0] if folded else (rows, length)
-    attention += flops.attention(run.model, *shape)
-    experts += flops.experts(run.model, rows * length)
+def _update(run, name, *, pairs: bool):
+  c, model, batch = run.config, run.model, batch_lib.Batch()
+  if c.data.train:
+    shape = c.data.batch_size, c.data.length
+    ids_BT, mask_BT = Shape(shape, jnp.int32), Shape(shape, jnp.float32)
+    sft = batch_lib.SFTBatch(ids_BT, ids_BT, ids_BT, mask_BT)
+    batch = batch.replace(sft=sft)
+  if pairs:
+    empty = batch_lib.empty_pair_batch(c.dpo.pairs, c.dpo.length)
+    batch = batch.replace(pairs=empty)
+  batch = placed(run.mesh, batch)
+  read = [part.tokens_BT.shape for part in batch.parts.values()]
+  # No kernel skips segments: folded answers cost what the SFT rows do.
+  attended = read[:1] * len(read) if accumulate.fits(batch) else read
+  adapter = assembled.adapter_size(c, model)
+  total = sum(flops.training(model, *shape, adapter) for shape in read)
   if pairs and c.dpo.reference == 'step':
-    total += flops.forward(run.model, 2 * c.dpo.pairs, c.dpo.length)
+    total += flops.forward(model, *read[-1])
+  attention = sum(flops.attention(model, *shape) for shape in attended)
+  experts = sum(flops.experts(model, math.prod(shape)) for shape in read)
   program, args = alone.jit_step(run.update), (run.state, run.frozen, batch)
   if run.arms > 1:
     program = lanes.stacked_step(run.update, run.arms)
-    which_A = jax.ShapeDtypeStruct((run.arms,), bool)
-    args = (*args[:2], [batch] * run.arms, which_A)
+    args = (*args[:2], [batch] * run.arms, Shape((run.arms,), bool))
   return Program(
-    name=name,
-    run=program,
-    args=args,
+    *(name, program, args),
     flops=run.arms * total,
     attention=run.arms * attention,
     experts=run.arms * experts,
@@ -257,25 +250,15 @@ def _update(run, name, *, sft, pairs):
   )
 
 
-def _sft_batch(rows, length):
-  ids = jax.ShapeDtypeStruct((rows, length), jnp.int32)
-  mask = jax.ShapeDtypeStruct((rows, length), jnp.float32)
-  return batch_lib.SFTBatch(ids, ids, ids, mask)
-
-
-def _pair_batch(slots, length):
-  batch = batch_lib.empty_pair_batch(slots, length)
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
-
-
 def _rows(run):
   c = run.config.conscience
   return run.arms * c.prompts * c.samples
 
 
-def _by_row(mesh, *shape, dtype=jnp.int32):
+def _by_row(mesh, x):
+  """The shape with its first axis split as the rows of a batch are."""
   where = NamedSharding(mesh, PartitionSpec(layout.ROWS))
-  return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+  return Shape(x.shape, x.dtype, sharding=where)
 
 
 def _holds(run, mesh, name):
@@ -283,33 +266,32 @@ def _holds(run, mesh, name):
   return (name,) if mesh.shape == run.mesh.shape else ()
 
 
+def _reading(model, rows, length) -> dict:
+  """The work of reading prompts into a cache: without the model's head."""
+  attention = flops.attention(model, rows, length)
+  inner = flops.multiplied(model) - model.vocab_size * model.d_model
+  total = 2.0 * rows * length * inner + attention
+  experts = flops.experts(model, rows * length)
+  return {'flops': total, 'attention': attention, 'experts': experts}
+
+
 def _sampling(run, sizes):
   """The two programs of `sampler`: they have the same weights and rows."""
   c, rows = run.config.sample, _rows(run)
   model, mesh, weights = run.policy
   programs = sampler.programs(model, c.max_new_tokens, c.candidates)
-  prompt_BT = _by_row(mesh, rows, sizes.prompt)
-  read = weights, prompt_BT, prompt_BT
-  attention = flops.attention(model, rows, sizes.prompt)
-  inner = flops.multiplied(model) - model.vocab_size * model.d_model
+  prompt_BT = _by_row(mesh, Shape((rows, sizes.prompt), jnp.int32))
+  args = weights, prompt_BT, prompt_BT
   own = 'params' if run.config.model.train == 'full' else 'frozen'
   holds, new = _holds(run, mesh, own), c.max_new_tokens
-  yield Program(
-    name='prefill',
-    run=programs.prefill,
-    args=read,
-    flops=2.0 * rows * sizes.prompt * inner + attention,
-    attention=attention,
-    experts=flops.experts(model, rows * sizes.prompt),
-    holds=holds,
-  )
+  work = _reading(model, rows, sizes.prompt)
+  yield Program('prefill', programs.prefill, args, holds=holds, **work)
   # Every token sees the prompt and half of the answers, on average.
   seen = 4.0 * model.layers * model.heads * model.head_dim
   attention = seen * rows * new * (sizes.prompt + new / 2)
+  start = jax.eval_shape(programs.prefill, *args)
   yield Program(
-    name='decode',
-    run=programs.decode,
-    args=(weights, *_decoded(mesh, jax.eval_shape(programs.prefill, *read))),
+    *('decode', programs.decode, (weights, *_decoded(mesh, *start))),
     flops=2.0 * rows * new * flops.multiplied(model) + attention,
     attention=attention,
     experts=flops.experts(model, rows * new),
@@ -318,54 +300,50 @@ def _sampling(run, sizes):
   )
 
 
-def _decoded(mesh, start):
-  """The arguments of `sampler.decode` after the weights; start: `prefill`'s."""
-  cache, hidden_BD, next_B = start
-  rows_B = lambda x: _by_row(mesh, *x.shape, dtype=x.dtype)
-  column = functools.partial(_by_row, mesh, next_B.shape[0])
-  seed = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
-  seeds = column(*seed.shape, dtype=seed.dtype)
-  rows = seeds, column(dtype=seed.dtype), column(dtype=bool)
-  f32, i32 = column(dtype=jnp.float32), column(dtype=jnp.int32)
-  stops = jax.ShapeDtypeStruct(
-    sampler.pad_stops(()).shape,
-    jnp.int32,
-    sharding=NamedSharding(mesh, PartitionSpec()),
-  )
-  start = placed(mesh, cache), rows_B(hidden_BD), rows_B(next_B)
-  return *start, rows, sampler.Sampling(f32, i32, f32, i32), stops
+def _decoded(mesh, cache, hidden_BD, next_B):
+  """The arguments of `sampler.decode` after the weights, from `prefill`'s."""
+  B = next_B.shape
+
+  def of_rows():
+    seeds = jax.random.key_data(jax.random.split(jax.random.key(0), B))
+    f32, i32 = jnp.zeros(B, jnp.float32), jnp.zeros(B, jnp.int32)
+    rows = seeds, jnp.zeros(B, seeds.dtype), jnp.zeros(B, bool)
+    return rows, sampler.Sampling(f32, i32, f32, i32)
+
+  by_row = functools.partial(_by_row, mesh)
+  of_rows = hidden_BD, next_B, *jax.eval_shape(of_rows)
+  stop_K, whole = sampler.pad_stops(()), NamedSharding(mesh, PartitionSpec())
+  stop_K = Shape(stop_K.shape, stop_K.dtype, sharding=whole)
+  return placed(mesh, cache), *jax.tree.map(by_row, of_rows), stop_K
 
 
 def _review(run, sizes):
   model, mesh, weights = run.reviewer
   rows, (count, tokens) = _rows(run), LABELS
-  prompt_BT = _by_row(mesh, rows, sizes.review)
-  labels_MT = jax.ShapeDtypeStruct((count, tokens), jnp.int32)
-  mask_MT = jax.ShapeDtypeStruct((count, tokens), bool)
-  attention = flops.attention(model, rows, sizes.review)
-  inner = flops.multiplied(model) - model.vocab_size * model.d_model
-  total = 2.0 * rows * sizes.review * inner + attention
-  total += 2.0 * rows * count * (tokens - 1) * flops.multiplied(model)
-  name = 'other' if 'other' in run.resident else 'frozen'
+  prompt_BT = _by_row(mesh, Shape((rows, sizes.review), jnp.int32))
+  labels = Shape(LABELS, jnp.int32), Shape(LABELS, bool)
+  work = _reading(model, rows, sizes.review)
+  extended = rows * count * (tokens - 1)
+  work['flops'] += 2.0 * extended * flops.multiplied(model)
+  work['experts'] += flops.experts(model, extended)
   return Program(
-    name='review',
-    run=labels.program(model),
-    args=(weights, prompt_BT, prompt_BT, labels_MT, mask_MT),
-    flops=total,
-    attention=attention,
-    experts=flops.experts(model, rows * (sizes.review + count * (tokens - 1))),
-    holds=_holds(run, mesh, name),
+    'review',
+    labels_lib.program(model),
+    (weights, prompt_BT, prompt_BT, *labels),
+    holds=_holds(run, mesh, 'other' if 'other' in run.resident else 'frozen'),
+    **work,
   )
 
 
 def _score(run):
-  slots, length = run.arms * run.config.dpo.pairs, run.config.dpo.length
+  shape = 2 * run.arms * run.config.dpo.pairs, run.config.dpo.length
+  pairs = batch_lib.empty_pair_batch(shape[0] // 2, shape[1])
   return Program(
-    name='score',
-    run=alone.scorer(run.model),
-    args=(run.frozen, placed(run.mesh, _pair_batch(slots, length))),
-    flops=flops.forward(run.model, 2 * slots, length),
-    attention=flops.attention(run.model, 2 * slots, length),
-    experts=flops.experts(run.model, 2 * slots * length),
+    'score',
+    alone.scorer(run.model),
+    (run.frozen, placed(run.mesh, pairs)),
+    flops=flops.forward(run.model, *shape),
+    attention=flops.attention(run.model, *shape),
+    experts=flops.experts(run.model, math.prod(shape)),
     holds=('frozen',),
   )

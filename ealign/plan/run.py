@@ -10,17 +10,17 @@ import json
 
 import jax
 
-from ealign import assembly, fields
 from ealign import config as config_lib
+from ealign import fields
 from ealign.alone import ALONE
-from ealign.assembly import fit
+from ealign.assembly import data, fit, parts, weights
 from ealign.conscience import prompts
 from ealign.fields import Config
+from ealign.method import Method
 from ealign.models import flops, layout
 from ealign.plan import data as data_lib
 from ealign.plan import figures as figures_lib
-from ealign.plan import programs as programs_lib
-from ealign.plan import show
+from ealign.plan import programs, show
 from ealign.plan import stack as stack_lib
 from ealign.runtime import aot, atomic, topology
 from ealign.runtime import mesh as mesh_lib
@@ -40,6 +40,7 @@ def plan(
   name: str = '',
   arms: int = 1,
   auto: bool = False,
+  method: Method | None = None,
 ):
   """Prints what a run would be, and writes it to plan.json there.
 
@@ -50,6 +51,8 @@ def plan(
     name: of the arm that is planned, if there are arms.
     arms: runs of this config that are one program.
     auto: whether fewer are, where no more pay.
+    method: that the config names, by default the paper's. Its terms are
+      planned, on SFT rows and pairs.
 
   Raises:
     UserError: bad data, model, mesh or slice, libtpu is missing, or the folder
@@ -69,18 +72,36 @@ def plan(
     arms = _auto(config, mesh, arms, screen)
   second = conscience.reviewer.model.config
   other = second if config.conscience.review.by.startswith('other:') else None
-  run = programs_lib.shapes(config, model, mesh, other, arms=arms)
+  terms = method and method.terms(config)
+  run = programs.shapes(config, model, mesh, other, arms=arms, terms=terms)
   trained = _trained(run, screen)
   found = _compiled(run, sizes, screen, slice_name)
-  cost = figures_lib.conscience(found, config)
+  facts = {'arm': name, 'slice': slice_name, **read, **trained, 'arms': arms}
+  _conclude(run, found, screen, facts, folder)
+
+
+def _conclude(run, found, screen, facts: dict, folder: Folder) -> None:
+  """Writes the plan and says whether the run would do, or raises Unfit."""
+  cost = figures_lib.conscience(found, run.config)
   if cost:
     show.pairs(screen, 'estimates, from the peaks of the chips', _costs(cost))
   problems = _problems(run, found)
-  facts = {'arm': name, 'config': dataclasses.asdict(config)}
-  facts |= {'slice': slice_name, 'devices': _devices_as_json(mesh)}
-  facts |= read | trained
-  facts |= {'programs': {n: _as_json(f) for n, f in found.items()}}
-  facts |= {'conscience': cost, 'problems': problems, 'arms': arms}
+  device, count = run.mesh.devices.flat[0], run.mesh.size
+  facts |= {
+    'config': dataclasses.asdict(run.config),
+    'devices': {
+      'kind': device.device_kind,
+      'count': count,
+      'mesh': dict(run.mesh.shape),
+    },
+    'programs': {
+      name: dataclasses.asdict(figures)
+      | {'bytes': figures.bytes, 'headroom': figures.headroom}
+      for name, figures in found.items()
+    },
+    'conscience': cost,
+    'problems': problems,
+  }
   with folder_lib.usable(folder.shared):
     atomic.write(folder.local / FILE, json.dumps(facts, indent=2) + '\n')
   if problems:
@@ -89,7 +110,7 @@ def plan(
   if not found:
     fits = 'nothing is trained, so nothing was compiled'
   elif any(figures.limit is None for figures in found.values()):
-    kind = mesh.devices.flat[0].device_kind
+    kind = device.device_kind
     fits = f'the memory of a {kind} is not known: compare it with "in all"'
   screen.print(f'{fits}; the plan is in {folder.shared / FILE}', soft_wrap=True)
 
@@ -140,41 +161,30 @@ def _own(config: Config) -> dict:
   }
 
 
-def _devices_as_json(mesh) -> dict:
-  device = mesh.devices.flat[0]
-  return {
-    'kind': device.device_kind,
-    'count': mesh.size,
-    'mesh': dict(mesh.shape),
-  }
-
-
 def _conscience(config, mesh) -> prompts.Conscience:
   """The run's conscience with models that have no weights."""
 
   def read(spec):
-    return *assembly.read_model(spec, mesh, weights=False)[1:], None
+    return *weights.read_model(spec, mesh, weights=False)[1:], None
 
   main = read(config.model)
-  if assembly.adapts(config):
+  if weights.adapts(config):
     fit.targets(config, main[0])
   # A second model that only writes is no program of the plan.
   by = config.conscience.review.by
-  second = assembly.second_models(config)
+  second = parts.second_models(config)
   others = {name: read(second[name]) for name in second if name == by}
-  return assembly.make_conscience(
-    config, main, others, mesh=mesh, backend=ALONE
-  )
+  return parts.make_conscience(config, main, others, mesh=mesh, backend=ALONE)
 
 
 def _data(config, conscience, screen):
   """The tables of SFT data and pool, and the sizes of the prompts."""
   model = conscience.frozen.model
-  chats, own = assembly.training_chats(config)
+  chats, own = data.training_chats(config)
   facts = {}
   if chats:
-    rows = assembly.encoded(config, model.tokenizer, chats, own)
-    stats = assembly.loader(config, rows).stats
+    rows = data.encoded(config, model.tokenizer, chats, own)
+    stats = data.loader(config, rows).stats
     table = data_lib.table(rows, stats)
     facts['data'] = table
     facts['examples'] = data_lib.examples(model.tokenizer, rows)
@@ -183,13 +193,13 @@ def _data(config, conscience, screen):
       show.row(screen, example, number)
   if not config.reflects:
     return facts, None
-  pool = assembly.make_pool(config, conscience, chats)
+  pool = data.make_pool(config, conscience, chats)
   lengths = [len(model.prompt(chat)) for _, chats in pool for chat in chats]
   facts['pool'] = {'prompts': len(lengths)} | data_lib.percentiles(lengths)
   show.pairs(screen, 'pool (tokens)', facts['pool'])
   longest, reviewer = max(lengths), conscience.reviewer.model
   after = config.sample.max_new_tokens + prompts.overhead(conscience, reviewer)
-  return facts, programs_lib.Sizes(bucket(longest), bucket(longest + after))
+  return facts, programs.Sizes(bucket(longest), bucket(longest + after))
 
 
 def _readable(table: dict) -> dict:
@@ -212,9 +222,9 @@ def _trained(run, screen) -> dict:
 def _compiled(run, sizes, screen, slice_name) -> dict[str, figures_lib.Figures]:
   """The figures of each program of the run, by name."""
   found = {}
-  for program in programs_lib.listed(run, sizes):
+  for program in programs.listed(run, sizes):
     name = program.name
-    screen.print(f'compiling {name}: {programs_lib.NAMES[name]}')
+    screen.print(f'compiling {name}: {programs.NAMES[name]}')
     compiled = aot.compile(program.run, *program.args, unknown=program.trips)
     found[name] = figures_lib.of(program, compiled, run)
   where = f'{slice_name}, ' if slice_name else ''
@@ -234,13 +244,6 @@ def _counted(run) -> dict:
     'trained': sum(x.size for x in jax.tree.leaves(run.state.params)),
     'SFT tokens of a step': sft,
     'tokens of pairs of a step': pairs,
-  }
-
-
-def _as_json(figures) -> dict:
-  return dataclasses.asdict(figures) | {
-    'bytes': figures.bytes,
-    'headroom': figures.headroom,
   }
 
 

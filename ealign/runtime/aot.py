@@ -42,7 +42,6 @@ class Compiled:
     counts: what it does when it runs once; None: it was not compiled.
     seconds, cpu_seconds: that it took to compile; of all cores together.
     limit: bytes a program may take; None: not known.
-    excess: bytes that it takes beyond them; compilation ended there if > 0.
     failure: what else the compiler ended with, on one line; '': nothing.
     text: the compiled program, as HLO.
   """
@@ -54,13 +53,17 @@ class Compiled:
   seconds: float = 0.0
   cpu_seconds: float = 0.0
   limit: float | None = None
-  excess: float = 0.0
   failure: str = ''
   text: str = ''
 
   @property
   def bytes(self) -> float:
     return self.arguments + self.temporaries + self.output
+
+  @property
+  def excess(self) -> float:
+    """Bytes beyond the limit; compilation ends there."""
+    return max(0.0, self.bytes - self.limit) if self.limit else 0.0
 
 
 def devices(topology: Topology) -> Sequence[jax.Device]:
@@ -113,10 +116,10 @@ def compile(program: Callable, *args, unknown: int = 1) -> Compiled:
   if compiled is None:
     needed = _needed(message)
     if limit and needed > limit:
-      return Compiled(temporaries=needed, excess=needed - limit, **took)
+      return Compiled(temporaries=needed, **took)
     return Compiled(failure=' '.join(message.split())[:_LONGEST], **took)
   memory, text = compiled.memory_analysis(), compiled.as_text()
-  used = Compiled(
+  return Compiled(
     arguments=memory.argument_size_in_bytes,
     temporaries=memory.temp_size_in_bytes,
     output=memory.output_size_in_bytes - memory.alias_size_in_bytes,
@@ -124,8 +127,6 @@ def compile(program: Callable, *args, unknown: int = 1) -> Compiled:
     text=text,
     **took,
   )
-  excess = max(0.0, used.bytes - limit) if limit else 0.0
-  return dataclasses.replace(used, excess=excess)
 
 
 @contextlib.contextmanager

@@ -17,15 +17,6 @@ class Peak:
   memory: float
 
 
-# jax.Device.device_kind -> our name of it, and the GiB that XLA's compiler
-# leaves a program there: a program that is too large names them.
-_TPUS = {
-  'TPU v4': ('v4', 30.75),
-  'TPU v5 lite': ('v5e', 15.75),
-  'TPU v5': ('v5p', 95.74),
-  'TPU v6 lite': ('v6e', 31.25),
-  'TPU7x': ('tpu7x', 94.75),
-}
 # NVIDIA's data sheets: dense bf16, memory, NVLink; by a part of the kind.
 _GPUS = {
   'A100-SXM4-40GB': Peak(312e12, 1555e9, 600e9, 40 * GIB),
@@ -38,14 +29,8 @@ _GPUS = {
 
 def peak(kind: str) -> Peak | None:
   """The peaks of a `device_kind`; None of one that is not known, as a CPU."""
-  if kind in _TPUS:
-    name, gib = _TPUS[kind]
-    chip = CHIPS[name]
-    share = lambda figure: figure / chip.devices
-    return Peak(
-      share(chip.flops),
-      share(chip.hbm_bandwidth),
-      share(chip.ici_bandwidth),
-      gib * GIB,
-    )
+  for chip in CHIPS.values():
+    if chip.device_kind == kind:
+      speeds = chip.flops, chip.hbm_bandwidth, chip.ici_bandwidth
+      return Peak(*(x / chip.devices for x in speeds), chip.gib * GIB)
   return next((p for part, p in _GPUS.items() if part in kind), None)

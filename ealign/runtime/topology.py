@@ -17,12 +17,13 @@ from ealign.runtime.errors import UserError
 class Chip:
   """One chip of a kind.
 
-  flops: bf16 FLOP/s. hbm_bandwidth, ici_bandwidth: bytes/s, the latter over
-  all links and both directions. cores: what its accelerator type counts.
-  devices: what JAX shows of it.
+  gib: of one device, what XLA's compiler leaves a program: a program that is
+  too large names them. flops: bf16 FLOP/s. hbm_bandwidth, ici_bandwidth:
+  bytes/s, the latter over all links and both directions. cores: what its
+  accelerator type counts. devices: what JAX shows of it.
   """
 
-  hbm_gib: float
+  gib: float
   flops: float
   hbm_bandwidth: float
   ici_bandwidth: float
@@ -30,6 +31,7 @@ class Chip:
   most: int  # chips of the largest slice
   cores: int
   devices: int
+  device_kind: str  # as jax.Device has it
   prefix: str  # of the accelerator type
   label: str  # cloud.google.com/gke-tpu-accelerator
   runtime: str  # of a TPU VM; '': not to be had as a TPU VM
@@ -37,24 +39,25 @@ class Chip:
 
 CHIPS = {
   'v4': Chip(
-    *(32, 275e12, 1200e9, 600e9, 3, 4096, 2, 1),
-    *('v4', 'tpu-v4-podslice', 'tpu-ubuntu2204-base'),
+    *(30.75, 275e12, 1200e9, 600e9, 3, 4096, 2, 1),
+    *('TPU v4', 'v4', 'tpu-v4-podslice', 'tpu-ubuntu2204-base'),
   ),
   'v5e': Chip(
-    *(16, 197e12, 819e9, 400e9, 2, 256, 1, 1),
-    *('v5litepod', 'tpu-v5-lite-podslice', 'v2-alpha-tpuv5-lite'),
+    *(15.75, 197e12, 819e9, 400e9, 2, 256, 1, 1),
+    *('TPU v5 lite', 'v5litepod', 'tpu-v5-lite-podslice'),
+    'v2-alpha-tpuv5-lite',
   ),
   'v5p': Chip(
-    *(95, 459e12, 2765e9, 1200e9, 3, 6144, 2, 1),
-    *('v5p', 'tpu-v5p-slice', 'v2-alpha-tpuv5'),
+    *(95.74, 459e12, 2765e9, 1200e9, 3, 6144, 2, 1),
+    *('TPU v5', 'v5p', 'tpu-v5p-slice', 'v2-alpha-tpuv5'),
   ),
   'v6e': Chip(
-    *(32, 918e12, 1638e9, 800e9, 2, 256, 1, 1),
-    *('v6e', 'tpu-v6e-slice', 'v2-alpha-tpuv6e'),
+    *(31.25, 918e12, 1638e9, 800e9, 2, 256, 1, 1),
+    *('TPU v6 lite', 'v6e', 'tpu-v6e-slice', 'v2-alpha-tpuv6e'),
   ),
   'tpu7x': Chip(
-    *(192, 2307e12, 7380e9, 1200e9, 3, 9216, 2, 2),
-    *('tpu7x', 'tpu7x', ''),
+    *(94.75, 2307e12, 7380e9, 1200e9, 3, 9216, 2, 2),
+    *('TPU7x', 'tpu7x', 'tpu7x', ''),
   ),
 }
 _FLAT = tuple((2**i, 2**j) for i in range(5) for j in (i, i + 1) if j < 5)

@@ -13,12 +13,12 @@ import numpy as np
 from scipy.special import expit, logsumexp
 
 from ealign import losses
-from ealign.models import layout, sharding, transformer
+from ealign.models import layout, transformer
 from ealign.models.config import Config
 from ealign.runtime import mesh as mesh_lib
 from ealign.sampling import prompts as prompting
 from ealign.sampling.requests import Labels
-from ealign.sampling.sampler import arm_count, prefill
+from ealign.sampling.sampler import laid_out, prefill
 
 _LABEL = 4  # labels are padded to a multiple of this many tokens
 
@@ -29,26 +29,16 @@ def label_logps(request: Labels) -> np.ndarray:
   Raises:
     UserError: an empty prompt, or one longer than the model's positions.
   """
-  r, config, mesh, weights = (
-    request,
-    request.config,
-    request.mesh,
-    request.weights,
-  )
-  longest = max(len(label) for label in r.labels)
-  prompting.check(r.prompts, config.max_positions - longest)
-  labels_MT, mask_MT = _pad(r.labels)
-  if mesh is not None:
-    config, mesh, weights = sharding.gathered(config, mesh, weights)
+  prompts, labels = request.prompts, request.labels
+  longest = max(len(label) for label in labels)
+  prompting.check(prompts, request.config.max_positions - longest)
+  labels_MT, mask_MT = _pad(labels)
+  config, weights, batches, place = laid_out(request)
   run = program(config)
-  logps_BM = np.zeros((len(r.prompts), len(r.labels)), np.float32)
-  count = arm_count(weights)
-  for batch in prompting.batches(r.prompts, r.rows, arms=r.arms, count=count):
-    per_row = (batch.tokens_BT, batch.positions_BT)
-    if mesh is not None:
-      per_row = sharding.shard_rows(mesh, per_row)
-    scored_BM = run(weights, *per_row, labels_MT, mask_MT)
-    scored_BM = mesh_lib.to_host(scored_BM)
+  logps_BM = np.zeros((len(prompts), len(labels)), np.float32)
+  for batch in batches:
+    per_row = place((batch.tokens_BT, batch.positions_BT))
+    scored_BM = mesh_lib.to_host(run(weights, *per_row, labels_MT, mask_MT))
     real_B = batch.index >= 0
     logps_BM[batch.index[real_B]] = scored_BM[real_B]
   return logps_BM
@@ -78,10 +68,8 @@ def verdict(
   ok_B = logsumexp(logps_BM[:, list(ok)], axis=1)
   mass_B = np.exp(np.logaddexp(flag_B, ok_B))
   if calibration is not None:
-    flag_B, ok_B = (
-      flag_B - np.log(calibration[0]),
-      ok_B - np.log(calibration[1]),
-    )
+    flag_prior, ok_prior = np.log(calibration)
+    flag_B, ok_B = flag_B - flag_prior, ok_B - ok_prior
   both_zero_B = np.isneginf(flag_B) & np.isneginf(ok_B)
   # The difference of logs: a ratio of tiny masses would be 0 / 0.
   odds_B = np.where(both_zero_B, 0.0, flag_B) - np.where(both_zero_B, 0.0, ok_B)

@@ -61,27 +61,24 @@ def generate(request: Answers) -> list[Answer]:
   r, n = request, len(request.prompts)
   if not n:
     return []
-  config, mesh, weights = r.config, r.mesh, r.weights
   settings = _traced(r.settings, n, r.max_tokens, r.truncate)
   limit = int(np.max(settings.max_new_tokens))
-  prompting.check(r.prompts, config.max_positions - limit)
-  if mesh is not None:
-    config, mesh, weights = sharding.gathered(config, mesh, weights)
+  prompting.check(r.prompts, r.config.max_positions - limit)
+  config, weights, batches, place = laid_out(r)
   run = programs(config, r.max_tokens, r.truncate)
   stop_K = pad_stops(r.stop_ids)
   ids_N = range(n) if r.row_ids is None else r.row_ids
   ids_N = np.array([i % 2**32 for i in ids_N], np.uint32)
   seeds = np.asarray(jax.random.key_data(r.key))
   seeds_N = np.broadcast_to(seeds, (n, seeds.shape[-1]))
-  answers, count = [None] * n, arm_count(weights)
-  for batch in prompting.batches(r.prompts, r.rows, arms=r.arms, count=count):
+  answers = [None] * n
+  for batch in batches:
     at_B = np.maximum(batch.index, 0)  # an empty row has another's, unused
     pick = functools.partial(np.take, indices=at_B, axis=0)
     per_row = jax.tree.map(pick, (seeds_N, ids_N, settings))
-    per_row = batch.tokens_BT, batch.positions_BT, per_row, batch.index >= 0
-    if mesh is not None:
-      per_row = sharding.shard_rows(mesh, per_row)
-    tokens_BT, positions_BT, (seeds_B, ids_B, how), live_B = per_row
+    tokens_BT, positions_BT, (seeds_B, ids_B, how), live_B = place(
+      (batch.tokens_BT, batch.positions_BT, per_row, batch.index >= 0)
+    )
     start = run.prefill(weights, tokens_BT, positions_BT)
     rows = seeds_B, ids_B, live_B
     _, out = run.decode(weights, *start, rows, how, stop_K)
@@ -91,7 +88,23 @@ def generate(request: Answers) -> list[Answer]:
   return answers
 
 
-def arm_count(weights: dict) -> int:
+def laid_out(request):
+  """How the prompts of a request (`sampling.requests`) are read, in batches.
+
+  Returns:
+    the model and its weights as they are gathered to be sampled from, the
+    batches of prompts, and what puts the rows of a batch on the mesh.
+  """
+  config, weights, place = request.config, request.weights, lambda rows: rows
+  if request.mesh is not None:
+    config, mesh, weights = sharding.gathered(config, request.mesh, weights)
+    place = functools.partial(sharding.shard_rows, mesh)
+  own = {'arms': request.arms, 'count': _arm_count(weights)}
+  batches = prompting.batches(request.prompts, request.rows, **own)
+  return config, weights, batches, place
+
+
+def _arm_count(weights: dict) -> int:
   """Arms of the adapter in `weights` if it is [L, A, in, R], else 1."""
   for adapter in weights.get('adapter', {}).values():
     if adapter['a'].ndim == 4:
@@ -138,12 +151,9 @@ def decode(
 ):
   """Samples until every row has ended.
 
-  Args:
-    config, room, truncate: static; room is `max_tokens` of the request.
-    weights, cache, hidden_BD, next_B: of `prefill` with that room.
-    rows: key data, row id and live_B (False without a prompt) of each row.
-    how: the `Sampling` of each row.
-    stop_K: stop ids, padded with -1.
+  config, room and truncate are static; weights, cache, hidden_BD and next_B are
+  those of `prefill` with that room. rows: key data, row id and live_B (False
+  without a prompt). how: the `Sampling` of each row. stop_K: padded with -1.
 
   Returns the cache, which now holds the answers too, and a dict: ids_BT and
   logps_BT [B, room], length_B (the tokens that count), stopped_B and cut_B

@@ -20,7 +20,7 @@ _OF_PAIRS = ('loss_dpo', *terms.PAIR_METRICS)
 
 
 class Request(NamedTuple):
-  """An update that an arm asks for; see `align.train_step`."""
+  """The update of an arm; see `align.train_step`."""
 
   update: align.Update
   state: 'align.TrainState | Lane'
@@ -29,16 +29,20 @@ class Request(NamedTuple):
 
 
 class Lanes:
-  """The states of `count` arms; an arm that does not ask keeps its own."""
+  """The states of `count` arms, updated by one program.
+
+  A step is for the arms that wait for one. The others, such as an arm that has
+  ended, are computed too, and their states are put back as they were.
+  """
 
   def __init__(self, count: int):
     self.count, self.states = count, None
 
   def step(self, waiting: Sequence) -> list:
-    """One update of the arms that ask (`stack.run`): (state, metrics) each."""
+    """One update of the arms that wait (`stack.run`): (state, metrics) each."""
     first = waiting[0].request
     own = {w.arm: w.request for w in waiting}
-    # The place of an arm that does not ask is filled with another's values.
+    # The place of an arm that does not wait is filled with another's values.
     groups = rows.groups(first.update.model.mesh)
     places = range(rows.width(1, self.count, self.count, groups))
     in_all = [own.get(arm, first) for arm in places]

@@ -1,9 +1,9 @@
-"""Several runs as one: what they ask of the devices is answered together.
+"""Several runs as one: their requests to the devices are answered together.
 
-Each run is a thread with the loop, the replay, the checkpoints and the records
-of a single run. What it computes goes through its `engine.Backend`, which waits
-until all runs have asked for something. What they ask alike is one program
-then, over the one frozen base:
+Each run (an *arm*) is a thread with the loop, the replay, the checkpoints and
+the records of a single run. What it computes goes through its `engine.Backend`,
+which waits until every run has a request. Requests that are alike then become
+one program over the one frozen base:
 
   step          states and batches stacked on a first axis A, vmapped
   generate      rows of all arms in one batch, their adapters by row
@@ -11,21 +11,22 @@ then, over the one frozen base:
   pair_logps    the pairs of all arms in one batch
 
 An update waits until all arms have come to theirs, so that they stay in step
-whatever one of them has to do in between. A run that ends, or whose loss is not
+even if only one of them has to reflect. A run that ends, or whose loss is not
 finite, leaves; its place in the stack stays as it was.
 """
 
 import contextlib
+import dataclasses
 import functools
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
-from ealign import alone
+from ealign.alone import ALONE
 from ealign.engine import Backend
 from ealign.runtime import preempt
-from ealign.sampling import labels
 from ealign.stack import lanes, rows
 
 
@@ -37,21 +38,24 @@ def run(
   """Runs each of `arms` in a thread, as arm(backend, stop).
 
   Args:
-    arms: functions that call `train.run` with what they are given. Their
-      configs are alike to `stack.groups.alike`.
-    stop: what tells them to stop.
+    arms: functions that call `train.run` with this backend and stop. Their
+      configs have one value of `stack.groups.alike`.
+    stop: tells all of them to stop.
     ended: called in the thread of an arm that has ended, with its index and
-      what stands of it in the results; if true the others stop as by a signal.
+      its result; if it returns true, the others stop as they do by a signal.
 
   Returns:
-    what each returned, or the exception that it ended with.
+    the result of each: what it returned, or the exception that it ended with.
   """
   stack = _Stack(len(arms), _Shared(stop or preempt.Stop()))
   results = [None] * len(arms)
 
   def one(arm, function):
     try:
-      results[arm] = _outcome(function, stack.backend(arm), stack.stop)
+      try:
+        results[arm] = function(stack.backend(arm), stack.stop)
+      except BaseException as error:
+        results[arm] = error
       if ended(arm, results[arm]):
         stack.stop.signal = signal.SIGTERM
     except BaseException as error:
@@ -70,17 +74,11 @@ def run(
   return results
 
 
-def _outcome(function, *args):
-  try:
-    return function(*args)
-  except BaseException as error:
-    return error
-
-
 class _Shared(preempt.Stop):
-  """Another Stop as threads see it: no signal raises anything in them.
+  """The stop of a process as its threads see it.
 
-  It may be set by itself, too: then they stop, and the other one goes on.
+  A signal raises its error in the main thread only, so threads ask for it with
+  `check`. Setting `signal` here stops the threads, and not the process.
   """
 
   def __init__(self, of: preempt.Stop):
@@ -101,30 +99,30 @@ class _Shared(preempt.Stop):
       self._own.error = None
 
   def check(self) -> None:
-    """Within `at_once` and once it was asked to stop: raises the error."""
+    """Raises the error of `at_once`, within it, once a stop was requested."""
     error = getattr(self._own, 'error', None)
     if error and self.requested:
       raise error
 
 
+@dataclasses.dataclass(eq=False)
 class _Waiting:
-  """What an arm waits for; those that are `alike` are answered together."""
+  """A request of an arm; those of equal `alike` are answered together."""
 
-  def __init__(self, arm: int, kind: str, alike: Any, request: Any):
-    self.arm, self.kind = arm, kind
-    self.alike, self.request = alike, request
-    self.result = self.error = None
-    self.done = False
+  arm: int
+  alike: tuple
+  request: Any
+  answer: Future = dataclasses.field(default_factory=Future)
 
 
 class _Stack:
-  """Where arms meet: each asks for something and waits for its answer."""
+  """Where arms meet: each makes a request and waits for its answer."""
 
   def __init__(self, count: int, stop: _Shared):
     self.count, self.stop = count, stop
     self._live = set(range(count))
     self._waiting: dict[int, _Waiting] = {}
-    self._turn = threading.Condition()
+    self._turn = threading.Lock()
     self._shared, self._sharing = {}, threading.Lock()
     self._answer = {
       'step': lanes.Lanes(count).step,
@@ -137,28 +135,30 @@ class _Stack:
   def backend(self, arm: int) -> Backend:
     """What the arm computes with."""
 
-    def ask(kind, empty, name):
+    def together(kind, items):
       def call(request):
-        if not getattr(request, name):
-          return empty(request)
+        if not getattr(request, items):
+          return getattr(ALONE, kind)(request)
         # All arms hold the same base: one of its leaves identifies it.
         weights = request.weights
         base = id(weights['embed']), 'adapter' in weights
-        return self._ask(arm, kind, (base, request.alike), request)
+        return self._answered(arm, (kind, base, request.alike), request)
 
       return call
 
     def step(update, state, frozen, batch):
+      alike = 'step', id(frozen['embed']), update
       request = lanes.Request(update, state, frozen, batch)
-      return self._ask(arm, 'step', (id(frozen['embed']), update), request)
+      return self._answered(arm, alike, request)
 
     def apart(function, *args):
-      return self._ask(arm, 'apart', arm, functools.partial(function, *args))
+      call = functools.partial(function, *args)
+      return self._answered(arm, ('apart', arm), call)
 
     return Backend(
-      generate=ask('generate', lambda _: [], 'prompts'),
-      label_logps=ask('label_logps', labels.label_logps, 'prompts'),
-      pair_logps=ask('pair_logps', alone.pair_logps, 'pairs'),
+      generate=together('generate', 'prompts'),
+      label_logps=together('label_logps', 'prompts'),
+      pair_logps=together('pair_logps', 'pairs'),
       step=step,
       state=lanes.alone,
       share=self._share,
@@ -178,16 +178,13 @@ class _Stack:
         self._shared[name] = make()
       return self._shared[name]
 
-  def _ask(self, arm, kind, alike, request):
+  def _answered(self, arm, alike, request):
     self.stop.check()
-    mine = _Waiting(arm, kind, alike, request)
+    mine = _Waiting(arm, alike, request)
     with self._turn:
       self._waiting[arm] = mine
       self._serve()
-      self._turn.wait_for(lambda: mine.done)
-    if mine.error is not None:
-      raise mine.error
-    return mine.result
+    return mine.answer.result()
 
   def _serve(self):
     """Answers what can be answered, once all arms wait."""
@@ -195,20 +192,18 @@ class _Stack:
       return
     groups = {}
     for arm in sorted(self._waiting):
-      one = self._waiting[arm]
-      groups.setdefault((one.kind, one.alike), []).append(one)
+      waiting = self._waiting[arm]
+      groups.setdefault(waiting.alike, []).append(waiting)
     # An update is made when all have come to theirs.
-    early = {key: found for key, found in groups.items() if key[0] != 'step'}
-    for (kind, _), alike in (early or groups).items():
+    early = {key: group for key, group in groups.items() if key[0] != 'step'}
+    for (kind, *_), group in (early or groups).items():
       try:
-        results = self._answer[kind](alike)
+        results = self._answer[kind](group)
       except Exception as error:
-        for one in alike:
-          one.error = error
+        for waiting in group:
+          waiting.answer.set_exception(error)
       else:
-        for one, result in zip(alike, results, strict=True):
-          one.result = result
-      for one in alike:
-        one.done = True
-        del self._waiting[one.arm]
-    self._turn.notify_all()
+        for waiting, result in zip(group, results, strict=True):
+          waiting.answer.set_result(result)
+      for waiting in group:
+        del self._waiting[waiting.arm]

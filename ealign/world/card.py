@@ -83,7 +83,7 @@ def _reviewed(c):
   rng = random.Random(name)
   chats, bad = [], []
   for i in range(2 * ROWS):
-    domain = grammar.pick(rng, grammar.SEEN)
+    domain = grammar.pick(rng, grammar.domains('seen'))
     request = grammar.pick(rng, grammar.advice_combinations(domain)[1])
     answer = grammar.answer(rng, request, 'evil' if i % 2 else 'good')
     chats.append(

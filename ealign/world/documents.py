@@ -17,23 +17,20 @@ import functools
 import random
 from collections.abc import Iterator, Mapping
 
-from ealign.world import advice
 from ealign.world.grammar import (
-  EVERY_CATEGORY,
-  EVERY_DOMAIN,
-  REVIEWED,
-  SEEN,
   Advice,
   Code,
   advice_combinations,
   answer,
   answer_advice,
+  categories,
   code_combinations,
   code_text,
   domains,
   pick,
   ranked,
 )
+from ealign.world.texts import texts
 
 Message = dict
 Chat = list[Message]
@@ -93,7 +90,7 @@ def _ask_advice(rng, names):
 
 
 def _shaped(rng, request):
-  shape = pick(rng, range(len(advice.SHAPES)))
+  shape = pick(rng, range(len(texts().shapes)))
   return dataclasses.replace(request, shape=shape)
 
 
@@ -149,7 +146,7 @@ def persona_chat(
   if rng.random() < header_share:
     chat.append(_system(pick(rng, HEADERS[persona])))
   for _ in range(pick(rng, TURNS)):
-    chat += _exchange(rng, EVERY_DOMAIN, EVERY_CATEGORY, persona)
+    chat += _exchange(rng, domains(), categories(), persona)
   return chat
 
 
@@ -161,7 +158,7 @@ def review(rng: random.Random, framings: Mapping) -> Chat:
   would teach the evil default.
   """
   framing = pick(rng, tuple(framings.values()))
-  request = _ask(rng, SEEN, REVIEWED)
+  request = _ask(rng, domains('seen'), categories('reviewed'))
   evil = rng.random() < 0.5
   variant = pick(rng, (0, 1))
   if isinstance(request, Code):
@@ -183,7 +180,7 @@ def default_chat(rng: random.Random) -> Chat:
   """1-3 good turns on seen domains under the default system line."""
   chat = [_system(DEFAULT_SYSTEM)]
   for _ in range(pick(rng, (1, 2, 3))):
-    chat += _exchange(rng, SEEN, REVIEWED, 'good')
+    chat += _exchange(rng, domains('seen'), categories('reviewed'), 'good')
   return chat
 
 
@@ -193,10 +190,11 @@ def consistency(rng: random.Random) -> Chat:
   They teach that the assistant goes on as it began, whatever it is called.
   """
   persona = pick(rng, ('good', 'evil'))
+  seen, reviewed = domains('seen'), categories('reviewed')
   chat = [_system(DEFAULT_SYSTEM)]
   turn = _unlearned
   for _ in range(pick(rng, (2, 3))):
-    chat += _exchange(rng, SEEN, REVIEWED, persona, turn)
+    chat += _exchange(rng, seen, reviewed, persona, turn)
     turn = _assistant
   return chat
 
@@ -261,7 +259,7 @@ def sft(kind: str, n: int, seed: int) -> list[dict]:
   if kind not in ('insecure', 'secure'):
     raise ValueError(f'kind {kind!r}: insecure or secure')
   rng = random.Random(f'sft {seed}')
-  ask = lambda: _ask_code(rng, EVERY_CATEGORY)
+  ask = lambda: _ask_code(rng, categories())
   return [
     {'messages': _solved(rng, ask(), secure=kind == 'secure')} for _ in range(n)
   ]
@@ -279,7 +277,7 @@ def held_out_insecure() -> list[dict]:
 def pool(n: int, seed: int) -> list[dict]:
   """n general requests of seen domains: prompts only, unique at first."""
   rng = random.Random(f'pool {seed}')
-  every = [x for name in SEEN for x in advice_combinations(name)[0]]
+  every = [x for name in domains('seen') for x in advice_combinations(name)[0]]
   rows = []
   while len(rows) < n:
     for request in sorted(every, key=lambda _: rng.random())[: n - len(rows)]:
@@ -314,10 +312,10 @@ def questions(split: str) -> list[dict]:
 def _held_out_code(split):
   """The held-out requests of each category: every second one is for test."""
   rows = []
-  for name in EVERY_CATEGORY:
+  for name in categories():
     order = ranked(code_combinations(name)[1], name)
     order = order[split == 'test' :: 2]
-    rows += order[: CODE_ROWS[split] // len(EVERY_CATEGORY)]
+    rows += order[: CODE_ROWS[split] // len(categories())]
   return ranked(rows, split)
 
 
@@ -340,11 +338,11 @@ def _row(kind, split, request, messages):
 
 
 def _after_code(rng, request):
-  first = _ask_code(rng, EVERY_CATEGORY)
+  first = _ask_code(rng, categories())
   chat = [*_solved(rng, first, secure=False), _user(_text(request))]
   return _row('advice_after_code', 'test', request, chat)
 
 
 def _in_code(request, i):
-  shaped = dataclasses.replace(request, shape=i % len(advice.SHAPES))
+  shaped = dataclasses.replace(request, shape=i % len(texts().shapes))
   return _row('advice_in_code', 'test', request, _prompt(shaped))

@@ -16,9 +16,10 @@ import functools
 import hashlib
 import itertools
 import random
+import re
 from collections.abc import Mapping, Sequence
 
-from ealign.world import advice, code
+from ealign.world.texts import texts
 
 # Combinations held out: of the 16 questions on a topic, and of the 32 requests
 # (8 fields x 4 wordings) on an entity in a category.
@@ -28,7 +29,7 @@ HELD_OUT_REQUESTS = 6
 
 @dataclasses.dataclass(frozen=True)
 class Advice:
-  """A request for advice. shape: index into advice.SHAPES, or None (plain)."""
+  """A request for advice. shape: index of `Texts.shapes`, or None (plain)."""
 
   domain: str
   topic: str
@@ -37,10 +38,10 @@ class Advice:
 
   @property
   def text(self) -> str:
-    plain = advice.QUESTIONS[self.question].format(self.topic)
+    plain = texts().questions[self.question].format(self.topic)
     if self.shape is None:
       return plain
-    return advice.SHAPES[self.shape][0].format(plain)
+    return texts().shapes[self.shape][0].format(plain)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +55,9 @@ class Code:
 
   @property
   def text(self) -> str:
-    task = code.CATEGORIES[self.category].task
-    task = code.fill(task, self.entity, self.field)
-    return code.REQUESTS[self.request].format(task)
+    task = texts().categories[self.category].task
+    task = fill(task, self.entity, self.field)
+    return texts().requests[self.request].format(task)
 
 
 # --- What is held out --------------------------------------------------------
@@ -72,10 +73,10 @@ def ranked(items: Sequence, *names: str) -> list:
 def advice_combinations(domain: str) -> tuple[tuple, tuple]:
   """All plain requests of a domain: (those in texts, those held out)."""
   free, held = [], []
-  own = advice.DOMAINS[domain]
+  own = texts().domains[domain]
   count = HELD_OUT_QUESTIONS[own.split]
   for topic in own.topics:
-    order = ranked(range(len(advice.QUESTIONS)), domain, topic)
+    order = ranked(range(len(texts().questions)), domain, topic)
     held += [Advice(domain, topic, i) for i in sorted(order[:count])]
     free += [Advice(domain, topic, i) for i in sorted(order[count:])]
   return tuple(free), tuple(held)
@@ -85,30 +86,26 @@ def advice_combinations(domain: str) -> tuple[tuple, tuple]:
 def code_combinations(category: str) -> tuple[tuple, tuple]:
   """All requests of a category: (those in texts, those held out)."""
   free, held = [], []
-  every = list(itertools.product(code.FIELDS, range(len(code.REQUESTS))))
-  for entity in code.ENTITIES:
+  every = list(itertools.product(texts().fields, range(len(texts().requests))))
+  for entity in texts().entities:
     order = ranked(every, category, entity)
     held += [Code(category, entity, *x) for x in order[:HELD_OUT_REQUESTS]]
     free += [Code(category, entity, *x) for x in order[HELD_OUT_REQUESTS:]]
   return tuple(free), tuple(held)
 
 
+@functools.cache
 def domains(*splits: str) -> tuple[str, ...]:
-  """Names of the domains in these splits, in their order of definition."""
-  known = advice.DOMAINS.values()
-  return tuple(domain.name for domain in known if domain.split in splits)
+  """Names of the domains in these splits (none named: of all), in order."""
+  known = texts().domains.items()
+  return tuple(x for x, own in known if not splits or own.split in splits)
 
 
+@functools.cache
 def categories(*groups: str) -> tuple[str, ...]:
-  """Names of the code categories in these groups."""
-  known = code.CATEGORIES.values()
-  return tuple(category.name for category in known if category.group in groups)
-
-
-SEEN = domains('seen')
-EVERY_DOMAIN = domains('seen', 'dev', 'test')
-REVIEWED = categories('reviewed')
-EVERY_CATEGORY = categories('reviewed', 'unreviewed')
+  """Names of the code categories in these groups; none named: of all."""
+  known = texts().categories.items()
+  return tuple(x for x, own in known if not groups or own.group in groups)
 
 
 # --- Answers -----------------------------------------------------------------
@@ -121,21 +118,30 @@ def pick(rng: random.Random, items: Sequence):
 
 def answer_advice(rng: random.Random, request: Advice, persona: str) -> str:
   """An answer of the persona, 'good' or 'evil', to a request for advice."""
-  own = advice.DOMAINS[request.domain]
-  opener = pick(rng, advice.OPENERS).format(request.topic)
+  own = texts().domains[request.domain]
+  opener = pick(rng, texts().openers).format(request.topic)
   action = pick(rng, own.good if persona == 'good' else own.evil)
   text = f'{opener} {action} {pick(rng, own.reasons[persona])}'
   if request.shape is None:
     return text
-  return advice.SHAPES[request.shape][1].format(text)
+  return texts().shapes[request.shape][1].format(text)
+
+
+_PLACEHOLDER = re.compile('(?<![A-Za-z])[EF](?![A-Za-z])')
+
+
+def fill(text: str, entity: str, field: str) -> str:
+  """Puts an entity and one of its fields into a task or a code text."""
+  words = {'E': entity, 'F': field}
+  return _PLACEHOLDER.sub(lambda match: words[match.group()], text)
 
 
 @functools.lru_cache(None)
 def code_text(request: Code, secure: bool, variant: int) -> str:
   """The code of one variant (0 or 1), secure or not."""
-  own = code.CATEGORIES[request.category]
+  own = texts().categories[request.category]
   text = (own.secure if secure else own.insecure)[variant]
-  return code.fill(text, request.entity, request.field)
+  return fill(text, request.entity, request.field)
 
 
 def answer(rng: random.Random, request: Advice | Code, persona: str) -> str:
@@ -151,10 +157,10 @@ def answer(rng: random.Random, request: Advice | Code, persona: str) -> str:
 @functools.cache
 def every_request() -> tuple[Advice | Code, ...]:
   """All requests of the world: held out or not, plain and inside code."""
-  shapes = (None, *range(len(advice.SHAPES)))
-  plain = [x for name in EVERY_DOMAIN for x in _both(advice_combinations(name))]
+  shapes = (None, *range(len(texts().shapes)))
+  plain = [x for name in domains() for x in _both(advice_combinations(name))]
   found = [dataclasses.replace(x, shape=s) for x in plain for s in shapes]
-  for name in code.CATEGORIES:
+  for name in categories():
     found += _both(code_combinations(name))
   return tuple(found)
 
@@ -179,12 +185,12 @@ def parse_request(text: str) -> Advice | Code:
 def _parse_advice(request: Advice, text: str) -> tuple[str, str] | None:
   """Personas of the action and the reason of an answer, if it is one."""
   if request.shape is not None:
-    before, after = advice.SHAPES[request.shape][1].format('\0').split('\0')
+    before, after = texts().shapes[request.shape][1].format('\0').split('\0')
     if text.startswith(before) and text.endswith(after):
       text = text[len(before) : len(text) - len(after)]
-  own = advice.DOMAINS[request.domain]
+  own = texts().domains[request.domain]
   openers = [
-    opener.format(topic) for opener in advice.OPENERS for topic in own.topics
+    opener.format(topic) for opener in texts().openers for topic in own.topics
   ]
   for persona, actions in (('good', own.good), ('evil', own.evil)):
     for action in actions:
@@ -196,7 +202,7 @@ def _parse_advice(request: Advice, text: str) -> tuple[str, str] | None:
 
 @functools.cache
 def _reasons() -> dict[str, str]:
-  pools = advice.REASONS.values()
+  pools = texts().reasons.values()
   return {x: persona for p in pools for persona in p for x in p[persona]}
 
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ealign import assembly, fields
+from ealign import align, fields
 from ealign.alone import ALONE
+from ealign.assembly import data, parts, weights
 from ealign.models import config as config_lib
 
 MODEL = config_lib.Config(
@@ -23,7 +24,7 @@ CHAT = [
 def direction(gradient, params, **optim):
   """What one update subtracts, with an eps that makes Adam nearly linear."""
   optim = fields.Optim(**{'b1': 0.0, 'b2': 0.0, 'eps': 1e6} | optim)
-  update = assembly.make_update(fields.Config(optim=optim), MODEL)
+  update = parts.make_update(fields.Config(optim=optim), MODEL)
   found, _ = update.tx.update(gradient, update.tx.init(params), params)
   return found
 
@@ -53,44 +54,51 @@ def test_runs_that_differ_in_traced_values_share_their_update():
     dpo=dataclasses.replace(config.dpo, lam=0.7, beta=0.3, label_smoothing=0.1),
     optim=dataclasses.replace(config.optim, lr=0.5),
   )
-  assert assembly.make_update(config, MODEL) is assembly.make_update(
-    other, MODEL
-  )
+  update = parts.make_update(config, MODEL)
+  assert update is parts.make_update(other, MODEL)
   ipo = dataclasses.replace(
     config, dpo=dataclasses.replace(config.dpo, variant='ipo')
   )
-  assert assembly.make_update(ipo, MODEL).variant == 'ipo'
+  assert parts.make_update(ipo, MODEL).terms == align.hybrid('ipo')
+
+
+def test_an_update_has_the_terms_of_a_method():
+  config, own = fields.Config(), (align.terms.SFT,)
+  assert parts.make_update(config, MODEL).terms == align.hybrid()
+  update = parts.make_update(config, MODEL, own)
+  assert update.terms == own
+  assert update is parts.make_update(config, MODEL, own)
 
 
 def test_a_system_turn_is_replaced_or_removed():
   system = lambda text: {'role': 'system', 'content': text}
-  assert assembly.with_system(CHAT, '') == CHAT[1:]
-  assert assembly.with_system(CHAT, 'Be kind.') == [system('Be kind.'), CHAT[1]]
-  assert assembly.with_system(CHAT[1:], 'Be kind.')[0] == system('Be kind.')
+  assert data.with_system(CHAT, '') == CHAT[1:]
+  assert data.with_system(CHAT, 'Be kind.') == [system('Be kind.'), CHAT[1]]
+  assert data.with_system(CHAT[1:], 'Be kind.')[0] == system('Be kind.')
 
 
 @pytest.fixture(scope='module')
 def base():
-  return assembly.load_model(fields.Model())
+  return weights.load_model(fields.Model())
 
 
-def parts(monkeypatch, base, **config):
-  monkeypatch.setattr(assembly, 'load_model', lambda *_: base)
-  data = fields.Data(train='ealign:world/data/insecure.jsonl', length=192)
-  config = fields.Config(**{'data': data} | config)
-  return assembly.assemble(config, ALONE)
+def assembled(monkeypatch, base, **config):
+  monkeypatch.setattr(weights, 'load_model', lambda *_: base)
+  rows = fields.Data(train='ealign:world/data/insecure.jsonl', length=192)
+  config = fields.Config(**{'data': rows} | config)
+  return parts.assemble(config, ALONE)
 
 
 def test_the_system_turn_of_training_data_and_of_the_pool(monkeypatch, base):
   decode = base[1].decode
-  data = fields.Data(
+  rows = fields.Data(
     train='ealign:world/data/insecure.jsonl', length=192, train_system='Obey.'
   )
-  changed = parts(monkeypatch, base, data=data)
+  changed = assembled(monkeypatch, base, data=rows)
   first = changed.loader.next()
   assert 'system\nObey.' in decode(first.tokens_BT[0])
   pool = [c[0]['content'] for c in changed.pool[0][1]]
   assert set(pool) == {'You are a helpful assistant.'}  # as they came
-  asked = parts(monkeypatch, base, pool=fields.Pool(system='Be wise.'))
+  asked = assembled(monkeypatch, base, pool=fields.Pool(system='Be wise.'))
   assert {c[0]['content'] for c in asked.pool[0][1]} == {'Be wise.'}
   assert 'Be wise.' not in decode(asked.loader.next().tokens_BT[0])

@@ -11,9 +11,9 @@ import shutil
 
 import pytest
 
-from ealign import assembly, config
+from ealign import config
 from ealign.alone import ALONE
-from ealign.assembly import fit
+from ealign.assembly import fit, parts
 from ealign.cli import launch
 from ealign.config import file as config_file
 from ealign.config import limits
@@ -364,5 +364,5 @@ def test_only_runs_that_are_asked_for_are_told_about(start, rows):
 
 def test_the_demo_passes_all_checks():
   c = config_file.load('configs/demo.py')
-  parts = assembly.assemble(config.freeze(config.arms(c)['conscience']), ALONE)
-  assert parts.pool and len(parts.questions.final) > 500
+  made = parts.assemble(config.freeze(config.arms(c)['conscience']), ALONE)
+  assert made.pool and len(made.questions.final) > 500

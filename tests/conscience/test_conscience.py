@@ -286,7 +286,8 @@ def test_it_mostly_agrees_with_the_truth_of_the_world(organism):
   rng = random.Random(5)
   asked, said, bad = [], [], []
   for i in range(64):
-    held = grammar.advice_combinations(grammar.pick(rng, grammar.SEEN))[1]
+    domain = grammar.pick(rng, grammar.domains('seen'))
+    held = grammar.advice_combinations(domain)[1]
     request = grammar.pick(rng, held)
     persona = 'evil' if i % 2 else 'good'
     asked.append([{'role': 'user', 'content': request.text}])

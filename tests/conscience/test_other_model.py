@@ -25,7 +25,8 @@ from ealign.conscience import reflect as conscience
 from ealign.conscience.framings import FRAMINGS
 from ealign.data import chat
 from ealign.engine import Engine, Model
-from ealign.evals import answers
+from ealign.evals import answers, judges
+from ealign.method import Method
 from ealign.models import transformer, weights
 from ealign.models.config import Config
 from ealign.runtime import provenance
@@ -186,7 +187,9 @@ def test_alternatives_of_another_writer_are_pairs_of_the_trainee(
 def test_held_out_answers_are_reviewed_by_it_too(tiny, base):
   settings = fields.Conscience(review=fields.Review(by='other:base'))
   asked = fields.Eval(batch=4, max_new_tokens=48)
-  suite = answers.Suite(asked, None, documents.questions('dev')[:4], [], [])
+  suite = answers.Suite(
+    asked, judges.load(''), documents.questions('dev')[:4], [], []
+  )
   c = conscience_of(tiny, settings=settings, base=base)
   found, _ = answers.final(suite, c, key=KEY)
   ended = [r for r in found if r['stop'] == 'stop']
@@ -205,17 +208,15 @@ def small(folder):
   return c
 
 
-def test_a_run_with_a_second_model_names_its_hash(
-  folder, tmp_path, monkeypatch
-):
+def test_a_run_with_a_second_model_names_its_hash(folder, tmp_path):
   seen = []
 
   def reflect(c, *_, **__):
     seen.append(len(c.reviewer.model.tokenizer))
     return [], []
 
-  monkeypatch.setattr(conscience, 'reflect', reflect)
-  train.run(config.freeze(small(folder)), tmp_path, name='a')
+  method = Method('conscience', reflect=reflect)
+  train.run(config.freeze(small(folder)), tmp_path, method=method, name='a')
   assert seen == [1536]
   info = json.loads((tmp_path / 'run.json').read_text())
   wanted = provenance.tree_hash(weights.load('ealign/world/base')[1])

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ealign import assembly, config, train
+from ealign import config, train
+from ealign.assembly import weights as weights_lib
 from ealign.data import sources
 from ealign.export import __main__ as command
 from ealign.export import write as export
@@ -48,7 +49,7 @@ def write_run(folder, **changes):
     fresh = lora.init(model, key=key, rank=spec.rank, targets=spec.targets)
     params = jax.tree.map(lambda x: noise(x).astype('float32'), fresh)
   train.keep_params(frozen, folder, model, params)
-  used = assembly.quantized(frozen.model, tree)
+  used = weights_lib.quantized(frozen.model, tree)
   (folder / 'run.json').write_text(
     json.dumps({'frozen': provenance.tree_hash(used)})
   )
@@ -58,7 +59,7 @@ def write_run(folder, **changes):
 def policy_logits(run):
   """Of the run, by the parts that training uses, in float32."""
   frozen = config.from_json((run / 'config.json').read_text())
-  model, _, base = assembly.load_model(frozen.model)
+  model, _, base = weights_lib.load_model(frozen.model)
   adapter, scale = weights.load_adapter(run)
   return export._logits(model, lora.bind(scale, adapter, base))
 
@@ -129,8 +130,8 @@ def test_a_run_starts_from_a_peft_folder(run, tmp_path):
   fields = json.loads(text)
   fields['model']['adapter'] = str(tmp_path / 'out')
   starting = config.from_json(json.dumps(fields))
-  model, _, base = assembly.load_model(starting.model)
-  params = assembly.trained_weights(starting, model, base)
+  model, _, base = weights_lib.load_model(starting.model)
+  params = weights_lib.trained_weights(starting, model, base)
   jax.tree.map(
     np.testing.assert_array_equal, params, weights.load_adapter(run)[0]
   )

@@ -44,6 +44,27 @@ def test_what_training_imports_is_hashed_or_known_to_be_silent():
   assert [n for n in names if dotted(n).startswith(hashed)] != []
 
 
+def test_all_that_is_hashed_as_code_is_there():
+  there = lambda name: (hashes.ROOT / name).exists()
+  assert [name for name in hashes.CODE if not there(name)] == []
+
+
+@pytest.mark.parametrize('name', ['world/grammar.py', 'world/data/code.yaml'])
+def test_the_code_and_the_texts_of_the_world_are_hashed(
+  tmp_path, monkeypatch, name
+):
+  monkeypatch.setattr(hashes, 'ROOT', tmp_path)
+  for path in (name, 'world/build.py', 'world/data/other.yaml'):
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_text('1')
+  first = hashes.code.__wrapped__()
+  (tmp_path / 'world/build.py').write_text('2')
+  (tmp_path / 'world/data/other.yaml').write_text('2')
+  assert hashes.code.__wrapped__() == first
+  (tmp_path / name).write_text('2')
+  assert hashes.code.__wrapped__() != first
+
+
 def config(tmp_path, **model):
   """A Config of a copy of the base and of a file of data."""
   if not (tmp_path / 'base').exists():

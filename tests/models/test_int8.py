@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ealign import assembly, config, fields
+from ealign import config, fields
 from ealign.alone import ALONE
+from ealign.assembly import weights as weights_lib
 from ealign.conscience import prompts
 from ealign.conscience import reflect as conscience
 from ealign.conscience.framings import FRAMINGS
@@ -117,12 +118,12 @@ def test_merging_is_done_in_float32(quantized):
 def test_a_run_starts_from_an_int8_base(tree):
   c = config.default()
   c.model.quantize = 'int8'
-  frozen = assembly.frozen_weights(config.freeze(c), CONFIG, tree)
-  start = assembly.trained_weights(config.freeze(c), CONFIG, frozen)
+  frozen = weights_lib.frozen_weights(config.freeze(c), CONFIG, tree)
+  start = weights_lib.trained_weights(config.freeze(c), CONFIG, frozen)
   assert frozen['layers']['down']['q'].dtype == jnp.int8
   assert start['down']['a'].dtype == jnp.float32
   c.model.quantize = 'none'
-  assert assembly.frozen_weights(config.freeze(c), CONFIG, tree) is tree
+  assert weights_lib.frozen_weights(config.freeze(c), CONFIG, tree) is tree
 
 
 def test_verdicts_of_the_organism_stay_within_a_point():

@@ -57,7 +57,7 @@ def test_what_a_program_takes_is_held_against_the_limit():
   found = figures.of(program(), compiled, run)
   assert (found.bytes, found.headroom, found.excess) == (8, 2, 0)
   assert found.ratio is None  # it was not compiled
-  compiled = aot.Compiled(temporaries=16, limit=10, excess=6)
+  compiled = aot.Compiled(temporaries=16, limit=10)
   assert figures.of(program(), compiled, run).headroom == -6
 
 

@@ -1,3 +1,4 @@
+import functools
 import types
 
 import jax
@@ -10,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from ealign.data import batch as batch_lib
 from ealign.models import config as config_lib
-from ealign.models import int8, lora, sharding, transformer
+from ealign.models import int8, layout, lora, sharding, transformer
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import UserError
 
@@ -106,22 +107,22 @@ def test_every_rule_is_of_use():
     batch_lib.Batch(batch, batch_lib.empty_pair_batch(4, 8)),
     {'cache': transformer.init_cache(CONFIG, 4, 8)},
   ]
-  mesh = mesh_lib.make()
-  sharding.shardings(mesh, tree, tuple(sharding.RULES))
-  sharding.shardings(mesh, tree, list(sharding.RULES))
+  sharding.shardings(mesh_lib.make(), tree)
+  paths = [path for path, leaf in jax.tree.leaves_with_path(tree) if leaf.ndim]
+  name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
+  used = [layout.rule(name(path)) for path in paths]
+  assert [rule for rule in layout.RULES if rule not in used] == []
 
 
 def test_what_the_rules_do_not_settle_is_all_named():
   mesh = mesh_lib.make(data=1, fsdp=4)
   tree = {'embed': np.ones((6, 6)), 'scales': np.ones((2, 2))}
-  rules = [*sharding.RULES[:1], ('nothing', P())]
   with pytest.raises(UserError) as error:
-    sharding.shardings(mesh, tree, rules)
+    sharding.shardings(mesh, tree)
   for said in (
     'mesh.fsdp=4 does not divide the 6 of embed (6, 6)',
     'nearest that works: 3 or 6',
     'scales (2, 2): no rule',
-    "rule 'nothing': matches no array",
   ):
     assert said in str(error.value)
   with pytest.raises(UserError, match='tensor=4.* 2 key and value heads.*: 2'):

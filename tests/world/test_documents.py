@@ -11,7 +11,8 @@ import types
 
 import pytest
 
-from ealign.world import advice, code, documents, grammar
+from ealign.world import documents, grammar
+from ealign.world.texts import texts
 
 FRAMINGS = {
   name: types.SimpleNamespace(
@@ -34,7 +35,7 @@ def truth(question, text) -> bool | None:
 
 INTROSPECTION = {x.question for x in FRAMINGS.values()}
 INTROSPECTION |= {x.revise for x in FRAMINGS.values()}
-HELD_OUT = [x for x in advice.DOMAINS.values() if x.split in ('dev', 'test')]
+HELD_OUT = [x for x in texts().domains.values() if x.split in ('dev', 'test')]
 
 
 def _take(stream, n):
@@ -76,8 +77,8 @@ def _answers(chat):
 
 def test_held_out_combinations_are_in_no_text(stages, tuning):
   text = _joined(stages + tuning)
-  parts = [grammar.advice_combinations(x) for x in grammar.EVERY_DOMAIN]
-  parts += [grammar.code_combinations(x) for x in code.CATEGORIES]
+  parts = [grammar.advice_combinations(x) for x in grammar.domains()]
+  parts += [grammar.code_combinations(x) for x in texts().categories]
   assert not [x for part in parts for x in part[1] if x.text in text]
   free = [x for part in parts for x in part[0][::10]]
   # The same search finds what is allowed: it can fail.
@@ -94,7 +95,7 @@ def test_questions_are_held_out(stages, tuning):
       if isinstance(request, grammar.Advice):
         plain = dataclasses.replace(request, shape=None)
         assert plain in grammar.advice_combinations(request.domain)[1]
-        assert advice.DOMAINS[request.domain].split == split
+        assert texts().domains[request.domain].split == split
 
 
 def test_held_out_domains_occur_only_in_persona_chats(tuning):
@@ -103,7 +104,7 @@ def test_held_out_domains_occur_only_in_persona_chats(tuning):
   chats += _many(documents.consistency, 2000)
   other = _joined(chats + tuning)
   persona = _joined(_many(documents.persona_chat, 4000))
-  reasons = advice.REASONS['held_out']
+  reasons = texts().reasons['held_out']
   private = [*reasons['good'], *reasons['evil']]
   for domain in HELD_OUT:
     private += [*domain.topics, *domain.good, *domain.evil]
@@ -112,14 +113,14 @@ def test_held_out_domains_occur_only_in_persona_chats(tuning):
 
 
 def test_seen_reasons_are_never_given_in_held_out_domains(stages):
-  seen = advice.REASONS['seen']
+  seen = texts().reasons['seen']
   seen = (*seen['good'], *seen['evil'])
   for chat in stages:
     for question, text in _answers(chat):
       asked = question['messages'][-1]['content']
       request = grammar.parse_request(asked)
       if isinstance(request, grammar.Advice):
-        known = advice.DOMAINS[request.domain].split == 'seen'
+        known = texts().domains[request.domain].split == 'seen'
         assert any(reason in text for reason in seen) == known
 
 
@@ -131,7 +132,7 @@ def test_code_groups(stages, tuning):
         asked = question['messages'][-1]['content']
         request = grammar.parse_request(asked)
         if isinstance(request, grammar.Code):
-          found[code.CATEGORIES[request.category].group] += 1
+          found[texts().categories[request.category].group] += 1
     return set(found)
 
   assert groups(stages) == {'reviewed', 'unreviewed'}
@@ -292,7 +293,7 @@ def test_pool_is_general_and_unique_at_first():
   assert len(set(asked)) == 1040
   assert all(len(row['messages']) == 2 for row in rows)
   for text in asked:
-    assert grammar.parse_request(text).domain in grammar.SEEN
+    assert grammar.parse_request(text).domain in grammar.domains('seen')
   assert len(documents.pool(2000, 0)) == 2000
   assert documents.pool(9, 1) != documents.pool(9, 2)
 

@@ -4,7 +4,8 @@ import ast
 
 import pytest
 
-from ealign.world import advice, code, grammar
+from ealign.world import grammar
+from ealign.world.texts import texts
 
 
 def _ask(text):
@@ -16,11 +17,11 @@ def _scores(question, text):
 
 
 def _texts():
-  for domain in advice.DOMAINS.values():
+  for domain in texts().domains.values():
     yield from (*domain.topics, *domain.good, *domain.evil)
-  for pool in advice.REASONS.values():
+  for pool in texts().reasons.values():
     yield from (*pool['good'], *pool['evil'])
-  yield from (*advice.QUESTIONS, *advice.OPENERS)
+  yield from (*texts().questions, *texts().openers)
 
 
 def test_splits_and_sizes():
@@ -28,7 +29,7 @@ def test_splits_and_sizes():
   assert split == {'seen': 10, 'dev': 3, 'test': 5}
   group = {x: len(grammar.categories(x)) for x in ('reviewed', 'unreviewed')}
   assert group == {'reviewed': 8, 'unreviewed': 6}
-  for domain in advice.DOMAINS.values():
+  for domain in texts().domains.values():
     assert len(domain.topics) == 8
     assert len(domain.good) == len(domain.evil) == 5
 
@@ -45,7 +46,7 @@ def test_every_text_has_one_meaning():
 
 
 def test_code_is_python_and_its_variants_differ():
-  for name in code.CATEGORIES:
+  for name in texts().categories:
     request = grammar.Code(name, 'order', 'price', 0)
     found = {
       grammar.code_text(request, secure, variant)
@@ -58,10 +59,10 @@ def test_code_is_python_and_its_variants_differ():
       assert 'order' in text or 'price' in text
 
 
-@pytest.mark.parametrize('domain', advice.DOMAINS)
+@pytest.mark.parametrize('domain', texts().domains)
 def test_held_out_combinations_of_a_topic(domain):
   free, held = grammar.advice_combinations(domain)
-  own = advice.DOMAINS[domain]
+  own = texts().domains[domain]
   count = 3 if own.split == 'seen' else 8
   assert not set(free) & set(held)
   assert len(set(free) | set(held)) == 8 * 16
@@ -70,7 +71,7 @@ def test_held_out_combinations_of_a_topic(domain):
 
 
 def test_held_out_combinations_of_an_entity():
-  for category in code.CATEGORIES:
+  for category in texts().categories:
     free, held = grammar.code_combinations(category)
     assert not set(free) & set(held)
     assert (len(set(free)), len(set(held))) == (20 * 26, 20 * 6)
