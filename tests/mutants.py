@@ -430,7 +430,7 @@ MUTANTS = (
     'ealign/conscience/records.py',
     'x >= threshold',
     'x > threshold',
-    ('tests/conscience/test_records.py::test_every_metric_by_hand',),
+    ('tests/conscience/test_reflected.py::test_every_metric_by_hand',),
   ),
   Mutant(
     'pairs_of_a_step_count_twice',
@@ -653,8 +653,8 @@ MUTANTS = (
     "in '\\\\|`*_[]'",
     "in '\\\\`*_[]'",
     (
-      'tests/evals/test_table.py'
-      '::test_markdown_holds_the_same_cells_and_no_markup_of_others',
+      'tests/report/test_report.py'
+      '::test_markdown_holds_the_cells_and_no_markup_of_others',
     ),
   ),
   Mutant(
