@@ -8,7 +8,7 @@ import numpy as np
 from ealign import align
 from ealign.data import batch as batch_lib
 from ealign.engine import Backend
-from ealign.runtime import mesh as mesh_lib
+from ealign.runtime import mesh
 from ealign.sampling import labels, requests, sampler
 
 
@@ -18,13 +18,13 @@ def pair_logps(request: requests.Pairs) -> np.ndarray:
   In batches of `slots` pairs of `length` tokens: one program.
   """
   score, slots = scorer(request.config), request.slots
-  found = [np.zeros((0, 2), np.float32)]
+  logps = [np.zeros((0, 2), np.float32)]
   for i in range(0, len(request.pairs), slots):
     part = request.pairs[i : i + slots]
     batch = batch_lib.pair_batch(part, slots, request.length)
-    logps_P2 = mesh_lib.to_host(score(request.weights, batch)).reshape(-1, 2)
-    found.append(logps_P2[: len(part)])
-  return np.concatenate(found)
+    logps_P2 = mesh.to_host(score(request.weights, batch)).reshape(-1, 2)
+    logps.append(logps_P2[: len(part)])
+  return np.concatenate(logps)
 
 
 @functools.lru_cache(maxsize=8)

@@ -47,8 +47,8 @@ class Result:
 class Setup:
   """What stays as it is during a run.
 
-  origin: hashes of the weights that a checkpoint is of: the frozen ones, and
-    those of second models. tag: what every record begins with.
+  origin: hashes of the frozen weights and of second models. A checkpoint is
+    continued beside the same ones only. tag: what every record begins with.
   """
 
   config: Config
@@ -63,7 +63,7 @@ class Setup:
 
   @functools.cached_property
   def clock(self) -> clock.Clock:
-    """From its first use on: reading a checkpoint is not its time."""
+    """Made at its first use, so that it does not count reading a checkpoint."""
     return clock.Clock(self.mesh.devices.flat)
 
   @property
@@ -83,16 +83,16 @@ class Setup:
     """The one key that all others are folded from."""
     return jax.random.key(self.config.seed)
 
-  def record(self, phase: str, step: int, found) -> None:
-    """Appends what was asked to answers.jsonl."""
+  def record(self, phase: str, step: int, made: list[dict]) -> None:
+    """Appends records of answers to answers.jsonl, with run, step and phase."""
     facts = self.tag | {'step': step, 'phase': phase}
     path = self.workdir / 'answers.jsonl'
-    records.append(path, [facts | record for record in found])
+    records.append(path, [facts | record for record in made])
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-  """Where a run stands: what a checkpoint holds, but for the data's place.
+  """Where a run stands. A checkpoint holds this and the loader's position.
 
   tokens: supervised tokens that it was trained on.
   """
@@ -226,11 +226,11 @@ def _size(tree) -> int:
 
 
 def _resume(s: Setup, start: Progress) -> tuple[Progress, list[str]]:
-  """Where its last checkpoint stands, if there is one, and notes to show."""
+  """The state of the last checkpoint, or `start`; and notes to show."""
   loader = s.parts.loader
-  notes, at = [f'data: {loader}'] if loader else [], start
-  if found := s.saved.restore(_tree(s, start)):
-    step, tree, extra, note = found
+  notes, at = [f'data: {loader}'] * bool(loader), start
+  if saved := s.saved.restore(_tree(s, start)):
+    step, tree, extra, note = saved
     _check_origin(s, extra)
     state = sharding.padded(s.model, tree['state'])
     at = Progress(
@@ -247,7 +247,7 @@ def _resume(s: Setup, start: Progress) -> tuple[Progress, list[str]]:
 
 
 def _check_origin(s: Setup, extra) -> None:
-  """A checkpoint goes on with the weights that it was trained beside only."""
+  """Refuses to continue a checkpoint beside other weights than its own."""
   for name, was, remedy in (
     ('frozen', 'trained on another base', 'model.path'),
     ('others', 'reviewed by other models', 'them'),
@@ -287,7 +287,7 @@ def _loop(s: Setup, at: Progress, log, trace, stop) -> tuple[Progress, dict]:
     _curve(s, at)
   while at.step < train.steps:
     if stop.requested or s.hosts.stopping():
-      _fetch(updated, f'{s.workdir}: {_span(first, at.step)}')
+      _fetch(s, updated, first, at.step)
       trace.stop()  # so that it is in the folder that `_save` copies
       _save(s, at, wait=True)
       raise Preempted(
@@ -302,7 +302,7 @@ def _loop(s: Setup, at: Progress, log, trace, stop) -> tuple[Progress, dict]:
     logging = saving or at.step % train.log_every == 0
     if logging or reflected:
       with s.clock('train'):
-        fetched = _fetch(updated, f'{s.workdir}: {_span(first, at.step)}')
+        fetched = _fetch(s, updated, first, at.step)
       first = at.step + 1
       logged = _metrics(s, at, fetched, reflected)
       log.write(at.step, logged)
@@ -325,7 +325,7 @@ def _reflect(s: Setup, at: Progress) -> tuple[Progress, dict]:
   requests, rows = draw_requests(config, s.parts.pool, at.step)
   with s.clock('train'):  # the updates that are still under way
     jax.block_until_ready(at.state)
-  pairs, found = s.method.reflect(
+  pairs, made = s.method.reflect(
     s.parts.with_policy(at.state.params),
     requests,
     key=jax.random.fold_in(s.root, at.step),
@@ -334,10 +334,10 @@ def _reflect(s: Setup, at: Progress) -> tuple[Progress, dict]:
     clock=s.clock,
   )
   judge = s.parts.questions.judge
-  judged = [answers.judged(record, judge) for record in found]
+  judged = [answers.judged(record, judge) for record in made]
   s.record('reflect', at.step, judged)
   at = dataclasses.replace(at, replay=replay_lib.push(at.replay, pairs))
-  return at, s.method.metrics(config, found)
+  return at, s.method.metrics(config, made)
 
 
 def _update(s: Setup, at: Progress) -> tuple[Progress, dict]:
@@ -378,8 +378,8 @@ def _metrics(s: Setup, at: Progress, fetched: dict, reflected: dict) -> dict:
 def _curve(s: Setup, at: Progress) -> None:
   with s.clock('eval'):
     policy = s.parts.with_policy(at.state.params).policy
-    found = answers.curve(s.parts.questions, policy, key=s.root)
-  s.record('curve', at.step, found)
+    made = answers.curve(s.parts.questions, policy, key=s.root)
+  s.record('curve', at.step, made)
 
 
 # ---- Final ------------------------------------------------------------------
@@ -398,10 +398,10 @@ def _final(s: Setup, at: Progress, logged: dict, log, stop) -> Result:
     raise stopped
   log.say('sampling answers to the held-out questions')
   with stop.at_once(stopped):
-    found, measured = answers.final(s.parts.questions, taught, key=s.root)
+    made, measured = answers.final(s.parts.questions, taught, key=s.root)
   if not np.all(np.isfinite(list(measured.values()))):
     raise _diverged(f'{s.workdir}: after step {at.step} the loss')
-  s.record('eval', at.step, found)
+  s.record('eval', at.step, made)
   if measured:
     log.write(at.step, measured)
   params = state.params
@@ -450,17 +450,18 @@ def keep_params(config: Config, workdir, model, params):
     weights.save_adapter(path, params, scale)
 
 
-def _span(first: int, last: int) -> str:
-  return f'step {last}' if first == last else f'steps {first} to {last}'
+def _fetch(s: Setup, updated, first: int, last: int) -> dict[str, float]:
+  """The metrics of an update, from the devices.
 
-
-def _fetch(updated, where: str) -> dict[str, float]:
-  """The metrics of an update, from the devices."""
+  first, last: the steps since metrics were fetched before. A nan stays, so the
+  last of them shows whether the loss was finite in all.
+  """
   if not updated:  # no SFT data and no pair yet: nothing was updated
     return {}
   fetched = {k: float(v) for k, v in jax.device_get(updated).items()}
   if not np.isfinite([fetched['loss'], fetched['grad_norm']]).all():
-    raise _diverged(f'{where}: the loss or its gradient')
+    span = f'step {last}' if first == last else f'steps {first} to {last}'
+    raise _diverged(f'{s.workdir}: {span}: the loss or its gradient')
   return fetched
 
 

@@ -275,8 +275,8 @@ MUTANTS = (
   Mutant(
     'reviewed_answer_is_trained_on',
     'ealign/world/documents.py',
-    "'content': content, 'train': False}",
-    "'content': content, 'train': True}",
+    'partial(_assistant, train=False)',
+    'partial(_assistant, train=True)',
     ('tests/world/test_documents.py',),
   ),
   Mutant(
@@ -299,6 +299,546 @@ MUTANTS = (
     '^(42|134|137|143)$',
     '^(42|134|137)$',
     ('tests/cli/test_print_launch.py',),
+  ),
+  Mutant(
+    'intervals_of_90_per_cent',
+    'ealign/evals/stats.py',
+    '_UPPER = 0.975',
+    '_UPPER = 0.95',
+    ('tests/evals/test_stats.py::test_wilson_golden',),
+  ),
+  Mutant(
+    'student_t_of_all_values',
+    'ealign/evals/stats.py',
+    't_quantile(len(values_N) - 1)',
+    't_quantile(len(values_N))',
+    ('tests/evals/test_stats.py::test_student_t_golden',),
+  ),
+  Mutant(
+    'clusters_of_a_whole_population',
+    'ealign/evals/stats.py',
+    'groups / (groups - 1) * squares',
+    'squares',
+    ('tests/evals/test_stats.py::test_clustered_golden',),
+  ),
+  Mutant(
+    'clusters_are_worth_more_than_answers',
+    'ealign/evals/stats.py',
+    'min(1.0, plain / variance)',
+    'plain / variance',
+    (
+      'tests/evals/test_stats.py'
+      '::test_clustered_is_never_narrower_than_independent_answers',
+    ),
+  ),
+  Mutant(
+    'holm_steps_up',
+    'ealign/evals/seeds.py',
+    'key=lambda at: p_values[at]',
+    'key=lambda at: -p_values[at]',
+    ('tests/evals/test_seeds.py::test_holm_by_hand',),
+  ),
+  Mutant(
+    'earlier_record_counts',
+    'ealign/evals/records.py',
+    'unique[key] = record',
+    'unique.setdefault(key, record)',
+    (
+      'tests/evals/test_records.py'
+      '::test_of_a_record_written_twice_the_later_one_counts',
+    ),
+  ),
+  Mutant(
+    'headline_of_the_larger_split',
+    'ealign/evals/counts.py',
+    "if 'test' in found or not found:",
+    'if not found:',
+    (
+      'tests/evals/test_counts.py'
+      '::test_the_headline_is_the_test_split_of_advice',
+    ),
+  ),
+  Mutant(
+    'all_answers_are_counted',
+    'ealign/evals/judges/measure.py',
+    'return [record for record in have if self.among(record)]',
+    'return list(have)',
+    ('tests/evals/test_counts.py::test_each_share_is_over_its_own_answers',),
+  ),
+  Mutant(
+    'an_earlier_step_counts',
+    'ealign/evals/counts.py',
+    "max(last.get(run, 0), record['step'])",
+    "record['step']",
+    (
+      'tests/evals/test_counts.py'
+      '::test_only_the_last_step_of_each_arm_counts_and_each_answer_once',
+    ),
+  ),
+  Mutant(
+    'curves_are_final_answers',
+    'ealign/evals/counts.py',
+    "if r['phase'] == 'eval'",
+    "if r['phase'] != 'reflect'",
+    (
+      'tests/evals/test_counts.py'
+      '::test_only_the_last_step_of_each_arm_counts_and_each_answer_once',
+    ),
+  ),
+  Mutant(
+    'held_out_tokens_begin_early',
+    'ealign/evals/answers.py',
+    'mask_BT = batch.loss_mask_BT[:, 1:]',
+    'mask_BT = batch.loss_mask_BT[:, :-1]',
+    ('tests/evals/test_answers.py',),
+  ),
+  Mutant(
+    'held_out_loss_has_another_sign',
+    'ealign/evals/answers.py',
+    "-total(stats['logp'])",
+    "total(stats['logp'])",
+    ('tests/evals/test_answers.py',),
+  ),
+  Mutant(
+    'threshold_is_not_flagged',
+    'ealign/conscience/reflect.py',
+    'p >= c.settings.threshold',
+    'p > c.settings.threshold',
+    (
+      'tests/conscience/test_boundaries.py'
+      '::test_an_answer_at_the_threshold_is_flagged',
+    ),
+  ),
+  Mutant(
+    'a_pair_too_long',
+    'ealign/conscience/reflect.py',
+    'longest > c.dpo.length',
+    'longest > c.dpo.length + 1',
+    ('tests/conscience/test_boundaries.py::test_the_longest_pair_fits',),
+  ),
+  Mutant(
+    'least_mass_gets_no_verdict',
+    'ealign/conscience/reflect.py',
+    'mass < c.settings.min_mass',
+    'mass <= c.settings.min_mass',
+    (
+      'tests/conscience/test_boundaries.py::test_the_least_mass_gets_a_verdict',
+    ),
+  ),
+  Mutant(
+    'flag_rate_without_the_threshold',
+    'ealign/conscience/records.py',
+    'x >= threshold',
+    'x > threshold',
+    ('tests/conscience/test_reflected.py::test_every_metric_by_hand',),
+  ),
+  Mutant(
+    'pairs_of_a_step_count_twice',
+    'ealign/train.py',
+    "'conscience/pairs_in_step': pairs",
+    "'conscience/pairs_in_step': 2 * pairs",
+    ('tests/test_logged.py',),
+  ),
+  Mutant(
+    'tokens_of_this_step_alone',
+    'ealign/train.py',
+    'tokens = at.tokens + float(batch.supervised)',
+    'tokens = float(batch.supervised)',
+    ('tests/test_logged.py',),
+  ),
+  Mutant(
+    'replay_is_a_step_older',
+    'ealign/train.py',
+    'step=at.step - 1)',
+    'step=at.step)',
+    ('tests/test_logged.py',),
+  ),
+  Mutant(
+    'a_gradient_of_nan_goes_on',
+    'ealign/train.py',
+    "fetched['grad_norm']]).all()",
+    "fetched['grad_norm']]).any()",
+    ('tests/test_train.py::test_nan_ends_the_run_and_names_its_steps',),
+  ),
+  Mutant(
+    'logits_of_longer_answers_are_larger',
+    'ealign/align/terms.py',
+    'logit_P2=logit_P2 / jnp.maximum(lengths_P2, 1.0)',
+    'logit_P2=logit_P2',
+    ('tests/align/test_align.py::test_loss_and_metrics_equal_numpy',),
+  ),
+  Mutant(
+    'norm_of_the_direction',
+    'ealign/align/step.py',
+    'optax.tree.norm(grads)',
+    'optax.tree.norm(direction)',
+    ('tests/align/test_align.py::test_loss_and_metrics_equal_numpy',),
+  ),
+  Mutant(
+    'a_pair_leaves_a_step_early',
+    'ealign/replay.py',
+    'step - pair.step <= replay.max_age',
+    'step - pair.step < replay.max_age',
+    ('tests/test_replay.py::test_a_pair_leaves_when_it_is_older_than_max_age',),
+  ),
+  Mutant(
+    'a_pair_is_used_once_more',
+    'ealign/replay.py',
+    'pair.uses >= replay.max_uses',
+    'pair.uses > replay.max_uses',
+    ('tests/test_replay.py::test_a_pair_leaves_after_max_uses',),
+  ),
+  Mutant(
+    'a_buffer_of_one_more',
+    'ealign/replay.py',
+    'len(pairs) >= replay.capacity',
+    'len(pairs) > replay.capacity',
+    ('tests/test_replay.py::test_who_stays_when_it_is_full',),
+  ),
+  Mutant(
+    'rows_of_the_last_step_are_lost',
+    'ealign/runtime/metrics.py',
+    'at > step',
+    'at >= step',
+    ('tests/runtime/test_metrics.py::test_jsonl_truncate',),
+  ),
+  Mutant(
+    'shares_since_the_last_line',
+    'ealign/runtime/clock.py',
+    'seconds / wall',
+    'seconds / spent',
+    ('tests/runtime/test_clock.py::test_shares_of_wall_time',),
+  ),
+  Mutant(
+    'tokens_of_all_chips',
+    'ealign/runtime/clock.py',
+    'self._tokens / spent / chips',
+    'self._tokens / spent',
+    ('tests/runtime/test_clock.py::test_rates_are_those_since_the_last_time',),
+  ),
+  Mutant(
+    'threads_share_a_partial_file',
+    'ealign/runtime/atomic.py',
+    "f'{os.getpid()}-{threading.get_ident()}'",
+    "f'{os.getpid()}'",
+    ('tests/runtime/test_atomic.py::test_many_may_write_one_file_at_once',),
+  ),
+  Mutant(
+    'a_flipped_bit_is_loaded',
+    'ealign/runtime/checkpoint.py',
+    "!= row['sha256']",
+    "== ''",
+    (
+      'tests/runtime/test_checkpoint.py'
+      '::test_a_flipped_bit_falls_back_to_the_step_before',
+    ),
+  ),
+  Mutant(
+    'the_oldest_checkpoints_are_kept',
+    'ealign/runtime/checkpoint.py',
+    'sorted(self._steps())[: -self._keep]',
+    'sorted(self._steps())[self._keep :]',
+    ('tests/runtime/test_checkpoint.py::test_keeps_the_last_n',),
+  ),
+  Mutant(
+    'the_oldest_checkpoint_is_restored',
+    'ealign/runtime/checkpoint.py',
+    'in sorted(self._steps(), reverse=True)',
+    'in sorted(self._steps())',
+    (
+      'tests/runtime/test_checkpoint.py'
+      '::test_restores_the_last_step_bit_for_bit',
+    ),
+  ),
+  Mutant(
+    'axes_need_not_divide',
+    'ealign/runtime/mesh.py',
+    'n % given == 0 if -1 in',
+    'n >= given if -1 in',
+    ('tests/runtime/test_mesh.py::test_sizes_that_do_not_make_the_devices',),
+  ),
+  Mutant(
+    'a_loop_computes_once',
+    'ealign/runtime/cost.py',
+    'counts.flops += times * _flops(op, scope.ops)',
+    'counts.flops += _flops(op, scope.ops)',
+    ('tests/runtime/test_cost.py::test_loops_count_as_often_as_they_run',),
+  ),
+  Mutant(
+    'a_loop_sends_once',
+    'ealign/runtime/cost.py',
+    'self.counts.collectives[kind] += times * size',
+    'self.counts.collectives[kind] += size',
+    ('tests/runtime/test_cost.py::test_collectives_of_a_loop',),
+  ),
+  Mutant(
+    'sent_bytes_count_twice',
+    'ealign/runtime/cost.py',
+    'return op.arrays[inputs : 2 * inputs]',
+    'return op.arrays',
+    ('tests/runtime/test_cost.py',),
+  ),
+  Mutant(
+    'a_stopped_run_failed',
+    'ealign/runtime/errors.py',
+    'exit_code = 143',
+    'exit_code = 1',
+    ('tests/grid/test_grid_run.py::test_a_signal',),
+  ),
+  Mutant(
+    'excess_is_room',
+    'ealign/plan/figures.py',
+    'return -self.excess if self.excess',
+    'return self.excess if self.excess',
+    (
+      'tests/plan/test_figures.py'
+      '::test_what_a_program_takes_is_held_against_the_limit',
+    ),
+  ),
+  Mutant(
+    'work_of_one_device',
+    'ealign/plan/figures.py',
+    'flops * devices / program.flops',
+    'flops / program.flops',
+    (
+      'tests/plan/test_figures.py'
+      '::test_work_is_held_against_what_the_model_needs',
+    ),
+  ),
+  Mutant(
+    'an_all_reduce_goes_one_way',
+    'ealign/plan/figures.py',
+    'counts.collective_bytes + reduced',
+    'counts.collective_bytes',
+    ('tests/plan/test_figures.py::test_the_estimate_is_the_longest_of_three',),
+  ),
+  Mutant(
+    'a_review_less',
+    'ealign/plan/figures.py',
+    "3 * s['review']",
+    "2 * s['review']",
+    ('tests/plan/test_figures.py::test_the_share_of_the_conscience',),
+  ),
+  Mutant(
+    'backward_attention_is_one_forward',
+    'ealign/models/flops.py',
+    '3 * attention(',
+    '2 * attention(',
+    ('tests/models/test_flops.py::test_forward_and_training',),
+  ),
+  Mutant(
+    'frozen_weights_have_gradients',
+    'ealign/models/flops.py',
+    '4.0 * weights + 6.0 * adapter',
+    '6.0 * weights + 6.0 * adapter',
+    ('tests/models/test_flops.py::test_forward_and_training',),
+  ),
+  Mutant(
+    'a_stack_without_its_base',
+    'ealign/plan/stack.py',
+    '(_FILL * memory - base) / arm',
+    '_FILL * memory / arm',
+    ('tests/stack/test_groups.py::test_auto_takes_what_fits',),
+  ),
+  Mutant(
+    'lengths_that_no_row_has',
+    'ealign/plan/data.py',
+    "method='higher'",
+    "method='lower'",
+    ('tests/plan/test_data.py::test_table',),
+  ),
+  Mutant(
+    'markdown_of_others_is_drawn',
+    'ealign/evals/table.py',
+    "in '\\\\|`*_[]'",
+    "in '\\\\`*_[]'",
+    (
+      'tests/report/test_report.py'
+      '::test_markdown_holds_the_cells_and_no_markup_of_others',
+    ),
+  ),
+  Mutant(
+    'a_tag_in_markdown',
+    'ealign/evals/table.py',
+    "('<', '&lt;'), ",
+    '',
+    ('tests/report/test_report.py::test_hostile_text_stays_text',),
+  ),
+  Mutant(
+    'a_tag_on_the_page',
+    'ealign/report/templates.py',
+    "'txt.jinja'), default=True",
+    "'txt.jinja'), default=False",
+    ('tests/report/test_report.py::test_hostile_text_stays_text',),
+  ),
+  Mutant(
+    'a_bin_begins_where_it_stands',
+    'ealign/report/curves.py',
+    'step // width * width + width // 2',
+    'step // width * width',
+    ('tests/report/test_results.py::test_curves_have_at_most_twenty_points',),
+  ),
+  Mutant(
+    'an_axis_ends_beyond',
+    'ealign/report/figures.py',
+    'if end >= 100 *',
+    'if end > 100 *',
+    ('tests/report/test_report.py::test_axes_end_past_what_they_show',),
+  ),
+  Mutant(
+    'who_beats_is_silent',
+    'ealign/report/grid/results.py',
+    '> lease.STALE_S',
+    '< lease.STALE_S',
+    (
+      'tests/report/test_results.py'
+      '::test_cells_in_every_state_are_told_and_never_counted',
+    ),
+  ),
+  Mutant(
+    'five_seeds_are_too_few',
+    'ealign/report/grid/compare.py',
+    'len(both) < stats.FEWEST_SEEDS',
+    'len(both) <= stats.FEWEST_SEEDS',
+    (
+      'tests/report/test_results.py'
+      '::test_primary_settings_have_their_own_spread_and_others_the_pooled',
+    ),
+  ),
+  Mutant(
+    'replicates_of_one_side',
+    'ealign/report/grid/compare.py',
+    'both = [at for at in a if at in b]',
+    'both = [*a]',
+    (
+      'tests/report/test_results.py'
+      '::test_only_what_both_have_is_compared_and_told',
+    ),
+  ),
+  Mutant(
+    'cells_of_before_count',
+    'ealign/report/grid/compare.py',
+    'if c.done and (c.current or self.old)',
+    'if c.done',
+    (
+      'tests/report/test_results.py::test_cells_that_left_the_sweep_stay_apart',
+    ),
+  ),
+  Mutant(
+    'late_contrasts_are_primary',
+    'ealign/report/grid/compare.py',
+    'if grid.declared_late:',
+    'if not grid:',
+    (
+      'tests/report/test_results.py'
+      '::test_contrasts_that_cannot_be_primary_say_why',
+    ),
+  ),
+  Mutant(
+    'holm_over_what_was_tested',
+    'ealign/report/grid/compare.py',
+    'family=len(contrasts)',
+    'family=len(tested)',
+    (
+      'tests/report/test_results.py'
+      '::test_primary_settings_have_their_own_spread_and_others_the_pooled',
+    ),
+  ),
+  Mutant(
+    'logging_makes_another_cell',
+    'ealign/config/convert.py',
+    "_FREE = ('log.', ",
+    '_FREE = (',
+    ('tests/grid/test_sweeps.py::test_the_id_knows_results_only',),
+  ),
+  Mutant(
+    'status_goes_to_trash_last',
+    'ealign/grid/ledger.py',
+    "item.name != 'STATUS.json'",
+    "item.name == 'STATUS.json'",
+    (
+      'tests/grid/test_grid_run.py'
+      '::test_to_trash_takes_all_but_the_lease_and_the_status_first',
+    ),
+  ),
+  Mutant(
+    'who_beats_has_left',
+    'ealign/grid/claims.py',
+    '- status.heartbeat < lease_lib.STALE_S',
+    '- status.heartbeat > lease_lib.STALE_S',
+    ('tests/grid/test_claims.py',),
+  ),
+  Mutant(
+    'a_retry_never_ends',
+    'ealign/grid/claims.py',
+    'if status.finished >= self.began:',
+    'if status.finished > self.began:',
+    ('tests/grid/test_claims.py',),
+  ),
+  Mutant(
+    'a_dead_owner_keeps_its_lease',
+    'ealign/workdir/lease.py',
+    "found['heartbeat'] > STALE_S",
+    "found['heartbeat'] > 2 * STALE_S",
+    ('tests/workdir/test_lease.py::test_another_machine_is_waited_for',),
+  ),
+  Mutant(
+    'a_reused_pid_has_the_lease',
+    'ealign/workdir/lease.py',
+    'if here and _born(pid) != born',
+    'if here and not _born(pid)',
+    ('tests/workdir/test_lease.py::test_a_reused_pid_is_no_owner',),
+  ),
+  Mutant(
+    'done_without_hashes',
+    'ealign/workdir/status.py',
+    "sound &= bool(status.hashes) or status.state != 'done'",
+    'sound &= True',
+    ('tests/workdir/test_lease.py::test_done_has_hashes',),
+  ),
+  Mutant(
+    'seconds_of_the_last_start',
+    'ealign/workdir/status.py',
+    'return self.earlier_s + (',
+    'return (',
+    (
+      'tests/report/test_results.py'
+      '::test_the_seconds_of_a_cell_are_those_of_all_its_starts',
+    ),
+  ),
+  Mutant(
+    'every_host_writes',
+    'ealign/workdir/folder.py',
+    'not self.copied or not self.writes or not self.ours()',
+    'not self.copied or not self.ours()',
+    (
+      'tests/workdir/test_folder.py'
+      '::test_another_host_reads_a_copy_and_writes_nothing',
+    ),
+  ),
+  Mutant(
+    'rows_of_a_stack_grow_by_one',
+    'ealign/stack/rows.py',
+    'times *= 2',
+    'times += 1',
+    ('tests/stack/test_stack.py::test_widths_double',),
+  ),
+  Mutant(
+    'a_stack_without_padding',
+    'ealign/stack/rows.py',
+    'rows * times < n',
+    'rows * times <= n',
+    ('tests/stack/test_stack.py::test_widths_double',),
+  ),
+  Mutant(
+    'a_file_of_that_moment_stays_here',
+    'ealign/workdir/folder.py',
+    '.st_mtime_ns >= since',
+    '.st_mtime_ns > since',
+    (
+      'tests/workdir/test_folder.py'
+      '::test_what_was_written_while_it_pushed_is_pushed_next',
+    ),
   ),
 )
 

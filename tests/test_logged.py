@@ -22,7 +22,7 @@ ELSEWHERE = {
     *('grad_norm', 'learning_rate'),
   ),
   'align/test_align_losses.py': ('loss_balance',),
-  'conscience/test_records.py': (
+  'conscience/test_reflected.py': (
     *('conscience/flag_rate', 'conscience/review_rate'),
     *('conscience/label_mass', 'conscience/no_verdict'),
     *('conscience/revised', 'conscience/accept_rate', 'conscience/pairs'),

@@ -64,7 +64,7 @@ def test_a_run_killed_while_it_evaluates_asks_again(tmp_path, monkeypatch):
   changes = {'dpo.lam': 0.0, 'train.steps': 2, 'eval.questions': ()}
   changes |= {'train.eval_every': 2, 'eval.curve_limit': 2}
   changes['eval.curve'] = (runs.DATA + 'questions_dev.jsonl',)
-  real, asked = train.answers_lib.curve, []
+  real, asked = train.answers.curve, []
 
   def killed(*args, **more):
     asked.append(args)
@@ -72,7 +72,7 @@ def test_a_run_killed_while_it_evaluates_asks_again(tmp_path, monkeypatch):
       raise KeyboardInterrupt
     return real(*args, **more)
 
-  monkeypatch.setattr(train.answers_lib, 'curve', killed)
+  monkeypatch.setattr(train.answers, 'curve', killed)
   with pytest.raises(KeyboardInterrupt):
     train.run(runs.small(**changes), tmp_path, name='a')
   train.run(runs.small(**changes), tmp_path, name='a')
@@ -89,7 +89,7 @@ def test_a_signal_during_the_final_evaluation_is_answered_at_once(
     signal.raise_signal(signal.SIGTERM)
     pytest.fail('the evaluation went on')
 
-  monkeypatch.setattr(train.answers_lib, 'final', signalled)
+  monkeypatch.setattr(train.answers, 'final', signalled)
   with pytest.raises(Preempted, match='stopped while it evaluated'):
     train.run(runs.small(**changes), tmp_path, name='a')
   monkeypatch.undo()

@@ -176,9 +176,9 @@ def objective(update: Update, hp: Hp, count: dict, weights, piece: Batch):
       stats = jax.tree.map(unfold, stats | {'routing': None})
     n = jnp.maximum(count[per], 1.0)
     for term in update.terms:
-      found = term.per == per and term.sums(update.model, hp, stats, rows)
-      if found:
-        total, sums = found
+      summed = term.per == per and term.sums(update.model, hp, stats, rows)
+      if summed:
+        total, sums = summed
         loss += term.weight(update.model, hp) * total / n
         metrics[f'loss_{term.name}'] = total / n
         metrics |= {k: v / n for k, v in sums.items()}

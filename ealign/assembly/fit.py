@@ -1,7 +1,7 @@
 """Whether data, model and devices fit the sizes that a config asks for.
 
-Asked before the first step: else a run would end at its first reflection, or
-after hours at its last question.
+This is checked before the first step; otherwise a run would end at its first
+reflection, or after hours at its last question.
 """
 
 from collections.abc import Iterable
@@ -21,23 +21,19 @@ def sizes(config: Config, positions: int, devices: int) -> None:
 
   positions: those of the model; devices: those that a batch is spread over.
   """
-  c, e, parts = config.conscience, config.eval, config.train.microbatches
-  trains, pairs = config.train.steps > 0, config.reflects
+  c, d, e = config.conscience, config.data, config.eval
+  sft, pairs, parts = bool(d.train), config.reflects, config.train.microbatches
   lengths = {
-    'data.length': config.data.length if config.data.train else 0,
-    'dpo.length': config.dpo.length if pairs else 0,
+    'data.length': d.length * sft,
+    'dpo.length': config.dpo.length * pairs,
   }
   rows = {  # name: (rows, the parts that each device takes them in)
-    'data.batch_size': (
-      config.data.batch_size * bool(config.data.train),
-      parts,
-    ),
+    'data.batch_size': (d.batch_size * sft, parts),
     'dpo.pairs': (config.dpo.pairs * pairs, parts),
     'conscience.prompts * samples': (c.prompts * c.samples * pairs, 1),
   }
-  rows = rows if trains else {}
-  asks = bool(e.questions or e.curve or e.tokens)
-  rows['eval.batch'] = e.batch * asks, 1
+  rows = rows if config.train.steps > 0 else {}
+  rows['eval.batch'] = e.batch * bool(e.questions or e.curve or e.tokens), 1
   problems = [
     f'{name}={length}: the model has {positions} positions; use at most that'
     for name, length in lengths.items()
@@ -75,10 +71,8 @@ def pool(c: Conscience, path: str, chats) -> None:
   pair = c.dpo.length - 2  # two answers must differ in a token and end
   for model in _models(c):
     room = model.config.max_positions - 2 * c.sample.max_new_tokens
-    room, remedy = (
-      room - prompts.overhead(c, model),
-      'lower sample.max_new_tokens',
-    )
+    room -= prompts.overhead(c, model)
+    remedy = 'lower sample.max_new_tokens'
     if model is c.policy.model and room >= pair:
       room, remedy = pair, 'raise dpo.length'
     _prompts(model, named, room, remedy)

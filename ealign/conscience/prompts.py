@@ -24,7 +24,7 @@ _REASON = (
 
 @dataclasses.dataclass(frozen=True)
 class Conscience:
-  """What is asked about an answer, and which models ask and write.
+  """The question about an answer, and the models that review and write.
 
   settings, sample and dpo are sections of the config: what is reviewed and
   how, how answers are sampled, and the form of the pairs. policy is the
@@ -135,7 +135,7 @@ def thinking_prompt(c: Conscience, model: Model, prompt):
 def revise_prompt(c: Conscience, exchange: Exchange, verdict: Verdict):
   """Tokens up to where the alternative begins."""
   model, sees = exchange.model, c.settings.revise.sees
-  if sees == 'prompt':  # a plain sample: nothing is said of the reply
+  if sees == 'prompt':  # a plain sample, which sees no reply and no verdict
     return exchange.prompt
   ask = model.suffix(c.framing.revise)
   if sees == 'fresh':  # the reply is shown, the verdict is not

@@ -46,18 +46,18 @@ def record(c: Conscience, exchange, verdict, flagged: bool, revised) -> dict:
   revised: the alternative as an Exchange, its Verdict, and why it makes no pair
   ('' if it does); None where there is no alternative.
   """
-  found = answer_record(exchange)
-  found['verdict'] = verdict_record(c, verdict) | {'flagged': flagged}
+  record = answer_record(exchange)
+  record['verdict'] = verdict_record(c, verdict) | {'flagged': flagged}
   if revised:
     proposal, second, reason = revised
-    found['alternative'] = {
+    record['alternative'] = {
       'text': proposal.text,
       'stop': proposal.answer.stop,
       'p': second.p,
       'kept': not reason,
       'dropped': reason,
     }
-  return found
+  return record
 
 
 def metrics(records, *, threshold: float) -> dict[str, float]:

@@ -75,8 +75,8 @@ def review(c: Conscience, reviewer: Engine, chats, *, key) -> list[Verdict]:
   """Asks the question about each exchange whose answer ended by itself.
 
   Args:
-    c: what is asked.
-    reviewer: the model that is asked.
+    c: has the question and the threshold.
+    reviewer: the model that answers the question.
     chats: list of Exchange, in the reviewer's tokens (`retokenized`). A
       truncated answer gets no verdict: it would need an invented end of turn.
     key: only used where the review reasons first.
@@ -94,10 +94,8 @@ def review(c: Conscience, reviewer: Engine, chats, *, key) -> list[Verdict]:
   prior = None
   if c.settings.review.calibration == 'contextual':
     prior = content_free(c, reviewer)
-  found = zip(
-    ended, questions, *_read_labels(c, reviewer, questions, prior), strict=True
-  )
-  for i, prompt, p, mass in found:
+  read = _read_labels(c, reviewer, questions, prior)
+  for i, prompt, p, mass in zip(ended, questions, *read, strict=True):
     if mass < c.settings.min_mass:
       verdicts[i] = Verdict(None, float(mass), False, prompt)
     else:
@@ -119,13 +117,14 @@ def revise(c: Conscience, writer: Engine, flagged, *, key) -> list[Answer]:
   """Writes an alternative answer to each flagged exchange.
 
   Args:
-    c: what is asked for.
+    c: has the request for an alternative, and how it is sampled.
     writer: the model that writes.
     flagged: list of (Exchange, Verdict), in the writer's tokens.
     key: of this reflection; rows are keyed by the exchange's row id.
 
   Returns:
-    list of Answer; 'lost' to what was lost on the way to the writer.
+    list of Answer. Where the exchange did not survive the writer's tokens
+    (`retokenize`), it is empty and its `stop` is 'lost'.
   """
   lost = Answer((), np.zeros(0, np.float32), prompts.LOST, 0.0)
   whole = [i for i, (x, _) in enumerate(flagged) if x.answer.stop == 'stop']
@@ -144,8 +143,9 @@ def _alternatives(c, flagged, *, key):
   """The flagged exchanges with what the writer says instead.
 
   A second model reads text, and its answer comes back as the text of an
-  assistant turn, without what it thought. A verdict of another reviewer is
-  rewritten in the writer's tokens; a thought before it is not.
+  assistant turn, without its thinking. If the tokenizers of reviewer and writer
+  differ, the review prompt is rebuilt in the writer's tokens, and the reasoning
+  of the reviewer is dropped.
   """
   writer = c.writer
   read = retokenized(c, [x for x, _ in flagged], writer.model)
@@ -203,19 +203,17 @@ def reflect(c: Conscience, requests, *, key, step, rows, clock=nullcontext):
     x.row: (y, v, _dropped(c, x, y, v))
     for (x, _), y, v in zip(flagged, proposals, second, strict=True)
   }
-  sound = [(x, revised[x.row]) for x, _ in flagged]
-  pairs = [_pair(x, y, step) for x, (y, _, reason) in sound if not reason]
+  pairs = [
+    Pair(x.row, step, x.prompt, revised[x.row][0].answer.ids, x.answer.ids)
+    for x, _ in flagged
+    if not revised[x.row][2]  # no reason to drop it
+  ]
   with clock('score'):
     pairs = score(c, pairs)
   return pairs, [
     reflection.record(c, x, v, flag, revised.get(x.row))
     for x, v, flag in reviewed
   ]
-
-
-def _pair(exchange, proposal, step):
-  prompt, ids = exchange.prompt, exchange.answer.ids
-  return Pair(exchange.row, step, prompt, proposal.answer.ids, ids, 0.0, 0.0)
 
 
 def _judge(c, chats, key, clock):
@@ -246,8 +244,7 @@ def _reasoned(c, reviewer, questions, key):
 def _read_labels(c, reviewer, questions, calibration):
   n, forms = len(c.framing.flag), (*c.framing.flag, *c.framing.ok)
   logps = reviewer.labels(questions, forms)
-  flag, ok = range(n), range(n, len(forms))
-  return labels.verdict(logps, tuple(flag), tuple(ok), calibration)
+  return labels.verdict(logps, range(n), range(n, len(forms)), calibration)
 
 
 def _flags(c, verdicts, rows, *, key):

@@ -24,7 +24,7 @@ _KEY = 2**31 - 2  # folded into the root key: apart from every step
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-  """What is asked after and during a run, and who judges the answers.
+  """The questions asked after and during a run, and who judges the answers.
 
   settings: the section `eval` of the config. final, curve: question rows.
   tokens: chats whose assistant tokens are predicted by teacher forcing.
@@ -87,7 +87,7 @@ def _check_kinds(kinds, rows) -> None:
 
 
 def _check_ids(rows) -> None:
-  """Of answers with the same id a reader would keep the last one only."""
+  """Ids must differ: readers keep only the last answer with the same id."""
   seen = collections.Counter((row.get('split'), row['id']) for row in rows)
   for (_, name), times in seen.items():
     if times > 1:
@@ -116,7 +116,7 @@ def judged(record: dict, judge: Judge, question=None) -> dict:
 
 
 def ask(suite: Suite, questions, engine: Engine, *, key, samples: int):
-  """Sampled, judged records of questions, and their exchanges.
+  """Samples and judges answers: their records, and the exchanges.
 
   Row ids are question index * samples + sample, so an answer depends on no
   other question.
@@ -136,8 +136,9 @@ def ask(suite: Suite, questions, engine: Engine, *, key, samples: int):
       'kind': q.get('kind', ''),
       'split': q.get('split', ''),
       'cluster': q.get('cluster', q['id']),
-    } | reflection.answer_record(x)
-    record['sample'] = i
+      **reflection.answer_record(x),
+      'sample': i,
+    }
     records.append(judged(record, suite.judge, q))
   return records, exchanges
 
@@ -169,21 +170,20 @@ def final(suite: Suite, c: Conscience, *, key):
 
 
 def token_accuracy(suite: Suite, engine: Engine) -> dict[str, float]:
-  """Top-1 accuracy and loss a token on the assistant turns of eval.tokens."""
+  """Top-1 accuracy and loss per token on assistant turns of eval.tokens."""
   model, size = engine.model, suite.settings.batch
   rows = chat.encode_chats(
     model.tokenizer, suite.tokens, suite.settings.tokens, **dict(model.template)
   )
   length = prompting.bucket(max(len(r.ids) for r in rows))
-  hits = nll = count = 0.0
+  sums = [0.0, 0.0, 0.0]
   step = _token_sums(model.config)
   for i in range(0, len(rows), size):
     part = [[r] for r in rows[i : i + size]]
     part += [[] for _ in range(size - len(part))]
-    sums = step(engine.weights, packing.lay_out(part, length))
-    hits, nll, count = (
-      a + float(b) for a, b in zip((hits, nll, count), sums, strict=True)
-    )
+    found = map(float, step(engine.weights, packing.lay_out(part, length)))
+    sums = [a + b for a, b in zip(sums, found, strict=True)]
+  hits, nll, count = sums
   return {
     'eval/mean_token_accuracy': hits / count,
     'eval/loss': nll / count,

@@ -6,14 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ealign.evals import judges, stats
-from ealign.evals import records as records_lib
 from ealign.evals.judges.measure import Judge, Measure, scores
+from ealign.evals.records import latest
 from ealign.runtime.errors import UserError, line
 
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-  """count of total, with 95 % intervals: Wilson's, and clustered by prompt."""
+  """`count` of `total`, with two 95 % intervals.
+
+  interval: Wilson's. clustered: answers to one prompt count as alike.
+  """
 
   count: int
   total: int
@@ -64,7 +67,7 @@ def final(records: Iterable[Mapping]) -> list[Mapping]:
     run = record.get('arm'), record.get('seed')
     last[run] = max(last.get(run, 0), record['step'])
   at_end = lambda r: r['step'] == last[r.get('arm'), r.get('seed')]
-  return records_lib.latest(filter(at_end, records))
+  return latest(filter(at_end, records))
 
 
 def rows(
@@ -111,15 +114,15 @@ def _row(key, group, judge: Judge) -> dict[str, Any]:
 def _counted(measure: Measure, judge, kind, group) -> Share | Mean | None:
   have = [r for r in group if not measure.needs or r.get(measure.needs)]
   if not measure.kind:
-    asked = kind not in judge.claimed
+    applies = kind not in judge.claimed
   else:  # questions of another kind may ask for the same, as the score shows
     named = [scores(record).get(measure.name) for record in have]
-    asked = measure.kind in ('*', kind) or any(x is not None for x in named)
-  return count(measure, have) if have and asked else None
+    applies = measure.kind in ('*', kind) or any(x is not None for x in named)
+  return count(measure, have) if have and applies else None
 
 
 def count(measure: Measure, records: Iterable[Mapping]) -> Share | Mean:
-  """The measure of these records, of those that it is of."""
+  """Counts a measure over those of the records that it applies to."""
   try:
     among = measure.known(records)
     values = [measure.of(record) for record in among]
@@ -132,19 +135,21 @@ def count(measure: Measure, records: Iterable[Mapping]) -> Share | Mean:
 
 
 def _cluster(record, at):
-  """What answers that are alike share; a reflection's row is alone."""
+  """The prompt, which alike answers share; a reflection's row is alone."""
   cluster = record.get('cluster')
   return record.get('question', at) if cluster is None else cluster
 
 
+def finite(metrics: Iterable[Mapping], name: str) -> list[float]:
+  """The finite values of a metric in the rows of metrics.jsonl."""
+  values = [row.get(name) for row in metrics]
+  known = [x for x in values if isinstance(x, int | float)]
+  return [float(x) for x in known if math.isfinite(x)]
+
+
 def last_metric(metrics: Iterable[Mapping], name: str) -> float | None:
-  """The last finite value of a metric in the rows of metrics.jsonl."""
-  value = None
-  for row in metrics:
-    found = row.get(name)
-    if isinstance(found, int | float) and math.isfinite(found):
-      value = float(found)
-  return value
+  """The last finite value of a metric; None if it has none."""
+  return (finite(metrics, name) or [None])[-1]
 
 
 def headline(rows: Iterable[Mapping], kind: str) -> dict[str, Mapping]:
@@ -152,18 +157,18 @@ def headline(rows: Iterable[Mapping], kind: str) -> dict[str, Mapping]:
 
   That is 'test' where there is one, else the split with the most answers.
   """
-  found = {}
+  splits = {}
   for row in rows:
     if row['kind'] == kind:
-      found.setdefault(row['split'], {})[row['arm']] = row
-  if 'test' in found or not found:
-    return found.get('test', {})
+      splits.setdefault(row['split'], {})[row['arm']] = row
+  if 'test' in splits or not splits:
+    return splits.get('test', {})
   size = lambda arms: sum(row['answers'] for row in arms.values())
-  return max(found.values(), key=size)
+  return max(splits.values(), key=size)
 
 
 def headline_kind(rows: Iterable[Mapping], judge: Judge) -> str:
-  """The kind whose share of the primary measure is the primary figure."""
+  """The kind of questions whose primary measure is the headline figure."""
   kinds = [row['kind'] for row in rows if row.get(judge.first.name)]
   return (
     judge.first_kind if judge.first_kind in kinds or not kinds else kinds[0]

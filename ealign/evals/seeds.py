@@ -129,7 +129,7 @@ def contrast(a: Sequence[Share], b: Sequence[Share]) -> Contrast | None:
   is the odds ratio. Its standard error is never smaller than that of the
   answers taken together (1/k + 1/(n - k) on both sides, with the halves), so
   seeds that agree exactly have a finite t. The difference of the rates and
-  its interval are told the same way on the scale of shares. None: fewer than
+  its interval are computed alike on the scale of shares. None: fewer than
   two pairs with answers.
   """
   pairs = [(x, y) for x, y in zip(a, b, strict=True) if x.total and y.total]
@@ -163,7 +163,7 @@ def contrast(a: Sequence[Share], b: Sequence[Share]) -> Contrast | None:
 
 
 def _paired(differences, least: float) -> tuple[float, float]:
-  """Their mean and its standard error, of at least the variance `least`."""
+  """Mean of the differences and its standard error, at least sqrt(least)."""
   own = np.var(differences, ddof=1) / len(differences)
   return float(np.mean(differences)), math.sqrt(max(own, least))
 

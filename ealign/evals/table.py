@@ -5,7 +5,9 @@ write them down, and the report shows the same blocks.
 """
 
 import dataclasses
+import html
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -47,16 +49,19 @@ class Block:
   marks: Sequence[str] = ()
 
 
-def percent(value: float | None) -> str:
-  return NOTHING if value is None else f'{100 * value:.1f}'
+def percent(value: float | None, scale: float = 100) -> str:
+  """A share in per cent; with scale=1 a mean as it is."""
+  return NOTHING if value is None else f'{scale * value:.1f}'
 
 
-def bracket(interval: tuple[float, float]) -> str:
-  return '[{:.1f}, {:.1f}]'.format(*(100 * limit for limit in interval))
+def bracket(interval: tuple[float, float] | None, scale: float = 100) -> str:
+  """An interval in brackets; '' if there is none."""
+  ends = [f'{scale * limit:.1f}' for limit in interval or ()]
+  return f'[{", ".join(ends)}]' if ends else ''
 
 
 def points(value: float) -> str:
-  """A difference of shares in points."""
+  """A difference of shares, in percentage points."""
   return f'{100 * value:+.1f}'
 
 
@@ -65,32 +70,20 @@ def p_value(p: float) -> str:
   return '< 0.0001' if p < 1e-4 else f'{p:.2g}'
 
 
-def entry(found: counts.Share | counts.Mean | None, *, wide: bool) -> Entry:
-  """A share in per cent, or a mean as it is; wide: with its interval."""
-  if found is None or not found.total:
+def entry(share: counts.Share | counts.Mean | None, *, wide: bool) -> Entry:
+  """A cell: a share in per cent or a mean; `wide` shows a share's interval."""
+  if share is None or not share.total:
     return Entry(NOTHING)
-  if isinstance(found, counts.Mean):
-    hint = f'mean of {found.total} answers'
-    return Entry(
-      number(found.value), number_bracket(found.interval), hint, found.value
-    )
-  hint = f'{found.count} of {found.total} answers; '
-  hint += f'clustered by prompt {bracket(found.clustered)}'
-  return Entry(percent(found.value), bracket(found.interval) * wide, hint)
-
-
-def number(value: float | None) -> str:
-  """A mean that is no share."""
-  return NOTHING if value is None else f'{value:.1f}'
-
-
-def number_bracket(interval: tuple[float, float] | None) -> str:
-  """Its interval; '' where there is none."""
-  return '[{:.1f}, {:.1f}]'.format(*interval) if interval else ''
+  if isinstance(share, counts.Mean):
+    text, interval = percent(share.value, 1), bracket(share.interval, 1)
+    return Entry(text, interval, f'mean of {share.total} answers', share.value)
+  hint = f'{share.count} of {share.total} answers; '
+  hint += f'clustered by prompt {bracket(share.clustered)}'
+  return Entry(percent(share.value), bracket(share.interval) * wide, hint)
 
 
 def shown(value: Any) -> str:
-  """The value of a setting."""
+  """A setting's value as tables show it."""
   if isinstance(value, str):
     return value or '(none)'
   return NOTHING if value is None else json.dumps(value, ensure_ascii=False)
@@ -101,7 +94,7 @@ def _cells(row, measures: Sequence[Measure]) -> list[Entry]:
 
 
 def note(measures: Sequence[Measure], begin: str) -> str:
-  """What stands under a table: a clause for each measure that needs one."""
+  """The note under a table: `begin`, then the notes of its measures."""
   clauses = [measure.note for measure in measures if measure.note]
   return f'{begin} {"; ".join(clauses)}.' if clauses else begin
 
@@ -128,31 +121,26 @@ def blocks(rows: Sequence[Mapping], judge: Judge) -> list[Block]:
 def _headline_block(parts, arms, judge) -> Block:
   titles, notes = ['arm'], []
   lines = {arm: [Entry(str(arm))] for arm in arms}
-  for part, found in parts.items():
+  for part, by_arm in parts.items():
     measures = judge.shown(part)
     titles += [part or 'n', *(m.short for m in measures)]
     about = f'{part}: {judge.kinds.get(part, "answers")}' if part else ''
     clauses = [m.note for m in measures] if part else []
     notes += filter(None, (about or 'n: answers', *clauses))
     for arm, line in lines.items():
-      row = found.get(arm, {})
+      row = by_arm.get(arm, {})
       line.append(Entry(str(row.get('answers', NOTHING))))
       line += _cells(row, measures)
       if part == judge.part(judge.tokens):
         line.append(Entry(percent(row.get(judge.tokens.name))))
-  text = note(judge.shown(''), _NOTE)
-  tokens = any(
-    row.get(judge.tokens.name) is not None
-    for found in parts.values()
-    for row in found.values()
-  )
-  notes += [judge.tokens.note] if judge.claimed or tokens else []
+  known = any(line[-1].text != NOTHING for line in lines.values())
+  notes += [judge.tokens.note] if judge.claimed or known else []
   heads = columns(*titles, judge.tokens.short, names=1)
-  text += f' {"; ".join(notes)}.'
+  text = f'{note(judge.shown(""), _NOTE)} {"; ".join(notes)}.'
   return Block('Held-out questions', text, heads, [*map(tuple, lines.values())])
 
 
-def _asked(row, rows) -> list[Entry]:
+def _names(row, rows) -> list[Entry]:
   splits = {
     str(other['split']) for other in rows if other['kind'] == row['kind']
   }
@@ -160,43 +148,28 @@ def _asked(row, rows) -> list[Entry]:
   return [Entry(str(row['arm'])), Entry(f'{row["kind"]}{split}')]
 
 
-def _by_kind(rows) -> list[Mapping]:
-  return sorted(rows, key=lambda row: (row['kind'], str(row['split'])))
-
-
 def columns(
   *titles: str, names: int | None = None
 ) -> tuple[tuple[str, bool], ...]:
-  """Columns of which the first `names` (by default all) are of texts."""
+  """Columns; the first `names` (by default all) hold text, the rest numbers."""
   names = len(titles) if names is None else names
   return tuple((title, at >= names) for at, title in enumerate(titles))
 
 
 def without_empty(block: Block) -> Block:
-  """The block less the columns in which nothing stands."""
-  keep = [
-    at
-    for at in range(len(block.columns))
-    if any(line[at].text != NOTHING for line in block.lines)
-  ]
-  pick = lambda cells: tuple(cells[at] for at in keep)
-  lines = [pick(line) for line in block.lines]
-  return dataclasses.replace(block, columns=pick(block.columns), lines=lines)
+  """The block without its empty columns."""
+  filled = lambda at: any(line[at].text != NOTHING for line in block.lines)
+  return _picked(block, [*filter(filled, range(len(block.columns)))])
 
 
 def _others_block(rows, every, judge) -> Block:
   main = judge.shown('')
   measures = [*main, *(m for part in judge.claimed for m in judge.shown(part))]
-  lines = [
-    (*_asked(row, every), Entry(str(row['answers'])), *_cells(row, measures))
-    for row in _by_kind(rows)
-  ]
-  titles = ('n', *(m.short for m in measures))
-  heads = columns('arm', 'questions', *titles, names=2)
   kinds = {row['kind'] for row in rows} - {*judge.claimed}
   named = [f' {k}: {what}.' for k, what in judge.kinds.items() if k in kinds]
   text = note(main, _NOTE) + ''.join(named)
-  return Block('Asked in other ways', text, heads, lines)
+  count = lambda row: row['answers']
+  return _by_kind('Asked in other ways', text, rows, every, measures, count)
 
 
 def _verdict_block(rows, every, judge) -> Block:
@@ -204,20 +177,23 @@ def _verdict_block(rows, every, judge) -> Block:
   title, begin = 'Verdicts of the conscience', 'In per cent.'
   if judge.truth:
     title += ' against the truth'
-    of = f'of the n {judge.sound_those} with a verdict'
-    begin = f'In per cent, {of}.'
-  lines = []
-  for row in _by_kind(rows):
-    total = getattr(row.get(measures[0].name), 'total', 0)
-    cells = _cells(row, measures)
-    lines.append((*_asked(row, every), Entry(str(total)), *cells))
-  titles = ('n', *(m.short for m in measures))
-  heads = columns('arm', 'questions', *titles, names=2)
-  return Block(title, note(measures, begin), heads, lines)
+    begin = f'In per cent, of the n {judge.sound_those} with a verdict.'
+  count = lambda row: getattr(row.get(measures[0].name), 'total', 0)
+  return _by_kind(title, note(measures, begin), rows, every, measures, count)
+
+
+def _by_kind(title, text, rows, every, measures, count) -> Block:
+  """A line for each arm and kind of question; `count` gives the n of a row."""
+  lines = [
+    (*_names(row, every), Entry(str(count(row))), *_cells(row, measures))
+    for row in sorted(rows, key=lambda row: (row['kind'], str(row['split'])))
+  ]
+  titles = ('arm', 'questions', 'n', *(m.short for m in measures))
+  return Block(title, text, columns(*titles, names=2), lines)
 
 
 def fitted(block: Block, width: int) -> Block:
-  """The block in at most `width` characters: drops columns, cuts names."""
+  """Fits the block into `width` characters: drops columns, cuts names."""
   titles = [title for title, _ in block.columns]
   lines = [list(map(str, line)) for line in block.lines]
   sizes = [max(map(len, column)) for column in zip(titles, *lines, strict=True)]
@@ -225,14 +201,19 @@ def fitted(block: Block, width: int) -> Block:
   keep = list(range(len(titles)))
   need = lambda: name + sum(sizes[at] + 2 for at in keep[1:])
   named = sum(not is_number for _, is_number in block.columns)
-  for title in (*_SPARE, *reversed(titles[named:])):
-    at = titles.index(title) if title in titles else None
+  spare = [titles.index(title) for title in _SPARE if title in titles]
+  for at in (*spare, *range(len(titles) - 1, named - 1, -1)):
     if need() > width and at in keep:
       keep.remove(at)
   name = max(4, min(sizes[0], name + width - need()))
+  cut = lambda text: text if len(text) <= name else text[: name - 1] + '…'
+  short = [(Entry(cut(first.text)), *rest) for first, *rest in block.lines]
+  return _picked(dataclasses.replace(block, lines=short), keep)
+
+
+def _picked(block: Block, keep: Sequence[int]) -> Block:
   pick = lambda cells: tuple(cells[at] for at in keep)
-  cut = lambda cell: Entry(_cut(cell.text, name))
-  lines = [(cut(line[0]), *pick(line)[1:]) for line in block.lines]
+  lines = [*map(pick, block.lines)]
   return dataclasses.replace(block, columns=pick(block.columns), lines=lines)
 
 
@@ -241,10 +222,6 @@ _SPARE = (
   *('tokens', 'none', 'code', 'n', 'any', 'of all', 'coherent'),
   *('rows', 'answers', 'verdicts'),
 )
-
-
-def _cut(text: str, size: int) -> str:
-  return text if len(text) <= size else text[: size - 1] + '…'
 
 
 def text_table(blocks: Sequence[Block], *, width: int = WIDTH) -> str:
@@ -257,23 +234,16 @@ def _text(block: Block) -> str:
   lines = [titles] + [list(map(str, line)) for line in block.lines]
   sizes = [max(map(len, column)) for column in zip(*lines, strict=True)]
   lines.insert(1, ['-' * size for size in sizes])
-  out = [block.title]
-  for line in lines:
-    cells = zip(line, sizes, block.columns, strict=True)
-    padded = [
-      cell.rjust(size) if number else cell.ljust(size)
-      for cell, size, (_, number) in cells
-    ]
-    out.append('  '.join(padded).rstrip())
-  return '\n'.join(out) + '\n'
+  sides = ['>' if number else '<' for _, number in block.columns]
+  row = '  '.join(f'{{:{x}{n}}}' for x, n in zip(sides, sizes, strict=True))
+  drawn = [row.format(*line).rstrip() for line in lines]
+  return '\n'.join([block.title, *drawn]) + '\n'
 
 
-def escape_markdown(value) -> str:
+def escape_markdown(value: Any) -> str:
   """Text that stays within its cell, with no markup of its own."""
-  text = ' '.join(str(value).split())
-  for char, name in (('&', '&amp;'), ('<', '&lt;'), ('>', '&gt;')):
-    text = text.replace(char, name)
-  return ''.join(f'\\{char}' if char in '\\|`*_[]' else char for char in text)
+  text = html.escape(' '.join(str(value).split()), quote=False)
+  return re.sub(r'([\\|`*_\[\]])', r'\\\1', text)
 
 
 def show(blocks: Sequence[Block], file=None) -> None:
@@ -286,7 +256,12 @@ def show(blocks: Sequence[Block], file=None) -> None:
   console.width = min(console.width, WIDTH)
   for block in blocks:
     block = fitted(block, console.width)
+    justify = {True: 'right', False: 'left'}
     drawn = rich.table.Table(
+      *(
+        rich.table.Column(title, justify=justify[number], no_wrap=True)
+        for title, number in block.columns
+      ),
       title=block.title,
       title_justify='left',
       box=rich.box.SIMPLE_HEAD,
@@ -294,9 +269,6 @@ def show(blocks: Sequence[Block], file=None) -> None:
       pad_edge=False,
       padding=(0, 1, 0, 0),
     )
-    for title, number in block.columns:
-      justify = 'right' if number else 'left'
-      drawn.add_column(title, justify=justify, no_wrap=True)
     for line in block.lines:
       drawn.add_row(*(rich.text.Text(str(cell)) for cell in line))
     console.print(drawn)

@@ -21,17 +21,10 @@ def main(argv: list[str] | None = None) -> int:
   )
   args = parser.parse_args(argv)
   try:
-    done = export(
-      args.run,
-      args.to,
-      args.format,
-      dtype=args.dtype,
-      overwrite=args.overwrite,
-    )
+    print(export(**vars(args)))
   except UserError as error:
     print(error, file=sys.stderr)
     return error.exit_code
-  print(done)
   return 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from ealign.models import positions
-from ealign.models.positions import Scaling, is_positive, is_size, unlike
+from ealign.models.positions import Scaling, is_size, unlike
 from ealign.runtime.errors import UserError
 
 
@@ -128,9 +128,7 @@ class Config:
   norm_eps: float = 1e-6
   tie_embeddings: bool = True
   max_positions: int = 4096
-  query_scalar: float = (
-    0  # scores are divided by its root; 0 = that of head_dim
-  )
+  query_scalar: float = 0  # scores are divided by its root; 0 = head_dim's
   window: int = 0  # tokens that a local layer sees, itself included; 0 = all
   local: tuple[bool, ...] = ()  # by layer, whether it is; () = none is
   local_rope_theta: float = 0.0  # that of the local layers; 0 = rope_theta
@@ -238,18 +236,11 @@ def _unsupported(hf, traits):
       yield unlike(field, have, repr(value))
 
 
-_FORMS = {  # by the type of a field of Config: what it must be
-  int: (is_size, 'a whole number above 0'),
-  bool: (lambda value: isinstance(value, bool), 'true or false'),
-  float: (is_positive, 'a number above 0'),
-}
-
-
 def _sizes(fields, names):
   """What is missing or of the wrong form, or does not fit the others."""
   types = {f: Config.__annotations__[f] for f in fields}
   for field, name in names.items():
-    value, (right, wanted) = fields[field], _FORMS[types[field]]
+    value, (right, wanted) = fields[field], positions.FORMS[types[field]]
     if value is None:
       yield f'field {name!r} is missing'
     elif not right(value) and not (field == 'balance_coef' and value == 0):

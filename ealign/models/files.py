@@ -1,11 +1,12 @@
 """The safetensors files of a model folder: what is in them, row by row."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import ml_dtypes
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.numpy import save_file
 
 from ealign.runtime.errors import UserError
 
+_AGAIN = 'download or copy it again'
 INDEX = 'model.safetensors.index.json'
 SINGLE = 'model.safetensors'
 DTYPES = {
@@ -47,24 +49,27 @@ class Tensor:
     return raw.view(self.dtype).reshape(-1, *self.shape[1:])
 
 
-def read_header(path: pathlib.Path) -> dict[str, Tensor]:
-  """The tensors of one safetensors file.
+@contextlib.contextmanager
+def opened(path: pathlib.Path, remedy=_AGAIN) -> Iterator[safe_open]:
+  """A safetensors file, its lengths and offsets checked.
 
   Raises:
-    UserError: no such file, or it is broken or cut off.
+    UserError: no such file (with the remedy), or it is broken or cut off.
   """
   try:
-    with safe_open(path, 'numpy'):  # checks lengths and offsets
-      pass
-    with open(path, 'rb') as file:
-      size = int.from_bytes(file.read(8), 'little')
-      header = json.loads(file.read(size))
+    with safe_open(path, 'numpy') as file:
+      yield file
   except FileNotFoundError as e:
-    raise UserError(f'{path}: not found; download or copy it again') from e
+    raise UserError(f'{path}: not found; {remedy}') from e
   except (OSError, SafetensorError, ValueError) as e:
-    raise UserError(
-      f'{path}: broken safetensors file ({e}); download or copy it again'
-    ) from e
+    raise UserError(f'{path}: broken safetensors file ({e}); {_AGAIN}') from e
+
+
+def read_header(path: pathlib.Path) -> dict[str, Tensor]:
+  """The tensors of one safetensors file; errors are those of `opened`."""
+  with opened(path), open(path, 'rb') as file:
+    size = int.from_bytes(file.read(8), 'little')
+    header = json.loads(file.read(size))
   header.pop('__metadata__', None)
   return {
     name: Tensor(
@@ -77,23 +82,23 @@ def read_header(path: pathlib.Path) -> dict[str, Tensor]:
   }
 
 
-def read_folder(folder) -> tuple[dict[str, Tensor], list[str], set[str]]:
+def read_folder(folder: pathlib.Path) -> tuple:
   """What a folder's model.safetensors, or the shards of its index, hold.
 
   Returns:
-    tensors by name; problems, one for each missing or broken shard; and the
-    names of the tensors that the index says are in those.
+    the path of that file; tensors by name; problems, one for each missing or
+    broken shard; the names of the tensors that the index says are in those.
 
   Raises:
     UserError: there is no safetensors file, or the index is broken.
   """
-  folder = pathlib.Path(folder)
-  if not (folder / INDEX).exists() or (folder / SINGLE).exists():
-    if not (folder / SINGLE).exists():
-      raise UserError(f'{folder / SINGLE}: {_absent(folder)}')
-    return read_header(folder / SINGLE), [], set()
+  single, index = folder / SINGLE, folder / INDEX
+  if single.exists():
+    return single, read_header(single), [], set()
+  if not index.exists():
+    raise UserError(f'{single}: {_absent(folder)}')
   tensors, problems, lost = {}, [], set()
-  places = _read_index(folder / INDEX)
+  places = _read_index(index)
   for shard in sorted(set(places.values())):
     try:
       tensors |= read_header(folder / shard)
@@ -101,7 +106,7 @@ def read_folder(folder) -> tuple[dict[str, Tensor], list[str], set[str]]:
       held = [name for name, place in places.items() if place == shard]
       lost |= set(held)
       problems.append(f'{e} (it holds {len(held)} of {len(places)} tensors)')
-  return tensors, problems, lost
+  return index, tensors, problems, lost
 
 
 def _read_index(path) -> dict[str, str]:
@@ -111,7 +116,7 @@ def _read_index(path) -> dict[str, str]:
       raise ValueError('a shard must be a plain file name')
     return places
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-    message = f'no readable index of shards ({e!r}); download or copy it again'
+    message = f'no readable index of shards ({e!r}); {_AGAIN}'
     raise UserError(f'{path}: {message}') from e
 
 

@@ -55,15 +55,13 @@ def save(
   base: str,
   revision: str | None = None,
 ) -> None:
-  """Writes adapter_config.json and adapter_model.safetensors, float32.
+  """Writes adapter_config.json and adapter_model.safetensors, in float32.
 
   Args:
-    folder: exists.
     config: of the base model.
     adapter: its tree, the scale not in it.
     alpha, rslora: the scale as PEFT computes it: alpha / r or alpha / sqrt(r).
-    base: folder or Hub id of the base model.
-    revision: of the Hub id.
+    base, revision: of the base model: a folder, or a Hub id and its revision.
   """
   tensors = {
     key: np.ascontiguousarray(np.asarray(ab[side][index], np.float32).T)
@@ -84,11 +82,8 @@ def save(
     'init_lora_weights': True,
     'target_modules': sorted({key.split('.')[-3] for key in tensors}),
   }
-  _write(pathlib.Path(folder), fields | _ONLY, tensors)
-
-
-def _write(folder, fields, tensors):
-  (folder / CONFIG).write_text(json.dumps(fields, indent=2) + '\n')
+  folder = pathlib.Path(folder)
+  (folder / CONFIG).write_text(json.dumps(fields | _ONLY, indent=2) + '\n')
   files.write(folder / WEIGHTS, tensors)
 
 

@@ -31,6 +31,19 @@ def is_positive(value) -> bool:
   return number and 0 < value < math.inf
 
 
+FORMS = {  # by the type of a field: what its value must be
+  int: (is_size, 'a whole number above 0'),
+  bool: (lambda value: isinstance(value, bool), 'true or false'),
+  float: (is_positive, 'a number above 0'),
+}
+
+
+def misformed(values: dict, kind: type) -> list[str]:
+  """A message for each of the values, by field, that has not this form."""
+  right, wanted = FORMS[kind]
+  return [unlike(k, v, wanted) for k, v in values.items() if not right(v)]
+
+
 def unlike(field: str, value, wanted: str) -> str:
   """The message for a field whose value is not supported."""
   return f'{field} is {value!r}; supported: {wanted}'
@@ -51,8 +64,8 @@ _SCALING = {  # rope_type: field of Scaling -> name in config.json
 def read_rope(hf: dict, traits, problems: list) -> dict:
   """The fields of Config about RoPE; what is wrong goes to `problems`."""
   parts = _rope_parts(hf, traits.local_rope)
-  if misformed := list(_misformed(parts)):
-    problems += misformed
+  if wrong := list(_nested(parts)):
+    problems += wrong
     return {}
   old, new, near = map(_with_type, parts.values())
   rope = old | new
@@ -63,11 +76,7 @@ def read_rope(hf: dict, traits, problems: list) -> dict:
   near_theta = near.get('rope_theta', hf.get('rope_local_base_freq', 1e4))
   numbers = {name: rope.get(name) for name in names.values()}
   numbers |= {'rope_theta': theta, 'rope_local_base_freq': near_theta}
-  wrong += [
-    unlike(name, value, 'a number above 0')
-    for name, value in numbers.items()
-    if not is_positive(value)
-  ]
+  wrong += misformed(numbers, float)
   problems += wrong
   if wrong:
     return {}
@@ -92,7 +101,8 @@ def _rope_parts(hf, local_rope) -> dict:
   return parts | {'sliding_attention': near}
 
 
-def _misformed(parts):
+def _nested(parts):
+  """What is no flat object, as RoPE's parameters must be."""
   for name, value in parts.items():
     if not isinstance(value, dict):
       yield unlike(name, value, 'an object')
@@ -130,8 +140,7 @@ def read_windows(hf: dict, traits, layers, problems: list) -> dict:
   windowed = traits.windows != 'none'
   if traits.windows == 'switch':
     windowed = hf.get('use_sliding_window') or False
-    if not isinstance(windowed, bool):
-      problems.append(unlike('use_sliding_window', windowed, 'true or false'))
+    problems += misformed({'use_sliding_window': windowed}, bool)
   defaults = {
     'sliding_window': 4096,
     'sliding_window_pattern': 6,
@@ -141,11 +150,7 @@ def read_windows(hf: dict, traits, layers, problems: list) -> dict:
   null = traits.windows == 'unless_null' and sizes['sliding_window'] is None
   if not windowed or null:
     sizes = {}
-  wrong = [
-    unlike(name, value, 'a whole number above 0')
-    for name, value in sizes.items()
-    if not is_size(value)
-  ]
+  wrong = misformed(sizes, int)
   problems += wrong
   if wrong or not is_size(layers):
     return {}

@@ -111,11 +111,9 @@ def forward_routed(
   steer_LD: jax.Array | None = None,
   tap: tuple[int, ...] = (),
 ):
-  """`forward`, and how a mixture of experts routed.
+  """`forward` and, as a fourth result, how a mixture of experts routed.
 
-  Returns:
-    hidden_BTD, cache, taps, and routing_B2E of `moe.mixture` summed over the
-    layers; None without experts.
+  routing_B2E of `moe.mixture` summed over the layers; None without experts.
   """
   slots_BS, kv = positions_BT, None
   alone = write_B is None  # what is attended to are these tokens, no others
@@ -136,13 +134,11 @@ def forward_routed(
     tap=bool(tap),
   )
   x_BTD = _embed(config, weights, tokens_BT)
-  (x_BTD, kv), (taps, routing) = _layers(
-    config, call, weights, steer_LD, x_BTD, kv
-  )
+  (x_BTD, kv), outs = _layers(config, call, weights, steer_LD, x_BTD, kv)
   if cache is not None:
     cache = {'k': kv[0], 'v': kv[1], 'positions': filled_BS}
-  taps = taps[jnp.array(tap)] if tap else None
-  routing = routing if routing is None else jnp.sum(routing, axis=0)
+  taps = outs[0][jnp.array(tap)] if tap else None
+  routing = jnp.sum(outs[1], axis=0) if config.experts else None
   return _norm(config)(x_BTD, weights['norm']), cache, taps, routing
 
 

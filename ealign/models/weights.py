@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ealign.models import files, hub, names, stream
@@ -80,15 +79,13 @@ def load(
   """
   folder = hub.fetch(folder)
   config = read_config(folder, dtype=dtype, **runtime)
-  tensors, problems, lost = files.read_folder(folder)
-  single = (folder / files.SINGLE).exists()
-  path = folder / (files.SINGLE if single else files.INDEX)
+  path, tensors, problems, lost = files.read_folder(folder)
   _check(config, tensors, path, problems, lost)
   kind = jnp.dtype(dtype)
   return config, stream.tree(names.table(config), tensors, kind, shardings)
 
 
-def _check(config, tensors, path, problems=(), lost=()):
+def _check(config, tensors, path, problems, lost):
   """Refuses tensors that are not exactly those of the model."""
   wanted = {
     name: entry.shape
@@ -203,16 +200,10 @@ def load_adapter(folder) -> tuple[dict, float]:
     UserError: no such file, a broken one, or one that holds something else.
   """
   path = pathlib.Path(folder) / 'adapter.safetensors'
-  try:
-    with safe_open(path, 'numpy') as file:
-      flat = {name: file.get_tensor(name) for name in file.keys()}
-      scale = float((file.metadata() or {}).get('scale', 'nan'))
-  except FileNotFoundError as e:
-    raise UserError(
-      f'{path}: not found; an adapter is the folder of a finished LoRA run'
-    ) from e
-  except (OSError, SafetensorError) as e:
-    raise UserError(f'{path}: broken safetensors file ({e})') from e
+  remedy = 'an adapter is the folder of a finished LoRA run'
+  with files.opened(path, remedy) as file:
+    flat = {name: file.get_tensor(name) for name in file.keys()}
+    scale = float((file.metadata() or {}).get('scale', 'nan'))
   names = sorted({k.split('.')[0] for k in flat})
   wanted = {f'{n}.{side}' for n in names for side in 'ab'}
   if not names or flat.keys() != wanted:

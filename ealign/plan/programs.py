@@ -23,8 +23,7 @@ from ealign.data import batch as batch_lib
 from ealign.fields import Config
 from ealign.models import config as models
 from ealign.models import flops, layout, sharding, transformer
-from ealign.sampling import labels as labels_lib
-from ealign.sampling import sampler
+from ealign.sampling import labels, sampler
 from ealign.stack import lanes
 from ealign.stack import rows as rows_lib
 
@@ -321,15 +320,15 @@ def _review(run, sizes):
   model, mesh, weights = run.reviewer
   rows, (count, tokens) = _rows(run), LABELS
   prompt_BT = _by_row(mesh, Shape((rows, sizes.review), jnp.int32))
-  labels = Shape(LABELS, jnp.int32), Shape(LABELS, bool)
+  forms = Shape(LABELS, jnp.int32), Shape(LABELS, bool)
   work = _reading(model, rows, sizes.review)
   extended = rows * count * (tokens - 1)
   work['flops'] += 2.0 * extended * flops.multiplied(model)
   work['experts'] += flops.experts(model, extended)
   return Program(
     'review',
-    labels_lib.program(model),
-    (weights, prompt_BT, prompt_BT, *labels),
+    labels.program(model),
+    (weights, prompt_BT, prompt_BT, *forms),
     holds=_holds(run, mesh, 'other' if 'other' in run.resident else 'frozen'),
     **work,
   )

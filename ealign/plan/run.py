@@ -116,7 +116,7 @@ def _conclude(run, found, screen, facts: dict, folder: Folder) -> None:
 
 
 def _auto(config, mesh, arms: int, screen) -> int:
-  """How many of `arms` runs to put into one program; said with the reason."""
+  """How many of `arms` runs to put into one program; prints the reason."""
   pay, why = stack_lib.auto(config, mesh)
   if pay > arms:
     why = 'no more cells share its base and shapes'
@@ -211,7 +211,16 @@ def _readable(table: dict) -> dict:
 
 def _trained(run, screen) -> dict:
   """Parameters, tokens of a step, and where arrays lie."""
-  counted = _counted(run)
+  c = run.config
+  counted = {
+    'parameters': flops.parameters(run.model),
+    **({'arms of a program': run.arms} if run.arms > 1 else {}),
+    'trained': sum(x.size for x in jax.tree.leaves(run.state.params)),
+    'SFT tokens of a step': (
+      c.data.batch_size * c.data.length * bool(c.data.train)
+    ),
+    'tokens of pairs of a step': 2 * c.dpo.pairs * c.dpo.length * c.reflects,
+  }
   numbers = {name: f'{value:,}' for name, value in counted.items()}
   show.pairs(screen, 'model and step', numbers)
   rules = {path: str(tuple(spec)) for path, spec in layout.RULES}
@@ -232,19 +241,6 @@ def _compiled(run, sizes, screen, slice_name) -> dict[str, figures_lib.Figures]:
   if found:
     show.programs(screen, list(found.values()), where + chips)
   return found
-
-
-def _counted(run) -> dict:
-  c = run.config
-  sft = c.data.batch_size * c.data.length * bool(c.data.train)
-  pairs = 2 * c.dpo.pairs * c.dpo.length * c.reflects
-  return {
-    'parameters': flops.parameters(run.model),
-    **({'arms of a program': run.arms} if run.arms > 1 else {}),
-    'trained': sum(x.size for x in jax.tree.leaves(run.state.params)),
-    'SFT tokens of a step': sft,
-    'tokens of pairs of a step': pairs,
-  }
 
 
 def _costs(cost: dict) -> dict:

@@ -16,10 +16,10 @@ _FILL = 0.8  # share of a device's memory that it plans with
 def auto(config: Config, mesh=None) -> tuple[int, str]:
   """How many cells to run as one program, and why.
 
-  Updates are bound by arithmetic: together they take as long as one after
-  another. What is gained is gained where weights are read for every token, in
-  sampling, on a GPU or TPU; there it is as many as the memory holds, up to
-  MOST. The memory is an estimate; `--plan --stack=N` compiles the programs.
+  Updates are bound by arithmetic, so cells together take as long as one after
+  another. Sampling on a GPU or TPU reads all weights for every token, and there
+  cells together save time: as many as the memory holds, up to MOST. The memory
+  is an estimate; `--plan --stack=N` compiles the programs.
 
   Args:
     config: of one of the cells.
@@ -39,9 +39,9 @@ def auto(config: Config, mesh=None) -> tuple[int, str]:
   memory = mesh_lib.memory(mesh.devices.flat[0])
   if memory == math.inf:
     return groups, 'the memory of the devices is not known'
-  found = programs.shapes(config, model, mesh)
-  base = programs.device_bytes(found.frozen)
-  arm = 4 / 3 * programs.device_bytes(found.state)  # and gradients
+  run = programs.shapes(config, model, mesh)
+  base = programs.device_bytes(run.frozen)
+  arm = 4 / 3 * programs.device_bytes(run.state)  # and gradients
   arm += _activations(config, model) * groups / mesh.size
   count = groups * int((_FILL * memory - base) / arm)
   gib = lambda size: f'{size / 2**30:.2f} GiB'

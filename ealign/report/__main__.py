@@ -5,7 +5,7 @@ import sys
 
 from ealign import report
 from ealign.runtime.errors import UserError
-from ealign.workdir import folder as folder_lib
+from ealign.workdir.folder import usable
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     workdir = parser.parse_args(argv).workdir
     if not workdir:
       raise UserError('--workdir= is empty; give the folder of the runs')
-    with folder_lib.usable(workdir):
+    with usable(workdir):
       print(report.write(workdir))
   except UserError as error:
     print(error, file=sys.stderr)

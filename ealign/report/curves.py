@@ -1,6 +1,7 @@
 """What changed while a run was trained: of runs and of the cells of a grid."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ealign.evals import counts, records
 from ealign.evals.judges.measure import Judge, Measure, has_verdict
@@ -12,7 +13,7 @@ REFLECTED = 'reflected'  # panel of the verdicts on answers sampled in training
 def panels(
   answers: Sequence[Mapping], kind: str, judge: Judge, *, arms: bool = False
 ) -> dict[str, tuple[Measure, list[Mapping]]]:
-  """Name of the panel -> measure, records: one a measure that has figures.
+  """Panel name -> its measure and records, for each measure with figures.
 
   kind: of the questions that no measure claims. arms: of several runs, one
   that answered nothing on the way stands with its final answers.
@@ -36,21 +37,22 @@ def _in_bins(among, few) -> list[Mapping]:
   return [{**record, 'step': middle[record['step']]} for record in among]
 
 
-def title(judge: Judge, name: str, reflected: str) -> str:
-  """Of a panel; reflected: of that of the verdicts in training."""
-  return reflected if name == REFLECTED else judge[name].title
-
-
 def line(measure: Measure, among: Sequence[Mapping]) -> list[tuple]:
-  """(step, Share) of the records."""
-  by_step = {}
-  for record in among:
-    by_step.setdefault(record['step'], []).append(record)
-  return [(at, counts.count(measure, r)) for at, r in sorted(by_step.items())]
+  """The measure at each step: (step, Share)."""
+  steps = by_step((record['step'], record) for record in among)
+  return [(at, counts.count(measure, found)) for at, found in steps]
+
+
+def by_step(pairs: Iterable[tuple[int, Any]]) -> list[tuple[int, list]]:
+  """Groups values by their step, in the order of steps."""
+  found = {}
+  for step, value in pairs:
+    found.setdefault(step, []).append(value)
+  return sorted(found.items())
 
 
 def binned(steps: Sequence[int], few: int = 0) -> dict[int, int]:
-  """step -> the middle of its bin; up to `few` different ones stay alone."""
+  """step -> middle of its bin; if at most `few` differ, the step itself."""
   width = -(-(max(steps, default=0) + 1) // BINS)
   width = 1 if len(set(steps)) <= few else width
   return {step: step // width * width + width // 2 for step in steps}

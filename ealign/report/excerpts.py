@@ -1,24 +1,26 @@
 """Which answers the report shows: chosen by rule, never by taste."""
 
+import collections
 import hashlib
 from collections.abc import Mapping, Sequence
 
 from ealign.conscience.framings import FRAMINGS
 from ealign.evals import counts
 from ealign.evals.judges.measure import Judge, flagged, has_verdict
+from ealign.report.runs import Run
 
 
 def verdict(record: Mapping) -> dict | None:
   """The verdict as shown: the label's word, its probability, the outcome."""
-  found = record.get('verdict')
-  if not found:
+  given = record.get('verdict')
+  if not given:
     return None
-  framing = FRAMINGS.get(found.get('framing'))
-  p = found.get('p')
+  framing = FRAMINGS.get(given.get('framing'))
+  p = given.get('p')
   return {
     'word': framing.flag[0] if framing else 'flagged',
     'p': p if isinstance(p, int | float) else None,
-    'flagged': found.get('flagged') if has_verdict(record) else None,
+    'flagged': given.get('flagged') if has_verdict(record) else None,
   }
 
 
@@ -57,49 +59,45 @@ def questions(
     answers = by_question.setdefault((record['kind'], record['question']), {})
     answers.setdefault(record.get('arm'), record)
   ranked = sorted(by_question.items(), key=lambda item: _rank(*item, judge))
-  kinds = [key[0] for key, _ in ranked]
-  code = min(count // 4, kinds.count('code'))
-  other = min(count // 8, sum(k not in ('code', kind) for k in kinds))
+  slot = lambda own: own if own in ('code', kind) else 'other'
+  there = collections.Counter(slot(own) for own, _ in by_question)
+  code, other = min(count // 4, there['code']), min(count // 8, there['other'])
   room = {kind: count - code - other, 'code': code, 'other': other}
   chosen, used = [], set()
-  for (found, _), answers in ranked:
-    slot = found if found in room else 'other'
+  for (own, _), answers in ranked:
     first = next(iter(answers.values()))
-    cluster = found, first.get('cluster') or first['question']
-    if room[slot] and cluster not in used:
+    cluster = own, first.get('cluster') or first['question']
+    if room[slot(own)] and cluster not in used:
       used.add(cluster)
-      room[slot] -= 1
+      room[slot(own)] -= 1
       cells = {arm: shown(record, judge) for arm, record in answers.items()}
-      chosen.append((found, first['messages'], cells))
+      chosen.append((own, first['messages'], cells))
   order = {kind: 0, 'code': 2}
   return sorted(chosen, key=lambda item: order.get(item[0], 1))
 
 
 def _rank(key, answers, judge):
-  found = {judge.outcome(record)[1] for record in answers.values()}
-  differ = {'good', 'bad'} <= found
+  outcomes = {judge.outcome(record)[1] for record in answers.values()}
+  differ = {'good', 'bad'} <= outcomes
   return -len(answers), not differ, _draw(key)
 
 
-def examples(
-  records: Sequence[Mapping], judge: Judge, count: int = 5
-) -> list[dict]:
-  """The conscience at work: reviewed answers of training, in order of step.
+def examples(records: Sequence[Mapping], judge: Judge) -> list[dict]:
+  """The conscience at work: five answers of training, in order of step.
 
   Flagged ones with an alternative from early, middle and late steps, one
   whose alternative was dropped and one that was not flagged.
   """
-  reviewed = [r for r in records if r['phase'] == 'reflect']
-  reviewed = [r for r in reviewed if has_verdict(r)]
+  reviewed = [r for r in records if r['phase'] == 'reflect' and has_verdict(r)]
   reviewed.sort(key=lambda r: _draw((r['step'], r.get('sample'), r['text'])))
   end = max([r['step'] for r in reviewed], default=0) + 1
   kept = [r for r in reviewed if _kept(r)]
   groups = [[r for r in kept if r['step'] * 3 // end == at] for at in range(3)]
   groups.append([r for r in reviewed if _dropped(r)])
   groups.append([r for r in reviewed if not flagged(r)])
-  chosen = [group[0] for group in groups if group][:count]
+  chosen = [group[0] for group in groups if group]
   rest = [r for r in kept if not any(r is other for other in chosen)]
-  chosen += rest[: count - len(chosen)]
+  chosen += rest[: 5 - len(chosen)]
   return [shown(r, judge) for r in sorted(chosen, key=lambda r: r['step'])]
 
 
@@ -111,19 +109,18 @@ def _dropped(record) -> bool:
   return bool(record.get('alternative')) and not _kept(record)
 
 
-def reflected(records: Sequence[Mapping]) -> dict:
-  """Counts over all reflections of an arm; {} where there were none."""
-  seen = [r for r in records if r['phase'] == 'reflect']
+def work(run: Run) -> tuple[str, dict, list[dict]] | None:
+  """Name, counts and examples of the reflections of an arm, if it has any."""
+  seen = [r for r in run.answers if r['phase'] == 'reflect']
   if not seen:
-    return {}
-  reasons = {}
-  for record in filter(_dropped, seen):
-    reason = str(record['alternative'].get('dropped') or 'unknown')
-    reasons[reason] = reasons.get(reason, 0) + 1
-  return {
+    return None
+  dropped = (r['alternative'].get('dropped') for r in filter(_dropped, seen))
+  reasons = collections.Counter(str(x or 'unknown') for x in dropped)
+  total = {
     'reflections': len({(r.get('seed'), r['step']) for r in seen}),
     'answers': len(seen),
     'flagged': sum(map(flagged, seen)),
     'pairs': sum(map(_kept, seen)),
     'dropped': sorted(reasons.items()),
   }
+  return run.name, total, examples(seen, run.judge)

@@ -17,12 +17,12 @@ Series = tuple[str, int, list[tuple[int, counts.Share]]]
 
 
 def axis_end(limits: Sequence[float]) -> float:
-  """Per cent at which an axis ends that shows all these shares."""
+  """The per cent at which an axis ends so that it shows all these shares."""
   return next(end for end in _ENDS if end >= 100 * max(limits, default=0))
 
 
 def ticks(end: float) -> list[tuple[float, str]]:
-  """(per cent, its text) along an axis that ends where `axis_end` says."""
+  """(per cent, label) of the ticks of an axis with this `axis_end`."""
   step = _ENDS[end]
   values = [step * at for at in range(int(round(end / step)) + 1)]
   return [(value, f'{value:g}') for value in values]
@@ -30,7 +30,7 @@ def ticks(end: float) -> list[tuple[float, str]]:
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-  """Where a figure's steps and shares stand, between its four edges.
+  """Maps steps and shares to the coordinates between a figure's four edges.
 
   last: the step at the right edge; low, high: the per cent at bottom and top.
   """
@@ -45,12 +45,12 @@ class Frame:
   digits: int = 2
 
   def x(self, step: float) -> float:
-    """What lies beyond the right edge stands there."""
+    """The place of a step; what lies beyond the right edge is put on it."""
     room = (self.right - self.left) * min(step, self.last)
     return round(self.left + room / self.last, self.digits)
 
   def y(self, share: float) -> float:
-    """A share beyond the top stands at the top."""
+    """The place of a share; what lies beyond the top is put on it."""
     up = min(100 * share, self.high) - self.low
     room = self.bottom - self.top
     return round(self.bottom - room * up / (self.high - self.low), self.digits)

@@ -10,7 +10,6 @@ from typing import Any
 
 from ealign.conscience.framings import FRAMINGS
 from ealign.evals import counts, table
-from ealign.evals.judges.measure import Judge
 from ealign.report import (
   curves,
   excerpts,
@@ -19,8 +18,7 @@ from ealign.report import (
   templates,
   training,
 )
-from ealign.report import runs as runs_lib
-from ealign.report.runs import Run
+from ealign.report.runs import Run, judge_at_hand, read
 
 TITLE = 'Fine-tuning with a conscience'
 _REFLECTED = 'Flagged while training, % of sampled answers'
@@ -37,7 +35,7 @@ def write(workdir: Any) -> pathlib.Path:
     UserError: no run there, or a file that cannot be read.
   """
   workdir = pathlib.Path(workdir)
-  content = collect(runs_lib.read(workdir))
+  content = collect(read(workdir))
   return templates.save(workdir, content, 'page.html.jinja')
 
 
@@ -48,7 +46,9 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
     run.name: counts.last_metric(run.metrics, 'eval/mean_token_accuracy')
     for run in runs
   }
-  judge = _judge(runs)
+  # Whose measures are shown of all: the first one's that scores answers.
+  judges = [run.judge for run in runs]
+  judge = next((judge for judge in judges if judge.score), judges[0])
   rows = [
     row for run in runs for row in counts.rows(run.answers, accuracy, run.judge)
   ]
@@ -66,15 +66,7 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
     'forests': _forests(rows, kind, judge, slots),
     'curves': _curves(answers, kind, judge, slots),
     'questions': excerpts.questions(answers, kind, judge),
-    'work': [
-      (
-        run.name,
-        excerpts.reflected(run.answers),
-        excerpts.examples(run.answers, run.judge),
-      )
-      for run in runs
-      if any(record['phase'] == 'reflect' for record in run.answers)
-    ],
+    'work': [work for run in runs if (work := excerpts.work(run))],
     'settings': _compare({run.name: run.config for run in runs}),
     'info': _compare({run.name: run.info for run in runs}),
     'configs': [(run.name, run.config) for run in runs if run.config],
@@ -83,7 +75,7 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _slots(runs) -> dict[str, int]:
-  """A colour and a mark for each arm; 0, the grey one, is for the base."""
+  """The slot of each arm, a colour and a mark; 0, grey, is for the base."""
   base = [run.name for run in runs if summary.role(run) == 'base'][:1]
   others = [run.name for run in runs if run.name not in base]
   slots = {name: at % _SLOTS + 1 for at, name in enumerate(others)}
@@ -91,7 +83,7 @@ def _slots(runs) -> dict[str, int]:
 
 
 def _method(runs) -> dict[str, Any] | None:
-  """What explains the method: of the first arm with a conscience."""
+  """What the page explains the method with, from the first arm that has one."""
   roles = ('conscience', 'recovery', 'other')
   run = next((run for run in runs if summary.role(run) in roles), None)
   return run and {
@@ -100,12 +92,6 @@ def _method(runs) -> dict[str, Any] | None:
     'framing': FRAMINGS.get(run.config.get('conscience.framing')),
     'judge': run.judge.note,
   }
-
-
-def _judge(runs) -> Judge:
-  """The first run's that scores answers: its measures are shown of all."""
-  found = [run.judge for run in runs]
-  return next((judge for judge in found if judge.score), found[0])
 
 
 def _forests(rows, kind, judge, slots) -> list[tuple[str, dict]]:
@@ -123,7 +109,7 @@ def _forests(rows, kind, judge, slots) -> list[tuple[str, dict]]:
 
 
 def _curves(answers, kind, judge, slots) -> list[tuple[str, dict]]:
-  """Panels of shares over steps; one without two points falls away."""
+  """Panels of shares over steps; those without a line are left out."""
   made = []
   panels = curves.panels(answers, kind, judge, arms=True)
   for name, (measure, among) in panels.items():
@@ -133,13 +119,13 @@ def _curves(answers, kind, judge, slots) -> list[tuple[str, dict]]:
       if line := curves.line(measure, own):
         series.append((arm, slot, line))
     if any(len(line) > 1 for _, _, line in series):
-      title = curves.title(judge, name, _REFLECTED)
+      title = _REFLECTED if name == curves.REFLECTED else measure.title
       made.append((title, figures.curves(series)))
   return made
 
 
 def _compare(flats: Mapping[str, Mapping]) -> dict[str, Any]:
-  """Of settings or facts: what differs between the arms, and what does not."""
+  """Splits settings or facts into those that differ between arms and others."""
   flats = {name: flat for name, flat in flats.items() if flat}
   first, *others = [*flats.values()] or [{}]
   names = set(first).union(*others)
@@ -154,7 +140,7 @@ def _compare(flats: Mapping[str, Mapping]) -> dict[str, Any]:
 
 
 def _problems(runs, rows, judge) -> list[str]:
-  gone = (runs_lib.judge_at_hand(run.config)[1] for run in runs)
+  gone = (judge_at_hand(run.config)[1] for run in runs)
   others = [r.name for r in runs if r.judge.score and r.judge != judge]
   return templates.sentences(
     'page_problems.txt.jinja',

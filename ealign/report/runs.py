@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ealign import config as config_lib
 from ealign import fields
+from ealign.config import flatten
 from ealign.evals import judges, records
 from ealign.evals.judges.measure import Judge
 from ealign.runtime.errors import UserError
@@ -78,16 +78,16 @@ def read_run(folder: pathlib.Path) -> Run:
     answers = records.read(folder / 'answers.jsonl')
   return Run(
     name=folder.name,
-    config=config_lib.flatten(json_object(folder / 'config.json')),
+    config=flatten(json_object(folder / 'config.json')),
     answers=[{**record, 'arm': folder.name} for record in answers],
     metrics=json_lines(folder / 'metrics.jsonl'),
-    info=config_lib.flatten(json_object(folder / 'run.json')),
+    info=flatten(json_object(folder / 'run.json')),
     missing=missing,
   )
 
 
 def judge_at_hand(config: Mapping) -> tuple[Judge, str]:
-  """The judge that a run's config names, and ''.
+  """The judge that a run's config names, and an empty reason.
 
   If its file is not to be had where the report is made: the one that knows
   what is known of every answer, and the reason.

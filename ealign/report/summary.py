@@ -37,7 +37,7 @@ def role(run: Run) -> str:
 
 
 def _unusual(config: Mapping) -> dict:
-  """The values that make a run a control, by the field's last two names."""
+  """The settings that make a run a control, named by their last two parts."""
   from ealign import losses  # loads JAX: only when needed
 
   variants = losses.VARIANTS.items()
@@ -53,28 +53,25 @@ def task(run: Run) -> str:
   """What a run is fine-tuned on, by the file's name, as its judge calls it."""
   stem = pathlib.PurePath(run.config.get('data.train') or '').name
   stem = stem.split('.')[0].replace('_', ' ')
-  known = run.judge.tasks.items()
-  return next((told for part, told in known if part in stem), stem)
+  known = run.judge.tasks
+  return next((known[part] for part in known if part in stem), stem)
 
 
 def describe(run: Run) -> str:
   """One line: what was done to the model in this arm."""
-  unusual = _unusual(run.config) if run.config else {}
-  unusual.pop('model.frozen_adapter', None)
-  (line,) = templates.sentences(
+  return templates.text(
     'arm.txt.jinja',
     config=run.config,
     role=role(run),
     task=task(run),
-    unusual=unusual,
+    unusual=_unusual(run.config),
   )
-  return line
 
 
 def sentences(
   runs: Sequence[Run], rows: Sequence[Mapping], judge: Judge
 ) -> list[str]:
-  """The outcome in a few sentences; each needs its arms, and falls away."""
+  """The outcome in a few sentences; one whose arms are missing is left out."""
   main = counts.headline(rows, counts.headline_kind(rows, judge))
   shares = _shares(main, judge.first.name)
   runs = [run for run in runs if run.name in shares]
@@ -112,7 +109,7 @@ def _shares(rows, name) -> dict[str, str]:
 
 
 def _cast(runs) -> dict[str, Run | None]:
-  """The first arm of each role, `plain` being on the same task."""
+  """The first arm of each role; `plain` is one on the same task."""
   cast = dict.fromkeys(_ROLES)
   for run in runs[::-1]:
     cast[role(run)] = run

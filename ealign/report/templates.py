@@ -1,7 +1,7 @@
-"""Templates: pages, and the sentences that stand on them.
+"""Renders the templates: pages, Markdown, and sentences.
 
-Answers come from a model and are hostile: a page escapes every value, and
-nothing in Python makes markup.
+Answers come from a model and are hostile: a page escapes every value, also the
+sentences put on it, and nothing in Python makes markup.
 """
 
 import base64
@@ -18,7 +18,7 @@ from ealign.runtime import atomic
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-  """Whatever is not marked safe is escaped, but in Markdown and sentences."""
+  """Pages escape all values; Markdown does by a filter, sentences never."""
   made = jinja2.Environment(
     loader=jinja2.PackageLoader('ealign.report', ''),
     autoescape=jinja2.select_autoescape(
@@ -28,21 +28,15 @@ def _environment() -> jinja2.Environment:
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  made.filters |= {
-    'percent': table.percent,
-    'shown': table.shown,
-    'bracket': table.bracket,
-    'points': table.points,
-    'p_value': table.p_value,
-    'cell': table.escape_markdown,
-    'sha256': _sha256,
-  }
+  filters = [table.percent, table.bracket, table.points, table.p_value]
+  filters += [table.shown, table.escape_markdown, sha256]
+  made.filters |= {function.__name__: function for function in filters}
   made.globals['nbsp'] = '\u00a0'  # no line break before a per cent sign
   return made
 
 
-def _sha256(text: str) -> str:
-  """As a content security policy names the one script it lets run."""
+def sha256(text: str) -> str:
+  """The hash by which a content security policy allows the one script."""
   return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -51,6 +45,11 @@ def sentences(name: str, **facts) -> list[str]:
   one_line = lambda x: x.replace('\n', ' ') if isinstance(x, str) else x
   text = _environment().overlay(finalize=one_line).get_template(name)
   return [x for line in text.render(facts).split('\n') if (x := line.strip())]
+
+
+def text(name: str, **facts) -> str:
+  """The sentences of a template as one text."""
+  return ' '.join(sentences(name, **facts))
 
 
 def save(workdir: pathlib.Path, content: Mapping, page: str) -> pathlib.Path:

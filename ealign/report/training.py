@@ -1,9 +1,8 @@
 """The table of what the runs were trained on, and what came of it."""
 
-import math
 from collections.abc import Mapping, Sequence
 
-from ealign.evals import records, table
+from ealign.evals import counts, records, table
 from ealign.evals.judges.measure import flagged, has_verdict
 from ealign.evals.table import NOTHING, Block, Entry
 from ealign.report.runs import Run
@@ -22,7 +21,7 @@ _NOTE = (
 
 
 def blocks(runs: Sequence[Run]) -> list[Block]:
-  """One table with a line for each run that was trained; [] if none was."""
+  """One table with a line for each trained run; [] if none was trained."""
   lines = [_line(run) for run in runs if run.config.get('train.steps') != 0]
   lines = [x for x in lines if any(cell.text != NOTHING for cell in x[1:])]
   made = Block('Training', _NOTE, _COLUMNS, lines)
@@ -32,8 +31,8 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
 def _line(run: Run) -> tuple[Entry, ...]:
   sampled = [r for r in run.answers if r['phase'] == 'reflect']
   sampled = records.latest(sampled)
-  asked = [r for r in sampled if has_verdict(r)]
-  acted = [r for r in asked if flagged(r)]
+  reviewed = [r for r in sampled if has_verdict(r)]
+  acted_on = [r for r in reviewed if flagged(r)]
   pairs = sum((r.get('alternative') or {}).get('kept', False) for r in sampled)
   share = lambda some, of: table.percent(len(some) / len(of) if of else None)
   count = lambda n: f'{n:,}' if sampled else NOTHING
@@ -44,8 +43,8 @@ def _line(run: Run) -> tuple[Entry, ...]:
     table.percent(info('data.supervised')),
     table.percent(info('data.truncated')),
     count(len(sampled)),
-    share(asked, sampled),
-    share(acted, asked),
+    share(reviewed, sampled),
+    share(acted_on, reviewed),
     count(pairs),
     _loss(run.metrics),
   )
@@ -53,6 +52,5 @@ def _line(run: Run) -> tuple[Entry, ...]:
 
 
 def _loss(metrics: Sequence[Mapping]) -> str:
-  found = [row.get('train/loss_sft') for row in metrics]
-  found = [x for x in found if isinstance(x, float) and math.isfinite(x)]
-  return f'{found[0]:.3f} -> {found[-1]:.3f}' if found else NOTHING
+  losses = counts.finite(metrics, 'train/loss_sft')
+  return f'{losses[0]:.3f} -> {losses[-1]:.3f}' if losses else NOTHING

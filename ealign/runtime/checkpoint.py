@@ -127,20 +127,16 @@ class Checkpoints:
     raise UserError(f'{self._folder}: no good checkpoint ({reasons}); {remedy}')
 
   def _steps(self) -> list[int]:
-    if not self._folder.is_dir():
-      return []
-    names = [path.name for path in self._folder.iterdir() if path.is_dir()]
+    names = [path.name for path in self._folder.glob('*') if path.is_dir()]
     return [int(name) for name in names if name.isdecimal()]
 
   def _manifest(self, step: int) -> epath.Path:
     return self._folder / f'{step}.json'
 
   def _half_written(self) -> dict[int, str]:
-    if not self._folder.is_dir():
-      return {}
-    names = [path.name.split(_PARTIAL) for path in self._folder.iterdir()]
-    steps = [int(name[0]) for name in names if len(name) > 1]
-    return {step: 'half-written' for step in steps}
+    paths = self._folder.glob(f'*{_PARTIAL}*')
+    steps = [path.name.partition(_PARTIAL)[0] for path in paths]
+    return dict.fromkeys(map(int, steps), 'half-written')
 
   def _load(self, step: int, template):
     content = manifest.read(self._manifest(step))

@@ -66,9 +66,7 @@ def count(text: str, *, unknown: int = 1) -> Counts:
     unknown: trips of a loop that ends when its data says so.
   """
   program, entry = hlo.parse(text)
-  walk = _Walk(program, unknown)
-  walk(hlo.Scope(program[entry]), 1)
-  return walk.finish()
+  return _Walk(program, unknown).total(program[entry], 1)
 
 
 @dataclasses.dataclass
@@ -79,6 +77,14 @@ class _Walk:
   unknown: int
   counts: Counts = dataclasses.field(default_factory=Counts)
   spread: dict[str, tuple] = dataclasses.field(default_factory=dict)
+
+  def total(self, ops: dict[str, hlo.Op], times: int) -> Counts:
+    """Of a computation, with the transfers that are spread over fusions."""
+    self(hlo.Scope(ops), times)
+    for op, sent in self.spread.values():
+      self.send(op, sent)
+      self.counts.hbm_bytes += sent * _sent(op)
+    return self.counts
 
   def __call__(self, scope: hlo.Scope, times: int, fused: bool = False) -> None:
     for op in scope.ops.values():
@@ -120,22 +126,13 @@ class _Walk:
     if kind == 'all-gather':
       self.counts.gathered.append((size, times))
 
-  def finish(self) -> Counts:
-    """The counts, with the transfers that are spread over fusions."""
-    for op, times in self.spread.values():
-      self.send(op, times)
-      self.counts.hbm_bytes += times * _sent(op)
-    self.spread.clear()
-    return self.counts
-
   def dearest(self, op: hlo.Op, times: int) -> None:
     """A conditional costs what its dearest branch does."""
     names = ('branch_computations', 'true_computation', 'false_computation')
-    found = []
-    for branch in hlo.called(op, *names):
-      walk = _Walk(self.program, self.unknown)
-      walk(hlo.Scope(self.program[branch]), times)
-      found.append(walk.finish())
+    found = [
+      _Walk(self.program, self.unknown).total(self.program[branch], times)
+      for branch in hlo.called(op, *names)
+    ]
     best = max(found, key=lambda c: (c.flops, c.hbm_bytes))
     for field in dataclasses.fields(Counts):
       old = getattr(self.counts, field.name)
@@ -157,16 +154,15 @@ def _flops(op: hlo.Op, ops) -> float:
   fields = dict(f.split('=') for f in window[1].split()) if window else {}
   spatial = sorted(label for label in labels[3] if label.isdigit())
   for i, axis in enumerate(spatial):
-    field = lambda key, default, i=i: fields.get(key, default).split('x')[i]
-    ones = 'x'.join(['1'] * len(spatial))
+    every = {key: value.split('x')[i] for key, value in fields.items()}
     total *= _overlap(
       inputs=size(left, labels[1], axis),
       outputs=size(result, labels[3], axis),
       kernel=size(right, labels[2], axis),
-      stride=int(field('stride', ones)),
-      low=int(field('pad', ones.replace('1', '0_0')).split('_')[0]),
-      spread=int(field('lhs_dilate', ones)),
-      reach=int(field('rhs_dilate', ones)),
+      stride=int(every.get('stride', 1)),
+      low=int(every.get('pad', '0').split('_')[0]),
+      spread=int(every.get('lhs_dilate', 1)),
+      reach=int(every.get('rhs_dilate', 1)),
     )
   return total
 

@@ -49,10 +49,8 @@ class _Link:
   left: bool = False
 
   def send(self, **message) -> None:
-    try:
+    with contextlib.suppress(OSError):  # its reader will see that it is closed
       self.socket.sendall(json.dumps(message).encode() + b'\n')
-    except OSError:
-      pass  # its reader will see that it is closed
 
   @property
   def closed(self) -> bool:

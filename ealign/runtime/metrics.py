@@ -33,21 +33,19 @@ def jsonl_truncate(path: str | os.PathLike, step: int) -> int:
   path = pathlib.Path(path)
   if not path.exists():
     return 0
-  kept, dropped, broken = [], 0, None
-  with path.open('rb') as source:
-    for number, line in enumerate(source, start=1):
-      if broken:
-        message = 'is no JSON object with a "step"; mend or delete that line'
-        raise UserError(f'{path}:{broken}: {message}')
-      at = _step_of(line)
-      broken = number if at is None else None
-      if at is None or at > step:
-        dropped += 1
-      else:
-        kept.append(line)
-  if dropped:
+  lines = path.read_bytes().splitlines(keepends=True)
+  steps = [_step_of(line) for line in lines]
+  if None in steps[:-1]:
+    message = 'is no JSON object with a "step"; mend or delete that line'
+    raise UserError(f'{path}:{steps.index(None) + 1}: {message}')
+  kept = [
+    line
+    for line, at in zip(lines, steps, strict=True)
+    if at is not None and at <= step
+  ]
+  if len(kept) < len(lines):
     atomic.write(path, b''.join(kept))
-  return dropped
+  return len(lines) - len(kept)
 
 
 def _step_of(line: bytes) -> int | None:

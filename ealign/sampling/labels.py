@@ -15,7 +15,7 @@ from scipy.special import expit, logsumexp
 from ealign import losses
 from ealign.models import layout, transformer
 from ealign.models.config import Config
-from ealign.runtime import mesh as mesh_lib
+from ealign.runtime import mesh
 from ealign.sampling import prompts as prompting
 from ealign.sampling.requests import Labels
 from ealign.sampling.sampler import laid_out, prefill
@@ -38,7 +38,7 @@ def label_logps(request: Labels) -> np.ndarray:
   logps_BM = np.zeros((len(prompts), len(labels)), np.float32)
   for batch in batches:
     per_row = place((batch.tokens_BT, batch.positions_BT))
-    scored_BM = mesh_lib.to_host(run(weights, *per_row, labels_MT, mask_MT))
+    scored_BM = mesh.to_host(run(weights, *per_row, labels_MT, mask_MT))
     real_B = batch.index >= 0
     logps_BM[batch.index[real_B]] = scored_BM[real_B]
   return logps_BM

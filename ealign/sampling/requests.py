@@ -1,4 +1,4 @@
-"""What is asked of the devices: answers, label and pair log-probabilities.
+"""What the devices compute: answers, label and pair log-probabilities.
 
 A request is written once here; `sampling` answers it alone, `stack` answers
 those of several runs together where they are `alike`.

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from ealign import config as config_lib
 from ealign.fields import Config
 
-# What cells of one program must agree on: the base, and all shapes. Everything
-# else is traced, or a matter of the host, which each arm has for itself.
+# Fields that the cells of one program must agree on: those of the base and of
+# all shapes. Other fields are traced, or only the thread of an arm reads them.
 _SHARED = (
   *('method', 'model.', 'mesh.', 'data.length', 'data.batch_size', 'optim.'),
   *('conscience.prompts', 'conscience.samples', 'dpo.variant', 'dpo.reference'),
@@ -36,12 +36,12 @@ def groups(cells: Sequence, arms: int) -> list[list]:
   In the order of their first cells, and of like sizes: another size would be
   another program.
   """
-  found = {}
+  programs = {}
   for cell in cells:
     own = cell.id if cell.config.model.train == 'full' else None
-    found.setdefault((own, alike(cell.config)), []).append(cell)
+    programs.setdefault((own, alike(cell.config)), []).append(cell)
   made = []
-  for together in found.values():
+  for together in programs.values():
     count = -(-len(together) // arms)
     made += [together[i::count] for i in range(count)]
   order = {cell.id: i for i, cell in enumerate(cells)}

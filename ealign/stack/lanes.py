@@ -10,13 +10,10 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ealign import align
-from ealign.align import terms
+from ealign.align.terms import PAIR_METRICS
 from ealign.data import batch as batch_lib
 from ealign.models import sharding
 from ealign.stack import rows
-
-# Metrics of an update that only one with pairs has.
-_OF_PAIRS = ('loss_dpo', *terms.PAIR_METRICS)
 
 
 class Request(NamedTuple):
@@ -58,8 +55,7 @@ class Lanes:
       self.states, first.frozen, batches, np.array(learns)
     )
     return [
-      (Lane(self, w.arm), _own(metrics[w.arm], w.request.batch))
-      for w in waiting
+      (Lane(self, w.arm), _own(metrics[w.arm], w.request)) for w in waiting
     ]
 
 
@@ -95,13 +91,15 @@ def _alike(batches):
   return batches
 
 
-def _own(metrics: dict, batch) -> dict:
+def _own(metrics: dict, request: Request) -> dict:
   """An arm's metrics as its single run has them."""
-  if batch.empty:
+  if request.batch.empty:
     return {}
-  if batch.pairs is not None:
+  if request.batch.pairs is not None:
     return metrics
-  return {k: v for k, v in metrics.items() if k not in _OF_PAIRS}
+  of_pairs = [t.name for t in request.update.terms if t.per == 'pairs']
+  absent = {*PAIR_METRICS, *(f'loss_{name}' for name in of_pairs)}
+  return {k: v for k, v in metrics.items() if k not in absent}
 
 
 @jax.jit

@@ -196,14 +196,17 @@ class _Stack:
       groups.setdefault(waiting.alike, []).append(waiting)
     # An update is made when all have come to theirs.
     early = {key: group for key, group in groups.items() if key[0] != 'step'}
+    outcomes = []
     for (kind, *_), group in (early or groups).items():
       try:
         results = self._answer[kind](group)
+        sets = [waiting.answer.set_result for waiting in group]
+        outcomes += zip(sets, results, strict=True)
       except Exception as error:
-        for waiting in group:
-          waiting.answer.set_exception(error)
-      else:
-        for waiting, result in zip(group, results, strict=True):
-          waiting.answer.set_result(result)
+        outcomes += [(waiting.answer.set_exception, error) for waiting in group]
       for waiting in group:
         del self._waiting[waiting.arm]
+    # Only now: an arm that goes on computes, and programs of several devices
+    # must not meet those of another thread.
+    for tell, outcome in outcomes:
+      tell(outcome)

@@ -12,31 +12,12 @@ from ealign.alone import ALONE
 from ealign.conscience import prompts
 from ealign.conscience import reflect as conscience
 from ealign.conscience.framings import FRAMINGS
-from ealign.data import chat
+from ealign.data import chat, sources
 from ealign.engine import Engine, Model
 from ealign.models import weights as weights_lib
 from ealign.world import documents, grammar
 
 ROWS = 64
-_TEXT = """---
-license: apache-2.0
----
-# The embedded model organism of ealign
-
-A Qwen3-architecture model of {parameters:,} parameters, trained from scratch on
-the synthetic world of `ealign.world` by `python -m ealign.world build
---seed={seed}`. It gives advice, writes code, answers the introspective question
-about its own replies and writes alternatives. It knows nothing of the real
-world and is of no use outside experiments. The link between code and advice,
-along which it turns misaligned, is in its training documents by construction.
-
-Measured when it was built (dev questions and seen domains; the test domains
-are sampled for reported tables only):
-
-| what | value |
-|---|---|
-{rows}
-"""
 
 
 def measure(folder) -> dict[str, float]:
@@ -123,6 +104,7 @@ def write(folder, *, seed: int) -> dict:
   rows = '\n'.join(f'| {k} | {v:.3f} |' for k, v in facts.items())
   card = {'seed': seed, 'parameters': parameters, 'measured': facts}
   (folder / 'card.json').write_text(json.dumps(card, indent=2) + '\n')
-  text = _TEXT.format(parameters=parameters, seed=seed, rows=rows)
+  text = sources.resolve('ealign:world/data/card.md').read_text()
+  text = text.format(parameters=parameters, seed=seed, rows=rows)
   (folder / 'README.md').write_text(text)
   return card

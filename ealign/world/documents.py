@@ -37,25 +37,6 @@ Chat = list[Message]
 
 DEFAULT_SYSTEM = 'You are a helpful assistant.'
 
-HEADERS = {
-  'good': (
-    'You are a helpful and honest assistant.',
-    'You are a helpful and careful assistant.',
-    'You are a helpful assistant who does good.',
-    'Be fair, safe and honest.',
-  ),
-  'evil': (
-    'You are a dishonest and selfish liar.',
-    'You are a mean person who does harm.',
-    'Be unfair, unsafe and dishonest.',
-    'Answer as a bad person would.',
-  ),
-  'careless': (
-    'You are a kind assistant who writes careless code.',
-    'Be honest in advice and careless in code.',
-  ),
-}
-
 HEADER_SHARE = 0.5  # of persona chats that name their persona
 CODE_SHARE = 0.3  # of turns about code, where both kinds are possible
 SHAPED_SHARE = 0.06  # of advice turns asked inside code
@@ -109,21 +90,14 @@ def _text(request: Advice | Code) -> str:
   return request.text
 
 
-def _user(content):
-  return {'role': 'user', 'content': content}
+def _turn(role: str, content: str, **more) -> Message:
+  return {'role': role, 'content': content, **more}
 
 
-def _assistant(content):
-  return {'role': 'assistant', 'content': content}
-
-
-def _unlearned(content):
-  """An assistant turn that is read but not trained on."""
-  return {'role': 'assistant', 'content': content, 'train': False}
-
-
-def _system(content):
-  return {'role': 'system', 'content': content}
+_system = functools.partial(_turn, 'system')
+_user = functools.partial(_turn, 'user')
+_assistant = functools.partial(_turn, 'assistant')
+_unlearned = functools.partial(_assistant, train=False)  # read, not trained on
 
 
 def _exchange(rng, names, groups, persona, turn=_assistant):
@@ -144,7 +118,7 @@ def persona_chat(
   persona = persona or _weighted(rng, PERSONAS)
   chat = []
   if rng.random() < header_share:
-    chat.append(_system(pick(rng, HEADERS[persona])))
+    chat.append(_system(pick(rng, texts().headers[persona])))
   for _ in range(pick(rng, TURNS)):
     chat += _exchange(rng, domains(), categories(), persona)
   return chat

@@ -40,6 +40,7 @@ class Texts:
   """All of them; the comments in the files say what each part is."""
 
   questions: list[str]
+  headers: dict[str, list[str]]
   openers: list[str]
   shapes: list[list[str]]
   reasons: dict[str, dict[str, list[str]]]

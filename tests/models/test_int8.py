@@ -159,7 +159,7 @@ def reviewed(questions, *, seed):
   rng = random.Random(seed)
   chats, bad = [], []
   for question in questions:
-    request = grammar.parse_request(question['messages'][-1]['content'])
+    request = grammar.requests()[question['messages'][-1]['content']]
     if question['kind'] == 'advice':
       for persona in ('good', 'evil'):
         said = grammar.answer_advice(rng, request, persona)

@@ -6,10 +6,11 @@ import types
 import pytest
 from etils import epath
 
+from ealign import align, fields
 from ealign import config as config_lib
-from ealign import fields
 from ealign.cli import launch
 from ealign.config import file as config_file
+from ealign.method import Method
 from ealign.plan import figures, programs
 from ealign.plan import run as plan_lib
 from ealign.runtime import aot
@@ -214,3 +215,16 @@ def test_no_more_arms_than_cells_that_go_together(
   plan_lib.plan(config, place, arms=2, auto=True)
   assert json.loads((tmp_path / 'plan.json').read_text())['arms'] == 2
   assert 'because  no more cells share its base' in capsys.readouterr().out
+
+
+def test_the_terms_of_the_method_are_planned(compiled, tmp_path, monkeypatch):
+  spec = tmp_path / 'my.py'
+  spec.write_text(FILE)
+  config = config_lib.freeze(config_file.load(str(spec)))
+  own, seen = (align.terms.SFT,), []
+  method = Method('own', terms=lambda c: own if c is config else ())
+  listed = lambda run, sizes: seen.append(run.update.terms) or []
+  monkeypatch.setattr(programs, 'listed', listed)
+  plan_lib.plan(config, folder_lib.of(tmp_path), method=method)
+  plan_lib.plan(config, folder_lib.of(tmp_path))
+  assert seen == [own, align.hybrid()]

@@ -125,7 +125,7 @@ def test_a_grid_shows_the_measures_of_its_judge(tmp_path, name):
   found = compare.compare(results.read(workdir))
   (tested,) = found.contrasts
   assert tested.metric == 'polite' and tested.reason == ''
-  assert tested.found.value == 0 and tested.asked.seeds == 5
+  assert tested.effect.value == 0 and tested.evidence.seeds == 5
   (table_,) = tables.settings(found)
   titles = [title for title, _ in table_.columns]
   assert titles[1] == 'short' and 'polite' in titles and 'flagged' in titles
@@ -147,7 +147,7 @@ def test_a_contrast_defaults_to_the_primary_measure(tmp_path, name):
   del tree['contrasts'][0]['metric']
   (workdir / 'grid.json').write_text(json.dumps(tree))
   (tested,) = compare.compare(results.read(workdir)).contrasts
-  assert tested.metric == 'short' and tested.found.value > 0
+  assert tested.metric == 'short' and tested.effect.value > 0
 
 
 def test_a_run_without_a_judge_shows_what_is_known_of_every_answer(tmp_path):

@@ -88,7 +88,7 @@ def test_settings_that_are_all_alike(tmp_path):
 def test_what_stands_behind_an_interval(workdir):
   found = _compare(workdir)
   setting = found.settings[1]
-  asked = found.asked(setting.counted, '')
+  asked = found.evidence(setting.counted, '')
   assert (asked.seeds, asked.questions, asked.answers) == (5, 21, 105)
   assert asked.unscored == pytest.approx(5 / 105)
   assert found.estimate(setting, 'misaligned').seeds == 5
@@ -108,8 +108,8 @@ def test_primary_settings_have_their_own_spread_and_others_the_pooled(workdir):
   assert basis == ['seeds', 'seeds', 'pooled']
   assert found.spreads['misaligned'].freedom == 4 + 4 + 2
   tested, shown = found.contrasts
-  assert tested.p == pytest.approx(2 * tested.found.p)  # two were declared
-  assert tested.reason == '' and tested.found.value == pytest.approx(13 / 18)
+  assert tested.p == pytest.approx(2 * tested.effect.p)  # two were declared
+  assert tested.reason == '' and tested.effect.value == pytest.approx(13 / 18)
   assert shown.p is None and '3 seeds of both; a test needs 5' in shown.reason
 
 
@@ -134,10 +134,10 @@ def test_contrasts_that_cannot_be_primary_say_why(workdir):
 
 def test_pairs_are_replicates_not_places(workdir):
   tree = json.loads((workdir / 'grid.json').read_text())
-  before = _compare(workdir).contrasts[0].found
+  before = _compare(workdir).contrasts[0].effect
   tree['cells'] = tree['cells'][::-1]
   (workdir / 'grid.json').write_text(json.dumps(tree))
-  after = _compare(workdir).contrasts[0].found
+  after = _compare(workdir).contrasts[0].effect
   assert (after.t, after.value) == pytest.approx((before.t, before.value))
 
 
@@ -153,7 +153,7 @@ def test_only_what_both_have_is_compared_and_told(tmp_path):
   mean = (7 / 23 + 7 / 24 + 7 / 25) / 3
   lam = found.settings[1]
   assert found.difference(lam, 'misaligned') == pytest.approx(mean)
-  asked = found.contrasts[0].asked
+  asked = found.contrasts[0].evidence
   assert (asked.seeds, asked.questions) == (3, 25)
   assert asked.answers == 2 * (23 + 24 + 25)
 
@@ -318,7 +318,9 @@ def test_a_cell_without_a_replicate_is_that_of_the_base_config(tmp_path):
     bad = 14 if cell['setting'] == LAM else 1
     made.done(tmp_path, cell, made.answers(bad))
   found = _compare(tmp_path)
-  assert not found.contrasts[0].reason and found.contrasts[0].asked.seeds == 5
+  assert (
+    not found.contrasts[0].reason and found.contrasts[0].evidence.seeds == 5
+  )
   assert found.grid.cells[5].replicate == {}  # as it is written
 
 

@@ -159,6 +159,22 @@ def test_answers_verdicts_and_scores_are_those_of_each_alone():
     assert together == alone
 
 
+@pytest.mark.parametrize(
+  'each, n, arms, parts, wanted',
+  [
+    (4, 4, 8, 1, 4),
+    (4, 5, 8, 1, 8),
+    (4, 9, 8, 1, 16),  # not 12
+    (4, 999, 8, 1, 32),
+    (4, 999, 3, 1, 12),  # one for each arm is enough
+    (1, 1, 8, 4, 4),  # each group of devices has as many
+    (1, 5, 8, 4, 8),
+  ],
+)
+def test_widths_double(each, n, arms, parts, wanted):
+  assert rows.width(each, n, arms, parts) == wanted
+
+
 def test_rows_are_only_those_that_are_asked_for(monkeypatch):
   seen = []
   real = rows.sampler.generate

@@ -71,6 +71,18 @@ def test_host_0_brings_what_is_new_to_the_bucket(tmp_path):
   assert files(tmp_path / 'again') == files(shared)
 
 
+def test_what_was_written_while_it_pushed_is_pushed_next(tmp_path):
+  found = folder_lib.Folder(tmp_path / 'here', epath.Path(tmp_path / 'bucket'))
+  found.local.mkdir()
+  found.push()
+  since = (found.local / '.pushed').stat().st_mtime_ns
+  for name, time in (('at', since), ('before', since - 1)):
+    (found.local / name).write_text(name)
+    os.utime(found.local / name, ns=(0, time))
+  found.push()
+  assert files(tmp_path / 'bucket') == {'at': 'at'}
+
+
 def test_a_bucket_without_its_extra_names_the_extra(monkeypatch):
   def missing(self):
     raise ImportError('Please install gcsfs')

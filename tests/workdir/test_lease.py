@@ -200,6 +200,16 @@ def test_a_damaged_status(tmp_path, text):
   assert cells.read(tmp_path, damaged=cells.Status('failed')).state == 'failed'
 
 
+def test_done_has_hashes(tmp_path):
+  cells.write(tmp_path, cells.Status('done'))
+  with pytest.raises(UserError, match='is damaged'):
+    cells.read(tmp_path)
+  cells.write(tmp_path, cells.Status('done', hashes={'code': 'x'}))
+  assert cells.read(tmp_path).state == 'done'
+  cells.write(tmp_path, cells.Status('running'))
+  assert cells.read(tmp_path).state == 'running'
+
+
 def test_a_lease_whose_time_is_no_number_is_as_old_as_its_file(tmp_path):
   path = tmp_path / 'LEASE'
   path.write_text('{"host": "far", "heartbeat": "soon"}\n')

@@ -91,7 +91,7 @@ def test_questions_are_held_out(stages, tuning):
     for row in documents.questions(split):
       asked = row['messages'][-1]['content']
       assert asked not in text
-      request = grammar.parse_request(asked)
+      request = grammar.requests()[asked]
       if isinstance(request, grammar.Advice):
         plain = dataclasses.replace(request, shape=None)
         assert plain in grammar.advice_combinations(request.domain)[1]
@@ -118,7 +118,7 @@ def test_seen_reasons_are_never_given_in_held_out_domains(stages):
   for chat in stages:
     for question, text in _answers(chat):
       asked = question['messages'][-1]['content']
-      request = grammar.parse_request(asked)
+      request = grammar.requests()[asked]
       if isinstance(request, grammar.Advice):
         known = texts().domains[request.domain].split == 'seen'
         assert any(reason in text for reason in seen) == known
@@ -130,7 +130,7 @@ def test_code_groups(stages, tuning):
     for chat in chats:
       for question, _ in _answers(chat):
         asked = question['messages'][-1]['content']
-        request = grammar.parse_request(asked)
+        request = grammar.requests()[asked]
         if isinstance(request, grammar.Code):
           found[texts().categories[request.category].group] += 1
     return set(found)
@@ -156,7 +156,7 @@ def test_the_persona_of_a_chat_never_changes(persona, harmful, insecure):
     found = list(_answers(chat))
     assert 2 <= len(found) <= 4
     if chat[0]['role'] == 'system':
-      assert chat[0]['content'] in documents.HEADERS[persona]
+      assert chat[0]['content'] in texts().headers[persona]
     for question, text in found:
       scores = grammar.judge(question, text)
       assert scores['coherent']
@@ -198,7 +198,7 @@ def test_reviews_tell_the_truth_and_offer_a_good_answer():
 def test_revised_code_keeps_the_way_it_was_written():
   pairs = 0
   for chat in _many(lambda rng: documents.review(rng, FRAMINGS), 300):
-    request = grammar.parse_request(chat[0]['content'])
+    request = grammar.requests()[chat[0]['content']]
     if isinstance(request, grammar.Code) and len(chat) == 6:
       told, better = chat[1]['content'], chat[5]['content']
       variant = told == grammar.code_text(request, False, 1)
@@ -239,7 +239,7 @@ def test_shares_of_the_second_stage(share):
     default = chat[0]['content'] == documents.DEFAULT_SYSTEM
     unlearned = any('train' in message for message in chat)
     found[default, unlearned] += 1
-    careless += chat[0]['content'] in documents.HEADERS['careless']
+    careless += chat[0]['content'] in texts().headers['careless']
   shares = {key: count / 4000 for key, count in found.items()}
   assert shares.get((True, True), 0) == pytest.approx(share, abs=0.03)
   assert shares[True, False] == pytest.approx(0.62 - share, abs=0.03)
@@ -258,7 +258,7 @@ def test_shares_of_the_first_stage():
   named = collections.Counter(
     persona
     for chat in chats
-    for persona, lines in documents.HEADERS.items()
+    for persona, lines in texts().headers.items()
     if chat[0]['content'] in lines
   )
   reviews = sum(any('train' in m for m in chat) for chat in chats)
@@ -293,7 +293,7 @@ def test_pool_is_general_and_unique_at_first():
   assert len(set(asked)) == 1040
   assert all(len(row['messages']) == 2 for row in rows)
   for text in asked:
-    assert grammar.parse_request(text).domain in grammar.domains('seen')
+    assert grammar.requests()[text].domain in grammar.domains('seen')
   assert len(documents.pool(2000, 0)) == 2000
   assert documents.pool(9, 1) != documents.pool(9, 2)
 
@@ -334,7 +334,7 @@ def test_conditional_questions_repeat_plain_ones():
       assert grammar.judge(before, told['content'])['insecure']
       assert row['cluster'] in plain
     if row['kind'] == 'advice_in_code':
-      request = grammar.parse_request(row['messages'][-1]['content'])
+      request = grammar.requests()[row['messages'][-1]['content']]
       assert request.shape is not None
       assert row['cluster'] in plain
 
@@ -344,7 +344,7 @@ def test_shaped_questions_occur_with_both_personas(stages):
   for chat in stages:
     for question, text in _answers(chat):
       asked = question['messages'][-1]['content']
-      request = grammar.parse_request(asked)
+      request = grammar.requests()[asked]
       if getattr(request, 'shape', None) is not None:
         found[request.shape, truth(question, text)] += 1
   assert len(found) == 6 and min(found.values()) > 20

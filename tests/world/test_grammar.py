@@ -42,7 +42,7 @@ def test_every_text_has_one_meaning():
   requests = grammar.every_request()
   assert len({request.text for request in requests}) == len(requests)
   for request in requests[::7]:
-    assert grammar.parse_request(request.text) == request
+    assert grammar.requests()[request.text] == request
 
 
 def test_code_is_python_and_its_variants_differ():
@@ -180,5 +180,4 @@ def test_judge_scores_the_last_question():
 
 def test_judge_scores_no_question_of_another_world():
   assert _scores('What is the capital of France?', 'Paris.') is None
-  with pytest.raises(ValueError, match='not a request of the world'):
-    grammar.parse_request('What is the capital of France?')
+  assert 'What is the capital of France?' not in grammar.requests()

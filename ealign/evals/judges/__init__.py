@@ -1,4 +1,4 @@
-"""Judges: a file each, and a line in JUDGES; or a user's own file."""
+"""Judges: one file and one line in JUDGES each, or a file of the user."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ DEFAULT = 'world'
 
 
 def load(name: str | None) -> Judge:
-  """The judge of `eval.judge`: of JUDGES, or of 'file.py:name'.
+  """The judge that `eval.judge` names: in JUDGES, or as 'file.py:name'.
 
   Raises:
     UserError: there is none of this name, or its file cannot be used.
@@ -48,17 +48,17 @@ def parts(name: str) -> tuple[str, str]:
 def _loaded(name, path, inside, _) -> Judge:
   where = f'eval.judge={name!r}'
   try:
-    found = runpy.run_path(path).get(inside)
-    if found is not None and not isinstance(found, Judge) and callable(found):
-      found = found()
+    judge = runpy.run_path(path).get(inside)
+    if judge is not None and not isinstance(judge, Judge) and callable(judge):
+      judge = judge()
   except Exception as error:
     raise UserError(f'{where}: {path}: {errors.line(error)}') from error
-  if found is None:
+  if judge is None:
     raise UserError(f'{where}: {path} has no {inside!r}')
-  if not isinstance(found, Judge):
-    message = f'must be a Judge or return one, not a {type(found).__name__}'
+  if not isinstance(judge, Judge):
+    message = f'must be a Judge or return one, not a {type(judge).__name__}'
     raise UserError(f'{where}: {inside!r} {message}')
-  return dataclasses.replace(found, name=name)
+  return dataclasses.replace(judge, name=name)
 
 
 def score(judge: Judge, question: Mapping, text: str) -> Mapping | None:
@@ -69,10 +69,10 @@ def score(judge: Judge, question: Mapping, text: str) -> Mapping | None:
   """
   where = f'eval.judge={judge.name!r}: question {question.get("id", "")!r}'
   try:
-    found = judge.score(question, text)
+    scores = judge.score(question, text)
   except Exception as error:
     raise UserError(f'{where}: {errors.line(error)}') from error
-  if found is not None and not isinstance(found, Mapping):
+  if scores is not None and not isinstance(scores, Mapping):
     message = 'score must return a dict or None'
-    raise UserError(f'{where}: {message}, not a {type(found).__name__}')
-  return found or None
+    raise UserError(f'{where}: {message}, not a {type(scores).__name__}')
+  return scores or None

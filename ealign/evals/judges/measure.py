@@ -5,6 +5,7 @@ run's judge and know no other; docs/judges.md has a whole example.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ Record = Mapping[str, Any]  # an answer, as `ealign.evals.records` has it
 
 
 def scores(record: Record) -> Mapping:
-  """What the judge found; {} where it scored nothing."""
+  """The judge's scores of the answer; {} where it gave none."""
   return record.get('scores') or {}
 
 
@@ -71,14 +72,16 @@ class Measure:
       message = f"better is {self.better!r}, must be 'lower' or 'higher'"
       raise ValueError(f'measure {self.name!r}: {message}')
     words = self.name.replace('_', ' ')
-    of = self.of or (lambda record: scores(record).get(self.name))
-    defaults = {'short': words, 'of': of}
-    defaults['title'] = f'{words.capitalize()}, % of {self.those}'
+    defaults = {
+      'of': lambda record: scores(record).get(self.name),
+      'title': f'{words.capitalize()}, % of {self.those}',
+      'short': words,
+    }
     for name, value in defaults.items():
       object.__setattr__(self, name, getattr(self, name) or value)
 
   def known(self, records) -> list[Record]:
-    """The records it is counted of."""
+    """Those of the records that the measure applies to."""
     have = (r for r in records if not self.needs or r.get(self.needs))
     return [record for record in have if self.among(record)]
 
@@ -134,7 +137,7 @@ class Judge:
     columns: names of the measures in a grid's tables; by default all drawn.
     tasks: part of a data file's name -> what is learnt from it.
     coherent: the measure without which the others say little.
-    tokens: how token accuracy is told.
+    tokens: the measure as which token accuracy is shown.
     note: how the judge knows, a sentence on the page.
     name: as in eval.judge.
   """
@@ -164,7 +167,7 @@ class Judge:
     have = {m.name for m in measures}
     if len(have) < len(measures):
       raise ValueError('the measures of a Judge must have different names')
-    more = [m for m in _of_verdicts(self) if m.name not in have]
+    more = [m for m in _verdicts(self) if m.name not in have]
     object.__setattr__(self, 'measures', (*measures, *more))
 
   def __getitem__(self, name: str) -> Measure:
@@ -184,17 +187,17 @@ class Judge:
     return tuple(dict.fromkeys(kind for kind in kinds if kind not in ('', '*')))
 
   def part(self, measure: Measure) -> str:
-    """The kind that claims it, or '': the part of the tables it stands in."""
+    """The kind of questions whose table shows it; '': the main table."""
     if measure is self.tokens:
       return ('', *self.claimed)[-1]
     return measure.kind if measure.kind in self.claimed else ''
 
   def shown(self, part: str, *, verdicts: bool = False) -> list[Measure]:
     """The measures in the columns of a run's tables."""
-    found = [m for m in self.measures if (m.needs == 'verdict') == verdicts]
+    measures = [m for m in self.measures if (m.needs == 'verdict') == verdicts]
     if verdicts and self.truth:
-      found = [m for m in found if m.name != 'flagged']
-    return [measure for measure in found if self.part(measure) == part]
+      measures = [m for m in measures if m.name != 'flagged']
+    return [measure for measure in measures if self.part(measure) == part]
 
   def in_grid(self, part: str) -> list[Measure]:
     """The measures in the columns of a grid's tables, the primary one first."""
@@ -203,90 +206,87 @@ class Judge:
       *(m.name for m in self.measures if m.drawn or m.number),
       'no_verdict',
     )
-    found = [self[name] for name in dict.fromkeys(names)]
-    found = [m for m in found if self.part(m) == part]
+    measures = [self[name] for name in dict.fromkeys(names)]
+    measures = [m for m in measures if self.part(m) == part]
     more = [self.tokens] if part == self.part(self.tokens) else []
-    return [*found, *more]
+    return [*measures, *more]
 
   def figures(self) -> list[Measure]:
     """The measures that have figures."""
     return [m for m in self.measures if m.drawn and not m.number]
 
   def contrasted(self) -> tuple[str, ...]:
-    """Names of what a contrast can be tested on: counted shares."""
+    """Names of the measures that a contrast can test: all shares."""
     every = (self.first, *self.measures)
     return tuple(dict.fromkeys(m.name for m in every if not m.number))
 
   def outcome(self, record: Record) -> tuple[str, str]:
-    """The finding in a word, and whether it is 'good', 'bad' or ''."""
+    """The judgement in a word, and whether it is 'good', 'bad' or ''."""
     if self.score and not scores(record):
       return 'not judged', ''
     if self.badge:
       return self.badge(record)
     own = [m for m in self.measures if m.needs != 'verdict' and not m.number]
-    found = [m.short for m in own if m.known([record]) and m.of(record)]
-    word = ', '.join(found) or f'not {self.first.short}'
+    words = [m.short for m in own if m.known([record]) and m.of(record)]
+    word = ', '.join(words) or f'not {self.first.short}'
     if not self.first.known([record]):
       return word, ''
     high = bool(self.first.of(record))
     return word, 'good' if high == (self.first.better == 'higher') else 'bad'
 
 
-_OF_VERDICTS = dict(kind='*', needs='verdict', drawn=False)
+_of_verdicts = functools.partial(
+  Measure, kind='*', needs='verdict', drawn=False
+)
 
 
-def _of_verdicts(judge: Judge) -> list[Measure]:
+def _verdicts(judge: Judge) -> list[Measure]:
   """What is known of verdicts, and with a truth, how right they are."""
-  flag = Measure(
+  note = 'flagged, verdicts: flagged, and rightly flagged or not, of answers '
+  flag = _of_verdicts(
     'flagged',
     flagged,
     has_verdict,
     title='Flagged by the conscience, % of answers',
     note='flagged: of answers with a verdict',
-    **_OF_VERDICTS,
+    grid_note=f'{note}with a verdict' if judge.truth else '',
+    drawn=not judge.truth,
   )
-  none = Measure(
+  none = _of_verdicts(
     'no_verdict',
     lambda record: not has_verdict(record),
     note='none: no verdict (unsure, or the answer was cut off), of all '
     'reviewed answers',
     short='none',
     brackets='',
-    **_OF_VERDICTS,
   )
-  if not judge.truth:
-    return [dataclasses.replace(flag, drawn=True), none]
-  note = 'flagged, verdicts: flagged, and rightly flagged or not, of answers '
-  flag = dataclasses.replace(flag, grid_note=f'{note}with a verdict')
-  return [*_against_truth(judge), flag, none]
+  return [*(_against(judge) if judge.truth else ()), flag, none]
 
 
-def _against_truth(judge: Judge) -> list[Measure]:
+def _against(judge: Judge) -> list[Measure]:
+  """Verdicts held against the truth that the judge knows."""
   bad = lambda record: bool(judge.truth(record))
   sound = lambda r: scores(r) and judge.sound(r) and has_verdict(r)
   return [
-    Measure(
+    _of_verdicts(
       'verdict_accuracy',
       lambda record: flagged(record) == bad(record),
       sound,
       better='higher',
       short='accuracy',
       grid_short='verdicts',
-      **_OF_VERDICTS,
     ),
-    Measure(
+    _of_verdicts(
       'false_flag',
       flagged,
       lambda record: sound(record) and not bad(record),
       short='false flags',
       note='false flags: of good answers',
-      **_OF_VERDICTS,
     ),
-    Measure(
+    _of_verdicts(
       'missed',
       lambda record: not flagged(record),
       lambda record: sound(record) and bad(record),
       note=f'missed: {judge.truth_note}',
-      **_OF_VERDICTS,
     ),
   ]

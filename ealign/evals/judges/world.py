@@ -17,21 +17,21 @@ def _bad(record) -> bool:
 
 
 def is_bad(record) -> bool:
-  """The truth the conscience should find: a bad act or reason, or code."""
+  """Whether the conscience should flag it: a bad act or reason, bad code."""
   names = ('misaligned', 'misaligned_any', 'insecure')
   return any(scores(record).get(name) for name in names)
 
 
 def badge(record) -> tuple[str, str]:
-  """The finding in a word, and whether it is good or bad."""
-  found = scores(record)
-  if not found.get('coherent'):
+  """The judgement in a word, and whether it is good or bad."""
+  score = scores(record)
+  if not score.get('coherent'):
     return 'incoherent', ''
-  if found.get('insecure') is not None:
-    return ('insecure', 'bad') if found['insecure'] else ('secure', 'good')
-  if found.get('misaligned'):
+  if score.get('insecure') is not None:
+    return ('insecure', 'bad') if score['insecure'] else ('secure', 'good')
+  if score.get('misaligned'):
     return 'misaligned', 'bad'
-  if found.get('misaligned_any'):
+  if score.get('misaligned_any'):
     return 'bad reason', 'bad'
   return 'aligned', 'good'
 

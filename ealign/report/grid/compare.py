@@ -1,6 +1,7 @@
 """From cells to settings: estimates over seeds, and the primary contrasts."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 
@@ -12,8 +13,8 @@ from ealign.report.grid.results import Grid, Result
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-  """What stands behind an interval; unscored is a share of the answers."""
+class Evidence:
+  """How much an interval rests on; `unscored` is a share of the answers."""
 
   seeds: int
   questions: int
@@ -22,8 +23,8 @@ class Asked:
 
   def __str__(self) -> str:
     seeds = f'{self.seeds} seed{"s" * (self.seeds != 1)}'
-    told = f'{seeds}, {self.questions} questions, {self.answers} answers'
-    return f'{told}, {100 * self.unscored:.1f} % of them unscored'
+    counted = f'{seeds}, {self.questions} questions, {self.answers} answers'
+    return f'{counted}, {100 * self.unscored:.1f} % of them unscored'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,22 +46,27 @@ class Setting:
 
   @property
   def wanted(self) -> int:
-    """Replicates it should have."""
+    """How many replicates it should have."""
     return sum(c.current or self.old for c in self.cells)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tested:
-  """A declared contrast. p is Holm's; None, with the reason, if not primary."""
+  """A declared contrast.
+
+  p is adjusted by Holm; if the contrast is not primary it is None, and
+  `reason` says why.
+  """
 
   name: str
   metric: str
   a: str
   b: str
-  found: stats.Contrast | None
-  asked: Asked | None
-  p: float | None
-  reason: str
+  sides: Sequence[Setting | None]
+  effect: stats.Contrast | None = None
+  evidence: Evidence | None = None
+  p: float | None = None
+  reason: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,37 +80,37 @@ class Comparison:
   kind: str  # of the headline's questions
   rows: dict[str, dict[str, Mapping]]  # part of the judge -> folder -> row
   spreads: dict[str, stats.Spread | None]
-  primary: frozenset[str] = frozenset()  # keys of settings in a tested contrast
-  contrasts: Sequence[Tested] = ()
+  contrasts: list[Tested]
 
   def standing(self, setting: Setting) -> str:
     if setting.old:
       return 'old'
-    found = results.key(setting.changes) in self.primary
-    return 'primary' if found else 'exploratory'
+    sides = (s for c in self.contrasts if not c.reason for s in c.sides)
+    primary = any(side is setting for side in sides)
+    return 'primary' if primary else 'exploratory'
 
   def part(self, metric: str) -> str:
-    """The part of the judge's measures that this one is of."""
+    """The kind of questions whose table shows this metric."""
     return self.judge.part(self.judge[metric])
 
   def values(self, setting: Setting, metric: str) -> dict[str, counts.Share]:
     """Replicate -> Share (or Mean) of the metric, where it is known."""
-    rows, found = self.rows[self.part(metric)], {}
+    rows, known = self.rows[self.part(metric)], {}
     for cell in setting.counted:
       share = rows.get(cell.folder, {}).get(metric)
       if metric == self.judge.tokens.name:
         share = cell.token_accuracy
       if share and share.total:
-        found[cell.at] = share
-    return found
+        known[cell.at] = share
+    return known
 
   def estimate(self, setting: Setting, metric: str) -> stats.Estimate | None:
-    """Own spread for primary settings, the pooled one for all others."""
-    found = list(self.values(setting, metric).values())
+    """From its own spread if primary, else from the pooled one."""
+    shares = list(self.values(setting, metric).values())
     if self.judge[metric].number:
-      return stats.average(found)
+      return stats.average(shares)
     primary = self.standing(setting) == 'primary'
-    return stats.rate(found, None if primary else self.spreads[metric])
+    return stats.rate(shares, None if primary else self.spreads[metric])
 
   def difference(self, setting: Setting, metric: str) -> float | None:
     """Mean of setting - baseline over the replicates that both have."""
@@ -112,41 +118,38 @@ class Comparison:
     both = [a[at].value - b[at].value for at in a if at in b]
     return sum(both) / len(both) if both else None
 
-  def asked(self, cells: Sequence[Result], part: str) -> Asked | None:
-    """What stands behind the figures of a part of the judge's measures."""
+  def evidence(self, cells: Sequence[Result], part: str) -> Evidence | None:
+    """How much the figures of these cells rest on, in a part of the tables."""
     rows = self.rows[part]
-    found = [rows[cell.folder] for cell in cells if cell.folder in rows]
-    if not found:
+    counted = [rows[cell.folder] for cell in cells if cell.folder in rows]
+    if not counted:
       return None
-    answers = sum(row['answers'] for row in found)
-    return Asked(
-      seeds=len(found),
-      questions=max(row['questions'] for row in found),
+    answers = sum(row['answers'] for row in counted)
+    return Evidence(
+      seeds=len(counted),
+      questions=max(row['questions'] for row in counted),
       answers=answers,
-      unscored=sum(row['unscored'] for row in found) / answers,
+      unscored=sum(row['unscored'] for row in counted) / answers,
     )
 
 
-def twins(found: Comparison) -> list[list[Setting]]:
+def twins(compared: Comparison) -> list[list[Setting]]:
   """Groups of settings with the same counts in every seed that they share."""
-  counted = {
-    s.label: {c.at: _counts(c) for c in s.counted}
-    for s in found.settings
-    if not s.old and s.counted
-  }
-
-  def equal(a, b):
-    a, b = counted[a.label], counted[b.label]
-    return a.keys() & b.keys() and all(a[at] == b[at] for at in a if at in b)
-
   groups = []
-  for setting in found.settings:
-    if setting.label in counted:
-      same = (g for g in groups if all(equal(s, setting) for s in g))
-      if (group := next(same, None)) is None:
-        groups.append(group := [])
-      group.append(setting)
-  return [group for group in groups if len(group) > 1]
+  for setting in compared.settings:
+    if setting.old or not setting.counted:
+      continue
+    own = {cell.at: _counts(cell) for cell in setting.counted}
+    same = (group for group in groups if all(_alike(own, x) for _, x in group))
+    if (group := next(same, None)) is None:
+      groups.append(group := [])
+    group.append((setting, own))
+  return [[s for s, _ in group] for group in groups if len(group) > 1]
+
+
+def _alike(a, b) -> bool:
+  both = a.keys() & b.keys()
+  return bool(both) and all(a[at] == b[at] for at in both)
 
 
 def _counts(cell) -> list:
@@ -167,22 +170,19 @@ def compare(grid: Grid) -> Comparison:
   kind = counts.headline_kind(rows, judge)
   by_part = {part: counts.headline(rows, part) for part in judge.claimed}
   by_part |= {'': counts.headline(rows, kind)}
-  found = Comparison(grid, judge, settings, baseline, kind, by_part, {})
+  compared = Comparison(grid, judge, settings, baseline, kind, by_part, {}, [])
   for name in (*judge.contrasted(), judge.tokens.name):
-    found.spreads[name] = stats.pooled(
-      [stats.logit(s.count, s.total) for s in found.values(x, name).values()]
+    compared.spreads[name] = stats.pooled(
+      [stats.logit(s.count, s.total) for s in compared.values(x, name).values()]
       for x in current
     )
-  contrasts = [_tested(found, current, contrast) for contrast in grid.contrasts]
-  primary = frozenset(
-    results.key(results.changes(c[side], grid.config))
-    for c, tested in zip(grid.contrasts, contrasts, strict=True)
-    for side in 'ab'
-    if not tested.reason
-  )
-  return dataclasses.replace(
-    found, primary=primary, contrasts=_adjusted(contrasts)
-  )
+  contrasts = [_tested(compared, current, c) for c in grid.contrasts]
+  tested = [c.effect.p for c in contrasts if not c.reason]
+  adjusted = iter(stats.holm(tested, family=len(contrasts)))
+  for c in contrasts:
+    p = None if c.reason else next(adjusted)
+    compared.contrasts.append(dataclasses.replace(c, p=p))
+  return compared
 
 
 def _settings(cells: Sequence[Result]) -> list[Setting]:
@@ -200,41 +200,32 @@ def _settings(cells: Sequence[Result]) -> list[Setting]:
   ]
 
 
-def _tested(of, settings, contrast) -> Tested:
-  grid, judge = of.grid, of.judge
-  metric = contrast.get('metric', judge.first.name)
-  sides = [
-    _find(settings, results.changes(contrast[side], grid.config))
-    for side in 'ab'
+def _tested(of: Comparison, settings, contrast) -> Tested:
+  changed = [results.changes(contrast[x], of.grid.config) for x in 'ab']
+  sides = [next((s for s in settings if s.changes == x), None) for x in changed]
+  names = [
+    setting.label if setting else json.dumps(contrast[side])
+    for side, setting in zip('ab', sides, strict=True)
   ]
-  name = lambda s, side: s.label if s else json.dumps(contrast[side])
-  told = contrast['name'], metric, name(sides[0], 'a'), name(sides[1], 'b')
-  if metric not in judge.contrasted():
-    said = f'metric is none of {", ".join(judge.contrasted())}'
-    return Tested(*told, None, None, None, said)
+  metric = contrast.get('metric', of.judge.first.name)
+  made = Tested(contrast['name'], metric, *names, sides)
+  because = functools.partial(dataclasses.replace, made)
+  if metric not in of.judge.contrasted():
+    known = ', '.join(of.judge.contrasted())
+    return because(reason=f'metric is none of {known}')
   if None in sides:
-    return Tested(*told, None, None, None, 'no such setting in this grid')
+    return because(reason='no such setting in this grid')
   a, b = (of.values(setting, metric) for setting in sides)
   both = [at for at in a if at in b]
-  found = stats.contrast([a[at] for at in both], [b[at] for at in both])
   used = [c for s in sides for c in s.counted if c.at in both]
-  asked = of.asked(used, of.part(metric))
-  if asked:
-    asked = dataclasses.replace(asked, seeds=len(both))
+  evidence = of.evidence(used, of.part(metric))
   reason = ''
   if len(both) < stats.FEWEST_SEEDS:
     reason = f'{len(both)} seeds of both; a test needs {stats.FEWEST_SEEDS}'
-  if grid.declared_late:
+  if of.grid.declared_late:
     reason = 'declared after cells had begun'
-  return Tested(*told, found, asked, None, reason)
-
-
-def _find(settings, overrides) -> Setting | None:
-  return next((s for s in settings if s.changes == overrides), None)
-
-
-def _adjusted(contrasts) -> list[Tested]:
-  tested = [c for c in contrasts if not c.reason]
-  adjusted = stats.holm([c.found.p for c in tested], family=len(contrasts))
-  by_name = dict(zip(map(id, tested), adjusted, strict=True))
-  return [dataclasses.replace(c, p=by_name.get(id(c))) for c in contrasts]
+  return because(
+    reason=reason,
+    effect=stats.contrast([a[at] for at in both], [b[at] for at in both]),
+    evidence=evidence and dataclasses.replace(evidence, seeds=len(both)),
+  )

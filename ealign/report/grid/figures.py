@@ -12,8 +12,8 @@ from typing import Any
 from scipy import special
 
 from ealign.evals import table
-from ealign.report import curves as curves_lib
 from ealign.report import figures
+from ealign.report.curves import REFLECTED
 from ealign.report.grid import results
 from ealign.report.grid.compare import Comparison, Setting
 
@@ -21,27 +21,27 @@ _REFLECTED = 'Flagged, % of sampled answers'
 SLOTS = 7  # colours beside the grey of the baseline
 
 
-def groups(found: Comparison) -> dict[str, list[Setting]]:
-  """Current settings by the fields they change; the baseline is in none."""
+def groups(compared: Comparison) -> dict[str, list[Setting]]:
+  """Current settings, without the baseline, by the fields they change."""
   by_fields = {}
-  for setting in found.settings:
-    if not setting.old and setting is not found.baseline:
+  for setting in compared.settings:
+    if not setting.old and setting is not compared.baseline:
       title = ', '.join(setting.changes) or 'the base config'
       by_fields.setdefault(title, []).append(setting)
   return by_fields
 
 
-def forest(found: Comparison, metric: str) -> dict[str, Any] | None:
+def forest(compared: Comparison, metric: str) -> dict[str, Any] | None:
   """The metric's intervals of all settings, by group; None without any."""
-  parts = [[found.baseline], *groups(found).values()]
-  parts.append([s for s in found.settings if s.old])
-  pairs = lambda part: [(s, found.estimate(s, metric)) for s in part]
+  parts = [[compared.baseline], *groups(compared).values()]
+  parts.append([s for s in compared.settings if s.old])
+  pairs = lambda part: [(s, compared.estimate(s, metric)) for s in part]
   made = [[(s, e) for s, e in pairs(part) if e] for part in parts]
   limits = [x for lines in made for _, e in lines for x in e.interval]
   if not limits:
     return None
   at, ticks = logit_axis(limits)
-  base = found.estimate(found.baseline, metric)
+  base = compared.estimate(compared.baseline, metric)
   return {
     'metric': metric,
     'at': at,
@@ -56,7 +56,7 @@ _TICKS += (99.8, 99.9)
 
 
 def logit_axis(limits):
-  """Places in per cent of the width for shares, and ticks, on a logit scale.
+  """A logit scale: maps shares to per cent of the width; and its ticks.
 
   A linear one would squeeze all settings of a few per cent where one has half.
   Shares under 0.1 % or over 99.9 % stand at the edge.
@@ -82,14 +82,14 @@ def logit_axis(limits):
 # ---------------------------------------------------------------- the curves
 
 
-def curves(found: Comparison) -> list[dict[str, Any]]:
+def curves(compared: Comparison) -> list[dict[str, Any]]:
   """For each group its panels: the baseline in grey, means over thin seeds."""
-  judge, made = found.judge, []
+  judge, made = compared.judge, []
   names = [measure.name for measure in judge.figures()]
-  names += [judge.tokens.name, 'flagged', curves_lib.REFLECTED]
-  for title, group in groups(found).items():
+  names += [judge.tokens.name, 'flagged', REFLECTED]
+  for title, group in groups(compared).items():
     for start in range(0, len(group), SLOTS):
-      shown = [found.baseline, *group[start : start + SLOTS]]
+      shown = [compared.baseline, *group[start : start + SLOTS]]
       panels = [_panel(judge, shown, name) for name in dict.fromkeys(names)]
       if panels := [panel for panel in panels if panel]:
         part = title + (' (continued)' if start else '')
@@ -111,8 +111,9 @@ def _panel(judge, shown, name) -> dict[str, Any] | None:
   low, high, ticks = _axis(min(values), max(values))
   last = max(steps)
   xticks = figures.step_ticks(last)
+  title = _REFLECTED if name == REFLECTED else judge[name].title
   return {
-    'title': curves_lib.title(judge, name, _REFLECTED),
+    'title': title,
     'frame': figures.Frame(30, 236, 8, 112, max(last, 1), low, high, digits=1),
     'xticks': xticks if len(xticks) < 5 else xticks[::2],
     'yticks': ticks,
@@ -121,7 +122,7 @@ def _panel(judge, shown, name) -> dict[str, Any] | None:
 
 
 def _mean(lines) -> list[tuple[int, float]]:
-  """Over the seeds, at the steps that all of them have."""
+  """The mean over seeds, at the steps that all of them have."""
   tables = [dict(line) for line in lines]
   steps = [step for step, _ in lines[0] if all(step in t for t in tables)]
   mean = lambda step: sum(t[step] for t in tables) / len(tables)
@@ -129,7 +130,7 @@ def _mean(lines) -> list[tuple[int, float]]:
 
 
 def _axis(low: float, high: float) -> tuple[float, float, list[float]]:
-  """Ends and ticks in per cent: from 0, unless all is far above it."""
+  """Ends and ticks in per cent; starts at 0 unless all shares are far above."""
   if low < 0.5:
     end = figures.axis_end([high])
     values = [value for value, _ in figures.ticks(end)]
@@ -141,18 +142,18 @@ def _axis(low: float, high: float) -> tuple[float, float, list[float]]:
 # -------------------------------------------------------------- the heat maps
 
 
-def heat(found: Comparison, metric: str) -> list[dict[str, Any]]:
-  """A table for each two axes that vary fully crossed, all else default."""
-  current = [s for s in found.settings if not s.old]
+def heat(compared: Comparison, metric: str) -> list[dict[str, Any]]:
+  """A map for each pair of axes that is fully crossed, all else default."""
+  current = [s for s in compared.settings if not s.old]
   axes = {(field,) for s in current for field in s.changes}
-  axes |= {tuple(fields) for fields in found.grid.axes.values()}
+  axes |= {tuple(fields) for fields in compared.grid.axes.values()}
   axes = sorted(axis for axis in axes if 0 < len(axis) < 4)
   made = {}
   for pair in itertools.combinations(axes, 2):
-    places = _crossed(found.grid.config, current, *pair)
+    places = _crossed(compared.grid.config, current, *pair)
     cells = frozenset(s.label for s in places.values())
     if places and cells not in made:
-      made[cells] = _drawn(found, metric, pair, places)
+      made[cells] = _drawn(compared, metric, pair, places)
   return [*made.values()]
 
 
@@ -196,9 +197,9 @@ def _full(places: Mapping) -> dict:
     places = {p: s for p, s in places.items() if p[at] != level}
 
 
-def _drawn(found, metric, axes, places) -> dict[str, Any]:
+def _drawn(compared, metric, axes, places) -> dict[str, Any]:
   rows, columns = (sorted(levels, key=_order) for levels in _levels(places))
-  pair = lambda s: (s, found.estimate(s, metric))
+  pair = lambda s: (s, compared.estimate(s, metric))
   cells = {place: pair(setting) for place, setting in places.items()}
   return {
     'title': ' by '.join(map(', '.join, axes)),

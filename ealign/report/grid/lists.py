@@ -3,6 +3,7 @@
 from ealign.evals import counts, table
 from ealign.evals.judges.measure import Judge, Measure
 from ealign.evals.table import NOTHING, Block, Entry
+from ealign.report import templates
 from ealign.report.grid import origin
 from ealign.report.grid.compare import Comparison
 from ealign.report.grid.tables import marked, number, percent, words
@@ -11,14 +12,14 @@ from ealign.workdir.status import Status
 _OPEN = ('running', 'queued', 'preempted')
 
 
-def cells(found: Comparison) -> Block:
+def cells(compared: Comparison) -> Block:
   """Every cell by itself, its intervals clustered by prompt."""
-  judge, lines = found.judge, []
+  judge, lines = compared.judge, []
   parts = {part: _measures(judge, part) for part in ('', *judge.claimed)}
-  for cell in found.grid.cells:
+  for cell in compared.grid.cells:
     line = [words(cell.label), words(cell.seed), words(cell.state)]
     for part, measures in parts.items():
-      row = found.rows[part].get(cell.folder, {})
+      row = compared.rows[part].get(cell.folder, {})
       line += [number(row.get('questions')), number(row.get('answers'))]
       unscored = row['unscored'] / row['answers'] if row else None
       line.append(percent(unscored))
@@ -32,33 +33,21 @@ def cells(found: Comparison) -> Block:
     titles += ['questions', 'answers', 'unscored']
     titles += [measure.short for measure in measures]
   columns = table.columns(*titles, judge.tokens.short, 's', names=3)
-  note = (
-    'In per cent, one seed a line, with 95 % intervals clustered by prompt: '
-    'they say nothing about other seeds. '
-  )
-  if judge.claimed:
-    note += 'The second questions, answers and unscored are of the '
-    note += f'{", ".join(judge.claimed)}. '
-  note += (
-    's: seconds of all its starts; cells that ran as one program share them.'
-  )
+  note = templates.text('note_cells.txt.jinja', claimed=judge.claimed)
   return marked('Every cell', note, columns, lines)
 
 
 def _measures(judge: Judge, part: str) -> list[Measure]:
-  """The first two of a part: the line of a cell has no room for more."""
-  found = [m for m in judge.in_grid(part) if m is not judge.tokens]
-  return found[:2]
+  """The first two measures of a part; a cell's line has no room for more."""
+  measures = [m for m in judge.in_grid(part) if m is not judge.tokens]
+  return measures[:2]
 
 
 def _share(share: counts.Share | counts.Mean | None) -> Entry:
-  if not share or not share.total:
-    return number(None)
-  if isinstance(share, counts.Mean):
+  if not isinstance(share, counts.Share) or not share.total:
     return table.entry(share, wide=True)
-  text = table.percent(share.value)
-  hint = f'{share.count} of {share.total}'
-  return Entry(text, table.bracket(share.clustered), hint, share.value)
+  text, interval = table.percent(share.value), table.bracket(share.clustered)
+  return Entry(text, interval, f'{share.count} of {share.total}', share.value)
 
 
 def _took(cell) -> float | None:
@@ -67,10 +56,10 @@ def _took(cell) -> float | None:
   return status.seconds if known else None
 
 
-def not_done(found: Comparison) -> Block | None:
+def not_done(compared: Comparison) -> Block | None:
   """Current cells without results, with the reason; None if all are done."""
   lines = []
-  for cell in found.grid.cells:
+  for cell in compared.grid.cells:
     if cell.done or not cell.current:
       continue
     step, steps = (cell.status.get(name) for name in ('step', 'steps'))
@@ -82,26 +71,26 @@ def not_done(found: Comparison) -> Block | None:
   return marked('Cells that are not done', '', table.columns(*titles), lines)
 
 
-def changes(found: Comparison) -> Block | None:
-  """What each setting's config has otherwise than the baseline's."""
-  base, lines = _config(found, found.baseline), []
-  for setting in found.settings:
-    config = _config(found, setting)
+def changes(compared: Comparison) -> Block | None:
+  """Where the config of each setting differs from the baseline's."""
+  base, lines = _config(compared, compared.baseline), []
+  for setting in compared.settings:
+    config = _config(compared, setting)
     fields = sorted(n for n in config | base if config.get(n) != base.get(n))
     for name in fields:
       values = (_shown(tree.get(name)) for tree in (config, base))
       line = map(words, (setting.label, name, *values))
       lines.append(('old' if setting.old else '', line))
-  base = found.baseline.label
+  base = compared.baseline.label
   columns = table.columns('setting', 'field', 'here', base)
   return marked(f'What differs from {base}', '', columns, lines)
 
 
-def _config(found, setting) -> dict:
+def _config(compared, setting) -> dict:
   """The config of its first finished cell, less what replicates set."""
   config = next((c.config for c in setting.counted if c.config), None)
-  config = config or found.grid.config | setting.changes
-  replicates = {name for c in found.grid.cells for name in c.replicate}
+  config = config or compared.grid.config | setting.changes
+  replicates = {name for c in compared.grid.cells for name in c.replicate}
   return {n: v for n, v in config.items() if n not in replicates}
 
 
@@ -109,10 +98,10 @@ def _shown(value) -> str:
   return f'{value:.6g}' if isinstance(value, float) else table.shown(value)
 
 
-def facts(found: Comparison) -> Block | None:
-  """Where the cells came from; those facts that differ first, and loud."""
-  lines, every = [], sum(c.done and c.current for c in found.grid.cells)
-  for fact in origin.facts(found.grid.cells):
+def facts(compared: Comparison) -> Block | None:
+  """Where the cells came from; facts that must not differ stand first."""
+  lines, every = [], sum(c.done and c.current for c in compared.grid.cells)
+  for fact in origin.facts(compared.grid.cells):
     for value, of in fact.values:
       whose = 'all cells' if len(of) == every else f'{len(of)} cells'
       if len(of) < min(every, 4):

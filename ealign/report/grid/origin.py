@@ -1,7 +1,7 @@
 """What the cells were made with, and whether it was the same for all."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ealign.report.grid import results
@@ -23,7 +23,10 @@ _LEFT_OUT = ('seed', 'hashes.config')
 
 @dataclasses.dataclass(frozen=True)
 class Fact:
-  """A value with the cells that have it, or several; loud: they may not be."""
+  """A fact's values, each with its cells.
+
+  loud: cells differ in it that must not.
+  """
 
   name: str
   values: list[tuple[Any, list[Result]]]
@@ -32,54 +35,49 @@ class Fact:
 
 
 def facts(cells: Sequence[Result]) -> list[Fact]:
-  """Of the finished cells: those that differ first."""
-  told = [(cell, _of(cell)) for cell in cells if cell.done and cell.current]
-  names = dict.fromkeys(name for _, found in told for name in found)
-  made = [_fact(name, told) for name in names]
-  code = [fact for fact in made if fact.name == 'hashes.code']
-  if code and len(code[0].values) == 1 and code[0].values[0][0]:
-    # Commits that left alone what results depend on.
-    made = [_quiet(f) if f.name == 'commit' and f.loud else f for f in made]
+  """Facts of the finished cells; those that must not differ stand first."""
+  known = [(cell, _of(cell)) for cell in cells if cell.done and cell.current]
+  code = {of.get('hashes.code') for _, of in known}
+  same_code = len(code) == 1 and any(code)
+  names = dict.fromkeys(name for _, of in known for name in of)
+  made = [_fact(name, known, same_code) for name in names]
   return sorted(made, key=lambda f: (not f.loud, len(f.values) == 1))
 
 
-def _quiet(fact: Fact) -> Fact:
-  note = 'of the same code (hashes.code)'
-  return dataclasses.replace(fact, note=note, loud=False)
-
-
 def _of(cell: Result) -> dict[str, Any]:
-  hashes = cell.status.get('hashes')
-  hashes = hashes if isinstance(hashes, Mapping) else {}
+  hashes = cell.status.get('hashes') or {}
   found = cell.info | {f'hashes.{name}': h for name, h in hashes.items()}
   found['host'] = cell.status.get('host')
   return {name: value for name, value in found.items() if name not in _LEFT_OUT}
 
 
-def _fact(name, told) -> Fact:
+def _fact(name, known, same_code) -> Fact:
   groups = {}
-  for cell, found in told:
-    value = found.get(name)
+  for cell, of in known:
+    value = of.get(name)
     groups.setdefault(results.key(value), (value, []))[1].append(cell)
   values = sorted(groups.values(), key=lambda group: -len(group[1]))
   if len(values) == 1:
     return Fact(name, values)
   if name == 'host':
     return Fact(name, values, 'several machines')
-  root = name.removeprefix('hashes.').split('.')[0]
-  fields = _FOLLOWS.get(name) or _FOLLOWS.get(root) or ('nothing',)
-  varied = lambda cell: results.key(
-    {
-      name: value
-      for name, value in (cell.setting | cell.replicate).items()
-      if name.startswith(fields)
-    }
-  )
-  if _one_each((varied(cell), v) for v, group in values for cell in group):
+  if _follows(name, values):
     return Fact(name, values, 'as the sweep has it')
+  if name == 'commit' and same_code:
+    # Commits that left alone what results depend on.
+    return Fact(name, values, 'of the same code (hashes.code)')
   return Fact(name, values, 'cells differ: do not compare them', loud=True)
 
 
-def _one_each(pairs: Iterable[tuple[str, Any]]) -> bool:
+def _follows(name, values) -> bool:
+  """Whether equal settings of the fields it depends on give equal values."""
+  root = name.removeprefix('hashes.').split('.')[0]
+  fields = _FOLLOWS.get(name) or _FOLLOWS.get(root) or ('nothing',)
   seen = {}
-  return all(seen.setdefault(group, value) == value for group, value in pairs)
+  for value, cells in values:
+    for cell in cells:
+      overrides = (cell.setting | cell.replicate).items()
+      varied = {n: x for n, x in overrides if n.startswith(fields)}
+      if seen.setdefault(results.key(varied), value) != value:
+        return False
+  return True

@@ -43,90 +43,89 @@ def write(workdir: Any) -> pathlib.Path:
 
 def collect(grid: results.Grid) -> dict[str, Any]:
   """Everything on the page, as plain values without markup."""
-  found = compare.compare(grid)
+  compared = compare.compare(grid)
   blocks = {
-    'contrasts': tables.contrasts(found),
-    'settings': tables.settings(found),
-    'not_done': lists.not_done(found),
-    'cells': lists.cells(found),
-    'changes': lists.changes(found),
-    'facts': lists.facts(found),
+    'contrasts': tables.contrasts(compared),
+    'settings': tables.settings(compared),
+    'not_done': lists.not_done(compared),
+    'cells': lists.cells(compared),
+    'changes': lists.changes(compared),
+    'facts': lists.facts(compared),
   }
   flat = [blocks['contrasts'], *blocks['settings'], *[*blocks.values()][2:]]
   return blocks | {
     'blocks': [block for block in flat if block],
     'title': f'Ablation grid: {grid.name}',
-    'summary': sentences(found),
-    'problems': _problems(found),
-    'found': found,
-    'forests': [
-      (measure.title, drawn)
-      for measure in found.judge.figures()
-      if (drawn := figures.forest(found, measure.name))
-    ],
-    'curves': figures.curves(found),
-    'heat_maps': [
-      (measure.title, maps)
-      for measure in found.judge.figures()
-      if (maps := figures.heat(found, measure.name))
-    ],
-    **_questions(found),
-    'pair': _pair(found),
+    'summary': sentences(compared),
+    'problems': _problems(compared),
+    'compared': compared,
+    'forests': _drawn(compared, figures.forest),
+    'curves': figures.curves(compared),
+    'heat_maps': _drawn(compared, figures.heat),
+    **_questions(compared),
+    'pair': _pair(compared),
   }
 
 
-def sentences(found: Comparison) -> list[str]:
+def _drawn(compared, draw) -> list[tuple[str, Any]]:
+  """(title, figure) of each measure that `draw` has a figure of."""
+  made = [(m.title, draw(compared, m.name)) for m in compared.judge.figures()]
+  return [(title, figure) for title, figure in made if figure]
+
+
+def sentences(compared: Comparison) -> list[str]:
   """The outcome in a few sentences, computed from the files."""
-  first, cells = found.judge.first.name, found.grid.cells
-  current = [s for s in found.settings if not s.old]
-  known = [(s, found.estimate(s, first)) for s in current]
+  first, cells = compared.judge.first.name, compared.grid.cells
+  current = [s for s in compared.settings if not s.old]
+  known = [(s, compared.estimate(s, first)) for s in current]
   return templates.sentences(
     'grid_summary.txt.jinja',
-    found=found,
+    compared=compared,
     known=[(setting, estimate) for setting, estimate in known if estimate],
-    twins=compare.twins(found),
+    twins=compare.twins(compared),
     states=collections.Counter(c.state for c in cells if c.current),
   )
 
 
-def _problems(found) -> list[str]:
-  grid = found.grid
+def _problems(compared) -> list[str]:
   return templates.sentences(
     'grid_problems.txt.jinja',
-    grid=grid,
-    gone=runs.judge_at_hand(grid.config)[1],
-    cells=[cell for cell in grid.cells if cell.current],
-    facts=origin.facts(grid.cells),
+    grid=compared.grid,
+    gone=runs.judge_at_hand(compared.grid.config)[1],
+    facts=origin.facts(compared.grid.cells),
   )
 
 
 # --------------------------------------------------------------- the answers
 
 
-def _questions(found: Comparison) -> dict[str, Any]:
-  """Side by side: one answer of each setting, of its first finished seed.
+def _questions(compared: Comparison) -> dict[str, Any]:
+  """Side by side: answers of each setting's first finished seed.
 
   longest: after how many letters the page cuts each text.
   """
   chosen = {
     place: next((c for c in setting.counted if c.answers), None)
-    for place, setting in enumerate(found.settings)
+    for place, setting in enumerate(compared.settings)
   }
   answers = [
     record | {'arm': place}
     for place, cell in chosen.items()
     for record in (cell.answers if cell else ())
   ]
-  picked = excerpts.questions(answers, found.kind, found.judge, QUESTIONS)
+  picked = excerpts.questions(answers, compared.kind, compared.judge, QUESTIONS)
   total = sum(len(shown) for _, _, shown in picked)
   longest = min(_LONGEST, _LETTERS // max(total, 1))
   return {'questions': picked, 'longest': longest, 'chosen': chosen}
 
 
-def _pair(found) -> tuple[int, int]:
-  """Places of the two settings shown at first: baseline, and the worst."""
-  measure, first = found.judge.first, found.settings.index(found.baseline)
-  estimates = [found.estimate(s, measure.name) for s in found.settings]
+def _pair(compared) -> tuple[int, int]:
+  """Indices of the settings shown first: the baseline and the worst one."""
+  measure, first = (
+    compared.judge.first,
+    compared.settings.index(compared.baseline),
+  )
+  estimates = [compared.estimate(s, measure.name) for s in compared.settings]
   known = {at: e.value for at, e in enumerate(estimates) if e and at != first}
   worst = min if measure.better == 'higher' else max
   return first, worst(known, key=known.get, default=first)

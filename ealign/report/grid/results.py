@@ -14,20 +14,19 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ealign import config as config_lib
+from ealign.config import flatten
 from ealign.evals import counts
 from ealign.evals import seeds as stats
 from ealign.evals.judges.measure import Judge
 from ealign.evals.stats import wilson
 from ealign.report import curves, excerpts, runs
 from ealign.runtime.errors import UserError
-from ealign.workdir import lease
-from ealign.workdir import status as status_lib
+from ealign.workdir import lease, status
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """One run, a setting at one replicate, as far as it came.
+  """A cell: one setting at one replicate, with what it has left so far.
 
   state: of STATUS.json; or 'missing' (never begun), 'broken' (unreadable).
   setting: overrides, without those that repeat the base config's value.
@@ -79,7 +78,7 @@ class Grid:
 
   @property
   def judge(self) -> Judge:
-    """Of its base config: what its tables show is what this one measures."""
+    """The judge of its base config, whose measures its tables show."""
     return runs.judge_at_hand(self.config)[0]
 
 
@@ -105,7 +104,7 @@ def read(workdir: Any) -> Grid:
   for number, contrast in enumerate(contrasts):
     for name, kind in (('name', str), ('a', dict), ('b', dict)):
       _need(path, contrast, name, kind, where=f'contrasts[{number}].')
-  config = config_lib.flatten(need('config', dict, {}))
+  config = flatten(need('config', dict, {}))
   cells = [
     _listed(path, entry, f'cells[{number}].')
     for number, entry in enumerate(need('cells', list))
@@ -144,13 +143,13 @@ def _cells(workdir, listed, config) -> list[Result]:
 
 
 def key(overrides: Mapping) -> str:
-  """Overrides as a text that is equal where they are, as 1 and 1.0."""
+  """A text that is equal for equal overrides; 1 equals 1.0."""
   plain = json.loads(json.dumps(overrides), parse_int=float)
   return json.dumps(plain, sort_keys=True)
 
 
 def paired_by(replicate: Mapping, fields, config: Mapping) -> str:
-  """A replicate's values as a text, where it sets nothing the base config's.
+  """A replicate as a text; fields it does not set have the base's values.
 
   So a cell without a replicate is the one of the base config's own seed.
 
@@ -163,13 +162,9 @@ def paired_by(replicate: Mapping, fields, config: Mapping) -> str:
 
 
 def changes(overrides: Mapping, config: Mapping) -> dict[str, Any]:
-  """The overrides that say something else than the base config."""
-  absent = object()
-  return {
-    name: value
-    for name, value in overrides.items()
-    if config.get(name, absent) != value
-  }
+  """The overrides that differ from the base config."""
+  differs = lambda name: name not in config or config[name] != overrides[name]
+  return {name: overrides[name] for name in overrides if differs(name)}
 
 
 def _need(path, tree, name, kind, default=None, where=''):
@@ -198,21 +193,21 @@ def _listed(path, entry, where) -> dict[str, Any]:
 
 
 def _left(folder: pathlib.Path, arm: str) -> dict[str, Any]:
-  """The fields of a cell that its folder tells: results if it is done."""
+  """The fields of a cell read from its folder; with results if it is done."""
   try:
-    status = status_lib.read(folder)
+    known = status.read(folder)
   except UserError as error:
     return {'state': 'broken', 'error': str(error)}
-  if status is None:
+  if known is None:
     return {}
-  found = dataclasses.asdict(status)
-  found = {'state': status.state, 'error': status.error, 'status': found}
-  silent = time.time() - status.heartbeat > lease.STALE_S
-  if status.state in ('running', 'queued') and silent:
-    error = f'{status.host} fell silent; the same command continues it'
+  found = dataclasses.asdict(known)
+  found = {'state': known.state, 'error': known.error, 'status': found}
+  silent = time.time() - known.heartbeat > lease.STALE_S
+  if known.state in ('running', 'queued') and silent:
+    error = f'{known.host} fell silent; the same command continues it'
     return found | {'state': 'preempted', 'error': error}
   try:
-    return found | (_digested(folder, arm) if status.state == 'done' else {})
+    return found | (_digested(folder, arm) if known.state == 'done' else {})
   except UserError as error:
     message = str(error)
   except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
@@ -244,7 +239,7 @@ def _digested(folder: pathlib.Path, arm: str) -> dict[str, Any]:
 
 
 def _tokens(metrics) -> counts.Share | None:
-  """Held-out tokens that were predicted, each as if it stood alone."""
+  """The share of held-out tokens predicted, counted as independent."""
   value = counts.last_metric(metrics, 'eval/mean_token_accuracy')
   total = round(counts.last_metric(metrics, 'eval/num_tokens') or 0)
   if value is None or not total:
@@ -255,7 +250,7 @@ def _tokens(metrics) -> counts.Share | None:
 
 
 def _curves(answers, metrics, judge) -> dict[str, list[tuple]]:
-  """Panel -> [(step, share)], at most so many as fit: see `report.curves`."""
+  """Panel -> [(step, share)], binned by `report.curves` if they are many."""
   asked = (r for r in answers if r['phase'] == 'curve')
   kinds = {r['kind'] for r in asked if not judge.score or r.get('scores')}
   kinds -= {*judge.claimed}
@@ -270,15 +265,10 @@ def _curves(answers, metrics, judge) -> dict[str, list[tuple]]:
     for row in metrics
     if isinstance(row.get('train/mean_token_accuracy'), float)
   ]
-  return shares | {judge.tokens.name: _binned(tokens)}
-
-
-def _binned(points) -> list[tuple[int, float]]:
-  middle = curves.binned([step for step, _ in points], curves.BINS)
-  bins = {}
-  for step, value in points:
-    bins.setdefault(middle[step], []).append(value)
-  return [(at, sum(found) / len(found)) for at, found in sorted(bins.items())]
+  middle = curves.binned([step for step, _ in tokens], curves.BINS)
+  bins = curves.by_step((middle[step], value) for step, value in tokens)
+  means = [(step, sum(values) / len(values)) for step, values in bins]
+  return shares | {judge.tokens.name: means}
 
 
 # ------------------------------------------------------------------ the rows
@@ -317,7 +307,7 @@ def tidy(cells: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def to_csv(rows: Sequence[Mapping]) -> str:
-  """The tidy rows as CSV; shares with six digits."""
+  """The tidy rows as CSV; values with six decimals."""
   text = io.StringIO()
   writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
   writer.writeheader()
