@@ -840,6 +840,13 @@ MUTANTS = (
       '::test_what_was_written_while_it_pushed_is_pushed_next',
     ),
   ),
+  Mutant(
+    'a_cell_starts_from_what_is_made_anew',
+    'ealign/grid/claims.py',
+    'and not (need.id in mine and self.wants(need))',
+    '',
+    ('tests/grid/test_claims.py',),
+  ),
 )
 
 

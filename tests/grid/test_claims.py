@@ -8,14 +8,14 @@ from ealign.grid import claims
 from ealign.workdir import lease
 from ealign.workdir.status import Status
 
-CELL = types.SimpleNamespace(id='a')
+CELL = types.SimpleNamespace(id='a', name='a', label='', seed='', needs={})
 NOW, BEGAN = 5000.0, 4000.0
 
 
 def launch(status, retry='', *, swept=True):
   known = {'began': BEGAN, 'states': {CELL.id: status}}
   command = types.SimpleNamespace(retry=retry, only=())
-  grid = types.SimpleNamespace(swept=swept)
+  grid = types.SimpleNamespace(swept=swept, cells=[CELL])
   return claims.Launch(grid, None, command, board=None, **known)
 
 
@@ -64,3 +64,20 @@ def test_arms_that_failed_are_tried_again():
   failed = Status('failed', finished=BEGAN - 1)
   assert launch(failed, swept=False).wants(CELL)
   assert not launch(failed).wants(CELL)
+
+
+@pytest.mark.parametrize(
+  'state, retry, ready',
+  [
+    ('done', '', True),
+    ('done', 'all', False),  # it is done anew first
+    ('running', '', False),
+    ('failed', '', False),
+  ],
+)
+def test_a_cell_waits_for_what_it_starts_from(state, retry, ready, monkeypatch):
+  after = types.SimpleNamespace(id='b', needs={'a': CELL})
+  first = launch(Status(state, heartbeat=NOW, finished=BEGAN - 1), retry)
+  monkeypatch.setattr(claims.time, 'time', lambda: NOW)
+  assert first.ready(after) == ready
+  assert first.lost(after) == ('a' if state == 'failed' else '')
