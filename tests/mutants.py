@@ -351,8 +351,8 @@ MUTANTS = (
   Mutant(
     'headline_of_the_larger_split',
     'ealign/evals/counts.py',
-    "if 'test' in found or not found:",
-    'if not found:',
+    "if 'test' in splits or not splits:",
+    'if not splits:',
     (
       'tests/evals/test_counts.py'
       '::test_the_headline_is_the_test_split_of_advice',
@@ -650,8 +650,8 @@ MUTANTS = (
   Mutant(
     'markdown_of_others_is_drawn',
     'ealign/evals/table.py',
-    "in '\\\\|`*_[]'",
-    "in '\\\\`*_[]'",
+    '[\\\\|`*_',
+    '[\\\\`*_',
     (
       'tests/report/test_report.py'
       '::test_markdown_holds_the_cells_and_no_markup_of_others',
@@ -660,8 +660,8 @@ MUTANTS = (
   Mutant(
     'a_tag_in_markdown',
     'ealign/evals/table.py',
-    "('<', '&lt;'), ",
-    '',
+    "html.escape(' '.join(str(value).split()), quote=False)",
+    "' '.join(str(value).split())",
     ('tests/report/test_report.py::test_hostile_text_stays_text',),
   ),
   Mutant(
@@ -727,8 +727,8 @@ MUTANTS = (
   Mutant(
     'late_contrasts_are_primary',
     'ealign/report/grid/compare.py',
-    'if grid.declared_late:',
-    'if not grid:',
+    'if of.grid.declared_late:',
+    'if not of.grid:',
     (
       'tests/report/test_results.py'
       '::test_contrasts_that_cannot_be_primary_say_why',
