@@ -1,24 +1,9 @@
 """The command line: which config file, with which fields changed, and where.
 
 ml_collections does the work; here every way in which it answers a slip with a
-traceback is turned into one message.
-"""
+traceback is turned into one message. The rest of this text is what --help
+prints.
 
-import dataclasses
-import difflib
-import re
-import types
-
-from absl import flags
-from ml_collections import config_dict, config_flags
-
-from ealign import config as config_lib
-from ealign.config import file
-from ealign.runtime import cluster as cluster_lib
-from ealign.runtime import topology as topology_lib
-from ealign.runtime.errors import UserError
-
-USAGE = """\
 usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
            [--config.FIELD=VALUE ...] [--only=NAME,NAME*]
            [--retry=failed|all] [--fail_fast]
@@ -47,26 +32,66 @@ usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
   --print_launch  prints a script that runs this on a cluster, and runs nothing:
                   xpk, tpu_vm, skypilot, gke or slurm (docs/scale.md)
   --topology      for both: v5e:4x4 (or v4, v5p, v6e, tpu7x); for slurm nodes x
-                  GPUs, as in 2x8"""
-_GIVEN = ('config', 'workdir', 'only', 'sweep', 'retry', 'stack', 'profile')
+                  GPUs, as in 2x8
+"""
+
+import dataclasses
+import difflib
+import re
+import types
+
+from absl import flags
+from ml_collections import config_dict, config_flags
+
+from ealign import config as config_lib
+from ealign.config import file
+from ealign.runtime import cluster as cluster_lib
+from ealign.runtime import topology as topology_lib
+from ealign.runtime.errors import UserError
+
+USAGE = __doc__[__doc__.index('usage:') :].rstrip()
+# Those that take a value; a script that starts the run elsewhere repeats the
+# first seven.
+_REPEATED = ('config', 'workdir', 'only', 'sweep', 'retry', 'stack', 'profile')
 _CLUSTER = ('coordinator', 'processes', 'process')
-_NAMES = (*_GIVEN, 'print_launch', 'topology', *_CLUSTER)
+_NAMES = (*_REPEATED, 'print_launch', 'topology', *_CLUSTER)
 _SWITCHES = ('plan', 'fail_fast')
-_STACK = 'auto|[1-9][0-9]{0,3}'
+# What a value must match, and how a message says it.
+_FORMS = {
+  'retry': ('failed|all', 'failed or all'),
+  'stack': ('auto|[1-9][0-9]{0,3}', 'auto or a number, at least 1'),
+  'profile': (
+    '[0-9]{1,9}:[0-9]{1,9}',
+    'FROM:TO with FROM below TO, such as 20:25',
+  ),
+}
+_NEEDS = {'topology': ('plan', 'print_launch'), 'stack': ('sweep',)}
+# Flags, another one that they cannot stand beside, and why.
+_APART = (
+  (('print_launch',), 'plan', ''),
+  (('profile',), 'plan', ': it runs no step to trace; leave it out'),
+  (('profile',), 'sweep', ': it is of a single run; leave it out'),
+  (_CLUSTER, 'plan', ': it is one process; leave it out'),
+  (
+    *(_CLUSTER, 'print_launch'),
+    ': the machines of a cluster know who they are; leave it out',
+  ),
+)
 _FLAG = re.compile(r'--?((?:no)?config\.)?([A-Za-z][^=]*)')
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-  """What was asked for.
+  """A command line, read.
 
-  changed: the fields set on the command line. problems: what of it cannot be
-  set; `config` has all the rest, so that `validate` can add what it finds.
-  flags: what makes the run, each flag one argument, to give it again elsewhere.
-  profile: first step of a trace, and the step before which it ends.
-  cluster: of several processes; None: one, or JAX knows (`hosts.join`).
-  module: the config file, whose functions sweep_*() `sweep` names. stack: most
-  cells of one program, 0 for auto.
+  changed: the fields set on the command line. problems: why some could not be
+  set; `config` has all the others, so that `validate` can add what it finds.
+  flags: what starts the same run elsewhere, --config first, an argument each.
+  profile: the first step of a trace, and the step before which it ends.
+  cluster: which of several processes this is; None for a single one, or where
+  JAX finds out by itself (`hosts.join`). module: the config file, whose
+  functions sweep_*() `sweep` names. stack: the most cells in one program, 0 for
+  auto.
   """
 
   config: config_dict.ConfigDict
@@ -97,38 +122,35 @@ def parse(argv: list[str]) -> Command:
   if {'--help', '-h', '-help'} & set(argv):
     print(USAGE)
     raise SystemExit(0)
-  known, times, rest = _flags(argv)
-  module, config = file.read(known['config'])
+  given, times, rest = _flags(argv)
+  module, config = file.read(given['config'])
   changed, problems = _change(config, rest)
-  given = [f'--{name}={known[name]}' for name in _GIVEN if known[name]]
-  given += ['--fail_fast'] * known['fail_fast']
   for name in _NAMES:
-    if times[name] and not known[name].strip(', '):
+    if times[name] and not given[name].strip(', '):
       problems.append(f'--{name}= is empty; give it a value, or leave it out')
     if times[name] > 1:
       problems.append(f'--{name}: is given {times[name]} times')
-  problems += _conflicts(known)
-  stack = known['stack'] if re.fullmatch(_STACK, known['stack']) else ''
+  problems += _conflicts(given)
+  repeated = [f'--{name}={given[name]}' for name in _REPEATED if given[name]]
+  repeated += ['--fail_fast'] * given['fail_fast']
   same = ('workdir', 'print_launch', 'plan', 'sweep', 'retry', 'fail_fast')
-  values = {name: known[name] for name in same} | {
-    'topology': known['topology'].lower(),
-    'profile': _steps(known['profile'], problems),
-    'cluster': _cluster(known, problems),
-    'stack': int(stack) if stack.isdecimal() else 0,
-  }
   return Command(
     config=config,
     module=module,
-    only=tuple(pattern for pattern in known['only'].split(',') if pattern),
+    only=tuple(filter(None, given['only'].split(','))),
     changed=tuple(changed),
-    flags=(*given, *_joined(rest)[1:]),
+    flags=(*repeated, *_joined(rest)[1:]),
+    topology=given['topology'].lower(),
+    profile=_steps(given['profile']),
+    cluster=_cluster(given, problems),
+    stack=int(given['stack']) if given['stack'].isdecimal() else 0,
     problems=tuple(problems),
-    **values,
+    **{name: given[name] for name in same},
   )
 
 
 def _flags(argv: list[str]):
-  """The flags that are no fields, how often each is given, and the rest."""
+  """Flags that set no field: their values, their number; and the rest."""
   known = flags.FlagValues()
   known.set_gnu_getopt(True)
   for name in _NAMES:
@@ -146,69 +168,59 @@ def _flags(argv: list[str]):
   return values, {name: known[name].present for name in known}, rest
 
 
-def _cluster(known, problems) -> cluster_lib.Cluster | None:
-  """Which process of how many this is; of a plan, what its slice is."""
+def _cluster(given, problems) -> cluster_lib.Cluster | None:
+  """Which of how many processes this is; checks the slice of a plan."""
   try:
-    if known['plan'] and known['topology']:
-      topology_lib.parse(known['topology'].lower())
-    elif not (known['plan'] or known['print_launch']):
-      return cluster_lib.find(*(known[name] for name in _CLUSTER))
+    if given['plan'] and given['topology']:
+      topology_lib.parse(given['topology'].lower())
+    elif not (given['plan'] or given['print_launch']):
+      return cluster_lib.find(*(given[name] for name in _CLUSTER))
   except UserError as error:
     problems.append(str(error))
   return None
 
 
-def _conflicts(known) -> list[str]:
+def _conflicts(given) -> list[str]:
   """Which flags have a wrong value, or do not go together."""
-  plan, script, retry = known['plan'], known['print_launch'], known['retry']
-  sweep, stack, trace = known['sweep'], known['stack'], known['profile']
-  hosts = ', '.join(f'--{name}' for name in _CLUSTER if known[name])
-  hint = config_lib.did_you_mean(retry, ('failed', 'all'))
-  alone = f'{hosts}: not together with'
-  rules = {
-    '--topology: goes with --plan or --print_launch': (
-      known['topology'] and not (plan or script)
-    ),
-    '--print_launch: not together with --plan': plan and script,
-    '--retry=all: with --print_launch it would begin anew at each restart, and '
-    'for each worker; leave it out': script and retry == 'all',
-    '--profile: not together with --plan: it runs no step to trace; leave it '
-    'out': plan and trace,
-    f'{alone} --plan: it is one process; leave it out': hosts and plan,
-    f'{alone} --print_launch: the machines of a cluster know who they are; '
-    'leave it out': hosts and script and not plan,
-    '--stack: goes with --sweep': stack and not sweep,
-    '--profile: of a single run; leave out --sweep': sweep and trace,
-    f'--retry={retry}: must be failed or all.{hint}': (
-      retry not in ('', 'failed', 'all')
-    ),
-    f'--stack={stack}: must be auto or a number, at least 1': (
-      stack and not re.fullmatch(_STACK, stack)
-    ),
-  }
-  return [message for message, wrong in rules.items() if wrong]
+  problems = []
+  for name, others in _NEEDS.items():
+    if given[name] and not any(given[other] for other in others):
+      listed = ' or '.join(f'--{other}' for other in others)
+      problems.append(f'--{name}: goes with {listed}')
+  for names, other, why in _APART:
+    both = ', '.join(f'--{x}' for x in names if given[x] and given[other])
+    if both:
+      problems.append(f'{both}: not together with --{other}{why}')
+  if given['print_launch'] and given['retry'] == 'all':
+    problems.append(
+      '--retry=all: with --print_launch it would begin anew at each restart, '
+      'and for each worker; leave it out'
+    )
+  for name, (form, words) in _FORMS.items():
+    value = given[name]
+    sound = not value or re.fullmatch(form, value)
+    if not sound or (value and name == 'profile' and not _steps(value)):
+      hint = config_lib.did_you_mean(value, form.split('|'))
+      problems.append(f'--{name}={value}: must be {words}.{hint}'.rstrip('.'))
+  return problems
 
 
-def _steps(text: str, problems) -> tuple[int, int] | None:
-  """The steps of --profile; what is wrong with them goes to the problems."""
-  if not text:
+def _steps(text: str) -> tuple[int, int] | None:
+  """The steps of --profile; None where the text names none."""
+  if not re.fullmatch(_FORMS['profile'][0], text):
     return None
-  match = re.fullmatch(r'(\d{1,9}):(\d{1,9})', text, re.ASCII)
-  first, end = map(int, match.groups()) if match else (0, 0)
-  if first >= end:
-    message = 'must be FROM:TO with FROM below TO'
-    problems.append(f'--profile={text}: {message}, such as 20:25')
-    return None
-  return first, end
+  first, end = map(int, text.split(':'))
+  return (first, end) if first < end else None
 
 
 def _change(config: config_dict.ConfigDict, rest: list[str]):
-  """Applies '--config.field=value' arguments, all that can be.
+  """Applies the arguments '--config.field=value', as many as are sound.
 
   Returns:
     The names of the changed fields, and the problems of the others.
   """
   problems, given = _check_names(_joined(rest))
+  types = config_lib.field_types()
   while True:
     own = flags.FlagValues()
     own.set_gnu_getopt(True)
@@ -219,9 +231,10 @@ def _change(config: config_dict.ConfigDict, rest: list[str]):
       surplus = own(given)[1:]
       break
     except flags.IllegalFlagValueError as error:
-      # It names the first one only: the others are read without it.
-      name, message = _wrong_value(str(error))
-      problems.append(message)
+      # It names the first wrong value only: the others are read without it.
+      match = re.match(r'flag (--config\.([^=]+)=.*?): ', str(error), re.DOTALL)
+      flag, name = match.groups()
+      problems.append(f'{flag}: must be {config_lib.type_name(types[name])}')
       given = [x for x in given if not re.match(f'--?config.{name}(=|$)', x)]
     except (flags.Error, ValueError, TypeError, KeyError) as error:
       return [], [*problems, ' '.join(str(error).split())]
@@ -230,15 +243,17 @@ def _change(config: config_dict.ConfigDict, rest: list[str]):
     if surplus[0].partition(':')[0].endswith('.py'):
       hint = f'; write --config={surplus[0]}'
     problems.append(f'{surplus[0]!r} is no flag{hint}\n{USAGE}')
-  changed = dict(own['config'].override_values)
-  types = config_lib.field_types()
+  changed, mended = dict(own['config'].override_values), {}
   for name, value in changed.items():
     if types[name] == tuple[str, ...]:
-      _split_commas(config, name, value)
+      # 'q,v' would be one text to ml_collections, and '' a tuple of one ''.
+      parts = ','.join(map(str, value)).split(',')
+      mended[name] = tuple(filter(None, parts))
     elif value == 'None' and types[name] == str | None:
-      _set(config, name, None)
+      mended[name] = None
     elif value == 'None':  # to ml_collections it would be the text 'None'
       problems.append(f"--config.{name}=None: must be text; use '' for none")
+  config.update_from_flattened_dict(mended)
   return list(changed), problems
 
 
@@ -279,24 +294,3 @@ def _check_names(given: list[str]) -> tuple[list[str], list[str]]:
       hint = config_lib.did_you_mean(name, types)
       problems.append(f'--config.{name}: there is no such field.{hint}')
   return problems, kept
-
-
-def _wrong_value(message: str) -> tuple[str, str]:
-  """The field, and '--config.field=value: its type', of a flag's message."""
-  match = re.match(r'flag (--config\.([^=]+)=.*?): ', message, re.DOTALL)
-  kind = config_lib.field_types()[match[2]]
-  return match[2], f'{match[1]}: must be {config_lib.type_name(kind)}'
-
-
-def _split_commas(config, name: str, value: tuple[str, ...]) -> None:
-  # 'q,v' would be one text to ml_collections, and '' a tuple of one ''.
-  parts = tuple(part for item in value for part in str(item).split(','))
-  _set(config, name, tuple(part for part in parts if part))
-
-
-def _set(config, name: str, value) -> None:
-  *path, last = name.split('.')
-  holder = config
-  for part in path:
-    holder = holder[part]
-  holder[last] = value

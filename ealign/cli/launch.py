@@ -4,7 +4,7 @@ Checks everything that can be checked before a model is loaded, then runs the
 config, its arms one after another, or the cells of a grid (--sweep), each in a
 folder of its own. The same command continues what was stopped; with
 --print_launch=KIND it only prints a script that runs it on a cluster, with
---plan it tells what would run. Exit codes: 0 done; 1 a run failed (a loss that
+--plan it prints what would run. Exit codes: 0 done; 1 a run failed (a loss that
 is not finite) or does not fit; 2 bad flags, config, data or workdir; 143
 stopped by a signal, after saving.
 """
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(command: command_lib.Command) -> None:
-  """Checks all, then runs, plans or prints the cells of a command."""
+  """Checks the command, then runs, plans or prints its cells."""
   grid = _cells(command)
   chosen = cells_lib.choose(grid, command.only) if grid.cells else []
   script = ''
@@ -67,38 +67,38 @@ def _cells(command: command_lib.Command) -> cells_lib.Grid:
   """
   if not command.sweep:
     arms = command.config.get('arms', {}).values()
-    own = [arm.get('method') for arm in arms if hasattr(arm, 'get')]
-    found = _method_problems([command.config.get('method'), *own])
+    names = [arm.get('method') for arm in arms if hasattr(arm, 'get')]
+    found = _unknown_methods([command.config.get('method'), *names])
     problems = (*command.problems, *found)
     return cells_lib.of_arms(dataclasses.replace(command, problems=problems))
   from ealign.grid import prepare, sweeps
 
   grid = sweeps.read(command)
   problems = prepare.problems(command.module, grid.cells)
-  problems += _method_problems(cell.config.method for cell in grid.cells)
+  problems += _unknown_methods(cell.config.method for cell in grid.cells)
   if problems:
     raise UserError(*problems)
   return grid
 
 
-def _method_problems(names) -> list[str]:
-  """Which methods there are not; the paper's is known without loading JAX."""
+def _unknown_methods(names) -> list[str]:
+  """What is wrong with `method`; the paper's is known without loading JAX."""
   names = set(filter(None, names)) - {fields.Config.method}
   if not names:
     return []
   from ealign.methods import METHODS
 
+  known, hint = ', '.join(METHODS), config_lib.did_you_mean
   return [
-    f'method={name!r}: must be one of {", ".join(METHODS)}.'
-    f'{config_lib.did_you_mean(name, METHODS)}'
+    f'method={name!r}: must be one of {known}.{hint(name, METHODS)}'
     for name in sorted(names - METHODS.keys())
   ]
 
 
 def start(command: command_lib.Command, grid: cells_lib.Grid) -> None:
-  """Runs the grid on each host, once all are there.
+  """Runs the grid on each host, once all hosts are there.
 
-  Each checks all; a mistake that only one of them sees ends all.
+  Each host checks everything; a mistake that only one of them sees ends all.
   """
   folder = folder_lib.of(command.workdir)
   compile_cache()
@@ -113,7 +113,7 @@ def start(command: command_lib.Command, grid: cells_lib.Grid) -> None:
     hosts.keep(folder.shared / 'hosts')
     folder.pull()
     hosts.gather(None)  # nothing is written before all have read
-    run.launch(grid, command, folder, hosts, methods=METHODS)
+    run.run(grid, command, folder, hosts, methods=METHODS)
   except (NonFinite, Preempted):  # all hosts see it
     hosts.leave()
     raise
@@ -130,11 +130,11 @@ def start(command: command_lib.Command, grid: cells_lib.Grid) -> None:
 
 
 def _digest(command, shared) -> str:
-  """Of what all hosts must agree on: config, arms, folder, versions."""
+  """A hash of what all hosts must agree on."""
   from ealign.runtime import provenance
 
-  about = (config_lib.to_json(command.config), command.only, command.sweep)
-  about = (*about, str(shared), provenance.versions())
+  config, versions = config_lib.to_json(command.config), provenance.versions()
+  about = (config, command.only, command.sweep, str(shared), versions)
   return provenance.text_hash(repr(about))
 
 

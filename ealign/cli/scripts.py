@@ -1,6 +1,6 @@
 """The scripts of launch/, with the values of one command in them.
 
-Each is a file that runs as it is. What is filled in are the lines of four
+Each is a file that also runs as it is. Values are filled into lines of four
 forms: `JOB="${JOB:-value}"` and `: "${1:?...}"` in a shell script (the latter
 checks that there are flags; it becomes `set -- FLAGS`), `#SBATCH --name=value`,
 and `key: value  # JOB` in YAML.
@@ -35,14 +35,14 @@ _FORMS = (
 
 
 def folder() -> pathlib.Path:
-  """launch/ of a clone, or where a wheel has put it."""
+  """The folder launch/ of a clone, or where a wheel has put it."""
   clone = pathlib.Path(__file__).parents[2] / 'launch'
   if (clone / 'gke_jobset.yaml').exists():
     return clone
   return pathlib.Path(sysconfig.get_path('data')) / 'share/ealign/launch'
 
 
-# How to start so many of a script, of a grid: each takes cells by lease.
+# How to start n copies of a script on one grid: each takes cells by lease.
 _WORKERS = {
   'xpk': 'for i in $(seq {n}); do JOB={job}-$i bash THIS; done',
   'tpu_vm': 'for i in $(seq {n}); do JOB={job}-$i bash THIS & done; wait',
@@ -57,11 +57,11 @@ _WORKERS = {
 def fill(command: command_lib.Command, *, workers: int = 0) -> str:
   """The script of `command.print_launch` that runs the command.
 
-  workers: how many of it can share a grid: one for each group of cells.
+  workers: how many copies of the script can share a grid, 0 without a grid.
 
   Raises:
-    UserError: a flag is wrong, no such kind or topology, or what the machines
-      of that kind could not reach.
+    UserError: a flag is wrong, there is no such kind or topology, or machines
+      of that kind could not reach the config file or the work folder.
   """
   kind = command.print_launch
   if kind not in KINDS:
@@ -77,30 +77,26 @@ def fill(command: command_lib.Command, *, workers: int = 0) -> str:
     problems += _unreachable(command)
   if problems:
     raise UserError(*problems)
-  text = (folder() / KINDS[kind]).read_text()
-  flags = [_below_here(flag) for flag in command.flags]
+  flags = list(command.flags)
+  # The machines have a copy of this folder, which may lie elsewhere there.
+  flags[0] = flags[0].replace(f'--config={os.getcwd()}/', '--config=')
   values |= {
     'ARGS': [flag.replace('$', '$$') for flag in flags],  # $( is Kubernetes'
     'RUN': shlex.join(['.venv/bin/python', '-m', 'ealign.launch', *flags]),
   }
+  text = (folder() / KINDS[kind]).read_text()
   lines = [_filled(line, values, flags) for line in text.splitlines()]
   if workers:
     at = int(lines[0].startswith('#!'))
-    lines[at:at] = _grid(command, workers)
+    start = _WORKERS[kind].format(n=workers, job=_job(command))
+    array = [f'#SBATCH --array=1-{workers}'] * (kind == 'slurm')
+    lines[at:at] = [
+      f'# A grid: up to {workers} of THIS file at once share its cells by '
+      'lease,',
+      '# and what one leaves another continues; one alone would run them all:',
+      *(f'#   {start}', *array),
+    ]
   return '\n'.join(lines) + '\n'
-
-
-def _grid(command: command_lib.Command, workers: int) -> list[str]:
-  """The lines that say how many of the script share a grid."""
-  line = _WORKERS[command.print_launch].format(n=workers, job=_job(command))
-  lines = [
-    f'# A grid: up to {workers} of THIS file at once share its cells by lease,',
-    '# and what one leaves another continues; one alone would run them all:',
-    f'#   {line}',
-  ]
-  if command.print_launch == 'slurm':
-    lines.append(f'#SBATCH --array=1-{workers}')
-  return lines
 
 
 def _filled(line: str, values: dict, flags: list[str]) -> str:
@@ -114,7 +110,7 @@ def _filled(line: str, values: dict, flags: list[str]) -> str:
 
 
 def _text(value: int | str | list[str]) -> str:
-  """The value as YAML on one line; plain, as shell, where that is safe."""
+  """The value as YAML on one line, unquoted where YAML and a shell allow it."""
   if isinstance(value, int):
     return str(value)
   if isinstance(value, list):
@@ -156,32 +152,25 @@ def _slurm(command: command_lib.Command) -> dict[str, int | str]:
   return {'job-name': _job(command), 'nodes': nodes, 'gpus-per-node': gpus}
 
 
+def _config(command: command_lib.Command) -> str:
+  """The value of --config, which is the first of the flags."""
+  return command.flags[0].removeprefix('--config=')
+
+
 def _job(command: command_lib.Command) -> str:
-  """A name from the config file's that all clusters take: [a-z0-9-], <= 40."""
-  path, _, argument = _flag(command, 'config').partition(':')
+  """A job name that all clusters accept: [a-z0-9-], at most 40 characters."""
+  path, _, argument = _config(command).partition(':')
   words = f'ealign-{pathlib.Path(path).stem}-{argument}'.lower()
   return re.sub(r'[^a-z0-9]+', '-', words)[:40].strip('-')
 
 
-def _flag(command: command_lib.Command, name: str) -> str:
-  start = f'--{name}='
-  return next(f for f in command.flags if f.startswith(start))[len(start) :]
-
-
-def _below_here(flag: str) -> str:
-  """An absolute --config below this folder, relative to it."""
-  here = f'--config={os.getcwd()}/'
-  return f'--config={flag[len(here) :]}' if flag.startswith(here) else flag
-
-
 def _unreachable(command: command_lib.Command) -> list[str]:
-  """What machines that are new for each run would not have."""
-  config = _flag(command, 'config')
-  problems = []
+  """Which paths machines that are new for each run could not reach."""
+  config, problems = _config(command), []
   if os.path.relpath(config.partition(':')[0]).startswith('..'):
-    message = 'is outside this folder, which is what the machines get a copy of'
-    problems.append(f'--config={config}: {message}; move it below')
+    why = 'is outside this folder, which is what the machines get a copy of'
+    problems.append(f'--config={config}: {why}; move it below')
   if not re.match(r'gs://[^/]', command.workdir):
-    message = 'all hosts share it and it outlives them: use gs://BUCKET/DIR'
-    problems.append(f'--workdir={command.workdir}: {message}')
+    why = 'all hosts share it and it outlives them: use gs://BUCKET/DIR'
+    problems.append(f'--workdir={command.workdir}: {why}')
   return problems

@@ -1,8 +1,8 @@
-"""What a command runs: cells, each one run in a folder of its own.
+"""What a command runs: cells, each of them a run in a folder of its own.
 
-The arms of a config are cells, the combinations of a grid's sweeps are
-(`sweeps.read`), and a config without either is one: the work folder itself. A
-cell may start from another one, and runs once that one is done.
+Each arm of a config is a cell, and so is each combination of a grid's sweeps
+(`sweeps.read`). A config without arms and sweeps is one cell, whose folder is
+the work folder. A cell may start from another one, and runs once that is done.
 """
 
 import dataclasses
@@ -21,9 +21,10 @@ from ealign.runtime.errors import UserError
 class Cell:
   """One run: an arm, or a setting at one replicate.
 
-  config: as in its config.json, with references as they are written. folder:
-  below the work folder, '' for the work folder itself. needs: the cells it
-  starts from, by the reference in its config ('arm:sft', 'cell:lam=0').
+  config: as in its config.json, with references such as 'arm:sft' unresolved.
+  folder: relative to the work folder, '' for the work folder itself. needs: the
+  cells that it starts from, by the reference in its config ('arm:sft',
+  'cell:lam=0').
   """
 
   id: str
@@ -37,13 +38,13 @@ class Cell:
 
   @property
   def name(self) -> str:
-    """What --only matches: an arm's, or the folder's without the hash."""
+    """What --only matches: the arm, or the folder without its hash."""
     if self.folder == self.label:
       return self.label
     return self.folder.removeprefix('cells/').rpartition('-')[0]
 
   def moved(self, folders: dict[str, str]) -> 'Cell':
-    """The cell, and what it needs, in the folders that are found by id."""
+    """The cell and what it needs, in the folders that are given by id."""
     return dataclasses.replace(
       self,
       folder=folders.get(self.id, self.folder),
@@ -55,10 +56,10 @@ class Cell:
 class Grid:
   """All cells of a command line, and what they come from.
 
-  config: of all cells together; with arms it is the ConfigDict. text: that of
-    --sweep, '' for arms and for single runs.
-  notes: problems that may be of this machine only, where nothing is to run;
-    contrasts that cannot be tested.
+  config: what all cells have in common; with arms it is the ConfigDict. text:
+  the value of --sweep, '' for arms and for single runs. notes: what to warn of:
+  contrasts that cannot be tested, and where a script is only printed, problems
+  that this machine alone may have.
   """
 
   config: Config | config_dict.ConfigDict
@@ -70,7 +71,7 @@ class Grid:
 
   @property
   def swept(self) -> bool:
-    """Whether it is a grid of sweeps: then its cells must stay comparable."""
+    """Whether --sweep made the cells, which must then stay comparable."""
     return bool(self.text)
 
   @property
@@ -80,7 +81,7 @@ class Grid:
 
   @property
   def axes(self) -> dict[str, list[str]]:
-    """Each sweep that is no replicate, with the fields it sets."""
+    """The sweeps that are no replicates, each with the fields that it sets."""
     return {
       name: list(dict.fromkeys(field for level in levels for field in level))
       for name, levels in self.sweeps.items()
@@ -88,18 +89,18 @@ class Grid:
     }
 
   def moved(self, folders: dict[str, str]) -> 'Grid':
-    """The grid with its cells in the folders that are found by id."""
+    """The grid with its cells in the folders that are given by id."""
     cells = [cell.moved(folders) for cell in self.cells]
     return dataclasses.replace(self, cells=cells)
 
 
 def is_replicate(sweep: str) -> bool:
-  """Whether a sweep repeats settings, by its name."""
+  """Whether a sweep of that name repeats settings, as seeds do."""
   return sweep == 'seeds' or sweep.endswith('_seeds')
 
 
 def references(config: Config) -> list[str]:
-  """Where the model and its adapters come from, as the config names them."""
+  """The model and its adapters, as the config names them."""
   model = config.model
   return [model.path, model.adapter, model.frozen_adapter]
 
@@ -108,7 +109,7 @@ def of_arms(command) -> Grid:
   """The cells of a command without --sweep: its arms, or the config itself.
 
   Raises:
-    UserError: all that is wrong with flags and config, each once.
+    UserError: all problems of flags and config, each once.
   """
   config, problems = command.config, config_lib.validate(command.config)
   if command.print_launch:  # what only this machine may lack
@@ -120,10 +121,7 @@ def of_arms(command) -> Grid:
     frozen = config_lib.freeze(arm)
     needs = {x: cells[x[4:]] for x in references(frozen) if x[:4] == 'arm:'}
     setting = config_lib.flatten(config.arms[name]) if name else {}
-    named = {'id': name, 'folder': name, 'label': name, 'seed': ''}
-    cells[name] = Cell(
-      **named, setting=setting, replicate={}, config=frozen, needs=needs
-    )
+    cells[name] = Cell(name, name, setting, {}, name, '', frozen, needs)
   return Grid(config, '', {}, list(cells.values()), [])
 
 
@@ -133,35 +131,35 @@ def choose(grid: Grid, only: tuple[str, ...]) -> list[Cell]:
   only: what --only has between commas. Names have commas too: as many parts as
   match a name together are one pattern.
   """
-  names = lambda cell: (cell.name, cell.label, cell.seed)
-  known = [name for cell in grid.cells for name in names(cell) if name]
-  known = list(dict.fromkeys(known))
+  names = lambda cell: filter(None, (cell.name, cell.label, cell.seed))
+  known = list(dict.fromkeys(name for c in grid.cells for name in names(c)))
   patterns, rest = [], list(only)
   while rest:
-    ends = range(len(rest), 0, -1)
-    joined = {','.join(rest[:end]): end for end in ends}
-    pattern = next((p for p in joined if fnmatch.filter(known, p)), None)
-    if pattern is None:
-      listed = '; '.join(known[:4]) + ('; ...' if len(known) > 4 else '')
+    for end in range(len(rest), 0, -1):
+      pattern = ','.join(rest[:end])
+      if fnmatch.filter(known, pattern):
+        break
+    else:
+      listed = '; '.join([*known[:4], *['...'] * (len(known) > 4)])
       hint = config_lib.did_you_mean(rest[0], known)
-      message = f'no such {grid.kind} ({listed or "there are none"}).{hint}'
-      raise UserError(f'--only={rest[0]}: {message}')
+      why = f'no such {grid.kind} ({listed or "there are none"}).{hint}'
+      raise UserError(f'--only={rest[0]}: {why}')
     patterns.append(pattern)
-    rest = rest[joined[pattern] :]
+    rest = rest[end:]
   fits = lambda cell: any(fnmatch.filter(names(cell), p) for p in patterns)
   return [cell for cell in grid.cells if not only or fits(cell)]
 
 
 def hidden(grid: Grid, cells: list[Cell], changed) -> Iterator[str]:
-  """Which fields of the command line cells do not take from there, and why."""
+  """Notes on fields set on the command line that cells set themselves."""
   for field in changed:
     own = [c for c in cells if field in {**c.setting, **c.replicate}]
+    no = f'--config.{field} does not reach'
     if not grid.swept:
       for arm in own:
-        message = f'arm {arm.name!r} sets {field}={arm.setting[field]!r} itself'
-        yield f'--config.{field} does not reach it: {message}'
+        value = f'{field}={arm.setting[field]!r}'
+        yield f'{no} it: arm {arm.name!r} sets {value} itself'
     elif len(own) == len(cells):
-      sets = lambda levels, field=field: any(field in x for x in levels)
-      names = [repr(name) for name, ls in grid.sweeps.items() if sets(ls)]
-      message = f'sweep {", ".join(names)} sets it in each cell'
-      yield f'--config.{field} does not reach the cells: {message}'
+      sets = [n for n, xs in grid.sweeps.items() if any(field in x for x in xs)]
+      names = ', '.join(map(repr, sets))
+      yield f'{no} the cells: sweep {names} sets it in each cell'

@@ -1,13 +1,17 @@
-"""Which cells a launcher may run next, of all that share the work folder."""
+"""Which cells a launcher may run next, of those in a shared work folder."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ealign.grid import ledger
-from ealign.grid.cells import Cell, Grid
+from ealign.grid.cells import Cell, Grid, choose
 from ealign.grid.progress import Board
+from ealign.runtime.errors import Preempted
+from ealign.runtime.hosts import Hosts
+from ealign.runtime.preempt import Stop
 from ealign.workdir import folder as folder_lib
 from ealign.workdir import lease as lease_lib
 from ealign.workdir import status as status_lib
@@ -16,44 +20,67 @@ from ealign.workdir.lease import Lease
 from ealign.workdir.status import Status
 
 _POLL_S = 5.0
+_STATES = ('done', 'running', 'failed', 'left')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Launch:
-  """One start of a launcher: what it was asked for, and what it knows.
+  """One start of a launcher: what it is to do, and what it knows.
 
-  chosen: the cells that --only leaves. retry: '', 'failed' or 'all'. methods:
-  name -> `method.Method`. began: Unix time. states: id -> status.
+  command: a `cli.command.Command`. hosts, stop: as `train.run` takes them; a
+  plan has neither. methods: `method.Method` by name. began: Unix time. states:
+  the newest status that was read of each cell, by id.
   """
 
   grid: Grid
   folder: Folder
-  chosen: list[Cell]
-  retry: str
+  command: Any
   board: Board
+  hosts: Hosts | None = None
+  stop: Stop | None = None
   methods: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   began: float = dataclasses.field(default_factory=time.time)
   states: dict[str, Status | None] = dataclasses.field(default_factory=dict)
 
+  @functools.cached_property
+  def chosen(self) -> list[Cell]:
+    """The cells that --only leaves."""
+    return choose(self.grid, self.command.only)
+
+  @property
+  def retry(self) -> str:
+    """'', 'failed' or 'all'; arms that failed are always tried again."""
+    return self.command.retry or ('' if self.grid.swept else 'failed')
+
+  def stopped(self, when: str) -> Preempted:
+    """What to raise once a signal has come."""
+    message = f'stopped {when}; the same command continues'
+    return Preempted(f'{self.folder.shared}: {message}')
+
   def state(self, cell: Cell) -> str:
-    """'left' for a cell that this launch may run, and nobody runs now."""
+    """done, running, failed, or left: it is to be run and nobody runs it."""
     status = self.states.get(cell.id)
-    if status is None or status.state in ('done', 'failed'):
+    if status is None or status.ended:
       return 'left' if self.wants(cell) else status.state
     alive = time.time() - status.heartbeat < lease_lib.STALE_S
     return 'running' if alive and status.state != 'preempted' else 'left'
 
+  def counts(self, cells: Iterable[Cell]) -> dict[str, int]:
+    """How many of the cells are in each state."""
+    states = [self.state(cell) for cell in cells]
+    return {state: states.count(state) for state in _STATES}
+
   def wants(self, cell: Cell) -> bool:
-    """Whether the cell is to be run, by whomever."""
+    """Whether the cell is still to be run, by any launcher."""
     status = self.states.get(cell.id)
-    if status is None or status.state not in ('done', 'failed'):
+    if status is None or not status.ended:
       return True
     if status.finished >= self.began:  # since then, here or elsewhere
       return False
     return self.retry == 'all' or self.retry == status.state == 'failed'
 
   def ready(self, cell: Cell) -> bool:
-    """Whether what the cell starts from is done, and not to be done anew."""
+    """Whether all that the cell starts from is done and stays as it is."""
     mine = {cell.id for cell in self.chosen}
     return all(
       (status := self.states.get(need.id))
@@ -63,7 +90,7 @@ class Launch:
     )
 
   def lost(self, cell: Cell) -> str:
-    """Which of the cells that it starts from failed, '' if none did."""
+    """The name of a failed cell that this one starts from, or ''."""
     for need in cell.needs.values():
       if self.state(need) == 'failed':
         return need.name
@@ -72,12 +99,12 @@ class Launch:
     return ''
 
   def refresh(self, cells: Iterable[Cell]) -> None:
-    """Reads the states of cells, and of what they start from."""
+    """Reads the status of cells, and of those that they start from."""
     for cell in cells:
       self.refresh(cell.needs.values())
-      self.states[cell.id] = status_lib.read(
-        self.folder.shared / cell.folder, damaged=ledger.damaged_is(self.grid)
-      )
+      path = self.folder.shared / cell.folder
+      damaged = ledger.assumed(self.grid)
+      self.states[cell.id] = status_lib.read(path, damaged=damaged)
 
 
 def take(
@@ -86,13 +113,14 @@ def take(
   """Claims the free cells of the first group that has some, and their leases.
 
   The group leaves `left`; those of its cells that others run, or that wait for
-  another cell, stay there. Returns ([], []) if others run all that is left, or
-  what it starts from. A launcher that has been silent for long is waited for:
-  it lives after all, or its cell is ours.
+  another cell, stay there. Returns ([], []) if others run the rest, or what the
+  rest starts from. It waits for a launcher that has been silent for long, until
+  that one shows that it lives, or its lease ends and its cell can be taken.
 
   Raises:
     UserError: the work folder cannot be written.
   """
+  board = launch.board
   while left:
     busy, before = [], sum(map(len, left))
     for group in list(left):
@@ -102,28 +130,26 @@ def take(
       left += [others] if others else []
       if free:
         return [cell for cell, _ in free], [lease for _, lease in free]
-    if not busy and sum(map(len, left)) == before:
-      break  # what they start from has failed, or is not done elsewhere
+    number = sum(map(len, left))
+    if not busy and number < before:
+      continue  # others ended some meanwhile, which the rest may start from
     if not busy:
-      continue
+      break  # what they start from has failed, or is not done elsewhere
     silent = time.time() - min(holder['heartbeat'] for holder in busy)
     if silent < 3 * lease_lib.BEAT_S:
       hosts = ', '.join(sorted({holder['host'] for holder in busy}))
-      number = sum(map(len, left))
       cells = f'{number} cell is' if number == 1 else f'{number} cells are'
-      launch.board.say(f'{cells} left to others ({hosts})')
+      board.say(f'{cells} left to others ({hosts})')
       break
-    launch.board.say(
-      f'waiting for {busy[0]["host"]}, silent for {silent:.0f} s'
-    )
+    board.say(f'waiting for {busy[0]["host"]}, silent for {silent:.0f} s')
     time.sleep(_POLL_S)
   return [], []
 
 
 def _free(launch, group, busy) -> tuple[list[tuple[Cell, Lease]], list[Cell]]:
-  """[(cell, its lease)] of those of a group that are free, and the others.
+  """The free cells of a group, each with a lease on it; and the other cells.
 
-  busy: gets the holders of the leases of others.
+  busy: a list, to which the holders of the others' leases are appended.
   """
   free, others = [], []
   launch.refresh(need for cell in group for need in cell.needs.values())

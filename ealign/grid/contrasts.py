@@ -1,8 +1,8 @@
 """The primary contrasts of a grid, from contrasts() of its config file.
 
-They stand there before the run: name -> (overrides of a, overrides of b), or
-with a metric as third. Of a few one can say whether they differ; of all pairs
-of cells one cannot.
+It returns {name: (overrides of a, overrides of b)}, or with a metric as third.
+They are declared before the run: few comparisons can be tested, all pairs of
+cells cannot.
 """
 
 import json
@@ -27,82 +27,76 @@ def read(
   Args:
     module: the config file.
     base: its config, which the sides change.
-    problems: gets what is wrong with their form.
-    unsound: gets what is wrong with the configs of their sides.
+    problems: a list, to which mistakes of form are appended.
+    unsound: a list, to which problems of the sides' configs are appended.
   """
-  function = getattr(module, 'contrasts', None)
-  if function is None:
+  if not hasattr(module, 'contrasts'):
     return []
   try:
-    given = dict(function())
+    given = dict(module.contrasts())
   except Exception as error:
-    said = config_file.in_file(module.__spec__.origin, error)
-    problems.append(f'contrasts: {said}')
+    why = config_file.in_file(module.__spec__.origin, error)
+    problems.append(f'contrasts: {why}')
     return []
   if len(given) > stats.MOST_CONTRASTS:
     most = f'at most {stats.MOST_CONTRASTS} can be primary'
-    said = f'{len(given)} of them; {most}'
-    problems.append(f'contrasts: {said}')
+    problems.append(f'contrasts: {len(given)} of them; {most}')
   judge, _ = runs.judge_at_hand(config_lib.flatten(base))
   found = []
   for name, sides in given.items():
     where = f'contrast {name!r}'
     if not isinstance(sides, tuple | list) or len(sides) not in (2, 3):
-      said = 'must be (overrides of a, overrides of b) or with a metric'
-      problems.append(f'{where}: {sides!r}: {said}')
+      why = 'must be (overrides of a, overrides of b) or with a metric'
+      problems.append(f'{where}: {sides!r}: {why}')
       continue
-    a, b, *metric = sides
-    told = {'name': str(name)}
-    told |= _sides(a, b, base, where, problems, unsound)
-    metric = metric[0] if metric else judge.first.name
+    a, b, metric = (*sides, '')[:3]
+    flat = _sides(a, b, base, where, problems, unsound)
+    metric = metric or judge.first.name
     if metric not in judge.contrasted():
-      said = f'metric is none of {", ".join(judge.contrasted())}'
-      problems.append(f'{where}: {metric!r}: {said}')
-    found.append(told | {'metric': metric})
+      why = f'metric is none of {", ".join(judge.contrasted())}'
+      problems.append(f'{where}: {metric!r}: {why}')
+    found.append({'name': str(name)} | flat | {'metric': metric})
   return found
 
 
 def _sides(a, b, base, where, problems, unsound) -> dict[str, dict]:
-  """Both sides, flat; they are checked as the levels of a sweep are."""
-  told, wrong, shown = {}, [], []
+  """Both sides as flat overrides, checked like the levels of a sweep."""
+  flat, wrong, shown = {}, [], []
   shared = config_lib.validate(base, grid=True)
   for name, side in (('a', a), ('b', b)):
     if not isinstance(side, Mapping | config_dict.ConfigDict):
-      said = "is no dict of fields such as {'dpo.lam': 0.3}"
-      wrong.append(f'{where}: {side!r} {said}')
+      why = "is no dict of fields such as {'dpo.lam': 0.3}"
+      wrong.append(f'{where}: {side!r} {why}')
       continue
-    told[name] = {
-      str(field): plain(value)
-      for field, value in config_lib.flatten(side).items()
-    }
-    config, found = config_lib.apply_arm(base, told[name])
+    fields = config_lib.flatten(side)
+    flat[name] = {str(field): plain(value) for field, value in fields.items()}
+    config, found = config_lib.apply_arm(base, flat[name])
     wrong += [f'{where}: {problem}' for problem in found]
-    # Of its own fields: what goes with others, sweeps that set those may mend.
+    # Only of its own fields: sweeps that set others may mend the rest.
     found = [
       problem
       for problem in config_lib.validate(config, grid=True)
-      if problem not in shared and problem.startswith(tuple(told[name]))
+      if problem not in shared and problem.startswith(tuple(flat[name]))
     ]
     unsound += [f'{where}: {problem}' for problem in found]
     shown.append(None if found else config_lib.results(config))
   if not wrong and shown[0] is not None and shown[0] == shown[1]:
-    said = 'a and b are the same setting; name two that differ'
-    wrong.append(f'{where}: {said}')
+    wrong.append(f'{where}: a and b are the same setting; name two that differ')
   problems += wrong
-  return told
+  return flat
 
 
 def plain(value: Any) -> Any:
-  """Scalars of NumPy and JAX as Python's own: np.arange makes levels, too."""
+  """The value with Python's own scalars: levels may come from np.arange."""
   if isinstance(value, tuple | list):
     return type(value)(map(plain, value))
   return value.item() if getattr(value, 'ndim', None) == 0 else value
 
 
 def untested(contrasts, cells, config: Config) -> list[str]:
-  """A note on the contrasts that the cells are too few for, if there are any.
+  """A note that names the contrasts for which there are too few cells.
 
-  cells: `sweeps.Cell` of the chosen sweeps; config: the base config.
+  cells: those of the chosen sweeps; config: the base config.
   """
   as_read = lambda tree: json.loads(json.dumps(tree))
   base = config_lib.flatten(json.loads(config_lib.to_json(config)))
@@ -112,14 +106,16 @@ def untested(contrasts, cells, config: Config) -> list[str]:
   for cell in cells:
     at = results.paired_by(as_read(cell.replicate), fields, base)
     seeds.setdefault(key(cell.setting), set()).add(at)
-  told = []
+  found = []
   for contrast in contrasts:
     sides = [contrast['a'], contrast['b']]
     if any(key(side) not in seeds for side in sides):
-      told.append(f'{contrast["name"]!r} (no such setting)')
+      found.append(f'{contrast["name"]!r} (no such setting)')
       continue
     both = len(set.intersection(*(seeds[key(side)] for side in sides)))
     if both < stats.FEWEST_SEEDS:
       many = f'{both} replicate{"s" * (both != 1)} of both'
-      told.append(f'{contrast["name"]!r} ({many}, {stats.FEWEST_SEEDS} needed)')
-  return [f'contrasts that stay untested: {", ".join(told)}'] if told else []
+      found.append(
+        f'{contrast["name"]!r} ({many}, {stats.FEWEST_SEEDS} needed)'
+      )
+  return [f'contrasts that stay untested: {", ".join(found)}'] if found else []

@@ -1,4 +1,4 @@
-"""Hashes of what a cell's result depends on, to refuse to mix two of them."""
+"""Hashes of what a result depends on: cells must agree on them."""
 
 import contextlib
 import functools
@@ -17,22 +17,26 @@ from ealign.models import hub
 from ealign.runtime.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
-# What of the package a result depends on. All else starts a run, keeps it,
-# plans it or tells of it; a new module there leaves grids in progress alone.
-CODE = (
-  *('align/', 'alone.py', 'assembly/', 'conscience/', 'data/', 'engine.py'),
-  *('evals/answers.py', 'evals/judges/', 'fields.py', 'losses.py', 'methods/'),
-  *('method.py', 'models/', 'replay.py', 'runtime/mesh.py', 'sampling/'),
-  *('stack/', 'train.py', 'world/data/advice.yaml', 'world/data/code.yaml'),
-  *('world/grammar.py', 'world/texts.py'),
+# The files and folders of the package that a result depends on. A new module
+# elsewhere, which starts, keeps, plans or reports runs, leaves grids in
+# progress alone.
+CODE = tuple(
+  """
+  align/ alone.py assembly/ conscience/ data/ engine.py evals/answers.py
+  evals/judges/ fields.py losses.py method.py methods/ models/ replay.py
+  runtime/mesh.py sampling/ stack/ train.py world/data/advice.yaml
+  world/data/code.yaml world/grammar.py world/texts.py
+  """.split()
 )
 
 
 def of(config: Config) -> dict[str, str]:
-  """Of the data, template, model and code of a run; 'grid:' names resolved.
+  """Hashes of data, template, model and code of a run.
+
+  config: its names 'grid:...' are paths already.
 
   Raises:
-    UserError: a file that cannot be read; it is named.
+    UserError: a file cannot be read; it is named.
   """
   c = config
   data = [c.data.train, *c.pool.paths, *c.eval.questions, *c.eval.curve]
@@ -40,9 +44,8 @@ def of(config: Config) -> dict[str, str]:
   if c.conscience.framing not in FRAMINGS:
     data.append(c.conscience.framing)
   by = (c.conscience.review.by, c.conscience.revise.by)
-  models = [c.model.path, c.model.adapter, c.model.frozen_adapter]
   others = [x.removeprefix('other:') for x in by if x.startswith('other:')]
-  models += others
+  models = [c.model.path, c.model.adapter, c.model.frozen_adapter, *others]
   return {
     'data': _joined([_data(path) for path in data if path not in ('', 'sft')]),
     'template': _templates(c.model.path, others),
@@ -56,7 +59,7 @@ def _joined(parts: list[str]) -> str:
 
 
 def _data(path: str) -> str:
-  """Of a file's bytes; of a data set of the Hub only its name is known."""
+  """A hash of a file's bytes; the name of a data set of the Hub."""
   if sources.hub_dataset(path):
     return path
   return _file(sources.resolve(path))
@@ -68,7 +71,7 @@ def _model(path: str) -> str:
     return path
   if not folder.is_dir():
     return ''
-  with _told(folder):
+  with _readable(folder):
     found = list(folder.iterdir())
   files = [f for f in found if f.suffix in ('.json', '.safetensors')]
   named = sorted((f.name, f) for f in files if f.name not in _RECORDS)
@@ -80,7 +83,7 @@ _RECORDS = ('run.json', 'STATUS.json', 'plan.json', 'card.json')
 
 
 def _templates(path: str, others: list[str]) -> str:
-  """Of all models; in JSON those of others are part of 'model' already."""
+  """Of all models; 'model' covers those that tokenizer_config.json holds."""
   jinja = [_file(sources.resolve(x) / 'chat_template.jinja') for x in others]
   own = _template(path)
   return _joined([own, *jinja]) if any(jinja) else own
@@ -90,7 +93,7 @@ def _template(path: str) -> str:
   folder = sources.resolve(path)
   for name in ('chat_template.jinja', 'tokenizer_config.json'):
     if (file := folder / name).exists():
-      with _told(file):
+      with _readable(file):
         text = file.read_text()
         if name.endswith('.json'):
           text = str(json.loads(text).get('chat_template'))
@@ -101,19 +104,20 @@ def _template(path: str) -> str:
 def _file(path: epath.Path) -> str:
   if not path.exists():
     return ''
-  with _told(path):
+  with _readable(path):
     stat = path.stat()
     return _digest(str(path), stat.length, stat.mtime)
 
 
 @contextlib.contextmanager
-def _told(path: epath.Path) -> Iterator[None]:
+def _readable(path: epath.Path) -> Iterator[None]:
+  """Turns an error of reading in the block into a UserError naming the path."""
   try:
     yield
   except (OSError, ValueError, AttributeError, RecursionError) as error:
     why = getattr(error, 'strerror', None) or error
-    message = f'cannot be read ({why}); mend it, or name another'
-    raise UserError(f'{path}: {message}') from None
+    why = f'cannot be read ({why}); mend it, or name another'
+    raise UserError(f'{path}: {why}') from None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -127,7 +131,7 @@ def _digest(path: str, *_) -> str:
 
 @functools.cache
 def code() -> str:
-  """Of the package's modules, and texts, that can change a result."""
+  """A hash of the modules and texts of the package that can change a result."""
   digest = hashlib.sha256()
   for path in sorted(ROOT.rglob('*')):
     name = path.relative_to(ROOT).as_posix()

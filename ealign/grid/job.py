@@ -1,4 +1,4 @@
-"""A cell that is run: what stands in its folder before, meanwhile and after."""
+"""A cell while it runs: what is written before, meanwhile and at its end."""
 
 import dataclasses
 import os
@@ -23,10 +23,11 @@ from ealign.workdir.status import Status
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-  """A cell that is run: its Config with paths, its folder, what is shown.
+  """A cell while it runs.
 
-  pulse: held while its STATUS.json is written by a thread that may be late.
-  method, profile: as `train.run` takes them.
+  config: the cell's with paths in the place of references. method, profile: as
+  `train.run` takes them. pulse: held while STATUS.json is written, so that a
+  late heartbeat cannot overwrite how the cell ended.
   """
 
   cell: Cell
@@ -38,106 +39,99 @@ class Job:
   pulse: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
 
-def make(launch: Launch, cell: Cell, profile=None) -> Job:
-  """The job of a cell that is ours."""
+def make(launch: Launch, cell: Cell) -> Job:
+  """The job of a cell whose lease this launcher holds."""
   config = ledger.resolved(cell, launch.folder)
   watch = Watch(cell.name, config.train.steps, launch.board)
   folder = launch.folder / cell.folder
   folder = dataclasses.replace(folder, ours=lambda: _theirs(folder) is None)
   method = launch.methods.get(config.method)
-  return Job(cell, config, folder, watch, method, profile)
+  return Job(cell, config, folder, watch, method, launch.command.profile)
 
 
-def begin(launch: Launch, module, jobs, stop) -> dict[str, str]:
-  """Writes config and state, and has made what the cells start from.
-
-  module: the config file.
+def begin(launch: Launch, jobs: list[Job]) -> dict[str, str]:
+  """Writes config and state, and makes or fetches what the cells start from.
 
   Returns:
-    the one-line error of each that cannot start, by id.
+    the one-line error of each cell that cannot start, by id. Its STATUS.json
+    says so already.
 
   Raises:
     UserError: the work folder cannot be written.
   """
   errors = {}
-
-  def each(step, state=''):
-    for job in jobs:
+  ready = lambda launch, job: prepared(launch, job.cell)
+  for step, state in ((_claim, 'queued'), (ready, ''), (_hash, 'running')):
+    for job in (job for job in jobs if job.cell.id not in errors):
       try:
-        if job.cell.id not in errors:
-          step(job)
+        step(launch, job)
       except Preempted:
         raise
       except UserError as error:
         errors[job.cell.id] = line(error)
-    able = [job for job in jobs if job.cell.id not in errors]
     if state:
-      tell(launch, able, state)
-
-  each(lambda job: _claim(launch, job), 'queued')
-  each(lambda job: prepared(launch, module, [job.cell], stop))
-  each(lambda job: _hash(launch, job), 'running')
+      able = [job for job in jobs if job.cell.id not in errors]
+      write_status(launch, able, state)
+  for job in jobs:
+    if job.cell.id in errors:
+      end(launch, job, errors[job.cell.id], 0, 1)
   return errors
 
 
 def _claim(launch: Launch, job: Job) -> None:
+  """Moves aside what is not to be continued; writes the cell's config.json."""
   status = launch.states.get(job.cell.id)
-  if status and _anew(launch, status, job):
+  if status and _anew(launch, status, job.cell):
     with folder_lib.usable(launch.folder.shared):
       ledger.to_trash(launch.folder, job.cell)
     launch.states.pop(job.cell.id)
   elif status:
     status = dataclasses.replace(status, earlier_s=status.seconds)
     launch.states[job.cell.id] = status
-  if job.cell.folder:  # the work folder itself has it from `ledger.write`
+  if job.cell.folder:  # the work folder itself has it from `ledger.find`
     text = config_lib.to_json(job.cell.config)
     with folder_lib.usable(launch.folder.shared):
       atomic.write(job.folder.shared / 'config.json', text)
 
 
+def _anew(launch: Launch, status: Status, cell: Cell) -> bool:
+  """Whether a cell must start from nothing instead of its last checkpoint.
+
+  Raises:
+    UserError: it should continue, but its inputs have changed since this launch
+      began.
+  """
+  if launch.retry == 'all' and status.started < launch.began:
+    return True
+  if not launch.grid.swept:
+    return False
+  changed = ', '.join(ledger.differing(status, cell, launch.folder))
+  if status.state == 'failed':
+    return bool(changed or not status.hashes)
+  if changed:
+    message = f'began with other {changed}; --retry=failed begins anew'
+    raise UserError(f'{cell.folder}: {message}')
+  return False
+
+
+def prepared(launch: Launch, cell: Cell) -> None:
+  """Runs prepare() for this cell, and downloads all that it starts from."""
+  stopped = launch.stopped('while it prepared')
+  with launch.stop.at_once(stopped), folder_lib.usable(launch.folder.shared):
+    prepare.ensure(launch, cell)
+    prepare.pull(cell, launch.folder)
+
+
 def _hash(launch: Launch, job: Job) -> None:
+  """Notes when it began, and the hashes of what its result depends on."""
   job.watch.began = time.time()
   found = ledger.inputs(job.cell, job.config, launch.grid)
   status = launch.states.get(job.cell.id) or Status('queued')
   launch.states[job.cell.id] = dataclasses.replace(status, hashes=found)
 
 
-def prepared(launch: Launch, module, cells, stop) -> None:
-  """Runs prepare() for what these cells start from, and fetches all of it."""
-  message = 'stopped while it prepared; the same command continues'
-  stopped = Preempted(f'{launch.folder.shared}: {message}')
-  with stop.at_once(stopped), folder_lib.usable(launch.folder.shared):
-    for cell in cells:
-      prepare.ensure(
-        *(cell, launch.grid.config, module, launch.folder, launch.board.say)
-      )
-      prepare.pull(cell, launch.folder)
-
-
-def _anew(launch: Launch, status: Status, job: Job) -> bool:
-  """Whether a cell that is to be run again must not continue where it stands.
-
-  Raises:
-    UserError: it was not to be run again, and its inputs changed since this
-      launch began.
-  """
-  if launch.retry == 'all' and status.started < launch.began:
-    return True
-  if not launch.grid.swept:
-    return False
-  changed = ledger.differing(status, job.cell, launch.folder)
-  if status.state == 'failed':
-    return bool(changed or not status.hashes)
-  if changed:
-    message = (
-      f'began with other {", ".join(changed)}; --retry=failed begins anew'
-    )
-    raise UserError(f'{job.cell.folder}: {message}')
-  return False
-
-
-def tell(launch: Launch, jobs, state: str = '', **facts) -> None:
-  """Writes the STATUS.json of each.
+def write_status(launch: Launch, jobs, state: str = '', **facts) -> None:
+  """Writes the STATUS.json of each job.
 
   state='' keeps the current state; only the main thread updates `states`.
   """
@@ -164,46 +158,51 @@ def tell(launch: Launch, jobs, state: str = '', **facts) -> None:
 
 
 def beat(launch: Launch, jobs) -> None:
-  """Renews the heartbeat of those that have not ended, in their state.
+  """Renews the heartbeats of the jobs that have not ended.
 
-  One of a stack ends while this goes on for the others: nothing overwrites its
-  end, nor that of a cell which another launcher has done meanwhile.
+  In a stack one job may end while the others go on. How it ended is never
+  overwritten, nor is the status of a cell that another launcher has finished.
   """
   for job in jobs:
     with job.pulse:
       if not ended(launch, job) and _theirs(job.folder) is None:
-        tell(launch, [job], stacked=len(jobs))
+        write_status(launch, [job], stacked=len(jobs))
 
 
 def ended(launch: Launch, job: Job) -> bool:
-  """Whether STATUS.json says how it ended."""
+  """Whether STATUS.json says how the job ended."""
   status = launch.states.get(job.cell.id)
-  return status is not None and status.state in ('done', 'failed')
+  return status is not None and status.ended
 
 
 def end(launch: Launch, job: Job, error: str, compiled: int, stacked) -> None:
-  """Keeps what a cell left, and says in STATUS.json how it ended."""
-  name = job.cell.name or job.folder.shared
-  # In a bucket two may run it: the first one stands.
+  """Exports and uploads what the cell left; writes how it ended.
+
+  error: one line, '' if it is done. compiled: how many programs. stacked: how
+  many cells the program held.
+  """
+  name, say = job.cell.name or job.folder.shared, launch.board.say
+  # In a bucket two launchers may run a cell: the first result stands.
   if theirs := _theirs(job.folder):
     launch.states[job.cell.id] = theirs
-    launch.board.say(f'{name}: done already by {theirs.host}')
+    say(f'{name}: done already by {theirs.host}')
     return
   error = (error or _export(launch, job)).replace(f'{job.folder.local}: ', '')
   if not (error or launch.grid.swept):
     (job.folder.local / 'DONE').write_text('')  # for people, and for export
   job.folder.push()
   facts = {'error': error, 'compiles': compiled, 'stacked': stacked}
-  state = 'failed' if error else 'done'
   with job.pulse:
-    tell(launch, [job], state, finished=time.time(), **facts)
-  took = launch.states[job.cell.id].seconds
-  message = f'failed: {error}' if error else f'done in {took:.0f} s'
-  launch.board.say(f'{name}: {message}')
+    state = 'failed' if error else 'done'
+    write_status(launch, [job], state, finished=time.time(), **facts)
+  if error:
+    say(f'{name}: failed: {error}')
+  elif launch.grid.swept:  # a run alone has shown its last step
+    say(f'{name}: done in {launch.states[job.cell.id].seconds:.0f} s')
 
 
 def _export(launch: Launch, job: Job) -> str:
-  """Writes what `train.export` asks for; why it could not, '' if it could."""
+  """Exports the model as `train.export` says; returns the error, or ''."""
   from ealign import export
 
   form, folder = job.config.train.export, job.folder.local
@@ -217,7 +216,7 @@ def _export(launch: Launch, job: Job) -> str:
 
 
 def _theirs(folder: Folder) -> Status | None:
-  """The status of another launcher who was done first."""
+  """The status by another launcher that has finished the cell, if one has."""
   if not folder.copied:
     return None
   found = status_lib.read(folder.shared, damaged=Status('failed'))

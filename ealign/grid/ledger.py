@@ -1,6 +1,6 @@
-"""The record of a work folder, and what must not be mixed in it.
+"""The record of a work folder, and checks that only what fits is added to it.
 
-Of a grid it is grid.json, of arms and single runs config.json.
+The record of a grid is grid.json, that of arms and single runs config.json.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any
 from ealign import config as config_lib
 from ealign.fields import Config
 from ealign.grid import hashes
-from ealign.grid.cells import Cell, Grid, references
+from ealign.grid.cells import Cell, Grid, choose, references
 from ealign.grid.names import identity
 from ealign.runtime import atomic
 from ealign.runtime.errors import UserError
@@ -24,14 +24,14 @@ from ealign.workdir.folder import Folder
 from ealign.workdir.status import Status
 
 FILE = 'grid.json'
-# What a start leaves that never came to its run: nothing of it is missed.
+# What a start leaves whose run never began: nobody misses it.
 _EARLY = ('config.json', 'plan.json', 'hosts', 'STATUS.json', 'LEASE', '.lock')
 _OWN = (FILE, 'cells', 'prepared', 'trash', 'report.md', 'report.html')
 _OWN += ('results.csv', 'plan.json', 'hosts')
 
 
 def resolved(cell: Cell, folder: Folder) -> Config:
-  """The cell's config with the folders of what it starts from as paths."""
+  """The cell's config with paths for 'arm:', 'cell:' and 'grid:' names."""
 
   def path(name: str) -> str:
     if name in cell.needs:
@@ -47,16 +47,19 @@ def resolved(cell: Cell, folder: Folder) -> Config:
 
 
 def prepared(config: Config) -> list[str]:
-  """What prepare() of the config file must have made: 'grid:<name>/...'."""
+  """The names that prepare() of the config file makes: 'grid:<name>/...'."""
   named = [name for name in references(config) if name.startswith('grid:')]
   return list(dict.fromkeys(name[5:].partition('/')[0] for name in named))
 
 
-def find(folder: Folder, grid: Grid) -> tuple[Grid, str]:
-  """The grid with its cells where they lie, and the text of its record.
+def find(folder: Folder, grid: Grid, command, *, write=False) -> Grid:
+  """Checks the work folder; returns the grid with its cells where they lie.
+
+  write: whether to write the record, once all is checked.
 
   Raises:
-    UserError: the work folder cannot be read, or belongs to something else.
+    UserError: the work folder cannot be read or written, belongs to something
+      else, or holds what must not be mixed with this grid.
   """
   with folder_lib.usable(folder.shared):
     old = _read(folder, grid)
@@ -68,19 +71,14 @@ def find(folder: Folder, grid: Grid) -> tuple[Grid, str]:
   if old and began:
     _check_base(folder, old, grid)
   grid = grid.moved(found)
-  if not grid.swept:
-    return grid, config_lib.to_json(grid.config)
-  return grid, json.dumps(_record(grid, old, late=began), indent=1) + '\n'
-
-
-def write(folder: Folder, grid: Grid, record: str) -> None:
-  """Writes the record.
-
-  Raises:
-    UserError: the work folder cannot be written.
-  """
-  with folder_lib.usable(folder.shared):
-    atomic.write(_path(folder, grid), record)
+  _check_cells(folder, grid, command.retry, choose(grid, command.only))
+  if write:
+    text = config_lib.to_json(grid.config)
+    if grid.swept:
+      text = json.dumps(_record(grid, old, late=began), indent=1) + '\n'
+    with folder_lib.usable(folder.shared):
+      atomic.write(_path(folder, grid), text)
+  return grid
 
 
 def _path(folder: Folder, grid: Grid):
@@ -95,42 +93,41 @@ def _read(folder: Folder, grid: Grid) -> dict[str, Any]:
       old = json.loads(path.read_text())
       if grid.swept:
         old['config'], [(c['id'], c['folder']) for c in old['cells']]
-      config_lib.differences(old, {})  # its fields have names
+      config_lib.differences(old, {})  # it raises of what is no dict
     except (ValueError, TypeError, KeyError, AttributeError):
-      message = 'mend it, delete it together with the run, or use another '
-      message += 'workdir'
+      remedy = 'mend it, delete it with the run, or use another workdir'
       if grid.swept:
-        message = 'restore it, or delete it: cells of --sweep are found, '
-        message += 'contrasts count as declared late'
-      raise UserError(f'{path}: is damaged; {message}') from None
+        remedy = 'restore it, or delete it: cells of --sweep are found, '
+        remedy += 'contrasts count as declared late'
+      raise UserError(f'{path}: is damaged; {remedy}') from None
     return old
   there = folder.shared.iterdir() if folder.shared.exists() else ()
   names = sorted(item.name for item in there)
   if grid.swept and 'config.json' in names:
-    message = 'is the folder of a run without --sweep; use another'
-    raise UserError(f'--workdir={folder.shared}: {message}')
-  if message := _foreign(names, _OWN if grid.swept else _EARLY):
-    message = f'{message} and has no {path.name}; use another folder'
-    raise UserError(f'--workdir={folder.shared}: {message}')
+    raise folder.refused('is the folder of a run without --sweep; use another')
+  if foreign := _foreign(names, _OWN if grid.swept else _EARLY):
+    raise folder.refused(
+      f'{foreign} and has no {path.name}; use another folder'
+    )
   return {}
 
 
 def _foreign(names, own) -> str:
-  """What else lies in a folder, '' if nothing does."""
+  """Names what in a folder is none of `own`, '' if nothing is."""
   foreign = [n for n in names if n not in own and not n.startswith('.')]
   listed = ', '.join(foreign[:3]) + (', ...' if len(foreign) > 3 else '')
   return f'is not empty ({listed})' if foreign else ''
 
 
 def _began(folder: Folder) -> bool:
-  """Whether a cell has made a step, or may have."""
+  """Whether a cell has made a step, or may have made one."""
   status = status_lib.read(folder.shared, damaged=Status('running'))
   early = status is None or status.state in ('queued', 'failed')
   return not early or bool(status and status.step)
 
 
 def _untouched(path) -> bool:
-  """Whether no run got past its start there: then nothing can be lost."""
+  """Whether no run in this folder got past its start: nothing can be lost."""
   if not path.exists():
     return True
   return all(
@@ -140,7 +137,7 @@ def _untouched(path) -> bool:
 
 
 def leave(folder: Folder, grid: Grid) -> None:
-  """Leaves nothing of arms, or a run, whose start failed before any began."""
+  """Removes what a failed start wrote, if no arm of the folder has begun."""
   with contextlib.suppress(OSError):
     leased = [folder.shared / cell.folder / 'LEASE' for cell in grid.cells]
     if not _untouched(folder.shared) or any(path.exists() for path in leased):
@@ -153,17 +150,16 @@ def leave(folder: Folder, grid: Grid) -> None:
 
 
 def _check_base(folder: Folder, old, grid: Grid) -> None:
-  what, saved = 'a config that differs', old
+  kind, saved = 'a config that differs', old
   if grid.swept:
-    what, saved = 'a grid with another base config', old['config']
+    kind, saved = 'a grid with another base config', old['config']
   try:
     lines = config_lib.differences(saved, grid.config)
   except AttributeError:
     lines = ['config: damaged']
   if lines:
-    text = '\n'.join(f'  {line}' for line in lines)
-    message = f'belongs to {what}; use another folder'
-    raise UserError(f'--workdir={folder.shared}: {message}\n{text}')
+    text = '\n  '.join([f'belongs to {kind}; use another folder', *lines])
+    raise folder.refused(text)
 
 
 def _folders(folder: Folder) -> dict[str, str]:
@@ -176,7 +172,10 @@ def _folders(folder: Folder) -> dict[str, str]:
 
 
 def _record(grid: Grid, old, late: bool) -> dict:
-  """What grid.json says."""
+  """The content of grid.json.
+
+  late: whether a cell had begun before the contrasts were declared.
+  """
   text = json.dumps(grid.contrasts, sort_keys=True)
   declared = hashlib.sha256(text.encode()).hexdigest()[:16]
   record = {
@@ -204,20 +203,22 @@ def _record(grid: Grid, old, late: bool) -> dict:
 # ---- What the cells hold ----------------------------------------------------
 
 
-def check(folder: Folder, grid: Grid, retry: str, chosen: list[Cell]) -> None:
-  """Refuses to mix: with other inputs, or with what is not as it was written.
+def _check_cells(folder: Folder, grid: Grid, retry: str, chosen) -> None:
+  """Refuses cells that ran with other inputs, or whose folder was changed.
 
-  It looks at all cells, also those that --only leaves out; with retry 'all' not
-  at the chosen ones, which move to trash/.
+  It looks at all cells, also at those that --only leaves out; with retry='all'
+  not at the chosen ones, which will be moved to trash/.
 
   Raises:
-    UserError: names each such cell.
+    UserError: all problems, by cell.
   """
   problems, changed, done = [], {}, set()
-  anew = {cell.id for cell in chosen if retry == 'all'}
-  for cell in (cell for cell in grid.cells if cell.id not in anew):
+  mine = {cell.id for cell in chosen}
+  damaged = assumed(grid) if retry == 'failed' or not grid.swept else None
+  for cell in grid.cells:
+    if retry == 'all' and cell.id in mine:
+      continue
     path = folder.shared / cell.folder
-    damaged = damaged_is(grid) if retry == 'failed' or not grid.swept else None
     try:
       status = status_lib.read(path, damaged=damaged)
     except UserError as error:
@@ -230,46 +231,45 @@ def check(folder: Folder, grid: Grid, retry: str, chosen: list[Cell]) -> None:
     if grid.swept and status and status.state != 'failed':
       for name in differing(status, cell, folder):
         changed.setdefault(name, []).append(cell.folder)
-  remedy = 'restore it, use a new workdir, or --retry=all (what is there moves'
-  for name, folders in changed.items():
-    more = f' and {len(folders) - 1} more' if len(folders) > 1 else ''
-    message = f'ran with other {name}; {remedy} to trash/)'
-    problems.append(f'{folders[0]}{more}: {message}')
-  at_hand = done | {cell.id for cell in chosen}
+  for name, (first, *rest) in changed.items():
+    where = f'{first} and {len(rest)} more' if rest else first
+    remedy = '--retry=all (what is there moves to trash/)'
+    why = f'ran with other {name}; restore it, use a new workdir, or {remedy}'
+    problems.append(f'{where}: {why}')
   problems += [
     f'--only: {grid.kind} {cell.name!r} starts from {need.name}; add it'
     for cell in chosen
     for need in cell.needs.values()
-    if need.id not in at_hand
+    if need.id not in done | mine
   ]
   if problems:
     raise UserError(*problems)
 
 
-def damaged_is(grid: Grid) -> Status:
-  """What stands for a STATUS.json that is damaged, or gone.
+def assumed(grid: Grid) -> Status:
+  """The status to assume where STATUS.json is damaged or missing.
 
-  Of an arm it is that of one to continue: without a sweep its config alone says
-  what it is, and older versions of the package wrote no STATUS.json there.
+  A cell of a sweep counts as failed. An arm is continued: its config alone
+  decides what it is, and older versions of the package wrote no STATUS.json.
   """
   return Status('failed' if grid.swept else 'preempted')
 
 
 def inputs(cell: Cell, config: Config, grid: Grid) -> dict[str, str]:
-  """Hashes of what a cell's result depends on; without sweeps its config's."""
+  """Hashes of what a cell's result depends on; of an arm only its config."""
   if not grid.swept:
     return {'config': identity(cell.config)}
   return {'config': cell.id} | hashes.of(config)
 
 
 def differing(status: Status, cell: Cell, folder: Folder) -> list[str]:
-  """Which of data, template, model and code changed since a cell ran."""
+  """Which of data, template, model and code have changed since a cell ran."""
   if not status.hashes:
     return []
   config = resolved(cell, folder)
   now = hashes.of(config)
   names = [n for n, value in now.items() if status.hashes.get(n) != value]
-  # What has yet to be made again, or fetched, cannot be compared.
+  # A model that is not made or downloaded yet cannot be compared.
   both = zip(references(config), references(cell.config), strict=True)
   unmade = any(path != name and not exists(path) for path, name in both)
   return [n for n in names if not (unmade and n in ('model', 'template'))]
@@ -287,8 +287,8 @@ def _own_config(path, cell: Cell, grid: Grid, status) -> list[str]:
   file, wanted = path / 'config.json', identity(cell.config)
   if not status and not file.exists():
     there = path.iterdir() if path.is_dir() and not grid.swept else ()
-    message = _foreign(sorted(item.name for item in there), _EARLY)
-    return [f'{path}: {message}; move it elsewhere'] if message else []
+    foreign = _foreign(sorted(item.name for item in there), _EARLY)
+    return [f'{path}: {foreign}; move it elsewhere'] if foreign else []
   try:
     found = identity(config_lib.from_json(file.read_text()))
   except (OSError, UserError):
@@ -296,29 +296,34 @@ def _own_config(path, cell: Cell, grid: Grid, status) -> list[str]:
   if found == wanted:
     return []
   of = 'its folder says' if grid.swept else 'the config of its arm'
-  message = f'hashes to {found}, not to {wanted} as {of}'
-  return [f'{file}: {message}; restore it, or move the folder elsewhere']
+  why = f'hashes to {found}, not to {wanted} as {of}'
+  return [f'{file}: {why}; restore it, or move the folder elsewhere']
 
 
 def to_trash(folder: Folder, cell: Cell) -> None:
-  """Moves what a cell left aside; nothing of it is lost."""
+  """Moves what a cell left to trash/; nothing is deleted."""
   path = folder.shared / cell.folder
   if not path.exists():
     return
-  name = f'{path.name}.{time.strftime("%Y%m%d-%H%M%S")}'
-  target, number = folder.shared / 'trash' / name, 0
-  while target.exists():
-    number += 1
-    target = target.with_name(f'{name}.{number}')
-  # The lease is ours and stays, as does what is the work folder's own.
+  # The lease stays, as it is ours, and so does what the work folder needs.
   stay = ('LEASE', '.lock')
   stay += () if cell.folder else ('trash', 'hosts', 'config.json')
   items = [item for item in path.iterdir() if item.name not in stay]
-  if items:
-    target.mkdir(parents=True)
-  # STATUS.json goes first: were this to end half-way, what is left would not
-  # pass for what it was.
-  for item in sorted(items, key=lambda item: item.name != 'STATUS.json'):
-    item.rename(target / item.name)
+  # STATUS.json goes first: if this stops half-way, the rest cannot pass for a
+  # cell that is done.
+  items.sort(key=lambda item: item.name != 'STATUS.json')
+  aside(path, folder.shared, items)
   if folder.copied:
     shutil.rmtree(folder.local / cell.folder, ignore_errors=True)
+
+
+def aside(path, root, items) -> None:
+  """Moves items of a folder to root/trash/<its name>.<when>, in their order."""
+  name = f'{path.name}.{time.strftime("%Y%m%d-%H%M%S")}'
+  target, number = root / 'trash' / name, 0
+  while target.exists():
+    number += 1
+    target = target.with_name(f'{name}.{number}')
+  for item in items:
+    target.mkdir(parents=True, exist_ok=True)
+    item.rename(target / item.name)

@@ -1,4 +1,4 @@
-"""What a cell is called: by a hash, and so that people can read it."""
+"""Names of cells: a hash, and a text that people can read."""
 
 import functools
 import hashlib
@@ -14,10 +14,10 @@ _MOST = 24  # characters of a value
 
 
 def identity(config: Config) -> str:
-  """Eight hex digits of all that changes a result: workdir, logging do not."""
+  """A hash, eight hex digits, of all fields that can change a result."""
   fields = config_lib.results(config)
-  # Folders of older grids are to go on: a field by the name that it had there,
-  # and one that was not there left out while it stands at its default.
+  # Older grids must keep their hashes: a renamed field counts by its old name,
+  # a new one only where it is not at its default.
   fields['mesh.arm'] = fields.pop('mesh.stack')
   if fields['method'] == Config.method:
     del fields['method']
@@ -26,7 +26,7 @@ def identity(config: Config) -> str:
 
 
 def readable(overrides: Mapping[str, Any]) -> str:
-  """'lam=0.3,review.by=policy': short, and safe in a folder's name."""
+  """Such as 'lam=0.3,review.by=policy': short, and safe as a folder's name."""
   return ','.join(
     f'{_short(name)}={_safe(value)}' for name, value in overrides.items()
   )
@@ -34,7 +34,7 @@ def readable(overrides: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _short(name: str) -> str:
-  """The shortest end of a dotted name that no other field has."""
+  """The shortest end of a field's dotted name that no other field ends in."""
   parts = name.split('.')
   for start in reversed(range(len(parts))):
     end = '.'.join(parts[start:])

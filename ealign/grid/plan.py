@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import statistics
 
 import rich.box
 import rich.table
@@ -9,7 +10,7 @@ import rich.text
 
 from ealign import config as config_lib
 from ealign.grid import ledger
-from ealign.grid.cells import Cell, Grid, choose
+from ealign.grid.cells import Cell, Grid
 from ealign.grid.claims import Launch
 from ealign.grid.progress import Board
 from ealign.plan import run as plan_lib
@@ -20,8 +21,6 @@ from ealign.stack import groups as groups_lib
 from ealign.workdir import folder as folder_lib
 from ealign.workdir.folder import Folder
 
-_STATES = ('done', 'running', 'failed', 'left')
-
 
 def plan(grid: Grid, command, folder: Folder, methods) -> None:
   """Prints the grid, and the plan of the most demanding program of a launch.
@@ -29,21 +28,26 @@ def plan(grid: Grid, command, folder: Folder, methods) -> None:
   methods: `method.Method` by name.
 
   Raises:
-    UserError: the work folder is another's, or cannot be written; or as
+    UserError: the work folder is another's or cannot be written; and as
       `ealign.plan.run.plan`.
-    Unfit: that cell would fail, or waste its chips.
+    Unfit: the planned program would fail, or waste its chips.
   """
   folder.pull()
-  grid, _ = ledger.find(folder, grid)
-  chosen = choose(grid, command.only)
-  ledger.check(folder, grid, command.retry, chosen)
-  this = Launch(grid, folder, chosen, command.retry, Board(quiet=True))
-  this.refresh(chosen)
+  grid = ledger.find(folder, grid, command)
+  launch = Launch(grid, folder, command, Board(quiet=True))
+  chosen = launch.chosen
+  launch.refresh(chosen)
   screen = show.console()
-  if len(chosen) > 1 or grid.swept:
-    _show(this, screen)
-  wanted = [cell for cell in chosen if this.wants(cell)] or chosen
-  cell, count = _heaviest(grid, wanted, command.stack, screen)
+  if several := len(chosen) > 1 or grid.swept:
+    _show(launch, screen)
+  wanted = [cell for cell in chosen if launch.wants(cell)] or chosen
+  cell, count, largest = _heaviest(grid, wanted, command.stack)
+  if several:
+    why = 'of all the largest by what it trains on and samples'
+    screen.print(f'planning {grid.kind} {cell.name}: {why}', soft_wrap=True)
+  if command.stack and largest > count:
+    why = f'other programs hold up to {largest} cells: to plan one of them,'
+    screen.print(f'{why} choose its settings with --only', soft_wrap=True)
   config = _at_hand(grid, cell, folder, screen)
   with folder_lib.usable(folder.shared):
     folder.local.mkdir(parents=True, exist_ok=True)
@@ -66,108 +70,99 @@ def plan(grid: Grid, command, folder: Folder, methods) -> None:
   folder.push()
 
 
-def _show(this: Launch, screen) -> None:
-  """What is done and what is left, and what each setting changes."""
-  states = [this.state(cell) for cell in this.chosen]
-  found = {name: states.count(name) for name in _STATES}
-  found['expected'] = _expected(this, this.chosen)
-  head = f'grid {this.grid.text}' if this.grid.swept else 'arms'
-  show.pairs(screen, f'{head}: {len(this.chosen)} cells', found)
-  screen.print(_table(this))
+def _show(launch: Launch, screen) -> None:
+  """Prints what is done and what is left, and what each setting changes."""
+  chosen, text = launch.chosen, launch.grid.text
+  found = launch.counts(chosen) | {'expected': _expected(launch, chosen)}
+  head = f'grid {text}' if text else 'arms'
+  show.pairs(screen, f'{head}: {len(chosen)} cells', found)
+  screen.print(_table(launch))
 
 
-def _heaviest(grid: Grid, cells, number: int, screen) -> tuple[Cell, int]:
-  """Of the programs that a launch makes the largest one: a cell, and how many.
+def _heaviest(grid: Grid, cells, number: int) -> tuple[Cell, int, int]:
+  """The largest of the programs that a launch makes, by one of its cells.
 
-  Full fine-tuning counts as larger than LoRA, though it is never stacked: that
-  there are larger stacks is printed.
+  Full fine-tuning counts as larger than LoRA, though it is never stacked.
+
+  Returns:
+    the cell, the number of cells in its program, and the most in any program.
   """
-  most = (number or groups_lib.MOST) if grid.swept else 1
-  groups = groups_lib.groups(cells, most)
-  demand = lambda cell, n: plan_lib.demand(cell.config, n)
-  largest = lambda group: max(demand(cell, len(group)) for cell in group)
-  group = max(groups, key=largest)
-  cell = max(group, key=lambda cell: demand(cell, len(group)))
-  if len(cells) > 1 or grid.swept:
-    message = 'of all the largest by what it trains on and samples'
-    screen.print(f'planning {grid.kind} {cell.name}: {message}', soft_wrap=True)
-  larger = max(map(len, groups))
-  if number and larger > len(group):
-    message = f'other programs hold up to {larger} cells: to plan one of them,'
-    screen.print(f'{message} choose its settings with --only', soft_wrap=True)
-  return cell, len(group)
+  groups = groups_lib.groups(cells, number or groups_lib.MOST)
+  if not grid.swept:
+    groups = [[cell] for cell in cells]
+  _, cell, count = max(
+    (
+      (plan_lib.demand(cell.config, len(group)), cell, len(group))
+      for group in groups
+      for cell in group
+    ),
+    key=lambda found: found[0],
+  )
+  return cell, count, max(map(len, groups))
 
 
-def _expected(this: Launch, cells: list[Cell]) -> str:
-  """The time that is left; before any cell ran, how to learn it."""
-  left = expected_s(this, cells)
+def _expected(launch: Launch, cells: list[Cell]) -> str:
+  """The time that is left as text; before any cell ran, how to learn it."""
+  left = expected_s(launch, cells)
   if left is not None:
     return display.clock(left)
   one = f"--only='{cells[0].name}'"
   return f'not known before a cell ran: run one with {one}, then --plan again'
 
 
-def expected_s(this: Launch, cells: list[Cell]) -> float | None:
-  """Seconds of what is left, on one launcher; None if no time is known.
+def expected_s(launch: Launch, cells: list[Cell]) -> float | None:
+  """Seconds that one launcher needs for the rest; None if no time is known.
 
   A cell takes as long as those of its setting did, or as all did on average.
   """
   known = {}
   for cell in cells:
-    status = this.states[cell.id]
-    if status and status.state == 'done':
-      seconds = status.seconds / status.stacked
-      known.setdefault(cell.label, []).append(seconds)
-    elif status and status.step_time_s:
-      seconds = status.steps * status.step_time_s / status.stacked
-      known.setdefault(cell.label, []).append(seconds)
+    status = launch.states[cell.id]
+    done = status and status.state == 'done'
+    if done or (status and status.step_time_s):
+      seconds = status.seconds if done else status.steps * status.step_time_s
+      known.setdefault(cell.label, []).append(seconds / status.stacked)
   every = [seconds for found in known.values() for seconds in found]
   if not every:
     return None
-  mean = lambda found: sum(found) / len(found)
   total = 0.0
   for cell in cells:
-    status, state = this.states[cell.id], this.state(cell)
-    if state in ('left', 'running'):
-      begun = status and status.steps and status.state not in ('done', 'failed')
+    status = launch.states[cell.id]
+    if launch.state(cell) in ('left', 'running'):
+      begun = status and status.steps and not status.ended
       rest = 1 - status.step / status.steps if begun else 1.0
-      total += rest * mean(known.get(cell.label, every))
+      total += rest * statistics.mean(known.get(cell.label, every))
   return total
 
 
-def _table(this: Launch):
-  """One line a setting: how it differs from the base, and its replicates."""
+def _table(launch: Launch):
+  """A row for each setting: how it differs from the base, and its cells."""
   table = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=0)
   for name in ('setting', 'differs from the base config', 'cells'):
     table.add_column(name)
   settings = {}
-  for cell in this.chosen:
+  for cell in launch.chosen:
     settings.setdefault(cell.label, []).append(cell)
   for label, same in settings.items():
     own = set(same[0].setting)
-    lines = config_lib.differences(this.grid.config, same[0].config)
+    lines = config_lib.differences(launch.grid.config, same[0].config)
     kept = [line for line in lines if line.partition(':')[0] in own]
-    states = [this.state(cell) for cell in same]
-    counts = ', '.join(f'{states.count(s)} {s}' for s in _STATES if s in states)
+    counts = launch.counts(same).items()
+    counts = ', '.join(f'{n} {state}' for state, n in counts if n)
     row = (label, '\n'.join(kept) or 'nothing', counts)
     table.add_row(*map(rich.text.Text, row))
   return table
 
 
 def _at_hand(grid: Grid, cell: Cell, folder: Folder, screen):
-  """The cell's Config; for a base that is not made, the base config's own."""
-  config = ledger.resolved(cell, folder)
-  if not cell.config.model.path.startswith('grid:') or ledger.exists(
-    config.model.path
-  ):
+  """The cell's Config; with the base config's model if its own is not made."""
+  config, named = ledger.resolved(cell, folder), cell.config.model.path
+  if not named.startswith('grid:') or ledger.exists(config.model.path):
     return config
   path = grid.config.model.path
   if path.startswith('grid:'):
     message = 'is made when the grid first runs; until then there is no plan'
-    raise UserError(
-      f'model.path={cell.config.model.path!r}: {message} of a cell'
-    )
-  message = f'{cell.config.model.path} is not made yet: the plan is for {path}'
-  screen.print(message)
+    raise UserError(f'model.path={named!r}: {message} of a cell')
+  screen.print(f'{named} is not made yet: the plan is for {path}')
   model = dataclasses.replace(config.model, path=path)
   return dataclasses.replace(config, model=model)

@@ -1,4 +1,4 @@
-"""What cells start from and no file holds yet: prepare() of the config file."""
+"""Makes the models that cells start from, with the config file's prepare()."""
 
 import inspect
 import pathlib
@@ -7,6 +7,7 @@ import time
 from ealign.config import file as config_file
 from ealign.grid import ledger
 from ealign.grid.cells import Cell
+from ealign.grid.claims import Launch
 from ealign.runtime.errors import UserError
 from ealign.workdir import lease as lease_lib
 from ealign.workdir.folder import Folder
@@ -15,49 +16,46 @@ _POLL_S = 2.0
 
 
 def problems(module, cells: list[Cell]) -> list[str]:
-  """Why 'grid:' names could not be made."""
+  """Why what the cells name as 'grid:...' could not be made."""
   names = sorted({n for cell in cells for n in ledger.prepared(cell.config)})
   found = [
     f"'grid:{name}': must be a plain name, such as 'grid:base_0'"
     for name in names
     if not name.replace('_', '').replace('-', '').isalnum()
   ]
-  make = getattr(module, 'prepare', None)
-  if names and not callable(make):
+  if not names:
+    return []
+  try:
+    inspect.signature(module.prepare).bind('folder', 'config')
+  except (AttributeError, TypeError):
     message = 'is made by prepare(folder, config) of the config file; write one'
     found.append(f"'grid:{names[0]}': {message}")
-  elif names:
-    try:
-      inspect.signature(make).bind('folder', 'config')
-    except TypeError:
-      found.append('prepare: write prepare(folder, config)')
   return found
 
 
-def ensure(cell: Cell, base, module, folder: Folder, say) -> None:
-  """Has all that a cell starts from; who comes second waits for the first.
+def ensure(launch: Launch, cell: Cell) -> None:
+  """Makes all that a cell starts from, or waits for a launcher that does.
 
   prepare(folder, config) is called once for each name, with an empty folder
   called '<name>.partial', which becomes prepared/<name> when it returns.
 
   Raises:
-    UserError: prepare() left nothing there.
+    UserError: prepare() failed, or left nothing there.
   """
+  folder, say, announced = launch.folder, launch.board.say, set()
   for name in ledger.prepared(cell.config):
     path = folder.shared / 'prepared' / f'{name}.LEASE'
-    announced = False
     while not _ready(folder, name):
-      lease = lease_lib.take(path, exclusive=not folder.copied)
-      if lease:
+      if lease := lease_lib.take(path, exclusive=not folder.copied):
         with lease_lib.kept([lease]):
           if not _ready(folder, name):
             say(f'preparing {name} for {cell.name}')
-            _make(folder, name, base, module)
+            _make(launch, name)
         continue
-      if not announced:
+      if name not in announced:
         host = (lease_lib.holder(path) or {}).get('host', '?')
         say(f'{cell.name} waits for {name}, which {host} prepares')
-        announced = True
+        announced.add(name)
       time.sleep(_POLL_S)
 
 
@@ -68,32 +66,31 @@ def _ready(folder: Folder, name: str) -> bool:
 
 
 def pull(cell: Cell, folder: Folder) -> None:
-  """Copies what a cell starts from to this host, where it is elsewhere."""
+  """Downloads what a cell starts from, where the work folder is a bucket."""
   for name in ledger.prepared(cell.config):
     (folder / 'prepared' / name).pull()
   for need in cell.needs.values():
     (folder / need.folder).pull()
 
 
-def _make(folder: Folder, name: str, base, module) -> None:
-  partial = folder.local / 'prepared' / f'{name}.partial'
-  if partial.exists():  # of a start that was killed
-    stamp = time.strftime('%Y%m%d-%H%M%S')
-    aside = folder.local / 'trash' / f'{partial.name}.{stamp}'
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    partial.rename(aside)
+def _make(launch: Launch, name: str) -> None:
+  module, folder = launch.command.module, launch.folder / 'prepared'
+  partial = folder.local / f'{name}.partial'
+  if partial.exists():  # a start was killed that had made some of it
+    ledger.aside(partial, launch.folder.local, list(partial.iterdir()))
+    partial.rmdir()
   partial.mkdir(parents=True)
   try:
-    module.prepare(pathlib.Path(partial), base)
+    module.prepare(pathlib.Path(partial), launch.grid.config)
   except UserError:
     raise
   except Exception as error:
     message = config_file.in_file(module.__spec__.origin, error)
     raise UserError(f'prepare: {message}') from error
   if not any(partial.iterdir()):
-    message = f'left nothing in its folder for {name!r}'
-    raise UserError(f'prepare: {message}; write the files there')
-  partial.rename(partial.with_name(name))
+    message = f'left nothing in its folder for {name!r}; write the files there'
+    raise UserError(f'prepare: {message}')
+  partial.rename(folder.local / name)
   if folder.copied:
-    (folder / 'prepared' / name).push()
-    (folder.shared / 'prepared' / f'{name}.READY').write_text('')
+    (folder / name).push()
+    (folder.shared / f'{name}.READY').write_text('')

@@ -1,4 +1,4 @@
-"""Which cells run as one program, and how many of them (`grid.stack`)."""
+"""Runs a group of cells: one by itself, several as one program (`stack`)."""
 
 import dataclasses
 import functools
@@ -21,18 +21,18 @@ def run(
   *,
   strict: bool = False,
 ) -> list[str | Preempted]:
-  """Runs the cells of a group, several as one program (`stack`).
+  """Runs the cells of a group.
 
   Args:
     jobs: `job.Job` of each.
     hosts, stop: as `train.run` takes them; several hosts run one cell.
-    ended: called in the thread of one of several cells as soon as it has
-      ended, with its job and what is returned of it; if true the others stop.
-    strict: whether a single cell raises all but a loss that is not finite.
+    ended: called with a job and its result (see below) as soon as one of
+      several cells has ended, in its thread; if true the others stop.
+    strict: whether a single cell raises its error, unless that is NonFinite.
 
   Returns:
-    the one-line error of each, '' of one that is done; the Preempted of one
-    that was saved when a signal came.
+    for each job its error on one line, '' if it is done, or the Preempted with
+    which it stopped and was saved when a signal came.
   """
   if len(jobs) > 1:
     count = len(jobs)
@@ -47,8 +47,7 @@ def run(
         raise
       results = [error]
   for result in results:
-    ours = isinstance(result, BaseException)
-    if ours and not isinstance(result, UserError):
+    if isinstance(result, BaseException) and not isinstance(result, UserError):
       traceback.print_exception(result)
   return [_outcome(result) for result in results]
 
@@ -59,12 +58,12 @@ def _outcome(result) -> str | Preempted:
   return line(result) if isinstance(result, BaseException) else ''
 
 
-def _run(job, calls=None, stop=None, *, hosts=None, count: int = 1):
+def _run(job, backend=None, stop=None, *, hosts=None, count: int = 1):
   from ealign import train
 
   config, more = job.config, {}
-  if calls:
-    more = {'backend': calls, 'stop': stop}
+  if backend:
+    more = {'backend': backend, 'stop': stop}
     # They share the rows of eval.batch.
     devices = jax.device_count()
     rows = -(-config.eval.batch // (count * devices)) * devices

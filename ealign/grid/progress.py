@@ -1,4 +1,4 @@
-"""How far a grid is: a live table on a terminal, plain lines elsewhere."""
+"""Shows how far a grid is: a live table on a terminal, else plain lines."""
 
 import sys
 import time
@@ -11,10 +11,10 @@ _SECONDS = 10.0  # between plain lines
 
 
 class Watch:
-  """What `train.run` shows of one cell, kept for the table and STATUS.json.
+  """The display of one cell for `train.run`; keeps what STATUS.json needs.
 
-  overhead_s: from the cell's start to its first step, curve left out.
-  step_time_s: the mean so far, reflections, curve and saving included.
+  overhead_s: seconds from the cell's start to its first step. step_time_s: mean
+  seconds of a step so far, with reflections, curve and saving.
   """
 
   def __init__(self, name: str, steps: int, board: 'Board'):
@@ -53,12 +53,11 @@ class Watch:
 
 
 class Board:
-  """The table of a grid, while it is entered.
+  """The table of a grid, shown within its `with` block.
 
-  table: without it each run has a display of its own, as a run alone has.
-  counts: cells by state, those of all launchers. seconds: what finished cells
-  took, less what they shared. running: the cells of this launcher, which are
-  one program.
+  table: if false, each run has a display of its own instead. counts: cells of
+  all launchers by state. seconds: what each finished cell took, as its share of
+  its program. running: the cells that this launcher runs now, as one program.
   """
 
   def __init__(self, *, quiet: bool = False, table: bool = True):
@@ -69,7 +68,7 @@ class Board:
     self._tabled = table
 
   def display(self, steps: int, name: str):
-    """What shows one run by itself; None where the table does."""
+    """The display of a single run; None where the table shows it."""
     if self._tabled:
       return None
     return display.display(steps, name, quiet=self._quiet)
@@ -92,10 +91,10 @@ class Board:
     if self._live:
       self._live.console.print(text, markup=False, highlight=False)
     elif not self._quiet:
-      print(f'{text}\n', end='', flush=True)  # whole: arms are threads
+      print(f'{text}\n', end='', flush=True)  # arms are threads
 
   def refresh(self) -> None:
-    """Called at each step: a plain line now and then."""
+    """Called at each step; prints a plain line every ten seconds."""
     now = time.monotonic()
     if self._quiet or self._live or now - self._printed < _SECONDS:
       return
@@ -106,13 +105,13 @@ class Board:
     self.say('  '.join([self.head(), *(cell.rstrip() for cell in cells)]))
 
   def head(self) -> str:
-    """Cells by state, and the time left."""
+    """How many cells are in each state, and the time left."""
     counts = '  '.join(f'{n} {state}' for state, n in self.counts.items())
     left = self.left_s()
     return counts if left is None else f'{counts}  {display.clock(left)} left'
 
   def left_s(self) -> float | None:
-    """Seconds until all is done, from steps and cells so far; None: unknown."""
+    """Seconds until all cells are done, estimated; None if nothing is known."""
     here = [w for w in self.running if w.step_time_s]
     now = max([(w.steps - w.step) * w.step_time_s for w in here], default=0.0)
     mean = sum(self.seconds) / len(self.seconds) if self.seconds else 0.0

@@ -1,1 +1,1 @@
-"""Folders that runs work in: whose they are, and how far each has come."""
+"""Folders that runs work in: who may write there, how far each run is."""

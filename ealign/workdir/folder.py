@@ -1,10 +1,10 @@
 """A run's folder as a host sees it: on its own disk, or a copy of a shared one.
 
-Files grow line by line and are replaced, which a bucket cannot do; and only one
+A run appends to files and replaces them, which a bucket cannot do, and only one
 host may write. So each host works in a folder on its disk. Where that is not
-the shared one itself, `pull` copies what is there when a run begins, and host 0
-brings back what is new with `push`. Checkpoints are not copied: Orbax writes
-them to the shared folder from all hosts.
+the shared folder, `pull` downloads what is there when a run begins, and host 0
+uploads what is new with `push`. Checkpoints are not copied: Orbax writes them
+to the shared folder from all hosts.
 """
 
 import atexit
@@ -31,7 +31,7 @@ _PUSHED = ('profile',)  # large, and no run reads it
 class Folder:
   """local: where this host reads and writes. shared: what all hosts see.
 
-  ours: asked before each `push` whether what is shared is this host's still.
+  ours: whether the shared folder is still this host's to write; `push` asks.
   """
 
   local: pathlib.Path
@@ -48,11 +48,12 @@ class Folder:
   def copied(self) -> bool:
     return str(self.local) != str(self.shared)
 
-  def pull(self) -> None:
-    """Copies what is in the shared folder and not here, or of another size.
+  def refused(self, message: str) -> UserError:
+    """The error to raise of a --workdir that cannot be used."""
+    return UserError(f'--workdir={self.shared}: {message}')
 
-    Traces stay there.
-    """
+  def pull(self) -> None:
+    """Downloads what is not here, or of another size; traces are left out."""
     if not self.copied or not self.shared.exists():
       return
     for name, path in _files(self.shared, (*_APART, *_PUSHED)):
@@ -62,7 +63,7 @@ class Folder:
         here.write_bytes(path.read_bytes())
 
   def push(self) -> None:
-    """Host 0 copies what it wrote since the last time into the shared one."""
+    """Host 0 uploads what it wrote since the last time."""
     if not self.copied or not self.writes or not self.ours():
       return
     mark = self.local / '.pushed'
@@ -79,10 +80,10 @@ class Folder:
 
 
 def of(workdir, *, index: int = 0) -> Folder:
-  """The folder that a path, gs:// or local, is to the host of this index.
+  """The folder at a path, gs:// or local, for the host of this index.
 
   Raises:
-    UserError: a kind of address whose file system is not installed.
+    UserError: the file system of such an address is not installed.
   """
   if isinstance(workdir, Folder):
     return workdir
@@ -102,12 +103,11 @@ def check(folder: Folder, hosts) -> None:
   """Checks that every host sees what host 0 writes.
 
   Raises:
-    UserError: it is not, or cannot be written.
+    UserError: one does not, or host 0 cannot write there.
   """
-  where = f'--workdir={folder.shared}'
   if hosts.count == 1 or '://' in str(folder.shared):
     return
-  # A new name: that an old one is not there a host may remember for long.
+  # A new name: a host may remember for long that an old one was not there.
   name = hosts.gather(f'seen-{secrets.token_hex(4)}')[0]
   token = pathlib.Path(folder.shared / 'hosts' / name)
   if folder.writes:
@@ -115,26 +115,25 @@ def check(folder: Folder, hosts) -> None:
       token.parent.mkdir(parents=True, exist_ok=True)
       token.write_text('')
     except OSError as error:
-      message = f'cannot be written ({error.strerror}); use another folder'
-      raise UserError(f'{where}: {message}') from None
+      why = f'cannot be written ({error.strerror}); use another folder'
+      raise folder.refused(why) from None
   hosts.gather(None)
   blind = [i for i, seen in enumerate(hosts.gather(_seen(token))) if not seen]
   if folder.writes:
     token.unlink()
   if blind:
-    listed = ', '.join(map(str, blind))
-    message = f'host {listed} does not see what host 0 writes there'
+    why = f'host {", ".join(map(str, blind))} does not see what host 0 writes'
     remedy = 'use a folder on a disk that all hosts share, or gs://'
-    raise UserError(f'{where}: {message}; {remedy}')
+    raise folder.refused(f'{why} there; {remedy}')
 
 
 def _seen(path: pathlib.Path) -> bool:
-  """Whether a file is there; a network's file system may take its time."""
+  """Whether a file appears; a network file system may need seconds."""
   until = time.monotonic() + SEEN_S
   while not path.exists():
     if time.monotonic() > until:
       return False
-    for above in reversed(path.parents[:3]):  # listed, NFS asks for it anew
+    for above in reversed(path.parents[:3]):  # this makes NFS look again
       with contextlib.suppress(OSError):
         os.listdir(above)
     time.sleep(0.2)
@@ -146,7 +145,7 @@ def usable(workdir) -> Iterator[None]:
   """Turns an OSError in the block into a one-line UserError naming the folder.
 
   Raises:
-    UserError: an OSError came; it says of which file.
+    UserError: an OSError came; the message names the file, too.
   """
   try:
     yield
@@ -169,7 +168,7 @@ def _bucket(address: str) -> epath.Path:
 
 
 def _files(folder, apart) -> Iterator[tuple[str, epath.Path]]:
-  """Each file below with its name from there, but those that go apart."""
+  """Each file below a folder with its relative name, without those `apart`."""
   for path in folder.iterdir():
     if path.name in apart or path.name.startswith('.'):
       continue

@@ -1,9 +1,9 @@
 """The right to run a cell: a file LEASE, renewed as long as its owner lives.
 
-On a disk it is an exclusive create. In a bucket, which has none, the last one
-who writes it, and finds itself there, has it. Should two think so, both run the
-same cell, which harms nothing: each works in a folder of its own, and the first
-STATUS.json that says done stands.
+On a disk the file is created exclusively. A bucket cannot do that: there the
+last launcher that wrote the file, and still finds its own token after a while,
+has the lease. If two believe so, both run the cell, which does no harm: each
+works in a folder of its own, and the first STATUS.json that says done stands.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from etils import epath
 from ealign.runtime import atomic
 from ealign.runtime.errors import UserError
 
-BEAT_S, STALE_S = 10.0, 120.0  # it is renewed; it is another's to take
+BEAT_S, STALE_S = 10.0, 120.0  # renewed so often; free after such silence
 SETTLE_S = 2.0  # before a lease in a bucket is read back
 
 
@@ -36,7 +36,7 @@ class Lease:
   exclusive: bool
 
   def renew(self) -> bool:
-    """Says that its owner lives; False where another has taken it."""
+    """Renews the heartbeat; False where another has taken the lease."""
     with _guard(self.path, self.exclusive):
       if self._lost():
         return False
@@ -56,7 +56,7 @@ class Lease:
 def take(path, *, exclusive: bool = True) -> Lease | None:
   """The lease at `path`, or None where someone alive has it.
 
-  exclusive: on a disk, where a file can be created by one only.
+  exclusive: whether files can be created exclusively, as on a disk.
   """
   path, token = epath.Path(path), secrets.token_hex(8)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def take(path, *, exclusive: bool = True) -> Lease | None:
 
 
 def holder(path) -> dict[str, Any] | None:
-  """Who has the lease: host, pid, heartbeat; None: nobody."""
+  """Who has the lease: host, pid, heartbeat; None if nobody has."""
   path = epath.Path(path)
   try:
     text = path.read_text()
@@ -89,12 +89,12 @@ def holder(path) -> dict[str, Any] | None:
   try:
     found = {'host': '?', 'heartbeat': 0.0} | json.loads(text)
     return found | {'heartbeat': float(found['heartbeat'])}
-  except (ValueError, TypeError):  # killed, or still at it, between two writes
+  except (ValueError, TypeError):  # written by half, so far
     return {'host': '?', 'heartbeat': float(path.stat().mtime)}
 
 
 def expired(found: dict[str, Any]) -> bool:
-  """Whether its owner is dead, as far as can be told from here."""
+  """Whether the owner is known to be dead, or has been silent for too long."""
   pid, born = found.get('pid'), found.get('born')
   here = bool(pid and born) and found.get('machine') == _machine()
   if here and _born(pid) != born:
@@ -109,7 +109,7 @@ def _signed(token: str) -> str:
 
 
 def _machine() -> str:
-  """This host since it was started, and where its process ids count."""
+  """Names this boot of the host and its process id namespace."""
   read = lambda path: pathlib.Path(path).read_text().strip()
   with contextlib.suppress(OSError):
     boot = read('/proc/sys/kernel/random/boot_id')
@@ -118,7 +118,7 @@ def _machine() -> str:
 
 
 def _born(pid: int) -> str:
-  """When a process started, '' if there is none: ids are used again."""
+  """When a process started, '' if there is none: ids are reused."""
   try:
     stat = pathlib.Path(f'/proc/{pid}/stat').read_text()
     fields = stat.rpartition(')')[2].split()
@@ -138,7 +138,7 @@ def _born(pid: int) -> str:
 
 @contextlib.contextmanager
 def _guard(path, exclusive: bool) -> Iterator[None]:
-  """One process at a time may look at the leases of a folder, or change one."""
+  """Within the block no other process reads or changes leases there."""
   if not exclusive:
     yield
     return
@@ -153,33 +153,31 @@ def _guard(path, exclusive: bool) -> Iterator[None]:
 @contextlib.contextmanager
 def kept(
   leases: Sequence[Lease],
-  tell: Callable[[], None] = lambda: None,
-  lost: Callable[[Lease], None] | None = None,
+  beat: Callable[[], None] = lambda: None,
 ) -> Iterator[Callable[[], None]]:
-  """Within the block a thread renews the leases and calls `tell`.
+  """Within the block a thread renews the leases and calls `beat`.
 
-  What it yields ends the latter, and waits for one that is under way.
-
-  lost: called with a lease that another has taken, since this process was
-  silent for long; by default it ends, as two would write the same files.
+  It yields a function that ends the calls of `beat`, and waits for a running
+  one. If another launcher has taken one of the leases, as this process was
+  silent for too long, the process exits: both would write the same files.
   """
-  ended, telling, calls = threading.Event(), threading.Lock(), [tell]
+  ended, beating, calls = threading.Event(), threading.Lock(), [beat]
 
   def hush():
-    with telling:
+    with beating:
       calls.clear()
 
-  def beat():
+  def renew():
     while not ended.wait(BEAT_S):
       for lease in leases:
         with contextlib.suppress(OSError):  # a disk may be away for a moment
           if not lease.renew() and not ended.is_set():
-            (lost or _give_way)(lease)
-      with telling, contextlib.suppress(OSError, UserError):
+            _give_way(lease)
+      with beating, contextlib.suppress(OSError, UserError):
         for each in calls:
           each()
 
-  thread = threading.Thread(target=beat, daemon=True)
+  thread = threading.Thread(target=renew, daemon=True)
   thread.start()
   try:
     yield hush

@@ -1,4 +1,4 @@
-"""What is known of a cell: its STATUS.json."""
+"""STATUS.json: how far a cell is, and what it ran with."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from ealign.runtime import atomic
 from ealign.runtime.errors import UserError
 
 STATES = ('queued', 'running', 'done', 'failed', 'preempted')
-# What training leaves; STATUS.json stands there before it begins.
+# What training leaves; STATUS.json is written before it begins.
 _COMPUTED = ('checkpoints', 'answers.jsonl')
 
 
@@ -17,10 +17,10 @@ _COMPUTED = ('checkpoints', 'answers.jsonl')
 class Status:
   """A cell's STATUS.json; times are Unix seconds.
 
-  error: one line. stacked: cells in its program. overhead_s: from its start to
-  its first step. compiles: programs compiled, or fetched, meanwhile.
-  earlier_s: of the starts before its last one. hashes: of what its result
-  depends on (`grid.hashes`).
+  error: one line. stacked: how many cells its program holds. overhead_s: from
+  its start to its first step. compiles: programs that were compiled, or
+  loaded from the cache. earlier_s: seconds of the starts before the last one.
+  hashes: of what its result depends on (`grid.hashes`).
   """
 
   state: str
@@ -40,8 +40,13 @@ class Status:
   hashes: dict[str, str] = dataclasses.field(default_factory=dict)
 
   @property
+  def ended(self) -> bool:
+    """Whether it is done or has failed, and was not merely stopped."""
+    return self.state in ('done', 'failed')
+
+  @property
   def seconds(self) -> float:
-    """Of all its starts, of each as far as it is known; queues left out."""
+    """Seconds of all its starts, as far as known, without time in a queue."""
     last = (self.finished or self.heartbeat) - self.started
     return self.earlier_s + (max(last, 0.0) if self.state != 'queued' else 0.0)
 
@@ -49,22 +54,22 @@ class Status:
 def read(folder, *, damaged: Status | None = None) -> Status | None:
   """The status in a cell's folder; None where it has none yet.
 
-  Where something was computed and STATUS.json is gone, it counts as damaged:
-  nobody knows any more with what inputs.
+  A missing STATUS.json counts as damaged where something was computed: nobody
+  knows any more with what inputs.
 
   Raises:
-    UserError: STATUS.json is damaged, and `damaged` does not stand for it.
+    UserError: STATUS.json is damaged, and `damaged`, to return then, is None.
   """
-  path, fault = epath.Path(folder) / 'STATUS.json', 'damaged'
+  path, fault, sound = epath.Path(folder) / 'STATUS.json', 'damaged', False
   try:
     found = json.loads(path.read_text())
     known = {field.name for field in dataclasses.fields(Status)}
     status = Status(**{k: v for k, v in found.items() if k in known})
+    numbers = status.seconds + status.heartbeat + status.step_time_s
+    numbers += status.step + status.steps
     sound = status.state in STATES and isinstance(status.hashes, dict)
     sound &= bool(status.hashes) or status.state != 'done'
-    times = status.seconds + status.heartbeat + status.step_time_s
-    sound &= isinstance(times + status.step + status.steps, float)
-    sound &= status.stacked >= 1
+    sound &= isinstance(numbers, float) and status.stacked >= 1
   except NotADirectoryError:
     return None
   except FileNotFoundError:
@@ -72,25 +77,24 @@ def read(folder, *, damaged: Status | None = None) -> Status | None:
       return Status('done')
     if not computed(folder):
       return None
-    sound, fault = False, 'missing'
+    fault = 'missing'
   except (OSError, ValueError, TypeError, AttributeError):
     sound = False
-  if not sound and damaged:
+  if sound:
+    return status
+  if damaged:
     return dataclasses.replace(damaged, error=f'{path} is {fault}')
-  if not sound:
-    message = f'is {fault}; --retry=failed runs the cell again'
-    raise UserError(f'{path}: {message}')
-  return status
+  raise UserError(f'{path}: is {fault}; --retry=failed runs the cell again')
 
 
 def computed(folder) -> bool:
   """Whether training has left something in a cell's folder."""
   folder = epath.Path(folder)
-  # In a bucket each question is a request: most folders are not there yet.
+  # In a bucket each `exists` is a request, and most folders are not there.
   return folder.exists() and any((folder / n).exists() for n in _COMPUTED)
 
 
 def write(folder, status: Status) -> None:
-  """Writes STATUS.json at once: a reader sees the old one or the new one."""
+  """Writes STATUS.json atomically: a reader sees the old or the new one."""
   text = json.dumps(dataclasses.asdict(status), indent=2) + '\n'
   atomic.write(epath.Path(folder) / 'STATUS.json', text)

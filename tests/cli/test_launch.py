@@ -167,7 +167,7 @@ def test_a_signal_between_runs_exits_143(train, start, monkeypatch, capsys):
 
   monkeypatch.setattr(train, 'run', run)
   assert start(arg='arms') == 143
-  assert 'stopped between cells; ' in capsys.readouterr().err
+  assert 'stopped before sft (2/3); ' in capsys.readouterr().err
 
 
 def test_all_problems_before_anything_runs(train, start, capsys, tmp_path):

@@ -17,7 +17,7 @@ def planned(monkeypatch):
   """The calls of the plan of a cell."""
   calls = []
 
-  def plan(config, workdir, *, slice_name, name, arms, auto):
+  def plan(config, workdir, *, slice_name, name, arms, auto, method):
     calls.append((config, name, slice_name, arms, auto))
 
   monkeypatch.setattr(plan_lib.plan_lib, 'plan', plan)

@@ -265,14 +265,14 @@ def test_the_heartbeat_ends_before_the_last_word(
       beating.append(True)
       yield lambda: (beating.clear(), hush())
 
-  tell = job_lib.tell
+  real_write = job_lib.write_status
 
-  def told(this, jobs, state='', **facts):
+  def written(this, jobs, state='', **facts):
     words.append((state, bool(beating)))
-    tell(this, jobs, state, **facts)
+    real_write(this, jobs, state, **facts)
 
   monkeypatch.setattr(lease, 'kept', kept)
-  monkeypatch.setattr(job_lib, 'tell', told)
+  monkeypatch.setattr(job_lib, 'write_status', written)
   assert start('--only=lam=0.1,seed=0') == (143 if stopped else 0)
   last = 'preempted' if stopped else 'done'
   assert ('running', True) in words and (last, False) in words
@@ -420,10 +420,10 @@ def test_the_end_of_one_that_cannot_start_is_told_first(
 ):
   real, seen = run_lib.job_lib.prepared, []
 
-  def prepared(this, module, cells, stop):
-    if cells[0].name == ALL[0]:
+  def prepared(launch, cell):
+    if cell.name == ALL[0]:
       raise UserError('prepare: no such file')
-    real(this, module, cells, stop)
+    real(launch, cell)
 
   def run(jobs, *_, **__):
     seen.append([status(tmp_path, name).state for name in ALL])
@@ -625,10 +625,10 @@ def test_the_beat_changes_nothing_that_is_known(train, start, tmp_path):
   place = folder_lib.of(tmp_path / 'cell')
   watch = progress.Watch('x', 5, None)
   job = job_lib.Job(cell, None, place, watch)
-  this = claims.Launch(None, place, [], '', None)
+  this = claims.Launch(None, place, None, None)
   this.states['x'] = known = cells.Status('queued', hashes={'data': 'd'})
   watch.step = 3
-  job_lib.tell(this, [job])
+  job_lib.write_status(this, [job])
   assert this.states['x'] is known
   found = cells.read(place.shared)
   assert (found.state, found.step, found.hashes) == ('queued', 3, {'data': 'd'})
@@ -797,6 +797,7 @@ def test_a_second_launcher_waits_for_what_the_first_prepares(
   place = folder_lib.of(tmp_path)
   said = []
   cell = types.SimpleNamespace(name='a', config=None)
+  board = types.SimpleNamespace(say=said.append)
   monkeypatch.setattr(ledger, 'prepared', lambda _: ['base'])
   held = lease.take(tmp_path / 'prepared' / 'base.LEASE')
 
@@ -805,7 +806,7 @@ def test_a_second_launcher_waits_for_what_the_first_prepares(
     held.release()
 
   monkeypatch.setattr(prepare.time, 'sleep', finish)
-  prepare.ensure(cell, None, None, place, said.append)
+  prepare.ensure(claims.Launch(None, place, None, board), cell)
   assert len(said) == 1 and said[0].startswith('a waits for base, which ')
 
 
@@ -872,10 +873,10 @@ def test_an_arm_that_cannot_start_fails_alone(
 ):
   real = run_lib.job_lib.prepared
 
-  def prepared(this, module, cells, stop):
-    if cells[0].name == ALL[2]:
+  def prepared(launch, cell):
+    if cell.name == ALL[2]:
       raise UserError('prepare: no such file')
-    real(this, module, cells, stop)
+    real(launch, cell)
 
   monkeypatch.setattr(run_lib.job_lib, 'prepared', prepared)
   ran = []
@@ -997,7 +998,7 @@ def on_two_hosts(grid, command, tmp_path, **more):
     if index:
       place = folder_lib.Folder(tmp_path / 'second', shared, writes=False)
     try:
-      run_lib.launch(grid, command, place, Two(index, barrier, box, **more))
+      run_lib.run(grid, command, place, Two(index, barrier, box, **more))
     except UserError as error:
       ended.append(error)
 
@@ -1042,7 +1043,7 @@ def test_several_processes_have_no_arms(tmp_path):
   command = command_lib.parse(['launch', *flags, '--config.mesh.stack=2'])
   two = Two(0, threading.Barrier(1), [None])
   with pytest.raises(UserError, match='mesh.stack=2: several processes'):
-    run_lib.launch(sweeps.read(command), command, None, two)
+    run_lib.run(sweeps.read(command), command, None, two)
 
 
 def test_a_prepare_that_fails_fails_its_cells(train, start, tmp_path):

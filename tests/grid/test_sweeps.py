@@ -360,7 +360,10 @@ def test_flags_of_a_grid(tmp_path):
     (('--config.mesh.arm=2',), 'It is called mesh.stack now.'),
     (('--sweep=lam', '--retry=fail'), "Did you mean 'failed'?"),
     (('--sweep=lam', '--stack=0'), '--stack=0: must be auto or a number'),
-    (('--sweep=lam', '--profile=1:2'), '--profile: of a single run'),
+    (
+      ('--sweep=lam', '--profile=1:2'),
+      '--profile: not together with --sweep: it is of a',
+    ),
     (('--sweep=lam', '--only=,'), '--only= is empty; give it a value'),
     (('--sweep=lam', '--sweep=seeds'), '--sweep: is given 2 times'),
     (
