@@ -498,8 +498,8 @@ MUTANTS = (
   Mutant(
     'rows_of_the_last_step_are_lost',
     'ealign/runtime/metrics.py',
-    'at > step',
-    'at >= step',
+    'at is not None and at <= step',
+    'at is not None and at < step',
     ('tests/runtime/test_metrics.py::test_jsonl_truncate',),
   ),
   Mutant(
@@ -650,8 +650,8 @@ MUTANTS = (
   Mutant(
     'markdown_of_others_is_drawn',
     'ealign/evals/table.py',
-    '[\\\\|`*_',
-    '[\\\\`*_',
+    "r'([\\\\|`*",
+    "r'([\\\\`*",
     (
       'tests/report/test_report.py'
       '::test_markdown_holds_the_cells_and_no_markup_of_others',

@@ -12,9 +12,11 @@ CELL = types.SimpleNamespace(id='a')
 NOW, BEGAN = 5000.0, 4000.0
 
 
-def launch(status, retry=''):
-  own = {'retry': retry, 'began': BEGAN, 'states': {CELL.id: status}}
-  return claims.Launch(grid=None, folder=None, chosen=[], board=None, **own)
+def launch(status, retry='', *, swept=True):
+  known = {'began': BEGAN, 'states': {CELL.id: status}}
+  command = types.SimpleNamespace(retry=retry, only=())
+  grid = types.SimpleNamespace(swept=swept)
+  return claims.Launch(grid, None, command, board=None, **known)
 
 
 @pytest.mark.parametrize(
@@ -56,3 +58,9 @@ def test_what_is_run_again_is_what_ended_before_the_launch(
   for finished, wanted in ((BEGAN - 1, before), (BEGAN, since)):
     status = Status(state, finished=finished)
     assert launch(status, retry).wants(CELL) == wanted
+
+
+def test_arms_that_failed_are_tried_again():
+  failed = Status('failed', finished=BEGAN - 1)
+  assert launch(failed, swept=False).wants(CELL)
+  assert not launch(failed).wants(CELL)
