@@ -112,7 +112,7 @@ def of_arms(command) -> Grid:
     UserError: all problems of flags and config, each once.
   """
   config, problems = command.config, config_lib.validate(command.config)
-  if command.print_launch:  # what only this machine may lack
+  if command.print_launch and not command.plan:  # run elsewhere
     return Grid(config, '', {}, [], [], tuple(problems))
   if command.problems or problems:
     raise UserError(*command.problems, *problems)

@@ -44,7 +44,7 @@ def plan(grid: Grid, command, folder: Folder, methods) -> None:
   cell, count, largest = _heaviest(grid, wanted, command.stack)
   if several:
     why = 'of all the largest by what it trains on and samples'
-    screen.print(f'planning {grid.kind} {cell.name}: {why}', soft_wrap=True)
+    screen.print(f'planning {grid.kind} {cell.name!r}: {why}', soft_wrap=True)
   if command.stack and largest > count:
     why = f'other programs hold up to {largest} cells: to plan one of them,'
     screen.print(f'{why} choose its settings with --only', soft_wrap=True)

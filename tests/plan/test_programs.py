@@ -29,14 +29,14 @@ def shapes(mesh, arms=1, **model):
 @pytest.mark.parametrize('arms, places', [(2, 2), (3, 4)])
 def test_arms_lie_on_their_groups_of_devices(arms, places):
   one = shapes(mesh_lib.make(data=2, devices=jax.devices()[:2]))
-  run = shapes(mesh_lib.make(arm=2, data=2), arms)
+  run = shapes(mesh_lib.make(stack=2, data=2), arms)
   assert run.arms == places
   of_two = [programs.device_bytes(r.state.params) for r in (one, run)]
   assert of_two[1] == of_two[0] * places // 2
 
 
 def test_full_fine_tuning_has_no_arms():
-  assert shapes(mesh_lib.make(arm=2, data=2), train='full').arms == 1
+  assert shapes(mesh_lib.make(stack=2, data=2), train='full').arms == 1
 
 
 @pytest.mark.parametrize('train', ['lora', 'full'])
