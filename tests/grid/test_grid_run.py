@@ -567,6 +567,16 @@ def test_what_changed_is_not_mixed(
   assert start() == 0 and len(train.calls) == 8
 
 
+def test_what_was_not_hashed_then_counts_as_changed(
+  train, start, tmp_path, capsys, monkeypatch
+):
+  assert start() == 0
+  real = hashes.of
+  monkeypatch.setattr(hashes, 'of', lambda c: real(c) | {'judge': 'new'})
+  said = refused(start, capsys, tmp_path / 'out')
+  assert 'ran with other judge; restore it' in said
+
+
 def test_a_failed_cell_whose_inputs_changed_begins_anew(
   train, start, tmp_path, monkeypatch
 ):
