@@ -104,7 +104,7 @@ def fold(batch: Batch) -> Batch:
 
 
 def unfold(x_BT: jax.Array, pairs: PairBatch) -> jax.Array:
-  """What belongs to the targets of folded rows, [B, T-1], by answer: [2P, L-1].
+  """Rearranges values at the targets of folded rows: [B, T-1] -> [2P, L-1].
 
   The first target of a row is its second token.
   """

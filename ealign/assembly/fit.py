@@ -17,7 +17,7 @@ from ealign.runtime.errors import UserError
 
 
 def sizes(config: Config, positions: int, devices: int) -> None:
-  """Raises UserError: sequences or batches that cannot be, all at once.
+  """Raises a UserError of all lengths and batch sizes that cannot work.
 
   positions: those of the model; devices: those that a batch is spread over.
   """
@@ -52,7 +52,7 @@ def sizes(config: Config, positions: int, devices: int) -> None:
 
 
 def targets(config: Config, model: models.Config) -> None:
-  """Raises UserError: an adapter on projections that the model has not."""
+  """Raises a UserError if the adapter targets projections not in the model."""
   have = tuple(lora.widths(model))
   absent = [name for name in config.model.lora.targets if name not in have]
   if absent:
@@ -63,9 +63,9 @@ def targets(config: Config, model: models.Config) -> None:
 
 
 def pool(c: Conscience, path: str, chats) -> None:
-  """Raises UserError: a request of a pool that no pair could be made of.
+  """Raises a UserError if a request of a pool is too long to make a pair.
 
-  It must fit a second model that reviews or writes, too.
+  It must also fit a second model that reviews or writes.
   """
   named = [(f'{path}: row {i}', x) for i, x in enumerate(chats, start=1)]
   pair = c.dpo.length - 2  # two answers must differ in a token and end
@@ -83,7 +83,7 @@ def _models(c):
 
 
 def questions(c: Conscience, rows: Iterable[dict], new: int) -> None:
-  """Raises UserError: a question whose answer of `new` tokens has no room."""
+  """Raises a UserError if a question leaves no room for `new` tokens."""
   named = [(f'question {row["id"]!r}', row['messages']) for row in rows]
   for model in _models(c):
     room = model.config.max_positions - new - prompts.overhead(c, model)
@@ -91,7 +91,7 @@ def questions(c: Conscience, rows: Iterable[dict], new: int) -> None:
 
 
 def tokens(model: Model, path: str, chats) -> None:
-  """Raises UserError: a chat of eval.tokens that cannot be predicted."""
+  """Raises a UserError if a chat of eval.tokens exceeds the positions."""
   most, more = model.config.max_positions, dict(model.template)
   for row in chat.encode_chats(model.tokenizer, chats, path, **more):
     if len(row.ids) > most:

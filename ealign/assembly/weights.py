@@ -96,7 +96,7 @@ def adapter_size(config: Config, model) -> int | None:
 
 
 def quantized(spec, weights):
-  """The frozen tree as `spec.quantize` has it."""
+  """The frozen tree, quantized if `spec.quantize` (`fields.Model`) says so."""
   if spec.quantize == 'none':
     return weights
   return int8.quantize(weights, lora.TARGETS)

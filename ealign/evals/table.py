@@ -1,7 +1,7 @@
-"""The table: what stands in which column, for terminal, page and markdown.
+"""The table: what stands in which column, for terminal, page and Markdown.
 
-`blocks` lays the rows of `counts` out; `text_table`, `markdown` and `show`
-write them down, and the report shows the same blocks.
+`blocks` lays the rows of `counts` out; `text_table` and `show` write them for a
+terminal, and the report shows the same blocks.
 """
 
 import dataclasses

@@ -83,7 +83,11 @@ _RECORDS = ('run.json', 'STATUS.json', 'plan.json', 'card.json')
 
 
 def _templates(path: str, others: list[str]) -> str:
-  """Of all models; 'model' covers those that tokenizer_config.json holds."""
+  """A hash of the models' chat templates.
+
+  Of second models only chat_template.jinja: their tokenizer_config.json is
+  part of the hash 'model'.
+  """
   jinja = [_file(sources.resolve(x) / 'chat_template.jinja') for x in others]
   own = _template(path)
   return _joined([own, *jinja]) if any(jinja) else own

@@ -123,7 +123,7 @@ def prepared(launch: Launch, cell: Cell) -> None:
 
 
 def _hash(launch: Launch, job: Job) -> None:
-  """Notes when it began, and the hashes of what its result depends on."""
+  """Records when the job began and the hashes of its inputs in its status."""
   job.watch.began = time.time()
   found = ledger.inputs(job.cell, job.config, launch.grid)
   status = launch.states.get(job.cell.id) or Status('queued')

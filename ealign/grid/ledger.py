@@ -113,7 +113,7 @@ def _read(folder: Folder, grid: Grid) -> dict[str, Any]:
 
 
 def _foreign(names, own) -> str:
-  """Names what in a folder is none of `own`, '' if nothing is."""
+  """Says which names in a folder are not in `own`; '' if all of them are."""
   foreign = [n for n in names if n not in own and not n.startswith('.')]
   listed = ', '.join(foreign[:3]) + (', ...' if len(foreign) > 3 else '')
   return f'is not empty ({listed})' if foreign else ''

@@ -111,7 +111,7 @@ class Config:
   dtype of activations, what the backward pass keeps (`remat`: 'none' keeps
   all, 'dots' keeps the matrix products, 'full' keeps only layer inputs),
   `scan`, False to unroll the layers when debugging, and what
-  `runtime.mesh.on_mesh` sets: `attention` (`models.attention`), `mesh` (None:
+  `sharding.on_mesh` sets: `attention` (`models.attention`), `mesh` (None:
   one device) and the rows of the embedding there.
   """
 

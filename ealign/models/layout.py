@@ -78,7 +78,7 @@ def vocabulary(config: Config) -> tuple[str, ...]:
 
 
 def scoring(config: Config) -> dict:
-  """What `losses.over_tokens` is to know of the mesh."""
+  """The arguments of `losses.over_tokens` that depend on the mesh."""
   place = functools.partial(of_chunk, config)
   return {'shards': shards(config), 'place': place}
 

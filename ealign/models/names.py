@@ -22,7 +22,7 @@ class Entry(NamedTuple):
   pad: int = 0  # rows of zeros behind those stored, on the devices only
 
   def leaf_shape(self) -> tuple[int, ...]:
-    """Of the array of our tree."""
+    """The shape of the array in our tree."""
     shape = (self.shape[0] + self.pad, *self.shape[1:])
     return self.stack + (shape[::-1] if self.transposed else shape)
 

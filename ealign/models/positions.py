@@ -39,7 +39,7 @@ FORMS = {  # by the type of a field: what its value must be
 
 
 def misformed(values: dict, kind: type) -> list[str]:
-  """A message for each of the values, by field, that has not this form."""
+  """A message for each field whose value is not of the wanted form."""
   right, wanted = FORMS[kind]
   return [unlike(k, v, wanted) for k, v in values.items() if not right(v)]
 
@@ -102,7 +102,7 @@ def _rope_parts(hf, local_rope) -> dict:
 
 
 def _nested(parts):
-  """What is no flat object, as RoPE's parameters must be."""
+  """Messages for RoPE parameters that are not one flat JSON object."""
   for name, value in parts.items():
     if not isinstance(value, dict):
       yield unlike(name, value, 'an object')

@@ -20,7 +20,7 @@ def table(rows: list[Row], stats: dict) -> dict:
 
 
 def percentiles(lengths) -> dict[str, int]:
-  """p50, p90, p99 and the largest, each a length that there is."""
+  """p50, p90, p99 and the maximum; each is the length of some row."""
   found = np.percentile(lengths, _PERCENTILES, method='higher')
   names = [f'p{p}' for p in _PERCENTILES[:-1]] + ['max']
   return dict(zip(names, map(int, found), strict=True))

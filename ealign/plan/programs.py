@@ -261,7 +261,7 @@ def _by_row(mesh, x):
 
 
 def _holds(run, mesh, name):
-  """What is not gathered is the run's own array."""
+  """The resident tree read in place; none if its weights were gathered."""
   return (name,) if mesh.shape == run.mesh.shape else ()
 
 

@@ -126,9 +126,9 @@ def _auto(config, mesh, arms: int, screen) -> int:
 
 
 def demand(config, arms: int = 1) -> tuple:
-  """What is greater where a run compiles more, or larger programs.
+  """A sort key: larger if a run compiles more programs, or larger ones.
 
-  arms: runs like it that are one program.
+  arms: how many runs like it are one program.
   """
   c = config
   reflects = fields.reflects(c.dpo.lam, c.conscience.every)

@@ -50,7 +50,7 @@ def _unusual(config: Mapping) -> dict:
 
 
 def task(run: Run) -> str:
-  """What a run is fine-tuned on, by the file's name, as its judge calls it."""
+  """The judge's name for the fine-tuning data; by default the file's name."""
   stem = pathlib.PurePath(run.config.get('data.train') or '').name
   stem = stem.split('.')[0].replace('_', ' ')
   known = run.judge.tasks

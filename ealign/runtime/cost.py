@@ -79,7 +79,7 @@ class _Walk:
   spread: dict[str, tuple] = dataclasses.field(default_factory=dict)
 
   def total(self, ops: dict[str, hlo.Op], times: int) -> Counts:
-    """Of a computation, with the transfers that are spread over fusions."""
+    """The counts of a computation, transfers spread over fusions included."""
     self(hlo.Scope(ops), times)
     for op, sent in self.spread.values():
       self.send(op, sent)
@@ -127,7 +127,7 @@ class _Walk:
       self.counts.gathered.append((size, times))
 
   def dearest(self, op: hlo.Op, times: int) -> None:
-    """A conditional costs what its dearest branch does."""
+    """Counts a conditional as its most expensive branch."""
     names = ('branch_computations', 'true_computation', 'false_computation')
     found = [
       _Walk(self.program, self.unknown).total(self.program[branch], times)

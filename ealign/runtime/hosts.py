@@ -190,7 +190,10 @@ class Hosts:
       self._end(LOST, f'{link} is lost: {why}; the same command continues')
 
   def _end(self, code, text, *, others='', but: _Link | None = None) -> None:
-    """Sends `others`, or else the text, to the other hosts; ends this one."""
+    """Tells the other hosts to end with `code`; prints the text and exits.
+
+    others: what they print, by default the same text. but: a host not to tell.
+    """
     with self._ending:  # never released: one thread ends the process
       for link in self._links:
         if link is not but:
@@ -271,7 +274,7 @@ def _on_tpu_vm() -> bool:
 
 
 def _after_start() -> Cluster:
-  """The cluster as JAX found it; host 0 tells where it listens."""
+  """The cluster as JAX found it; host 0 broadcasts where it listens."""
   import jax
   from jax.experimental import multihost_utils
 

@@ -88,7 +88,7 @@ class Topology:
 
   @property
   def hosts(self) -> int:
-    """4 chips share a host; 8 where a flat slice has no more."""
+    """Hosts of 4 chips each; one host if a 2D slice has 8 at most."""
     alone = 8 if self.chip.dimensions == 2 else 4
     return 1 if self.chips <= alone else self.chips // 4
 
@@ -98,7 +98,7 @@ class Topology:
 
   @property
   def devices(self) -> int:
-    """What jax.devices() shows of it."""
+    """How many devices jax.devices() lists for it."""
     return self.chips * self.chip.devices
 
   @property

@@ -31,10 +31,10 @@ def alike(config: Config) -> tuple:
 
 
 def groups(cells: Sequence, arms: int) -> list[list]:
-  """The cells cut into those that run as one program, `arms` of them at most.
+  """Groups of cells, each to run as one program of at most `arms` cells.
 
-  In the order of their first cells, and of like sizes: another size would be
-  another program.
+  In the order of their first cells, and as equal in size as possible, since
+  each size compiles a program of its own.
   """
   programs = {}
   for cell in cells:

@@ -88,14 +88,14 @@ def groups(mesh) -> int:
 
 
 def _concat(waiting, name):
-  """What all ask for as one list, and the arm of each item."""
+  """The items of all requests as one list, and the arm each belongs to."""
   items = [item for r in waiting for item in getattr(r.request, name)]
   arms = [r.arm for r in waiting for _ in getattr(r.request, name)]
   return items, arms
 
 
 def _parted(results, arms):
-  """The inverse of `_concat`, for the results."""
+  """The results of `_concat`'s items as one list for each arm."""
   ends = [i for i in range(1, len(arms)) if arms[i] != arms[i - 1]]
   starts, ends = [0, *ends], [*ends, len(arms)]
   return [results[i:end] for i, end in zip(starts, ends, strict=True)]

@@ -241,7 +241,7 @@ _of_verdicts = functools.partial(
 
 
 def _verdicts(judge: Judge) -> list[Measure]:
-  """What is known of verdicts, and with a truth, how right they are."""
+  """Measures of the verdicts and, if the judge has a truth, of their errors."""
   note = 'flagged, verdicts: flagged, and rightly flagged or not, of answers '
   flag = _of_verdicts(
     'flagged',
