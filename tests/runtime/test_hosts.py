@@ -467,7 +467,7 @@ def test_sigterm_in_an_evaluation_stops_all_before_the_next_run(tmp_path):
   wait_for('sampling answers', both)
   both.running[1].send_signal(signal.SIGTERM)
   assert both.codes() == {0: 143, 1: 143}, both.said(0)
-  assert 'stopped between cells; the same command' in both.said(0)
+  assert 'stopped before secure (2/2); the same command' in both.said(0)
   assert (tmp_path / 'a' / 'sft' / 'DONE').exists()
   assert not (tmp_path / 'a' / 'secure' / 'metrics.jsonl').exists()
   again = Together(tmp_path, range(2), **flags)
