@@ -63,6 +63,10 @@ class Tree(NamedTuple):
     env = os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
     env |= {'PYTHONPATH': str(self.folder), 'GOLDEN_MADE': str(self.made)}
     env.pop('COLUMNS', None)
+    if case.devices > 1:
+      # Each device may wait in another all-reduce: with no more threads than
+      # devices they can wait for ever, and XLA aborts (tensor=2 on 2 cores).
+      env['NPROC'] = '8'
     with open(f'{log}.txt', 'a') as out, open(f'{log}.err', 'a') as err:
       command = [sys.executable, '-m', *words]
       return subprocess.Popen(
