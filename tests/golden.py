@@ -8,13 +8,16 @@
 Each case is a command that a user would type, run in a git worktree of the
 parent and in the checkout that this file lies in; every file it leaves is
 compared. --keep holds what the parent left, by commit, so that it runs once,
-and what the checkout left, in `here`. Exit code 1 if a case differs. The cases
-are in tests/golden_cases.py, their config file. docs/testing.md has more.
+and what the checkout left, in here_<folder>; several may use it at a time. Exit
+code 1 if a case differs. The cases are in tests/golden_cases.py, their config
+file. docs/testing.md has more.
 """
 
 import argparse
 import concurrent.futures
 import contextlib
+import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import inspect
@@ -27,6 +30,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from typing import NamedTuple
 
@@ -301,16 +305,23 @@ def worktree(commit: str):
       subprocess.run((*git, 'remove', '--force', str(path)), check=True)
 
 
-def kept(name: str, home: pathlib.Path) -> str:
-  """Where the tree lay that left the case in `home`; '' if none did."""
-  ran = home / name / 'RAN'
-  told = ran.read_text().splitlines() if ran.exists() else []
-  return told[1] if told[:1] == [recipe(name)] else ''
+@contextlib.contextmanager
+def locked(folder: pathlib.Path):
+  """One process at a time: others wait for what it makes in a folder."""
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  with open(f'{folder}.lock', 'w') as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    yield
 
 
-def check(name: str, parent: Tree | None, here: Tree, home, rtol) -> bool:
-  """Runs a case where it must, and prints how the two compare."""
-  old, new, took = home / name, home.parent / 'here' / name, []
+def check(name: str, parent, here: Tree, home, rtol: float) -> bool:
+  """Runs a case where it must, and prints how the two compare.
+
+  parent: a function that returns the parent's tree, where it must run.
+  """
+  old, took = home / f'{name}_{recipe(name)}', []
+  new = home.parent / f'here_{here.folder.name}_{digest(here.folder)}' / name
+  ran = old / 'RAN'  # says where the tree lay
 
   def timed(tree, out, stopped=None):
     began = time.monotonic()
@@ -318,12 +329,15 @@ def check(name: str, parent: Tree | None, here: Tree, home, rtol) -> bool:
     took.append(f'{time.monotonic() - began:.0f} s')
 
   try:
-    if not kept(name, home):
-      timed(parent, old)
-      (old / 'RAN').write_text(f'{recipe(name)}\n{parent.folder}\n')
-    timed(here, new, old / 'stopped' if CASES[name].killed else None)
-    before = contents(name, old, pathlib.Path(kept(name, home)))
-    lines, said = compare(before, contents(name, new, here.folder), rtol)
+    with locked(old):
+      if not ran.exists():
+        timed(parent(), old)
+        ran.write_text(str(parent().folder))
+    with locked(new):
+      timed(here, new, old / 'stopped' if CASES[name].killed else None)
+      found = contents(name, new, here.folder)
+    before = contents(name, old, pathlib.Path(ran.read_text()))
+    lines, said = compare(before, found, rtol)
   except (RuntimeError, subprocess.TimeoutExpired) as error:
     lines, said = [str(error)], 'not compared'
   head = f'{name} differs in {len(lines)} files' if lines else f'{name} equal'
@@ -333,7 +347,8 @@ def check(name: str, parent: Tree | None, here: Tree, home, rtol) -> bool:
   return not lines
 
 
-def main() -> int:
+def arguments() -> argparse.Namespace:
+  """The command line, with the parent as a commit and names as a list."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--parent', default='HEAD', help='a git revision')
   parser.add_argument('--only', default=','.join(CASES), help='NAME,NAME')
@@ -341,30 +356,45 @@ def main() -> int:
   parser.add_argument('--rtol', type=float, default=0.0, help='of numbers')
   parser.add_argument('--jobs', type=int, default=2, help='cases at a time')
   args = parser.parse_args()
-  names = args.only.split(',')
-  if unknown := sorted(set(names) - CASES.keys()):
+  args.only = args.only.split(',')
+  if unknown := sorted(set(args.only) - CASES.keys()):
     parser.error(f'no such case: {", ".join(unknown)} ({", ".join(CASES)})')
   words = ('git', '-C', str(ROOT), 'rev-parse', '--verify', '--short=12')
   words += (f'{args.parent}^{{commit}}',)
-  commit = subprocess.run(words, check=True, capture_output=True, text=True)
+  found = subprocess.run(words, stdout=subprocess.PIPE)
+  if found.returncode:
+    parser.error(f'--parent={args.parent}: no such commit')
+  args.parent = found.stdout.decode().strip()
+  return args
+
+
+def main() -> int:
+  args = arguments()
   with contextlib.ExitStack() as stack:
     temporary = tempfile.TemporaryDirectory(prefix='golden_')
     keep = pathlib.Path(args.keep or stack.enter_context(temporary)).resolve()
-    home = keep / commit.stdout.strip()
-    made = home / f'models_{digest(*MODELS)}'
-    parent = None
-    if not made.exists() or not all(kept(name, home) for name in names):
-      path = stack.enter_context(worktree(commit.stdout.strip()))
-      parent = tree(path, made)
+    home = keep / args.parent
+    made, making = home / f'models_{digest(*MODELS)}', threading.Lock()
+
+    @functools.cache
+    def checkout() -> Tree:
+      return tree(stack.enter_context(worktree(args.parent)), made)
+
+    def parent() -> Tree:
+      with making:  # threads would each make one
+        return checkout()
+
+    with locked(made):
       if not made.exists():
         part = made.with_suffix('.partial')
         shutil.rmtree(part, ignore_errors=True)
-        g.make_models(part, next(path.rglob('base/tokenizer.json')).parent)
+        base = next(parent().folder.rglob('base/tokenizer.json')).parent
+        g.make_models(part, base)
         part.rename(made)
     here = tree(ROOT, made)
     one = lambda name: check(name, parent, here, home, args.rtol)
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-      equal = list(pool.map(one, names))
+      equal = list(pool.map(one, args.only))
   print(f'{sum(equal)} of {len(equal)} cases equal')
   return 0 if all(equal) else 1
 
