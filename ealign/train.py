@@ -24,12 +24,21 @@ from ealign.evals import answers, records
 from ealign.fields import Config
 from ealign.method import Method
 from ealign.models import flops, sharding, weights
-from ealign.runtime import checkpoint, clock, metrics, preempt, provenance
+from ealign.runtime import (
+  checkpoint,
+  clock,
+  journal,
+  metrics,
+  preempt,
+  provenance,
+)
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime import profile as profile_lib
 from ealign.runtime.errors import NonFinite, Preempted, UserError
 from ealign.runtime.hosts import Hosts
 from ealign.workdir import folder as folder_lib
+
+_GROWING = 'answers.jsonl', 'metrics.jsonl'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +96,8 @@ class Setup:
     """Appends records of answers to answers.jsonl, with run, step and phase."""
     facts = self.tag | {'step': step, 'phase': phase}
     path = self.workdir / 'answers.jsonl'
-    records.append(path, [facts | record for record in made])
+    if made:
+      records.append(path, [facts | record for record in made])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,30 +154,37 @@ def run(
     known = f'ealign.methods.METHODS[{config.method!r}]'
     raise UserError(f'method={config.method!r}: give train.run method={known}')
   folder = folder_lib.of(workdir, index=hosts.index)
-  s, start = _setup(config, method, folder, hosts, backend, name)
-  at, notes = _resume(s, start)
-  if profile and at.step > profile[0]:
-    notes.append(f'no trace: step {profile[0]} is done')
-  log = metrics.Metrics(
-    s.workdir,
-    config.train.steps,
-    tensorboard=config.log.tensorboard,
-    prefix=name,
-    quiet=not hosts.writes,
-    shown=display,
-  )
-  # On other hosts this folder is a temporary copy.
-  trace = profile_lib.Profile(s.workdir, profile if hosts.writes else None)
   watching = preempt.watch(alone=hosts.count == 1)
   if stop is not None:
     watching = contextlib.nullcontext(stop)
-  with log, s.saved, trace, watching as stop:
-    log.truncate(at.step)
-    for note in notes:
-      log.say(note)
-    at, shown = _loop(s, at, log, trace, stop)
-    trace.at(config.train.steps, at.state)
-    return _final(s, at, shown, log, stop)
+  with watching as stop:
+    with stop.at_once(_stopped(folder.local, 'while it was loaded')):
+      s, start = _setup(config, method, folder, hosts, backend, name)
+      at, notes = _resume(s, start)
+    if profile and at.step > profile[0]:
+      notes.append(f'no trace: step {profile[0]} is done')
+    log = metrics.Metrics(
+      s.workdir,
+      config.train.steps,
+      tensorboard=config.log.tensorboard,
+      prefix=name,
+      quiet=not hosts.writes,
+      shown=display,
+      after=at.step,
+    )
+    # On other hosts this folder is a temporary copy.
+    trace = profile_lib.Profile(s.workdir, profile if hosts.writes else None)
+    with log, s.saved, trace:
+      for note in notes:
+        log.say(note)
+      at, shown = _loop(s, at, log, trace, stop)
+      trace.at(config.train.steps, at.state)
+      return _final(s, at, shown, log, stop)
+
+
+def _stopped(workdir, when: str) -> Preempted:
+  message = f'stopped {when}; the same command continues'
+  return Preempted(f'{workdir}: {message}')
 
 
 # ---- Setup ------------------------------------------------------------------
@@ -227,11 +244,12 @@ def _size(tree) -> int:
 
 def _resume(s: Setup, start: Progress) -> tuple[Progress, list[str]]:
   """The state of the last checkpoint, or `start`; and notes to show."""
-  loader = s.parts.loader
+  loader, files = s.parts.loader, {}
   notes, at = [f'data: {loader}'] * bool(loader), start
   if saved := s.saved.restore(_tree(s, start)):
     step, tree, extra, note = saved
     _check_origin(s, extra)
+    files = extra.get('files')
     state = sharding.padded(s.model, tree['state'])
     at = Progress(
       step,
@@ -242,7 +260,11 @@ def _resume(s: Setup, start: Progress) -> tuple[Progress, list[str]]:
     if loader:
       loader.restore(extra['loader'])
     notes.append(note or f'continuing from step {step}')
-  metrics.jsonl_truncate(s.workdir / 'answers.jsonl', at.step)
+  for name in _GROWING:
+    if files is None:  # a checkpoint of version 0.1 does not say
+      metrics.jsonl_truncate(s.workdir / name, at.step)
+    else:
+      journal.rewind(s.workdir / name, files.get(name, journal.NOTHING))
   return at, notes
 
 
@@ -269,11 +291,15 @@ def _tree(s: Setup, at: Progress) -> dict:
 
 def _save(s: Setup, at: Progress, *, wait: bool = False) -> None:
   loader = s.parts.loader
-  extra = {'loader': loader and loader.state(), 'tokens': at.tokens}
+  extra = {
+    'loader': loader and loader.state(),
+    'tokens': at.tokens,
+    'files': {name: journal.mark(s.workdir / name) for name in _GROWING},
+  }
+  s.folder.push()  # before the checkpoint, whose files must be there
   # Orbax cannot write two checkpoints of one process at a time.
   save = functools.partial(s.saved.save, wait=wait or not s.backend.alone)
   s.backend.apart(save, at.step, _tree(s, at), extra | s.origin)
-  s.folder.push()
 
 
 # ---- Loop -------------------------------------------------------------------
@@ -281,10 +307,8 @@ def _save(s: Setup, at: Progress, *, wait: bool = False) -> None:
 
 def _loop(s: Setup, at: Progress, log, trace, stop) -> tuple[Progress, dict]:
   """Trains to the last step; returns where it stands and what was logged."""
-  train, updated, logged = s.config.train, {}, {}
+  train, begun, updated, logged = s.config.train, at.step, {}, {}
   first = at.step + 1  # of the steps whose losses nobody has looked at
-  if train.eval_every and not at.step:
-    _curve(s, at)
   while at.step < train.steps:
     if stop.requested or s.hosts.stopping():
       _fetch(s, updated, first, at.step)
@@ -294,9 +318,15 @@ def _loop(s: Setup, at: Progress, log, trace, stop) -> tuple[Progress, dict]:
         f'{s.workdir}: stopped at step {at.step} and saved; the same command '
         'continues'
       )
-    trace.at(at.step, at.state)
-    at, reflected = _reflect(s, at)
-    at, updated = _update(s, at)
+    # Until a step is done, and its program compiled, nothing can be lost.
+    lost = at.step == begun and _stopped(s.workdir, f'before step {begun + 1}')
+    with stop.later(lost or None):
+      trace.at(at.step, at.state)
+      try:
+        at, reflected = _reflect(s, at, stop)
+      except Preempted:
+        continue  # to save what was before
+      at, updated = _update(s, at)
     last = at.step == train.steps
     saving = last or at.step % train.checkpoint_every == 0
     logging = saving or at.step % train.log_every == 0
@@ -307,22 +337,40 @@ def _loop(s: Setup, at: Progress, log, trace, stop) -> tuple[Progress, dict]:
       logged = _metrics(s, at, fetched, reflected)
       log.write(at.step, logged)
     log.progress(at.step, logged if logging else None)
-    if train.eval_every and (at.step % train.eval_every == 0 or last):
-      _curve(s, at)  # before saving: a run killed here asks again
     if saving:
       _save(s, at)
   return at, logged
 
 
-def _reflect(s: Setup, at: Progress) -> tuple[Progress, dict]:
-  """What the policy would say, and what its conscience prefers, if it is time.
+def _reflect(s: Setup, at: Progress, stop) -> tuple[Progress, dict]:
+  """Answers of the policy, and what its conscience prefers, if it is time.
 
   Returns metrics too: none if it is not.
+
+  Raises:
+    Preempted: a signal came, and nothing was recorded.
   """
-  config = s.config
-  if not config.reflects or at.step % config.conscience.every:
+  config, step, curve = s.config, at.step, []
+  reflects = config.reflects and step % config.conscience.every == 0
+  asks = config.train.eval_every and step % config.train.eval_every == 0
+  if not (reflects or asks):
     return at, {}
-  requests, rows = draw_requests(config, s.parts.pool, at.step)
+  with stop.at_once(_stopped(s.workdir, f'at step {step}'), ends=False):
+    if asks:
+      curve = _curve(s, at)
+    if reflects:
+      pairs, made = _reflected(s, at)
+  s.record('curve', step, curve)
+  if not reflects:
+    return at, {}
+  s.record('reflect', step, made)
+  at = dataclasses.replace(at, replay=replay_lib.push(at.replay, pairs))
+  return at, s.method.metrics(config, made)
+
+
+def _reflected(s: Setup, at: Progress) -> tuple[list, list[dict]]:
+  """The pairs of a reflection and its records."""
+  requests, rows = draw_requests(s.config, s.parts.pool, at.step)
   with s.clock('train'):  # the updates that are still under way
     jax.block_until_ready(at.state)
   pairs, made = s.method.reflect(
@@ -334,10 +382,7 @@ def _reflect(s: Setup, at: Progress) -> tuple[Progress, dict]:
     clock=s.clock,
   )
   judge = s.parts.questions.judge
-  judged = [answers.judged(record, judge) for record in made]
-  s.record('reflect', at.step, judged)
-  at = dataclasses.replace(at, replay=replay_lib.push(at.replay, pairs))
-  return at, s.method.metrics(config, made)
+  return pairs, [answers.judged(record, judge) for record in made]
 
 
 def _update(s: Setup, at: Progress) -> tuple[Progress, dict]:
@@ -375,11 +420,10 @@ def _metrics(s: Setup, at: Progress, fetched: dict, reflected: dict) -> dict:
   }
 
 
-def _curve(s: Setup, at: Progress) -> None:
+def _curve(s: Setup, at: Progress) -> list[dict]:
   with s.clock('eval'):
     policy = s.parts.with_policy(at.state.params).policy
-    made = answers.curve(s.parts.questions, policy, key=s.root)
-  s.record('curve', at.step, made)
+    return answers.curve(s.parts.questions, policy, key=s.root)
 
 
 # ---- Final ------------------------------------------------------------------
@@ -390,17 +434,16 @@ def _final(s: Setup, at: Progress, logged: dict, log, stop) -> Result:
   state = s.backend.state(at.state)
   taught = s.parts.with_policy(state.params)
   s.saved.wait()
-  stopped = Preempted(
-    f'{s.workdir}: stopped while it evaluated; it is trained and saved, the '
-    'same command continues'
-  )
+  stopped = _stopped(s.workdir, 'while it evaluated, trained and saved')
   if s.hosts.stopping():  # they ask next before another run
     raise stopped
   log.say('sampling answers to the held-out questions')
   with stop.at_once(stopped):
+    curve = _curve(s, at) if s.config.train.eval_every else []
     made, measured = answers.final(s.parts.questions, taught, key=s.root)
   if not np.all(np.isfinite(list(measured.values()))):
     raise _diverged(f'{s.workdir}: after step {at.step} the loss')
+  s.record('curve', at.step, curve)
   s.record('eval', at.step, made)
   if measured:
     log.write(at.step, measured)

@@ -19,14 +19,23 @@ from ealign.cli import command as command_lib
 from ealign.cli import scripts
 from ealign.grid import cells as cells_lib
 from ealign.runtime import hosts as hosts_lib
+from ealign.runtime import preempt
 from ealign.runtime.errors import NonFinite, Preempted, UserError
 from ealign.workdir import folder as folder_lib
+
+_BEFORE = 'stopped before anything ran; the same command continues'
 
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the exit code."""
   try:
-    _main(command_lib.parse(sys.argv if argv is None else argv))
+    with preempt.watch() as stop, stop.at_once(Preempted(_BEFORE)):
+      command = command_lib.parse(sys.argv if argv is None else argv)
+      grid = _cells(command)
+      if begins := not _printed(command, grid):
+        compile_cache()
+    if begins:
+      start(command, grid)
   except UserError as error:
     print(error, file=sys.stderr)
     return error.exit_code
@@ -36,9 +45,8 @@ def main(argv: list[str] | None = None) -> int:
   return 0
 
 
-def _main(command: command_lib.Command) -> None:
-  """Checks the command, then runs, plans or prints its cells."""
-  grid = _cells(command)
+def _printed(command: command_lib.Command, grid: cells_lib.Grid) -> bool:
+  """Prints what the command asks for instead of a run, and any notes."""
   chosen = cells_lib.choose(grid, command.only) if grid.cells else []
   script = ''
   if command.print_launch:
@@ -55,8 +63,7 @@ def _main(command: command_lib.Command) -> None:
     from ealign.methods import METHODS
 
     plan.plan(grid, command, folder_lib.of(command.workdir), METHODS)
-  else:
-    start(command, grid)
+  return bool(script or command.plan)
 
 
 def _cells(command: command_lib.Command) -> cells_lib.Grid:
@@ -101,19 +108,21 @@ def start(command: command_lib.Command, grid: cells_lib.Grid) -> None:
   Each host checks everything; a mistake that only one of them sees ends all.
   """
   folder = folder_lib.of(command.workdir)
-  compile_cache()
   hosts = hosts_lib.join(command.cluster, _digest(command, folder.shared))
   if hosts.index:
     folder = folder_lib.of(command.workdir, index=hosts.index)
-  from ealign.grid import run  # JAX has joined the other hosts
-  from ealign.methods import METHODS
-
   try:
-    folder_lib.check(folder, hosts)
-    hosts.keep(folder.shared / 'hosts')
-    folder.pull()
-    hosts.gather(None)  # nothing is written before all have read
-    run.run(grid, command, folder, hosts, methods=METHODS)
+    # Of several hosts JAX tells all of a signal, so that they stop together.
+    with preempt.watch(alone=hosts.count == 1) as stop:
+      with stop.at_once(Preempted(f'{folder.shared}: {_BEFORE}')):
+        from ealign.grid import run  # JAX has joined the other hosts
+        from ealign.methods import METHODS
+
+        folder_lib.check(folder, hosts)
+        hosts.keep(folder.shared / 'hosts')
+        folder.pull()
+        hosts.gather(None)  # nothing is written before all have read
+      run.run(grid, command, folder, hosts, stop, methods=METHODS)
   except (NonFinite, Preempted):  # all hosts see it
     hosts.leave()
     raise

@@ -41,7 +41,7 @@ def run(
     results = stack.run(lanes, stop, each)
   else:
     try:
-      results = [_run(jobs[0], hosts=hosts)]
+      results = [_run(jobs[0], stop=stop, hosts=hosts)]
     except Exception as error:
       if strict and not isinstance(error, NonFinite):
         raise
@@ -61,9 +61,9 @@ def _outcome(result) -> str | Preempted:
 def _run(job, backend=None, stop=None, *, hosts=None, count: int = 1):
   from ealign import train
 
-  config, more = job.config, {}
+  config, more = job.config, {'stop': stop}
   if backend:
-    more = {'backend': backend, 'stop': stop}
+    more['backend'] = backend
     # They share the rows of eval.batch.
     devices = jax.device_count()
     rows = -(-config.eval.batch // (count * devices)) * devices

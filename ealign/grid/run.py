@@ -4,6 +4,7 @@ Several launchers may share a work folder. Another one, or a later start,
 continues what a killed one leaves, from its STATUS.json and checkpoints.
 """
 
+import contextlib
 import dataclasses
 import functools
 import sys
@@ -20,7 +21,7 @@ from ealign.grid.claims import Launch
 from ealign.grid.progress import Board
 from ealign.plan import stack as stack_plan
 from ealign.runtime import mesh as mesh_lib
-from ealign.runtime import preempt, provenance
+from ealign.runtime import provenance
 from ealign.runtime.errors import NonFinite, Preempted, UserError, line
 from ealign.runtime.hosts import Hosts
 from ealign.stack import groups as groups_lib
@@ -29,10 +30,11 @@ from ealign.workdir.folder import Folder
 
 
 def run(
-  grid: Grid, command, folder: Folder, hosts: Hosts, *, methods=None
+  grid: Grid, command, folder: Folder, hosts: Hosts, stop, *, methods=None
 ) -> None:
   """Runs what is left of a grid, of arms, or of a single run.
 
+  stop: a `preempt.Stop`, that of the process.
   methods: `method.Method` by name, for cells that name another than the
   paper's.
 
@@ -47,7 +49,7 @@ def run(
     grid = ledger.find(folder, grid, command, write=True)
   grid = grid.moved(hosts.gather({c.id: c.folder for c in grid.cells})[0])
   board = Board(quiet=not hosts.writes, table=grid.swept)
-  with preempt.watch(alone=hosts.count == 1) as stop, board:
+  with board:
     launch = Launch(grid, folder, command, board, hosts, stop, methods or {})
     try:
       _loop(launch)
@@ -57,11 +59,20 @@ def run(
       raise
     finally:
       if hosts.writes and grid.swept:
-        report(folder, announce=True)
+        _report(launch)
   if hosts.writes and not grid.swept:
-    report(folder, announce=True, table=True)
+    _report(launch, table=True)
   if failed := hosts.gather(_failed(launch) if hosts.writes else None)[0]:
     raise NonFinite(*failed)
+
+
+def _report(launch: Launch, **more) -> None:
+  """The last report, also after a signal, but not while one comes."""
+  stop, within = launch.stop, contextlib.nullcontext()
+  if not stop.requested:
+    within = stop.at_once(launch.stopped('while it wrote the report'))
+  with within:
+    report(launch.folder, announce=True, **more)
 
 
 def _check(grid: Grid, command, hosts: Hosts) -> None:

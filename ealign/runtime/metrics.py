@@ -78,7 +78,8 @@ class Metrics:
 
   A context manager. `prefix`, such as an arm's name, opens each line shown;
   `quiet` shows nothing; `shown` stands for the display of `runtime.display`.
-  TensorBoard files go to <folder>/tensorboard.
+  TensorBoard files go to <folder>/tensorboard; `after` is the step that a run
+  continues from: TensorBoard hides what an earlier start wrote later.
 
   Raises:
     UserError: tensorboard is True and tensorboardX is not installed.
@@ -93,13 +94,14 @@ class Metrics:
     *,
     quiet: bool = False,
     shown=None,
+    after: int = 0,
   ):
     self._path = pathlib.Path(folder) / 'metrics.jsonl'
     self._path.parent.mkdir(parents=True, exist_ok=True)
     self._file = None
     self._board = None
     self._writer_class = _tensorboard() if tensorboard else None
-    self._after = 0  # TensorBoard hides what an earlier start wrote after this
+    self._after = after
     self._display = shown or display(total_steps, prefix, quiet=quiet)
 
   def __enter__(self) -> 'Metrics':
@@ -142,22 +144,13 @@ class Metrics:
     """Prints a line without disturbing the bar."""
     self._display.say(text)
 
-  def truncate(self, step: int) -> None:
-    """Drops what was written after `step`, the step that is resumed from."""
-    self._close_files()
-    jsonl_truncate(self._path, step)
-    self._after = step
-
-  def _close_files(self):
+  def close(self) -> None:
+    """Ends the display and closes the files; may be called twice."""
+    self._display.stop()
     for writer in (self._file, self._board):
       if writer is not None:
         writer.close()
     self._file = self._board = None
-
-  def close(self) -> None:
-    """Ends the display and closes the files; may be called twice."""
-    self._display.stop()
-    self._close_files()
 
 
 def _tensorboard():

@@ -1,54 +1,124 @@
-"""SIGTERM and SIGINT as a flag that the loop reads at each step.
+"""SIGTERM and SIGINT: at once where nothing can be lost, else at a good moment.
 
 JAX's own preemption sync never fires in a run of one process, hence this.
 """
 
 import contextlib
+import dataclasses
+import os
 import signal
+import socket
+import sys
 import threading
+import time
 from collections.abc import Iterator
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from ealign.runtime.errors import Preempted
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+GRACE_S = 3.0  # for Python to act on a signal, before the process is ended
+
+
+class _Signal(BaseException):
+  """Leaves a block of `at_once`; no `except Exception` in it is in the way."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Block:
+  """What a signal does: raise the error; end a process that is stuck."""
+
+  error: Exception | None = None
+  raises: bool = False
+  ends: bool = False
 
 
 class Stop:
-  """Whether a signal asked the run to stop; `signal` is its number or None."""
+  """Whether a signal asked to stop; `signal` is its number or None.
+
+  What happens then depends on the innermost block: `at_once` raises its error,
+  `later` does nothing, so that its code asks `requested` when it suits.
+  """
 
   def __init__(self):
     self.signal: int | None = None
-    self.error: Exception | None = None
+    self._blocks = [_Block()]
 
   @property
   def requested(self) -> bool:
     return self.signal is not None
 
   @contextlib.contextmanager
-  def at_once(self, error: Exception) -> Iterator[None]:
-    """Within the block, where nothing can be lost, a signal raises `error`."""
+  def at_once(self, error: Exception, *, ends: bool = True) -> Iterator[None]:
+    """Within the block a signal raises `error`.
+
+    It is raised at the end of the block, too, if code in it caught it.
+
+    ends: whether nothing is lost if the process ends in the block. It then
+      does, 3 s after a signal that Python could not act on: it was inside a
+      library, compiling or waiting for a disk.
+    """
+    with contextlib.suppress(_Signal):
+      if not self.requested:
+        with self._block(_Block(error, True, ends)):
+          yield
     if self.requested:
       raise error
-    self.error = error
+
+  def later(self, error: Exception | None = None):
+    """Within the block a signal only sets `signal`, whatever is around it.
+
+    error: if given, nothing is lost if the process ends in the block. It does,
+      with this error, if the block lasts 3 s more.
+    """
+    return self._block(_Block(error, False, error is not None))
+
+  @contextlib.contextmanager
+  def _block(self, block: _Block) -> Iterator[None]:
+    depth = len(self._blocks)
+    self._blocks.append(block)
     try:
       yield
     finally:
-      self.error = None
+      del self._blocks[depth:]
+
+  def _act(self, number: int) -> None:
+    """In the main thread, when a signal came."""
+    self.signal = number
+    if self._blocks[-1].raises:
+      raise _Signal
+
+  def _stuck(self) -> Exception | None:
+    """In another thread: waits; the error to end the process with, if any.
+
+    Where `_act` raised an error, its block is left within moments.
+    """
+    blocks = list(self._blocks)
+    until = time.monotonic() + GRACE_S
+    while time.monotonic() < until:
+      time.sleep(0.05)
+      if self._blocks != blocks:
+        return None
+    return blocks[-1].error if blocks[-1].ends else None
 
 
 @contextlib.contextmanager
 def watch(*, alone: bool = True) -> Iterator[Stop]:
-  """Within the block the first signal only sets the flag.
+  """Within the block the first signal is left to the `Stop` that it yields.
 
   A second one acts as if this were not here (Ctrl-C twice ends at once). The
   handlers found on entry are put back at the end; if one of them belongs to an
-  outer `watch`, its flag is set too. Outside the main thread, where Python
-  allows no handlers, the flag is never set; nor is it with `alone` False, for
-  one of several hosts: they stop together (`hosts.Hosts.stopping`).
+  outer `watch`, its flag is set too. A `Preempted` that leaves the block has
+  the exit code of the signal: 143, or 130 of Ctrl-C.
+
+  Outside the main thread, where Python allows no handlers, the flag is never
+  set; nor is it with `alone` False, for one of several hosts: they stop
+  together (`hosts.Hosts.stopping`).
   """
   stop = Stop()
   if not alone or threading.current_thread() is not threading.main_thread():
     yield stop
     return
-  previous = {number: signal.getsignal(number) for number in _SIGNALS}
+  previous = {number: signal.getsignal(number) for number in SIGNALS}
 
   def handle(number, frame):
     outer = previous[number]
@@ -56,19 +126,58 @@ def watch(*, alone: bool = True) -> Iterator[Stop]:
       outer(number, frame)
     elif stop.requested:
       _default(number)
-    stop.signal = number
-    if stop.error:
-      raise stop.error
+    stop._act(number)
+
+  def unraised(found):
+    if found.exc_type is not _Signal:  # came in a finalizer: `at_once` sees it
+      shown(found)
 
   handle.sets_a_flag = True
-  for number in _SIGNALS:
-    signal.signal(number, handle)
-  try:
-    yield stop
-  finally:
-    for number, handler in previous.items():
-      # None: a handler installed from C, which Python cannot put back.
-      signal.signal(number, signal.SIG_DFL if handler is None else handler)
+  shown, sys.unraisablehook = sys.unraisablehook, unraised
+  with _waiting(stop):
+    for number in SIGNALS:
+      signal.signal(number, handle)
+    try:
+      yield stop
+    except Preempted as error:
+      if stop.requested:
+        error.exit_code = 128 + stop.signal
+      raise
+    finally:
+      sys.unraisablehook = shown
+      for number, handler in previous.items():
+        # None: a handler installed from C, which Python cannot put back.
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextlib.contextmanager
+def _waiting(stop: Stop) -> Iterator[None]:
+  """Within the block a thread ends the process where Python cannot act.
+
+  The wakeup descriptor is written as soon as a signal comes, even while the
+  main thread is inside a library.
+  """
+  ours, theirs = socket.socketpair()
+  theirs.setblocking(False)
+  outer = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+  with ours, theirs:
+    thread = threading.Thread(target=_wait, args=(stop, ours), daemon=True)
+    thread.start()
+    try:
+      yield
+    finally:
+      signal.set_wakeup_fd(outer, warn_on_full_buffer=False)
+      theirs.close()  # the thread reads the end of it
+      thread.join()
+
+
+def _wait(stop: Stop, wakeups: socket.socket) -> None:
+  while numbers := wakeups.recv(16):
+    if any(number in SIGNALS for number in numbers):
+      if error := stop._stuck():
+        sys.stderr.write(f'{error}\n')
+        sys.stderr.flush()
+        os._exit(128 + numbers[-1])
 
 
 def _default(number: int) -> None:

@@ -90,13 +90,17 @@ class _Shared(preempt.Stop):
     return self._of.requested or super().requested
 
   @contextlib.contextmanager
-  def at_once(self, error: Exception) -> Iterator[None]:
+  def at_once(self, error: Exception, *, ends: bool = True) -> Iterator[None]:
     self._own.error = error
     self.check()
     try:
       yield
+      self.check()
     finally:
       self._own.error = None
+
+  def later(self, error: Exception | None = None):
+    return contextlib.nullcontext()
 
   def check(self) -> None:
     """Raises the error of `at_once`, within it, once a stop was requested."""

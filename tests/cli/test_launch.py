@@ -48,6 +48,7 @@ class Stub:
     hosts=None,
     display=None,
     method=None,
+    stop=None,
   ):
     workdir = folder.local
     self.calls.append((name, workdir.name, config))
@@ -272,7 +273,7 @@ def test_the_compile_cache_is_on(monkeypatch, tmp_path):
 
 PROBE = """
 import sys
-from ealign import launch
+from ealign.cli import launch
 code = launch.main(['launch', *sys.argv[1:]])
 # What a field may be stands in tables of the maths, so JAX is there.
 heavy = {'transformers', 'orbax', 'datasets'} & sys.modules.keys()

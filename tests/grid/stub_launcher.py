@@ -19,7 +19,7 @@ log, ready = map(pathlib.Path, sys.argv[1:3])
 seconds, hang = float(sys.argv[3]), sys.argv[4]
 
 
-def run(config, folder, *, method, name='', hosts=None, display=None):
+def run(config, folder, *, method, stop, name='', hosts=None, display=None):
   display.start()
   key = f'{name},seed={config.seed}'
   with log.open('a') as file:

@@ -21,7 +21,7 @@ from ealign.grid import job as job_lib
 from ealign.grid import run as run_lib
 from ealign.plan import programs  # noqa: F401  it imports what a stub stands for
 from ealign.report.grid import page
-from ealign.runtime import atomic
+from ealign.runtime import atomic, preempt
 from ealign.runtime.errors import NonFinite, Preempted, UserError
 from ealign.stack import run as stack
 from ealign.workdir import folder as folder_lib
@@ -59,7 +59,7 @@ class Stub:
   def __init__(self):
     self.calls, self.errors = [], {}
 
-  def run(self, config, folder, *, method, name='', hosts=None, display=None):
+  def run(self, config, folder, *, name='', display=None, **_):
     key = f'{name},seed={config.seed}'
     self.calls.append((key, config))
     display.start()
@@ -1008,7 +1008,8 @@ def on_two_hosts(grid, command, tmp_path, **more):
     if index:
       place = folder_lib.Folder(tmp_path / 'second', shared, writes=False)
     try:
-      run_lib.run(grid, command, place, Two(index, barrier, box, **more))
+      two = Two(index, barrier, box, **more)
+      run_lib.run(grid, command, place, two, preempt.Stop())
     except UserError as error:
       ended.append(error)
 
@@ -1053,7 +1054,7 @@ def test_several_processes_have_no_arms(tmp_path):
   command = command_lib.parse(['launch', *flags, '--config.mesh.stack=2'])
   two = Two(0, threading.Barrier(1), [None])
   with pytest.raises(UserError, match='mesh.stack=2: several processes'):
-    run_lib.run(sweeps.read(command), command, None, two)
+    run_lib.run(sweeps.read(command), command, None, two, None)
 
 
 def test_a_prepare_that_fails_fails_its_cells(train, start, tmp_path):

@@ -46,27 +46,6 @@ def test_each_line_is_on_disk_at_once(tmp_path):
   metrics.close()
 
 
-def test_truncate_doubles_nothing_on_resume(tmp_path):
-  with Metrics(tmp_path, 5, quiet=True) as metrics:
-    for step in (1, 2, 3, 4):
-      metrics.write(step, {'loss': step})
-  with (tmp_path / 'metrics.jsonl').open('a') as file:
-    file.write('{"step": 5, "lo')  # killed while writing
-  with Metrics(tmp_path, 5, quiet=True) as metrics:
-    metrics.truncate(2)
-    metrics.write(3, {'loss': 30})
-  assert [row['train/loss'] for row in rows(tmp_path)] == [1, 2, 30]
-
-
-def test_truncate_after_writing_keeps_the_file_open_for_more(tmp_path):
-  with Metrics(tmp_path, 5, quiet=True) as metrics:
-    metrics.write(1, {})
-    metrics.write(2, {})
-    metrics.truncate(1)
-    metrics.write(2, {'again': 1})
-  assert rows(tmp_path) == [{'step': 1}, {'step': 2, 'train/again': 1}]
-
-
 def test_jsonl_truncate(tmp_path):
   path = tmp_path / 'answers.jsonl'
   assert jsonl_truncate(path, 3) == 0 and not path.exists()
@@ -117,8 +96,7 @@ class Board:
 def test_tensorboard_gets_the_numbers(tmp_path, monkeypatch):
   module = types.SimpleNamespace(SummaryWriter=Board)
   monkeypatch.setitem(sys.modules, 'tensorboardX', module)
-  with Metrics(tmp_path, 5, tensorboard=True, quiet=True) as metrics:
-    metrics.truncate(7)
+  with Metrics(tmp_path, 5, tensorboard=True, quiet=True, after=7) as metrics:
     metrics.write(8, {'loss': 1.5, 'bad': float('nan')})
   board = Board.made[-1]
   assert board.scalars == [('train/loss', 1.5, 8)]

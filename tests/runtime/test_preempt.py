@@ -1,3 +1,4 @@
+import contextlib
 import os
 import pathlib
 import signal
@@ -8,6 +9,7 @@ import threading
 import pytest
 
 from ealign.runtime import preempt
+from ealign.runtime.errors import Preempted
 
 
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT'])
@@ -95,3 +97,81 @@ def test_a_second_sigterm_kills():
   env = os.environ | {'PYTHONPATH': str(root)}
   code = subprocess.run([sys.executable, '-c', SECOND], env=env).returncode
   assert code == -signal.SIGTERM
+
+
+def test_code_that_catches_errors_does_not_swallow_it():
+  with preempt.watch() as stop, pytest.raises(EOFError):
+    with stop.at_once(EOFError()):
+      try:
+        signal.raise_signal(signal.SIGTERM)
+      except Exception:
+        pytest.fail('it was caught')
+  with preempt.watch() as stop, pytest.raises(EOFError):
+    with stop.at_once(EOFError()):
+      with contextlib.suppress(BaseException):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_later_within_at_once():
+  with preempt.watch() as stop:
+    with pytest.raises(EOFError), stop.at_once(EOFError()):
+      with stop.later():
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.requested
+    with stop.later():
+      assert stop.requested
+
+
+@pytest.mark.parametrize('name, code', [('SIGTERM', 143), ('SIGINT', 130)])
+def test_the_exit_code_is_that_of_the_signal(name, code):
+  with pytest.raises(Preempted) as caught, preempt.watch() as stop:
+    with stop.at_once(Preempted('stopped')):
+      signal.raise_signal(getattr(signal, name))
+  assert caught.value.exit_code == code
+
+
+def test_a_finalizer_does_not_swallow_it(capsys):
+  class Last:
+    def __del__(self):
+      signal.raise_signal(signal.SIGTERM)
+
+  with preempt.watch() as stop, pytest.raises(EOFError):
+    with stop.at_once(EOFError()):
+      Last()
+  assert capsys.readouterr().err == ''
+
+
+STUCK = """
+import hashlib, os, signal, threading
+from ealign.runtime import preempt
+from ealign.runtime.errors import Preempted
+preempt.GRACE_S = 0.5
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+with preempt.watch() as stop:
+  with stop.{block}:
+    hashlib.pbkdf2_hmac('sha256', b'', b'', {count})
+  print('went on')
+"""
+
+
+@pytest.mark.parametrize(
+  'block, ends',
+  [
+    ("at_once(Preempted('one line'))", True),
+    ("at_once(Preempted('one line'), ends=False)", False),
+    ("later(Preempted('one line'))", True),
+    ('later()', False),
+  ],
+)
+def test_a_process_inside_a_library_is_ended_where_nothing_is_lost(block, ends):
+  root = pathlib.Path(__file__).parents[2]
+  env = os.environ | {'PYTHONPATH': str(root)}
+  ended = subprocess.run(
+    [sys.executable, '-c', STUCK.format(block=block, count=8_000_000)],
+    env=env,
+    capture_output=True,
+    text=True,
+  )
+  assert (ended.returncode == 143 and ended.stderr == 'one line\n') == ends
+  if block == 'later()':
+    assert ended.stdout == 'went on\n'
