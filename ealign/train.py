@@ -261,7 +261,7 @@ def _resume(s: Setup, start: Progress) -> tuple[Progress, list[str]]:
       loader.restore(extra['loader'])
     notes.append(note or f'continuing from step {step}')
   for name in _GROWING:
-    if files is None:  # a checkpoint of version 0.1 does not say
+    if files is None:  # an older version's checkpoint
       metrics.jsonl_truncate(s.workdir / name, at.step)
     else:
       journal.rewind(s.workdir / name, files.get(name, journal.NOTHING))

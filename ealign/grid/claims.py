@@ -108,7 +108,7 @@ class Launch:
 
 
 def take(
-  launch: Launch, left: list[list[Cell]]
+  launch: Launch, left: list[list[Cell]], *, alone: bool = False
 ) -> tuple[list[Cell], list[Lease]]:
   """Claims the free cells of the first group that has some, and their leases.
 
@@ -118,7 +118,8 @@ def take(
   that one shows that it lives, or its lease ends and its cell can be taken.
 
   Raises:
-    UserError: the work folder cannot be written.
+    UserError: the work folder cannot be written; or `alone`, and others run
+      all of it.
   """
   board = launch.board
   while left:
@@ -137,6 +138,8 @@ def take(
       break  # what they start from has failed, or is not done elsewhere
     silent = time.time() - min(holder['heartbeat'] for holder in busy)
     if silent < 3 * lease_lib.BEAT_S:
+      if alone:
+        raise launch.folder.refused(_running(busy[0]))
       hosts = ', '.join(sorted({holder['host'] for holder in busy}))
       cells = f'{number} cell is' if number == 1 else f'{number} cells are'
       board.say(f'{cells} left to others ({hosts})')
@@ -144,6 +147,13 @@ def take(
     board.say(f'waiting for {busy[0]["host"]}, silent for {silent:.0f} s')
     time.sleep(_POLL_S)
   return [], []
+
+
+def _running(holder) -> str:
+  since = time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(holder['since']))
+  who = f'process {holder["pid"] or "?"} on {holder["host"]}'
+  remedy = 'wait for it, stop it, or use another folder'
+  return f'is in use by {who} since {since}; {remedy}'
 
 
 def _free(launch, group, busy) -> tuple[list[tuple[Cell, Lease]], list[Cell]]:
@@ -160,8 +170,9 @@ def _free(launch, group, busy) -> tuple[list[tuple[Cell, Lease]], list[Cell]]:
     path = launch.folder.shared / cell.folder / 'LEASE'
     lease = lease_lib.take(path, exclusive=not launch.folder.copied)
     if lease is None:
-      now = {'host': '?', 'heartbeat': time.time()}
-      busy.append(lease_lib.holder(path) or now)
+      now = dict.fromkeys(('heartbeat', 'since'), time.time())
+      gone = {'host': '?', 'pid': None} | now  # it was released meanwhile
+      busy.append(lease_lib.holder(path) or gone)
       others.append(cell)
       continue
     launch.refresh([cell])

@@ -15,6 +15,7 @@ from ealign.grid.claims import Launch
 from ealign.grid.progress import Watch
 from ealign.runtime import atomic
 from ealign.runtime.errors import Preempted, UserError, line
+from ealign.workdir import done
 from ealign.workdir import folder as folder_lib
 from ealign.workdir import status as status_lib
 from ealign.workdir.folder import Folder
@@ -88,6 +89,8 @@ def _claim(launch: Launch, job: Job) -> None:
   elif status:
     status = dataclasses.replace(status, earlier_s=status.seconds)
     launch.states[job.cell.id] = status
+  with folder_lib.usable(launch.folder.shared):
+    (job.folder.local / 'DONE').unlink(missing_ok=True)
   if job.cell.folder:  # the work folder itself has it from `ledger.find`
     text = config_lib.to_json(job.cell.config)
     with folder_lib.usable(launch.folder.shared):
@@ -188,9 +191,10 @@ def end(launch: Launch, job: Job, error: str, compiled: int, stacked) -> None:
     say(f'{name}: done already by {theirs.host}')
     return
   error = (error or _export(launch, job)).replace(f'{job.folder.local}: ', '')
-  if not (error or launch.grid.swept):
-    (job.folder.local / 'DONE').write_text('')  # for people, and for export
-  job.folder.push()
+  with folder_lib.usable(launch.folder.shared):
+    if not error:
+      done.write(job.folder.local)
+    job.folder.push()
   facts = {'error': error, 'compiles': compiled, 'stacked': stacked}
   with job.pulse:
     state = 'failed' if error else 'done'
@@ -206,10 +210,14 @@ def _export(launch: Launch, job: Job) -> str:
   from ealign import export
 
   form, folder = job.config.train.export, job.folder.local
+  stopped = launch.stopped('while it exported')
   try:
     if form:
-      done = export.export(folder, folder / 'export', form, overwrite=True)
-      launch.board.say(str(done))
+      with launch.stop.at_once(stopped):
+        made = export.export(folder, folder / 'export', form, overwrite=True)
+      launch.board.say(str(made))
+  except Preempted:
+    raise
   except UserError as error:
     return line(error)
   return ''

@@ -18,6 +18,7 @@ from ealign.grid.cells import Cell, Grid, choose, references
 from ealign.grid.names import identity
 from ealign.runtime import atomic
 from ealign.runtime.errors import UserError
+from ealign.workdir import done as done_lib
 from ealign.workdir import folder as folder_lib
 from ealign.workdir import status as status_lib
 from ealign.workdir.folder import Folder
@@ -226,6 +227,7 @@ def _check_cells(folder: Folder, grid: Grid, retry: str, chosen) -> None:
       continue
     if status and status.state == 'done':
       done.add(cell.id)
+      problems += _unsealed(folder / cell.folder)
     if cell.folder:
       problems += _own_config(path, cell, grid, status)
     if grid.swept and status and status.state != 'failed':
@@ -244,6 +246,16 @@ def _check_cells(folder: Folder, grid: Grid, retry: str, chosen) -> None:
   ]
   if problems:
     raise UserError(*problems)
+
+
+def _unsealed(folder: Folder) -> list[str]:
+  """How a cell that is done differs from what it left; not seen in a bucket."""
+  try:
+    if not folder.copied:
+      done_lib.check(folder.local)
+  except UserError as error:
+    return list(error.args)
+  return []
 
 
 def assumed(grid: Grid) -> Status:

@@ -11,6 +11,7 @@ from ealign.runtime import preempt
 from ealign.runtime.errors import NonFinite, Preempted, UserError, line
 from ealign.runtime.hosts import Hosts
 from ealign.stack import run as stack
+from ealign.workdir import folder as folder_lib
 
 
 def run(
@@ -71,11 +72,12 @@ def _run(job, backend=None, stop=None, *, hosts=None, count: int = 1):
     config = dataclasses.replace(config, eval=section)
   if job.profile:
     more['profile'] = job.profile
-  return train.run(
-    *(config, job.folder),
-    method=job.method,
-    name=job.cell.label,
-    hosts=hosts,
-    display=job.watch,
-    **more,
-  )
+  with folder_lib.usable(job.folder.shared):
+    return train.run(
+      *(config, job.folder),
+      method=job.method,
+      name=job.cell.label,
+      hosts=hosts,
+      display=job.watch,
+      **more,
+    )

@@ -117,15 +117,17 @@ def _loop(launch: Launch) -> None:
   """Runs one group of cells after another; host 0 chooses for all hosts."""
   hosts, stop, swept = launch.hosts, launch.stop, launch.grid.swept
   left, due = _groups(launch) if hosts.writes else [], 0.0
+  alone = not swept  # nobody starts a run twice on purpose
   while True:
     if stop.requested or hosts.stopping():
       arm = left and not swept and _numbered(launch, left[0][0])
       raise launch.stopped(f'before {arm}' if arm else 'between cells')
     with stop.at_once(launch.stopped('while it waited')):
-      group, leases = claims.take(launch, left)
+      group, leases = claims.take(launch, left, alone=alone)
     picked = hosts.gather([cell.id for cell in group])[0]
     if not picked:
       return
+    alone = False
     group = [cell for cell in launch.chosen if cell.id in picked]
     failed = _run_group(launch, group, leases)
     if hosts.writes:

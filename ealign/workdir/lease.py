@@ -34,13 +34,14 @@ class Lease:
   path: epath.Path
   token: str
   exclusive: bool
+  since: float
 
   def renew(self) -> bool:
     """Renews the heartbeat; False where another has taken the lease."""
     with _guard(self.path, self.exclusive):
       if self._lost():
         return False
-      atomic.write(self.path, _signed(self.token))
+      atomic.write(self.path, _signed(self.token, self.since))
       return True
 
   def release(self) -> None:
@@ -58,39 +59,45 @@ def take(path, *, exclusive: bool = True) -> Lease | None:
 
   exclusive: whether files can be created exclusively, as on a disk.
   """
-  path, token = epath.Path(path), secrets.token_hex(8)
+  path, token, now = epath.Path(path), secrets.token_hex(8), time.time()
   path.parent.mkdir(parents=True, exist_ok=True)
   with _guard(path, exclusive):
     found = holder(path)
     if found and not expired(found):
       return None
     if not exclusive:
-      path.write_text(_signed(token))
+      path.write_text(_signed(token, now))
       time.sleep(SETTLE_S)
-      lease = Lease(path, token, exclusive)
+      lease = Lease(path, token, exclusive, now)
       return None if lease._lost() else lease
     if found:
       path.unlink(missing_ok=True)
     try:
       with pathlib.Path(path).open('x') as file:
-        file.write(_signed(token))
+        file.write(_signed(token, now))
     except FileExistsError:
       return None
-  return Lease(path, token, exclusive)
+  return Lease(path, token, exclusive, now)
 
 
 def holder(path) -> dict[str, Any] | None:
-  """Who has the lease: host, pid, heartbeat; None if nobody has."""
+  """Who has the lease, and since when; None if nobody has.
+
+  host, pid (None while that is being written); since, heartbeat: Unix seconds.
+  """
   path = epath.Path(path)
   try:
     text = path.read_text()
   except FileNotFoundError:
     return None
+  unknown = {'host': '?', 'pid': None, 'heartbeat': 0.0, 'since': 0.0}
   try:
-    found = {'host': '?', 'heartbeat': 0.0} | json.loads(text)
-    return found | {'heartbeat': float(found['heartbeat'])}
+    found = unknown | json.loads(text)
+    times = {name: float(found[name]) for name in ('heartbeat', 'since')}
+    return found | times
   except (ValueError, TypeError):  # written by half, so far
-    return {'host': '?', 'heartbeat': float(path.stat().mtime)}
+    written = float(path.stat().mtime)
+    return unknown | {'heartbeat': written, 'since': written}
 
 
 def expired(found: dict[str, Any]) -> bool:
@@ -102,9 +109,9 @@ def expired(found: dict[str, Any]) -> bool:
   return time.time() - found['heartbeat'] > STALE_S
 
 
-def _signed(token: str) -> str:
-  me = {'token': token, 'host': socket.gethostname(), 'machine': _machine()}
-  me |= {'pid': os.getpid(), 'born': _born(os.getpid())}
+def _signed(token: str, since: float) -> str:
+  me = {'token': token, 'since': since, 'host': socket.gethostname()}
+  me |= {'machine': _machine(), 'pid': os.getpid(), 'born': _born(os.getpid())}
   return json.dumps(me | {'heartbeat': time.time()}) + '\n'
 
 

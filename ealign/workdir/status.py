@@ -73,7 +73,10 @@ def read(folder, *, damaged: Status | None = None) -> Status | None:
   except NotADirectoryError:
     return None
   except FileNotFoundError:
-    if (path.parent / 'DONE').exists():  # all that older versions wrote
+    done = path.parent / 'DONE'
+    if (
+      done.exists() and not done.stat().length
+    ):  # all that older versions wrote
       return Status('done')
     if not computed(folder):
       return None

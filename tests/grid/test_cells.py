@@ -1,6 +1,8 @@
 """Cells that start from others, and arms as cells, with a stub as training."""
 
 import json
+import os
+import socket
 
 import pytest
 
@@ -179,6 +181,13 @@ def test_arms_of_others_are_left_alone(train, start, tmp_path, capsys):  # noqa:
   assert start() == 0
   assert names(train) == ['base', 'twin']
   assert '3 cells are left to others' in capsys.readouterr().out
+  assert start() == 2  # there is nothing to do for it
+  said = capsys.readouterr().err
+  assert (
+    f'out: is in use by process {os.getpid()} on {socket.gethostname()} since'
+    in said
+  )
+  assert len(said.splitlines()) == 1
   held.release()
   assert start() == 0
   assert names(train)[2:] == ['sft', 'recovery', 'again']
@@ -241,6 +250,8 @@ def test_folders_of_older_versions_go_on(train, start, tmp_path):  # noqa: F811
   out = tmp_path / 'out'
   for path in (*out.glob('*/STATUS.json'), out / 'again' / 'DONE'):
     path.unlink()
+  for path in out.glob('*/DONE'):
+    path.write_text('')
   (out / 'again' / 'checkpoints').mkdir()
   for path in (out / 'config.json', *out.glob('*/config.json')):
     text = path.read_text()
