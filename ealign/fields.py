@@ -19,13 +19,15 @@ class Range(NamedTuple):
   holds: Callable[[float], bool]
 
 
-_NOT_NEGATIVE = Range('at least 0', lambda x: x >= 0)
+_LARGE = 2**31  # JAX counts in 32 bits, and takes no more of a seed
+_FROM_0 = Range('at least 0 and below 2**31', lambda x: 0 <= x < _LARGE)
+_FROM_1 = Range('at least 1 and below 2**31', lambda x: 1 <= x < _LARGE)
 _REST = 'at least 1, or -1: the rest of the devices'
 
-Count = Annotated[int, Range('at least 1', lambda x: x >= 1)]
-Whole = Annotated[int, _NOT_NEGATIVE]
+Count = Annotated[int, _FROM_1]
+Whole = Annotated[int, _FROM_0]
 Devices = Annotated[int, Range(_REST, lambda x: x >= 1 or x == -1)]
-Amount = Annotated[float, _NOT_NEGATIVE]
+Amount = Annotated[float, Range('at least 0', lambda x: x >= 0)]
 Positive = Annotated[float, Range('above 0', lambda x: x > 0)]
 Inside = Annotated[float, Range('above 0 and below 1', lambda x: 0 < x < 1)]
 Below1 = Annotated[float, Range('at least 0 and below 1', lambda x: 0 <= x < 1)]

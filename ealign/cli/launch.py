@@ -20,7 +20,7 @@ from ealign.cli import scripts
 from ealign.grid import cells as cells_lib
 from ealign.runtime import hosts as hosts_lib
 from ealign.runtime import preempt
-from ealign.runtime.errors import NonFinite, Preempted, UserError
+from ealign.runtime.errors import NonFinite, Preempted, UserError, visible
 from ealign.workdir import folder as folder_lib
 
 _BEFORE = 'stopped before anything ran; the same command continues'
@@ -55,7 +55,7 @@ def _printed(command: command_lib.Command, grid: cells_lib.Grid) -> bool:
     workers = len(groups.groups(chosen, command.stack or 1))
     script = scripts.fill(command, workers=workers)
   for note in (*grid.notes, *cells_lib.hidden(grid, chosen, command.changed)):
-    print(f'note: {note}', file=sys.stderr)
+    print(f'note: {visible(note)}', file=sys.stderr)
   if script:
     print(script, end='')
   elif command.plan:

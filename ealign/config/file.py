@@ -29,6 +29,8 @@ def read(spec: str) -> tuple[types.ModuleType, config_dict.ConfigDict]:
   )
   if module_spec is None:
     raise UserError(f'--config={spec}: must be a Python file (.py)')
+  if os.path.exists(path) and not os.path.isfile(path):
+    raise UserError(f'--config={spec}: {path} is not a regular file')
   module = importlib.util.module_from_spec(module_spec)
   try:
     module_spec.loader.exec_module(module)
@@ -43,7 +45,7 @@ def read(spec: str) -> tuple[types.ModuleType, config_dict.ConfigDict]:
     if error.filename == os.path.abspath(path):
       raise UserError(f'--config={spec}: there is no such file') from None
     raise in_file(path, error) from error
-  except Exception as error:
+  except (Exception, SystemExit) as error:
     raise in_file(path, error) from error
   if not isinstance(config, config_dict.ConfigDict):
     message = 'must return a ConfigDict; start from ealign.config.default()'
@@ -62,7 +64,7 @@ def _check_call(get_config, arguments, spec) -> None:
     raise UserError(f'--config={spec}: {message}') from None
 
 
-def in_file(path: str, error: Exception) -> UserError:
+def in_file(path: str, error: BaseException) -> UserError:
   """The error with the last line of the config file that led to it."""
   full = os.path.abspath(path)
   frames = traceback.extract_tb(error.__traceback__)

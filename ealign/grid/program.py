@@ -8,7 +8,13 @@ from collections.abc import Callable
 import jax
 
 from ealign.runtime import preempt
-from ealign.runtime.errors import NonFinite, Preempted, UserError, line
+from ealign.runtime.errors import (
+  NonFinite,
+  Preempted,
+  Unfit,
+  UserError,
+  line,
+)
 from ealign.runtime.hosts import Hosts
 from ealign.stack import run as stack
 from ealign.workdir import folder as folder_lib
@@ -72,12 +78,21 @@ def _run(job, backend=None, stop=None, *, hosts=None, count: int = 1):
     config = dataclasses.replace(config, eval=section)
   if job.profile:
     more['profile'] = job.profile
-  with folder_lib.usable(job.folder.shared):
-    return train.run(
-      *(config, job.folder),
-      method=job.method,
-      name=job.cell.label,
-      hosts=hosts,
-      display=job.watch,
-      **more,
+  try:
+    with folder_lib.usable(job.folder.shared):
+      return train.run(
+        *(config, job.folder),
+        method=job.method,
+        name=job.cell.label,
+        hosts=hosts,
+        display=job.watch,
+        **more,
+      )
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    why = ' '.join(str(error).partition('\n')[0].split())
+    remedy = (
+      'lower data.batch_size, eval.batch or the lengths; --plan has sizes'
     )
+    raise Unfit(f'{job.folder.shared}: {why}; {remedy}') from None

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ealign.runtime.errors import visible
+
 # Metrics beside the progress, and what they are called there.
 _SHOWN = {
   'train/loss': 'loss',
@@ -73,7 +75,7 @@ class Lines:
     self._write('  '.join(part for part in parts if part), flush=True)
 
   def say(self, text: str) -> None:
-    self._write(self._head + text, flush=True)
+    self._write(visible(self._head + text), flush=True)
 
   def stop(self) -> None:
     pass
@@ -106,7 +108,8 @@ class Bar:
     self._bar.update(self._task, completed=step, **fields)
 
   def say(self, text: str) -> None:
-    self._bar.console.print(self._head + text, markup=False, highlight=False)
+    text = visible(self._head + text)
+    self._bar.console.print(text, markup=False, highlight=False)
 
   def stop(self) -> None:
     self._bar.stop()

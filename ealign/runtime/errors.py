@@ -1,5 +1,16 @@
 """Errors that end a run with one message and an exit code, no traceback."""
 
+import re
+
+
+# All but tab and line feed, and what turns the direction of a text around.
+_CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]')
+
+
+def visible(text: str) -> str:
+  """Text for a terminal: its control characters are shown, not sent to it."""
+  return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
 
 class UserError(Exception):
   """A mistake in a config, a file or a flag: names it, its value, its remedy.
@@ -10,7 +21,7 @@ class UserError(Exception):
   exit_code = 2
 
   def __str__(self) -> str:
-    return '\n'.join(str(arg) for arg in self.args)
+    return visible('\n'.join(str(arg) for arg in self.args))
 
 
 class NonFinite(UserError):
@@ -39,7 +50,7 @@ class Preempted(UserError):
 
 def line(error: Exception) -> str:
   """The error on one line, for a table or a STATUS.json."""
-  text = ' '.join(str(error).split())
+  text = visible(' '.join(str(error).split()))
   if isinstance(error, UserError):
     return text
   return f'{type(error).__name__}: {text}' if text else type(error).__name__

@@ -83,7 +83,8 @@ def of(workdir, *, index: int = 0) -> Folder:
   """The folder at a path, gs:// or local, for the host of this index.
 
   Raises:
-    UserError: the file system of such an address is not installed.
+    UserError: the file system of such an address is not installed, or there
+      is no such home folder.
   """
   if isinstance(workdir, Folder):
     return workdir
@@ -91,7 +92,11 @@ def of(workdir, *, index: int = 0) -> Folder:
   if remote:
     shared = _bucket(str(workdir))
   else:
-    shared = epath.Path(pathlib.Path(workdir).expanduser().absolute())
+    try:
+      path = pathlib.Path(workdir).expanduser()
+    except RuntimeError:  # of '~name'
+      raise UserError(f'--workdir={workdir}: there is no such user') from None
+    shared = epath.Path(path.absolute())
   if index or remote:  # other launchers of this machine may work there, too
     apart = pathlib.Path(tempfile.mkdtemp(prefix=f'ealign-host{index}-'))
     atexit.register(shutil.rmtree, apart, ignore_errors=True)

@@ -74,9 +74,7 @@ def read(folder, *, damaged: Status | None = None) -> Status | None:
     return None
   except FileNotFoundError:
     done = path.parent / 'DONE'
-    if (
-      done.exists() and not done.stat().length
-    ):  # all that older versions wrote
+    if done.exists() and not done.stat().length:  # of an older version
       return Status('done')
     if not computed(folder):
       return None
