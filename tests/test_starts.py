@@ -60,6 +60,84 @@ def test_nan_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
   assert [p.name for p in (tmp_path / 'checkpoints').glob('[0-9]')] == ['2']
 
 
+class Killed(BaseException):
+  """What stands for SIGKILL: nothing is written after it."""
+
+
+ASKS = {
+  'train.steps': 3,
+  'train.log_every': 1,
+  'train.checkpoint_every': 2,
+  'train.eval_every': 1,
+  'conscience.every': 1,
+  'eval.curve': (runs.DATA + 'questions_dev.jsonl',),
+  'eval.curve_limit': 1,
+}
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('undisturbed')
+  train.run(runs.small(**ASKS), folder, name='a')
+  return folder
+
+
+# 1 and 2 are the curve and the reflection of step 0; the last ones the curve
+# and the answers to the final questions, after the checkpoint of the last step.
+@pytest.mark.parametrize('number', [1, 2, 5, 6, 7, 8])
+def test_what_a_killed_run_wrote_is_not_written_twice(
+  tmp_path, monkeypatch, undisturbed, number
+):
+  real, calls = train.Setup.record, []
+
+  def record(self, *args):
+    real(self, *args)
+    calls.append(args)
+    if len(calls) == number:
+      raise Killed
+
+  with monkeypatch.context() as patched:
+    patched.setattr(train.Setup, 'record', record)
+    with pytest.raises(Killed):
+      train.run(runs.small(**ASKS), tmp_path, name='a')
+  train.run(runs.small(**ASKS), tmp_path, name='a')
+  assert runs.answers(tmp_path) == runs.answers(undisturbed)
+  assert runs.metrics(tmp_path) == runs.metrics(undisturbed)
+
+
+def test_records_that_were_changed_since_the_checkpoint(tmp_path, monkeypatch):
+  monkeypatch.setattr(train.answers, 'final', lambda *_, **__: 1 / 0)
+  with pytest.raises(ZeroDivisionError):
+    train.run(runs.small(**ASKS), tmp_path, name='a')
+  path = tmp_path / 'answers.jsonl'
+  text = path.read_bytes()
+  path.write_bytes(text[:-400])
+  with pytest.raises(UserError, match='answers.jsonl: is not what it was'):
+    train.run(runs.small(**ASKS), tmp_path, name='a')
+  assert path.read_bytes() == text[:-400]
+
+
+def test_a_signal_while_it_reflects_loses_no_step(
+  tmp_path, monkeypatch, undisturbed
+):
+  real, calls = train._reflected, []
+
+  def reflected(s, at):
+    calls.append(at.step)
+    if len(calls) == 2:
+      signal.raise_signal(signal.SIGTERM)
+      pytest.fail('the reflection went on')
+    return real(s, at)
+
+  monkeypatch.setattr(train, '_reflected', reflected)
+  with pytest.raises(Preempted, match='stopped at step 1 and saved'):
+    train.run(runs.small(**ASKS), tmp_path, name='a')
+  train.run(runs.small(**ASKS), tmp_path, name='a')
+  assert calls == [0, 1, 1, 2]
+  assert runs.answers(tmp_path) == runs.answers(undisturbed)
+  assert runs.metrics(tmp_path) == runs.metrics(undisturbed)
+
+
 def test_a_run_killed_while_it_evaluates_asks_again(tmp_path, monkeypatch):
   changes = {'dpo.lam': 0.0, 'train.steps': 2, 'eval.questions': ()}
   changes |= {'train.eval_every': 2, 'eval.curve_limit': 2}

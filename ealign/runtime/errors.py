@@ -2,7 +2,6 @@
 
 import re
 
-
 # All but tab and line feed, and what turns the direction of a text around.
 _CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]')
 
