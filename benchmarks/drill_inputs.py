@@ -13,6 +13,7 @@ import random
 import resource
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -255,8 +256,8 @@ def _run(case: Case, out: pathlib.Path) -> None:
     except BaseException:
       traceback.print_exc()
     finally:
-      os.sys.stdout.flush()
-      os.sys.stderr.flush()
+      sys.stdout.flush()
+      sys.stderr.flush()
       os._exit(code)
 
 
@@ -278,6 +279,7 @@ def fault(code: int | None, text: str, seconds: float) -> str:
 
 def run(count: int, seed: int, counted: Callable[[str, str], None]) -> None:
   """Tries `count` inputs; calls counted(kind, fault) of each."""
+  sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
   import jax  # noqa: F401  before forks, so that each need not load it
 
   from ealign.cli import launch  # noqa: F401
