@@ -1,4 +1,4 @@
-"""The report of a grid: results.csv, report.md and one page, from its files.
+"""The page of a grid: what its template is given.
 
 Answers come from a model and are hostile: every text goes through the
 template's escaping, the page runs one script, known by its hash, and nothing
@@ -6,7 +6,6 @@ here makes markup.
 """
 
 import collections
-import pathlib
 from typing import Any
 
 from ealign.report import excerpts, runs, templates
@@ -23,22 +22,6 @@ from ealign.report.grid.compare import Comparison
 QUESTIONS = 12  # whose answers are on the page, one of each setting
 _LETTERS = 600_000  # of all these answers together
 _LONGEST = 1500  # of one
-
-
-def write(workdir: Any) -> pathlib.Path:
-  """Writes results.csv, report.md and report.html into a grid's folder.
-
-  Returns:
-    The path of report.html.
-
-  Raises:
-    UserError: grid.json cannot be read.
-  """
-  workdir = pathlib.Path(workdir)
-  grid = results.read(workdir)
-  rows = results.to_csv(results.tidy(grid.cells))
-  templates.write(workdir / 'results.csv', rows)
-  return templates.save(workdir, collect(grid), 'grid.html.jinja')
 
 
 def collect(grid: results.Grid) -> dict[str, Any]:

@@ -6,7 +6,6 @@ cannot be read is kept with the reason, and never ends the report.
 
 import csv
 import dataclasses
-import functools
 import io
 import json
 import pathlib
@@ -82,9 +81,13 @@ class Grid:
     return runs.judge_at_hand(self.config)[0]
 
 
-def is_grid(workdir: Any) -> bool:
-  """Whether a work folder holds a grid."""
-  return (pathlib.Path(workdir) / 'grid.json').is_file()
+# What grid.json must hold, and what it may leave out.
+_GRID = {'config': dict, 'sweep': str, 'axes': dict, 'contrasts': list}
+_GRID |= {'contrasts_hash': str, 'cells': list}
+_OPTIONAL = {n: kind() for n, kind in _GRID.items() if n != 'cells'}
+_CONTRAST = {'name': str, 'a': dict, 'b': dict}
+_CELL = {'folder': str, 'id': str, 'label': str, 'seed': str}
+_CELL |= {'setting': dict, 'replicate': dict}
 
 
 def read(workdir: Any) -> Grid:
@@ -93,45 +96,47 @@ def read(workdir: Any) -> Grid:
   Raises:
     UserError: grid.json is broken.
   """
-  workdir = pathlib.Path(workdir).resolve()
-  path = workdir / 'grid.json'
+  path = pathlib.Path(workdir).resolve() / 'grid.json'
   tree = runs.json_object(path)
-  need = functools.partial(_need, path, tree)
-  contrasts = need('contrasts', list, [])
+  found = _checked(path, _OPTIONAL | tree, _GRID)
+  contrasts = found['contrasts']
   if len(contrasts) > stats.MOST_CONTRASTS:
     message = f'{len(contrasts)}; at most {stats.MOST_CONTRASTS} can be primary'
     raise UserError(f'{path}: contrasts: {message}')
   for number, contrast in enumerate(contrasts):
-    for name, kind in (('name', str), ('a', dict), ('b', dict)):
-      _need(path, contrast, name, kind, where=f'contrasts[{number}].')
-  config = flatten(need('config', dict, {}))
-  cells = [
-    _listed(path, entry, f'cells[{number}].')
-    for number, entry in enumerate(need('cells', list))
-  ]
-  if not cells:
+    _checked(path, contrast, _CONTRAST, f'contrasts[{number}].')
+  if not found['cells']:
     message = 'cells: is empty; delete it and start the grid again'
     raise UserError(f'{path}: {message}')
-  return Grid(
-    name=workdir.name,
-    config=config,
-    sweep=need('sweep', str, ''),
-    axes=need('axes', dict, {}),
-    contrasts=contrasts,
-    contrasts_hash=need('contrasts_hash', str, ''),
-    declared_late=bool(tree.get('declared_late')),
-    cells=_cells(workdir, cells, config),
-  )
+  found['config'] = flatten(found['config'])
+  found['cells'] = _cells(path, found['cells'], found['config'])
+  late = bool(tree.get('declared_late'))
+  return Grid(name=path.parent.name, declared_late=late, **found)
 
 
-def _cells(workdir, listed, config) -> list[Result]:
+def _checked(path, tree, kinds, where='') -> dict[str, Any]:
+  """The fields that a JSON object must have, each of its kind."""
+  found = {}
+  for name, kind in kinds.items():
+    found[name] = tree.get(name) if isinstance(tree, dict) else None
+    if not isinstance(found[name], kind):
+      shown = repr(found[name])[:60]
+      message = f'{where}{name}: must be a {kind.__name__}, not {shown}'
+      raise UserError(
+        f'{path}: {message}; restore or delete it, and start the grid again'
+      )
+  return found
+
+
+def _cells(path, entries, config) -> list[Result]:
   """The cells with all that their folders hold."""
+  listed = [_listed(path, *numbered) for numbered in enumerate(entries)]
   fields = {field for entry in listed for field in entry['replicate']}
   cells, seen = [], set()
   for entry in listed:
-    found = _left(workdir / entry['folder'], entry['folder'])
+    found = _left(path.parent / entry['folder'], entry['folder'])
     error = ' '.join(found.get('error', '').split())[:500]
-    found['error'] = error.replace(f'{workdir}/', '')  # names no machine
+    found['error'] = error.replace(f'{path.parent}/', '')  # names no machine
     setting = changes(entry['setting'], config)
     if key(setting) in seen:
       found.pop('answers', None)
@@ -140,6 +145,15 @@ def _cells(workdir, listed, config) -> list[Result]:
     at = paired_by(entry['replicate'], fields, config)
     cells.append(Result(**entry | found | {'setting': setting, 'at': at}))
   return cells
+
+
+def _listed(path, number, entry) -> dict[str, Any]:
+  where = f'cells[{number}].'
+  found = _checked(path, entry, _CELL, where)
+  folder = found['folder']
+  if pathlib.PurePath(folder).is_absolute() or '..' in folder.split('/'):
+    raise UserError(f'{path}: {where}folder: {folder!r} is outside the grid')
+  return found | {'current': entry.get('current', True) is True}
 
 
 def key(overrides: Mapping) -> str:
@@ -165,31 +179,6 @@ def changes(overrides: Mapping, config: Mapping) -> dict[str, Any]:
   """The overrides that differ from the base config."""
   differs = lambda name: name not in config or config[name] != overrides[name]
   return {name: overrides[name] for name in overrides if differs(name)}
-
-
-def _need(path, tree, name, kind, default=None, where=''):
-  value = tree.get(name, default) if isinstance(tree, dict) else None
-  if not isinstance(value, kind):
-    shown = repr(value)[:60]
-    message = f'must be a {kind.__name__}, not {shown}; restore or delete it, '
-    raise UserError(f'{path}: {where}{name}: {message}and start the grid again')
-  return value
-
-
-_LISTED = {
-  **dict.fromkeys(('folder', 'id', 'label', 'seed'), str),
-  **dict.fromkeys(('setting', 'replicate'), dict),
-}
-
-
-def _listed(path, entry, where) -> dict[str, Any]:
-  found = {
-    n: _need(path, entry, n, kind, None, where) for n, kind in _LISTED.items()
-  }
-  folder = found['folder']
-  if pathlib.PurePath(folder).is_absolute() or '..' in folder.split('/'):
-    raise UserError(f'{path}: {where}folder: {folder!r} is outside the grid')
-  return found | {'current': entry.get('current', True) is True}
 
 
 def _left(folder: pathlib.Path, arm: str) -> dict[str, Any]:
@@ -277,39 +266,23 @@ COLUMNS = (
   *('cell', 'label', 'seed', 'eval', 'metric', 'value', 'n', 'count'),
   'current',
 )
-
-
 _TOKENS = {'kind': 'tokens', 'split': ''}
 
 
-def tidy(cells: Sequence[Result]) -> list[dict[str, Any]]:
-  """One dict per cell, eval (kind/split) and metric; columns as COLUMNS.
+def to_csv(cells: Sequence[Result]) -> str:
+  """One row per cell, eval (kind/split) and metric, as CSV.
 
   count is of n; a mean has none.
   """
-  return [
-    {
-      'cell': cell.id,
-      'label': cell.label,
-      'seed': cell.seed,
-      'eval': '/'.join(filter(None, (row['kind'], row['split']))),
-      'metric': name,
-      'value': share.value,
-      'n': share.total,
-      'count': getattr(share, 'count', ''),
-      'current': int(cell.current),
-    }
-    for cell in cells
-    for row in (*cell.rows, _TOKENS | {'token_accuracy': cell.token_accuracy})
-    for name, share in row.items()
-    if isinstance(share, counts.Share | counts.Mean) and share.total
-  ]
-
-
-def to_csv(rows: Sequence[Mapping]) -> str:
-  """The tidy rows as CSV; values with six decimals."""
   text = io.StringIO()
-  writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
-  writer.writeheader()
-  writer.writerows(row | {'value': f'{row["value"]:.6f}'} for row in rows)
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow(COLUMNS)
+  for cell in cells:
+    for row in (*cell.rows, _TOKENS | {'token_accuracy': cell.token_accuracy}):
+      asked = '/'.join(filter(None, (row['kind'], row['split'])))
+      for name, share in row.items():
+        if isinstance(share, counts.Share | counts.Mean) and share.total:
+          found = f'{share.value:.6f}', share.total, getattr(share, 'count', '')
+          whose = cell.id, cell.label, cell.seed, asked, name
+          writer.writerow((*whose, *found, int(cell.current)))
   return text.getvalue()
