@@ -13,7 +13,7 @@
   question     id of the question; with suite, kind, split and cluster only
                where a question was asked, not in 'reflect'
   suite        set of questions it belongs to
-  kind         'advice' | 'code' | 'advice_after_code' | ...
+  kind         of question, as its file has it; '' where it has none
   split        'dev' | 'test' | ...
   cluster      answers that share it are not independent (same prompt)
   sample       0, 1, ... for several answers to one question at one step; of

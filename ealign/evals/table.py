@@ -39,7 +39,8 @@ class Entry:
 class Block:
   """One table: columns are (title, is a number), lines hold one Entry each.
 
-  marks: how a page shows each line, if it shows them apart.
+  marks: how a page shows each line, if it shows them apart. spare: titles of
+  the columns that a narrow terminal goes without, in this order.
   """
 
   title: str
@@ -47,6 +48,7 @@ class Block:
   columns: tuple[tuple[str, bool], ...]
   lines: list[tuple[Entry, ...]]
   marks: Sequence[str] = ()
+  spare: Sequence[str] = ()
 
 
 def percent(value: float | None, scale: float = 100) -> str:
@@ -115,6 +117,9 @@ def blocks(rows: Sequence[Mapping], judge: Judge) -> list[Block]:
     _others_block(others, rows, judge),
     _verdict_block(reviewed, rows, judge),
   )
+  spare = [judge.tokens.short, judge['no_verdict'].short, *judge.claimed, 'n']
+  spare += [judge[name].short for name in judge.spare]
+  made = [dataclasses.replace(block, spare=spare) for block in made]
   return [without_empty(block) for block in made if block.lines]
 
 
@@ -201,7 +206,7 @@ def fitted(block: Block, width: int) -> Block:
   keep = list(range(len(titles)))
   need = lambda: name + sum(sizes[at] + 2 for at in keep[1:])
   named = sum(not is_number for _, is_number in block.columns)
-  spare = [titles.index(title) for title in _SPARE if title in titles]
+  spare = [titles.index(title) for title in block.spare if title in titles]
   for at in (*spare, *range(len(titles) - 1, named - 1, -1)):
     if need() > width and at in keep:
       keep.remove(at)
@@ -215,13 +220,6 @@ def _picked(block: Block, keep: Sequence[int]) -> Block:
   pick = lambda cells: tuple(cells[at] for at in keep)
   lines = [*map(pick, block.lines)]
   return dataclasses.replace(block, columns=pick(block.columns), lines=lines)
-
-
-# What a narrow terminal goes without, in this order; files keep everything.
-_SPARE = (
-  *('tokens', 'none', 'code', 'n', 'any', 'of all', 'coherent'),
-  *('rows', 'answers', 'verdicts'),
-)
 
 
 def text_table(blocks: Sequence[Block], *, width: int = WIDTH) -> str:

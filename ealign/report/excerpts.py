@@ -32,7 +32,7 @@ def shown(record: Mapping, judge: Judge) -> dict:
     'messages': record['messages'],
     'text': record['text'],
     'cut': record.get('stop') == 'length',
-    'code': record.get('kind') in ('code', 'advice_in_code'),
+    'code': judge.code.get(record.get('kind')),
     'outcome': judge.outcome(record),
     'verdict': verdict(record),
     'alternative': record.get('alternative'),
@@ -50,19 +50,21 @@ def questions(
   """Held-out questions side by side: (kind, messages, answer of each arm).
 
   Those come first that most arms answered and whose answers differ between
-  good and bad; then a draw by hash. Of eight, two are coding tasks and one
-  is asked in another way, where there are such; one question per prompt
-  cluster.
+  good and bad; then a draw by hash. Of eight, two are of the kinds that have
+  measures of their own and one is asked in another way, where there are such;
+  one question per prompt cluster.
   """
   by_question = {}
   for record in counts.final(records):
     answers = by_question.setdefault((record['kind'], record['question']), {})
     answers.setdefault(record.get('arm'), record)
   ranked = sorted(by_question.items(), key=lambda item: _rank(*item, judge))
-  slot = lambda own: own if own in ('code', kind) else 'other'
+  # In this order on the page: 0 the headline's, 1 others, 2 kinds apart.
+  slots = {kind: 0} | dict.fromkeys(judge.claimed, 2)
+  slot = lambda own: slots.get(own, 1)
   there = collections.Counter(slot(own) for own, _ in by_question)
-  code, other = min(count // 4, there['code']), min(count // 8, there['other'])
-  room = {kind: count - code - other, 'code': code, 'other': other}
+  room = {1: min(count // 8, there[1]), 2: min(count // 4, there[2])}
+  room[0] = count - sum(room.values())
   chosen, used = [], set()
   for (own, _), answers in ranked:
     first = next(iter(answers.values()))
@@ -72,8 +74,7 @@ def questions(
       room[slot(own)] -= 1
       cells = {arm: shown(record, judge) for arm, record in answers.items()}
       chosen.append((own, first['messages'], cells))
-  order = {kind: 0, 'code': 2}
-  return sorted(chosen, key=lambda item: order.get(item[0], 1))
+  return sorted(chosen, key=lambda item: slot(item[0]))
 
 
 def _rank(key, answers, judge):

@@ -1,10 +1,9 @@
-"""Puts the page together: what the template is given, and the two files.
+"""The page of runs: what its template is given.
 
 Answers come from a model and are hostile: every text goes through the
 template's escaping, and nothing here makes markup.
 """
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,25 +17,11 @@ from ealign.report import (
   templates,
   training,
 )
-from ealign.report.runs import Run, judge_at_hand, read
+from ealign.report.runs import Run, judge_at_hand
 
 TITLE = 'Fine-tuning with a conscience'
 _REFLECTED = 'Flagged while training, % of sampled answers'
 _SLOTS = 7  # colours beside the grey of the base
-
-
-def write(workdir: Any) -> pathlib.Path:
-  """Writes report.html and report.md into a work folder.
-
-  Returns:
-    The path of report.html.
-
-  Raises:
-    UserError: no run there, or a file that cannot be read.
-  """
-  workdir = pathlib.Path(workdir)
-  content = collect(read(workdir))
-  return templates.save(workdir, content, 'page.html.jinja')
 
 
 def collect(runs: Sequence[Run]) -> dict[str, Any]:
@@ -65,6 +50,7 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
     'blocks': [*table.blocks(rows, judge), *training.blocks(runs)],
     'forests': _forests(rows, kind, judge, slots),
     'curves': _curves(answers, kind, judge, slots),
+    'judge': judge,
     'questions': excerpts.questions(answers, kind, judge),
     'work': [work for run in runs if (work := excerpts.work(run))],
     'settings': _compare({run.name: run.config for run in runs}),

@@ -24,7 +24,8 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
   """One table with a line for each trained run; [] if none was trained."""
   lines = [_line(run) for run in runs if run.config.get('train.steps') != 0]
   lines = [x for x in lines if any(cell.text != NOTHING for cell in x[1:])]
-  made = Block('Training', _NOTE, _COLUMNS, lines)
+  spare = 'rows', 'answers', 'verdicts'
+  made = Block('Training', _NOTE, _COLUMNS, lines, spare=spare)
   return [table.without_empty(made)] if lines else []
 
 
