@@ -334,8 +334,8 @@ MUTANTS = (
   Mutant(
     'holm_steps_up',
     'ealign/evals/seeds.py',
-    'key=lambda at: p_values[at]',
-    'key=lambda at: -p_values[at]',
+    'in enumerate(known)',
+    'in enumerate(known[::-1])',
     ('tests/evals/test_seeds.py::test_holm_by_hand',),
   ),
   Mutant(
@@ -737,8 +737,8 @@ MUTANTS = (
   Mutant(
     'holm_over_what_was_tested',
     'ealign/report/grid/compare.py',
-    'family=len(contrasts)',
-    'family=len(tested)',
+    'None if c.reason else c.effect.p for c in contrasts',
+    'c.effect.p for c in contrasts if not c.reason',
     (
       'tests/report/test_results.py'
       '::test_primary_settings_have_their_own_spread_and_others_the_pooled',

@@ -44,7 +44,6 @@ killed and continued may write a record twice: the later one counts.
 """
 
 import json
-import math
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -90,16 +89,10 @@ def _drop_half_line(file) -> None:
     file.truncate(file.read().rfind(b'\n') + 1)
 
 
-def _plain(value):
-  if isinstance(value, Mapping):
-    return {str(name): _plain(item) for name, item in value.items()}
-  if hasattr(value, 'tolist'):  # numpy and jax arrays and scalars
-    value = value.tolist()
-  if isinstance(value, list | tuple):
-    return [_plain(item) for item in value]
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  return value
+def _plain(record):
+  """As JSON has it: arrays of numpy and jax as lists, nan and inf as null."""
+  text = json.dumps(record, default=lambda array: array.tolist())
+  return json.loads(text, parse_constant=lambda _: None)
 
 
 def read(path: Any) -> list[dict]:

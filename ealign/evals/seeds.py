@@ -172,19 +172,16 @@ def _exp(x: float) -> float:
   return math.exp(min(x, 700.0))  # two seeds may ask for more than a float
 
 
-def holm(
-  p_values: Sequence[float], *, family: int | None = None
-) -> list[float]:
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
   """Adjusted p-values in the given order (Holm 1979).
 
-  family: how many were declared, where some of them could not be tested: these
-  count as 1, so that a contrast is judged alike before and after them.
+  None: declared, but could not be tested. It counts as 1, so that a contrast is
+  judged alike before and after it.
   """
-  family = family or len(p_values)
-  adjusted, least = [0.0] * len(p_values), 0.0
-  order = sorted(range(len(p_values)), key=lambda at: p_values[at])
-  for place, at in enumerate(order):
-    least = max(least, min(1.0, (family - place) * p_values[at]))
+  adjusted, least = [None] * len(p_values), 0.0
+  known = sorted((p, at) for at, p in enumerate(p_values) if p is not None)
+  for place, (p, at) in enumerate(known):
+    least = max(least, min(1.0, (len(p_values) - place) * p))
     adjusted[at] = least
   return adjusted
 

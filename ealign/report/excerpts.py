@@ -92,22 +92,23 @@ def examples(records: Sequence[Mapping], judge: Judge) -> list[dict]:
   reviewed = [r for r in records if r['phase'] == 'reflect' and has_verdict(r)]
   reviewed.sort(key=lambda r: _draw((r['step'], r.get('sample'), r['text'])))
   end = max([r['step'] for r in reviewed], default=0) + 1
-  kept = [r for r in reviewed if _kept(r)]
-  groups = [[r for r in kept if r['step'] * 3 // end == at] for at in range(3)]
+  good = [*filter(kept, reviewed)]
+  groups = [[r for r in good if r['step'] * 3 // end == at] for at in range(3)]
   groups.append([r for r in reviewed if _dropped(r)])
   groups.append([r for r in reviewed if not flagged(r)])
   chosen = [group[0] for group in groups if group]
-  rest = [r for r in kept if not any(r is other for other in chosen)]
+  rest = [r for r in good if not any(r is other for other in chosen)]
   chosen += rest[: 5 - len(chosen)]
   return [shown(r, judge) for r in sorted(chosen, key=lambda r: r['step'])]
 
 
-def _kept(record) -> bool:
+def kept(record: Mapping) -> bool:
+  """Whether the conscience's alternative became the chosen answer of a pair."""
   return bool((record.get('alternative') or {}).get('kept'))
 
 
 def _dropped(record) -> bool:
-  return bool(record.get('alternative')) and not _kept(record)
+  return bool(record.get('alternative')) and not kept(record)
 
 
 def work(run: Run) -> tuple[str, dict, list[dict]] | None:
@@ -121,7 +122,7 @@ def work(run: Run) -> tuple[str, dict, list[dict]] | None:
     'reflections': len({(r.get('seed'), r['step']) for r in seen}),
     'answers': len(seen),
     'flagged': sum(map(flagged, seen)),
-    'pairs': sum(map(_kept, seen)),
+    'pairs': sum(map(kept, seen)),
     'dropped': sorted(reasons.items()),
   }
   return run.name, total, examples(seen, run.judge)

@@ -66,11 +66,8 @@ class Frame:
 
 def forest(lines: Sequence[tuple[str, int, counts.Share]]) -> dict[str, Any]:
   """Shares with their intervals, one line each, as (label, slot, share)."""
-  limits = [max(s.interval[1], s.clustered[1]) for _, _, s in lines]
-  end = axis_end(limits)
-  frame = Frame(
-    left=104, right=340, top=8, bottom=8 + 30 * len(lines), last=end
-  )
+  end = axis_end([max(s.interval[1], s.clustered[1]) for _, _, s in lines])
+  frame = Frame(104, 340, top=8, bottom=8 + 30 * len(lines), last=end)
   return {'frame': frame, 'ticks': ticks(end), 'lines': lines}
 
 

@@ -73,13 +73,11 @@ def sentences(
 ) -> list[str]:
   """The outcome in a few sentences; one whose arms are missing is left out."""
   main = counts.headline(rows, counts.headline_kind(rows, judge))
-  shares = _shares(main, judge.first.name)
+  shares = _shares(main, judge.first)
   runs = [run for run in runs if run.name in shares]
   cast = _cast(runs)
-  of_part = lambda measure: _shares(
-    counts.headline(rows, measure.kind), measure.name
-  )
-  firsts = [judge.shown(part)[0] for part in judge.claimed]
+  firsts = (judge.shown(part)[0] for part in judge.claimed)
+  apart = [(m, _shares(counts.headline(rows, m.kind), m)) for m in firsts]
   known = {task(cast['plain']), ''} if cast['plain'] else {}
   found = [row[judge.coherent] for row in main.values() if judge.coherent]
   found = sorted(x.value for x in found if x and x.total)
@@ -89,7 +87,7 @@ def sentences(
     cast=cast,
     tasks={name: task(run) for name, run in cast.items() if run},
     shares=shares,
-    parts=[(measure, of_part(measure)) for measure in firsts],
+    parts=apart,
     controls=[
       (run, task(run))
       for run in runs
@@ -100,19 +98,15 @@ def sentences(
   )
 
 
-def _shares(rows, name) -> dict[str, str]:
-  return {
-    arm: f'{table.percent(row[name].value)}\u00a0%'
-    for arm, row in rows.items()
-    if row.get(name) and row[name].total
-  }
+def _shares(rows, measure) -> dict[str, str]:
+  found = {arm: row.get(measure.name) for arm, row in rows.items()}
+  say = lambda share: f'{table.percent(share.value)}\u00a0%'
+  return {arm: say(x) for arm, x in found.items() if x and x.total}
 
 
 def _cast(runs) -> dict[str, Run | None]:
   """The first arm of each role; `plain` is one on the same task."""
-  cast = dict.fromkeys(_ROLES)
-  for run in runs[::-1]:
-    cast[role(run)] = run
+  cast = dict.fromkeys(_ROLES) | {role(run): run for run in runs[::-1]}
   main = cast['conscience'] or cast['recovery'] or cast['plain']
   same = (r for r in runs if role(r) == 'plain' and task(r) == task(main))
   return cast | {'plain': next(same, None)}

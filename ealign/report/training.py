@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from ealign.evals import counts, records, table
 from ealign.evals.judges.measure import flagged, has_verdict
 from ealign.evals.table import NOTHING, Block, Entry
+from ealign.report.excerpts import kept
 from ealign.report.runs import Run
 
-_COLUMNS = table.columns(
-  *('arm', 'rows', 'supervised', 'truncated', 'answers', 'verdicts'),
-  *('flagged', 'pairs', 'loss'),
-  names=1,
-)
+_NUMBERS = ('rows', 'supervised', 'truncated', 'answers', 'verdicts')
+_NUMBERS += ('flagged', 'pairs', 'loss')
+_SPARE = ('rows', 'answers', 'verdicts')
 _NOTE = (
   'In per cent: supervised, of the tokens of the rows trained on; truncated, '
   'of the rows; verdicts, of the answers sampled while training; flagged, of '
@@ -24,17 +23,14 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
   """One table with a line for each trained run; [] if none was trained."""
   lines = [_line(run) for run in runs if run.config.get('train.steps') != 0]
   lines = [x for x in lines if any(cell.text != NOTHING for cell in x[1:])]
-  spare = 'rows', 'answers', 'verdicts'
-  made = Block('Training', _NOTE, _COLUMNS, lines, spare=spare)
+  heads = table.columns(['arm'], _NUMBERS)
+  made = Block('Training', _NOTE, heads, lines, spare=_SPARE)
   return [table.without_empty(made)] if lines else []
 
 
 def _line(run: Run) -> tuple[Entry, ...]:
-  sampled = [r for r in run.answers if r['phase'] == 'reflect']
-  sampled = records.latest(sampled)
-  reviewed = [r for r in sampled if has_verdict(r)]
-  acted_on = [r for r in reviewed if flagged(r)]
-  pairs = sum((r.get('alternative') or {}).get('kept', False) for r in sampled)
+  sampled = records.latest(r for r in run.answers if r['phase'] == 'reflect')
+  reviewed = [*filter(has_verdict, sampled)]
   share = lambda some, of: table.percent(len(some) / len(of) if of else None)
   count = lambda n: f'{n:,}' if sampled else NOTHING
   info = run.info.get
@@ -45,8 +41,8 @@ def _line(run: Run) -> tuple[Entry, ...]:
     table.percent(info('data.truncated')),
     count(len(sampled)),
     share(reviewed, sampled),
-    share(acted_on, reviewed),
-    count(pairs),
+    share([*filter(flagged, reviewed)], reviewed),
+    count(sum(map(kept, sampled))),
     _loss(run.metrics),
   )
   return tuple(map(Entry, cells))

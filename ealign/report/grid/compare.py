@@ -86,8 +86,7 @@ class Comparison:
     if setting.old:
       return 'old'
     sides = (s for c in self.contrasts if not c.reason for s in c.sides)
-    primary = any(side is setting for side in sides)
-    return 'primary' if primary else 'exploratory'
+    return 'primary' if any(s is setting for s in sides) else 'exploratory'
 
   def part(self, metric: str) -> str:
     """The kind of questions whose table shows this metric."""
@@ -95,14 +94,11 @@ class Comparison:
 
   def values(self, setting: Setting, metric: str) -> dict[str, counts.Share]:
     """Replicate -> Share (or Mean) of the metric, where it is known."""
-    rows, known = self.rows[self.part(metric)], {}
-    for cell in setting.counted:
-      share = rows.get(cell.folder, {}).get(metric)
-      if metric == self.judge.tokens.name:
-        share = cell.token_accuracy
-      if share and share.total:
-        known[cell.at] = share
-    return known
+    rows = self.rows[self.part(metric)]
+    found = {c.at: rows.get(c.folder, {}).get(metric) for c in setting.counted}
+    if metric == self.judge.tokens.name:
+      found = {c.at: c.token_accuracy for c in setting.counted}
+    return {at: share for at, share in found.items() if share and share.total}
 
   def estimate(self, setting: Setting, metric: str) -> stats.Estimate | None:
     """From its own spread if primary, else from the pooled one."""
@@ -122,39 +118,34 @@ class Comparison:
     """How much the figures of these cells rest on, in a part of the tables."""
     rows = self.rows[part]
     counted = [rows[cell.folder] for cell in cells if cell.folder in rows]
+    of = lambda name: [row[name] for row in counted]
     if not counted:
       return None
-    answers = sum(row['answers'] for row in counted)
-    return Evidence(
-      seeds=len(counted),
-      questions=max(row['questions'] for row in counted),
-      answers=answers,
-      unscored=sum(row['unscored'] for row in counted) / answers,
-    )
+    answers, unscored = sum(of('answers')), sum(of('unscored'))
+    questions = max(of('questions'))
+    return Evidence(len(counted), questions, answers, unscored / answers)
 
 
 def twins(compared: Comparison) -> list[list[Setting]]:
   """Groups of settings with the same counts in every seed that they share."""
   groups = []
-  for setting in compared.settings:
-    if setting.old or not setting.counted:
-      continue
-    own = {cell.at: _counts(cell) for cell in setting.counted}
-    same = (group for group in groups if all(_alike(own, x) for _, x in group))
-    if (group := next(same, None)) is None:
-      groups.append(group := [])
-    group.append((setting, own))
-  return [[s for s, _ in group] for group in groups if len(group) > 1]
+  for setting in (s for s in compared.settings if s.counted and not s.old):
+    alike = (g for g in groups if all(_alike(setting, other) for other in g))
+    if group := next(alike, None):
+      group.append(setting)
+    else:
+      groups.append([setting])
+  return [group for group in groups if len(group) > 1]
 
 
-def _alike(a, b) -> bool:
+def _alike(*settings) -> bool:
+  a, b = ({c.at: _counts(c) for c in s.counted} for s in settings)
   both = a.keys() & b.keys()
   return bool(both) and all(a[at] == b[at] for at in both)
 
 
 def _counts(cell) -> list:
-  rows = [{k: v for k, v in row.items() if k != 'arm'} for row in cell.rows]
-  return [*rows, cell.token_accuracy]
+  return [*(row | {'arm': ''} for row in cell.rows), cell.token_accuracy]
 
 
 def compare(grid: Grid) -> Comparison:
@@ -177,10 +168,8 @@ def compare(grid: Grid) -> Comparison:
       for x in current
     )
   contrasts = [_tested(compared, current, c) for c in grid.contrasts]
-  tested = [c.effect.p for c in contrasts if not c.reason]
-  adjusted = iter(stats.holm(tested, family=len(contrasts)))
-  for c in contrasts:
-    p = None if c.reason else next(adjusted)
+  p_values = [None if c.reason else c.effect.p for c in contrasts]
+  for c, p in zip(contrasts, stats.holm(p_values), strict=True):
     compared.contrasts.append(dataclasses.replace(c, p=p))
   return compared
 

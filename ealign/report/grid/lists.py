@@ -4,9 +4,9 @@ from ealign.evals import counts, table
 from ealign.evals.judges.measure import Judge, Measure
 from ealign.evals.table import NOTHING, Block, Entry
 from ealign.report import templates
-from ealign.report.grid import origin
+from ealign.report.grid import origin, tables
 from ealign.report.grid.compare import Comparison
-from ealign.report.grid.tables import marked, number, percent, words
+from ealign.report.grid.tables import counted, marked, number, percent, words
 from ealign.workdir.status import Status
 
 _OPEN = ('running', 'queued', 'preempted')
@@ -20,21 +20,22 @@ def cells(compared: Comparison) -> Block:
     line = [words(cell.label), words(cell.seed), words(cell.state)]
     for part, measures in parts.items():
       row = compared.rows[part].get(cell.folder, {})
-      line += [number(row.get('questions')), number(row.get('answers'))]
-      unscored = row['unscored'] / row['answers'] if row else None
-      line.append(percent(unscored))
+      line += counted(compared.evidence([cell], part))[1:]
       line += [_share(row.get(measure.name)) for measure in measures]
     tokens = cell.token_accuracy and cell.token_accuracy.value
     line += [percent(tokens), number(_took(cell), '{:.0f}'.format)]
-    mark = '' if cell.done else 'open' if cell.state in _OPEN else 'missing'
-    lines.append(('old' if not cell.current else mark, line))
-  titles = ['setting', 'seed', 'state']
+    lines.append((_mark(cell) if cell.current else 'old', line))
+  titles = []
   for measures in parts.values():
-    titles += ['questions', 'answers', 'unscored']
-    titles += [measure.short for measure in measures]
-  columns = table.columns(*titles, judge.tokens.short, 's', names=3)
+    titles += [*tables.SEEDS[1:], *(measure.short for measure in measures)]
+  titles += [judge.tokens.short, 's']
+  columns = table.columns(['setting', 'seed', 'state'], titles)
   note = templates.text('note_cells.txt.jinja', claimed=judge.claimed)
   return marked('Every cell', note, columns, lines)
+
+
+def _mark(cell) -> str:
+  return '' if cell.done else 'open' if cell.state in _OPEN else 'missing'
 
 
 def _measures(judge: Judge, part: str) -> list[Measure]:
@@ -64,11 +65,10 @@ def not_done(compared: Comparison) -> Block | None:
       continue
     step, steps = (cell.status.get(name) for name in ('step', 'steps'))
     at = f'{step} of {steps}' if isinstance(step, int) else NOTHING
-    mark = 'open' if cell.state in _OPEN else 'missing'
     texts = (cell.label, cell.seed, cell.state, at, cell.error or NOTHING)
-    lines.append((mark, [words(x) for x in (*texts, cell.folder)]))
+    lines.append((_mark(cell), map(words, (*texts, cell.folder))))
   titles = ('setting', 'seed', 'state', 'step', 'error', 'folder')
-  return marked('Cells that are not done', '', table.columns(*titles), lines)
+  return marked('Cells that are not done', '', table.columns(titles), lines)
 
 
 def changes(compared: Comparison) -> Block | None:
@@ -82,7 +82,7 @@ def changes(compared: Comparison) -> Block | None:
       line = map(words, (setting.label, name, *values))
       lines.append(('old' if setting.old else '', line))
   base = compared.baseline.label
-  columns = table.columns('setting', 'field', 'here', base)
+  columns = table.columns(['setting', 'field', 'here', base])
   return marked(f'What differs from {base}', '', columns, lines)
 
 
@@ -108,5 +108,5 @@ def facts(compared: Comparison) -> Block | None:
         whose = '; '.join(cell.name for cell in of)
       line = map(words, (fact.name, _shown(value), whose, fact.note))
       lines.append(('missing' if fact.loud else '', line))
-  columns = table.columns('what', 'value', 'of', 'note')
+  columns = table.columns(['what', 'value', 'of', 'note'])
   return marked('Provenance', '', columns, lines)

@@ -60,11 +60,10 @@ def sentences(compared: Comparison) -> list[str]:
   """The outcome in a few sentences, computed from the files."""
   first, cells = compared.judge.first.name, compared.grid.cells
   current = [s for s in compared.settings if not s.old]
-  known = [(s, compared.estimate(s, first)) for s in current]
   return templates.sentences(
     'grid_summary.txt.jinja',
     compared=compared,
-    known=[(setting, estimate) for setting, estimate in known if estimate],
+    known=[(s, e) for s in current if (e := compared.estimate(s, first))],
     twins=compare.twins(compared),
     states=collections.Counter(c.state for c in cells if c.current),
   )
@@ -88,13 +87,15 @@ def _questions(compared: Comparison) -> dict[str, Any]:
   longest: after how many letters the page cuts each text.
   """
   chosen = {
-    place: next((c for c in setting.counted if c.answers), None)
+    place: cell
     for place, setting in enumerate(compared.settings)
+    for cell in setting.counted
+    if cell.answers  # kept of one cell alone
   }
   answers = [
     record | {'arm': place}
     for place, cell in chosen.items()
-    for record in (cell.answers if cell else ())
+    for record in cell.answers
   ]
   picked = excerpts.questions(answers, compared.kind, compared.judge, QUESTIONS)
   total = sum(len(shown) for _, _, shown in picked)
@@ -104,11 +105,9 @@ def _questions(compared: Comparison) -> dict[str, Any]:
 
 def _pair(compared) -> tuple[int, int]:
   """Indices of the settings shown first: the baseline and the worst one."""
-  measure, first = (
-    compared.judge.first,
-    compared.settings.index(compared.baseline),
-  )
-  estimates = [compared.estimate(s, measure.name) for s in compared.settings]
+  measure, settings = compared.judge.first, compared.settings
+  first = settings.index(compared.baseline)
+  estimates = [compared.estimate(s, measure.name) for s in settings]
   known = {at: e.value for at, e in enumerate(estimates) if e and at != first}
   worst = min if measure.better == 'higher' else max
   return first, worst(known, key=known.get, default=first)

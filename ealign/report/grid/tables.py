@@ -58,18 +58,19 @@ def estimate(compared, setting, measure: Measure) -> Entry:
   )
 
 
-def _counted(evidence: Evidence) -> list[Entry]:
+def counted(evidence: Evidence | None) -> list[Entry]:
   """The entries of the columns SEEDS."""
-  counted = evidence.seeds, evidence.questions, evidence.answers
-  return [*map(number, counted), percent(evidence.unscored)]
+  if evidence is None:
+    return [*map(number, (0, None, None, None))]
+  found = evidence.seeds, evidence.questions, evidence.answers
+  return [*map(number, found), percent(evidence.unscored)]
 
 
 def _behind(compared, setting, part) -> list[Entry]:
   evidence = compared.evidence(setting.counted, part)
   seeds, wanted = evidence.seeds if evidence else 0, setting.wanted
   text = str(seeds) if seeds == wanted else f'{seeds} of {wanted}'
-  rest = _counted(evidence)[1:] if evidence else [number(None)] * 3
-  return [Entry(text, sort=seeds), *rest]
+  return [Entry(text, sort=seeds), *counted(evidence)[1:]]
 
 
 def settings(compared: Comparison) -> list[Block]:
@@ -100,9 +101,8 @@ def _settings(compared, part, title) -> Block:
     mark = 'old' if setting.old else 'partly' if missing else ''
     lines.append((' '.join(filter(None, (mark, standing))), line))
   titles = [m.grid_short or m.short for m in others]
-  heads = ('setting', first.short, 'change', *SEEDS)
-  columns = table.columns(*heads, names=1)
-  columns += table.columns('standing', *titles, names=1)
+  columns = table.columns(['setting'], [first.short, 'change', *SEEDS])
+  columns += table.columns(['standing'], titles)
   return marked(title, _note(compared, part, measures), columns, lines)
 
 
@@ -141,13 +141,13 @@ def contrasts(compared: Comparison) -> Block | None:
     for c in compared.contrasts
   ]
   titles = ('points', 'odds ratio', 't (df)', 'p', 'p, Holm')
-  columns = table.columns('contrast', 'a − b', *titles, names=2)
-  columns += table.columns('standing', *SEEDS, names=1)
+  columns = table.columns(['contrast', 'a − b'], titles)
+  columns += table.columns(['standing'], SEEDS)
   return marked('Primary contrasts', _contrast_note(compared), columns, lines)
 
 
 def _contrast(c: Tested) -> list[Entry]:
-  effect, evidence = c.effect, c.evidence
+  effect = c.effect
   line = [words(c.name), words(f'{c.metric}: {c.a} − {c.b}')]
   line += [number(None)] * 5
   if effect:
@@ -159,9 +159,7 @@ def _contrast(c: Tested) -> list[Entry]:
     line[4] = Entry(f'{effect.t:.2f} ({effect.freedom})', sort=effect.t)
     line[5:] = number(effect.p, table.p_value), number(c.p, table.p_value)
   line.append(words(f'exploratory: {c.reason}' if c.reason else 'primary'))
-  return line + (
-    _counted(evidence) if evidence else [number(0), *[number(None)] * 3]
-  )
+  return line + counted(c.evidence)
 
 
 def _contrast_note(compared) -> str:
