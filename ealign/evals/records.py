@@ -45,7 +45,7 @@ killed and continued may write a record twice: the later one counts.
 
 import json
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ealign.runtime.errors import UserError
@@ -131,6 +131,14 @@ def _record(line: str, place) -> dict:
   if missing := _missing(record):
     raise UserError(f'{place}: no {missing}; not an answer record')
   return record
+
+
+def grouped(items: Iterable, key: Callable) -> dict[Any, list]:
+  """Key -> its items, both in the order in which they come."""
+  groups = {}
+  for item in items:
+    groups.setdefault(key(item), []).append(item)
+  return groups
 
 
 def latest(records: Iterable[Mapping]) -> list[Mapping]:

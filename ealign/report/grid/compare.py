@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from ealign.evals import counts
 from ealign.evals import seeds as stats
 from ealign.evals.judges.measure import Judge
+from ealign.evals.records import grouped
 from ealign.report.grid import results
 from ealign.report.grid.results import Grid, Result
 
@@ -175,9 +176,7 @@ def compare(grid: Grid) -> Comparison:
 
 
 def _settings(cells: Sequence[Result]) -> list[Setting]:
-  groups = {}
-  for cell in cells:
-    groups.setdefault(results.key(cell.setting), []).append(cell)
+  groups = grouped(cells, lambda cell: results.key(cell.setting))
   return [
     Setting(
       label=group[0].label or 'default',

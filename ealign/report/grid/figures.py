@@ -12,6 +12,7 @@ from typing import Any
 from scipy import special
 
 from ealign.evals import table
+from ealign.evals.records import grouped
 from ealign.report import figures
 from ealign.report.curves import REFLECTED
 from ealign.report.grid import results
@@ -23,12 +24,9 @@ SLOTS = 7  # colours beside the grey of the baseline
 
 def groups(compared: Comparison) -> dict[str, list[Setting]]:
   """Current settings, without the baseline, by the fields they change."""
-  by_fields = {}
-  for setting in compared.settings:
-    if not setting.old and setting is not compared.baseline:
-      title = ', '.join(setting.changes) or 'the base config'
-      by_fields.setdefault(title, []).append(setting)
-  return by_fields
+  others = (s for s in compared.settings if s is not compared.baseline)
+  title = lambda setting: ', '.join(setting.changes) or 'the base config'
+  return grouped((s for s in others if not s.old), title)
 
 
 def forest(compared: Comparison, metric: str) -> dict[str, Any] | None:

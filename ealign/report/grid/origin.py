@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from ealign.evals.records import grouped
 from ealign.report.grid import results
 from ealign.report.grid.results import Result
 
@@ -52,11 +53,9 @@ def _of(cell: Result) -> dict[str, Any]:
 
 
 def _fact(name, known, same_code) -> Fact:
-  groups = {}
-  for cell, of in known:
-    value = of.get(name)
-    groups.setdefault(results.key(value), (value, []))[1].append(cell)
-  values = sorted(groups.values(), key=lambda group: -len(group[1]))
+  groups = grouped(known, lambda pair: results.key(pair[1].get(name)))
+  values = [(x[0][1].get(name), [c for c, _ in x]) for x in groups.values()]
+  values.sort(key=lambda value: -len(value[1]))
   if len(values) == 1:
     return Fact(name, values)
   if name == 'host':

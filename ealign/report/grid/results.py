@@ -249,15 +249,11 @@ def _curves(answers, metrics, judge) -> dict[str, list[tuple]]:
     name: [(step, s.value) for step, s in curves.line(measure, among)]
     for name, (measure, among) in curves.panels(answers, kind, judge).items()
   }
-  tokens = [
-    (row['step'], row['train/mean_token_accuracy'])
-    for row in metrics
-    if isinstance(row.get('train/mean_token_accuracy'), float)
-  ]
-  middle = curves.binned([step for step, _ in tokens], curves.BINS)
-  bins = curves.by_step((middle[step], value) for step, value in tokens)
-  means = [(step, sum(values) / len(values)) for step, values in bins]
-  return shares | {judge.tokens.name: means}
+  name = 'train/mean_token_accuracy'
+  rows = [row for row in metrics if isinstance(row.get(name), float)]
+  mean = lambda rows: sum(row[name] for row in rows) / len(rows)
+  bins = curves.by_step(curves.binned(rows))
+  return shares | {judge.tokens.name: [(step, mean(x)) for step, x in bins]}
 
 
 # ------------------------------------------------------------------ the rows

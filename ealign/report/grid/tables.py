@@ -53,9 +53,8 @@ def estimate(compared, setting, measure: Measure) -> Entry:
   seeds = ', '.join(table.percent(x.value, scale) for x in seeds)
   hint = f'{interval} {basis}; seeds: {seeds}'
   shown = interval if 'grid' in measure.brackets else ''
-  return Entry(
-    table.percent(estimate.value, scale), shown, hint, estimate.value
-  )
+  text = table.percent(estimate.value, scale)
+  return Entry(text, shown, hint, estimate.value)
 
 
 def counted(evidence: Evidence | None) -> list[Entry]:
