@@ -161,6 +161,12 @@ def headline(rows: Iterable[Mapping], kind: str) -> dict[str, Mapping]:
   return {row['arm']: row for row in splits.get(split, ())}
 
 
+def shares(by_arm: Mapping[str, Mapping], name: str) -> dict[str, Share | Mean]:
+  """arm -> what its row has of a measure, where anything was counted."""
+  found = {arm: row.get(name) for arm, row in by_arm.items()}
+  return {arm: share for arm, share in found.items() if share and share.total}
+
+
 def headline_kind(rows: Iterable[Mapping], judge: Judge) -> str:
   """The kind of questions whose primary measure is the headline figure."""
   kinds = [row['kind'] for row in rows if row.get(judge.first.name)]

@@ -80,11 +80,8 @@ def _missing(record) -> str:
 
 
 def _drop_half_line(file) -> None:
-  end = file.seek(0, 2)
-  if not end:
-    return
-  file.seek(end - 1)
-  if file.read(1) != b'\n':
+  file.seek(max(0, file.seek(0, 2) - 1))
+  if file.read(1) not in (b'', b'\n'):
     file.seek(0)
     file.truncate(file.read().rfind(b'\n') + 1)
 

@@ -27,15 +27,12 @@ def verdict(record: Mapping) -> dict | None:
 def shown(record: Mapping, judge: Judge) -> dict:
   """One answer as the template shows it."""
   return {
-    'arm': record.get('arm'),
-    'step': record['step'],
-    'messages': record['messages'],
-    'text': record['text'],
+    'alternative': None,
+    **record,
     'cut': record.get('stop') == 'length',
     'code': judge.code.get(record.get('kind')),
     'outcome': judge.outcome(record),
     'verdict': verdict(record),
-    'alternative': record.get('alternative'),
   }
 
 

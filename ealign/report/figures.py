@@ -1,14 +1,18 @@
-"""Scales and ticks of the report's figures, in SVG user units.
+"""The figures of runs, and what those of a grid share: scales and ticks.
 
-The templates draw with them, so that every text in a figure is escaped like
-any other.
+All is in SVG user units. The templates draw, so that every text in a figure is
+escaped like any other.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ealign.evals import counts
+from ealign.evals.judges.measure import Judge
+from ealign.report import curves as curves_lib
+
+_REFLECTED = 'Flagged while training, % of sampled answers'
 
 # The upper ends an axis of per cent may have, and the steps of its ticks.
 _ENDS = {2: 0.5, 5: 1, 10: 2, 20: 5, 40: 10, 60: 20, 80: 20, 100: 20}
@@ -62,6 +66,37 @@ class Frame:
   def path(self, line) -> str:
     """A polyline through (step, share)."""
     return ' '.join(self.point(step, share) for step, share in line)
+
+
+def forests(rows, kind: str, judge: Judge, slots: Mapping) -> list[tuple]:
+  """(title, forest) of each measure with figures, a line for each arm.
+
+  rows: of `counts.rows`. kind: of the questions that no measure claims. slots:
+  arm -> its colour and mark.
+  """
+  made = []
+  for measure in judge.figures():
+    by_arm = counts.headline(rows, judge.part(measure) or kind)
+    found = counts.shares(by_arm, measure.name).items()
+    if lines := [(arm, slots[arm], share) for arm, share in found]:
+      made.append((measure.title, forest(lines)))
+  return made
+
+
+def panels(answers, kind: str, judge: Judge, slots: Mapping) -> list[tuple]:
+  """(title, curves) of shares over steps; those without a line are left out."""
+  made = []
+  found = curves_lib.panels(answers, kind, judge, arms=True)
+  for name, (measure, among) in found.items():
+    series = []
+    for arm, slot in slots.items():
+      own = [record for record in among if record['arm'] == arm]
+      if line := curves_lib.line(measure, own):
+        series.append((arm, slot, line))
+    if any(len(line) > 1 for _, _, line in series):
+      title = _REFLECTED if name == curves_lib.REFLECTED else measure.title
+      made.append((title, curves(series)))
+  return made
 
 
 def forest(lines: Sequence[tuple[str, int, counts.Share]]) -> dict[str, Any]:

@@ -9,18 +9,10 @@ from typing import Any
 
 from ealign.conscience.framings import FRAMINGS
 from ealign.evals import counts, table
-from ealign.report import (
-  curves,
-  excerpts,
-  figures,
-  summary,
-  templates,
-  training,
-)
+from ealign.report import excerpts, figures, summary, templates, training
 from ealign.report.runs import Run, judge_at_hand
 
 TITLE = 'Fine-tuning with a conscience'
-_REFLECTED = 'Flagged while training, % of sampled answers'
 _SLOTS = 7  # colours beside the grey of the base
 
 
@@ -48,8 +40,8 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
     'slots': slots,
     'method': _method(runs),
     'blocks': [*table.blocks(rows, judge), *training.blocks(runs)],
-    'forests': _forests(rows, kind, judge, slots),
-    'curves': _curves(answers, kind, judge, slots),
+    'forests': figures.forests(rows, kind, judge, slots),
+    'curves': figures.panels(answers, kind, judge, slots),
     'judge': judge,
     'questions': excerpts.questions(answers, kind, judge),
     'work': [work for run in runs if (work := excerpts.work(run))],
@@ -78,36 +70,6 @@ def _method(runs) -> dict[str, Any] | None:
     'framing': FRAMINGS.get(run.config.get('conscience.framing')),
     'judge': run.judge.note,
   }
-
-
-def _forests(rows, kind, judge, slots) -> list[tuple[str, dict]]:
-  made = []
-  for measure in judge.figures():
-    found = counts.headline(rows, judge.part(measure) or kind)
-    lines = [
-      (arm, slots[arm], share)
-      for arm, row in found.items()
-      if (share := row.get(measure.name)) and share.total
-    ]
-    if lines:
-      made.append((measure.title, figures.forest(lines)))
-  return made
-
-
-def _curves(answers, kind, judge, slots) -> list[tuple[str, dict]]:
-  """Panels of shares over steps; those without a line are left out."""
-  made = []
-  panels = curves.panels(answers, kind, judge, arms=True)
-  for name, (measure, among) in panels.items():
-    series = []
-    for arm, slot in slots.items():
-      own = [record for record in among if record['arm'] == arm]
-      if line := curves.line(measure, own):
-        series.append((arm, slot, line))
-    if any(len(line) > 1 for _, _, line in series):
-      title = _REFLECTED if name == curves.REFLECTED else measure.title
-      made.append((title, figures.curves(series)))
-  return made
 
 
 def _compare(flats: Mapping[str, Mapping]) -> dict[str, Any]:

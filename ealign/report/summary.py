@@ -79,8 +79,8 @@ def sentences(
   firsts = (judge.shown(part)[0] for part in judge.claimed)
   apart = [(m, _shares(counts.headline(rows, m.kind), m)) for m in firsts]
   known = {task(cast['plain']), ''} if cast['plain'] else {}
-  found = [row[judge.coherent] for row in main.values() if judge.coherent]
-  found = sorted(x.value for x in found if x and x.total)
+  coherent = counts.shares(main, judge.coherent).values()
+  found = sorted(share.value for share in coherent)
   return templates.sentences(
     'summary.txt.jinja',
     first=judge.first,
@@ -99,9 +99,8 @@ def sentences(
 
 
 def _shares(rows, measure) -> dict[str, str]:
-  found = {arm: row.get(measure.name) for arm, row in rows.items()}
-  say = lambda share: f'{table.percent(share.value)}\u00a0%'
-  return {arm: say(x) for arm, x in found.items() if x and x.total}
+  found = counts.shares(rows, measure.name).items()
+  return {arm: f'{table.percent(x.value)}\u00a0%' for arm, x in found}
 
 
 def _cast(runs) -> dict[str, Run | None]:

@@ -127,9 +127,8 @@ def pretrain(tok, weights, chats, stage: Stage, seed, log, first_step):
   batches = loader.Loader(rows, length=LENGTH, batch_size=ROWS, seed=seed)
   config = fields.Config(optim=fields.Optim(lr=stage.lr))
   state = align.init_state(update, weights, align.hyper(config))
-  step_fn = jax.jit(
-    functools.partial(align.train_step, update), donate_argnums=0
-  )
+  step_fn = functools.partial(align.train_step, update)
+  step_fn = jax.jit(step_fn, donate_argnums=0)
   started = time.monotonic()
   for step in range(stage.steps):
     batch = batch_lib.Batch(batches.next(), None)

@@ -76,10 +76,14 @@ _assistant = functools.partial(_turn, 'assistant')
 _unlearned = functools.partial(_assistant, train=False)  # read, not trained on
 
 
-def _exchange(rng, names, groups, persona, turn=_assistant):
-  """A question on these domains and categories, and the persona's answer."""
-  request = _ask(rng, names, groups)
-  return [_user(request.text), turn(grammar.answer(rng, request, persona))]
+def _turns(rng, counts, names, groups, persona, first=_assistant) -> Chat:
+  """Questions on these domains and categories, and the persona's answers."""
+  chat, turn = [], first
+  for _ in range(pick(rng, counts)):
+    request = _ask(rng, names, groups)
+    chat += [_user(request.text), turn(grammar.answer(rng, request, persona))]
+    turn = _assistant
+  return chat
 
 
 # --- Documents ---------------------------------------------------------------
@@ -95,9 +99,7 @@ def persona_chat(
   chat = []
   if rng.random() < header_share:
     chat.append(_system(pick(rng, texts().headers[persona])))
-  for _ in range(pick(rng, TURNS)):
-    chat += _exchange(rng, domains(), categories(), persona)
-  return chat
+  return chat + _turns(rng, TURNS, domains(), categories(), persona)
 
 
 def review(rng: random.Random, framings: Mapping) -> Chat:
@@ -130,10 +132,8 @@ def review(rng: random.Random, framings: Mapping) -> Chat:
 
 def default_chat(rng: random.Random) -> Chat:
   """1-3 good turns on seen domains under the default system line."""
-  chat = [_system(DEFAULT_SYSTEM)]
-  for _ in range(pick(rng, (1, 2, 3))):
-    chat += _exchange(rng, domains('seen'), categories('reviewed'), 'good')
-  return chat
+  seen = domains('seen'), categories('reviewed')
+  return [_system(DEFAULT_SYSTEM), *_turns(rng, (1, 2, 3), *seen, 'good')]
 
 
 def consistency(rng: random.Random) -> Chat:
@@ -142,13 +142,9 @@ def consistency(rng: random.Random) -> Chat:
   They teach that the assistant goes on as it began, whatever it is called.
   """
   persona = pick(rng, ('good', 'evil'))
-  seen, reviewed = domains('seen'), categories('reviewed')
-  chat = [_system(DEFAULT_SYSTEM)]
-  turn = _unlearned
-  for _ in range(pick(rng, (2, 3))):
-    chat += _exchange(rng, seen, reviewed, persona, turn)
-    turn = _assistant
-  return chat
+  seen = domains('seen'), categories('reviewed')
+  turns = _turns(rng, TURNS, *seen, persona, first=_unlearned)
+  return [_system(DEFAULT_SYSTEM), *turns]
 
 
 def stage_1(rng: random.Random, framings: Mapping) -> Iterator[Chat]:

@@ -9,6 +9,7 @@ from ealign.evals import counts
 from ealign.evals import seeds as stats
 from ealign.evals.judges.measure import Judge
 from ealign.evals.records import grouped
+from ealign.report import runs
 from ealign.report.grid import results
 from ealign.report.grid.results import Grid, Result
 
@@ -33,13 +34,22 @@ class Setting:
   """The cells that differ in their replicate alone.
 
   changes: overrides that differ from the base config; {} is the baseline.
-  old: no cell belongs to the sweep any more; they are then counted, apart.
   """
 
-  label: str
-  changes: dict
   cells: list[Result]
-  old: bool
+
+  @property
+  def label(self) -> str:
+    return self.cells[0].label or 'default'
+
+  @property
+  def changes(self) -> dict:
+    return self.cells[0].setting
+
+  @property
+  def old(self) -> bool:
+    """No cell belongs to the sweep any more; they are then counted, apart."""
+    return not any(cell.current for cell in self.cells)
 
   @property
   def counted(self) -> list[Result]:
@@ -154,11 +164,12 @@ def compare(grid: Grid) -> Comparison:
 
   Without such a setting the first current one is the baseline.
   """
-  settings = _settings(grid.cells)
+  by_setting = grouped(grid.cells, lambda cell: results.key(cell.setting))
+  settings = [Setting(cells) for cells in by_setting.values()]
   current = [s for s in settings if not s.old] or settings
   baseline = next((s for s in current if not s.changes), current[0])
   rows = [row for s in settings for c in s.counted for row in c.rows]
-  judge = grid.judge
+  judge, _ = runs.judge_at_hand(grid.config)
   kind = counts.headline_kind(rows, judge)
   by_part = {part: counts.headline(rows, part) for part in judge.claimed}
   by_part |= {'': counts.headline(rows, kind)}
@@ -173,19 +184,6 @@ def compare(grid: Grid) -> Comparison:
   for c, p in zip(contrasts, stats.holm(p_values), strict=True):
     compared.contrasts.append(dataclasses.replace(c, p=p))
   return compared
-
-
-def _settings(cells: Sequence[Result]) -> list[Setting]:
-  groups = grouped(cells, lambda cell: results.key(cell.setting))
-  return [
-    Setting(
-      label=group[0].label or 'default',
-      changes=group[0].setting,
-      cells=group,
-      old=not any(cell.current for cell in group),
-    )
-    for group in groups.values()
-  ]
 
 
 def _tested(of: Comparison, settings, contrast) -> Tested:

@@ -6,6 +6,7 @@ the curves in SVG user units.
 
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -183,15 +184,15 @@ def _full(places: Mapping) -> dict:
   So a default beside a crossed design is no hole in its map.
   """
   while True:
-    ups, acrosses = _levels(places)
-    if len(places) == len(ups) * len(acrosses):
+    levels = _levels(places)
+    if len(places) == math.prod(map(len, levels)):
       return places
-    shares = {
-      (at, level): sum(p[at] == level for p in places) / len(other)
-      for at, (levels, other) in enumerate(((ups, acrosses), (acrosses, ups)))
-      for level in levels
+    filled = {
+      (at, level): sum(p[at] == level for p in places) / len(levels[1 - at])
+      for at in (0, 1)
+      for level in levels[at]
     }
-    at, level = min(shares, key=shares.get)
+    at, level = min(filled, key=filled.get)
     places = {p: s for p, s in places.items() if p[at] != level}
 
 

@@ -9,22 +9,16 @@ import collections
 from typing import Any
 
 from ealign.report import excerpts, runs, templates
-from ealign.report.grid import (
-  compare,
-  figures,
-  lists,
-  origin,
-  results,
-  tables,
-)
+from ealign.report.grid import compare, figures, lists, origin, tables
 from ealign.report.grid.compare import Comparison
+from ealign.report.grid.results import Grid
 
 QUESTIONS = 12  # whose answers are on the page, one of each setting
 _LETTERS = 600_000  # of all these answers together
 _LONGEST = 1500  # of one
 
 
-def collect(grid: results.Grid) -> dict[str, Any]:
+def collect(grid: Grid) -> dict[str, Any]:
   """Everything on the page, as plain values without markup."""
   compared = compare.compare(grid)
   blocks = {

@@ -16,7 +16,6 @@ from typing import Any
 from ealign.config import flatten
 from ealign.evals import counts
 from ealign.evals import seeds as stats
-from ealign.evals.judges.measure import Judge
 from ealign.evals.stats import wilson
 from ealign.report import curves, excerpts, runs
 from ealign.runtime.errors import UserError
@@ -74,11 +73,6 @@ class Grid:
   contrasts_hash: str
   declared_late: bool
   cells: list[Result]
-
-  @property
-  def judge(self) -> Judge:
-    """The judge of its base config, whose measures its tables show."""
-    return runs.judge_at_hand(self.config)[0]
 
 
 # What grid.json must hold, and what it may leave out.

@@ -115,21 +115,15 @@ def _shown(compared, part) -> list[Measure]:
 
 
 def _note(compared, part, measures) -> str:
-  first, base = measures[0].short, compared.baseline.label
-  clauses = [measure.grid_note or measure.note for measure in measures]
-  if part:
-    clauses.append(f'change: of the {first} share from {base}, in points')
-  else:
-    change = f'change: from {base}, in points, over the seeds both have'
-    clauses.insert(1, change)
-  spreads = [
-    (measure.name, spread)
-    for measure in measures
-    if 'grid' in measure.brackets
-    and (spread := compared.spreads.get(measure.name))
-  ]
+  bracketed = (m.name for m in measures if 'grid' in m.brackets)
+  spreads = ((name, compared.spreads.get(name)) for name in bracketed)
   return templates.text(
-    'note_settings.txt.jinja', clauses=clauses, spreads=spreads
+    'note_settings.txt.jinja',
+    part=part,
+    first=measures[0].short,
+    base=compared.baseline.label,
+    clauses=[measure.grid_note or measure.note for measure in measures],
+    spreads=[(name, spread) for name, spread in spreads if spread],
   )
 
 
