@@ -351,8 +351,8 @@ MUTANTS = (
   Mutant(
     'headline_of_the_larger_split',
     'ealign/evals/counts.py',
-    "if 'test' in splits or not splits:",
-    'if not splits:',
+    "'test' if 'test' in splits else max(",
+    'max(',
     (
       'tests/evals/test_counts.py'
       '::test_the_headline_is_the_test_split_of_advice',

@@ -107,8 +107,8 @@ _NOTE = 'In per cent, 95 % Wilson intervals in brackets.'
 def blocks(rows: Sequence[Mapping], judge: Judge) -> list[Block]:
   """The tables to show: the headline, all other questions, the verdicts."""
   kind = counts.headline_kind(rows, judge)
-  parts = {part: counts.headline(rows, part) for part in judge.claimed}
-  parts = {'': counts.headline(rows, kind)} | parts
+  parts = ('', *judge.claimed)
+  parts = {part: counts.headline(rows, part or kind) for part in parts}
   shown = [id(row) for part in parts.values() for row in part.values()]
   others = [row for row in rows if id(row) not in shown]
   reviewed = [row for row in rows if row.get('no_verdict')]

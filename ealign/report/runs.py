@@ -48,13 +48,13 @@ def read(workdir: Any) -> list[Run]:
   # A single run may hold folders with a config.json of their own: the model.
   if (workdir / 'answers.jsonl').is_file() or not folders:
     folders = [workdir] if _is_run(workdir) else []
-  runs = {path.name: read_run(path) for path in folders}
+  runs = [*map(read_run, folders)]
   if not runs:
     message = f'{workdir}: holds no run (no {" or ".join(_FILES[:3])})'
     raise UserError(message)
   listed = json_object(workdir / 'config.json').get('arms')
   listed = list(listed) if isinstance(listed, Mapping) else []
-  return sorted(runs.values(), key=lambda run: _order(run, listed))
+  return sorted(runs, key=lambda run: _order(run, listed))
 
 
 def _is_run(path: pathlib.Path) -> bool:

@@ -171,8 +171,8 @@ def compare(grid: Grid) -> Comparison:
   rows = [row for s in settings for c in s.counted for row in c.rows]
   judge, _ = runs.judge_at_hand(grid.config)
   kind = counts.headline_kind(rows, judge)
-  by_part = {part: counts.headline(rows, part) for part in judge.claimed}
-  by_part |= {'': counts.headline(rows, kind)}
+  parts = ('', *judge.claimed)
+  by_part = {part: counts.headline(rows, part or kind) for part in parts}
   compared = Comparison(grid, judge, settings, baseline, kind, by_part, {}, [])
   for name in (*judge.contrasted(), judge.tokens.name):
     compared.spreads[name] = stats.pooled(

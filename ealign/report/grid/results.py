@@ -171,8 +171,8 @@ def paired_by(replicate: Mapping, fields, config: Mapping) -> str:
 
 def changes(overrides: Mapping, config: Mapping) -> dict[str, Any]:
   """The overrides that differ from the base config."""
-  differs = lambda name: name not in config or config[name] != overrides[name]
-  return {name: overrides[name] for name in overrides if differs(name)}
+  same = lambda name, value: name in config and config[name] == value
+  return {n: value for n, value in overrides.items() if not same(n, value)}
 
 
 def _left(folder: pathlib.Path, arm: str) -> dict[str, Any]:

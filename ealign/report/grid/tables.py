@@ -75,17 +75,13 @@ def _behind(compared, setting, part) -> list[Entry]:
 def settings(compared: Comparison) -> list[Block]:
   """A table for each part of the judge's measures, a line for each setting."""
   judge = compared.judge
-  made = [_settings(compared, '', judge.titles.get('', 'Answers'))]
-  for part in judge.claimed:
-    tokens = part == judge.part(judge.tokens) and any(
-      cell.token_accuracy for cell in compared.grid.cells
-    )
-    if compared.rows[part] or tokens:
-      made.append(_settings(compared, part, judge.titles.get(part, part)))
-  return made
+  tokens = any(cell.token_accuracy for cell in compared.grid.cells)
+  shown = judge.part(judge.tokens) if tokens else ''
+  parts = (p for p in judge.claimed if compared.rows[p] or p == shown)
+  return [_settings(compared, part) for part in ('', *parts)]
 
 
-def _settings(compared, part, title) -> Block:
+def _settings(compared, part) -> Block:
   first, *others = measures = _shown(compared, part)
   lines = []
   for setting in compared.settings:
@@ -102,6 +98,7 @@ def _settings(compared, part, title) -> Block:
   titles = [m.grid_short or m.short for m in others]
   columns = table.columns(['setting'], [first.short, 'change', *SEEDS])
   columns += table.columns(['standing'], titles)
+  title = compared.judge.titles.get(part, part or 'Answers')
   return marked(title, _note(compared, part, measures), columns, lines)
 
 
