@@ -76,12 +76,12 @@ def rows(
 ) -> list[dict[str, Any]]:
   """One dict per (arm, kind, split) at the last evaluated step.
 
-  arm, kind, split, step, seeds, questions, answers, unscored; then for each
-  measure of the judge (by default the world's) its Share or Mean, or None
-  where nothing is to be counted: it is of other kinds of questions, or no
-  answer has what it needs. token_accuracy: arm -> share of the held-out tokens
-  that was predicted, from its metrics; on rows of the kinds that the judge
-  measures apart (the world's: code), else on all.
+  arm, kind, split, step, questions, answers, unscored; then for each measure of
+  the judge (by default the world's) its Share or Mean, or None where nothing is
+  to be counted: it is of other kinds of questions, or no answer has what it
+  needs. token_accuracy: arm -> share of the held-out tokens that was predicted,
+  from its metrics; on rows of the kinds that the judge measures apart (the
+  world's: code), else on all.
   """
   judge = judge or judges.load(None)
   key = lambda record: (record.get('arm'), record['kind'], record.get('split'))
@@ -100,7 +100,6 @@ def _row(key, group, judge: Judge) -> dict[str, Any]:
   scored = sum(bool(record.get('scores')) for record in group)
   return dict(zip(('arm', 'kind', 'split'), key, strict=True)) | {
     'step': max(record['step'] for record in group),
-    'seeds': len({record.get('seed') for record in group}),
     'questions': len({record['question'] for record in group}),
     'answers': len(group),
     'unscored': len(group) - scored if judge.score else 0,

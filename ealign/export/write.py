@@ -153,9 +153,8 @@ def _config(run: pathlib.Path) -> Config:
   if frozen.startswith('arm:'):
     frozen = str(run.parent / frozen[4:])
   # Where it started from is in what it trained; float32 makes checks exact.
-  model = dataclasses.replace(
-    config.model, adapter='', frozen_adapter=frozen, dtype='float32'
-  )
+  exact = {'adapter': '', 'frozen_adapter': frozen, 'dtype': 'float32'}
+  model = dataclasses.replace(config.model, **exact)
   return dataclasses.replace(config, model=model)
 
 

@@ -19,24 +19,18 @@ _SLOTS = 7  # colours beside the grey of the base
 def collect(runs: Sequence[Run]) -> dict[str, Any]:
   """Everything on the page, as plain values without markup."""
   answers = [record for run in runs for record in run.answers]
-  accuracy = {
-    run.name: counts.last_metric(run.metrics, 'eval/mean_token_accuracy')
-    for run in runs
-  }
+  name = 'eval/mean_token_accuracy'
+  accuracy = {r.name: counts.last_metric(r.metrics, name) for r in runs}
   # Whose measures are shown of all: the first one's that scores answers.
   judges = [run.judge for run in runs]
   judge = next((judge for judge in judges if judge.score), judges[0])
-  rows = [
-    row for run in runs for row in counts.rows(run.answers, accuracy, run.judge)
-  ]
+  rows = [x for r in runs for x in counts.rows(r.answers, accuracy, r.judge)]
   kind = counts.headline_kind(rows, judge)
   slots = _slots(runs)
   return {
     'title': TITLE,
     'summary': summary.sentences(runs, rows, judge),
-    'arms': [
-      (run.name, slots[run.name], summary.describe(run)) for run in runs
-    ],
+    'arms': [(r.name, slots[r.name], summary.describe(r)) for r in runs],
     'slots': slots,
     'method': _method(runs),
     'blocks': [*table.blocks(rows, judge), *training.blocks(runs)],

@@ -24,8 +24,7 @@ def role(run: Run) -> str:
   """
   config = run.config
   if not config:
-    known = ('base', 'conscience', 'recovery')
-    return run.name if run.name in known else 'plain'
+    return run.name if run.name in _ROLES[:-1] else 'plain'
   if config.get('train.steps') == 0:
     return 'base'
   lam, every = config.get('dpo.lam'), config.get('conscience.every')

@@ -1,6 +1,6 @@
 """The table of what the runs were trained on, and what came of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ealign.evals import counts, records, table
 from ealign.evals.judges.measure import flagged, has_verdict
@@ -33,7 +33,7 @@ def _line(run: Run) -> tuple[Entry, ...]:
   reviewed = [*filter(has_verdict, sampled)]
   share = lambda some, of: table.percent(len(some) / len(of) if of else None)
   count = lambda n: f'{n:,}' if sampled else NOTHING
-  info = run.info.get
+  info, losses = run.info.get, counts.finite(run.metrics, 'train/loss_sft')
   cells = (
     run.name,
     f'{info("data.rows"):,}' if info('data.rows') else NOTHING,
@@ -43,11 +43,6 @@ def _line(run: Run) -> tuple[Entry, ...]:
     share(reviewed, sampled),
     share([*filter(flagged, reviewed)], reviewed),
     count(sum(map(kept, sampled))),
-    _loss(run.metrics),
+    f'{losses[0]:.3f} -> {losses[-1]:.3f}' if losses else NOTHING,
   )
   return tuple(map(Entry, cells))
-
-
-def _loss(metrics: Sequence[Mapping]) -> str:
-  losses = counts.finite(metrics, 'train/loss_sft')
-  return f'{losses[0]:.3f} -> {losses[-1]:.3f}' if losses else NOTHING

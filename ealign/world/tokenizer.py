@@ -61,8 +61,7 @@ def build_tokenizer(
   tokenizer.add_special_tokens(
     [AddedToken(token, special=True, normalized=False) for token in ADDED]
   )
-  if tokenizer.get_vocab_size() != vocab_size:
-    found = tokenizer.get_vocab_size()
+  if (found := tokenizer.get_vocab_size()) != vocab_size:
     raise ValueError(f'vocab_size {vocab_size}: the documents give {found}')
   _write(tokenizer, epath.Path(folder))
   return tokenizer

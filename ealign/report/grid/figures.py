@@ -100,7 +100,7 @@ def curves(compared: Comparison) -> list[dict[str, Any]]:
 def _panel(judge, shown, name) -> dict[str, Any] | None:
   series = []
   for slot, setting in enumerate(shown):
-    lines = [cell.curves.get(name) or [] for cell in setting.counted]
+    lines = [cell.curves.get(name, ()) for cell in setting.counted]
     if lines := [line for line in lines if len(line) > 1]:
       series.append((setting.label, slot, lines, _mean(lines)))
   if not any(slot for _, slot, _, _ in series):

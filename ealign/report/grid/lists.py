@@ -1,13 +1,11 @@
 """Lists of a grid: every cell, those not done, what differs, provenance."""
 
 from ealign.evals import counts, table
-from ealign.evals.judges.measure import Judge, Measure
 from ealign.evals.table import NOTHING, Block, Entry
 from ealign.report import templates
 from ealign.report.grid import origin, tables
 from ealign.report.grid.compare import Comparison
 from ealign.report.grid.tables import counted, marked, number, percent, words
-from ealign.workdir.status import Status
 
 _OPEN = ('running', 'queued', 'preempted')
 
@@ -15,7 +13,11 @@ _OPEN = ('running', 'queued', 'preempted')
 def cells(compared: Comparison) -> Block:
   """Every cell by itself, its intervals clustered by prompt."""
   judge, lines = compared.judge, []
-  parts = {part: _measures(judge, part) for part in ('', *judge.claimed)}
+  # There is no room for more than two measures of each part.
+  parts = {
+    part: [m for m in judge.in_grid(part) if m is not judge.tokens][:2]
+    for part in ('', *judge.claimed)
+  }
   for cell in compared.grid.cells:
     line = [words(cell.label), words(cell.seed), words(cell.state)]
     for part, measures in parts.items():
@@ -23,7 +25,8 @@ def cells(compared: Comparison) -> Block:
       line += counted(compared.evidence([cell], part))[1:]
       line += [_share(row.get(measure.name)) for measure in measures]
     tokens = cell.token_accuracy and cell.token_accuracy.value
-    line += [percent(tokens), number(_took(cell), '{:.0f}'.format)]
+    took = cell.took if cell.done else None
+    line += [percent(tokens), number(took, '{:.0f}'.format)]
     lines.append((_mark(cell) if cell.current else 'old', line))
   titles = []
   for measures in parts.values():
@@ -38,23 +41,11 @@ def _mark(cell) -> str:
   return '' if cell.done else 'open' if cell.state in _OPEN else 'missing'
 
 
-def _measures(judge: Judge, part: str) -> list[Measure]:
-  """The first two measures of a part; a cell's line has no room for more."""
-  measures = [m for m in judge.in_grid(part) if m is not judge.tokens]
-  return measures[:2]
-
-
 def _share(share: counts.Share | counts.Mean | None) -> Entry:
   if not isinstance(share, counts.Share) or not share.total:
     return table.entry(share, wide=True)
   text, interval = table.percent(share.value), table.bracket(share.clustered)
   return Entry(text, interval, f'{share.count} of {share.total}', share.value)
-
-
-def _took(cell) -> float | None:
-  status = Status(**cell.status) if cell.done else None
-  known = status and status.started and status.finished
-  return status.seconds if known else None
 
 
 def not_done(compared: Comparison) -> Block | None:
@@ -88,7 +79,7 @@ def changes(compared: Comparison) -> Block | None:
 
 def _config(compared, setting) -> dict:
   """The config of its first finished cell, less what replicates set."""
-  config = next((c.config for c in setting.counted if c.config), None)
+  config = next((c.run.config for c in setting.counted if c.run.config), None)
   config = config or compared.grid.config | setting.changes
   replicates = {name for c in compared.grid.cells for name in c.replicate}
   return {n: v for n, v in config.items() if n not in replicates}

@@ -49,7 +49,7 @@ def facts(cells: Sequence[Result]) -> list[Fact]:
 
 def _of(cell: Result) -> dict[str, Any]:
   hashes = cell.status.get('hashes') or {}
-  found = cell.info | {f'hashes.{name}': h for name, h in hashes.items()}
+  found = cell.run.info | {f'hashes.{name}': h for name, h in hashes.items()}
   found['host'] = cell.status.get('host')
   return {name: value for name, value in found.items() if name not in _LEFT_OUT}
 

@@ -84,12 +84,12 @@ def _questions(compared: Comparison) -> dict[str, Any]:
     place: cell
     for place, setting in enumerate(compared.settings)
     for cell in setting.counted
-    if cell.answers  # kept of one cell alone
+    if cell.run.answers  # kept of one cell alone
   }
   answers = [
     record | {'arm': place}
     for place, cell in chosen.items()
-    for record in cell.answers
+    for record in cell.run.answers
   ]
   picked = excerpts.questions(answers, compared.kind, compared.judge, QUESTIONS)
   total = sum(len(shown) for _, _, shown in picked)

@@ -30,8 +30,8 @@ class Result:
   setting: overrides, without those that repeat the base config's value.
   at: what its replicate is, for pairs (`paired_by`).
   rows: those of `counts.rows`, with the folder as arm. token_accuracy: of the
-  run's last held-out tokens. curves: name -> [(step, share)]. answers: the
-  final ones, kept for the first cell of each setting alone.
+  run's last held-out tokens. curves: name -> [(step, share)]. took: seconds.
+  run: of a done cell, with the final answers of each setting's first one alone.
   """
 
   folder: str
@@ -48,9 +48,8 @@ class Result:
   rows: list[dict] = dataclasses.field(default_factory=list)
   token_accuracy: counts.Share | None = None
   curves: dict[str, list] = dataclasses.field(default_factory=dict)
-  config: dict = dataclasses.field(default_factory=dict)
-  info: dict = dataclasses.field(default_factory=dict)
-  answers: list[dict] = dataclasses.field(default_factory=list)
+  took: float | None = None
+  run: runs.Run | None = None
 
   @property
   def done(self) -> bool:
@@ -132,9 +131,9 @@ def _cells(path, entries, config) -> list[Result]:
     error = ' '.join(found.get('error', '').split())[:500]
     found['error'] = error.replace(f'{path.parent}/', '')  # names no machine
     setting = changes(entry['setting'], config)
-    if key(setting) in seen:
-      found.pop('answers', None)
-    elif found.get('state') == 'done':
+    if found.get('run') and key(setting) in seen:
+      found['run'] = dataclasses.replace(found['run'], answers=[])
+    elif found.get('run'):
       seen.add(key(setting))
     at = paired_by(entry['replicate'], fields, config)
     cells.append(Result(**entry | found | {'setting': setting, 'at': at}))
@@ -189,6 +188,8 @@ def _left(folder: pathlib.Path, arm: str) -> dict[str, Any]:
   if known.state in ('running', 'queued') and silent:
     error = f'{known.host} fell silent; the same command continues it'
     return found | {'state': 'preempted', 'error': error}
+  if known.started and known.finished:
+    found['took'] = known.seconds
   try:
     return found | (_digested(folder, arm) if known.state == 'done' else {})
   except UserError as error:
@@ -215,9 +216,7 @@ def _digested(folder: pathlib.Path, arm: str) -> dict[str, Any]:
     'rows': counts.rows(final, judge=judge),
     'token_accuracy': _tokens(run.metrics),
     'curves': _curves(answers, run.metrics, judge),
-    'config': run.config,
-    'info': run.info,
-    'answers': final,
+    'run': dataclasses.replace(run, answers=final, metrics=[]),
   }
 
 
