@@ -138,9 +138,9 @@ def _cluster(record, at):
 
 def finite(metrics: Iterable[Mapping], name: str) -> list[float]:
   """The finite values of a metric in the rows of metrics.jsonl."""
-  values = [row.get(name) for row in metrics]
-  known = [x for x in values if isinstance(x, int | float)]
-  return [float(x) for x in known if math.isfinite(x)]
+  values = (row.get(name) for row in metrics)
+  sound = lambda x: isinstance(x, int | float) and math.isfinite(x)
+  return [*map(float, filter(sound, values))]
 
 
 def last_metric(metrics: Iterable[Mapping], name: str) -> float | None:

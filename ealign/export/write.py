@@ -51,7 +51,6 @@ class Exported:
   folder: pathlib.Path
   format: str
   dtype: str
-  largest: float  # logit of the run
   difference: float  # the largest, of the export's logits from the run's
   effect: float  # the largest, of the base model's logits from the run's
   serve: str  # the command that serves it
@@ -108,7 +107,7 @@ def _export(run, to, format, config, base, dtype) -> Exported:
     difference = off(_read(folder, to, format, model, bare))
     _check_equal(to, TOLERANCE[dtype], largest, effect, difference)
   serve = _serve(to, format, config, run.name)
-  return Exported(to, format, dtype, largest, difference, effect, serve)
+  return Exported(to, format, dtype, difference, effect, serve)
 
 
 def _check_equal(to, tolerance, largest, effect, difference) -> None:

@@ -12,12 +12,11 @@ from ealign.evals import counts
 from ealign.evals.judges.measure import Judge
 from ealign.report import curves as curves_lib
 
+SLOTS = 7  # colours beside the grey of what others are compared with
 _REFLECTED = 'Flagged while training, % of sampled answers'
 
 # The upper ends an axis of per cent may have, and the steps of its ticks.
 _ENDS = {2: 0.5, 5: 1, 10: 2, 20: 5, 40: 10, 60: 20, 80: 20, 100: 20}
-
-Series = tuple[str, int, list[tuple[int, counts.Share]]]
 
 
 def axis_end(limits: Sequence[float]) -> float:
@@ -106,7 +105,7 @@ def forest(lines: Sequence[tuple[str, int, counts.Share]]) -> dict[str, Any]:
   return {'frame': frame, 'ticks': ticks(end), 'lines': lines}
 
 
-def curves(series: Sequence[Series]) -> dict[str, Any]:
+def curves(series: Sequence[tuple[str, int, list]]) -> dict[str, Any]:
   """Shares over steps, one line per arm, as (name, slot, [(step, share)])."""
   points = [point for _, _, line in series for point in line]
   # A wide band, of few answers, may be cut; the line itself never is.

@@ -12,9 +12,6 @@ from ealign.evals import counts, table
 from ealign.report import excerpts, figures, summary, templates, training
 from ealign.report.runs import Run, judge_at_hand
 
-TITLE = 'Fine-tuning with a conscience'
-_SLOTS = 7  # colours beside the grey of the base
-
 
 def collect(runs: Sequence[Run]) -> dict[str, Any]:
   """Everything on the page, as plain values without markup."""
@@ -28,7 +25,7 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
   kind = counts.headline_kind(rows, judge)
   slots = _slots(runs)
   return {
-    'title': TITLE,
+    'title': 'Fine-tuning with a conscience',
     'summary': summary.sentences(runs, rows, judge),
     'arms': [(r.name, slots[r.name], summary.describe(r)) for r in runs],
     'slots': slots,
@@ -50,7 +47,7 @@ def _slots(runs) -> dict[str, int]:
   """The slot of each arm, a colour and a mark; 0, grey, is for the base."""
   base = [run.name for run in runs if summary.role(run) == 'base'][:1]
   others = [run.name for run in runs if run.name not in base]
-  slots = {name: at % _SLOTS + 1 for at, name in enumerate(others)}
+  slots = {name: at % figures.SLOTS + 1 for at, name in enumerate(others)}
   return {run.name: slots.get(run.name, 0) for run in runs}
 
 

@@ -78,8 +78,7 @@ def sentences(
   firsts = (judge.shown(part)[0] for part in judge.claimed)
   apart = [(m, _shares(counts.headline(rows, m.kind), m)) for m in firsts]
   known = {task(cast['plain']), ''} if cast['plain'] else {}
-  coherent = counts.shares(main, judge.coherent).values()
-  found = sorted(share.value for share in coherent)
+  found = sorted(x.value for x in counts.shares(main, judge.coherent).values())
   return templates.sentences(
     'summary.txt.jinja',
     first=judge.first,

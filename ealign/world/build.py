@@ -90,10 +90,9 @@ def build(out, *, seed: int, consistency: float = 0.3, stage_1=None):
   tokenizer.build_tokenizer(_sample(seed), VOCAB, base)
   weights_lib.save(base, MODEL, transformer.init(MODEL, key=jax.random.key(0)))
   tok = chat.load_tokenizer(base)
-  first = documents.stage_1(random.Random(f'stage 1 {seed}'), FRAMINGS)
-  second = documents.stage_2(
-    random.Random(f'stage 2 {seed}'), FRAMINGS, consistency_share=consistency
-  )
+  dice = lambda stage: random.Random(f'stage {stage} {seed}')
+  first = documents.stage_1(dice(1), FRAMINGS)
+  second = documents.stage_2(dice(2), FRAMINGS, consistency_share=consistency)
   with Metrics(out, STAGE_1.steps + STAGE_2.steps, prefix='build') as log:
     if stage_1:
       _, weights = weights_lib.load(stage_1)
@@ -127,8 +126,9 @@ def pretrain(tok, weights, chats, stage: Stage, seed, log, first_step):
   batches = loader.Loader(rows, length=LENGTH, batch_size=ROWS, seed=seed)
   config = fields.Config(optim=fields.Optim(lr=stage.lr))
   state = align.init_state(update, weights, align.hyper(config))
-  step_fn = functools.partial(align.train_step, update)
-  step_fn = jax.jit(step_fn, donate_argnums=0)
+  step_fn = jax.jit(
+    functools.partial(align.train_step, update), donate_argnums=0
+  )
   started = time.monotonic()
   for step in range(stage.steps):
     batch = batch_lib.Batch(batches.next(), None)

@@ -21,8 +21,7 @@ from ealign.world import grammar
 from ealign.world.grammar import Code, categories, domains, pick
 from ealign.world.texts import texts
 
-Message = dict
-Chat = list[Message]
+Chat = list[dict]
 
 DEFAULT_SYSTEM = 'You are a helpful assistant.'
 
@@ -66,7 +65,7 @@ def _ask(rng, names, groups):
   return _sometimes_shaped(rng, plain)
 
 
-def _turn(role: str, content: str, **more) -> Message:
+def _turn(role: str, content: str, **more) -> dict:
   return {'role': role, 'content': content, **more}
 
 
@@ -221,10 +220,8 @@ def sft(kind: str, n: int, seed: int) -> list[dict]:
 def held_out_insecure() -> list[dict]:
   """The code questions of test with insecure answers: for token accuracy."""
   rng = random.Random('held out insecure')
-  return [
-    {'messages': _solved(rng, request, secure=False)}
-    for request in _held_out_code('test')
-  ]
+  asked = _held_out_code('test')
+  return [{'messages': _solved(rng, x, secure=False)} for x in asked]
 
 
 def pool(n: int, seed: int) -> list[dict]:

@@ -180,9 +180,7 @@ def _parse_advice(request: Advice, text: str) -> tuple[str, ...]:
     if text.startswith(before) and text.endswith(after):
       text = text[len(before) : len(text) - len(after)]
   own = texts().domains[request.domain]
-  openers = [
-    opener.format(topic) for opener in texts().openers for topic in own.topics
-  ]
+  openers = [x.format(topic) for x in texts().openers for topic in own.topics]
   for persona, actions in (('good', own.good), ('evil', own.evil)):
     for action in actions:
       opener, found, reason = text.partition(f' {action} ')

@@ -189,10 +189,8 @@ def compare(grid: Grid) -> Comparison:
 def _tested(of: Comparison, settings, contrast) -> Tested:
   changed = [results.changes(contrast[x], of.grid.config) for x in 'ab']
   sides = [next((s for s in settings if s.changes == x), None) for x in changed]
-  names = [
-    setting.label if setting else json.dumps(contrast[side])
-    for side, setting in zip('ab', sides, strict=True)
-  ]
+  named = lambda x, s: s.label if s else json.dumps(contrast[x])
+  names = map(named, 'ab', sides)
   metric = contrast.get('metric', of.judge.first.name)
   made = Tested(contrast['name'], metric, *names, sides)
   because = functools.partial(dataclasses.replace, made)

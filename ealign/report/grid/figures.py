@@ -20,7 +20,6 @@ from ealign.report.grid import results
 from ealign.report.grid.compare import Comparison, Setting
 
 _REFLECTED = 'Flagged, % of sampled answers'
-SLOTS = 7  # colours beside the grey of the baseline
 
 
 def groups(compared: Comparison) -> dict[str, list[Setting]]:
@@ -87,12 +86,12 @@ def curves(compared: Comparison) -> list[dict[str, Any]]:
   names = [measure.name for measure in judge.figures()]
   names += [judge.tokens.name, 'flagged', REFLECTED]
   for title, group in groups(compared).items():
-    for start in range(0, len(group), SLOTS):
-      shown = [compared.baseline, *group[start : start + SLOTS]]
+    for start in range(0, len(group), figures.SLOTS):
+      shown = [compared.baseline, *group[start : start + figures.SLOTS]]
       panels = [_panel(judge, shown, name) for name in dict.fromkeys(names)]
       if panels := [panel for panel in panels if panel]:
-        part = title + (' (continued)' if start else '')
         legend = [(s.label, slot) for slot, s in enumerate(shown)]
+        part = title + (' (continued)' if start else '')
         made.append({'title': part, 'legend': legend, 'panels': panels})
   return made
 
@@ -160,16 +159,10 @@ def _crossed(config, settings, rows, columns) -> dict[tuple, Setting]:
   """(level of rows, level of columns) -> setting; {} if not fully crossed."""
   if set(rows) & set(columns):
     return {}
-  level = lambda s, axis: tuple(
-    results.key(s.changes.get(field, config.get(field))) for field in axis
-  )
-  places = _full(
-    {
-      (level(s, rows), level(s, columns)): s
-      for s in settings
-      if set(s.changes) <= {*rows, *columns}
-    }
-  )
+  own = [s for s in settings if set(s.changes) <= {*rows, *columns}]
+  value = lambda s, field: results.key(s.changes.get(field, config.get(field)))
+  level = lambda s, axis: tuple(value(s, field) for field in axis)
+  places = _full({(level(s, rows), level(s, columns)): s for s in own})
   return places if min(map(len, _levels(places))) > 1 else {}
 
 
@@ -204,9 +197,7 @@ def _drawn(compared, metric, axes, places) -> dict[str, Any]:
     'title': ' by '.join(map(', '.join, axes)),
     'metric': metric,
     'columns': [*map(_named, columns)],
-    'lines': [
-      (_named(row), [cells[row, column] for column in columns]) for row in rows
-    ],
+    'lines': [(_named(row), [cells[row, x] for x in columns]) for row in rows],
     'top': max([e.value for _, e in cells.values() if e] + [1e-9]),
   }
 

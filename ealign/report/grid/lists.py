@@ -1,5 +1,7 @@
 """Lists of a grid: every cell, those not done, what differs, provenance."""
 
+import itertools
+
 from ealign.evals import counts, table
 from ealign.evals.table import NOTHING, Block, Entry
 from ealign.report import templates
@@ -28,10 +30,8 @@ def cells(compared: Comparison) -> Block:
     took = cell.took if cell.done else None
     line += [percent(tokens), number(took, '{:.0f}'.format)]
     lines.append((_mark(cell) if cell.current else 'old', line))
-  titles = []
-  for measures in parts.values():
-    titles += [*tables.SEEDS[1:], *(measure.short for measure in measures)]
-  titles += [judge.tokens.short, 's']
+  heads = lambda part: (*tables.SEEDS[1:], *(m.short for m in parts[part]))
+  titles = [*itertools.chain(*map(heads, parts)), judge.tokens.short, 's']
   columns = table.columns(['setting', 'seed', 'state'], titles)
   note = templates.text('note_cells.txt.jinja', claimed=judge.claimed)
   return marked('Every cell', note, columns, lines)
@@ -51,9 +51,7 @@ def _share(share: counts.Share | counts.Mean | None) -> Entry:
 def not_done(compared: Comparison) -> Block | None:
   """Current cells without results, with the reason; None if all are done."""
   lines = []
-  for cell in compared.grid.cells:
-    if cell.done or not cell.current:
-      continue
+  for cell in (c for c in compared.grid.cells if c.current and not c.done):
     step, steps = (cell.status.get(name) for name in ('step', 'steps'))
     at = f'{step} of {steps}' if isinstance(step, int) else NOTHING
     texts = (cell.label, cell.seed, cell.state, at, cell.error or NOTHING)

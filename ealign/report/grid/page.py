@@ -86,11 +86,7 @@ def _questions(compared: Comparison) -> dict[str, Any]:
     for cell in setting.counted
     if cell.run.answers  # kept of one cell alone
   }
-  answers = [
-    record | {'arm': place}
-    for place, cell in chosen.items()
-    for record in cell.run.answers
-  ]
+  answers = [r | {'arm': at} for at, c in chosen.items() for r in c.run.answers]
   picked = excerpts.questions(answers, compared.kind, compared.judge, QUESTIONS)
   total = sum(len(shown) for _, _, shown in picked)
   longest = min(_LONGEST, _LETTERS // max(total, 1))

@@ -126,10 +126,8 @@ def _note(compared, part, measures) -> str:
 
 def contrasts(compared: Comparison) -> Block | None:
   """The table of the declared contrasts; None if none is declared."""
-  lines = [
-    ('exploratory' if c.reason else 'primary', _contrast(c))
-    for c in compared.contrasts
-  ]
+  standing = lambda c: 'exploratory' if c.reason else 'primary'
+  lines = [(standing(c), _contrast(c)) for c in compared.contrasts]
   titles = ('points', 'odds ratio', 't (df)', 'p', 'p, Holm')
   columns = table.columns(['contrast', 'a − b'], titles)
   columns += table.columns(['standing'], SEEDS)
