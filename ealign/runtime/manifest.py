@@ -15,8 +15,7 @@ Path = tuple[str, ...]  # the keys that lead to a leaf
 
 def leaf_path(path) -> Path:
   """JAX's key path as plain strings."""
-  names = (jax.tree_util.keystr((key,), simple=True) for key in path)
-  return tuple(names)
+  return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 
 def sha256(leaf: jax.Array | np.ndarray) -> str:
