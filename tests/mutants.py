@@ -588,8 +588,8 @@ MUTANTS = (
   Mutant(
     'excess_is_room',
     'ealign/plan/figures.py',
-    'return -self.excess if self.excess',
-    'return self.excess if self.excess',
+    'return self.limit - self.bytes if known',
+    'return self.bytes - self.limit if known',
     (
       'tests/plan/test_figures.py'
       '::test_what_a_program_takes_is_held_against_the_limit',

@@ -96,7 +96,7 @@ def _conclude(run, found, screen, facts: dict, folder: Folder) -> None:
     },
     'programs': {
       name: dataclasses.asdict(figures)
-      | {'bytes': figures.bytes, 'headroom': figures.headroom}
+      | {key: getattr(figures, key) for key in ('bytes', 'headroom', 'excess')}
       for name, figures in found.items()
     },
     'conscience': cost,
