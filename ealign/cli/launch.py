@@ -19,7 +19,7 @@ from ealign.cli import command as command_lib
 from ealign.cli import scripts
 from ealign.grid import cells as cells_lib
 from ealign.runtime import hosts as hosts_lib
-from ealign.runtime.errors import NonFinite, Preempted, UserError
+from ealign.runtime.errors import UserError
 from ealign.workdir import folder as folder_lib
 
 
@@ -102,31 +102,18 @@ def start(command: command_lib.Command, grid: cells_lib.Grid) -> None:
   """
   folder = folder_lib.of(command.workdir)
   compile_cache()
-  hosts = hosts_lib.join(command.cluster, _digest(command, folder.shared))
-  if hosts.index:
-    folder = folder_lib.of(command.workdir, index=hosts.index)
-  from ealign.grid import run  # JAX has joined the other hosts
-  from ealign.methods import METHODS
+  about = _digest(command, folder.shared)
+  with hosts_lib.join(command.cluster, about) as hosts:
+    if hosts.index:
+      folder = folder_lib.of(command.workdir, index=hosts.index)
+    from ealign.grid import run  # JAX has joined the other hosts
+    from ealign.methods import METHODS
 
-  try:
     folder_lib.check(folder, hosts)
     hosts.keep(folder.shared / 'hosts')
     folder.pull()
     hosts.gather(None)  # nothing is written before all have read
     run.run(grid, command, folder, hosts, methods=METHODS)
-  except (NonFinite, Preempted):  # all hosts see it
-    hosts.leave()
-    raise
-  except UserError as error:
-    hosts.fail(error.exit_code, str(error))
-    raise
-  except KeyboardInterrupt:
-    hosts.fail(130, 'interrupted; the same command continues')
-    raise
-  except Exception as error:
-    hosts.failed(error)
-    raise
-  hosts.leave()
 
 
 def _digest(command, shared) -> str:

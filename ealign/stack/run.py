@@ -15,12 +15,11 @@ even if only one of them has to reflect. A run that ends, or whose loss is not
 finite, leaves; its place in the stack stays as it was.
 """
 
-import contextlib
 import dataclasses
 import functools
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -77,32 +76,16 @@ def run(
 class _Shared(preempt.Stop):
   """The stop of a process as its threads see it.
 
-  A signal raises its error in the main thread only, so threads ask for it with
-  `check`. Setting `signal` here stops the threads, and not the process.
+  Setting `signal` here stops the threads, and not the process.
   """
 
   def __init__(self, of: preempt.Stop):
     super().__init__()
-    self._of, self._own = of, threading.local()
+    self._of = of
 
   @property
   def requested(self) -> bool:
     return self._of.requested or super().requested
-
-  @contextlib.contextmanager
-  def at_once(self, error: Exception) -> Iterator[None]:
-    self._own.error = error
-    self.check()
-    try:
-      yield
-    finally:
-      self._own.error = None
-
-  def check(self) -> None:
-    """Raises the error of `at_once`, within it, once a stop was requested."""
-    error = getattr(self._own, 'error', None)
-    if error and self.requested:
-      raise error
 
 
 @dataclasses.dataclass(eq=False)
