@@ -168,7 +168,8 @@ def _shapes(flat) -> Iterator[tuple]:
     yield 'sample.top_k', f'must be at most sample.max_candidates={cap}'
   rest = [a for a in ('data', 'fsdp', 'tensor') if flat[f'mesh.{a}'] == -1]
   for axis in rest[1:]:
-    yield f'mesh.{axis}', f'only one can be -1, the rest; mesh.{rest[0]} is'
+    what = f'mesh.{rest[0]} takes the devices that are left; write how many'
+    yield f'mesh.{axis}', what
   steps = flat['train.steps']
   if flat['optim.warmup'] > steps > 0:
     yield 'optim.warmup', f'must be at most train.steps={steps}'
@@ -205,11 +206,11 @@ def _purpose(flat) -> Iterator[tuple]:
 
 def _trained(flat) -> Iterator[tuple]:
   """Settings that do not go with what is trained, and how."""
-  from ealign.losses import VARIANTS  # loads JAX
+  from ealign import losses  # loads JAX
 
   kind, lora = flat['model.train'], "needs model.train='lora':"
   if flat['model.quantize'] != 'none' and kind == 'full':
-    yield 'model.quantize', f'{lora} whole numbers take no gradient'
+    yield 'model.quantize', f"{lora} int8 takes no gradient; or set 'none'"
   if flat['model.adapter'] and kind == 'full':
     yield 'model.adapter', f'{lora} full fine-tuning starts at model.path'
   if flat['model.adapter'] and flat['model.frozen_adapter']:
@@ -224,11 +225,13 @@ def _trained(flat) -> Iterator[tuple]:
   if form == 'peft' and made:
     what = 'its base lies in no files (model.init, model.frozen_adapter)'
     yield 'train.export', f'{what}; use merged'
-  name, variant = 'dpo.label_smoothing', flat['dpo.variant']
-  takes = [n for n, v in VARIANTS.items() if name[4:] in v.coefficients]
-  if flat[name] > 0 and variant in VARIANTS.keys() - takes:
-    only = ' or '.join(map(repr, takes))
-    yield name, f'applies to dpo.variant={only} only, not to {variant!r}'
+  variant, usual = flat['dpo.variant'], fields.DPO()
+  for name in losses.COEFFICIENTS if variant in losses.VARIANTS else ():
+    takes = [n for n, v in losses.VARIANTS.items() if name in v.coefficients]
+    default, only = getattr(usual, name), ' or '.join(map(repr, takes))
+    if flat[f'dpo.{name}'] != default and variant not in takes:
+      what = f'applies to dpo.variant={only} only, not to {variant!r}'
+      yield f'dpo.{name}', f'{what}; leave it at {default}'
 
 
 def _arm_references(flat, earlier: tuple[str, ...]) -> Iterator[tuple]:

@@ -356,7 +356,7 @@ def test_flags_of_a_grid(tmp_path):
   assert parse('--sweep=lam', '--stack=auto').stack == 0
   for rest, said in (
     (('--stack=2',), '--stack: goes with --sweep'),
-    (('--arms=2',), '--arms: is called --stack now'),
+    (('--arms=2',), '--arms was renamed; use --stack'),
     (('--config.mesh.arm=2',), 'It is called mesh.stack now.'),
     (('--sweep=lam', '--retry=fail'), "Did you mean 'failed'?"),
     (('--sweep=lam', '--stack=0'), '--stack=0: must be auto or a number'),
