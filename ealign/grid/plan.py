@@ -16,7 +16,7 @@ from ealign.grid.progress import Board
 from ealign.plan import run as plan_lib
 from ealign.plan import show
 from ealign.runtime import display
-from ealign.runtime.errors import Unfit, UserError
+from ealign.runtime.errors import UserError
 from ealign.stack import groups as groups_lib
 from ealign.workdir import folder as folder_lib
 from ealign.workdir.folder import Folder
@@ -60,14 +60,10 @@ def plan(grid: Grid, command, folder: Folder, methods) -> None:
       auto=grid.swept and not command.stack,
       method=methods[config.method],
     )
-  except Unfit:
-    folder.push()
-    raise
-  except BaseException:
-    with contextlib.suppress(OSError):  # not ours alone: it is not empty
+  finally:
+    with contextlib.suppress(OSError):  # it is not empty: there is a plan
       folder.local.rmdir()
-    raise
-  folder.push()
+    folder.push()
 
 
 def _show(launch: Launch, screen) -> None:
