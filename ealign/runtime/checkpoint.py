@@ -10,6 +10,8 @@ the one before it is used, and a note names both.
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import logging
 import threading
 from collections.abc import Iterable, Iterator
@@ -22,7 +24,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from ealign.runtime import manifest
+from ealign.runtime import atomic, mesh
 from ealign.runtime.errors import UserError
 
 _PARTIAL = '.orbax-checkpoint-tmp'  # how Orbax ends the name of what it writes
@@ -53,8 +55,8 @@ class Checkpoints:
     if step in self._steps():
       return
     paths = jax.tree_util.tree_leaves_with_path(tree)
-    leaves = {manifest.leaf_path(path): leaf for path, leaf in paths}
-    rows = manifest.rows(leaves)
+    leaves = {_leaf_path(path): leaf for path, leaf in paths}
+    rows = _rows(leaves)
     arrays = {r['key']: x for r, x in zip(rows, leaves.values(), strict=True)}
     # Orbax refuses arrays without elements; their row says enough.
     arrays = {key: leaf for key, leaf in arrays.items() if leaf.size}
@@ -63,7 +65,7 @@ class Checkpoints:
     try:
       if _first():
         self._folder.mkdir(parents=True, exist_ok=True)
-        manifest.write(self._manifest(step), {'leaves': rows, 'extra': extra})
+        _seal(self._manifest(step), {'leaves': rows, 'extra': extra})
       response = ocp.save_async(self._folder / str(step), arrays)
     except OSError as error:
       raise _unwritten(step, error) from error
@@ -136,10 +138,10 @@ class Checkpoints:
     return dict.fromkeys(map(int, steps), 'half-written')
 
   def _load(self, step: int, template):
-    content = manifest.read(self._manifest(step))
+    content = _unseal(self._manifest(step))
     rows = {tuple(row['path']): row for row in content['leaves']}
     entries, treedef = jax.tree_util.tree_flatten_with_path(template)
-    wanted = {manifest.leaf_path(path): leaf for path, leaf in entries}
+    wanted = {_leaf_path(path): leaf for path, leaf in entries}
     _check_same_fields(step, wanted, rows)
     arrays = self._read(step, wanted, rows)
     values = [_restored(arrays[path], leaf) for path, leaf in wanted.items()]
@@ -159,7 +161,7 @@ class Checkpoints:
       row = rows[path]
       empty = np.zeros(row['shape'], row['dtype'])
       arrays[path] = loaded[row['key']] if empty.size else empty
-      if manifest.sha256(arrays[path]) != row['sha256']:
+      if _sha256(arrays[path]) != row['sha256']:
         raise ValueError(f'{"/".join(path)} is damaged (sha256)')
     return arrays
 
@@ -275,3 +277,47 @@ def _unwritten(step: int, error: Exception) -> UserError:
   message = f'could not be written ({_one_line(error)})'
   remedy = 'free some space and run the same command to continue'
   return UserError(f'checkpoint {step}: {message}; {remedy}')
+
+
+# ---- The manifest -----------------------------------------------------------
+
+
+def _leaf_path(path) -> tuple[str, ...]:
+  """JAX's key path as plain strings."""
+  return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def _sha256(leaf: jax.Array | np.ndarray) -> str:
+  """The hash of the leaf's bytes in row-major order, on whichever devices."""
+  host = np.ascontiguousarray(mesh.to_host(leaf))
+  return hashlib.sha256(host.reshape(-1).view(np.uint8)).hexdigest()
+
+
+def _rows(leaves: dict[tuple, Any]) -> list[dict]:
+  """One row per leaf; its 'key' is the leaf's name in the checkpoint."""
+  return [
+    {
+      'key': f'{index:05d}',
+      'path': list(path),
+      'shape': list(leaf.shape),
+      'dtype': str(leaf.dtype),
+      'sha256': _sha256(leaf),
+    }
+    for index, (path, leaf) in enumerate(leaves.items())
+  ]
+
+
+def _seal(path: epath.Path, content: dict) -> None:
+  """Writes JSON and its own sha256; a kill leaves no half file."""
+  text = json.dumps(content)
+  sealed = {'sha256': hashlib.sha256(text.encode()).hexdigest(), 'body': text}
+  atomic.write(path, json.dumps(sealed))
+
+
+def _unseal(path: epath.Path) -> dict:
+  """What `_seal` wrote. ValueError or OSError when it is damaged or missing."""
+  sealed = json.loads(path.read_text())
+  text = sealed['body']
+  if hashlib.sha256(text.encode()).hexdigest() != sealed['sha256']:
+    raise ValueError(f'{path.name} is damaged (sha256)')
+  return json.loads(text)
