@@ -42,8 +42,8 @@ MUTANTS = (
   Mutant(
     'arms_have_one_adapter',
     'ealign/stack/rows.py',
-    'return weights, first.rows * slots, [slot[arm] for arm in arms]',
-    'return weights, first.rows * slots, [0 for arm in arms]',
+    'return weights, first.rows * slots, [slot[lane] for lane in lanes]',
+    'return weights, first.rows * slots, [0 for lane in lanes]',
     ('tests/stack/test_stack.py',),
   ),
   Mutant(

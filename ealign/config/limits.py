@@ -63,10 +63,9 @@ def choices() -> dict[str, tuple[str, ...]]:
 
 def ranges() -> dict[str, fields.Range]:
   """What each number may be."""
-  annotated = dict(fields.annotations()).items()
   return {
     name: kind.__metadata__[0]
-    for name, kind in annotated
+    for name, kind in fields.annotations()
     if hasattr(kind, '__metadata__')
   }
 

@@ -13,13 +13,11 @@ from ealign.grid import ledger
 from ealign.grid.cells import Cell, Grid
 from ealign.grid.claims import Launch
 from ealign.grid.progress import Board
-from ealign.plan import run as plan_lib
-from ealign.plan import show
+from ealign.plan import run, show
 from ealign.runtime import display
 from ealign.runtime.errors import UserError
 from ealign.stack import groups as groups_lib
-from ealign.workdir import folder as folder_lib
-from ealign.workdir.folder import Folder
+from ealign.workdir.folder import Folder, usable
 
 
 def plan(grid: Grid, command, folder: Folder, methods) -> None:
@@ -49,10 +47,10 @@ def plan(grid: Grid, command, folder: Folder, methods) -> None:
     why = f'other programs hold up to {largest} cells: to plan one of them,'
     screen.print(f'{why} choose its settings with --only', soft_wrap=True)
   config = _at_hand(grid, cell, folder, screen)
-  with folder_lib.usable(folder.shared):
+  with usable(folder.shared):
     folder.local.mkdir(parents=True, exist_ok=True)
   try:
-    plan_lib.plan(
+    run.plan(
       *(config, folder),
       slice_name=command.topology,
       name=cell.name,
@@ -88,7 +86,7 @@ def _heaviest(grid: Grid, cells, number: int) -> tuple[Cell, int, int]:
     groups = [[cell] for cell in cells]
   _, cell, count = max(
     (
-      (plan_lib.demand(cell.config, len(group)), cell, len(group))
+      (run.demand(cell.config, len(group)), cell, len(group))
       for group in groups
       for cell in group
     ),

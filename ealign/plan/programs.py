@@ -114,7 +114,7 @@ def shapes(
   # All have as many arms, as in `lanes`; full fine-tuning has none.
   groups = 1 if config.model.train == 'full' else rows_lib.groups(mesh)
   arms = rows_lib.width(1, arms, arms, groups)
-  state = _stacked(placed(mesh, state), arms, 'arm' if groups > 1 else None)
+  state = _stacked(placed(mesh, state), arms, 'stack' if groups > 1 else None)
   frozen = functools.partial(_frozen, config)
   resident = {
     'params': state.params,
@@ -301,16 +301,14 @@ def _sampling(run, sizes):
 
 def _decoded(mesh, cache, hidden_BD, next_B):
   """The arguments of `sampler.decode` after the weights, from `prefill`'s."""
-  B = next_B.shape
-
-  def of_rows():
-    seeds = jax.random.key_data(jax.random.split(jax.random.key(0), B))
-    f32, i32 = jnp.zeros(B, jnp.float32), jnp.zeros(B, jnp.int32)
-    rows = seeds, jnp.zeros(B, seeds.dtype), jnp.zeros(B, bool)
-    return rows, sampler.Sampling(f32, i32, f32, i32)
-
-  by_row = functools.partial(_by_row, mesh)
-  of_rows = hidden_BD, next_B, *jax.eval_shape(of_rows)
+  B, by_row = next_B.shape, functools.partial(_by_row, mesh)
+  keys = lambda: jax.random.key_data(jax.random.split(jax.random.key(0), B))
+  seeds = jax.eval_shape(keys)
+  i32, f32, ids, live = (
+    Shape(B, kind) for kind in (jnp.int32, jnp.float32, seeds.dtype, bool)
+  )
+  how = sampler.Sampling(f32, i32, f32, i32)
+  of_rows = hidden_BD, next_B, (seeds, ids, live), how
   stop_K, whole = sampler.pad_stops(()), NamedSharding(mesh, PartitionSpec())
   stop_K = Shape(stop_K.shape, stop_K.dtype, sharding=whole)
   return placed(mesh, cache), *jax.tree.map(by_row, of_rows), stop_K

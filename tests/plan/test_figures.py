@@ -118,7 +118,7 @@ def test_knobs_are_those_that_would_help():
   one = types.SimpleNamespace(size=1, shape=dict.fromkeys(shape, 1))
   said = figures.knobs(config, types.SimpleNamespace(name='sft'), many)
   assert any('mesh.fsdp=4' in line for line in said)
-  arms = types.SimpleNamespace(size=4, shape=shape | {'arm': 2, 'data': 1})
+  arms = types.SimpleNamespace(size=4, shape=shape | {'stack': 2, 'data': 1})
   said = figures.knobs(config, types.SimpleNamespace(name='sft'), arms)
   assert not any('mesh.fsdp' in line for line in said)
   said = ' '.join(

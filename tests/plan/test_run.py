@@ -211,7 +211,7 @@ def test_no_more_arms_than_cells_that_go_together(
   config = config_lib.freeze(config_file.load(str(spec)))
   place = folder_lib.of(tmp_path)
   found = (8, 'so many fit')
-  monkeypatch.setattr(plan_lib.stack_lib, 'auto', lambda *_: found)
+  monkeypatch.setattr(plan_lib.stack, 'auto', lambda *_: found)
   plan_lib.plan(config, place, arms=2, auto=True)
   assert json.loads((tmp_path / 'plan.json').read_text())['arms'] == 2
   assert 'because  no more cells share its base' in capsys.readouterr().out
