@@ -56,8 +56,9 @@ def targets(config: Config, model: models.Config) -> None:
   absent = [name for name in config.model.lora.targets if name not in have]
   if absent:
     raise UserError(
-      f'model.lora.targets={absent}: not in a model of type {model.family!r}, '
-      f'whose experts are not adapted; use {",".join(have)}'
+      f'model.lora.targets={",".join(absent)}: a model of type '
+      f'{model.family!r} has no such projections, or has them in its experts, '
+      f'which take no adapter; use model.lora.targets={",".join(have)}'
     )
 
 

@@ -67,7 +67,11 @@ def plan(grid: Grid, command, folder: Folder, methods) -> None:
 def _show(launch: Launch, screen) -> None:
   """Prints what is done and what is left, and what each setting changes."""
   chosen, text = launch.chosen, launch.grid.text
-  found = launch.counts(chosen) | {'expected': _expected(launch, chosen)}
+  left = expected_s(launch, chosen)
+  one = f"--only='{chosen[0].name}'"
+  learn = f'not known before a cell ran: run one with {one}, then --plan again'
+  expected = learn if left is None else display.clock(left)
+  found = launch.counts(chosen) | {'expected': expected}
   head = f'grid {text}' if text else 'arms'
   show.pairs(screen, f'{head}: {len(chosen)} cells', found)
   screen.print(_table(launch))
@@ -93,15 +97,6 @@ def _heaviest(grid: Grid, cells, number: int) -> tuple[Cell, int, int]:
     key=lambda found: found[0],
   )
   return cell, count, max(map(len, groups))
-
-
-def _expected(launch: Launch, cells: list[Cell]) -> str:
-  """The time that is left as text; before any cell ran, how to learn it."""
-  left = expected_s(launch, cells)
-  if left is not None:
-    return display.clock(left)
-  one = f"--only='{cells[0].name}'"
-  return f'not known before a cell ran: run one with {one}, then --plan again'
 
 
 def expected_s(launch: Launch, cells: list[Cell]) -> float | None:
