@@ -164,10 +164,10 @@ def _without_arms(config) -> config_dict.ConfigDict:
 
 
 def apply_arm(config, overrides) -> tuple[config_dict.ConfigDict, list[str]]:
-  """The config of one arm, and the problems of its overrides."""
+  """The config with the overrides of an arm or a level; their problems."""
   arm, types, problems = _without_arms(config), field_types(), []
   if not isinstance(overrides, Mapping | config_dict.ConfigDict):
-    message = "an arm is a dict such as {'dpo.lam': 0.0}"
+    message = "must be a dict of fields such as {'dpo.lam': 0.3}"
     return arm, [f'{overrides!r}: {message}']
   for name, value in flatten(overrides).items():
     if name not in types:

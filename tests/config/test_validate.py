@@ -266,7 +266,7 @@ def test_problems_of_arms_name_them(config):
   assert "arm 'b': train.steps='many': must be a whole number" in problems
   assert "arm 'c', 'd': dpo.beta=-1.0: must be above 0" in problems
   assert "name '../e': must be a plain folder name" in problems
-  assert "arm 'f': 3: an arm is a dict" in problems
+  assert "arm 'f': 3: must be a dict of fields" in problems
   with pytest.raises(UserError, match="arm 'a': lam: there is no such field"):
     config_lib.arms(config)
 

@@ -149,7 +149,7 @@ def test_all_problems_at_once_each_once(read):
   found = problems(read, 'bad,seeds+worse,seeds', more=BAD)
   assert len(found) == 6
   for start in (
-    "sweep 'bad', level 1: 0.3: a level is a dict",
+    "sweep 'bad', level 1: 0.3: must be a dict of fields",
     "sweep 'bad', level 2: dpo.lamb: there is no such field. Did you",
     "sweep 'bad', level 3: dpo.lam='much': must be a number",
     "sweep 'bad', level 4: dpo.beta=-1.0: must be above 0",
