@@ -33,6 +33,7 @@ def did_you_mean(name: str, known) -> str:
 
 
 BY = ('conscience.review.by', 'conscience.revise.by')
+_MODEL = ('model.path', 'model.adapter', 'model.frozen_adapter')
 
 
 @functools.cache
@@ -242,7 +243,7 @@ def _arm_references(flat, earlier: tuple[str, ...]) -> Iterator[tuple]:
 
 
 def _grid_references(flat) -> Iterator[tuple]:
-  for name in ('model.path', 'model.adapter', 'model.frozen_adapter'):
+  for name in _MODEL:
     if flat[name].startswith(('grid:', 'cell:')):
       yield name, 'is made for a grid; add --sweep, or name a folder'
   if flat['mesh.stack'] > 1:
@@ -253,16 +254,14 @@ def _files(flat) -> Iterator[tuple]:
   """Paths that are not there."""
   from ealign.data import sources  # loads data libraries: only when needed
 
-  model = ('model.path', 'model.adapter', 'model.frozen_adapter')
-  names = (*model, 'data.train', 'pool.paths', 'eval.questions', 'eval.curve')
-  names = (*names, 'eval.tokens')
-  names += tuple(name for name in BY if flat[name].startswith('other:'))
+  names = [*_MODEL, 'data.train', 'pool.paths', 'eval.questions', 'eval.curve']
+  names += ['eval.tokens', *(n for n in BY if flat[n].startswith('other:'))]
   of_model = lambda path: sources.resolve(path).exists()
   for name in names:
     value = flat[name]
-    exists = of_model if name in (*model, *BY) else sources.exists
+    exists = of_model if name in (*_MODEL, *BY) else sources.exists
     # There when the run starts, or known without a file.
-    made = ('arm:', 'grid:', 'cell:') if name in model else ('arm:',)
+    made = ('arm:', 'grid:', 'cell:') if name in _MODEL else ('arm:',)
     for item in (value,) if isinstance(value, str) else value:
       path = item.removeprefix('other:')
       sft = (name, path) == ('pool.paths', 'sft')

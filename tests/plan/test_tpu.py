@@ -148,6 +148,6 @@ def test_the_cache_of_programs_is_left_alone(tmp_path):
 )
 def test_every_kind_of_chip(name, capfd):
   chosen = topology.parse(name)
-  assert len(aot.devices(chosen)) == chosen.devices
+  assert len(aot.devices(chosen)) == chosen.chips * chosen.chip.devices
   said = capfd.readouterr()
   assert not said.out and not said.err  # libtpu complains of nothing
