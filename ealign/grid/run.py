@@ -266,8 +266,6 @@ def report(folder: Folder, *, announce: bool = False, table=False) -> None:
   table, too.
   """
   from ealign import report as report_lib
-  from ealign.evals import table as tables
-  from ealign.report import page, runs
 
   try:
     folder.pull()
@@ -277,7 +275,7 @@ def report(folder: Folder, *, announce: bool = False, table=False) -> None:
         here.parent.mkdir(parents=True, exist_ok=True)
         here.write_bytes(path.read_bytes())
     if table:
-      tables.show(page.collect(runs.read(folder.local))['blocks'])
+      _show(folder.local)
     report_lib.write(folder.local)
   except Exception as error:
     if announce:
@@ -288,3 +286,10 @@ def report(folder: Folder, *, announce: bool = False, table=False) -> None:
       (folder.shared / name).write_bytes((folder.local / name).read_bytes())
   if announce:
     print(f'report: {folder.shared / "report.html"}')
+
+
+def _show(path) -> None:
+  from ealign.evals import table
+  from ealign.report import page, runs
+
+  table.show(page.collect(runs.read(path))['blocks'])
