@@ -103,18 +103,14 @@ def _choices(flat) -> Iterator[tuple]:
     if other and other != flat[name]:
       continue  # a second model; `_files` looks for its folder
     if name == 'eval.judge' and judges.parts(flat[name])[0]:
-      yield from _own_judge(name, flat[name])
+      try:
+        judges.load(flat[name])
+      except UserError as error:
+        yield name, str(error).removeprefix(f'{name}={flat[name]!r}: ')
     elif flat[name] not in allowed:
       more = " or 'other:<folder>'" if name in BY else ''
       more = " or '<file>.py:<name>'" if name == 'eval.judge' else more
       yield name, _among(flat[name], allowed, more)
-
-
-def _own_judge(name, value) -> Iterator[tuple]:
-  try:
-    judges.load(value)
-  except UserError as error:
-    yield name, str(error).removeprefix(f'{name}={value!r}: ')
 
 
 def _ranges(flat) -> Iterator[tuple]:

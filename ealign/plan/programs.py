@@ -86,7 +86,6 @@ class Shapes:
   mesh: jax.sharding.Mesh
   update: align.Update
   state: align.TrainState
-  frozen: dict
   policy: tuple[models.Config, jax.sharding.Mesh, dict]
   reviewer: tuple[models.Config, jax.sharding.Mesh, dict]
   resident: dict[str, Any]  # what stays on the devices while programs run
@@ -130,7 +129,6 @@ def shapes(
     mesh=mesh,
     update=update,
     state=state,
-    frozen=resident['frozen'],
     policy=_gathered(model, mesh, policy),
     reviewer=_gathered(other or model, mesh, frozen),
     resident=resident,
@@ -236,7 +234,10 @@ def _update(run, name, *, pairs: bool):
     total += flops.forward(model, *read[-1])
   attention = sum(flops.attention(model, *shape) for shape in attended)
   experts = sum(flops.experts(model, math.prod(shape)) for shape in read)
-  program, args = alone.jit_step(run.update), (run.state, run.frozen, batch)
+  program, args = (
+    alone.jit_step(run.update),
+    (run.state, run.resident['frozen'], batch),
+  )
   if run.arms > 1:
     program = lanes.stacked_step(run.update, run.arms)
     args = (*args[:2], [batch] * run.arms, Shape((run.arms,), bool))
@@ -338,7 +339,7 @@ def _score(run):
   return Program(
     'score',
     alone.scorer(run.model),
-    (run.frozen, placed(run.mesh, pairs)),
+    (run.resident['frozen'], placed(run.mesh, pairs)),
     flops=flops.forward(run.model, *shape),
     attention=flops.attention(run.model, *shape),
     experts=flops.experts(run.model, math.prod(shape)),
