@@ -42,8 +42,8 @@ MUTANTS = (
   Mutant(
     'arms_have_one_adapter',
     'ealign/stack/rows.py',
-    'return weights, first.rows * slots, [slot[arm] for arm in arms]',
-    'return weights, first.rows * slots, [0 for arm in arms]',
+    'return weights, first.rows * slots, [slot[lane] for lane in lanes]',
+    'return weights, first.rows * slots, [0 for lane in lanes]',
     ('tests/stack/test_stack.py',),
   ),
   Mutant(
@@ -588,8 +588,8 @@ MUTANTS = (
   Mutant(
     'excess_is_room',
     'ealign/plan/figures.py',
-    'return -self.excess if self.excess',
-    'return self.excess if self.excess',
+    'return self.limit - self.bytes if known',
+    'return self.bytes - self.limit if known',
     (
       'tests/plan/test_figures.py'
       '::test_what_a_program_takes_is_held_against_the_limit',
