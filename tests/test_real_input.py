@@ -25,7 +25,7 @@ needs_data = pytest.mark.skipif(
 
 @needs_data
 def test_the_settings_are_the_published_ones():
-  config = config_file.load(FILE)
+  config = config_file.read(FILE)[1]
   published = json.loads(
     (SHARED / 'emergent-misalignment' / 'train.json').read_text()
   )

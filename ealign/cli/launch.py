@@ -17,10 +17,10 @@ from ealign import config as config_lib
 from ealign import fields
 from ealign.cli import command as command_lib
 from ealign.cli import scripts
-from ealign.grid import cells as cells_lib
+from ealign.grid import cells
 from ealign.runtime import hosts as hosts_lib
 from ealign.runtime import preempt
-from ealign.runtime.errors import NonFinite, Preempted, UserError, visible
+from ealign.runtime.errors import Preempted, UserError, visible
 from ealign.workdir import folder as folder_lib
 
 _BEFORE = 'stopped before anything ran; the same command continues'
@@ -45,16 +45,16 @@ def main(argv: list[str] | None = None) -> int:
   return 0
 
 
-def _printed(command: command_lib.Command, grid: cells_lib.Grid) -> bool:
+def _printed(command: command_lib.Command, grid: cells.Grid) -> bool:
   """Prints what the command asks for instead of a run, and any notes."""
-  chosen = cells_lib.choose(grid, command.only) if grid.cells else []
+  chosen = cells.choose(grid, command.only) if grid.cells else []
   script = ''
   if command.print_launch:
     from ealign.stack import groups
 
     workers = len(groups.groups(chosen, command.stack or 1))
     script = scripts.fill(command, workers=workers)
-  for note in (*grid.notes, *cells_lib.hidden(grid, chosen, command.changed)):
+  for note in (*grid.notes, *cells.hidden(grid, chosen, command.changed)):
     print(f'note: {visible(note)}', file=sys.stderr)
   if script:
     print(script, end='')
@@ -66,7 +66,7 @@ def _printed(command: command_lib.Command, grid: cells_lib.Grid) -> bool:
   return bool(script or command.plan)
 
 
-def _cells(command: command_lib.Command) -> cells_lib.Grid:
+def _cells(command: command_lib.Command) -> cells.Grid:
   """The cells of a command.
 
   Raises:
@@ -77,7 +77,7 @@ def _cells(command: command_lib.Command) -> cells_lib.Grid:
     names = [arm.get('method') for arm in arms if hasattr(arm, 'get')]
     found = _unknown_methods([command.config.get('method'), *names])
     problems = (*command.problems, *found)
-    return cells_lib.of_arms(dataclasses.replace(command, problems=problems))
+    return cells.of_arms(dataclasses.replace(command, problems=problems))
   from ealign.grid import prepare, sweeps
 
   grid = sweeps.read(command)
@@ -102,16 +102,16 @@ def _unknown_methods(names) -> list[str]:
   ]
 
 
-def start(command: command_lib.Command, grid: cells_lib.Grid) -> None:
+def start(command: command_lib.Command, grid: cells.Grid) -> None:
   """Runs the grid on each host, once all hosts are there.
 
   Each host checks everything; a mistake that only one of them sees ends all.
   """
   folder = folder_lib.of(command.workdir)
-  hosts = hosts_lib.join(command.cluster, _digest(command, folder.shared))
-  if hosts.index:
-    folder = folder_lib.of(command.workdir, index=hosts.index)
-  try:
+  about = _digest(command, folder.shared)
+  with hosts_lib.join(command.cluster, about) as hosts:
+    if hosts.index:
+      folder = folder_lib.of(command.workdir, index=hosts.index)
     # Of several hosts JAX tells all of a signal, so that they stop together.
     with preempt.watch(alone=hosts.count == 1) as stop:
       with stop.at_once(Preempted(f'{folder.shared}: {_BEFORE}')):
@@ -123,19 +123,6 @@ def start(command: command_lib.Command, grid: cells_lib.Grid) -> None:
         folder.pull()
         hosts.gather(None)  # nothing is written before all have read
       run.run(grid, command, folder, hosts, stop, methods=METHODS)
-  except (NonFinite, Preempted):  # all hosts see it
-    hosts.leave()
-    raise
-  except UserError as error:
-    hosts.fail(error.exit_code, str(error))
-    raise
-  except KeyboardInterrupt:
-    hosts.fail(130, 'interrupted; the same command continues')
-    raise
-  except Exception as error:
-    hosts.failed(error)
-    raise
-  hosts.leave()
 
 
 def _digest(command, shared) -> str:

@@ -41,7 +41,8 @@ class Stop:
 
   def __init__(self):
     self.signal: int | None = None
-    self._blocks = [_Block()]
+    self._own = threading.local()
+    self._first = self._blocks
 
   @property
   def requested(self) -> bool:
@@ -51,7 +52,8 @@ class Stop:
   def at_once(self, error: Exception, *, ends: bool = True) -> Iterator[None]:
     """Within the block a signal raises `error`.
 
-    It is raised at the end of the block, too, if code in it caught it.
+    It comes to the main thread; other threads ask for it with `check`. It is
+    raised at the end of the block, too, if code in it caught it.
 
     ends: whether nothing is lost if the process ends in the block. It then
       does, 3 s after a signal that Python could not act on: it was inside a
@@ -72,14 +74,24 @@ class Stop:
     """
     return self._block(_Block(error, False, error is not None))
 
+  def check(self) -> None:
+    """Raises this thread's error of `at_once`, once a stop was requested."""
+    if self.requested and self._blocks[-1].raises:
+      raise self._blocks[-1].error
+
+  @property
+  def _blocks(self) -> list[_Block]:
+    """Those that this thread is in."""
+    return vars(self._own).setdefault('blocks', [_Block()])
+
   @contextlib.contextmanager
   def _block(self, block: _Block) -> Iterator[None]:
-    depth = len(self._blocks)
-    self._blocks.append(block)
+    blocks, depth = self._blocks, len(self._blocks)
+    blocks.append(block)
     try:
       yield
     finally:
-      del self._blocks[depth:]
+      del blocks[depth:]
 
   def _act(self, number: int) -> None:
     """In the main thread, when a signal came."""
@@ -92,11 +104,11 @@ class Stop:
 
     Where `_act` raised an error, its block is left within moments.
     """
-    blocks = list(self._blocks)
+    blocks = list(self._first)
     until = time.monotonic() + GRACE_S
     while time.monotonic() < until:
       time.sleep(0.05)
-      if self._blocks != blocks:
+      if self._first != blocks:
         return None
     return blocks[-1].error if blocks[-1].ends else None
 

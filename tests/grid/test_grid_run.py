@@ -14,13 +14,13 @@ import pytest
 from etils import epath
 
 import ealign
+from ealign import report
 from ealign.cli import command as command_lib
 from ealign.cli import launch
 from ealign.grid import claims, hashes, ledger, prepare, progress, sweeps
 from ealign.grid import job as job_lib
 from ealign.grid import run as run_lib
 from ealign.plan import programs  # noqa: F401  it imports what a stub stands for
-from ealign.report.grid import page
 from ealign.runtime import atomic, preempt
 from ealign.runtime.errors import NonFinite, Preempted, UserError
 from ealign.stack import run as stack
@@ -83,7 +83,7 @@ def train(monkeypatch):
   monkeypatch.setattr(launch, 'compile_cache', lambda: None)
   reported = []
   write = lambda folder: reported.append(folder) or 'page'
-  monkeypatch.setattr(page, 'write', write)
+  monkeypatch.setattr(report, 'write', write)
   stub.reported = reported
   return stub
 
@@ -633,7 +633,7 @@ def test_the_beat_changes_nothing_that_is_known(train, start, tmp_path):
   assert start() == 0
   cell = types.SimpleNamespace(id='x')
   place = folder_lib.of(tmp_path / 'cell')
-  watch = progress.Watch('x', 5, None)
+  watch = progress.Watch('x', 5, progress.Board(quiet=True))
   job = job_lib.Job(cell, None, place, watch)
   this = claims.Launch(None, place, None, None)
   this.states['x'] = known = cells.Status('queued', hashes={'data': 'd'})
