@@ -25,6 +25,10 @@ from ealign.runtime.errors import UserError
 
 # Fields that may differ when a run is continued: they change no result.
 _FREE = ('log.', 'train.log_every', 'train.export')
+# What lies beside the folders of arms.
+_TAKEN = ('config.json', 'plan.json', 'grid.json', 'run.json', 'STATUS.json')
+_TAKEN += ('report.html', 'report.md', 'results.csv', 'hosts', 'trash', 'LEASE')
+_TAKEN += ('cells', 'prepared', 'DONE', 'answers.jsonl', 'metrics.jsonl')
 
 
 def default() -> config_dict.ConfigDict:
@@ -209,8 +213,10 @@ def validate(
   found, earlier = {}, []
   for name, overrides in config.arms.items():
     arm, problems = apply_arm(config, overrides)
-    if not re.fullmatch(r'[A-Za-z0-9][\w.+-]*', name):
+    if not re.fullmatch(r'[A-Za-z0-9][\w.+-]{0,99}', str(name)):
       problems.append(f'name {name!r}: must be a plain folder name')
+    if not isinstance(name, str) or name in _TAKEN:
+      problems.append(f'name {name!r}: must be text that names no file there')
     for problem in problems + _problems(arm, earlier):
       found.setdefault(problem, []).append(name)
     earlier.append(name)

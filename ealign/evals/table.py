@@ -19,6 +19,7 @@ import rich.text
 
 from ealign.evals import counts
 from ealign.evals.judges.measure import Judge, Measure
+from ealign.runtime.errors import visible
 
 WIDTH = 100  # columns of a terminal
 NOTHING = '–'
@@ -197,7 +198,7 @@ def _by_kind(title, text, rows, every, measures, count) -> Block:
 def fitted(block: Block, width: int) -> Block:
   """Fits the block into `width` characters: drops columns, cuts names."""
   titles = [title for title, _ in block.columns]
-  lines = [list(map(str, line)) for line in block.lines]
+  lines = [[*map(_plain, line)] for line in block.lines]
   sizes = [max(map(len, column)) for column in zip(titles, *lines, strict=True)]
   name = min(sizes[0], 10)
   keep = list(range(len(titles)))
@@ -224,6 +225,10 @@ def text_table(blocks: Sequence[Block], *, width: int = WIDTH) -> str:
   return '\n'.join(_text(fitted(block, width)) for block in blocks)
 
 
+def _plain(cell) -> str:
+  return visible(str(cell))
+
+
 def _text(block: Block) -> str:
   titles = [title for title, _ in block.columns]
   lines = [titles] + [list(map(str, line)) for line in block.lines]
@@ -232,12 +237,12 @@ def _text(block: Block) -> str:
   sides = ['>' if number else '<' for _, number in block.columns]
   row = '  '.join(f'{{:{x}{n}}}' for x, n in zip(sides, sizes, strict=True))
   drawn = [row.format(*line).rstrip() for line in lines]
-  return '\n'.join([block.title, *drawn]) + '\n'
+  return '\n'.join([visible(block.title), *drawn]) + '\n'
 
 
 def escape_markdown(value: Any) -> str:
   """Text that stays within its cell, with no markup of its own."""
-  text = html.escape(' '.join(str(value).split()), quote=False)
+  text = html.escape(' '.join(visible(str(value)).split()), quote=False)
   return re.sub(r'([\\|`*_\[\]])', r'\\\1', text)
 
 
@@ -252,7 +257,7 @@ def show(blocks: Sequence[Block], file=None) -> None:
   for block in blocks:
     block = fitted(block, console.width)
     drawn = rich.table.Table(
-      title=block.title,
+      title=rich.text.Text(visible(block.title)),
       title_justify='left',
       box=rich.box.SIMPLE_HEAD,
       show_edge=False,
@@ -263,6 +268,6 @@ def show(blocks: Sequence[Block], file=None) -> None:
       side = 'right' if number else 'left'
       drawn.add_column(title, justify=side, no_wrap=True)
     for line in block.lines:
-      drawn.add_row(*(rich.text.Text(str(cell)) for cell in line))
+      drawn.add_row(*(rich.text.Text(_plain(cell)) for cell in line))
     console.print(drawn)
     console.print()

@@ -6,7 +6,6 @@ reads it back, and keeps it only if it computes what the run does.
 
 import contextlib
 import dataclasses
-import fnmatch
 import functools
 import json
 import os
@@ -23,10 +22,11 @@ from ealign.assembly import weights as assembled
 from ealign.data import sources
 from ealign.fields import Config
 from ealign.models import config as model_lib
-from ealign.models import files, hub, int8, lora, peft, transformer
+from ealign.models import hub, int8, lora, peft, transformer
 from ealign.models import weights as weights_lib
-from ealign.runtime import provenance
+from ealign.runtime import atomic, provenance
 from ealign.runtime.errors import Mismatch, UserError
+from ealign.workdir import done
 
 FORMATS = ('peft', 'merged', 'full')
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -37,11 +37,7 @@ _TRAVEL = (  # what goes along from the base model's folder
   *('tokenizer*', '*.jinja', 'chat_template*', 'special_tokens_map.json'),
   *('added_tokens.json', 'vocab.*', 'merges.txt', 'spiece.model'),
 )
-_KINDS = (  # what exports and models are made of; nothing else is deleted
-  *(*_TRAVEL, 'config.json', 'generation_config.json', peft.CONFIG),
-  *(peft.WEIGHTS, 'model*.safetensors', files.INDEX),
-  *('*.md', 'LICENSE*', 'NOTICE*', '.gitattributes'),
-)
+MANIFEST = 'ealign_export.json'  # the files of an export: --overwrite may go
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +76,8 @@ def export(
     format: 'peft' the adapter alone, 'merged' the base with the adapter in it,
       'full' the weights of a full fine-tuning run.
     dtype: of merged and full weights; 'auto': that of the base model's files.
-    overwrite: whether `to` may hold an earlier export or model.
+    overwrite: whether `to` may hold an earlier export. Only files that it
+      wrote are deleted: they are listed in MANIFEST.
 
   Raises:
     UserError: no finished run, the wrong format for it, or `to` is in use.
@@ -88,6 +85,7 @@ def export(
   """
   run, to = (pathlib.Path(path).expanduser().resolve() for path in (run, to))
   config = _config(run)
+  done.check(run)
   _check_format(run, config, format)
   base = hub.fetch(sources.resolve(config.model.path)).resolve()
   _check_apart(to, run, base)
@@ -265,14 +263,14 @@ def _check_free(to, overwrite) -> None:
   if not overwrite:
     raise _refusal(to, 'is not empty; use another folder, or give --overwrite')
   deletes = '; --overwrite would delete it: use another folder'
-  model = (to / 'config.json').exists() and any(to.glob('model*.safetensors'))
-  if not model and not (to / peft.CONFIG).exists():
-    raise _refusal(to, f'holds something else than a model{deletes}')
-  for path in found:
-    known = any(fnmatch.fnmatch(path.name, kind) for kind in _KINDS)
-    if any(path.iterdir()) if path.is_dir() else not known:
-      message = f'holds {path.name}, which is no part of a model{deletes}'
-      raise _refusal(to, message)
+  try:
+    wrote = set(json.loads((to / MANIFEST).read_text('utf-8')))
+  except (OSError, ValueError, RecursionError, TypeError):
+    message = f'has no {MANIFEST} of an earlier export{deletes}'
+    raise _refusal(to, message) from None
+  if foreign := [p.name for p in found if p.name not in {*wrote, MANIFEST}]:
+    listed = ', '.join(foreign[:3]) + ', ...' * (len(foreign) > 3)
+    raise _refusal(to, f'holds {listed}, which no export wrote{deletes}')
 
 
 @contextlib.contextmanager
@@ -283,6 +281,8 @@ def _replacing(to):
   try:
     partial.mkdir(parents=True)
     yield partial
+    names = sorted(path.name for path in partial.iterdir())
+    atomic.write(partial / MANIFEST, json.dumps(names, indent=1) + '\n')
     if to.exists():
       to.rename(old)
     partial.rename(to)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ealign.runtime import display
+from ealign.runtime.errors import visible
 
 _SECONDS = 10.0  # between plain lines
 
@@ -89,9 +90,9 @@ class Board:
   def say(self, text: str) -> None:
     """Prints a line, above the table where there is one."""
     if self._live:
-      self._live.console.print(text, markup=False, highlight=False)
+      self._live.console.print(visible(text), markup=False, highlight=False)
     elif not self._quiet:
-      print(f'{text}\n', end='', flush=True)  # arms are threads
+      print(f'{visible(text)}\n', end='', flush=True)  # arms are threads
 
   def refresh(self) -> None:
     """Called at each step; prints a plain line every ten seconds."""

@@ -7,6 +7,7 @@ Sweeps named `seeds` or ending in `_seeds` are replicates of a setting.
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from ealign.grid.cells import Cell, Grid, is_replicate, references
 from ealign.grid.names import identity, readable
 from ealign.runtime.errors import UserError
 
+MOST = 10_000  # cells of a grid, and levels of a sweep
 _LONGEST = 120  # characters of a cell's name
 
 
@@ -35,6 +37,10 @@ def read(command) -> Grid:
   terms = _terms(command, problems)
   names = dict.fromkeys(name for term in terms for name in term)
   sweeps = {name: _levels(command, name, problems) for name in names}
+  size = lambda term: math.prod(len(sweeps[name]) for name in term)
+  if (count := sum(map(size, terms))) > MOST:
+    why = f'makes {count:,} cells, more than {MOST:,}; take sweeps apart'
+    raise UserError(*problems, f'--sweep={command.sweep}: {why} with +')
   drafts, found = [], {}
   for term in terms:
     drafts += _product(base, term, sweeps, problems)
@@ -123,13 +129,16 @@ def _levels(command, name: str, problems) -> list[dict[str, Any]]:
       why = "must yield or return dicts of fields such as {'dpo.lam': 0.3}"
       problems.append(f'{where}: {levels!r}: {why}')
       return []
-    levels = list(levels)
-  except Exception as error:
+    levels = [*itertools.islice(levels, MOST + 1)]
+  except (Exception, SystemExit) as error:
     path = command.module.__spec__.origin
     problems.append(f'{where}: {config_file.in_file(path, error)}')
     return []
   if not levels:
     problems.append(f'{where}: yields no level')
+  if len(levels) > MOST:
+    problems.append(f'{where}: yields more than {MOST:,} levels; yield fewer')
+    return []
   sound, types = [], config_lib.field_types()
   for number, level in enumerate(levels, start=1):
     found = config_lib.apply_arm(command.config, level)[1]

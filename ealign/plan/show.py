@@ -9,6 +9,7 @@ import rich.table
 import rich.text
 
 from ealign.plan.figures import Figures
+from ealign.runtime.errors import visible
 
 WIDTH = 110  # columns
 NOTHING = '–'
@@ -52,11 +53,11 @@ def seconds(value: float | None) -> str:
 def row(console, example: dict, number: int) -> None:
   """One row of the data: what is trained in green, or between » and «."""
   text = rich.text.Text()
-  text.append(f'row {number} ({example["source"]})\n', 'bold')
+  text.append(f'row {number} ({visible(example["source"])})\n', 'bold')
   for stretch, trained in example['stretches']:
     if not console.is_terminal:
       stretch = f'»{stretch}«' if trained else stretch
-    text.append(stretch, 'green' if trained else 'dim')
+    text.append(visible(stretch), 'green' if trained else 'dim')
   console.print(text, soft_wrap=True)
   console.print()
 

@@ -12,6 +12,7 @@ from ealign.config import flatten
 from ealign.evals import judges, records
 from ealign.evals.judges.measure import Judge
 from ealign.runtime.errors import UserError
+from ealign.workdir import done
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,14 +73,20 @@ def _order(run: Run, listed: list[str]):
 
 
 def read_run(folder: pathlib.Path) -> Run:
-  """What one run left in its folder."""
+  """What one run left in its folder; of records written twice the later.
+
+  Raises:
+    UserError: a file is broken, or has changed since the run ended.
+  """
   missing = tuple(file for file in _FILES if not (folder / file).is_file())
+  done.check(folder)
   path = folder / 'answers.jsonl'
   answers = [] if path.name in missing else records.read(path)
+  answers = [{**record, 'arm': folder.name} for record in answers]
   return Run(
     name=folder.name,
     config=flatten(json_object(folder / 'config.json')),
-    answers=[{**record, 'arm': folder.name} for record in answers],
+    answers=records.latest(answers),
     metrics=json_lines(folder / 'metrics.jsonl'),
     info=flatten(json_object(folder / 'run.json')),
     missing=missing,
@@ -108,7 +115,7 @@ def json_object(path: pathlib.Path) -> dict:
     return {}
   try:
     tree = json.loads(path.read_text('utf-8'))
-  except ValueError as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise UserError(f'{path}: broken JSON ({error})') from None
   if not isinstance(tree, dict):
     raise UserError(f'{path}: must hold a JSON object')
@@ -116,12 +123,17 @@ def json_object(path: pathlib.Path) -> dict:
 
 
 def json_lines(path: pathlib.Path) -> list[dict]:
-  """The objects of a JSONL file, broken lines left out; [] without a file."""
+  """The rows of metrics.jsonl, broken lines left out; [] without a file.
+
+  Of rows of the same step and names, which a killed run may have written
+  twice, the later one.
+  """
   if not path.is_file():
     return []
-  rows = []
+  rows = {}
   for line in path.read_text('utf-8', 'replace').split('\n'):
     # A metric lost to a kill is no reason for no report.
-    with contextlib.suppress(ValueError):
-      rows.append(json.loads(line))
-  return [row for row in rows if isinstance(row, dict)]
+    with contextlib.suppress(ValueError, RecursionError, AttributeError):
+      row = json.loads(line)
+      rows[row.get('step'), frozenset(row)] = row
+  return list(rows.values())

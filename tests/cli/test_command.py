@@ -144,6 +144,7 @@ def test_help(capsys):
   'text, said',
   [
     ('def get_config(:\n', 'my.py, line 1: SyntaxError'),
+    ('raise SystemExit(0)\n', 'my.py, line 1: SystemExit: 0'),
     ('import math\nimport no_such\n', 'line 2: ModuleNotFoundError'),
     ('x = 1\n', 'has no function get_config'),
     ('def get_config(arg=None):\n  pass\n', 'must return a ConfigDict'),

@@ -123,6 +123,8 @@ WRONG = [
   ('dpo.label_smoothing', 0.5, 'must be at least 0 and below 0.5'),
   ('optim.warmup', 201, 'at most train.steps=200'),
   ('train.steps', -1, 'must be at least 0'),
+  ('train.steps', 10**30, 'must be at least 0 and below 2'),
+  ('seed', 2**31, 'must be at least 0 and below 2'),
   ('train.steps', 1.5, '=1.5: must be a whole number'),
   ('train.steps', True, '=True: must be a whole number'),
   ('train.checkpoint_every', 0, 'must be at least 1'),
@@ -239,6 +241,23 @@ def test_arms_apply_their_fields_in_order(config):
   assert config_lib.freeze(arms['a']).model.adapter == 'arm:z'
   with pytest.raises(UserError, match='arms'):
     config_lib.freeze(config)
+
+
+@pytest.mark.parametrize(
+  'name, said',
+  [
+    (5, 'name 5: must be text'),
+    (None, 'name None: must be text'),
+    ('report.html', "name 'report.html': must be text that names no file"),
+    ('hosts', 'that names no file there'),
+    ('a' * 101, 'must be a plain folder name'),
+    ('\x1b[31m', 'must be a plain folder name'),
+  ],
+)
+def test_arms_that_can_have_no_folder(config, name, said):
+  config.arms = {name: {}, 'b': {}}
+  (problem,) = config_lib.validate(config)
+  assert said in problem
 
 
 def test_no_arms_is_empty(config):

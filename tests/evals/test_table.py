@@ -119,3 +119,12 @@ def test_a_narrow_terminal_drops_columns_and_cuts_no_number(monkeypatch):
   table.show(_blocks(), fancy)
   assert '1.0 [0.2, 5.4]' in fancy.getvalue()
   assert '0.0 [0.0, 8.8]' in fancy.getvalue()
+
+
+def test_control_characters_reach_no_table(capsys):
+  hostile = '\x1b[31m<b>|x'
+  block = table.Block(hostile, '', [('kind', False)], [(table.Entry(hostile),)])
+  table.show([block])
+  out = capsys.readouterr().out
+  assert '\x1b' not in out and out.count('\\x1b[31m<b>|x') == 2
+  assert table.escape_markdown(hostile) == r'\\x1b\[31m&lt;b&gt;\|x'

@@ -21,6 +21,7 @@ from ealign.export import write as export
 from ealign.models import lora, peft, transformer, weights
 from ealign.models.config import Config
 from ealign.runtime import provenance
+from ealign.workdir import done
 
 BASE = sources.resolve('ealign:world/base')
 
@@ -320,42 +321,45 @@ def test_nothing_is_overwritten_unasked(run, tmp_path, capsys):
   (out / 'mine.txt').write_text('x')
   assert 'is not empty; use another folder, or give' in refused(capsys, *argv)
   assert (out / 'mine.txt').exists()
+  (out / 'notes.md').write_text('mine, too')
   said = refused(capsys, *argv, '--overwrite')
   assert said == (
-    f'--to={out}: holds mine.txt, which is no part of a model; --overwrite '
+    f'--to={out}: holds mine.txt, notes.md, which no export wrote; --overwrite '
     'would delete it: use another folder\n'
   )
-  (out / 'mine.txt').rename(out / 'README.md')
+  assert (out / 'notes.md').read_text() == 'mine, too'
+  for name in ('mine.txt', 'notes.md'):
+    (out / name).unlink()
   assert command.main([*argv, '--overwrite']) == 0
-  assert not (out / 'README.md').exists()
-  (out / 'adapter_config.json').unlink()
-  said = refused(capsys, *argv, '--overwrite')
-  assert 'holds something else than a model' in said
+  wrote = json.loads((out / 'ealign_export.json').read_text())
+  assert {'ealign_export.json', *wrote} == {p.name for p in out.iterdir()}
   assert sorted(p.name for p in tmp_path.iterdir()) == ['out']
 
 
-def test_what_may_be_overwritten(run, tmp_path):
-  def check(*names):
-    folder = tmp_path / str(len(list(tmp_path.iterdir())))
-    for name in names:
-      (folder / name).parent.mkdir(parents=True, exist_ok=True)
-      (folder / name).write_text('{}')
-    try:
-      export._check_free(folder, True)
-    except export.UserError as error:
-      return str(error).partition(': ')[2]
-    return 'free'
+@pytest.mark.parametrize('text', [None, '', '3', '{"a": [', '[[]]'])
+def test_a_model_that_no_export_wrote_is_kept(run, tmp_path, capsys, text):
+  out = tmp_path / 'out'
+  argv = (f'--run={run}', f'--to={out}', '--format=peft')
+  assert command.main(list(argv)) == 0
+  (out / 'ealign_export.json').unlink()
+  if text is not None:
+    (out / 'ealign_export.json').write_text(text)
+  said = refused(capsys, *argv, '--overwrite')
+  assert 'has no ealign_export.json of an earlier export; --overwrite' in said
+  assert (out / 'adapter_config.json').exists()
 
-  (tmp_path / 'note').touch()
-  model = ('config.json', 'model-00001-of-00002.safetensors', 'tokenizer.json')
-  assert check(*model, 'LICENSE', 'generation_config.json') == 'free'
-  assert check('adapter_config.json', 'chat_template.jinja') == 'free'
-  assert 'something else than a model' in check('config.json', 'notes.md')
-  assert 'holds thesis.tex, which is no' in check(*model, 'thesis.tex')
-  assert 'holds runs, which is no part' in check(*model, 'runs/a/DONE')
-  other = [path.name for path in run.iterdir()]  # another finished run
-  assert 'something else than a model' in check(*other)
-  assert 'holds adapter.safetensors' in check(*other, 'adapter_config.json')
+
+def test_results_that_were_changed_are_not_exported(run, tmp_path, capsys):
+  own = shutil.copytree(run, tmp_path / 'run')
+  done.write(own)
+  argv = (f'--run={own}', f'--to={tmp_path / "out"}', '--format=peft')
+  assert command.main(list(argv)) == 0
+  path = own / 'adapter.safetensors'
+  data = bytearray(path.read_bytes())
+  data[-1] ^= 1
+  path.write_bytes(data)
+  said = refused(capsys, *argv, '--overwrite')
+  assert said.startswith(f'{path}: is not what the run left (DONE has its hash')
 
 
 def test_the_run_and_the_base_are_never_the_target(run, tmp_path, capsys):

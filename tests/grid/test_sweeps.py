@@ -382,3 +382,29 @@ def test_settings_with_the_same_short_name_are_told_apart(read):
     ' for i in range(3)]\n',
   )
   assert [c.label for c in grid.cells] == ['lr=1', 'lr=1(2)', 'lr=1(3)']
+
+
+@pytest.mark.parametrize(
+  'returned, said',
+  [
+    ("({'seed': 1} for _ in iter(int, 1))", 'yields more than 10,000 levels'),
+    ("({'seed': i} for i in range(4_000_000))", 'yields more than 10,000'),
+    ('exit()', 'SystemExit'),
+  ],
+)
+def test_a_sweep_that_does_not_end_is_refused(read, returned, said):
+  more = f'\ndef sweep_x():\n  return {returned}\n'
+  (problem,) = problems(read, 'x', more=more)
+  assert problem.startswith("sweep 'x': ") and said in problem
+
+
+def test_cells_are_counted_before_they_are_made(read, monkeypatch):
+  more = """
+def sweep_a_seeds():
+  return [{'seed': i} for i in range(2000)]
+def sweep_b():
+  return [{'dpo.lam': i / 2000} for i in range(2000)]
+"""
+  monkeypatch.setattr(sweeps, '_product', lambda *_: pytest.fail('it made one'))
+  (problem,) = problems(read, 'a_seeds,b', more=more)
+  assert 'makes 4,000,000 cells, more than 10,000; take sweeps apart' in problem
