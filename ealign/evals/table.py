@@ -33,7 +33,7 @@ class Entry:
   sort: object = None  # what a page sorts by
 
   def __str__(self) -> str:
-    return f'{self.text} {self.interval}'.strip()
+    return visible(f'{self.text} {self.interval}'.strip())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _by_kind(title, text, rows, every, measures, count) -> Block:
 def fitted(block: Block, width: int) -> Block:
   """Fits the block into `width` characters: drops columns, cuts names."""
   titles = [title for title, _ in block.columns]
-  lines = [[*map(_plain, line)] for line in block.lines]
+  lines = [list(map(str, line)) for line in block.lines]
   sizes = [max(map(len, column)) for column in zip(titles, *lines, strict=True)]
   name = min(sizes[0], 10)
   keep = list(range(len(titles)))
@@ -223,10 +223,6 @@ def _picked(block: Block, keep: Sequence[int]) -> Block:
 def text_table(blocks: Sequence[Block], *, width: int = WIDTH) -> str:
   """All blocks as plain text, in lines of at most `width` characters."""
   return '\n'.join(_text(fitted(block, width)) for block in blocks)
-
-
-def _plain(cell) -> str:
-  return visible(str(cell))
 
 
 def _text(block: Block) -> str:
@@ -268,6 +264,6 @@ def show(blocks: Sequence[Block], file=None) -> None:
       side = 'right' if number else 'left'
       drawn.add_column(title, justify=side, no_wrap=True)
     for line in block.lines:
-      drawn.add_row(*(rich.text.Text(_plain(cell)) for cell in line))
+      drawn.add_row(*(rich.text.Text(str(cell)) for cell in line))
     console.print(drawn)
     console.print()
