@@ -306,8 +306,10 @@ def _used(drill: Drill, workdir, tool: str, *, strict: bool) -> str:
   if tool == 'launch':
     process = drill.start(workdir)
   else:
-    more = [f'--out={drill.folder / "out"}'] if tool == 'export' else []
-    flags = [str(workdir), *more]
+    flags = [f'--workdir={workdir}']
+    if tool == 'export':
+      flags = [f'--run={workdir}', f'--to={drill.folder / "out"}']
+      flags += ['--format=peft']
     process = drill.start(None, *flags, module=f'ealign.{tool}')
   code, stderr = drill.ended(process)
   shutil.rmtree(drill.folder / 'out', ignore_errors=True)
