@@ -22,8 +22,9 @@ THOUGHTS = ('reasoning_content', 'reasoning', 'thinking')
 # Facts about a message that are no part of what is said.
 IGNORED = frozenset(
   'id message_id parent_id conversation_id turn turn_id index timestamp time '
-  'date created created_at updated_at model source language lang score rating '
-  'tokens token_count num_tokens'.split()
+  'date created created_at updated_at model source lang score rating '
+  'tokens token_count num_tokens turn_identifier country state language '
+  'header hashed_ip toxic redacted'.split()
 )
 _DEPTH = 64  # levels that lists and mappings may be nested
 
@@ -131,7 +132,7 @@ def _message(message, where, roles) -> Message:
       raise UserError(f'{where}.{name} {problem}')
     if field:
       value = field.read(value, f'{where}.{name}')
-    if value is not None:
+    if value is not None and (field or value not in ('', [], {})):
       found[name] = value
   _check_whole(found, message, where)
   return found
@@ -198,10 +199,11 @@ def _calls(value, where):
   """A list of calls, or JSON text of one; None if there is none."""
   if isinstance(value, str):
     value = decoded(value, where) if value.strip() else []
-  if not isinstance(value, list):
+  if not isinstance(value, list | None):
     problem = f'must be a list of mappings, not {str(value)[:60]!r}'
     raise UserError(f'{where} {problem}')
-  return [_call(x, f'{where}[{i}]') for i, x in enumerate(value)] or None
+  calls = enumerate(value or ())
+  return [_call(x, f'{where}[{i}]') for i, x in calls] or None
 
 
 def _call(call, where):

@@ -33,6 +33,7 @@ GOOD = [
   ),
   ({'tool_calls': []}, {'content': 'a'}),
   ({'tool_calls': ''}, {'content': 'a'}),
+  ({'tool_calls': 'null'}, {'content': 'a'}),
   ({'tool_calls': json.dumps([NESTED])}, {'tool_calls': [NESTED]}),
   (
     {'tool_calls': [{'name': 'f', 'arguments': '{"a": 1}'}]},
@@ -67,6 +68,8 @@ GOOD = [
   # About the message, whatever it is; and what a template may know.
   ({'id': 5, 'timestamp': datetime.datetime(2024, 1, 2)}, {'content': 'a'}),
   ({'score': decimal.Decimal('1.5')}, {'content': 'a'}),
+  ({'toxic': False, 'country': 'NO'}, {'content': 'a'}),
+  ({'annotations': [], 'audio': None, 'x': {'y': None}}, {'content': 'a'}),
   ({'plan': {'steps': [1, None]}}, SAME),
 ]
 
