@@ -122,6 +122,14 @@ def test_bad_rows_leave_no_folder_of_any_arm(start, rows, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
+def test_bad_rows_leave_what_a_plan_wrote(start, rows, tmp_path):
+  (tmp_path / 'out').mkdir()
+  (tmp_path / 'out' / 'plan.json').write_text('{}')
+  code, said = start(**{'data.train': rows(b'{')})
+  assert (code, said.err.count('\n')) == (2, 1)
+  assert [x.name for x in (tmp_path / 'out').iterdir()] == ['plan.json']
+
+
 def test_rows_that_lengths_would_cut(start, rows, tmp_path):
   long = [ASK, TELL | {'content': 'word ' * 60}]
   path = rows(*[GOOD] * 98, *[{'messages': long}] * 2)
