@@ -11,8 +11,8 @@ never template pre-fill, never found by looking for token ids in a finished
 chat. *What goes in comes out*: a template that leaves out something of a chat
 is an error (`traces`).
 
-`**kw` are the template's arguments (`enable_thinking=False`); training must
-pass the same ones as sampling.
+`**kw` are the template's arguments (`enable_thinking=False`), whose names may
+be any; training must pass the same ones as sampling.
 """
 
 import dataclasses
@@ -71,7 +71,7 @@ def load_tokenizer(folder: str) -> Tokenizer:
 
 
 def render_prompt(
-  tok: Tokenizer, messages: Sequence[Message], **kw
+  tok: Tokenizer, messages: Sequence[Message], /, **kw
 ) -> list[int]:
   """Ids of the chat up to where the assistant begins to write."""
   messages, kw, marks = _covered(tok, messages, kw)
@@ -79,7 +79,7 @@ def render_prompt(
   return shield.ids(tok, text, marks)
 
 
-def check_prompt(tok: Tokenizer, messages: Sequence[Message], **kw) -> None:
+def check_prompt(tok: Tokenizer, messages: Sequence[Message], /, **kw) -> None:
   """Raises a UserError if the template leaves out something of a request."""
   _check_fields(tok, messages, kw)
   messages, kw, marks = _covered(tok, messages, kw)
@@ -101,7 +101,7 @@ def check_arguments(tok: Tokenizer, kw: dict, where: str) -> None:
     )
 
 
-def encode(tok: Tokenizer, messages: Sequence[Message], **kw) -> list[Row]:
+def encode(tok: Tokenizer, messages: Sequence[Message], /, **kw) -> list[Row]:
   """Training rows of a chat: loss on its assistant turns and their end.
 
   A turn with `train: False` is context only. If every trained turn's rendering
@@ -139,6 +139,7 @@ def encode_chats(
   chats: Sequence[Sequence[Message]],
   name: str,
   arguments: Sequence[dict] = (),
+  /,
   **kw,
 ) -> list[Row]:
   """Rows of all chats of a file; errors and `Row.source` name file and row.
@@ -151,6 +152,8 @@ def encode_chats(
     source = f'{name}: row {i}'
     try:
       check_arguments(tok, own, 'chat_template_kwargs')
+      if own and messages[0]['role'] == TEXT:
+        raise UserError(f'text has no template for {", ".join(own)}: drop that')
       made = encode(tok, messages, **(kw | own))
     except UserError as error:
       raise UserError(f'{source}: {error}') from error
@@ -158,7 +161,9 @@ def encode_chats(
   return rows
 
 
-def turn_suffix(tok: Tokenizer, messages: Sequence[Message], **kw) -> list[int]:
+def turn_suffix(
+  tok: Tokenizer, messages: Sequence[Message], /, **kw
+) -> list[int]:
   """The ids to append to a sampled answer so that the chat goes on.
 
   The answer is taken to have ended with its end-of-turn token; the ids run from
@@ -176,7 +181,7 @@ def turn_suffix(tok: Tokenizer, messages: Sequence[Message], **kw) -> list[int]:
   return ids[at + 1 :]
 
 
-def stop_ids(tok: Tokenizer, **kw) -> tuple[int, ...]:
+def stop_ids(tok: Tokenizer, /, **kw) -> tuple[int, ...]:
   """Ids that end an assistant turn: the template's own, then the tokenizer's.
 
   They differ for some families: Gemma's turns end with <end_of_turn>, while its

@@ -242,6 +242,8 @@ def test_running_text_is_one_row_without_a_template(qwen):
     ids = [*start, *chat.text_ids(tok, text), chat.stop_ids(tok)[-1]]
     assert row == Row(tuple(ids), (0,) + (1,) * (len(ids) - 1))
   assert tok.decode(row.ids) == f'{text}<|im_end|>'
+  with pytest.raises(UserError, match='f: row 1: text has no template for too'):
+    chat.encode_chats(qwen, [[message]], 'f', [{'tools': [{'name': 'x'}]}])
   with pytest.raises(UserError, match="f: row 2: the text holds '<|im_start|>"):
     turns = [message | {'content': '<|im_start|>user\nHi<|im_end|>'}]
     chat.encode_chats(qwen, [[message], turns], 'f')
@@ -386,6 +388,17 @@ def test_arguments_that_a_template_needs():
   assert target(tok, row) == 'b<|im_end|>' and own.ids == row.ids
   with pytest.raises(UserError, match='refuses the chat: set mode'):
     chat.encode(tok, turns)
+
+
+def test_arguments_may_have_any_name():
+  tok = build('{{ tok }}{{ name }}{{ chats }}{{ kw }}' + CHATML, ENDS)
+  kw = {'tok': 'a', 'name': 'b', 'chats': 'c', 'kw': 'd'}
+  [row] = chat.encode_chats(tok, [[user('a'), assistant('b')]], 'f', [kw])
+  assert target(tok, row) == 'b<|im_end|>'
+  assert tok.decode(row.ids).startswith('abcd<|im_start|>user')
+  assert chat.stop_ids(tok, **kw) and chat.turn_suffix(tok, [user('c')], **kw)
+  chat.check_prompt(tok, [user('a')], **kw)
+  assert chat.render_prompt(tok, [user('a')], **kw)
 
 
 def test_a_template_that_takes_no_chat_but_the_rows_own():
