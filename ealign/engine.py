@@ -50,7 +50,12 @@ class Model:
   @property
   def end(self) -> int:
     """The token that ends a turn."""
-    return chat.stop_ids(self.tokenizer)[0]
+    return self.stops[0]
+
+  @property
+  def stops(self) -> tuple[int, ...]:
+    """The tokens that end an answer: `end`, then the tokenizer's own."""
+    return chat.stop_ids(self.tokenizer, **dict(self.template))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +162,7 @@ class Engine:
       prompts,
       key=key,
       settings=settings,
-      stop_ids=tuple(chat.stop_ids(self.model.tokenizer)),
+      stop_ids=self.model.stops,
       max_tokens=sample.max_new_tokens,
       row_ids=row_ids,
       rows=self.rows,

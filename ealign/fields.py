@@ -80,6 +80,7 @@ class Data:
   length: Count = 256  # tokens of a packed row
   batch_size: Count = 8  # packed rows of a step
   max_truncated: Share = 0.01  # refuse data of which more does not fit
+  max_mib: Count = 512  # refuse files of rows that are larger, unpacked
   # Replaces the system turn of SFT rows, and of nothing else; '' removes it.
   train_system: str | None = None
   chat_template_kwargs: tuple[tuple[str, Any], ...] = ()

@@ -212,7 +212,7 @@ def _setup(config, method, folder, hosts, backend, name):
     folder.local / 'run.json',
     seed=config.seed,
     **origin,
-    template=provenance.text_hash(frozen.model.tokenizer.chat_template),
+    template=provenance.text_hash(str(frozen.model.tokenizer.chat_template)),
     data=parts.loader and parts.loader.stats,
     parameters=_size(stored(frozen.weights)),
     trained=_size(stored(state.params)),

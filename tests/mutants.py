@@ -287,6 +287,27 @@ MUTANTS = (
     ('tests/data/test_chat.py',),
   ),
   Mutant(
+    'the_end_is_sought_beyond_the_turn',
+    'ealign/data/chat.py',
+    'end = ends.of_turn(tok, own, stops)',
+    'end = ends.of_turn(tok, piece(text[len(prompt) :]), stops)',
+    ('tests/data/test_chat.py',),
+  ),
+  Mutant(
+    'what_a_template_drops_vanishes',
+    'ealign/data/traces.py',
+    'if mark not in there]',
+    'if not mark]',
+    ('tests/data/test_traces.py',),
+  ),
+  Mutant(
+    'keys_of_other_rows_are_trained',
+    'ealign/data/messages.py',
+    'if item is not None',
+    'if True',
+    ('tests/data/test_tables.py',),
+  ),
+  Mutant(
     'kubernetes_reads_the_dollars',
     'ealign/cli/scripts.py',
     "flag.replace('$', '$$')",

@@ -16,7 +16,7 @@ def training_chats(config: Config):
   path = config.data.train
   if not path:
     return [], []
-  rows = sources.read_rows(path)
+  rows = sources.read_rows(path, config.data.max_mib)
   own = columns.arguments(rows, path)
   if any(own) and 'sft' in config.pool.paths and config.reflects:
     message = 'rows of data.train have tools or chat_template_kwargs'
@@ -49,7 +49,9 @@ def make_pool(config: Config, c: Conscience, sft):
   """[(weight, prompts)]: what the policy is sampled on, checked for length."""
   pool = []
   for path, weight in zip(config.pool.paths, config.pool.weights, strict=True):
-    chats = sft if path == 'sft' else columns.load_chats(path)
+    chats = sft
+    if path != 'sft':
+      chats = columns.load_chats(path, config.data.max_mib)
     chats = [list(itertools.takewhile(_not_assistant, c)) for c in chats]
     if config.pool.system is not None:
       chats = [with_system(c, config.pool.system) for c in chats]

@@ -76,6 +76,7 @@ def pool(c: Conscience, path: str, chats) -> None:
     if model is c.policy.model and room >= pair:
       room, remedy = pair, 'raise dpo.length'
     _prompts(model, named, room, remedy)
+  _complete(c.policy.model, named)
 
 
 def _models(c):
@@ -85,9 +86,12 @@ def _models(c):
 def questions(c: Conscience, rows: Iterable[dict], new: int) -> None:
   """Raises a UserError if a question leaves no room for `new` tokens."""
   named = [(f'question {row["id"]!r}', row['messages']) for row in rows]
+  if not named:
+    return  # not every template can go on behind an answer, nor needs to
   for model in _models(c):
     room = model.config.max_positions - new - overhead(c, model)
     _prompts(model, named, room, 'lower eval.max_new_tokens')
+  _complete(c.policy.model, named)
 
 
 def tokens(model: Model, path: str, chats) -> None:
@@ -97,6 +101,16 @@ def tokens(model: Model, path: str, chats) -> None:
     if len(row.ids) > most:
       message = f'has {len(row.ids)} tokens, the model {most} positions'
       raise UserError(f'{row.source}: {message}; drop the row')
+
+
+def _complete(model, named) -> None:
+  """Raises a UserError if the template leaves out something of a request."""
+  for name, messages in named:
+    try:
+      more = dict(model.template)
+      chat.check_prompt(model.tokenizer, messages, **more)
+    except UserError as error:
+      raise UserError(f'{name}: {error}') from error
 
 
 def _prompts(model, named, room: int, remedy: str) -> None:

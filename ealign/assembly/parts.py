@@ -9,6 +9,7 @@ from ealign import align
 from ealign.assembly import data, fit
 from ealign.assembly import weights as weights_lib
 from ealign.conscience.prompts import Conscience
+from ealign.data import chat
 from ealign.data.loader import Loader
 from ealign.engine import Backend, Engine, Model
 from ealign.evals import answers
@@ -54,7 +55,7 @@ def assemble(config: Config, backend: Backend, terms=None) -> Parts:
     UserError: any of them is broken, or they do not fit each other.
   """
   # Data comes first: an error in it is reported before a model is loaded.
-  suite = answers.suite(config.eval)
+  suite = answers.suite(config.eval, config.data.max_mib)
   chats, own = data.training_chats(config)
   mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
   place = functools.partial(sharding.place, mesh)
@@ -108,6 +109,7 @@ def make_conscience(
   """
   c = config.conscience
   template = config.data.chat_template_kwargs
+  chat.check_arguments(model[1], dict(template), 'data.chat_template_kwargs')
 
   def engine(shape, tokenizer, weights):
     model = Model(shape, tokenizer, template)

@@ -252,10 +252,12 @@ def _files(flat) -> Iterator[tuple]:
 
   names = [*_MODEL, 'data.train', 'pool.paths', 'eval.questions', 'eval.curve']
   names += ['eval.tokens', *(n for n in BY if flat[n].startswith('other:'))]
-  of_model = lambda path: sources.resolve(path).exists()
+  gone = 'there is no such file or folder'
+  of_model = lambda path: '' if sources.resolve(path).exists() else gone
+  of_data = functools.partial(sources.absent, limit=flat['data.max_mib'])
   for name in names:
     value = flat[name]
-    exists = of_model if name in (*_MODEL, *BY) else sources.exists
+    absent = of_model if name in (*_MODEL, *BY) else of_data
     # There when the run starts, or known without a file.
     made = ('arm:', 'grid:', 'cell:') if name in _MODEL else ('arm:',)
     for item in (value,) if isinstance(value, str) else value:
@@ -265,8 +267,8 @@ def _files(flat) -> Iterator[tuple]:
         continue
       if name in ('model.path', *BY) and hub.is_id(path):
         continue
-      if not exists(path):
-        yield name, 'there is no such file or folder', item
+      if why := absent(path):
+        yield name, why, item
   if not flat['model.path']:
     yield 'model.path', 'must be a Hugging Face folder or a Hub id'
 

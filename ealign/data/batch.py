@@ -16,11 +16,15 @@ from ealign.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One training text: token ids, a 0/1 loss mask, and where it came from."""
+  """One training text: token ids, a 0/1 loss mask, and where it came from.
+
+  empty: how many of its trained turns say nothing but their end.
+  """
 
   ids: tuple[int, ...]
   loss_mask: tuple[int, ...]
   source: str = 'a row'
+  empty: int = 0
 
 
 @struct.dataclass

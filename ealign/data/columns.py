@@ -15,21 +15,27 @@ TRL would join the strings without a template). What is null counts as absent,
 since tables have every column in every row.
 """
 
-import json
-
-from ealign.data import sources
+from ealign.data import messages, sources
+from ealign.data.messages import TEXT, Message
 from ealign.runtime.errors import UserError
 
-Message = dict
-_ROLES = ('system', 'user', 'assistant', 'tool')
-TEXT = 'text'  # the role of running text, which no template sees
+# Columns that speak of the chat and that nothing here reads: what is in them
+# would vanish without a word. Others, such as `id` or `source`, are not its.
+_REFUSED = {
+  'functions': 'give them as tools',
+  'function_call': 'give it as tool_calls of a message',
+  'system': 'make it the first message, of the role system',
+  'documents': 'give them in chat_template_kwargs',
+  'train': 'a row is trained, or dropped; of a message train may be false',
+  'weight': 'rows have none; drop those of weight 0, and the column',
+}
 
 
 def chats(rows: list[dict], path: str) -> list[list[Message]]:
   """The conversation of each row: messages as {role, content, ...}.
 
   A turn that is context only has `train: False`. The text of a column `text` is
-  one message of the role TEXT.
+  one message of the role TEXT. The form of a message is that of `messages`.
 
   Args:
     rows: the rows of one file.
@@ -45,7 +51,8 @@ def arguments(rows: list[dict], path: str) -> list[dict]:
   """Each row's own arguments of the chat template: often {}.
 
   They are `tools`, a list, and what `chat_template_kwargs`, a mapping, holds;
-  either may be JSON text, which keeps a table's columns uniform.
+  either may be JSON text, which keeps a table's columns uniform. Blank text
+  counts as absent.
 
   Raises:
     UserError: one of them has another form.
@@ -55,9 +62,11 @@ def arguments(rows: list[dict], path: str) -> list[dict]:
   ]
 
 
-def load_chats(path: str) -> list[list[Message]]:
+def load_chats(
+  path: str, limit: int = sources.LIMIT_MIB
+) -> list[list[Message]]:
   """The conversations of a file, none of which has arguments of its own."""
-  return plain_chats(sources.read_rows(path), path)
+  return plain_chats(sources.read_rows(path, limit), path)
 
 
 def plain_chats(rows, path: str) -> list[list[Message]]:
@@ -69,19 +78,26 @@ def plain_chats(rows, path: str) -> list[list[Message]]:
   return chats(rows, path)
 
 
+def present(row: dict) -> dict:
+  """The row without its columns that are null, which count as absent."""
+  return {name: value for name, value in row.items() if value is not None}
+
+
 def _chat(row, where):
-  row = _present(row)
+  row = present(row)
+  for name, remedy in _REFUSED.items():
+    if row.get(name) not in (None, '', [], {}, 1):
+      raise UserError(f'{where}, {name}: is not read: {remedy}')
   if 'messages' in row:
-    return _messages(row['messages'], f'{where}, messages')
+    return messages.read(row['messages'], f'{where}, messages')
   if 'chosen' in row:
     return _chosen(row, where)
   if 'prompt' in row:
     prompt = _turns(row['prompt'], 'user', f'{where}, prompt')
     return _context(prompt) + _completion(row, where)
   if 'text' in row:
-    return _messages(
-      [{'role': TEXT, 'content': row['text']}], f'{where}, text', (TEXT,)
-    )
+    text = [{'role': TEXT, 'content': row['text']}]
+    return messages.read(text, f'{where}, text', (TEXT,))
   raise UserError(
     f'{where} has columns {sorted(row)}: it needs messages, or prompt, '
     'completion, chosen, text; rename them'
@@ -105,71 +121,40 @@ def _completion(row, where):
   """The answer to a prompt; none in a pool."""
   if 'completion' not in row:
     return []
-  if row.get('label') is False:  # of unpaired preferences
+  good = row.get('label', True)  # of unpaired preferences
+  if not isinstance(good, bool):
+    problem = f'must be true or false, not {good!r:.60}'
+    raise UserError(f'{where}, label: {problem}; mend it or drop the column')
+  if not good:
     problem = 'the completion is marked as a bad one'
     raise UserError(f'{where}, label: {problem}; drop the row')
   return _turns(row['completion'], 'assistant', f'{where}, completion')
 
 
-def _context(messages):
+def _context(turns):
   """The messages, none of which is trained."""
   return [
     turn | {'train': False} if turn['role'] == 'assistant' else turn
-    for turn in messages
+    for turn in turns
   ]
 
 
 def _turns(value, role, where):
-  if isinstance(value, str):
+  if isinstance(value, str):  # text as it is, also where it looks like JSON
     value = [{'role': role, 'content': value}]
-  return _messages(value, where)
-
-
-def _messages(value, where, roles=_ROLES):
-  """The messages, without what is null in them; their form is checked."""
-  if not isinstance(value, list) or not value:
-    problem = f'is not a list of messages: {str(value)[:60]!r}'
-    raise UserError(f'{where} {problem}; mend or drop the row')
-  for i, message in enumerate(value):
-    here = f'{where}[{i}]'
-    if not isinstance(message, dict) or message.get('role') not in roles:
-      # Templates skip a role they do not know: its text would vanish silently.
-      problem = f'needs a role among {", ".join(roles)}: {str(message)[:60]!r}'
-      raise UserError(f'{here} {problem}; rename it or drop the row')
-    content = message.get('content')
-    if not isinstance(content, str) and not message.get('tool_calls'):
-      problem = f'needs content that is a string: {content!r:.60}'
-      raise UserError(f'{here} {problem}; mend or drop the row')
-    try:
-      json.dumps(message, ensure_ascii=False).encode('utf-8')
-    except UnicodeEncodeError as error:
-      raise UserError(
-        f'{here} is not valid Unicode ({error.reason}): repair the text'
-      ) from error
-  return [_present(message) for message in value]
+  return messages.read(value, where)
 
 
 def _arguments(row, where):
-  own = _decoded(row, 'chat_template_kwargs', dict, f'{where}, ')
-  tools = _decoded(row, 'tools', list, f'{where}, ')
-  return _present(own) | ({'tools': tools} if tools else {})
-
-
-def _decoded(row, name, kind, where):
-  """A column that may be JSON text, as the list or mapping it must be."""
-  value = row.get(name)
-  if isinstance(value, str):
-    try:
-      value = json.loads(value)
-    except ValueError as error:
-      raise UserError(f'{where}{name} is not JSON: {error}; mend it') from error
-  if value is None:
-    return kind()
-  if not isinstance(value, kind):
-    form = {dict: 'a mapping', list: 'a list'}[kind]
-    raise UserError(f'{where}{name} must be {form}, not {str(value)[:60]!r}')
-  return value
-
-
-def _present(mapping):
-  return {name: value for name, value in mapping.items() if value is not None}
+  own = row.get('chat_template_kwargs')
+  name = f'{where}, chat_template_kwargs'
+  if isinstance(own, str):
+    own = messages.decoded(own, name) if own.strip() else {}
+  if not isinstance(own, dict | None):
+    raise UserError(f'{name} must be a mapping, not {str(own)[:60]!r}')
+  tools = row.get('tools')
+  if not isinstance(tools, str):
+    tools = messages.present(tools, f'{where}, tools')
+  tools = messages.tools(tools, f'{where}, tools')
+  own = present(messages.present(own or {}, name))
+  return own | ({'tools': tools} if tools else {})

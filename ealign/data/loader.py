@@ -30,9 +30,10 @@ class Loader:
   batch repeats within it. Every host computes the same global batch.
 
   Attributes:
-    stats: chats, rows, `split` = chats that became several rows, tokens (of an
-      epoch, after truncation), `supervised` = share of tokens that are targets,
-      `truncated` = share of rows cut to `length`.
+    stats: chats, rows, `split` = chats that became several rows, `empty` =
+      answers that are trained on their end alone, tokens (of an epoch, after
+      truncation), `supervised` = share of tokens that are targets, `truncated`
+      = share of rows cut to `length`.
 
   Raises:
     UserError: no rows, a row whose prompt fills `length`, more than
@@ -67,6 +68,8 @@ class Loader:
     ).format(**self.stats)
     if split := self.stats['split']:
       text += f'; {split:,} chats split, since the template rewrites turns'
+    if empty := self.stats['empty']:
+      text += f'; {empty:,} answers are empty: only their end is trained'
     return text
 
   @property
@@ -115,6 +118,7 @@ def _stats(given, kept):
     'chats': len(of_chat),
     'rows': len(kept),
     'split': sum(count > 1 for count in of_chat.values()),
+    'empty': sum(row.empty for row in given),
     'tokens': tokens,
     'supervised': sum(sum(row.loss_mask) for row in kept) / tokens,
     'truncated': cut / len(kept),

@@ -15,15 +15,15 @@ def read_mapping(path: str) -> dict:
     UserError: no such file, it cannot be read, or it holds no mapping; broken
       JSON or YAML is named with its line.
   """
+  if why := sources.absent(path):
+    raise UserError(f'{path}: {why}')
   try:
     text = sources.resolve(path).read_text()
     # JSON is YAML but for tabs, and its own parser's messages are better.
     content = (json.loads if path.endswith('.json') else yaml.safe_load)(text)
-  except FileNotFoundError:
-    raise UserError(f'{path}: there is no such file') from None
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(f'{path}: cannot be read ({error})') from None
-  except (json.JSONDecodeError, yaml.YAMLError) as error:
+  except (ValueError, RecursionError, yaml.YAMLError) as error:
     message = ' '.join(str(error).split())
     raise UserError(f'{path}: is broken ({message})') from None
   if not isinstance(content, dict):

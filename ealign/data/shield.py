@@ -57,19 +57,24 @@ def _words(plain, text):
   return ''.join(word for word, _ in plain.pre_tokenizer.pre_tokenize_str(text))
 
 
-def _strings(value, change):
-  """`value` with `change` applied to every string in it."""
+def _strings(value, change, names=frozenset()):
+  """`value` with `change` applied to every string in it but keys in `names`."""
   if isinstance(value, str):
     return change(value)
+  inside = functools.partial(_strings, change=change, names=names)
   if isinstance(value, dict):
-    return {_strings(k, change): _strings(v, change) for k, v in value.items()}
+    key = lambda k: k if k in names else inside(k)
+    return {key(k): inside(v) for k, v in value.items()}
   if isinstance(value, (list, tuple)):
-    return [_strings(item, change) for item in value]
+    return [inside(item) for item in value]
   return value
 
 
-def cover(tok, messages, kw):
+def cover(tok, messages, kw, names=frozenset()):
   """Puts a private character for every added-token string in what users wrote.
+
+  Roles are what templates compare with, never text: they stay, and so do keys
+  that the template looks for (`names`), though some vocabulary may hold them.
 
   Returns the messages, the template arguments (tools are text as well), and
   the strings that the characters stand for.
@@ -95,7 +100,12 @@ def cover(tok, messages, kw):
         text = added.pattern.sub(swap, normal)
     return text
 
-  return _strings(messages, change), _strings(kw, change), used
+  inside = functools.partial(_strings, change=change, names=names)
+  covered = inside(messages)
+  if not isinstance(messages, str):
+    pairs = zip(covered, messages, strict=True)
+    covered = [new | {'role': old['role']} for new, old in pairs]
+  return covered, {name: inside(kw[name]) for name in kw}, used
 
 
 def ids(tok, text: str, marks: dict, *, goes_on: bool = False) -> list[int]:

@@ -37,15 +37,15 @@ class Suite:
   tokens: list
 
 
-def suite(settings) -> Suite:
-  """Reads the question files.
+def suite(settings, limit: int = sources.LIMIT_MIB) -> Suite:
+  """Reads the question files, each of at most `limit` MiB.
 
   Raises:
     UserError: a file cannot be read or a row is no question.
   """
   s = settings
-  final = [q for path in s.questions for q in questions(path)]
-  curve = [q for path in s.curve for q in questions(path)]
+  final = [q for path in s.questions for q in questions(path, limit)]
+  curve = [q for path in s.curve for q in questions(path, limit)]
   _check_kinds(s.kinds, final or curve)
   _check_ids(final)
   _check_ids(curve)
@@ -54,21 +54,26 @@ def suite(settings) -> Suite:
     judge=judges.load(s.judge),
     final=_limited(final, s.kinds, s.limit),
     curve=_limited(curve, s.kinds, s.curve_limit),
-    tokens=columns.load_chats(s.tokens) if s.tokens else [],
+    tokens=columns.load_chats(s.tokens, limit) if s.tokens else [],
   )
 
 
-def questions(path: str) -> list[dict]:
-  """Question rows of a JSONL file: id, messages and what the judge needs."""
-  rows = sources.read_rows(path)
+def questions(path: str, limit: int = sources.LIMIT_MIB) -> list[dict]:
+  """Question rows of a file: id, messages and what the judge needs.
+
+  What is null counts as absent.
+  """
+  rows = [columns.present(row) for row in sources.read_rows(path, limit)]
   for i, row in enumerate(rows, start=1):
     where = f'{path}: row {i}'
-    if not isinstance(row.get('messages'), list) or 'id' not in row:
+    if 'messages' not in row or 'id' not in row:
       raise UserError(f'{where} is no question: it needs "id" and "messages"')
     for field in ('id', 'suite', 'kind', 'split', 'cluster'):
       if not isinstance(row.get(field, ''), str | int):
         raise UserError(f'{where}, {field}: must be text, not {row[field]!r}')
-  columns.plain_chats(rows, path)  # that the messages are sound
+  chats = columns.plain_chats(rows, path)
+  pairs = zip(rows, chats, strict=True)
+  rows = [row | {'messages': messages} for row, messages in pairs]
   for i, row in enumerate(rows, start=1):
     roles = [message['role'] for message in row['messages']]
     if 'user' not in roles or roles[-1] == 'assistant':

@@ -144,7 +144,8 @@ def leave(folder: Folder, grid: Grid) -> None:
     for path in dict.fromkeys([*(c.folder for c in grid.cells), '']):
       for name in ('config.json', 'STATUS.json', '.lock'):
         (folder.shared / path / name).unlink(missing_ok=True)
-      with contextlib.suppress(OSError):  # not ours alone: it is not empty
+      # Not ours alone: it is not empty, which epath calls a ValueError.
+      with contextlib.suppress(OSError, ValueError):
         (folder.shared / path).rmdir()
 
 

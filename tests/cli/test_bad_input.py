@@ -6,10 +6,16 @@ fields and flags are in test_config and test_command, signals in test_kill,
 damaged checkpoints in runtime/test_checkpoint.
 """
 
+import gzip
 import json
+import os
 import shutil
+import time
 
+import chats
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from ealign import config
 from ealign.alone import ALONE
@@ -116,6 +122,14 @@ def test_bad_rows_leave_no_folder_of_any_arm(start, rows, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
+def test_bad_rows_leave_what_a_plan_wrote(start, rows, tmp_path):
+  (tmp_path / 'out').mkdir()
+  (tmp_path / 'out' / 'plan.json').write_text('{}')
+  code, said = start(**{'data.train': rows(b'{')})
+  assert (code, said.err.count('\n')) == (2, 1)
+  assert [x.name for x in (tmp_path / 'out').iterdir()] == ['plan.json']
+
+
 def test_rows_that_lengths_would_cut(start, rows, tmp_path):
   long = [ASK, TELL | {'content': 'word ' * 60}]
   path = rows(*[GOOD] * 98, *[{'messages': long}] * 2)
@@ -141,6 +155,172 @@ def test_a_path_that_is_no_readable_file(start, tmp_path):
   code, said = start(**{'data.train': folder})
   assert code == 2
   assert said.err.startswith(f'{folder} cannot be read: ')
+
+
+def test_data_that_would_never_end(start, tmp_path):
+  pipe, endless = tmp_path / 'pipe.jsonl', tmp_path / 'endless.jsonl'
+  os.mkfifo(pipe)
+  endless.symlink_to('/dev/zero')
+  begun = time.perf_counter()
+  for path in (pipe, endless):
+    for field in ('data.train', 'eval.tokens', 'eval.questions'):
+      code, said = start(**{field: path})
+      assert code == 2
+      assert said.err.startswith(
+        f"{field}='{path}': cannot be read: it is no re"
+      )
+      assert said.err.count('\n') == 1
+  assert time.perf_counter() - begun < 10
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('name', ['bomb.jsonl.gz', 'sparse.jsonl'])
+def test_data_larger_than_a_field_allows(start, tmp_path, name):
+  path = tmp_path / name
+  if name.endswith('.gz'):
+    line = json.dumps(GOOD).encode() + b'\n' + b' ' * 2**20
+    path.write_bytes(gzip.compress(line * 4) * 256)  # 1 GiB of 1 MB
+  else:
+    with path.open('wb') as file:
+      file.truncate(2**40)
+  begun = time.perf_counter()
+  code, said = start(**{'data.train': path})
+  assert time.perf_counter() - begun < 10
+  assert code == 2 and said.err.count('\n') == 1
+  assert 'has more than 512 MiB: raise data.max_mib, or split' in said.err
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+  'name, message',
+  [
+    ('https://x.org/a.jsonl', 'is an address: download the file, or name a da'),
+    ('train-*.parquet', 'patterns are not read: name one file, or join the f'),
+    ('s4://bucket/a.jsonl', 'is an address: '),
+  ],
+)
+def test_paths_of_other_kinds(start, name, message, tmp_path):
+  code, said = start(**{'data.train': name})
+  assert code == 2
+  assert said.err.startswith(f"data.train='{name}': {message}")
+  assert said.err.count('\n') == 1
+  assert not (tmp_path / 'out').exists()
+
+
+def test_a_table_with_what_json_has_not(start, tmp_path):
+  path = tmp_path / 'a.parquet'
+  turns = [ASK | {'image': b'\x89PNG'}, TELL]
+  parquet.write_table(pyarrow.Table.from_pylist([{'messages': turns}]), path)
+  code, said = start(**{'data.train': path})
+  assert code == 2
+  assert said.err == (
+    f"{path}: row 1, messages[0].image is b'\\x89PNG', which JSON has not: "
+    'write it as text, or drop the field\n'
+  )
+  assert not (tmp_path / 'out').exists()
+
+
+ENDS = ('<|im_start|>', '<|im_end|>')
+NEEDS = (
+  "{%- if mode is not defined %}{{ raise_exception('set mode') }}{% endif %}"
+)
+LLAMA_2 = """\
+{%- for m in messages %}
+{%- if m.role == 'user' %}
+{{- bos_token + '[INST] ' + m.content.strip() + ' [/INST]' }}
+{%- else %}{{- ' ' + m.content.strip() + ' ' + eos_token }}{% endif %}
+{%- endfor %}"""
+SINGLE = "{%- if messages[2] %}{{ raise_exception('one turn') }}{% endif %}"
+ENDLESS = (
+  '{%- set r = range(9999) %}{% for a in r %}{% for b in r %}{% endfor %}'
+  '{% endfor %}'
+)
+
+
+@pytest.fixture
+def model(tmp_path):
+  """A folder of the organism's shape, and a small tokenizer's template."""
+
+  def write(template, mode=None):
+    folder = tmp_path / 'model'
+    tok = chats.build(template, ENDS, bos_token=ENDS[0], eos_token=ENDS[1])
+    tok.save_pretrained(folder)
+    shape = sources.resolve('ealign:world/base') / 'config.json'
+    (folder / 'config.json').write_text(shape.read_text())
+    file = tmp_path / 'config.py'
+    kw = (
+      f'  c.data.chat_template_kwargs = (("mode", {mode!r}),)\n' if mode else ''
+    )
+    file.write_text(FILE.replace('  if arg', f'{kw}  if arg'))
+    return {'model.path': folder, 'model.init': 'random'}
+
+  return write
+
+
+@pytest.mark.parametrize(
+  'template, mode',
+  [
+    (LLAMA_2, None),
+    (SINGLE + chats.CHATML, None),  # nothing asks how a chat goes on
+    ({'default': chats.CHATML, 'tool_use': 'x'}, None),
+    (NEEDS + chats.CHATML, 'x'),
+  ],
+)
+def test_templates_that_one_probe_does_not_fit(
+  start, rows, model, template, mode
+):
+  short = {'messages': [ASK | {'content': 'q'}, TELL | {'content': 'a'}]}
+  fields = {'data.train': rows(short), 'train.steps': 1}
+  code, said = start(**model(template, mode) | fields)
+  assert (code, said.err) == (0, '')
+
+
+@pytest.mark.parametrize(
+  'template, mode, message',
+  [
+    (
+      NEEDS + chats.CHATML,
+      None,
+      '{}: row 1: messages[1]: the chat template ref',
+    ),
+    (
+      chats.CHATML,
+      'x',
+      "data.chat_template_kwargs: 'mode' is no argument of the chat template",
+    ),
+    (
+      ENDLESS + chats.CHATML,
+      None,
+      '{}: row 1: messages[1]: the chat template does not come to an end',
+    ),
+    (
+      chats.CHATML.replace('in messages', 'in messages[1:]'),
+      None,
+      '{}: row 1: messages[0].content: the chat template of ',
+    ),
+  ],
+)
+def test_templates_that_a_run_cannot_use(
+  start, rows, model, tmp_path, template, mode, message
+):
+  path = rows(GOOD)
+  code, said = start(**model(template, mode) | {'data.train': path})
+  assert code == 2
+  assert said.err.startswith(message.format(path))
+  assert said.err.count('\n') == 1
+  assert not (tmp_path / 'out').exists()
+
+
+def test_questions_that_a_template_leaves_out(start, rows, model):
+  template = chats.CHATML.replace(
+    'in messages', "in messages if m.role != 'system'"
+  )
+  fields = {'eval.questions': rows(question(SYSTEM, ASK)), 'data.train': ''}
+  code, said = start(**model(template) | fields | {'train.steps': 0})
+  assert code == 2
+  assert said.err.startswith(
+    "question 'a': messages[0].content: the chat templ"
+  )
 
 
 @pytest.mark.parametrize(

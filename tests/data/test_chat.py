@@ -4,129 +4,25 @@ import pathlib
 import pytest
 import tokenizers
 import transformers
+from chats import (
+  CHATML,
+  GEMMA,
+  LLAMA,
+  MISTRAL,
+  assistant,
+  build,
+  build_pieces,
+  user,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import (
-  decoders,
-  models,
-  normalizers,
-  pre_tokenizers,
-  processors,
-  trainers,
-)
+from tokenizers import models, pre_tokenizers, processors
 
 from ealign.data import chat, columns, sources
 from ealign.data.batch import Row
 from ealign.runtime.errors import UserError
 
 REAL = pathlib.Path(__file__).parents[2] / '../shared/data/tokenizers'
-CORPUS = [
-  'Hello, how are you? I am fine.\n\nThank you; and <b>you</b>?\n\n',
-  'def add(a, b):\n  return a + b\n\n# user system assistant think end im_',
-]
-# How Qwen and Llama 3 cut text into words, save for contractions.
-WORDS = (
-  r'[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*'
-  r'|\s*[\r\n]+|\s+(?!\S)|\s+'
-)
-CHATML = """\
-{%- for m in messages %}
-{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}"""
-LLAMA = """\
-{{- bos_token }}
-{%- for m in messages %}
-{{- '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' }}
-{{- m.content | trim + '<|eot_id|>' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
-{%- endif %}"""
-GEMMA = """\
-{{- bos_token }}
-{%- set first = '' %}
-{%- if messages[0].role == 'system' %}
-{%- set first = messages[0].content + '\n\n' %}
-{%- set messages = messages[1:] %}
-{%- endif %}
-{%- for m in messages %}
-{%- if (m.role == 'user') != (loop.index0 % 2 == 0) %}
-{{- raise_exception('Conversation roles must alternate') }}
-{%- endif %}
-{%- set role = 'model' if m.role == 'assistant' else m.role %}
-{{- '<start_of_turn>' + role + '\\n' + (first if loop.first else '') }}
-{{- m.content | trim }}
-{{- '<end_of_turn>\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<start_of_turn>model\\n' }}{% endif %}"""
-MISTRAL = """\
-{{- bos_token }}
-{%- for m in messages %}
-{%- if m.role == 'user' %}{{- '[INST] ' + m.content + ' [/INST]' }}
-{%- else %}{{- ' ' + m.content + eos_token }}{% endif %}
-{%- endfor %}"""
-
-
-def build(template, special, plain=(), normalizer=None, **names):
-  """A byte-level BPE of a few hundred tokens with the given added tokens."""
-  backend = tokenizers.Tokenizer(models.BPE())
-  backend.normalizer = normalizer
-  split = pre_tokenizers.Split(tokenizers.Regex(WORDS), 'isolated')
-  letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-  backend.pre_tokenizer = pre_tokenizers.Sequence([split, letters])
-  backend.decoder = decoders.ByteLevel()
-  alphabet = pre_tokenizers.ByteLevel.alphabet()
-  backend.train_from_iterator(
-    CORPUS * 4,
-    trainers.BpeTrainer(
-      vocab_size=400, initial_alphabet=alphabet, show_progress=False
-    ),
-  )
-  backend.add_special_tokens(list(special))
-  backend.add_tokens(list(plain))
-  tok = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **names)
-  tok.chat_template = template
-  return tok
-
-
-def build_pieces(template, special, plain=(), blank='', **names):
-  """The same in the manner of SentencePiece: \u2581 for a blank, bytes."""
-  backend = tokenizers.Tokenizer(models.BPE(byte_fallback=True))
-  blanks = normalizers.Replace(' ', '\u2581')
-  backend.normalizer = blanks
-  if blank == 'normalizer':
-    first = normalizers.Prepend('\u2581')
-    backend.normalizer = normalizers.Sequence([first, blanks])
-  if blank == 'words':
-    backend.normalizer = None
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(
-      prepend_scheme='first', split=False
-    )
-  backend.decoder = decoders.Sequence(
-    [decoders.Replace('\u2581', ' '), decoders.ByteFallback(), decoders.Fuse()]
-  )
-  letters = [f'<0x{i:02X}>' for i in range(256)]
-  trainer = trainers.BpeTrainer(
-    vocab_size=500,
-    special_tokens=letters,
-    initial_alphabet=['\u2581', *map(chr, range(33, 127))],
-    show_progress=False,
-  )
-  # Word by word: no piece goes from one word to the next.
-  backend.train_from_iterator(' '.join(CORPUS).split(), trainer)
-  # Bytes are pieces like others, though the trainer adds them as tokens.
-  spec = json.loads(backend.to_str()) | {'added_tokens': []}
-  backend = tokenizers.Tokenizer.from_str(json.dumps(spec))
-  backend.add_special_tokens(list(special))
-  backend.add_tokens(
-    [tokenizers.AddedToken(t, normalized=False) for t in plain]
-  )
-  tok = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **names)
-  tok.chat_template = template
-  return tok
-
-
 ENDS = ('<|im_start|>', '<|im_end|>', '<|endoftext|>')
 SMALL = build(CHATML, ENDS, ('<think>', '</think>'), eos_token='<|im_end|>')
 LLAMA_TOK = build(
@@ -164,14 +60,6 @@ def qwen():
 @pytest.fixture(scope='module')
 def minimind():
   return real('minimind')
-
-
-def user(text):
-  return {'role': 'user', 'content': text}
-
-
-def assistant(text, **more):
-  return {'role': 'assistant', 'content': text, **more}
 
 
 SYSTEM = {'role': 'system', 'content': 'Be kind.'}
@@ -354,6 +242,8 @@ def test_running_text_is_one_row_without_a_template(qwen):
     ids = [*start, *chat.text_ids(tok, text), chat.stop_ids(tok)[-1]]
     assert row == Row(tuple(ids), (0,) + (1,) * (len(ids) - 1))
   assert tok.decode(row.ids) == f'{text}<|im_end|>'
+  with pytest.raises(UserError, match='f: row 1: text has no template for too'):
+    chat.encode_chats(qwen, [[message]], 'f', [{'tools': [{'name': 'x'}]}])
   with pytest.raises(UserError, match="f: row 2: the text holds '<|im_start|>"):
     turns = [message | {'content': '<|im_start|>user\nHi<|im_end|>'}]
     chat.encode_chats(qwen, [[message], turns], 'f')
@@ -411,6 +301,151 @@ def test_encode_chats_names_rows(qwen):
   ]
   rows = chat.encode_chats(qwen, chats, 'x')
   assert [r.source for r in rows] == ['x: row 1', 'x: row 2', 'x: row 2']
+
+
+# ------------------------------------------------------- ends of the turns
+
+# In the manner of Llama 3.1: a call ends by another token than an answer.
+CALLS = LLAMA.replace(
+  "{{- m.content | trim + '<|eot_id|>' }}",
+  """{%- if m.tool_calls %}
+{%- if m.tool_calls | length > 1 %}{{ raise_exception('one call') }}{% endif %}
+{{- '<|call|>' + m.tool_calls[0].function.name + '(' }}
+{{- m.tool_calls[0].function.arguments | tojson + ')<|done|><|eom_id|>' }}
+{%- else %}{{- m.content | trim + '<|eot_id|>' }}{% endif %}""",
+)
+HEADS = ('<|bos|>', '<|eot_id|>', '<|start_header_id|>', '<|end_header_id|>')
+CALLS_TOK = build(
+  CALLS,
+  (*HEADS, '<|eom_id|>', '<|call|>', '<|done|>'),
+  bos_token='<|bos|>',
+  eos_token='<|eot_id|>',
+)
+LOOK_UP = {
+  'role': 'assistant',
+  'tool_calls': [
+    {'type': 'function', 'function': {'name': 'f', 'arguments': {'a': 1}}}
+  ],
+}
+CALLED = '<|call|>f({"a": 1})<|done|><|eom_id|>'
+
+
+def test_a_turn_is_trained_through_the_token_that_it_ends_with():
+  result = {'role': 'tool', 'content': 'three'}
+  turns = [user('a'), LOOK_UP, result, assistant('b')]
+  [row] = chat.encode(CALLS_TOK, turns)
+  assert list(row.ids) == template_ids(CALLS_TOK, turns)
+  assert target(CALLS_TOK, row) == f'{CALLED}b<|eot_id|>'
+  [row] = chat.encode(CALLS_TOK, turns[:2])
+  assert target(CALLS_TOK, row) == CALLED
+  [row] = chat.encode(CALLS_TOK, [*turns[:3], assistant('b', train=False)][:2])
+  assert target(CALLS_TOK, row) == CALLED
+
+
+def test_an_end_within_a_turn_does_not_end_it():
+  text = CHATML.replace(
+    'm.content', "('think<|im_end|>so<|im_end|>' if m.x else '') + m.content"
+  )
+  tok = build(text, ENDS, eos_token='<|im_end|>')
+  [row] = chat.encode(tok, [user('a'), assistant('b', x=1), user('c')])
+  assert target(tok, row) == 'think<|im_end|>so<|im_end|>b<|im_end|>'
+
+
+def test_a_turn_that_goes_on_behind_its_end():
+  tok = build(CHATML.replace("<|im_end|>\\n'", "<|im_end|>!\\n'"), ENDS)
+  with pytest.raises(UserError, match='writes no end-of-turn token'):
+    chat.encode(tok, [user('a'), assistant('b')])
+
+
+# In the manner of Llama 2: a blank before the end, and no end of a user turn.
+LLAMA_2 = """\
+{%- for m in messages %}
+{%- if m.role == 'user' %}
+{{- bos_token + '[INST] ' + m.content.strip() + ' [/INST]' }}
+{%- else %}{{- ' ' + m.content.strip() + ' ' + eos_token }}{% endif %}
+{%- endfor %}"""
+
+
+@pytest.mark.parametrize('blank', ['', 'normalizer', 'words'])
+def test_a_blank_before_the_end_is_the_answers_own(blank):
+  tok = build_pieces(LLAMA_2, ('<s>', '</s>'), blank=blank, **NAMES)
+  turns = [user('a'), assistant('I am'), user('b')]
+  [row] = chat.encode(tok, turns[:2])
+  assert target(tok, row) == ' I am </s>'
+  assert chat.stop_ids(tok) == (tok.convert_tokens_to_ids('</s>'),)
+  whole = chat.render_prompt(tok, turns)
+  assert list(row.ids) + chat.turn_suffix(tok, turns[2:]) == whole
+
+
+def test_arguments_that_a_template_needs():
+  needs = "{%- if mode is not defined %}{{ raise_exception('set mode') }}"
+  tok = build(f'{needs}{{% endif %}}{CHATML}', ENDS, eos_token='<|endoftext|>')
+  turns, kw = [user('a'), assistant('b')], {'mode': 'x'}
+  assert len(chat.stop_ids(tok, **kw)) == 2
+  assert chat.turn_suffix(tok, [user('c')], **kw)
+  [row] = chat.encode(tok, turns, **kw)
+  [own] = chat.encode_chats(tok, [turns], 'f', [kw])
+  assert target(tok, row) == 'b<|im_end|>' and own.ids == row.ids
+  with pytest.raises(UserError, match='refuses the chat: set mode'):
+    chat.encode(tok, turns)
+
+
+def test_arguments_may_have_any_name():
+  tok = build('{{ tok }}{{ name }}{{ chats }}{{ kw }}' + CHATML, ENDS)
+  kw = {'tok': 'a', 'name': 'b', 'chats': 'c', 'kw': 'd'}
+  [row] = chat.encode_chats(tok, [[user('a'), assistant('b')]], 'f', [kw])
+  assert target(tok, row) == 'b<|im_end|>'
+  assert tok.decode(row.ids).startswith('abcd<|im_start|>user')
+  assert chat.stop_ids(tok, **kw) and chat.turn_suffix(tok, [user('c')], **kw)
+  chat.check_prompt(tok, [user('a')], **kw)
+  assert chat.render_prompt(tok, [user('a')], **kw)
+
+
+def test_a_template_that_takes_no_chat_but_the_rows_own():
+  needs = "{%- if messages[0].role != 'system' %}{{ raise_exception('no') }}"
+  tok = build(f'{needs}{{% endif %}}{CHATML}', ENDS, eos_token='<|endoftext|>')
+  with pytest.raises(UserError, match='refuses'):
+    chat.stop_ids(tok)
+  [row] = chat.encode(tok, [SYSTEM, user('a'), assistant('b')])
+  assert target(tok, row) == 'b<|im_end|>'
+
+
+def test_named_templates_are_chosen_as_transformers_does():
+  tools = CHATML.replace('m.content', 'm.content + tools[0].name')
+  tok = build({'default': CHATML, 'tool_use': tools}, ENDS)
+  turns, kw = [user('a'), assistant('b')], {'tools': [{'name': '!'}]}
+  assert target(tok, chat.encode(tok, turns)[0]) == 'b<|im_end|>'
+  [row] = chat.encode(tok, turns, **kw)
+  assert target(tok, row) == 'b!<|im_end|>'
+  assert list(row.ids) == template_ids(tok, turns, **kw)
+  assert chat.stop_ids(tok) and chat.turn_suffix(tok, [user('c')])
+
+
+def test_a_prompt_that_opens_thoughts():
+  opens = CHATML.replace("assistant\\n'", "assistant\\n<think>\\n'")
+  tok = build(opens, ENDS, ('<think>', '</think>'), eos_token='<|im_end|>')
+  with pytest.raises(UserError, match='has the model think first: give the th'):
+    chat.encode(tok, [user('a'), assistant('b')])
+  # One that writes them into the turns as well trains what follows the opening.
+  keeps = opens.replace(
+    'm.content',
+    "('<think>\\n' + m.reasoning_content + '</think>' if m.role =="
+    " 'assistant' else '') + m.content",
+  )
+  tok.chat_template = keeps
+  turns = [user('a'), assistant('b', reasoning_content='hm')]
+  [row] = chat.encode(tok, turns)
+  assert target(tok, row) == 'hm</think>b<|im_end|>'
+
+
+def test_empty_answers_are_counted():
+  turns = [user('a'), assistant(''), user('b'), assistant('c'), user('d')]
+  [row] = chat.encode(SMALL, [*turns, assistant('')])
+  assert row.empty == 2
+  [row] = chat.encode(SMALL, [*turns, assistant('', train=False)])
+  assert row.empty == 1
+  [row] = chat.encode(CALLS_TOK, [user('a'), LOOK_UP])
+  assert row.empty == 0
 
 
 # ------------------------------------------------- continuations and stops
@@ -558,7 +593,9 @@ def test_text_before_and_after_a_token_string_is_one_stretch(qwen):
 
 
 def test_every_field_of_a_message_is_text(qwen):
-  call = {'name': '<think>', 'arguments': {'<|im_end|>': '<|im_start|>'}}
+  # Of these keys the template looks for one in the content.
+  given = {'<|im_end|>': '<|im_start|>', '</think>': {'</think>': 1}}
+  call = {'name': '<think>', 'arguments': given}
   turns = [
     user('a'),
     assistant('b', reasoning_content='</think>', tool_calls=[call]),
@@ -598,7 +635,58 @@ def test_a_vocabulary_that_holds_the_string_itself():
   assert chat.text_ids(tok, '<x>') == [1, 2, 3]
 
 
+def test_roles_and_keys_are_no_text_though_they_are_tokens():
+  special = (*HEADS, '<|eom_id|>', '<|call|>', '<|done|>')
+  words = ('user', 'role', 'content', 'tool', 'name', 'function', 'weather')
+  tok = build(
+    CALLS, special, words, bos_token='<|bos|>', eos_token='<|eot_id|>'
+  )
+  turns = [user('the weather of a user'), LOOK_UP, assistant('a name')]
+  [row] = chat.encode(tok, turns)
+  text = tok.decode(row.ids)
+  assert text == tok.apply_chat_template(turns, tokenize=False)
+  assert [t for t in added(tok, row.ids) if t in words] == ['user']  # its head
+  # A key of arguments is text, unless the template looks for it.
+  call = {'name': 'weather', 'arguments': {'weather': 'user', 'name': 'x'}}
+  turns[1] = LOOK_UP | {'tool_calls': [{'function': call}]}
+  [row] = chat.encode(tok, turns)
+  named = [t for t in added(tok, row.ids) if t in words]
+  assert named == ['user', 'name']
+  assert '({"weather": "user", "name": "x"})' in tok.decode(row.ids)
+
+
 # ----------------------------------------------------------------- loading
+
+
+def test_a_tokenizer_that_is_read_otherwise_than_it_is_stored(
+  tmp_path, monkeypatch
+):
+  SMALL.save_pretrained(tmp_path)
+  other = build(CHATML, ENDS, ('<think>', '</think>'), eos_token='<|im_end|>')
+  other.backend_tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+  read = lambda *_, **__: other
+  monkeypatch.setattr(transformers.AutoTokenizer, 'from_pretrained', read)
+  with pytest.raises(UserError) as error:
+    chat.load_tokenizer(str(tmp_path))
+  assert str(error.value).startswith(
+    f'{tmp_path}: transformers {transformers.__version__} does not read this '
+    "tokenizer.json as it is: 'I am fine, thank you' becomes 'Iamfine,"
+  )
+  assert 'install another release' in str(error.value)
+
+
+def test_a_tokenizer_that_pads_and_cuts(tmp_path):
+  tok = build(CHATML, ENDS, eos_token='<|im_end|>')
+  tok.backend_tokenizer.enable_padding(length=64)
+  tok.backend_tokenizer.enable_truncation(3)
+  tok.save_pretrained(tmp_path)
+  spec = json.loads((tmp_path / 'tokenizer.json').read_text())
+  spec['padding'] = {
+    **{'strategy': {'Fixed': 64}, 'direction': 'Right', 'pad_id': 0},
+    **{'pad_to_multiple_of': None, 'pad_type_id': 0, 'pad_token': 'x'},
+  }
+  (tmp_path / 'tokenizer.json').write_text(json.dumps(spec))
+  chat.load_tokenizer(str(tmp_path))
 
 
 def test_load_tokenizer(tmp_path):
@@ -617,6 +705,14 @@ def test_folders_without_a_usable_tokenizer(tmp_path):
   tok.save_pretrained(tmp_path)
   with pytest.raises(UserError, match='no chat template'):
     chat.load_tokenizer(str(tmp_path))
+  for name, text, said in (
+    ('a', '{% for m in messages %}', 'the chat template is broken: Unexpected'),
+    ('b', {'a': CHATML}, 'of the chat templates (a) none is named default'),
+  ):
+    build(text, ENDS).save_pretrained(tmp_path / name)
+    with pytest.raises(UserError) as error:
+      chat.load_tokenizer(str(tmp_path / name))
+    assert str(error.value).startswith(f'{tmp_path / name}: {said}')
   (tmp_path / 'tokenizer.json').write_text('{"version": ')
   with pytest.raises(UserError, match='no usable tokenizer'):
     chat.load_tokenizer(str(tmp_path))

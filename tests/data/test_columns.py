@@ -73,6 +73,18 @@ def test_columns(row, expected):
   assert json.dumps(row) == before
 
 
+def test_columns_that_say_nothing_of_the_chat():
+  row = {'messages': [user('q')], 'weight': 1, 'train': True, 'system': None}
+  row |= {'functions': [], 'label': 0, 'blob': b'x', 'id': {'deep': {}}}
+  assert columns.chats([row], 'f') == [[user('q')]]
+
+
+def test_text_that_looks_like_json_is_text():
+  row = {'prompt': '[1]', 'completion': '[{"role": "user"}]'}
+  said = [turn['content'] for turn in columns.chats([row], 'f')[0]]
+  assert said == list(row.values())
+
+
 def test_of_several_columns_the_first_counts():
   row = {'text': 't', 'prompt': 'p'}
   read = lambda: columns.chats([row], 'f')[0][-1]['content']
@@ -107,11 +119,13 @@ def test_arguments(text):
     {'chat_template_kwargs': form(given)},
     {'tools': form(tools), 'chat_template_kwargs': form(given)},
     {'tools': form([])},
+    {'tools': ' ', 'chat_template_kwargs': ''},
   ]
   assert columns.arguments(rows, 'f') == [
     {'tools': tools},
     {'enable_thinking': False},
     {'enable_thinking': False, 'tools': tools},
+    {},
     {},
   ]
 
@@ -122,6 +136,11 @@ def test_arguments(text):
     ({'tools': {'name': 'f'}}, 'tools must be a list, not'),
     ({'tools': '[{'}, 'tools is not JSON'),
     ({'chat_template_kwargs': [1]}, 'chat_template_kwargs must be a mapping'),
+    (
+      {'chat_template_kwargs': {'a': b'x'}},
+      "chat_template_kwargs.a is b'x', wh",
+    ),
+    ({'tools': [{'description': 'x'}]}, r'tools\[0\] must have a name'),
   ],
 )
 def test_bad_arguments_are_named(row, message):
@@ -153,6 +172,21 @@ def test_bad_arguments_are_named(row, message):
     ({'prompt': 3}, ', prompt is not a list of messages'),
     ({'text': 3}, r', text\[0\] needs content'),
     ({'prompt': 'q', 'completion': 'a', 'label': False}, ', label: .*drop'),
+    (
+      {'prompt': 'q', 'completion': 'a', 'label': 0},
+      ', label: must be true or',
+    ),
+    (
+      {'prompt': 'q', 'completion': 'a', 'label': 'False'},
+      ", label: .* 'False'",
+    ),
+    ({'prompt': 'q', 'completion': 'a', 'weight': 0}, ', weight: is not read'),
+    (
+      {'prompt': 'q', 'completion': 'a', 'train': False},
+      ', train: is not read',
+    ),
+    ({'prompt': 'q', 'system': 'Be kind.'}, ', system: .* the first message'),
+    ({'prompt': 'q', 'functions': [{}]}, ', functions: .*give them as tools'),
     ({'chosen': 'a', 'rejected': 'b'}, ' has chosen, but no prompt: add'),
     ({'messages': [user('\ud800')]}, r'.*messages\[0\] is not valid Unicode'),
   ],

@@ -107,23 +107,25 @@ def test_fewer_rows_than_a_batch_wrap():
 
 def test_stats_and_the_truncation_limit():
   rows = [
-    Row((1,) * n, (0, 0) + (1,) * (n - 2), name)
-    for n, name in ((4, 'a'), (6, 'b'), (10, 'b'), (20, 'c'))
+    Row((1,) * n, (0, 0) + (1,) * (n - 2), name, empty)
+    for n, name, empty in ((4, 'a', 1), (6, 'b', 0), (10, 'b', 2), (20, 'c', 0))
   ]
   loader = load(rows, length=8, max_truncated=0.5)
   assert loader.stats == {
     'chats': 3,
     'rows': 4,
     'split': 1,
+    'empty': 3,
     'tokens': 4 + 6 + 8 + 8,
     'supervised': (2 + 4 + 6 + 6) / 26,
     'truncated': 0.5,
   }
   assert str(loader) == (
     '3 chats in 4 rows, 26 tokens: 69.2% supervised; 50.0% of the rows '
-    'truncated; 1 chats split, since the template rewrites turns'
+    'truncated; 1 chats split, since the template rewrites turns; 3 answers '
+    'are empty: only their end is trained'
   )
-  assert str(load(rows[:2], length=8)).endswith('; 0.0% of the rows truncated')
+  assert str(load(rows[1:2], length=8)).endswith('; 0.0% of the rows truncated')
   with pytest.raises(UserError, match=r'50.0%.*longer than 8 .*20.* is 49.0%'):
     load(rows, length=8, max_truncated=0.49)
   with pytest.raises(UserError, match='data.max_truncated is 1.0%'):

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from ealign.data.mapping import read_mapping
@@ -25,6 +27,9 @@ def test_reads(tmp_path, name, text):
     ('a.yaml', '- 1', 'must hold a mapping'),
     ('a.json', b'\xff\xfe', 'cannot be read'),
     ('a.json', None, 'there is no such file'),
+    ('a.json', '[' * 100_000, 'is broken .*recursion'),
+    ('a.yaml', '[' * 5_000, 'is broken .*recursion'),
+    ('a.yaml', '2024-01-02', 'must hold a mapping'),
   ],
 )
 def test_bad_files_are_told_in_one_line(tmp_path, name, text, said):
@@ -34,3 +39,9 @@ def test_bad_files_are_told_in_one_line(tmp_path, name, text, said):
   with pytest.raises(UserError, match=said) as error:
     read_mapping(str(tmp_path / name))
   assert '\n' not in str(error.value)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+  os.mkfifo(tmp_path / 'a.json')
+  with pytest.raises(UserError, match='a.json: cannot be read: it is no regul'):
+    read_mapping(str(tmp_path / 'a.json'))

@@ -76,6 +76,76 @@ def test_bad_arrays(tmp_path, content, message):
     sources.read_rows(path)
 
 
+def test_one_object_over_several_lines(tmp_path):
+  for content in (json.dumps(ROWS[0], indent=2), json.dumps(ROWS[0])):
+    path = write(tmp_path / 'a.json', content.encode())
+    assert sources.read_rows(path) == ROWS[:1]
+  path = write(tmp_path / 'a.json', b'{"a": 1}\n{"a": \n')
+  with pytest.raises(UserError, match='a.json:2 is not JSON'):
+    sources.read_rows(path)
+  path = write(tmp_path / 'a.json', b'{"a":\n 1}\n{"a": 2}')
+  with pytest.raises(UserError, match='a.json is not JSON: Extra data: line 3'):
+    sources.read_rows(path)
+
+
+@pytest.mark.parametrize(
+  'content, message',
+  [
+    (gzip.compress(b'{}'), 'is gzipped: let its name end in .jsonl.gz'),
+    (b'PAR1\x15\x04', 'is a parquet table: let its name end in .parquet'),
+  ],
+)
+def test_lines_that_are_none(tmp_path, content, message):
+  for name in ('a.jsonl', 'a.json'):
+    path = write(tmp_path / name, content)
+    with pytest.raises(UserError) as error:
+      sources.read_rows(path)
+    assert str(error.value) == f'{path} {message}'
+
+
+def test_gzip_of_several_members(tmp_path):
+  parts = [gzip.compress(lines([row]) + b'\n') for row in ROWS]
+  path = write(tmp_path / 'a.jsonl.gz', b''.join(parts) + b'\0\0')
+  assert sources.read_rows(path) == ROWS
+
+
+def test_the_most_that_a_file_may_have(tmp_path):
+  text = lines([{'a': 'x' * 2**20}])
+  paths = [
+    write(tmp_path / 'a.jsonl', text),
+    write(tmp_path / 'a.jsonl.gz', gzip.compress(text)),
+    write(tmp_path / 'a.parquet', table({'a': ['x' * 2**20] * 2})),
+  ]
+  for path in paths:
+    with pytest.raises(UserError) as error:
+      sources.read_rows(path, 1)
+    assert str(error.value) == (
+      f'{path} has more than 1 MiB: raise data.max_mib, or split the file'
+    )
+    assert sources.read_rows(path, 3) and sources.read_rows(path, 10**30)
+  assert sources.absent(paths[0], 1) and not sources.absent(paths[1], 1)
+  # Rows without a value take hardly a byte each.
+  path = write(tmp_path / 'b.parquet', table({'a': pyarrow.nulls(10**7)}))
+  assert pathlib.Path(path).stat().st_size < 10**6
+  with pytest.raises(UserError, match='has more than 512 MiB'):
+    sources.read_rows(path)
+
+
+def test_what_no_file_can_be_read_from(tmp_path):
+  pipe = tmp_path / 'a.jsonl'
+  os.mkfifo(pipe)
+  for path, why in (
+    (pipe, 'cannot be read: it is no regular file; name or make one'),
+    ('https://x.org/a.jsonl', 'is an address: download the file, or name a d'),
+    (tmp_path / '*.jsonl', 'patterns are not read: name one file, or join th'),
+    (tmp_path / 'b.jsonl', 'does not exist: check the path of the data file'),
+  ):
+    with pytest.raises(UserError) as error:
+      sources.read_rows(str(path))
+    assert str(error.value).startswith(f'{path} {why}')
+    assert '\n' not in str(error.value)
+
+
 def table(columns):
   file = io.BytesIO()
   parquet.write_table(pyarrow.table(columns), file)
@@ -145,15 +215,17 @@ def test_which_paths_name_the_hub(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   hub = sources.hub_dataset
   assert hub('hub:own/set') == ('own/set', 'train')
-  assert hub('hub:own/set.jsonl:test[:50]') is None  # it holds two colons
+  assert hub('hub:own/set:test[:50]') == ('own/set', 'test[:50]')
+  assert hub('own/set:train[10%:]') == ('own/set', 'train[10%:]')
+  assert hub('hub:own/set:test:train') is None
   assert hub('hub:own/set.jsonl:test') == ('own/set.jsonl', 'test')
   assert hub('own/set-1.0:test') == ('own/set-1.0', 'test')
   assert hub('own/set') == ('own/set', 'train')
   for path in ('set', 'own/a.parquet', 'a/b/c', '/a/b', 'ealign:world/data'):
     assert hub(path) is None
-    assert not sources.exists(path) or path.startswith('ealign')
+    assert sources.absent(path) or path.startswith('ealign')
   (tmp_path / 'own' / 'set').mkdir(parents=True)
-  assert hub('own/set') is None and sources.exists('own/set')
+  assert hub('own/set') is None and not sources.absent('own/set')
   assert hub('hub:own/set') == ('own/set', 'train')
 
 
