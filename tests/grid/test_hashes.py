@@ -29,7 +29,7 @@ def reached(name):
 SILENT = (
   *('evals.records', 'workdir.', 'runtime.atomic', 'runtime.checkpoint'),
   *('runtime.clock', 'runtime.cluster', 'runtime.display', 'runtime.errors'),
-  *('runtime.hosts', 'runtime.metrics', 'runtime.peaks'),
+  *('runtime.hosts', 'runtime.journal', 'runtime.metrics', 'runtime.peaks'),
   *('runtime.preempt', 'runtime.profile', 'runtime.provenance'),
   'runtime.topology',
 )

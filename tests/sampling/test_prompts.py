@@ -25,9 +25,9 @@ def test_batches_pad_left_and_sort_by_length():
   assert np.all(long.positions_BT[1] == -1)
 
 
-def test_arms_have_rows_of_their_own():
+def test_lanes_have_rows_of_their_own():
   prompts = [[1] * 40, [2], [3] * 3, [4] * 2, [5]]
-  kw = {'arms': (1, 0, 1, 0, 1), 'count': 2}
+  kw = {'lanes': (1, 0, 1, 0, 1), 'count': 2}
   first, second = prompting.batches(prompts, 4, **kw)
   np.testing.assert_array_equal(first.index, [1, 3, 4, 2])
   np.testing.assert_array_equal(second.index, [-1, -1, 0, -1])
