@@ -31,8 +31,9 @@ from ealign.runtime.errors import Mismatch, UserError
 FORMATS = ('peft', 'merged', 'full')
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 # How far a logit may be off, as a share of the largest one: sums in another
-# order in float32, weights rounded to 8 bits of mantissa in bfloat16.
-TOLERANCE = {'float32': 1e-4, 'bfloat16': 5e-2}
+# order in float32, weights rounded to 8 bits of mantissa in bfloat16, to 11 in
+# float16.
+TOLERANCE = {'float32': 1e-4, 'bfloat16': 5e-2, 'float16': 1e-2}
 _TRAVEL = (  # what goes along from the base model's folder
   *('tokenizer*', '*.jinja', 'chat_template*', 'special_tokens_map.json'),
   *('added_tokens.json', 'vocab.*', 'merges.txt', 'spiece.model'),
@@ -314,7 +315,8 @@ def _write(folder, format, run, config, base, model, weights, dtype) -> None:
     weights_lib.save(folder, model, weights, dtype=dtype, **more)
     travel += ('generation_config.json',)
   for path in {path for glob in travel for path in base.glob(glob)}:
-    shutil.copyfile(path, folder / path.name)
+    if path.is_file():
+      shutil.copyfile(path, folder / path.name)
 
 
 def _base(config) -> tuple[str, str | None]:

@@ -215,6 +215,17 @@ def test_keys_that_peft_would_ignore_are_refused(run, tmp_path, change, said):
     ({'target_modules': ['q_proj']}, 'unexpected tensor'),
     ({'target_modules': ['lm_head']}, "target_modules is ['lm_head']"),
     ({'r': 8}, 'has shape (4, 96), adapter_config.json: (8, 96)'),
+    ({'lora_bias': True}, 'lora_bias is True; supported: False'),
+    ({'use_qalora': True}, 'use_qalora is True; supported: False'),
+    ({'alora_invocation_tokens': [1]}, 'alora_invocation_tokens is [1]; suppo'),
+    ({'init_lora_weights': 'pissa_niter_4'}, 'path_initial_model_for_weight_'),
+    ({'init_lora_weights': 'olora'}, "init_lora_weights is 'olora': it starts"),
+    ({'init_lora_weights': 'corda'}, 'convert it to plain LoRA with PEFT, by'),
+    (
+      {'init_lora_weights': 'loftq'},
+      'model.merge_and_unload().save_pretrained',
+    ),
+    ({'new_kind': 3}, 'new_kind is 3, and it may change what the adapter comp'),
   ],
 )
 def test_adapters_of_another_kind_are_refused(run, tmp_path, fields, said):
@@ -223,6 +234,31 @@ def test_adapters_of_another_kind_are_refused(run, tmp_path, fields, said):
   with pytest.raises(export.UserError) as error:
     peft.load(tmp_path / 'out', weights.read_config(BASE))
   assert said in str(error.value)
+
+
+def test_a_pickle_alone_is_told_how_to_convert(run, tmp_path):
+  export.export(run, tmp_path / 'out', 'peft')
+  file = tmp_path / 'out' / 'adapter_model.safetensors'
+  file.rename(tmp_path / 'out' / 'adapter_model.bin')
+  with pytest.raises(export.UserError, match=r'is a pickle .* convert it, wit'):
+    peft.load(tmp_path / 'out', weights.read_config(BASE))
+
+
+def test_fields_that_change_nothing_are_passed_over(run, tmp_path):
+  done = export.export(run, tmp_path / 'out', 'peft').folder
+  wanted, _ = peft.load(done, weights.read_config(BASE))
+  change_fields(
+    done,
+    bias=None,
+    corda_config={'x': 1},
+    init_lora_weights='gaussian',
+    loftq_config={},
+    peft_version='0.9',
+    rank_pattern={},
+    use_dora=None,
+  )
+  got, _ = peft.load(done, weights.read_config(BASE))
+  jax.tree.map(np.testing.assert_array_equal, got, wanted)
 
 
 def test_all_linear_is_what_the_keys_say(run, tmp_path):
@@ -293,6 +329,24 @@ def test_merged_is_rounded_once_and_may_be_sharded(run, tmp_path, monkeypatch):
   for name, x in exact['layers'].items():
     assert np.abs(x - got['layers'][name]).max() <= np.abs(x).max() * 2**-8
   np.testing.assert_array_equal(got['embed'], base['embed'])
+
+
+def test_a_float16_base_is_exported_as_float16(tmp_path):
+  base = tmp_path / 'base'
+  shutil.copytree(BASE, base)
+  (base / 'tokenizer_old').mkdir()  # only files travel
+  hf = json.loads((base / 'config.json').read_text())
+  (base / 'config.json').write_text(
+    json.dumps(hf | {'dtype': 'float16', 'torch_dtype': 'float16'})
+  )
+  one = write_run(tmp_path / 'run', **{'model.path': str(base)})
+  done = export.export(one, tmp_path / 'out', 'merged')
+  assert done.dtype == 'float16' and 0 < done.difference < 1e-2 * done.largest
+  disk = load_file(tmp_path / 'out' / 'model.safetensors')
+  assert {x.dtype for x in disk.values()} == {np.dtype('float16')}
+  hf = json.loads((tmp_path / 'out' / 'config.json').read_text())
+  assert hf['dtype'] == hf['torch_dtype'] == 'float16'
+  assert not (tmp_path / 'out' / 'tokenizer_old').exists()
 
 
 def test_full_weights_and_the_generation_config(tmp_path):
@@ -476,3 +530,57 @@ def test_peft_and_transformers_compute_the_same(tmp_path, rslora):
   change_keys(tmp_path / 'peft', lambda k: k.removeprefix('base_model.'))
   with pytest.raises(export.UserError, match='missing tensor'):
     peft.load(tmp_path / 'peft', weights.read_config(BASE))
+
+
+@pytest.mark.slow
+def test_every_field_of_peft_is_known():
+  """With the values that PEFT itself writes; a newer PEFT may have more."""
+  LoraConfig = pytest.importorskip(
+    'peft', reason='the parity extra is missing'
+  ).LoraConfig
+  fields = LoraConfig(r=4, target_modules=['q_proj']).to_dict()
+  assert not list(peft._unlike(fields | {'peft_type': 'LORA'}))
+  known = {*peft._READ, *peft._OFF, *peft._IGNORED, 'init_lora_weights'}
+  assert LoraConfig.__dataclass_fields__.keys() <= known
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore:.is_gradient_checkpoin:FutureWarning')
+@pytest.mark.filterwarnings('ignore:(PiSSA|OLoRA) changes the base:UserWarning')
+@pytest.mark.parametrize('start', ['pissa', 'olora'])
+def test_the_conversion_we_name_is_the_right_one(tmp_path, start):
+  """What PEFT converts computes here what the trained adapter does there."""
+  torch = pytest.importorskip('torch', reason='the parity extra is missing')
+  theirs = pytest.importorskip('peft', reason='the parity extra is missing')
+  from transformers import AutoModelForCausalLM
+
+  base = AutoModelForCausalLM.from_pretrained(
+    BASE, dtype=torch.float32, attn_implementation='eager'
+  )
+  modules = [f'{name}_proj' for name in ('q', 'k', 'v', 'o')]
+  fields = dict(
+    r=4, lora_alpha=8, target_modules=modules, task_type='CAUSAL_LM'
+  )
+  model = theirs.get_peft_model(
+    base, theirs.LoraConfig(**fields, init_lora_weights=start)
+  )
+  model.peft_config['default'].init_lora_weights = True
+  model.save_pretrained(tmp_path / 'before')
+  model.peft_config['default'].init_lora_weights = start
+  torch.manual_seed(0)
+  for name, weight in model.named_parameters():
+    if 'lora_' in name:
+      weight.data += 0.05 * torch.randn_like(weight)
+  one = write_run(tmp_path / 'run')
+  wanted = torch_logits(model, one)
+  model.save_pretrained(tmp_path / 'own')
+  with pytest.raises(export.UserError, match='path_initial_model_for_weight'):
+    peft.load(tmp_path / 'own', weights.read_config(BASE))
+  model.save_pretrained(
+    tmp_path / 'new',
+    path_initial_model_for_weight_conversion=str(tmp_path / 'before'),
+  )
+  config_, tree = weights.load(BASE)
+  adapter, scale = peft.load(tmp_path / 'new', config_)
+  got = export._logits(config_, lora.bind(scale, adapter, tree))
+  np.testing.assert_allclose(got, wanted, atol=1e-4, rtol=1e-4)
