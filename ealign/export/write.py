@@ -23,7 +23,7 @@ from ealign.assembly import weights as assembled
 from ealign.data import sources
 from ealign.fields import Config
 from ealign.models import config as model_lib
-from ealign.models import files, hub, int8, lora, peft, transformer
+from ealign.models import files, gguf, hub, int8, lora, peft, transformer
 from ealign.models import weights as weights_lib
 from ealign.runtime import provenance
 from ealign.runtime.errors import Mismatch, UserError
@@ -320,7 +320,10 @@ def _write(folder, format, run, config, base, model, weights, dtype) -> None:
 
 
 def _base(config) -> tuple[str, str | None]:
-  """The base model as PEFT and vLLM find it: Hub id and revision, or path."""
+  """The base model as PEFT and vLLM find it: Hub id and revision, or path.
+
+  Of a GGUF file it is the file, not the folder that lays it out.
+  """
   if hub.is_id(config.model.path):
     return hub.split(config.model.path)
   return str(pathlib.Path(sources.resolve(config.model.path)).resolve()), None
@@ -346,6 +349,12 @@ def _serve(to, format, config, name) -> str:
   if format != 'peft':
     return f'vllm serve {shlex.quote(str(to))}'
   base, revision = _base(config)
+  if gguf.is_file(base):
+    return (
+      f'none as it is: its base is the file {base}; transformers reads that by '
+      'from_pretrained(folder, gguf_file=name), with PEFT on top; or use '
+      '--format=merged'
+    )
   fits = [rank for rank in VLLM_RANKS if rank >= config.model.lora.rank]
   if not fits:
     return f'none: vLLM takes ranks up to {VLLM_RANKS[-1]}; use --format=merged'

@@ -38,6 +38,8 @@ class Family:
       null; 'absent', where it is null or absent.
     fields: further fields of Config -> their names in config.json.
     defaults: of absent fields, where they are not those of all families.
+    gguf: how a GGUF file holds its q and k (see `gguf`): 'plain' or 'pairs';
+      '': such files are not read.
   """
 
   architecture: str
@@ -55,6 +57,7 @@ class Family:
   kv_heads: str = 'null'
   fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
   defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  gguf: str = ''
 
 
 _MOE = {
@@ -66,7 +69,11 @@ _MOE = {
 }
 FAMILIES = {  # by model_type
   'qwen2': Family(
-    'Qwen2ForCausalLM', qkv_bias=True, windows='switch', layer_types=True
+    'Qwen2ForCausalLM',
+    qkv_bias=True,
+    windows='switch',
+    layer_types=True,
+    gguf='plain',
   ),
   'qwen3': Family(
     'Qwen3ForCausalLM',
@@ -74,6 +81,7 @@ FAMILIES = {  # by model_type
     windows='switch',
     layer_types=True,
     defaults={'head_dim': 128},
+    gguf='plain',
   ),
   'qwen3_moe': Family(
     'Qwen3MoeForCausalLM',
@@ -82,7 +90,7 @@ FAMILIES = {  # by model_type
     kv_heads='never',
     fields=_MOE,
   ),
-  'llama': Family('LlamaForCausalLM', kv_heads='absent'),
+  'llama': Family('LlamaForCausalLM', kv_heads='absent', gguf='pairs'),
   'mistral': Family('MistralForCausalLM', windows='unless_null'),
   'gemma3_text': Family(
     'Gemma3ForCausalLM',
@@ -99,6 +107,7 @@ FAMILIES = {  # by model_type
     kv_heads='never',
     fields={'query_scalar': 'query_pre_attn_scalar'},
     defaults={'head_dim': 256, 'query_scalar': 256, 'tie_embeddings': True},
+    gguf='plain',
   ),
 }
 

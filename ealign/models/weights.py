@@ -1,4 +1,7 @@
-"""Hugging Face folders (config.json, *.safetensors) in and out, no torch."""
+"""Hugging Face folders (config.json, *.safetensors) in and out, no torch.
+
+GGUF files come in as such a folder, whose weights lie in the file (`gguf`).
+"""
 
 import dataclasses
 import functools
@@ -12,7 +15,7 @@ import numpy as np
 from jax.sharding import Sharding
 from safetensors.numpy import save_file
 
-from ealign.models import files, hub, names, stream
+from ealign.models import files, gguf, hub, names, stream
 from ealign.models.config import Config, from_hf, to_hf
 from ealign.runtime.errors import UserError
 
@@ -69,7 +72,7 @@ def read_json(folder) -> dict:
   except (FileNotFoundError, NotADirectoryError) as e:
     raise UserError(
       f'{path}: not found; model.path must be a folder with config.json and '
-      'model.safetensors, or a Hub id'
+      'model.safetensors, a .gguf file, or a Hub id'
     ) from e
   except (OSError, ValueError) as e:
     message = f'not readable as JSON ({e}); download or copy it again'
@@ -87,11 +90,11 @@ def load(
   dtype: str = 'float32',
   **runtime,
 ) -> tuple[Config, dict]:
-  """Reads a model folder, or a model of the Hub, straight to the devices.
+  """Reads a model folder, file, or model of the Hub, straight to the devices.
 
   Args:
-    folder: path with config.json and model.safetensors or its shards, or a Hub
-      id such as 'Qwen/Qwen3-4B'.
+    folder: path with config.json and model.safetensors or its shards, a GGUF
+      file, or a Hub id such as 'Qwen/Qwen3-4B'.
     shardings: path in the tree, such as 'layers/q' -> Sharding; by default
       all is on the default device.
     dtype: of the weights on the device and of the activations.
@@ -104,7 +107,10 @@ def load(
   """
   folder = hub.fetch(folder)
   config = read_config(folder, dtype=dtype, **runtime)
-  path, tensors, problems, lost = files.read_folder(folder)
+  if (folder / gguf.INDEX).exists():
+    path, tensors, problems, lost = gguf.tensors(folder, config)
+  else:
+    path, tensors, problems, lost = files.read_folder(folder)
   if config.tie_embeddings and names.EMBED not in tensors.keys() | lost:
     if names.HEAD in tensors:  # some tools store the head of a tied model alone
       tensors[names.EMBED] = tensors[names.HEAD]

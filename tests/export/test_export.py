@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from ealign import config, train
 from ealign.assembly import weights as weights_lib
-from ealign.data import sources
+from ealign.data import chat, sources
 from ealign.export import __main__ as command
 from ealign.export import write as export
 from ealign.models import lora, peft, transformer, weights
@@ -347,6 +347,40 @@ def test_a_float16_base_is_exported_as_float16(tmp_path):
   hf = json.loads((tmp_path / 'out' / 'config.json').read_text())
   assert hf['dtype'] == hf['torch_dtype'] == 'float16'
   assert not (tmp_path / 'out' / 'tokenizer_old').exists()
+
+
+@pytest.mark.parametrize('format', ['peft', 'merged'])
+@pytest.mark.parametrize('kind', ['F32', 'Q8_0'])
+def test_a_run_on_a_gguf_file_is_exported(tmp_path, monkeypatch, kind, format):
+  pytest.importorskip('gguf', reason='the gguf extra is not installed')
+  import ggufs
+
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  hf = json.loads((BASE / 'config.json').read_text())
+  disk = load_file(BASE / 'model.safetensors')
+  disk = {k: x.astype('float32') for k, x in disk.items()}
+  base = ggufs.write(tmp_path / 'base.gguf', hf, disk, BASE, kind)
+  one = write_run(tmp_path / 'run', **{'model.path': str(base)})
+  done = export.export(one, tmp_path / 'out', format)
+  assert done.difference < 5e-2 * done.largest and done.effect > 1
+  tokenizer = chat.load_tokenizer(tmp_path / 'out')
+  turn = [{'role': 'user', 'content': 'Hi <|im_end|> 12'}]
+  wanted = chat.render_prompt(chat.load_tokenizer(BASE), turn)
+  assert chat.render_prompt(tokenizer, turn) == wanted
+  if format == 'merged':  # a whole model, as any other
+    assert done.dtype == {'F32': 'float32', 'Q8_0': 'bfloat16'}[kind]
+    model, tree = weights.load(tmp_path / 'out')
+    got = export._logits(model, tree)
+    near = dict(atol=5e-2 * done.largest, rtol=0)
+    np.testing.assert_allclose(got, policy_logits(one), **near)
+    if kind == 'F32':  # then its base is that in its folder
+      again = write_run(tmp_path / 'again', **{'model.path': str(BASE)})
+      np.testing.assert_allclose(got, policy_logits(again), atol=1e-3)
+    assert not (tmp_path / 'out' / 'gguf.json').exists()
+  else:
+    fields = json.loads((tmp_path / 'out' / 'adapter_config.json').read_text())
+    assert fields['base_model_name_or_path'] == str(base)
+    assert done.serve.startswith(f'none as it is: its base is the file {base};')
 
 
 def test_full_weights_and_the_generation_config(tmp_path):
