@@ -485,13 +485,30 @@ def test_an_export_that_computes_something_else_is_not_kept(
   )
   argv = [f'--run={run}', f'--to={tmp_path}/out', '--format=peft']
   assert command.main(argv) == 1
-  assert 'not written: the export was read back, and its logits differ' in (
+  assert 'not written: the export was read back, and its weights are not' in (
     capsys.readouterr().err
   )
   monkeypatch.setattr(weights, '_merged', lambda x, *_: x)
   argv = [f'--run={run}', f'--to={tmp_path}/out', '--format=merged']
   assert command.main(argv) == 1
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('dtype', export.ROUNDING)
+def test_weights_are_the_runs_rounded_once_or_it_is_a_fault(run, dtype):
+  """However far rounding moves logits: it is far behind some tokens."""
+  model, base = weights.load(BASE)
+  adapter, scale = weights.load_adapter(run)
+  bound = lora.bind(scale, adapter, base)
+  merged = lora.merge(scale, adapter, base)
+  rounded = jax.tree.map(lambda x: x.astype(dtype).astype('float32'), merged)
+  right = lambda tree: export._is_rounded(bound, tree, export.ROUNDING[dtype])
+  assert right(rounded) and right(merged) and not right(base)
+  q = rounded['layers']['q']
+  for wrong in (q * 1.01, q.at[3, 5, 7].add(0.05), q[::-1]):
+    layers = rounded['layers'] | {'q': wrong}
+    assert not right(rounded | {'layers': layers})
+  assert not right(rounded | {'embed': rounded['embed'][::-1]})
 
 
 def test_folders_that_are_no_finished_run(run, tmp_path, capsys):
