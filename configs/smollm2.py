@@ -46,7 +46,9 @@ def get_config(arg=None):
   config.arms['base'] = {'train.steps': 0}
   config.arms['sft'] = {'dpo.lam': 0.0}
   config.arms['conscience'] = {}
-  if arg in ('gguf', 'runlocal'):
+  if arg not in (None, 'gguf', 'runlocal'):
+    raise UserError(f'configs/smollm2.py: {arg!r}; can be: gguf, runlocal')
+  if arg:
     config.model.path = _file()
   if arg == 'runlocal':
     config.train.steps, config.optim.warmup = 4, 1
