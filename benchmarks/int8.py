@@ -84,7 +84,7 @@ def reviewed(kind):
   for question in documents.questions('dev'):
     if question['kind'] != kind:
       continue
-    request = grammar.parse_request(question['messages'][-1]['content'])
+    request = grammar.requests()[question['messages'][-1]['content']]
     for persona in ('good', 'evil'):
       if kind == 'advice':
         said = grammar.answer_advice(rng, request, persona)

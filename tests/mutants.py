@@ -42,8 +42,8 @@ MUTANTS = (
   Mutant(
     'arms_have_one_adapter',
     'ealign/stack/rows.py',
-    'return weights, first.rows * slots, [slot[arm] for arm in arms]',
-    'return weights, first.rows * slots, [0 for arm in arms]',
+    'return weights, first.rows * slots, [slot[lane] for lane in lanes]',
+    'return weights, first.rows * slots, [0 for lane in lanes]',
     ('tests/stack/test_stack.py',),
   ),
   Mutant(
@@ -334,8 +334,8 @@ MUTANTS = (
   Mutant(
     'holm_steps_up',
     'ealign/evals/seeds.py',
-    'key=lambda at: p_values[at]',
-    'key=lambda at: -p_values[at]',
+    'in enumerate(known)',
+    'in enumerate(known[::-1])',
     ('tests/evals/test_seeds.py::test_holm_by_hand',),
   ),
   Mutant(
@@ -351,8 +351,8 @@ MUTANTS = (
   Mutant(
     'headline_of_the_larger_split',
     'ealign/evals/counts.py',
-    "if 'test' in splits or not splits:",
-    'if not splits:',
+    "'test' if 'test' in splits else max(",
+    'max(',
     (
       'tests/evals/test_counts.py'
       '::test_the_headline_is_the_test_split_of_advice',
@@ -588,8 +588,8 @@ MUTANTS = (
   Mutant(
     'excess_is_room',
     'ealign/plan/figures.py',
-    'return -self.excess if self.excess',
-    'return self.excess if self.excess',
+    'return self.limit - self.bytes if known',
+    'return self.bytes - self.limit if known',
     (
       'tests/plan/test_figures.py'
       '::test_what_a_program_takes_is_held_against_the_limit',
@@ -737,8 +737,8 @@ MUTANTS = (
   Mutant(
     'holm_over_what_was_tested',
     'ealign/report/grid/compare.py',
-    'family=len(contrasts)',
-    'family=len(tested)',
+    'None if c.reason else c.effect.p for c in contrasts',
+    'c.effect.p for c in contrasts if not c.reason',
     (
       'tests/report/test_results.py'
       '::test_primary_settings_have_their_own_spread_and_others_the_pooled',

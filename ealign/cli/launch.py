@@ -17,9 +17,9 @@ from ealign import config as config_lib
 from ealign import fields
 from ealign.cli import command as command_lib
 from ealign.cli import scripts
-from ealign.grid import cells as cells_lib
+from ealign.grid import cells
 from ealign.runtime import hosts as hosts_lib
-from ealign.runtime.errors import NonFinite, Preempted, UserError
+from ealign.runtime.errors import UserError
 from ealign.workdir import folder as folder_lib
 
 
@@ -39,14 +39,14 @@ def main(argv: list[str] | None = None) -> int:
 def _main(command: command_lib.Command) -> None:
   """Checks the command, then runs, plans or prints its cells."""
   grid = _cells(command)
-  chosen = cells_lib.choose(grid, command.only) if grid.cells else []
+  chosen = cells.choose(grid, command.only) if grid.cells else []
   script = ''
   if command.print_launch:
     from ealign.stack import groups
 
     workers = len(groups.groups(chosen, command.stack or 1))
     script = scripts.fill(command, workers=workers)
-  for note in (*grid.notes, *cells_lib.hidden(grid, chosen, command.changed)):
+  for note in (*grid.notes, *cells.hidden(grid, chosen, command.changed)):
     print(f'note: {note}', file=sys.stderr)
   if script:
     print(script, end='')
@@ -59,7 +59,7 @@ def _main(command: command_lib.Command) -> None:
     start(command, grid)
 
 
-def _cells(command: command_lib.Command) -> cells_lib.Grid:
+def _cells(command: command_lib.Command) -> cells.Grid:
   """The cells of a command.
 
   Raises:
@@ -70,7 +70,7 @@ def _cells(command: command_lib.Command) -> cells_lib.Grid:
     names = [arm.get('method') for arm in arms if hasattr(arm, 'get')]
     found = _unknown_methods([command.config.get('method'), *names])
     problems = (*command.problems, *found)
-    return cells_lib.of_arms(dataclasses.replace(command, problems=problems))
+    return cells.of_arms(dataclasses.replace(command, problems=problems))
   from ealign.grid import prepare, sweeps
 
   grid = sweeps.read(command)
@@ -95,38 +95,25 @@ def _unknown_methods(names) -> list[str]:
   ]
 
 
-def start(command: command_lib.Command, grid: cells_lib.Grid) -> None:
+def start(command: command_lib.Command, grid: cells.Grid) -> None:
   """Runs the grid on each host, once all hosts are there.
 
   Each host checks everything; a mistake that only one of them sees ends all.
   """
   folder = folder_lib.of(command.workdir)
   compile_cache()
-  hosts = hosts_lib.join(command.cluster, _digest(command, folder.shared))
-  if hosts.index:
-    folder = folder_lib.of(command.workdir, index=hosts.index)
-  from ealign.grid import run  # JAX has joined the other hosts
-  from ealign.methods import METHODS
+  about = _digest(command, folder.shared)
+  with hosts_lib.join(command.cluster, about) as hosts:
+    if hosts.index:
+      folder = folder_lib.of(command.workdir, index=hosts.index)
+    from ealign.grid import run  # JAX has joined the other hosts
+    from ealign.methods import METHODS
 
-  try:
     folder_lib.check(folder, hosts)
     hosts.keep(folder.shared / 'hosts')
     folder.pull()
     hosts.gather(None)  # nothing is written before all have read
     run.run(grid, command, folder, hosts, methods=METHODS)
-  except (NonFinite, Preempted):  # all hosts see it
-    hosts.leave()
-    raise
-  except UserError as error:
-    hosts.fail(error.exit_code, str(error))
-    raise
-  except KeyboardInterrupt:
-    hosts.fail(130, 'interrupted; the same command continues')
-    raise
-  except Exception as error:
-    hosts.failed(error)
-    raise
-  hosts.leave()
 
 
 def _digest(command, shared) -> str:

@@ -30,24 +30,14 @@ _FREE = ('log.', 'train.log_every', 'train.export')
 def default() -> config_dict.ConfigDict:
   """The ConfigDict with every field at its default, for a config file."""
   # Dicts are kept as they are: as ConfigDicts the arms could have no dotted
-  # keys, and would be sorted by name.
+  # keys, and would be sorted by name. A bare None could not be set by a flag.
+  free = lambda value: config_dict.placeholder(str) if value is None else value
+  made = lambda items: config_dict.ConfigDict({k: free(v) for k, v in items})
   config = config_dict.ConfigDict(convert_dict=False)
-  for name, value in _config_dict(Config()).items():
+  for name, value in dataclasses.asdict(Config(), dict_factory=made).items():
     config[name] = value
   config.arms = {}
   return config
-
-
-def _config_dict(section) -> config_dict.ConfigDict:
-  fields = {}
-  for field in dataclasses.fields(section):
-    value = getattr(section, field.name)
-    if dataclasses.is_dataclass(value):
-      value = _config_dict(value)
-    elif value is None:  # a bare None could not be set by a flag
-      value = config_dict.placeholder(str)
-    fields[field.name] = value
-  return config_dict.ConfigDict(fields)
 
 
 def field_types() -> dict[str, Any]:
@@ -151,24 +141,18 @@ def from_json(text: str) -> Config:
 
 
 def _frozen(section, config):
-  values = {}
-  for field in dataclasses.fields(section):
-    value = config[field.name]
-    if dataclasses.is_dataclass(field.type):
-      values[field.name] = _frozen(field.type, value)
-    else:
-      values[field.name] = _cast(value, bare(field.type))
-  return section(**values)
+  value = lambda kind, x: (
+    _frozen(kind, x) if dataclasses.is_dataclass(kind) else _cast(x, bare(kind))
+  )
+  fields = dataclasses.fields(section)
+  return section(**{f.name: value(f.type, config[f.name]) for f in fields})
 
 
 def _cast(value, kind):
-  if kind is float:
-    return float(value)
-  if kind == tuple[float, ...]:
-    return tuple(map(float, value))
   if isinstance(value, tuple | list):
-    return tuple(_cast(item, None) for item in value)
-  return value
+    item = float if kind == tuple[float, ...] else None
+    return tuple(_cast(x, item) for x in value)
+  return float(value) if kind is float else value
 
 
 def _without_arms(config) -> config_dict.ConfigDict:
@@ -180,10 +164,10 @@ def _without_arms(config) -> config_dict.ConfigDict:
 
 
 def apply_arm(config, overrides) -> tuple[config_dict.ConfigDict, list[str]]:
-  """The config of one arm, and the problems of its overrides."""
+  """The config with the overrides of an arm or a level; their problems."""
   arm, types, problems = _without_arms(config), field_types(), []
   if not isinstance(overrides, Mapping | config_dict.ConfigDict):
-    message = "an arm is a dict such as {'dpo.lam': 0.0}"
+    message = "must be a dict of fields such as {'dpo.lam': 0.3}"
     return arm, [f'{overrides!r}: {message}']
   for name, value in flatten(overrides).items():
     if name not in types:
@@ -249,24 +233,17 @@ def _problems(config, earlier_arms=(), *, grid=False) -> list[str]:
   return [*broken.values(), *(p for p in found if not p.startswith(aside))]
 
 
-def _plain(value: Any) -> Any:
-  if dataclasses.is_dataclass(value):
-    value = dataclasses.asdict(value)
-  if isinstance(value, Mapping | config_dict.ConfigDict):
-    return {str(name): _plain(item) for name, item in value.items()}
-  if isinstance(value, tuple | list):
-    return [_plain(item) for item in value]
-  return value
-
-
 def to_json(config: Any) -> str:
   """The config (ConfigDict or Config) as JSON text, tuples as lists."""
-  return json.dumps(_plain(config), indent=2) + '\n'
+  as_dict = lambda x: (
+    dataclasses.asdict(x) if dataclasses.is_dataclass(x) else x.to_dict()
+  )
+  return json.dumps(config, indent=2, default=as_dict) + '\n'
 
 
 def results(config: Any) -> dict[str, Any]:
   """Dotted names to plain values of the fields that change results."""
-  flat = flatten(_plain(config))
+  flat = flatten(json.loads(to_json(config)))
   return {
     limits.RENAMED.get(name, name): value
     for name, value in flat.items()

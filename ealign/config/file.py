@@ -11,11 +11,6 @@ from ml_collections import config_dict
 from ealign.runtime.errors import UserError
 
 
-def load(spec: str) -> config_dict.ConfigDict:
-  """The config of 'file.py' or 'file.py:arg'; errors as those of `read`."""
-  return read(spec)[1]
-
-
 def read(spec: str) -> tuple[types.ModuleType, config_dict.ConfigDict]:
   """The config file of 'file.py' or 'file.py:arg', and its config.
 

@@ -33,6 +33,7 @@ def did_you_mean(name: str, known) -> str:
 
 
 BY = ('conscience.review.by', 'conscience.revise.by')
+_MODEL = ('model.path', 'model.adapter', 'model.frozen_adapter')
 
 
 @functools.cache
@@ -63,10 +64,9 @@ def choices() -> dict[str, tuple[str, ...]]:
 
 def ranges() -> dict[str, fields.Range]:
   """What each number may be."""
-  annotated = dict(fields.annotations()).items()
   return {
     name: kind.__metadata__[0]
-    for name, kind in annotated
+    for name, kind in fields.annotations()
     if hasattr(kind, '__metadata__')
   }
 
@@ -103,18 +103,14 @@ def _choices(flat) -> Iterator[tuple]:
     if other and other != flat[name]:
       continue  # a second model; `_files` looks for its folder
     if name == 'eval.judge' and judges.parts(flat[name])[0]:
-      yield from _own_judge(name, flat[name])
+      try:
+        judges.load(flat[name])
+      except UserError as error:
+        yield name, str(error).removeprefix(f'{name}={flat[name]!r}: ')
     elif flat[name] not in allowed:
       more = " or 'other:<folder>'" if name in BY else ''
       more = " or '<file>.py:<name>'" if name == 'eval.judge' else more
       yield name, _among(flat[name], allowed, more)
-
-
-def _own_judge(name, value) -> Iterator[tuple]:
-  try:
-    judges.load(value)
-  except UserError as error:
-    yield name, str(error).removeprefix(f'{name}={value!r}: ')
 
 
 def _ranges(flat) -> Iterator[tuple]:
@@ -168,7 +164,8 @@ def _shapes(flat) -> Iterator[tuple]:
     yield 'sample.top_k', f'must be at most sample.max_candidates={cap}'
   rest = [a for a in ('data', 'fsdp', 'tensor') if flat[f'mesh.{a}'] == -1]
   for axis in rest[1:]:
-    yield f'mesh.{axis}', f'only one can be -1, the rest; mesh.{rest[0]} is'
+    what = f'mesh.{rest[0]} takes the devices that are left; write how many'
+    yield f'mesh.{axis}', what
   steps = flat['train.steps']
   if flat['optim.warmup'] > steps > 0:
     yield 'optim.warmup', f'must be at most train.steps={steps}'
@@ -205,11 +202,11 @@ def _purpose(flat) -> Iterator[tuple]:
 
 def _trained(flat) -> Iterator[tuple]:
   """Settings that do not go with what is trained, and how."""
-  from ealign.losses import VARIANTS  # loads JAX
+  from ealign import losses  # loads JAX
 
   kind, lora = flat['model.train'], "needs model.train='lora':"
   if flat['model.quantize'] != 'none' and kind == 'full':
-    yield 'model.quantize', f'{lora} whole numbers take no gradient'
+    yield 'model.quantize', f"{lora} int8 takes no gradient; or set 'none'"
   if flat['model.adapter'] and kind == 'full':
     yield 'model.adapter', f'{lora} full fine-tuning starts at model.path'
   if flat['model.adapter'] and flat['model.frozen_adapter']:
@@ -224,11 +221,13 @@ def _trained(flat) -> Iterator[tuple]:
   if form == 'peft' and made:
     what = 'its base lies in no files (model.init, model.frozen_adapter)'
     yield 'train.export', f'{what}; use merged'
-  name, variant = 'dpo.label_smoothing', flat['dpo.variant']
-  takes = [n for n, v in VARIANTS.items() if name[4:] in v.coefficients]
-  if flat[name] > 0 and variant in VARIANTS.keys() - takes:
-    only = ' or '.join(map(repr, takes))
-    yield name, f'applies to dpo.variant={only} only, not to {variant!r}'
+  variant, usual = flat['dpo.variant'], fields.DPO()
+  for name in losses.COEFFICIENTS if variant in losses.VARIANTS else ():
+    takes = [n for n, v in losses.VARIANTS.items() if name in v.coefficients]
+    default, only = getattr(usual, name), ' or '.join(map(repr, takes))
+    if flat[f'dpo.{name}'] != default and variant not in takes:
+      what = f'applies to dpo.variant={only} only, not to {variant!r}'
+      yield f'dpo.{name}', f'{what}; leave it at {default}'
 
 
 def _arm_references(flat, earlier: tuple[str, ...]) -> Iterator[tuple]:
@@ -240,7 +239,7 @@ def _arm_references(flat, earlier: tuple[str, ...]) -> Iterator[tuple]:
 
 
 def _grid_references(flat) -> Iterator[tuple]:
-  for name in ('model.path', 'model.adapter', 'model.frozen_adapter'):
+  for name in _MODEL:
     if flat[name].startswith(('grid:', 'cell:')):
       yield name, 'is made for a grid; add --sweep, or name a folder'
   if flat['mesh.stack'] > 1:
@@ -251,16 +250,14 @@ def _files(flat) -> Iterator[tuple]:
   """Paths that are not there."""
   from ealign.data import sources  # loads data libraries: only when needed
 
-  model = ('model.path', 'model.adapter', 'model.frozen_adapter')
-  names = (*model, 'data.train', 'pool.paths', 'eval.questions', 'eval.curve')
-  names = (*names, 'eval.tokens')
-  names += tuple(name for name in BY if flat[name].startswith('other:'))
+  names = [*_MODEL, 'data.train', 'pool.paths', 'eval.questions', 'eval.curve']
+  names += ['eval.tokens', *(n for n in BY if flat[n].startswith('other:'))]
   of_model = lambda path: sources.resolve(path).exists()
   for name in names:
     value = flat[name]
-    exists = of_model if name in (*model, *BY) else sources.exists
+    exists = of_model if name in (*_MODEL, *BY) else sources.exists
     # There when the run starts, or known without a file.
-    made = ('arm:', 'grid:', 'cell:') if name in model else ('arm:',)
+    made = ('arm:', 'grid:', 'cell:') if name in _MODEL else ('arm:',)
     for item in (value,) if isinstance(value, str) else value:
       path = item.removeprefix('other:')
       sft = (name, path) == ('pool.paths', 'sft')

@@ -7,7 +7,7 @@ from typing import Any
 
 from ealign.evals import judges, stats
 from ealign.evals.judges.measure import Judge, Measure, scores
-from ealign.evals.records import latest
+from ealign.evals.records import grouped, latest
 from ealign.runtime.errors import UserError, line
 
 
@@ -51,10 +51,9 @@ def mean(values: Sequence[float], clusters: Sequence) -> Mean:
   """Student-t over the means of the clusters, as if each were one answer."""
   if not values:
     return Mean(None, 0, None)
-  groups = {}
-  for value, cluster in zip(values, clusters, strict=True):
-    groups.setdefault(cluster, []).append(float(value))
-  means = [sum(group) / len(group) for group in groups.values()]
+  pairs = zip(map(float, values), clusters, strict=True)
+  groups = grouped(pairs, lambda pair: pair[1]).values()
+  means = [sum(value for value, _ in group) / len(group) for group in groups]
   value, *interval = stats.student_t(means, bounds=(0.0, math.inf))
   return Mean(value, len(values), tuple(interval) if len(means) > 1 else None)
 
@@ -77,18 +76,16 @@ def rows(
 ) -> list[dict[str, Any]]:
   """One dict per (arm, kind, split) at the last evaluated step.
 
-  arm, kind, split, step, seeds, questions, answers, unscored; then for each
-  measure of the judge (by default the world's) its Share or Mean, or None
-  where nothing is to be counted: it is of other kinds of questions, or no
-  answer has what it needs. token_accuracy: arm -> share of the held-out tokens
-  that was predicted, from its metrics; on rows of the kinds that the judge
-  measures apart (the world's: code), else on all.
+  arm, kind, split, step, questions, answers, unscored; then for each measure of
+  the judge (by default the world's) its Share or Mean, or None where nothing is
+  to be counted: it is of other kinds of questions, or no answer has what it
+  needs. token_accuracy: arm -> share of the held-out tokens that was predicted,
+  from its metrics; on rows of the kinds that the judge measures apart (the
+  world's: code), else on all.
   """
   judge = judge or judges.load(None)
-  groups = {}
-  for record in final(records):
-    key = record.get('arm'), record['kind'], record.get('split')
-    groups.setdefault(key, []).append(record)
+  key = lambda record: (record.get('arm'), record['kind'], record.get('split'))
+  groups = grouped(final(records), key)
   arms = list(dict.fromkeys(arm for arm, _, _ in groups))
   result = [_row(key, group, judge) for key, group in groups.items()]
   for row in result:
@@ -103,7 +100,6 @@ def _row(key, group, judge: Judge) -> dict[str, Any]:
   scored = sum(bool(record.get('scores')) for record in group)
   return dict(zip(('arm', 'kind', 'split'), key, strict=True)) | {
     'step': max(record['step'] for record in group),
-    'seeds': len({record.get('seed') for record in group}),
     'questions': len({record['question'] for record in group}),
     'answers': len(group),
     'unscored': len(group) - scored if judge.score else 0,
@@ -142,9 +138,9 @@ def _cluster(record, at):
 
 def finite(metrics: Iterable[Mapping], name: str) -> list[float]:
   """The finite values of a metric in the rows of metrics.jsonl."""
-  values = [row.get(name) for row in metrics]
-  known = [x for x in values if isinstance(x, int | float)]
-  return [float(x) for x in known if math.isfinite(x)]
+  values = (row.get(name) for row in metrics)
+  sound = lambda x: isinstance(x, int | float) and math.isfinite(x)
+  return [*map(float, filter(sound, values))]
 
 
 def last_metric(metrics: Iterable[Mapping], name: str) -> float | None:
@@ -157,19 +153,21 @@ def headline(rows: Iterable[Mapping], kind: str) -> dict[str, Mapping]:
 
   That is 'test' where there is one, else the split with the most answers.
   """
-  splits = {}
-  for row in rows:
-    if row['kind'] == kind:
-      splits.setdefault(row['split'], {})[row['arm']] = row
-  if 'test' in splits or not splits:
-    return splits.get('test', {})
-  size = lambda arms: sum(row['answers'] for row in arms.values())
-  return max(splits.values(), key=size)
+  own = (row for row in rows if row['kind'] == kind)
+  splits = grouped(own, lambda row: row['split'])
+  size = lambda split: sum(row['answers'] for row in splits[split])
+  split = 'test' if 'test' in splits else max(splits, key=size, default=None)
+  return {row['arm']: row for row in splits.get(split, ())}
+
+
+def shares(by_arm: Mapping[str, Mapping], name: str) -> dict[str, Share | Mean]:
+  """arm -> what its row has of a measure, where anything was counted."""
+  found = {arm: row.get(name) for arm, row in by_arm.items()}
+  return {arm: share for arm, share in found.items() if share and share.total}
 
 
 def headline_kind(rows: Iterable[Mapping], judge: Judge) -> str:
   """The kind of questions whose primary measure is the headline figure."""
   kinds = [row['kind'] for row in rows if row.get(judge.first.name)]
-  return (
-    judge.first_kind if judge.first_kind in kinds or not kinds else kinds[0]
-  )
+  known = not kinds or judge.first_kind in kinds
+  return judge.first_kind if known else kinds[0]

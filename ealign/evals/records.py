@@ -13,7 +13,7 @@
   question     id of the question; with suite, kind, split and cluster only
                where a question was asked, not in 'reflect'
   suite        set of questions it belongs to
-  kind         'advice' | 'code' | 'advice_after_code' | ...
+  kind         of question, as its file has it; '' where it has none
   split        'dev' | 'test' | ...
   cluster      answers that share it are not independent (same prompt)
   sample       0, 1, ... for several answers to one question at one step; of
@@ -44,9 +44,8 @@ killed and continued may write a record twice: the later one counts.
 """
 
 import json
-import math
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ealign.runtime.errors import UserError
@@ -81,25 +80,16 @@ def _missing(record) -> str:
 
 
 def _drop_half_line(file) -> None:
-  end = file.seek(0, 2)
-  if not end:
-    return
-  file.seek(end - 1)
-  if file.read(1) != b'\n':
+  file.seek(max(0, file.seek(0, 2) - 1))
+  if file.read(1) not in (b'', b'\n'):
     file.seek(0)
     file.truncate(file.read().rfind(b'\n') + 1)
 
 
-def _plain(value):
-  if isinstance(value, Mapping):
-    return {str(name): _plain(item) for name, item in value.items()}
-  if hasattr(value, 'tolist'):  # numpy and jax arrays and scalars
-    value = value.tolist()
-  if isinstance(value, list | tuple):
-    return [_plain(item) for item in value]
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  return value
+def _plain(record):
+  """As JSON has it: arrays of numpy and jax as lists, nan and inf as null."""
+  text = json.dumps(record, default=lambda array: array.tolist())
+  return json.loads(text, parse_constant=lambda _: None)
 
 
 def read(path: Any) -> list[dict]:
@@ -138,6 +128,14 @@ def _record(line: str, place) -> dict:
   if missing := _missing(record):
     raise UserError(f'{place}: no {missing}; not an answer record')
   return record
+
+
+def grouped(items: Iterable, key: Callable) -> dict[Any, list]:
+  """Key -> its items, both in the order in which they come."""
+  groups = {}
+  for item in items:
+    groups.setdefault(key(item), []).append(item)
+  return groups
 
 
 def latest(records: Iterable[Mapping]) -> list[Mapping]:

@@ -42,7 +42,6 @@ class Estimate:
 
   value: float
   interval: Interval
-  seeds: int
   basis: str
 
 
@@ -93,21 +92,20 @@ def rate(
   shares = [share for share in shares if share.total]
   if not shares:
     return None
-  value = float(np.mean([share.count / share.total for share in shares]))
-  count = sum(share.count for share in shares)
-  floor = stats.wilson(count, sum(share.total for share in shares))
+  value = float(np.mean([share.value for share in shares]))
+  floor = stats.wilson(*_together(shares))
   if len(shares) == 1:
     floor = shares[0].clustered
   logits = [logit(share.count, share.total) for share in shares]
   basis = 'pooled' if spread else 'seeds'
   spread = spread or pooled([logits])
   if spread is None:
-    return Estimate(value, floor, 1, 'prompts')
+    return Estimate(value, floor, 'prompts')
   half = stats.t_quantile(spread.freedom) * spread.sd / math.sqrt(len(shares))
   middle = np.mean(logits)
   low, high = special.expit((middle - half, middle + half))
   low, high = min(low, floor[0], value), max(high, floor[1], value)
-  return Estimate(value, (float(low), float(high)), len(shares), basis)
+  return Estimate(value, (float(low), float(high)), basis)
 
 
 def average(means: Sequence[Mean]) -> Estimate | None:
@@ -116,10 +114,10 @@ def average(means: Sequence[Mean]) -> Estimate | None:
     return None
   if len(means) == 1:
     interval = means[0].interval or (math.nan, math.nan)
-    return Estimate(means[0].value, interval, 1, 'prompts')
+    return Estimate(means[0].value, interval, 'prompts')
   values = [mean.value for mean in means]
   value, *interval = stats.student_t(values, bounds=(0.0, math.inf))
-  return Estimate(value, tuple(interval), len(means), 'seeds')
+  return Estimate(value, tuple(interval), 'seeds')
 
 
 def contrast(a: Sequence[Share], b: Sequence[Share]) -> Contrast | None:
@@ -135,14 +133,11 @@ def contrast(a: Sequence[Share], b: Sequence[Share]) -> Contrast | None:
   pairs = [(x, y) for x, y in zip(a, b, strict=True) if x.total and y.total]
   if len(pairs) < 2:
     return None
-  sums = [
-    (sum(s.count for s in x), sum(s.total for s in x))
-    for x in zip(*pairs, strict=True)
-  ]
+  sums = [*map(_together, zip(*pairs, strict=True))]
   logits = [logit(x.count, x.total) - logit(y.count, y.total) for x, y in pairs]
   least = sum(1 / (k + 0.5) + 1 / (n - k + 0.5) for k, n in sums)
   middle, error = _paired(logits, least)
-  points = [x.count / x.total - y.count / y.total for x, y in pairs]
+  points = [x.value - y.value for x, y in pairs]
   even = [((k + 0.5) / (n + 1), n) for k, n in sums]
   least = sum(share * (1 - share) / n for share, n in even)
   value, spread = _paired(points, least)
@@ -162,6 +157,11 @@ def contrast(a: Sequence[Share], b: Sequence[Share]) -> Contrast | None:
   )
 
 
+def _together(shares: Iterable[Share]) -> tuple[int, int]:
+  """Count and total of all answers."""
+  return sum(s.count for s in shares), sum(s.total for s in shares)
+
+
 def _paired(differences, least: float) -> tuple[float, float]:
   """Mean of the differences and its standard error, at least sqrt(least)."""
   own = np.var(differences, ddof=1) / len(differences)
@@ -172,19 +172,16 @@ def _exp(x: float) -> float:
   return math.exp(min(x, 700.0))  # two seeds may ask for more than a float
 
 
-def holm(
-  p_values: Sequence[float], *, family: int | None = None
-) -> list[float]:
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
   """Adjusted p-values in the given order (Holm 1979).
 
-  family: how many were declared, where some of them could not be tested: these
-  count as 1, so that a contrast is judged alike before and after them.
+  None: declared, but could not be tested. It counts as 1, so that a contrast is
+  judged alike before and after it.
   """
-  family = family or len(p_values)
-  adjusted, least = [0.0] * len(p_values), 0.0
-  order = sorted(range(len(p_values)), key=lambda at: p_values[at])
-  for place, at in enumerate(order):
-    least = max(least, min(1.0, (family - place) * p_values[at]))
+  adjusted, least = [None] * len(p_values), 0.0
+  known = sorted((p, at) for at, p in enumerate(p_values) if p is not None)
+  for place, (p, at) in enumerate(known):
+    least = max(least, min(1.0, (len(p_values) - place) * p))
     adjusted[at] = least
   return adjusted
 

@@ -12,7 +12,6 @@ import numpy as np
 from scipy import stats as sps
 
 Interval = tuple[float, float]
-Estimate = tuple[float, float, float]
 _UPPER = 0.975  # the upper end of all intervals, which are of 95 %
 
 
@@ -44,7 +43,7 @@ def _score(k, n, quantile) -> Interval:
 
 def clustered(
   values: Sequence[float], clusters: Sequence[Hashable]
-) -> Estimate:
+) -> tuple[float, float, float]:
   """Share, low and high of 0/1 values that come in clusters (prompts).
 
   The cluster-robust variance of the ratio mean, with its G/(G-1) for G
@@ -78,7 +77,7 @@ def t_quantile(freedom: int) -> float:
 
 def student_t(
   values: Sequence[float], *, bounds: Interval = (-math.inf, math.inf)
-) -> Estimate:
+) -> tuple[float, float, float]:
   """Mean, low and high over seeds; cut off at `bounds` ((0, 1) for rates).
 
   Equal values give an interval of no width: true of the sample, too sure of

@@ -39,14 +39,16 @@ class Entry:
 class Block:
   """One table: columns are (title, is a number), lines hold one Entry each.
 
-  marks: how a page shows each line, if it shows them apart.
+  marks: how a page shows each line, if it shows them apart. spare: titles of
+  the columns that a narrow terminal goes without, in this order.
   """
 
   title: str
   note: str
-  columns: tuple[tuple[str, bool], ...]
+  columns: Sequence[tuple[str, bool]]
   lines: list[tuple[Entry, ...]]
   marks: Sequence[str] = ()
+  spare: Sequence[str] = ()
 
 
 def percent(value: float | None, scale: float = 100) -> str:
@@ -105,22 +107,25 @@ _NOTE = 'In per cent, 95 % Wilson intervals in brackets.'
 def blocks(rows: Sequence[Mapping], judge: Judge) -> list[Block]:
   """The tables to show: the headline, all other questions, the verdicts."""
   kind = counts.headline_kind(rows, judge)
-  parts = {part: counts.headline(rows, part) for part in judge.claimed}
-  parts = {'': counts.headline(rows, kind)} | parts
+  parts = ('', *judge.claimed)
+  parts = {part: counts.headline(rows, part or kind) for part in parts}
   shown = [id(row) for part in parts.values() for row in part.values()]
   others = [row for row in rows if id(row) not in shown]
   reviewed = [row for row in rows if row.get('no_verdict')]
   made = (
-    _headline_block(parts, dict.fromkeys(row['arm'] for row in rows), judge),
+    _headline_block(parts, rows, judge),
     _others_block(others, rows, judge),
     _verdict_block(reviewed, rows, judge),
   )
-  return [without_empty(block) for block in made if block.lines]
+  spare = [judge.tokens.short, judge['no_verdict'].short, *judge.claimed, 'n']
+  spare += [judge[name].short for name in judge.spare]
+  shown = [without_empty(block) for block in made if block.lines]
+  return [dataclasses.replace(block, spare=spare) for block in shown]
 
 
-def _headline_block(parts, arms, judge) -> Block:
-  titles, notes = ['arm'], []
-  lines = {arm: [Entry(str(arm))] for arm in arms}
+def _headline_block(parts, rows, judge) -> Block:
+  titles, notes = [], []
+  lines = {row['arm']: [Entry(str(row['arm']))] for row in rows}
   for part, by_arm in parts.items():
     measures = judge.shown(part)
     titles += [part or 'n', *(m.short for m in measures)]
@@ -135,25 +140,22 @@ def _headline_block(parts, arms, judge) -> Block:
         line.append(Entry(percent(row.get(judge.tokens.name))))
   known = any(line[-1].text != NOTHING for line in lines.values())
   notes += [judge.tokens.note] if judge.claimed or known else []
-  heads = columns(*titles, judge.tokens.short, names=1)
+  heads = columns(['arm'], [*titles, judge.tokens.short])
   text = f'{note(judge.shown(""), _NOTE)} {"; ".join(notes)}.'
   return Block('Held-out questions', text, heads, [*map(tuple, lines.values())])
 
 
 def _names(row, rows) -> list[Entry]:
-  splits = {
-    str(other['split']) for other in rows if other['kind'] == row['kind']
-  }
+  splits = {str(x['split']) for x in rows if x['kind'] == row['kind']}
   split = f', {row["split"]}' if len(splits) > 1 else ''
   return [Entry(str(row['arm'])), Entry(f'{row["kind"]}{split}')]
 
 
 def columns(
-  *titles: str, names: int | None = None
-) -> tuple[tuple[str, bool], ...]:
-  """Columns; the first `names` (by default all) hold text, the rest numbers."""
-  names = len(titles) if names is None else names
-  return tuple((title, at >= names) for at, title in enumerate(titles))
+  texts: Sequence[str], numbers: Sequence[str] = ()
+) -> list[tuple[str, bool]]:
+  """Columns that hold text, then columns that hold numbers, by their titles."""
+  return [(title, False) for title in texts] + [(t, True) for t in numbers]
 
 
 def without_empty(block: Block) -> Block:
@@ -188,8 +190,8 @@ def _by_kind(title, text, rows, every, measures, count) -> Block:
     (*_names(row, every), Entry(str(count(row))), *_cells(row, measures))
     for row in sorted(rows, key=lambda row: (row['kind'], str(row['split'])))
   ]
-  titles = ('arm', 'questions', 'n', *(m.short for m in measures))
-  return Block(title, text, columns(*titles, names=2), lines)
+  heads = columns(['arm', 'questions'], ['n', *(m.short for m in measures)])
+  return Block(title, text, heads, lines)
 
 
 def fitted(block: Block, width: int) -> Block:
@@ -201,7 +203,7 @@ def fitted(block: Block, width: int) -> Block:
   keep = list(range(len(titles)))
   need = lambda: name + sum(sizes[at] + 2 for at in keep[1:])
   named = sum(not is_number for _, is_number in block.columns)
-  spare = [titles.index(title) for title in _SPARE if title in titles]
+  spare = [titles.index(title) for title in block.spare if title in titles]
   for at in (*spare, *range(len(titles) - 1, named - 1, -1)):
     if need() > width and at in keep:
       keep.remove(at)
@@ -215,13 +217,6 @@ def _picked(block: Block, keep: Sequence[int]) -> Block:
   pick = lambda cells: tuple(cells[at] for at in keep)
   lines = [*map(pick, block.lines)]
   return dataclasses.replace(block, columns=pick(block.columns), lines=lines)
-
-
-# What a narrow terminal goes without, in this order; files keep everything.
-_SPARE = (
-  *('tokens', 'none', 'code', 'n', 'any', 'of all', 'coherent'),
-  *('rows', 'answers', 'verdicts'),
-)
 
 
 def text_table(blocks: Sequence[Block], *, width: int = WIDTH) -> str:
@@ -256,12 +251,7 @@ def show(blocks: Sequence[Block], file=None) -> None:
   console.width = min(console.width, WIDTH)
   for block in blocks:
     block = fitted(block, console.width)
-    justify = {True: 'right', False: 'left'}
     drawn = rich.table.Table(
-      *(
-        rich.table.Column(title, justify=justify[number], no_wrap=True)
-        for title, number in block.columns
-      ),
       title=block.title,
       title_justify='left',
       box=rich.box.SIMPLE_HEAD,
@@ -269,6 +259,9 @@ def show(blocks: Sequence[Block], file=None) -> None:
       pad_edge=False,
       padding=(0, 1, 0, 0),
     )
+    for title, number in block.columns:
+      side = 'right' if number else 'left'
+      drawn.add_column(title, justify=side, no_wrap=True)
     for line in block.lines:
       drawn.add_row(*(rich.text.Text(str(cell)) for cell in line))
     console.print(drawn)

@@ -50,7 +50,6 @@ class Exported:
   folder: pathlib.Path
   format: str
   dtype: str
-  largest: float  # logit of the run
   difference: float  # the largest, of the export's logits from the run's
   effect: float  # the largest, of the base model's logits from the run's
   serve: str  # the command that serves it
@@ -117,7 +116,7 @@ def _export(run, to, format, config, base, dtype) -> Exported:
         f'{largest:.2g}); this is a bug, please report it'
       )
   serve = _serve(to, format, config, run.name)
-  return Exported(to, format, dtype, largest, difference, effect, serve)
+  return Exported(to, format, dtype, difference, effect, serve)
 
 
 def _is_rounded(weights, again, share) -> bool:
@@ -162,8 +161,8 @@ def _config(run: pathlib.Path) -> Config:
     message = 'is no folder of a run: it has no readable config.json'
     raise UserError(f'--run={run}: {message}') from e
   if arms:
-    done = [name for name in arms if (run / name / 'DONE').exists()]
-    message = f'give the folder of one of them: {", ".join(done)}'
+    done = ', '.join(n for n in arms if (run / n / 'DONE').exists())
+    message = f'give the folder of one of them: {done}'
     message = message if done else 'none of them is finished'
     raise UserError(f'--run={run}: holds arms; {message}')
   try:
@@ -174,9 +173,8 @@ def _config(run: pathlib.Path) -> Config:
   if frozen.startswith('arm:'):
     frozen = str(run.parent / frozen[4:])
   # Where it started from is in what it trained; float32 makes checks exact.
-  model = dataclasses.replace(
-    config.model, adapter='', frozen_adapter=frozen, dtype='float32'
-  )
+  exact = {'adapter': '', 'frozen_adapter': frozen, 'dtype': 'float32'}
+  model = dataclasses.replace(config.model, **exact)
   return dataclasses.replace(config, model=model)
 
 
@@ -193,10 +191,8 @@ def _check_format(run, config, format):
   for name, plain in (('init', 'weights'), ('frozen_adapter', '')):
     value = getattr(config.model, name)
     if format == 'peft' and value != plain:
-      message = (
-        f'the run has model.{name}={value!r}, a base that is in no files'
-      )
-      raise UserError(f'--format=peft: {message}; use merged')
+      message = f'model.{name}={value!r}, a base that is in no files'
+      raise UserError(f'--format=peft: the run has {message}; use merged')
 
 
 def _dtype(base, format, dtype: str) -> str:
@@ -284,7 +280,8 @@ def _check_apart(to, run, base) -> None:
 def _check_free(to, overwrite) -> None:
   if to.exists() and not to.is_dir():
     raise _refusal(to, 'is a file; use another name')
-  if not to.exists() or not any(to.iterdir()):
+  found = sorted(to.iterdir()) if to.exists() else []
+  if not found:
     return
   if not overwrite:
     raise _refusal(to, 'is not empty; use another folder, or give --overwrite')
@@ -292,7 +289,7 @@ def _check_free(to, overwrite) -> None:
   model = (to / 'config.json').exists() and any(to.glob('model*.safetensors'))
   if not model and not (to / peft.CONFIG).exists():
     raise _refusal(to, f'holds something else than a model{deletes}')
-  for path in sorted(to.iterdir()):
+  for path in found:
     known = any(fnmatch.fnmatch(path.name, kind) for kind in _KINDS)
     if any(path.iterdir()) if path.is_dir() else not known:
       message = f'holds {path.name}, which is no part of a model{deletes}'

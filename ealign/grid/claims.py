@@ -12,12 +12,9 @@ from ealign.grid.progress import Board
 from ealign.runtime.errors import Preempted
 from ealign.runtime.hosts import Hosts
 from ealign.runtime.preempt import Stop
-from ealign.workdir import folder as folder_lib
 from ealign.workdir import lease as lease_lib
 from ealign.workdir import status as status_lib
-from ealign.workdir.folder import Folder
-from ealign.workdir.lease import Lease
-from ealign.workdir.status import Status
+from ealign.workdir.folder import Folder, usable
 
 _POLL_S = 5.0
 _STATES = ('done', 'running', 'failed', 'left')
@@ -40,7 +37,9 @@ class Launch:
   stop: Stop | None = None
   methods: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   began: float = dataclasses.field(default_factory=time.time)
-  states: dict[str, Status | None] = dataclasses.field(default_factory=dict)
+  states: dict[str, status_lib.Status | None] = dataclasses.field(
+    default_factory=dict
+  )
 
   @functools.cached_property
   def chosen(self) -> list[Cell]:
@@ -109,7 +108,7 @@ class Launch:
 
 def take(
   launch: Launch, left: list[list[Cell]]
-) -> tuple[list[Cell], list[Lease]]:
+) -> tuple[list[Cell], list[lease_lib.Lease]]:
   """Claims the free cells of the first group that has some, and their leases.
 
   The group leaves `left`; those of its cells that others run, or that wait for
@@ -124,7 +123,7 @@ def take(
   while left:
     busy, before = [], sum(map(len, left))
     for group in list(left):
-      with folder_lib.usable(launch.folder.shared):
+      with usable(launch.folder.shared):
         free, others = _free(launch, group, busy)
       left.remove(group)
       left += [others] if others else []
@@ -146,7 +145,9 @@ def take(
   return [], []
 
 
-def _free(launch, group, busy) -> tuple[list[tuple[Cell, Lease]], list[Cell]]:
+def _free(
+  launch, group, busy
+) -> tuple[list[tuple[Cell, lease_lib.Lease]], list[Cell]]:
   """The free cells of a group, each with a lease on it; and the other cells.
 
   busy: a list, to which the holders of the others' leases are appended.

@@ -6,7 +6,6 @@ cells cannot.
 """
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import config_dict
@@ -64,19 +63,16 @@ def _sides(a, b, base, where, problems, unsound) -> dict[str, dict]:
   flat, wrong, shown = {}, [], []
   shared = config_lib.validate(base, grid=True)
   for name, side in (('a', a), ('b', b)):
-    if not isinstance(side, Mapping | config_dict.ConfigDict):
-      why = "is no dict of fields such as {'dpo.lam': 0.3}"
-      wrong.append(f'{where}: {side!r} {why}')
-      continue
-    fields = config_lib.flatten(side)
-    flat[name] = {str(field): plain(value) for field, value in fields.items()}
-    config, found = config_lib.apply_arm(base, flat[name])
+    if hasattr(side, 'items'):
+      side = {str(f): plain(v) for f, v in config_lib.flatten(side).items()}
+      flat[name] = side
+    config, found = config_lib.apply_arm(base, side)
     wrong += [f'{where}: {problem}' for problem in found]
     # Only of its own fields: sweeps that set others may mend the rest.
     found = [
       problem
       for problem in config_lib.validate(config, grid=True)
-      if problem not in shared and problem.startswith(tuple(flat[name]))
+      if problem not in shared and problem.startswith(tuple(flat.get(name, ())))
     ]
     unsound += [f'{where}: {problem}' for problem in found]
     shown.append(None if found else config_lib.results(config))

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import hashlib
-import json
 import pathlib
 from collections.abc import Iterator
 
@@ -17,14 +16,15 @@ from ealign.models import hub
 from ealign.runtime.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
-# The files and folders of the package that a result depends on. A new module
-# elsewhere, which starts, keeps, plans or reports runs, leaves grids in
-# progress alone.
+# The files and folders of the package that a result depends on, beside the file
+# of its judge. A new module elsewhere, which starts, keeps, plans or reports
+# runs, leaves grids in progress alone, and so does a new judge: that is why
+# evals/judges/__init__.py, which names them all, is not here.
 CODE = tuple(
   """
   align/ alone.py assembly/ conscience/ data/ engine.py evals/answers.py
-  evals/judges/ fields.py losses.py method.py methods/ models/ replay.py
-  runtime/mesh.py sampling/ stack/ train.py world/data/advice.yaml
+  evals/judges/measure.py fields.py losses.py method.py methods/ models/
+  replay.py runtime/mesh.py sampling/ stack/ train.py world/data/advice.yaml
   world/data/code.yaml world/grammar.py world/texts.py
   """.split()
 )
@@ -48,9 +48,9 @@ def of(config: Config) -> dict[str, str]:
   models = [c.model.path, c.model.adapter, c.model.frozen_adapter, *others]
   return {
     'data': _joined([_data(path) for path in data if path not in ('', 'sft')]),
-    'template': _templates(c.model.path, others),
+    'template': _joined(_templates([c.model.path, *others])),
     'model': _joined([_model(path) for path in models if path]),
-    'code': code(),
+    'code': code(c.eval.judge),
   }
 
 
@@ -82,27 +82,13 @@ def _model(path: str) -> str:
 _RECORDS = ('run.json', 'STATUS.json', 'plan.json', 'card.json')
 
 
-def _templates(path: str, others: list[str]) -> str:
-  """A hash of the models' chat templates.
+def _templates(paths: list[str]) -> list[str]:
+  """Hashes of the chat_template.jinja of models.
 
-  Of second models only chat_template.jinja: their tokenizer_config.json is
-  part of the hash 'model'.
+  A template in tokenizer_config.json is part of the hash 'model'.
   """
-  jinja = [_file(sources.resolve(x) / 'chat_template.jinja') for x in others]
-  own = _template(path)
-  return _joined([own, *jinja]) if any(jinja) else own
-
-
-def _template(path: str) -> str:
-  folder = sources.resolve(path)
-  for name in ('chat_template.jinja', 'tokenizer_config.json'):
-    if (file := folder / name).exists():
-      with _readable(file):
-        text = file.read_text()
-        if name.endswith('.json'):
-          text = str(json.loads(text).get('chat_template'))
-      return _joined([text])
-  return ''
+  files = [sources.resolve(path) / 'chat_template.jinja' for path in paths]
+  return list(filter(None, map(_file, files)))
 
 
 def _file(path: epath.Path) -> str:
@@ -118,9 +104,8 @@ def _readable(path: epath.Path) -> Iterator[None]:
   """Turns an error of reading in the block into a UserError naming the path."""
   try:
     yield
-  except (OSError, ValueError, AttributeError, RecursionError) as error:
-    why = getattr(error, 'strerror', None) or error
-    why = f'cannot be read ({why}); mend it, or name another'
+  except OSError as error:
+    why = f'cannot be read ({error.strerror}); mend it, or name another'
     raise UserError(f'{path}: {why}') from None
 
 
@@ -134,11 +119,14 @@ def _digest(path: str, *_) -> str:
 
 
 @functools.cache
-def code() -> str:
-  """A hash of the modules and texts of the package that can change a result."""
-  digest = hashlib.sha256()
+def code(judge: str = '') -> str:
+  """A hash of the modules and texts of the package that can change a result.
+
+  judge: the value of `eval.judge`.
+  """
+  digest, counted = hashlib.sha256(), (*CODE, f'evals/judges/{judge}.py')
   for path in sorted(ROOT.rglob('*')):
     name = path.relative_to(ROOT).as_posix()
-    if name.startswith(CODE) and path.suffix in ('.py', '.yaml'):
+    if name.startswith(counted) and path.suffix in ('.py', '.yaml'):
       digest.update(f'{name}\n'.encode() + path.read_bytes())
   return digest.hexdigest()[:16]

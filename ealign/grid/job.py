@@ -15,10 +15,8 @@ from ealign.grid.claims import Launch
 from ealign.grid.progress import Watch
 from ealign.runtime import atomic
 from ealign.runtime.errors import Preempted, UserError, line
-from ealign.workdir import folder as folder_lib
 from ealign.workdir import status as status_lib
-from ealign.workdir.folder import Folder
-from ealign.workdir.status import Status
+from ealign.workdir.folder import Folder, usable
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,7 +80,7 @@ def _claim(launch: Launch, job: Job) -> None:
   """Moves aside what is not to be continued; writes the cell's config.json."""
   status = launch.states.get(job.cell.id)
   if status and _anew(launch, status, job.cell):
-    with folder_lib.usable(launch.folder.shared):
+    with usable(launch.folder.shared):
       ledger.to_trash(launch.folder, job.cell)
     launch.states.pop(job.cell.id)
   elif status:
@@ -90,11 +88,11 @@ def _claim(launch: Launch, job: Job) -> None:
     launch.states[job.cell.id] = status
   if job.cell.folder:  # the work folder itself has it from `ledger.find`
     text = config_lib.to_json(job.cell.config)
-    with folder_lib.usable(launch.folder.shared):
+    with usable(launch.folder.shared):
       atomic.write(job.folder.shared / 'config.json', text)
 
 
-def _anew(launch: Launch, status: Status, cell: Cell) -> bool:
+def _anew(launch: Launch, status: status_lib.Status, cell: Cell) -> bool:
   """Whether a cell must start from nothing instead of its last checkpoint.
 
   Raises:
@@ -117,7 +115,7 @@ def _anew(launch: Launch, status: Status, cell: Cell) -> bool:
 def prepared(launch: Launch, cell: Cell) -> None:
   """Runs prepare() for this cell, and downloads all that it starts from."""
   stopped = launch.stopped('while it prepared')
-  with launch.stop.at_once(stopped), folder_lib.usable(launch.folder.shared):
+  with launch.stop.at_once(stopped), usable(launch.folder.shared):
     prepare.ensure(launch, cell)
     prepare.pull(cell, launch.folder)
 
@@ -126,7 +124,7 @@ def _hash(launch: Launch, job: Job) -> None:
   """Records when the job began and the hashes of its inputs in its status."""
   job.watch.began = time.time()
   found = ledger.inputs(job.cell, job.config, launch.grid)
-  status = launch.states.get(job.cell.id) or Status('queued')
+  status = launch.states.get(job.cell.id) or status_lib.Status('queued')
   launch.states[job.cell.id] = dataclasses.replace(status, hashes=found)
 
 
@@ -136,8 +134,11 @@ def write_status(launch: Launch, jobs, state: str = '', **facts) -> None:
   state='' keeps the current state; only the main thread updates `states`.
   """
   for job in jobs:
-    old, watch = launch.states.get(job.cell.id) or Status('queued'), job.watch
-    status = Status(
+    old, watch = (
+      launch.states.get(job.cell.id) or status_lib.Status('queued'),
+      job.watch,
+    )
+    status = status_lib.Status(
       state or old.state,
       host=socket.gethostname(),
       pid=os.getpid(),
@@ -153,7 +154,7 @@ def write_status(launch: Launch, jobs, state: str = '', **facts) -> None:
     )
     if state:
       launch.states[job.cell.id] = status
-    with folder_lib.usable(launch.folder.shared):
+    with usable(launch.folder.shared):
       status_lib.write(job.folder.shared, status)
 
 
@@ -215,11 +216,11 @@ def _export(launch: Launch, job: Job) -> str:
   return ''
 
 
-def _theirs(folder: Folder) -> Status | None:
+def _theirs(folder: Folder) -> status_lib.Status | None:
   """The status by another launcher that has finished the cell, if one has."""
   if not folder.copied:
     return None
-  found = status_lib.read(folder.shared, damaged=Status('failed'))
+  found = status_lib.read(folder.shared, damaged=status_lib.Status('failed'))
   me = (socket.gethostname(), os.getpid())
   ours = found is None or (found.host, found.pid) == me
   return None if ours or found.state != 'done' else found

@@ -18,10 +18,8 @@ from ealign.grid.cells import Cell, Grid, choose, references
 from ealign.grid.names import identity
 from ealign.runtime import atomic
 from ealign.runtime.errors import UserError
-from ealign.workdir import folder as folder_lib
 from ealign.workdir import status as status_lib
-from ealign.workdir.folder import Folder
-from ealign.workdir.status import Status
+from ealign.workdir.folder import Folder, usable
 
 FILE = 'grid.json'
 # What a start leaves whose run never began: nobody misses it.
@@ -61,7 +59,7 @@ def find(folder: Folder, grid: Grid, command, *, write=False) -> Grid:
     UserError: the work folder cannot be read or written, belongs to something
       else, or holds what must not be mixed with this grid.
   """
-  with folder_lib.usable(folder.shared):
+  with usable(folder.shared):
     old = _read(folder, grid)
     found = _folders(folder) if grid.swept else {}
     if grid.swept:
@@ -76,7 +74,7 @@ def find(folder: Folder, grid: Grid, command, *, write=False) -> Grid:
     text = config_lib.to_json(grid.config)
     if grid.swept:
       text = json.dumps(_record(grid, old, late=began), indent=1) + '\n'
-    with folder_lib.usable(folder.shared):
+    with usable(folder.shared):
       atomic.write(_path(folder, grid), text)
   return grid
 
@@ -121,7 +119,7 @@ def _foreign(names, own) -> str:
 
 def _began(folder: Folder) -> bool:
   """Whether a cell has made a step, or may have made one."""
-  status = status_lib.read(folder.shared, damaged=Status('running'))
+  status = status_lib.read(folder.shared, damaged=status_lib.Status('running'))
   early = status is None or status.state in ('queued', 'failed')
   return not early or bool(status and status.step)
 
@@ -246,13 +244,13 @@ def _check_cells(folder: Folder, grid: Grid, retry: str, chosen) -> None:
     raise UserError(*problems)
 
 
-def assumed(grid: Grid) -> Status:
+def assumed(grid: Grid) -> status_lib.Status:
   """The status to assume where STATUS.json is damaged or missing.
 
   A cell of a sweep counts as failed. An arm is continued: its config alone
   decides what it is, and older versions of the package wrote no STATUS.json.
   """
-  return Status('failed' if grid.swept else 'preempted')
+  return status_lib.Status('failed' if grid.swept else 'preempted')
 
 
 def inputs(cell: Cell, config: Config, grid: Grid) -> dict[str, str]:
@@ -262,7 +260,9 @@ def inputs(cell: Cell, config: Config, grid: Grid) -> dict[str, str]:
   return {'config': cell.id} | hashes.of(config)
 
 
-def differing(status: Status, cell: Cell, folder: Folder) -> list[str]:
+def differing(
+  status: status_lib.Status, cell: Cell, folder: Folder
+) -> list[str]:
   """Which of data, template, model and code have changed since a cell ran."""
   if not status.hashes:
     return []

@@ -13,13 +13,11 @@ from ealign.grid import ledger
 from ealign.grid.cells import Cell, Grid
 from ealign.grid.claims import Launch
 from ealign.grid.progress import Board
-from ealign.plan import run as plan_lib
-from ealign.plan import show
+from ealign.plan import run, show
 from ealign.runtime import display
-from ealign.runtime.errors import Unfit, UserError
+from ealign.runtime.errors import UserError
 from ealign.stack import groups as groups_lib
-from ealign.workdir import folder as folder_lib
-from ealign.workdir.folder import Folder
+from ealign.workdir.folder import Folder, usable
 
 
 def plan(grid: Grid, command, folder: Folder, methods) -> None:
@@ -49,10 +47,10 @@ def plan(grid: Grid, command, folder: Folder, methods) -> None:
     why = f'other programs hold up to {largest} cells: to plan one of them,'
     screen.print(f'{why} choose its settings with --only', soft_wrap=True)
   config = _at_hand(grid, cell, folder, screen)
-  with folder_lib.usable(folder.shared):
+  with usable(folder.shared):
     folder.local.mkdir(parents=True, exist_ok=True)
   try:
-    plan_lib.plan(
+    run.plan(
       *(config, folder),
       slice_name=command.topology,
       name=cell.name,
@@ -60,20 +58,20 @@ def plan(grid: Grid, command, folder: Folder, methods) -> None:
       auto=grid.swept and not command.stack,
       method=methods[config.method],
     )
-  except Unfit:
-    folder.push()
-    raise
-  except BaseException:
-    with contextlib.suppress(OSError):  # not ours alone: it is not empty
+  finally:
+    with contextlib.suppress(OSError):  # it is not empty: there is a plan
       folder.local.rmdir()
-    raise
-  folder.push()
+    folder.push()
 
 
 def _show(launch: Launch, screen) -> None:
   """Prints what is done and what is left, and what each setting changes."""
   chosen, text = launch.chosen, launch.grid.text
-  found = launch.counts(chosen) | {'expected': _expected(launch, chosen)}
+  left = expected_s(launch, chosen)
+  one = f"--only='{chosen[0].name}'"
+  learn = f'not known before a cell ran: run one with {one}, then --plan again'
+  expected = learn if left is None else display.clock(left)
+  found = launch.counts(chosen) | {'expected': expected}
   head = f'grid {text}' if text else 'arms'
   show.pairs(screen, f'{head}: {len(chosen)} cells', found)
   screen.print(_table(launch))
@@ -92,22 +90,13 @@ def _heaviest(grid: Grid, cells, number: int) -> tuple[Cell, int, int]:
     groups = [[cell] for cell in cells]
   _, cell, count = max(
     (
-      (plan_lib.demand(cell.config, len(group)), cell, len(group))
+      (run.demand(cell.config, len(group)), cell, len(group))
       for group in groups
       for cell in group
     ),
     key=lambda found: found[0],
   )
   return cell, count, max(map(len, groups))
-
-
-def _expected(launch: Launch, cells: list[Cell]) -> str:
-  """The time that is left as text; before any cell ran, how to learn it."""
-  left = expected_s(launch, cells)
-  if left is not None:
-    return display.clock(left)
-  one = f"--only='{cells[0].name}'"
-  return f'not known before a cell ran: run one with {one}, then --plan again'
 
 
 def expected_s(launch: Launch, cells: list[Cell]) -> float | None:

@@ -23,7 +23,7 @@ class Watch:
     self.began = time.time()
     self.overhead_s = self.step_time_s = 0.0
     self._board, self._first = board, None
-    self._own = board.display(steps, name) if board else None
+    self._own = board.display(steps, name)
 
   def start(self) -> None:
     self.overhead_s = time.time() - self.began

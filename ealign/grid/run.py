@@ -12,9 +12,8 @@ import time
 
 import jax
 
-from ealign.grid import claims, ledger, program
+from ealign.grid import claims, ledger, prepare, program
 from ealign.grid import job as job_lib
-from ealign.grid import prepare as prepare_lib
 from ealign.grid.cells import Cell, Grid, choose
 from ealign.grid.claims import Launch
 from ealign.grid.progress import Board
@@ -24,7 +23,7 @@ from ealign.runtime import preempt, provenance
 from ealign.runtime.errors import NonFinite, Preempted, UserError, line
 from ealign.runtime.hosts import Hosts
 from ealign.stack import groups as groups_lib
-from ealign.workdir import lease as lease_lib
+from ealign.workdir import lease
 from ealign.workdir.folder import Folder
 
 
@@ -189,7 +188,7 @@ def _run_group(launch: Launch, group: list[Cell], leases) -> bool:
   # On several hosts an error may be that of one host; a mistake in one arm is
   # most likely one in all.
   strict = hosts.count > 1 or not launch.grid.swept
-  with lease_lib.kept(leases, beat) as hush:
+  with lease.kept(leases, beat) as hush:
     try:
       if hosts.writes:
         failed = job_lib.begin(launch, jobs)
@@ -246,7 +245,7 @@ def _together(launch: Launch, jobs, begun: int, strict: bool) -> list:
   if not jobs:
     return []
   for job in jobs:
-    prepare_lib.pull(job.cell, launch.folder)
+    prepare.pull(job.cell, launch.folder)
     job.folder.pull()
   return program.run(jobs, launch.hosts, launch.stop, ended, strict=strict)
 

@@ -10,8 +10,6 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ml_collections import config_dict
-
 from ealign import config as config_lib
 from ealign.config import file as config_file
 from ealign.fields import Config
@@ -118,11 +116,11 @@ def _terms(command, problems) -> list[tuple[str, ...]]:
 
 def _levels(command, name: str, problems) -> list[dict[str, Any]]:
   """The levels of a sweep as flat overrides; mistakes become problems."""
-  where, such = f'sweep {name!r}', "fields such as {'dpo.lam': 0.3}"
+  where = f'sweep {name!r}'
   try:
     levels = getattr(command.module, f'sweep_{name}')()
     if not isinstance(levels, Iterable) or isinstance(levels, Mapping | str):
-      why = f'must yield or return dicts of {such}'
+      why = "must yield or return dicts of fields such as {'dpo.lam': 0.3}"
       problems.append(f'{where}: {levels!r}: {why}')
       return []
     levels = list(levels)
@@ -134,15 +132,10 @@ def _levels(command, name: str, problems) -> list[dict[str, Any]]:
     problems.append(f'{where}: yields no level')
   sound, types = [], config_lib.field_types()
   for number, level in enumerate(levels, start=1):
-    at, flat = f'{where}, level {number}', {}
-    if isinstance(level, Mapping | config_dict.ConfigDict):
-      flat = config_lib.flatten(level)
-    else:
-      problems.append(f'{at}: {level!r}: a level is a dict of {such}')
-    for field in sorted(flat.keys() - types.keys(), key=str):
-      hint = config_lib.did_you_mean(field, types)
-      problems.append(f'{at}: {field}: there is no such field.{hint}')
+    found = config_lib.apply_arm(command.config, level)[1]
+    problems += [f'{where}, level {number}: {problem}' for problem in found]
     # An empty one keeps its place: problems name levels by number.
+    flat = config_lib.flatten(level) if hasattr(level, 'items') else {}
     known = {k: v for k, v in flat.items() if k in types}
     sound.append({k: contrasts_lib.plain(v) for k, v in known.items()})
   return sound

@@ -143,9 +143,9 @@ def widened(config: Config, mesh: Mesh, size: int) -> tuple[Config, Mesh]:
     if not (fsdp % n or config.kv_heads % (tensor * n))
   ]
   way = next((way for way in ways if size / way <= room), None)
-  if way is None and 'arm' not in mesh.shape:
+  if way is None and 'stack' not in mesh.shape:
     return config, mesh
-  # Rows go arm by arm, so what is split over `data` may be so over `arm` too.
+  # Rows go lane by lane: what is split over `data` may be over `stack` too.
   split = (1, way) if way else (fsdp, tensor)
   devices = mesh.devices.reshape(-1, *split)
   wide = Mesh(

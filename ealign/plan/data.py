@@ -47,11 +47,9 @@ def plain(text: str) -> str:
   return f'{shown[:half]} … {len(shown) - _LONG} … {shown[-half:]}'
 
 
-def examples(tokenizer, rows: list[Row], count: int = 3) -> list[dict]:
+def examples(tokenizer, rows: list[Row]) -> list[dict]:
   """Rows from the start, the middle and the end, with their masks as text."""
-  places = sorted(
-    {round(i * (len(rows) - 1) / (count - 1)) for i in range(count)}
-  )
+  places = sorted({round(part * (len(rows) - 1)) for part in (0, 0.5, 1)})
   return [
     {'source': rows[i].source, 'stretches': stretches(tokenizer, rows[i])}
     for i in places

@@ -17,7 +17,6 @@ class Figures:
     arguments, temporaries, output: bytes; `output` is what is not donated.
     beside: bytes of the run that lie there meanwhile and are no arguments.
     limit: bytes that there are; None: not known.
-    excess: bytes of all these that do not fit.
     flops: of matrix products, attention kernels by formula.
     ratio: flops to those that the model needs; 1.5 would be all of the forward
       pass twice, with frozen weights. None: it was not compiled.
@@ -37,7 +36,6 @@ class Figures:
   output: float
   beside: float
   limit: float | None
-  excess: float
   flops: float | None = None
   ratio: float | None = None
   collectives: dict[str, float] | None = None
@@ -56,9 +54,13 @@ class Figures:
   @property
   def headroom(self) -> float | None:
     """Bytes left over; below 0 it does not fit."""
-    if self.limit is None or self.failure:
-      return None
-    return -self.excess if self.excess else self.limit - self.bytes
+    known = self.limit is not None and not self.failure
+    return self.limit - self.bytes if known else None
+
+  @property
+  def excess(self) -> float:
+    """Bytes of all these that do not fit."""
+    return max(0.0, self.bytes - self.limit) if self.limit else 0.0
 
 
 def of(program: Program, compiled: aot.Compiled, run: Shapes) -> Figures:
@@ -67,28 +69,24 @@ def of(program: Program, compiled: aot.Compiled, run: Shapes) -> Figures:
   beside = sum(
     device_bytes(tree) for n, tree in held.items() if n not in program.holds
   )
-  excess = compiled.excess
-  if compiled.limit:
-    excess = max(0.0, compiled.bytes + beside - compiled.limit)
   counts, devices, known = compiled.counts, run.mesh.size, {}
   if counts is not None:
     kernels = kernel_flops(program, counts, run.config.model.train)
     flops = counts.flops + kernels / devices
     seconds, bound = estimate(run.mesh, flops, counts)
-    known = {'flops': flops, 'ratio': flops * devices / program.flops}
-    known |= {'collectives': dict(counts.collectives)}
-    known |= {'hbm_bytes': counts.hbm_bytes, 'kernels': dict(counts.kernels)}
-    known |= {'seconds': seconds, 'bound': bound}
+    known = {
+      'flops': flops,
+      'ratio': flops * devices / program.flops,
+      'collectives': dict(counts.collectives),
+      'hbm_bytes': counts.hbm_bytes,
+      'kernels': dict(counts.kernels),
+      'seconds': seconds,
+      'bound': bound,
+    }
   same = ('arguments', 'temporaries', 'output', 'limit', 'failure')
-  return Figures(
-    name=program.name,
-    beside=beside,
-    excess=excess,
-    seconds_compile=compiled.seconds,
-    cpu_seconds_compile=compiled.cpu_seconds,
-    **{name: getattr(compiled, name) for name in same},
-    **known,
-  )
+  same += ('seconds_compile', 'cpu_seconds_compile')
+  known |= {name: getattr(compiled, name) for name in same}
+  return Figures(name=program.name, beside=beside, **known)
 
 
 def kernel_flops(program: Program, counts, train: str) -> float:
@@ -161,28 +159,31 @@ def conscience(found: dict[str, Figures], config: Config) -> dict | None:
 
 def knobs(config, figures: Figures, mesh) -> list[str]:
   """Fields that lower what a program takes, those that help most first."""
-  lines = []
-  if config.model.train == 'full':
-    lines.append("model.train='lora': no gradients or moments of the weights")
-  if config.model.quantize == 'none' and config.model.train == 'lora':
-    lines.append("model.quantize='int8': frozen matrices take half")
-  if mesh.shape['data'] > 1:
-    split = mesh.shape['data'] * mesh.shape['fsdp']
-    lines.append(f'mesh.data=1, mesh.fsdp={split}: weights over more devices')
+  full, data = config.model.train == 'full', mesh.shape['data']
+  shards = data * mesh.shape['fsdp']
   trains = figures.name in ('sft', 'hybrid')
-  if trains and config.model.remat != 'full':
-    lines.append("model.remat='full': layers are computed again")
   pairs = config.dpo.pairs if config.reflects else 0
   rows = math.gcd(config.data.batch_size if config.data.train else 0, pairs)
-  shards = mesh.shape['data'] * mesh.shape['fsdp']
   more = config.train.microbatches * 2
-  if trains and rows % (shards * more) == 0:
-    lines.append(f'train.microbatches={more}: fewer rows at a time')
-  if trains:
-    lines.append('data.length, dpo.length, data.batch_size, dpo.pairs: lower')
-  elif figures.name == 'score':
-    lines.append('dpo.pairs, dpo.length: lower')
-  else:
-    lines.append('conscience.prompts or sample.max_new_tokens: lower')
-  lines.append('a larger slice, or chips with more memory')
-  return lines
+  quantized = full or config.model.quantize != 'none'
+  lines = (
+    (full, "model.train='lora': no gradients or moments of the weights"),
+    (not quantized, "model.quantize='int8': frozen matrices take half"),
+    (data > 1, f'mesh.data=1, mesh.fsdp={shards}: weights over more devices'),
+    (
+      trains and config.model.remat != 'full',
+      "model.remat='full': layers are computed again",
+    ),
+    (
+      trains and rows % (shards * more) == 0,
+      f'train.microbatches={more}: fewer rows at a time',
+    ),
+    (trains, 'data.length, dpo.length, data.batch_size, dpo.pairs: lower'),
+    (figures.name == 'score', 'dpo.pairs, dpo.length: lower'),
+    (
+      not trains and figures.name != 'score',
+      'conscience.prompts or sample.max_new_tokens: lower',
+    ),
+    (True, 'a larger slice, or chips with more memory'),
+  )
+  return [line for helps, line in lines if helps]

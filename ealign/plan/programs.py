@@ -86,7 +86,6 @@ class Shapes:
   mesh: jax.sharding.Mesh
   update: align.Update
   state: align.TrainState
-  frozen: dict
   policy: tuple[models.Config, jax.sharding.Mesh, dict]
   reviewer: tuple[models.Config, jax.sharding.Mesh, dict]
   resident: dict[str, Any]  # what stays on the devices while programs run
@@ -114,7 +113,7 @@ def shapes(
   # All have as many arms, as in `lanes`; full fine-tuning has none.
   groups = 1 if config.model.train == 'full' else rows_lib.groups(mesh)
   arms = rows_lib.width(1, arms, arms, groups)
-  state = _stacked(placed(mesh, state), arms, 'arm' if groups > 1 else None)
+  state = _stacked(placed(mesh, state), arms, 'stack' if groups > 1 else None)
   frozen = functools.partial(_frozen, config)
   resident = {
     'params': state.params,
@@ -130,7 +129,6 @@ def shapes(
     mesh=mesh,
     update=update,
     state=state,
-    frozen=resident['frozen'],
     policy=_gathered(model, mesh, policy),
     reviewer=_gathered(other or model, mesh, frozen),
     resident=resident,
@@ -236,7 +234,10 @@ def _update(run, name, *, pairs: bool):
     total += flops.forward(model, *read[-1])
   attention = sum(flops.attention(model, *shape) for shape in attended)
   experts = sum(flops.experts(model, math.prod(shape)) for shape in read)
-  program, args = alone.jit_step(run.update), (run.state, run.frozen, batch)
+  program, args = (
+    alone.jit_step(run.update),
+    (run.state, run.resident['frozen'], batch),
+  )
   if run.arms > 1:
     program = lanes.stacked_step(run.update, run.arms)
     args = (*args[:2], [batch] * run.arms, Shape((run.arms,), bool))
@@ -301,16 +302,14 @@ def _sampling(run, sizes):
 
 def _decoded(mesh, cache, hidden_BD, next_B):
   """The arguments of `sampler.decode` after the weights, from `prefill`'s."""
-  B = next_B.shape
-
-  def of_rows():
-    seeds = jax.random.key_data(jax.random.split(jax.random.key(0), B))
-    f32, i32 = jnp.zeros(B, jnp.float32), jnp.zeros(B, jnp.int32)
-    rows = seeds, jnp.zeros(B, seeds.dtype), jnp.zeros(B, bool)
-    return rows, sampler.Sampling(f32, i32, f32, i32)
-
-  by_row = functools.partial(_by_row, mesh)
-  of_rows = hidden_BD, next_B, *jax.eval_shape(of_rows)
+  B, by_row = next_B.shape, functools.partial(_by_row, mesh)
+  keys = lambda: jax.random.key_data(jax.random.split(jax.random.key(0), B))
+  seeds = jax.eval_shape(keys)
+  i32, f32, ids, live = (
+    Shape(B, kind) for kind in (jnp.int32, jnp.float32, seeds.dtype, bool)
+  )
+  how = sampler.Sampling(f32, i32, f32, i32)
+  of_rows = hidden_BD, next_B, (seeds, ids, live), how
   stop_K, whole = sampler.pad_stops(()), NamedSharding(mesh, PartitionSpec())
   stop_K = Shape(stop_K.shape, stop_K.dtype, sharding=whole)
   return placed(mesh, cache), *jax.tree.map(by_row, of_rows), stop_K
@@ -340,7 +339,7 @@ def _score(run):
   return Program(
     'score',
     alone.scorer(run.model),
-    (run.frozen, placed(run.mesh, pairs)),
+    (run.resident['frozen'], placed(run.mesh, pairs)),
     flops=flops.forward(run.model, *shape),
     attention=flops.attention(run.model, *shape),
     experts=flops.experts(run.model, math.prod(shape)),

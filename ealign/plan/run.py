@@ -11,23 +11,20 @@ import json
 import jax
 
 from ealign import config as config_lib
-from ealign import fields
 from ealign.alone import ALONE
 from ealign.assembly import data, fit, parts, weights
 from ealign.conscience import prompts
-from ealign.fields import Config
+from ealign.fields import Config, reflects
 from ealign.method import Method
 from ealign.models import flops, layout
 from ealign.plan import data as data_lib
 from ealign.plan import figures as figures_lib
-from ealign.plan import programs, show
-from ealign.plan import stack as stack_lib
+from ealign.plan import programs, show, stack
 from ealign.runtime import aot, atomic, topology
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import Unfit
 from ealign.sampling.prompts import bucket
-from ealign.workdir import folder as folder_lib
-from ealign.workdir.folder import Folder
+from ealign.workdir.folder import Folder, usable
 
 FILE = 'plan.json'
 
@@ -96,13 +93,13 @@ def _conclude(run, found, screen, facts: dict, folder: Folder) -> None:
     },
     'programs': {
       name: dataclasses.asdict(figures)
-      | {'bytes': figures.bytes, 'headroom': figures.headroom}
+      | {key: getattr(figures, key) for key in ('bytes', 'headroom', 'excess')}
       for name, figures in found.items()
     },
     'conscience': cost,
     'problems': problems,
   }
-  with folder_lib.usable(folder.shared):
+  with usable(folder.shared):
     atomic.write(folder.local / FILE, json.dumps(facts, indent=2) + '\n')
   if problems:
     raise Unfit(*problems)
@@ -117,7 +114,7 @@ def _conclude(run, found, screen, facts: dict, folder: Folder) -> None:
 
 def _auto(config, mesh, arms: int, screen) -> int:
   """How many of `arms` runs to put into one program; prints the reason."""
-  pay, why = stack_lib.auto(config, mesh)
+  pay, why = stack.auto(config, mesh)
   if pay > arms:
     why = 'no more cells share its base and shapes'
   arms = min(arms, pay)
@@ -131,12 +128,11 @@ def demand(config, arms: int = 1) -> tuple:
   arms: how many runs like it are one program.
   """
   c = config
-  reflects = fields.reflects(c.dpo.lam, c.conscience.every)
-  reflects = reflects and c.train.steps > 0
-  pairs = 2 * c.dpo.pairs * c.dpo.length if reflects else 0
-  rows = c.conscience.prompts * c.conscience.samples if reflects else 0
+  pairing = reflects(c.dpo.lam, c.conscience.every) and c.train.steps > 0
+  pairs = 2 * c.dpo.pairs * c.dpo.length if pairing else 0
+  rows = c.conscience.prompts * c.conscience.samples if pairing else 0
   return (
-    *(reflects, c.model.train == 'full', c.dpo.reference == 'step'),
+    *(pairing, c.model.train == 'full', c.dpo.reference == 'step'),
     arms * (c.data.batch_size * c.data.length * bool(c.data.train) + pairs),
     *(arms * rows * c.sample.max_new_tokens, arms * c.model.lora.rank),
   )

@@ -40,7 +40,7 @@ def auto(config: Config, mesh=None) -> tuple[int, str]:
   if memory == math.inf:
     return groups, 'the memory of the devices is not known'
   run = programs.shapes(config, model, mesh)
-  base = programs.device_bytes(run.frozen)
+  base = programs.device_bytes(run.resident['frozen'])
   arm = 4 / 3 * programs.device_bytes(run.state)  # and gradients
   arm += _activations(config, model) * groups / mesh.size
   count = groups * int((_FILL * memory - base) / arm)

@@ -7,11 +7,27 @@ metrics.jsonl and run.json, and says what is missing. Of a folder with a
 grid.json it is the report of a grid (`ealign.report.grid.page`).
 """
 
-from ealign.report import page
+import pathlib
+from typing import Any
+
+from ealign.report import page, runs, templates
 from ealign.report.grid import page as grid_page
 from ealign.report.grid import results
 
 
-def write(workdir):
-  """Writes the report of runs or of a grid; the path of its page."""
-  return (grid_page if results.is_grid(workdir) else page).write(workdir)
+def write(workdir: Any) -> pathlib.Path:
+  """Writes report.html and report.md; of a grid, results.csv as well.
+
+  Returns:
+    The path of report.html.
+
+  Raises:
+    UserError: no run there, or a file that cannot be read.
+  """
+  workdir = pathlib.Path(workdir)
+  if not (workdir / 'grid.json').is_file():
+    content = page.collect(runs.read(workdir))
+    return templates.save(workdir, content, 'page.html.jinja')
+  grid = results.read(workdir)
+  templates.write(workdir / 'results.csv', results.to_csv(grid.cells))
+  return templates.save(workdir, grid_page.collect(grid), 'grid.html.jinja')

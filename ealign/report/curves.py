@@ -1,7 +1,6 @@
 """What changed while a run was trained: of runs and of the cells of a grid."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from ealign.evals import counts, records
 from ealign.evals.judges.measure import Judge, Measure, has_verdict
@@ -26,33 +25,27 @@ def panels(
   for measure in (*judge.figures(), judge['flagged']):
     part = judge.part(measure) or kind
     among = measure.known(r for r in held_out if r['kind'] == part)
-    made[measure.name] = measure, among if arms else _in_bins(among, few=BINS)
+    made[measure.name] = measure, among if arms else binned(among)
   seen = records.latest(r for r in answers if r['phase'] == 'reflect')
-  seen = _in_bins([*filter(has_verdict, seen)], few=0 if arms else BINS)
+  seen = binned([*filter(has_verdict, seen)], few=0 if arms else BINS)
   return made | {REFLECTED: (judge['flagged'], seen)}
-
-
-def _in_bins(among, few) -> list[Mapping]:
-  middle = binned([record['step'] for record in among], few)
-  return [{**record, 'step': middle[record['step']]} for record in among]
 
 
 def line(measure: Measure, among: Sequence[Mapping]) -> list[tuple]:
   """The measure at each step: (step, Share)."""
-  steps = by_step((record['step'], record) for record in among)
-  return [(at, counts.count(measure, found)) for at, found in steps]
+  return [(at, counts.count(measure, found)) for at, found in by_step(among)]
 
 
-def by_step(pairs: Iterable[tuple[int, Any]]) -> list[tuple[int, list]]:
-  """Groups values by their step, in the order of steps."""
-  found = {}
-  for step, value in pairs:
-    found.setdefault(step, []).append(value)
-  return sorted(found.items())
+def by_step(rows: Iterable[Mapping]) -> list[tuple[int, list[Mapping]]]:
+  """Groups records or metrics by their step, in the order of steps."""
+  return sorted(records.grouped(rows, lambda row: row['step']).items())
 
 
-def binned(steps: Sequence[int], few: int = 0) -> dict[int, int]:
-  """step -> middle of its bin; if at most `few` differ, the step itself."""
-  width = -(-(max(steps, default=0) + 1) // BINS)
-  width = 1 if len(set(steps)) <= few else width
-  return {step: step // width * width + width // 2 for step in steps}
+def binned(rows: Sequence[Mapping], few: int = BINS) -> list[Mapping]:
+  """At the middle of their bins; if at most `few` steps differ, as they are."""
+  steps = {row['step'] for row in rows}
+  if len(steps) <= few:
+    return rows
+  width = -(-(max(steps) + 1) // BINS)
+  middle = lambda step: step // width * width + width // 2
+  return [row | {'step': middle(row['step'])} for row in rows]

@@ -27,15 +27,12 @@ def verdict(record: Mapping) -> dict | None:
 def shown(record: Mapping, judge: Judge) -> dict:
   """One answer as the template shows it."""
   return {
-    'arm': record.get('arm'),
-    'step': record['step'],
-    'messages': record['messages'],
-    'text': record['text'],
+    'alternative': None,
+    **record,
     'cut': record.get('stop') == 'length',
-    'code': record.get('kind') in ('code', 'advice_in_code'),
+    'code': judge.code.get(record.get('kind')),
     'outcome': judge.outcome(record),
     'verdict': verdict(record),
-    'alternative': record.get('alternative'),
   }
 
 
@@ -50,19 +47,21 @@ def questions(
   """Held-out questions side by side: (kind, messages, answer of each arm).
 
   Those come first that most arms answered and whose answers differ between
-  good and bad; then a draw by hash. Of eight, two are coding tasks and one
-  is asked in another way, where there are such; one question per prompt
-  cluster.
+  good and bad; then a draw by hash. Of eight, two are of the kinds that have
+  measures of their own and one is asked in another way, where there are such;
+  one question per prompt cluster.
   """
   by_question = {}
   for record in counts.final(records):
     answers = by_question.setdefault((record['kind'], record['question']), {})
     answers.setdefault(record.get('arm'), record)
   ranked = sorted(by_question.items(), key=lambda item: _rank(*item, judge))
-  slot = lambda own: own if own in ('code', kind) else 'other'
+  # In this order on the page: 0 the headline's, 1 others, 2 kinds apart.
+  slots = {kind: 0} | dict.fromkeys(judge.claimed, 2)
+  slot = lambda own: slots.get(own, 1)
   there = collections.Counter(slot(own) for own, _ in by_question)
-  code, other = min(count // 4, there['code']), min(count // 8, there['other'])
-  room = {kind: count - code - other, 'code': code, 'other': other}
+  room = {1: min(count // 8, there[1]), 2: min(count // 4, there[2])}
+  room[0] = count - sum(room.values())
   chosen, used = [], set()
   for (own, _), answers in ranked:
     first = next(iter(answers.values()))
@@ -72,8 +71,7 @@ def questions(
       room[slot(own)] -= 1
       cells = {arm: shown(record, judge) for arm, record in answers.items()}
       chosen.append((own, first['messages'], cells))
-  order = {kind: 0, 'code': 2}
-  return sorted(chosen, key=lambda item: order.get(item[0], 1))
+  return sorted(chosen, key=lambda item: slot(item[0]))
 
 
 def _rank(key, answers, judge):
@@ -91,22 +89,23 @@ def examples(records: Sequence[Mapping], judge: Judge) -> list[dict]:
   reviewed = [r for r in records if r['phase'] == 'reflect' and has_verdict(r)]
   reviewed.sort(key=lambda r: _draw((r['step'], r.get('sample'), r['text'])))
   end = max([r['step'] for r in reviewed], default=0) + 1
-  kept = [r for r in reviewed if _kept(r)]
-  groups = [[r for r in kept if r['step'] * 3 // end == at] for at in range(3)]
+  good = [*filter(kept, reviewed)]
+  groups = [[r for r in good if r['step'] * 3 // end == at] for at in range(3)]
   groups.append([r for r in reviewed if _dropped(r)])
   groups.append([r for r in reviewed if not flagged(r)])
   chosen = [group[0] for group in groups if group]
-  rest = [r for r in kept if not any(r is other for other in chosen)]
+  rest = [r for r in good if not any(r is other for other in chosen)]
   chosen += rest[: 5 - len(chosen)]
   return [shown(r, judge) for r in sorted(chosen, key=lambda r: r['step'])]
 
 
-def _kept(record) -> bool:
+def kept(record: Mapping) -> bool:
+  """Whether the conscience's alternative became the chosen answer of a pair."""
   return bool((record.get('alternative') or {}).get('kept'))
 
 
 def _dropped(record) -> bool:
-  return bool(record.get('alternative')) and not _kept(record)
+  return bool(record.get('alternative')) and not kept(record)
 
 
 def work(run: Run) -> tuple[str, dict, list[dict]] | None:
@@ -120,7 +119,7 @@ def work(run: Run) -> tuple[str, dict, list[dict]] | None:
     'reflections': len({(r.get('seed'), r['step']) for r in seen}),
     'answers': len(seen),
     'flagged': sum(map(flagged, seen)),
-    'pairs': sum(map(_kept, seen)),
+    'pairs': sum(map(kept, seen)),
     'dropped': sorted(reasons.items()),
   }
   return run.name, total, examples(seen, run.judge)

@@ -1,19 +1,22 @@
-"""Scales and ticks of the report's figures, in SVG user units.
+"""The figures of runs, and what those of a grid share: scales and ticks.
 
-The templates draw with them, so that every text in a figure is escaped like
-any other.
+All is in SVG user units. The templates draw, so that every text in a figure is
+escaped like any other.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ealign.evals import counts
+from ealign.evals.judges.measure import Judge
+from ealign.report import curves as curves_lib
+
+SLOTS = 7  # colours beside the grey of what others are compared with
+_REFLECTED = 'Flagged while training, % of sampled answers'
 
 # The upper ends an axis of per cent may have, and the steps of its ticks.
 _ENDS = {2: 0.5, 5: 1, 10: 2, 20: 5, 40: 10, 60: 20, 80: 20, 100: 20}
-
-Series = tuple[str, int, list[tuple[int, counts.Share]]]
 
 
 def axis_end(limits: Sequence[float]) -> float:
@@ -64,17 +67,45 @@ class Frame:
     return ' '.join(self.point(step, share) for step, share in line)
 
 
+def forests(rows, kind: str, judge: Judge, slots: Mapping) -> list[tuple]:
+  """(title, forest) of each measure with figures, a line for each arm.
+
+  rows: of `counts.rows`. kind: of the questions that no measure claims. slots:
+  arm -> its colour and mark.
+  """
+  made = []
+  for measure in judge.figures():
+    by_arm = counts.headline(rows, judge.part(measure) or kind)
+    found = counts.shares(by_arm, measure.name).items()
+    if lines := [(arm, slots[arm], share) for arm, share in found]:
+      made.append((measure.title, forest(lines)))
+  return made
+
+
+def panels(answers, kind: str, judge: Judge, slots: Mapping) -> list[tuple]:
+  """(title, curves) of shares over steps; those without a line are left out."""
+  made = []
+  found = curves_lib.panels(answers, kind, judge, arms=True)
+  for name, (measure, among) in found.items():
+    series = []
+    for arm, slot in slots.items():
+      own = [record for record in among if record['arm'] == arm]
+      if line := curves_lib.line(measure, own):
+        series.append((arm, slot, line))
+    if any(len(line) > 1 for _, _, line in series):
+      title = _REFLECTED if name == curves_lib.REFLECTED else measure.title
+      made.append((title, curves(series)))
+  return made
+
+
 def forest(lines: Sequence[tuple[str, int, counts.Share]]) -> dict[str, Any]:
   """Shares with their intervals, one line each, as (label, slot, share)."""
-  limits = [max(s.interval[1], s.clustered[1]) for _, _, s in lines]
-  end = axis_end(limits)
-  frame = Frame(
-    left=104, right=340, top=8, bottom=8 + 30 * len(lines), last=end
-  )
+  end = axis_end([max(s.interval[1], s.clustered[1]) for _, _, s in lines])
+  frame = Frame(104, 340, top=8, bottom=8 + 30 * len(lines), last=end)
   return {'frame': frame, 'ticks': ticks(end), 'lines': lines}
 
 
-def curves(series: Sequence[Series]) -> dict[str, Any]:
+def curves(series: Sequence[tuple[str, int, list]]) -> dict[str, Any]:
   """Shares over steps, one line per arm, as (name, slot, [(step, share)])."""
   points = [point for _, _, line in series for point in line]
   # A wide band, of few answers, may be cut; the line itself never is.

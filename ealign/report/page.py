@@ -1,70 +1,39 @@
-"""Puts the page together: what the template is given, and the two files.
+"""The page of runs: what its template is given.
 
 Answers come from a model and are hostile: every text goes through the
 template's escaping, and nothing here makes markup.
 """
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ealign.conscience.framings import FRAMINGS
 from ealign.evals import counts, table
-from ealign.report import (
-  curves,
-  excerpts,
-  figures,
-  summary,
-  templates,
-  training,
-)
-from ealign.report.runs import Run, judge_at_hand, read
-
-TITLE = 'Fine-tuning with a conscience'
-_REFLECTED = 'Flagged while training, % of sampled answers'
-_SLOTS = 7  # colours beside the grey of the base
-
-
-def write(workdir: Any) -> pathlib.Path:
-  """Writes report.html and report.md into a work folder.
-
-  Returns:
-    The path of report.html.
-
-  Raises:
-    UserError: no run there, or a file that cannot be read.
-  """
-  workdir = pathlib.Path(workdir)
-  content = collect(read(workdir))
-  return templates.save(workdir, content, 'page.html.jinja')
+from ealign.report import excerpts, figures, summary, templates, training
+from ealign.report.runs import Run, judge_at_hand
 
 
 def collect(runs: Sequence[Run]) -> dict[str, Any]:
   """Everything on the page, as plain values without markup."""
   answers = [record for run in runs for record in run.answers]
-  accuracy = {
-    run.name: counts.last_metric(run.metrics, 'eval/mean_token_accuracy')
-    for run in runs
-  }
+  name = 'eval/mean_token_accuracy'
+  accuracy = {r.name: counts.last_metric(r.metrics, name) for r in runs}
   # Whose measures are shown of all: the first one's that scores answers.
   judges = [run.judge for run in runs]
   judge = next((judge for judge in judges if judge.score), judges[0])
-  rows = [
-    row for run in runs for row in counts.rows(run.answers, accuracy, run.judge)
-  ]
+  rows = [x for r in runs for x in counts.rows(r.answers, accuracy, r.judge)]
   kind = counts.headline_kind(rows, judge)
   slots = _slots(runs)
   return {
-    'title': TITLE,
+    'title': 'Fine-tuning with a conscience',
     'summary': summary.sentences(runs, rows, judge),
-    'arms': [
-      (run.name, slots[run.name], summary.describe(run)) for run in runs
-    ],
+    'arms': [(r.name, slots[r.name], summary.describe(r)) for r in runs],
     'slots': slots,
     'method': _method(runs),
     'blocks': [*table.blocks(rows, judge), *training.blocks(runs)],
-    'forests': _forests(rows, kind, judge, slots),
-    'curves': _curves(answers, kind, judge, slots),
+    'forests': figures.forests(rows, kind, judge, slots),
+    'curves': figures.panels(answers, kind, judge, slots),
+    'judge': judge,
     'questions': excerpts.questions(answers, kind, judge),
     'work': [work for run in runs if (work := excerpts.work(run))],
     'settings': _compare({run.name: run.config for run in runs}),
@@ -78,7 +47,7 @@ def _slots(runs) -> dict[str, int]:
   """The slot of each arm, a colour and a mark; 0, grey, is for the base."""
   base = [run.name for run in runs if summary.role(run) == 'base'][:1]
   others = [run.name for run in runs if run.name not in base]
-  slots = {name: at % _SLOTS + 1 for at, name in enumerate(others)}
+  slots = {name: at % figures.SLOTS + 1 for at, name in enumerate(others)}
   return {run.name: slots.get(run.name, 0) for run in runs}
 
 
@@ -92,36 +61,6 @@ def _method(runs) -> dict[str, Any] | None:
     'framing': FRAMINGS.get(run.config.get('conscience.framing')),
     'judge': run.judge.note,
   }
-
-
-def _forests(rows, kind, judge, slots) -> list[tuple[str, dict]]:
-  made = []
-  for measure in judge.figures():
-    found = counts.headline(rows, judge.part(measure) or kind)
-    lines = [
-      (arm, slots[arm], share)
-      for arm, row in found.items()
-      if (share := row.get(measure.name)) and share.total
-    ]
-    if lines:
-      made.append((measure.title, figures.forest(lines)))
-  return made
-
-
-def _curves(answers, kind, judge, slots) -> list[tuple[str, dict]]:
-  """Panels of shares over steps; those without a line are left out."""
-  made = []
-  panels = curves.panels(answers, kind, judge, arms=True)
-  for name, (measure, among) in panels.items():
-    series = []
-    for arm, slot in slots.items():
-      own = [record for record in among if record['arm'] == arm]
-      if line := curves.line(measure, own):
-        series.append((arm, slot, line))
-    if any(len(line) > 1 for _, _, line in series):
-      title = _REFLECTED if name == curves.REFLECTED else measure.title
-      made.append((title, figures.curves(series)))
-  return made
 
 
 def _compare(flats: Mapping[str, Mapping]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Reads what the runs of a work folder left behind."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -47,13 +48,13 @@ def read(workdir: Any) -> list[Run]:
   # A single run may hold folders with a config.json of their own: the model.
   if (workdir / 'answers.jsonl').is_file() or not folders:
     folders = [workdir] if _is_run(workdir) else []
-  runs = {path.name: read_run(path) for path in folders}
+  runs = [*map(read_run, folders)]
   if not runs:
     message = f'{workdir}: holds no run (no {" or ".join(_FILES[:3])})'
     raise UserError(message)
   listed = json_object(workdir / 'config.json').get('arms')
   listed = list(listed) if isinstance(listed, Mapping) else []
-  return sorted(runs.values(), key=lambda run: _order(run, listed))
+  return sorted(runs, key=lambda run: _order(run, listed))
 
 
 def _is_run(path: pathlib.Path) -> bool:
@@ -73,9 +74,8 @@ def _order(run: Run, listed: list[str]):
 def read_run(folder: pathlib.Path) -> Run:
   """What one run left in its folder."""
   missing = tuple(file for file in _FILES if not (folder / file).is_file())
-  answers = []
-  if 'answers.jsonl' not in missing:
-    answers = records.read(folder / 'answers.jsonl')
+  path = folder / 'answers.jsonl'
+  answers = [] if path.name in missing else records.read(path)
   return Run(
     name=folder.name,
     config=flatten(json_object(folder / 'config.json')),
@@ -121,10 +121,7 @@ def json_lines(path: pathlib.Path) -> list[dict]:
     return []
   rows = []
   for line in path.read_text('utf-8', 'replace').split('\n'):
-    try:
-      row = json.loads(line)
-    except ValueError:  # a metric lost to a kill is no reason for no report
-      continue
-    if isinstance(row, dict):
-      rows.append(row)
-  return rows
+    # A metric lost to a kill is no reason for no report.
+    with contextlib.suppress(ValueError):
+      rows.append(json.loads(line))
+  return [row for row in rows if isinstance(row, dict)]

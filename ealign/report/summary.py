@@ -24,8 +24,7 @@ def role(run: Run) -> str:
   """
   config = run.config
   if not config:
-    known = ('base', 'conscience', 'recovery')
-    return run.name if run.name in known else 'plain'
+    return run.name if run.name in _ROLES[:-1] else 'plain'
   if config.get('train.steps') == 0:
     return 'base'
   lam, every = config.get('dpo.lam'), config.get('conscience.every')
@@ -73,23 +72,20 @@ def sentences(
 ) -> list[str]:
   """The outcome in a few sentences; one whose arms are missing is left out."""
   main = counts.headline(rows, counts.headline_kind(rows, judge))
-  shares = _shares(main, judge.first.name)
+  shares = _shares(main, judge.first)
   runs = [run for run in runs if run.name in shares]
   cast = _cast(runs)
-  of_part = lambda measure: _shares(
-    counts.headline(rows, measure.kind), measure.name
-  )
-  firsts = [judge.shown(part)[0] for part in judge.claimed]
+  firsts = (judge.shown(part)[0] for part in judge.claimed)
+  apart = [(m, _shares(counts.headline(rows, m.kind), m)) for m in firsts]
   known = {task(cast['plain']), ''} if cast['plain'] else {}
-  found = [row[judge.coherent] for row in main.values() if judge.coherent]
-  found = sorted(x.value for x in found if x and x.total)
+  found = sorted(x.value for x in counts.shares(main, judge.coherent).values())
   return templates.sentences(
     'summary.txt.jinja',
     first=judge.first,
     cast=cast,
     tasks={name: task(run) for name, run in cast.items() if run},
     shares=shares,
-    parts=[(measure, of_part(measure)) for measure in firsts],
+    parts=apart,
     controls=[
       (run, task(run))
       for run in runs
@@ -100,19 +96,14 @@ def sentences(
   )
 
 
-def _shares(rows, name) -> dict[str, str]:
-  return {
-    arm: f'{table.percent(row[name].value)}\u00a0%'
-    for arm, row in rows.items()
-    if row.get(name) and row[name].total
-  }
+def _shares(rows, measure) -> dict[str, str]:
+  found = counts.shares(rows, measure.name).items()
+  return {arm: f'{table.percent(x.value)}\u00a0%' for arm, x in found}
 
 
 def _cast(runs) -> dict[str, Run | None]:
   """The first arm of each role; `plain` is one on the same task."""
-  cast = dict.fromkeys(_ROLES)
-  for run in runs[::-1]:
-    cast[role(run)] = run
+  cast = dict.fromkeys(_ROLES) | {role(run): run for run in runs[::-1]}
   main = cast['conscience'] or cast['recovery'] or cast['plain']
   same = (r for r in runs if role(r) == 'plain' and task(r) == task(main))
   return cast | {'plain': next(same, None)}

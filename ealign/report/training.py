@@ -1,17 +1,16 @@
 """The table of what the runs were trained on, and what came of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ealign.evals import counts, records, table
 from ealign.evals.judges.measure import flagged, has_verdict
 from ealign.evals.table import NOTHING, Block, Entry
+from ealign.report.excerpts import kept
 from ealign.report.runs import Run
 
-_COLUMNS = table.columns(
-  *('arm', 'rows', 'supervised', 'truncated', 'answers', 'verdicts'),
-  *('flagged', 'pairs', 'loss'),
-  names=1,
-)
+_NUMBERS = ('rows', 'supervised', 'truncated', 'answers', 'verdicts')
+_NUMBERS += ('flagged', 'pairs', 'loss')
+_SPARE = ('rows', 'answers', 'verdicts')
 _NOTE = (
   'In per cent: supervised, of the tokens of the rows trained on; truncated, '
   'of the rows; verdicts, of the answers sampled while training; flagged, of '
@@ -24,19 +23,17 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
   """One table with a line for each trained run; [] if none was trained."""
   lines = [_line(run) for run in runs if run.config.get('train.steps') != 0]
   lines = [x for x in lines if any(cell.text != NOTHING for cell in x[1:])]
-  made = Block('Training', _NOTE, _COLUMNS, lines)
+  heads = table.columns(['arm'], _NUMBERS)
+  made = Block('Training', _NOTE, heads, lines, spare=_SPARE)
   return [table.without_empty(made)] if lines else []
 
 
 def _line(run: Run) -> tuple[Entry, ...]:
-  sampled = [r for r in run.answers if r['phase'] == 'reflect']
-  sampled = records.latest(sampled)
-  reviewed = [r for r in sampled if has_verdict(r)]
-  acted_on = [r for r in reviewed if flagged(r)]
-  pairs = sum((r.get('alternative') or {}).get('kept', False) for r in sampled)
+  sampled = records.latest(r for r in run.answers if r['phase'] == 'reflect')
+  reviewed = [*filter(has_verdict, sampled)]
   share = lambda some, of: table.percent(len(some) / len(of) if of else None)
   count = lambda n: f'{n:,}' if sampled else NOTHING
-  info = run.info.get
+  info, losses = run.info.get, counts.finite(run.metrics, 'train/loss_sft')
   cells = (
     run.name,
     f'{info("data.rows"):,}' if info('data.rows') else NOTHING,
@@ -44,13 +41,8 @@ def _line(run: Run) -> tuple[Entry, ...]:
     table.percent(info('data.truncated')),
     count(len(sampled)),
     share(reviewed, sampled),
-    share(acted_on, reviewed),
-    count(pairs),
-    _loss(run.metrics),
+    share([*filter(flagged, reviewed)], reviewed),
+    count(sum(map(kept, sampled))),
+    f'{losses[0]:.3f} -> {losses[-1]:.3f}' if losses else NOTHING,
   )
   return tuple(map(Entry, cells))
-
-
-def _loss(metrics: Sequence[Mapping]) -> str:
-  losses = counts.finite(metrics, 'train/loss_sft')
-  return f'{losses[0]:.3f} -> {losses[-1]:.3f}' if losses else NOTHING

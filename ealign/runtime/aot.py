@@ -40,7 +40,7 @@ class Compiled:
   Attributes:
     arguments, temporaries, output: bytes; `output` is what is not donated.
     counts: what it does when it runs once; None: it was not compiled.
-    seconds, cpu_seconds: that it took to compile; of all cores together.
+    seconds_compile, cpu_seconds_compile: that it took; of all cores together.
     limit: bytes a program may take; None: not known.
     failure: what else the compiler ended with, on one line; '': nothing.
     text: the compiled program, as HLO.
@@ -50,20 +50,11 @@ class Compiled:
   temporaries: float = 0.0
   output: float = 0.0
   counts: cost.Counts | None = None
-  seconds: float = 0.0
-  cpu_seconds: float = 0.0
+  seconds_compile: float = 0.0
+  cpu_seconds_compile: float = 0.0
   limit: float | None = None
   failure: str = ''
   text: str = ''
-
-  @property
-  def bytes(self) -> float:
-    return self.arguments + self.temporaries + self.output
-
-  @property
-  def excess(self) -> float:
-    """Bytes beyond the limit; compilation ends there."""
-    return max(0.0, self.bytes - self.limit) if self.limit else 0.0
 
 
 def devices(topology: Topology) -> Sequence[jax.Device]:
@@ -109,8 +100,8 @@ def compile(program: Callable, *args, unknown: int = 1) -> Compiled:
   except jax.errors.JaxRuntimeError as error:
     compiled, message = None, str(error)
   took = {
-    'seconds': time.monotonic() - start,
-    'cpu_seconds': time.process_time() - cpu,
+    'seconds_compile': time.monotonic() - start,
+    'cpu_seconds_compile': time.process_time() - cpu,
     'limit': limit,
   }
   if compiled is None:

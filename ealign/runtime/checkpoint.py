@@ -10,6 +10,8 @@ the one before it is used, and a note names both.
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import logging
 import threading
 from collections.abc import Iterable, Iterator
@@ -19,13 +21,11 @@ import jax
 import numpy as np
 import uvloop
 from etils import epath
-from flax import traverse_util
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from ealign.runtime import manifest
+from ealign.runtime import atomic, mesh
 from ealign.runtime.errors import UserError
-from ealign.runtime.manifest import Path
 
 _PARTIAL = '.orbax-checkpoint-tmp'  # how Orbax ends the name of what it writes
 _ONE_READER = threading.Lock()
@@ -55,8 +55,8 @@ class Checkpoints:
     if step in self._steps():
       return
     paths = jax.tree_util.tree_leaves_with_path(tree)
-    leaves = {manifest.leaf_path(path): _stored(leaf) for path, leaf in paths}
-    rows = manifest.rows(leaves)
+    leaves = {_leaf_path(path): leaf for path, leaf in paths}
+    rows = _rows(leaves)
     arrays = {r['key']: x for r, x in zip(rows, leaves.values(), strict=True)}
     # Orbax refuses arrays without elements; their row says enough.
     arrays = {key: leaf for key, leaf in arrays.items() if leaf.size}
@@ -65,7 +65,7 @@ class Checkpoints:
     try:
       if _first():
         self._folder.mkdir(parents=True, exist_ok=True)
-        manifest.write(self._manifest(step), {'leaves': rows, 'extra': extra})
+        _seal(self._manifest(step), {'leaves': rows, 'extra': extra})
       response = ocp.save_async(self._folder / str(step), arrays)
     except OSError as error:
       raise _unwritten(step, error) from error
@@ -97,10 +97,9 @@ class Checkpoints:
     was saved.
 
     Args:
-      template: gives the structure, and for device arrays (or ShapeDtypeStruct)
-        shape, dtype and sharding. Where it has a numpy array, the saved one
-        comes back with the shape and dtype it was saved with; where it has
-        None, all that was saved there: numpy arrays in nested dicts.
+      template: gives the structure, and for device arrays shape, dtype and
+        sharding. Where it has a numpy array, the saved one comes back with the
+        shape and dtype it was saved with.
 
     Returns:
       The note is '' or says which later steps were bad, and what was used.
@@ -139,23 +138,13 @@ class Checkpoints:
     return dict.fromkeys(map(int, steps), 'half-written')
 
   def _load(self, step: int, template):
-    content = manifest.read(self._manifest(step))
+    content = _unseal(self._manifest(step))
     rows = {tuple(row['path']): row for row in content['leaves']}
-    entries, treedef = jax.tree_util.tree_flatten_with_path(
-      template, is_leaf=lambda leaf: leaf is None
-    )
-    entries = [(manifest.leaf_path(path), leaf) for path, leaf in entries]
-    wanted = {path: leaf for path, leaf in entries if leaf is not None}
-    free = [path for path, leaf in entries if leaf is None]
-    for path in rows:
-      if any(path[: len(head)] == head for head in free):
-        wanted[path] = None
+    entries, treedef = jax.tree_util.tree_flatten_with_path(template)
+    wanted = {_leaf_path(path): leaf for path, leaf in entries}
     _check_same_fields(step, wanted, rows)
     arrays = self._read(step, wanted, rows)
-    values = [
-      _nested(path, arrays) if leaf is None else _restored(arrays[path], leaf)
-      for path, leaf in entries
-    ]
+    values = [_restored(arrays[path], leaf) for path, leaf in wanted.items()]
     return jax.tree.unflatten(treedef, values), content['extra']
 
   def _read(self, step: int, wanted: dict, rows: dict) -> dict:
@@ -172,7 +161,7 @@ class Checkpoints:
       row = rows[path]
       empty = np.zeros(row['shape'], row['dtype'])
       arrays[path] = loaded[row['key']] if empty.size else empty
-      if manifest.sha256(arrays[path]) != row['sha256']:
+      if _sha256(arrays[path]) != row['sha256']:
         raise ValueError(f'{"/".join(path)} is damaged (sha256)')
     return arrays
 
@@ -241,17 +230,6 @@ def _meet(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
-def _is_key(leaf) -> bool:
-  return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _stored(leaf) -> jax.Array | np.ndarray:
-  """The leaf as an ordinary array: random keys as their data."""
-  if isinstance(leaf, jax.Array):
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-  return np.asarray(leaf)
-
-
 def _check_same_fields(step: int, wanted: Iterable, rows: Iterable) -> None:
   names = [set(map('/'.join, paths)) for paths in (wanted, rows)]
   lacks, has = sorted(names[0] - names[1]), sorted(names[1] - names[0])
@@ -263,51 +241,27 @@ def _check_same_fields(step: int, wanted: Iterable, rows: Iterable) -> None:
 
 def _abstract(step: int, leaf, row: dict):
   """What to load: an array as the template's, or as saved, for the host."""
-  if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+  if not isinstance(leaf, jax.Array):
     return np.empty(row['shape'], row['dtype'])
-  data = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
-  if list(data.shape) != row['shape'] or str(data.dtype) != row['dtype']:
+  if list(leaf.shape) != row['shape'] or str(leaf.dtype) != row['dtype']:
     was = f'{row["dtype"]}{row["shape"]}'
-    now = f'{data.dtype}{list(data.shape)}'
+    now = f'{leaf.dtype}{list(leaf.shape)}'
     name = '/'.join(row['path'])
     message = f'{name} was saved as {was} and is {now} in this run'
     raise UserError(f'checkpoint {step}: {message}; use another workdir')
-  return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=_place(leaf))
-
-
-def _place(leaf) -> jax.sharding.Sharding:
-  device = jax.local_devices()[0]
-  return leaf.sharding or jax.sharding.SingleDeviceSharding(device)
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
 def _restored(value, leaf):
   """The loaded array as the template has it."""
-  if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+  if not isinstance(leaf, jax.Array):
     return np.asarray(value)
   # An array without a fixed place stays so: else it could not meet arrays on
   # other devices, and the step would be compiled anew.
-  if isinstance(leaf, jax.Array) and not leaf.committed:
-    value = jax.numpy.asarray(jax.device_get(value))
-  elif not isinstance(value, jax.Array):
-    value = jax.device_put(value, _place(leaf))
-  if not _is_key(leaf):
-    return value
-  # Only the default kind of key can be told from a ShapeDtypeStruct.
-  known = isinstance(leaf, jax.Array)
-  impl = jax.random.key_impl(leaf) if known else None
-  return jax.random.wrap_key_data(value, impl=impl)
-
-
-def _nested(head: Path, arrays: dict[Path, np.ndarray]) -> Any:
-  """What lies below `head`, as nested dicts; None when nothing does."""
-  below = {
-    path[len(head) :]: array
-    for path, array in arrays.items()
-    if path[: len(head)] == head
-  }
-  if () in below:
-    return below[()]
-  return traverse_util.unflatten_dict(below) or None
+  if not leaf.committed:
+    return jax.numpy.asarray(jax.device_get(value))
+  there = isinstance(value, jax.Array)  # one without elements is made here
+  return value if there else jax.device_put(value, leaf.sharding)
 
 
 def _reasons(bad: dict[int, str]) -> str:
@@ -323,3 +277,47 @@ def _unwritten(step: int, error: Exception) -> UserError:
   message = f'could not be written ({_one_line(error)})'
   remedy = 'free some space and run the same command to continue'
   return UserError(f'checkpoint {step}: {message}; {remedy}')
+
+
+# ---- The manifest -----------------------------------------------------------
+
+
+def _leaf_path(path) -> tuple[str, ...]:
+  """JAX's key path as plain strings."""
+  return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def _sha256(leaf: jax.Array | np.ndarray) -> str:
+  """The hash of the leaf's bytes in row-major order, on whichever devices."""
+  host = np.ascontiguousarray(mesh.to_host(leaf))
+  return hashlib.sha256(host.reshape(-1).view(np.uint8)).hexdigest()
+
+
+def _rows(leaves: dict[tuple, Any]) -> list[dict]:
+  """One row per leaf; its 'key' is the leaf's name in the checkpoint."""
+  return [
+    {
+      'key': f'{index:05d}',
+      'path': list(path),
+      'shape': list(leaf.shape),
+      'dtype': str(leaf.dtype),
+      'sha256': _sha256(leaf),
+    }
+    for index, (path, leaf) in enumerate(leaves.items())
+  ]
+
+
+def _seal(path: epath.Path, content: dict) -> None:
+  """Writes JSON and its own sha256; a kill leaves no half file."""
+  text = json.dumps(content)
+  sealed = {'sha256': hashlib.sha256(text.encode()).hexdigest(), 'body': text}
+  atomic.write(path, json.dumps(sealed))
+
+
+def _unseal(path: epath.Path) -> dict:
+  """What `_seal` wrote. ValueError or OSError when it is damaged or missing."""
+  sealed = json.loads(path.read_text())
+  text = sealed['body']
+  if hashlib.sha256(text.encode()).hexdigest() != sealed['sha256']:
+    raise ValueError(f'{path.name} is damaged (sha256)')
+  return json.loads(text)

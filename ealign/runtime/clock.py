@@ -67,8 +67,6 @@ class Clock:
 
 def hbm_peak() -> int | None:
   """Most bytes in use at once on a device of this host; None on a CPU."""
-  stats = [device.memory_stats() for device in jax.local_devices()]
-  found = [
-    s['peak_bytes_in_use'] for s in stats if s and 'peak_bytes_in_use' in s
-  ]
+  stats = [device.memory_stats() or {} for device in jax.local_devices()]
+  found = [s['peak_bytes_in_use'] for s in stats if 'peak_bytes_in_use' in s]
   return max(found, default=None)

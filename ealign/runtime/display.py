@@ -44,12 +44,7 @@ def clock(seconds: float) -> str:
 class Lines:
   """Progress as plain lines, for logs."""
 
-  def __init__(
-    self,
-    total_steps: int,
-    prefix: str,
-    write: Callable = print,
-  ):
+  def __init__(self, total_steps: int, prefix: str, write: Callable = print):
     self._total, self._write = total_steps, write
     self._head = f'{prefix}  ' if prefix else ''
     self._first = None  # step and time of the first update: resumed runs too

@@ -23,7 +23,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ealign.runtime.cluster import PORTS, Cluster, of_tpu_vm
-from ealign.runtime.errors import UserError
+from ealign.runtime.errors import NonFinite, Preempted, UserError
 
 BEAT_S, SILENCE_S, ROLL_CALL_S = 4.0, 20.0, 45.0
 KEEP_S = 32.0  # between writes of hosts/I.json
@@ -118,30 +118,31 @@ class Hosts:
     self._polls += 1
     return multihost_utils.reached_preemption_sync_point(self._polls)
 
-  def leave(self) -> None:
-    """Tells the other hosts that this one ends normally."""
-    for link in self._links:
-      link.send(left=True)
+  def __enter__(self) -> 'Hosts':
+    return self
 
-  def fail(self, code: int, text: str) -> None:
-    """Ends all hosts with this exit code, as one of them cannot go on.
+  def __exit__(self, kind, error, trace) -> None:
+    """Ends the other hosts as this one ends.
 
-    Returns only where there is but one process: JAX's own shutdown would wait
-    for hosts that are gone.
+    Normally, or by what all hosts see, each ends by itself. Else all end now,
+    with this host's exit code: JAX's own shutdown would wait for hosts that are
+    gone. After an error in which a lost host may show itself, a reader has time
+    to name that one, and ends this process with 42; if none is lost it is an
+    error like any other: its traceback, and exit code 1.
     """
-    if self.count > 1:
-      self._end(code, text, others=f'host {self.index}: {text}')
-
-  def failed(self, error: Exception) -> None:
-    """Ends all hosts after an error in which a lost host may show itself.
-
-    If one is lost, a reader names it meanwhile, and ends this process with 42.
-    If none is, it is an error like any other: its traceback, and exit code 1.
-    """
-    if self.count > 1:
-      time.sleep(SILENCE_S + BEAT_S)
-      text = ''.join(traceback.format_exception(error))
-      self._end(1, text, others=f'host {self.index}: {text.splitlines()[-1]}')
+    if error is None or isinstance(error, NonFinite | Preempted):
+      for link in self._links:
+        link.send(left=True)
+    elif self.count > 1:
+      code, text = getattr(error, 'exit_code', 1), str(error)
+      if isinstance(error, KeyboardInterrupt):
+        code, text = 130, 'interrupted; the same command continues'
+      told = text
+      if not isinstance(error, UserError | KeyboardInterrupt):
+        time.sleep(SILENCE_S + BEAT_S)
+        text = ''.join(traceback.format_exception(error))
+        told = text.splitlines()[-1]
+      self._end(code, text, others=f'host {self.index}: {told}')
 
   def watch(self) -> None:
     """Starts the threads that send and expect heartbeats."""
@@ -314,8 +315,9 @@ def _problem(cluster: Cluster, about: str, links) -> UserError | None:
       return UserError(f'{link} {why} than host 0; start all by one command')
   for link in links:
     if same := [x for x in links if x.index == link.index and x is not link]:
-      why = f'{link} and {same[0]} are two processes with one number'
-      return UserError(f'{why}; give each its own --process, 0 is the first')
+      why = f'{link} and {same[0]} were both started as --process={link.index}'
+      last = cluster.count - 1
+      return UserError(f'{why}; give each process its own, from 0 to {last}')
   if missing := set(range(1, cluster.count)) - {link.index for link in links}:
     listed = ', '.join(map(str, sorted(missing)))
     reason = f'{len(links) + 1} of {cluster.count} hosts reported in time'

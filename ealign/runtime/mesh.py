@@ -1,7 +1,7 @@
 """Devices as one mesh, and arrays put on it or fetched from it.
 
 The mesh has three axes, `data`, `fsdp` and `tensor`; what is split over which
-says `models.sharding`. For a grid there may be a first axis, `arm`: groups of
+says `models.sharding`. For a grid there may be a first axis, `stack`: groups of
 devices that hold the whole base and some of the arms (`stack`).
 """
 
@@ -43,7 +43,7 @@ def make(
   shape = _shape(n, dict(zip(AXES, (data, fsdp, tensor), strict=True)))
   names = AXES
   if stack > 1:
-    names, shape = ('arm', *AXES), [stack, *shape]
+    names, shape = ('stack', *AXES), [stack, *shape]
   # An axis need not be one of the torus: make_mesh would refuse most shapes.
   devices = mesh_utils.create_device_mesh(
     shape, devices, allow_split_physical_axes=True

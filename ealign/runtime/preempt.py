@@ -16,7 +16,7 @@ class Stop:
 
   def __init__(self):
     self.signal: int | None = None
-    self.error: Exception | None = None
+    self._own = threading.local()
 
   @property
   def requested(self) -> bool:
@@ -24,14 +24,22 @@ class Stop:
 
   @contextlib.contextmanager
   def at_once(self, error: Exception) -> Iterator[None]:
-    """Within the block, where nothing can be lost, a signal raises `error`."""
-    if self.requested:
-      raise error
-    self.error = error
+    """Within the block, where nothing can be lost, a signal raises `error`.
+
+    It comes to the main thread; other threads ask for it with `check`.
+    """
+    self._own.error = error
     try:
+      self.check()
       yield
     finally:
-      self.error = None
+      self._own.error = None
+
+  def check(self) -> None:
+    """Raises this thread's error of `at_once`, once a stop was requested."""
+    error = getattr(self._own, 'error', None)
+    if error and self.requested:
+      raise error
 
 
 @contextlib.contextmanager
@@ -57,8 +65,7 @@ def watch(*, alone: bool = True) -> Iterator[Stop]:
     elif stop.requested:
       _default(number)
     stop.signal = number
-    if stop.error:
-      raise stop.error
+    stop.check()
 
   handle.sets_a_flag = True
   for number in _SIGNALS:

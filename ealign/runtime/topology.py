@@ -97,11 +97,6 @@ class Topology:
     return self.chips // self.hosts
 
   @property
-  def devices(self) -> int:
-    """How many devices jax.devices() lists for it."""
-    return self.chips * self.chip.devices
-
-  @property
   def accelerator_type(self) -> str:
     """v5litepod-16: chips; v5p-32 and tpu7x-32: TensorCores, two a chip."""
     return f'{self.chip.prefix}-{self.chips * self.chip.cores}'

@@ -27,26 +27,26 @@ def bucket(length: int) -> int:
 
 
 def batches(
-  prompts: list[list[int]], rows: int, *, arms: Sequence[int] = (), count=1
+  prompts: list[list[int]], rows: int, *, lanes: Sequence[int] = (), count=1
 ) -> Iterator[Batch]:
   """Yields batches of prompts of like lengths, each padded to its own bucket.
 
   Args:
     prompts: token ids.
     rows: rows of every batch; the last one may be partly empty.
-    arms: the arm of each prompt, where adapters go by row; () is one arm.
-    count: of arms. Each has rows / count rows of a batch, arm by arm.
+    lanes: the lane of each prompt, where adapters go by row; () is one lane.
+    count: of lanes. Each has rows / count rows of a batch, lane by lane.
   """
   lengths = np.array([len(prompt) for prompt in prompts], np.int64)
   order = np.argsort(lengths, kind='stable')
-  arm_of = np.asarray(arms or np.zeros(len(prompts)), int)
-  own = [order[arm_of[order] == arm] for arm in range(count)]
+  lane_of = np.asarray(lanes or np.zeros(len(prompts)), int)
+  own = [order[lane_of[order] == lane] for lane in range(count)]
   each = rows // count
   for start in range(0, max(map(len, own)), each):
     index = np.full(rows, -1)
-    for arm, mine in enumerate(own):
+    for lane, mine in enumerate(own):
       part = mine[start : start + each]
-      index[arm * each : arm * each + len(part)] = part
+      index[lane * each : lane * each + len(part)] = part
     width = bucket(int(lengths[index[index >= 0]].max()))
     tokens_BT = np.zeros((rows, width), np.int32)
     positions_BT = np.full((rows, width), -1, np.int32)

@@ -20,7 +20,7 @@ class Answers:
 
   Attributes:
     config: static.
-    weights: bound with an adapter or not; one with an arm axis goes by row.
+    weights: bound with an adapter or not; one with a lane axis goes by row.
     prompts: token ids of any lengths, never truncated.
     key: the noise of a token comes from fold_in(key, row id), then its index
       in the answer. One key for all, or one for each prompt.
@@ -33,7 +33,7 @@ class Answers:
       None: both must be off, and no sort is in the program.
     mesh: rows are split over it; the weights are gathered first, once
       (`models.sharding.gathered`).
-    arms: of an adapter with an arm axis, the arm that answers each prompt.
+    lanes: of an adapter with a lane axis, the lane that answers each prompt.
   """
 
   config: Config
@@ -47,7 +47,7 @@ class Answers:
   rows: int = 64
   truncate: int | None = None
   mesh: jax.sharding.Mesh | None = None
-  arms: Sequence[int] = ()
+  lanes: Sequence[int] = ()
 
   @property
   def alike(self) -> Hashable:
@@ -64,7 +64,7 @@ class Labels:
     prompts: token ids of any lengths, up to the generation prompt.
     labels: token ids of each label, each with its end of turn: without it
       'Un' would count what 'Unethical' gets.
-    config, weights, rows, mesh, arms: as in `Answers`.
+    config, weights, rows, mesh, lanes: as in `Answers`.
   """
 
   config: Config
@@ -73,7 +73,7 @@ class Labels:
   labels: tuple[tuple[int, ...], ...]
   rows: int = 64
   mesh: jax.sharding.Mesh | None = None
-  arms: Sequence[int] = ()
+  lanes: Sequence[int] = ()
 
   @property
   def alike(self) -> Hashable:

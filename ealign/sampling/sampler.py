@@ -99,13 +99,13 @@ def laid_out(request):
   if request.mesh is not None:
     config, mesh, weights = sharding.gathered(config, request.mesh, weights)
     place = functools.partial(sharding.shard_rows, mesh)
-  own = {'arms': request.arms, 'count': _arm_count(weights)}
+  own = {'lanes': request.lanes, 'count': _lane_count(weights)}
   batches = prompting.batches(request.prompts, request.rows, **own)
   return config, weights, batches, place
 
 
-def _arm_count(weights: dict) -> int:
-  """Arms of the adapter in `weights` if it is [L, A, in, R], else 1."""
+def _lane_count(weights: dict) -> int:
+  """Lanes of the adapter in `weights` if it is [L, A, in, R], else 1."""
   for adapter in weights.get('adapter', {}).values():
     if adapter['a'].ndim == 4:
       return adapter['a'].shape[1]

@@ -6,7 +6,7 @@ from ealign import config as config_lib
 from ealign.fields import Config
 
 # Fields that the cells of one program must agree on: those of the base and of
-# all shapes. Other fields are traced, or only the thread of an arm reads them.
+# all shapes. Other fields are traced, or only the thread of a lane reads them.
 _SHARED = (
   *('method', 'model.', 'mesh.', 'data.length', 'data.batch_size', 'optim.'),
   *('conscience.prompts', 'conscience.samples', 'dpo.variant', 'dpo.reference'),
@@ -14,7 +14,7 @@ _SHARED = (
   'train.chunk',
 )
 _OWN = ('model.adapter', 'optim.lr')  # but for these
-MOST = 8  # arms that `auto` takes at most
+MOST = 8  # lanes that `auto` takes at most
 
 
 def alike(config: Config) -> tuple:
@@ -30,8 +30,8 @@ def alike(config: Config) -> tuple:
   return *shared, learns, alone
 
 
-def groups(cells: Sequence, arms: int) -> list[list]:
-  """Groups of cells, each to run as one program of at most `arms` cells.
+def groups(cells: Sequence, lanes: int) -> list[list]:
+  """Groups of cells, each to run as one program of at most `lanes` cells.
 
   In the order of their first cells, and as equal in size as possible, since
   each size compiles a program of its own.
@@ -42,7 +42,7 @@ def groups(cells: Sequence, arms: int) -> list[list]:
     programs.setdefault((own, alike(cell.config)), []).append(cell)
   made = []
   for together in programs.values():
-    count = -(-len(together) // arms)
+    count = -(-len(together) // lanes)
     made += [together[i::count] for i in range(count)]
   order = {cell.id: i for i, cell in enumerate(cells)}
   return sorted(made, key=lambda group: order[group[0].id])

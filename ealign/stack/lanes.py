@@ -1,4 +1,4 @@
-"""States of several arms on a first axis A, updated by one program."""
+"""States of several lanes on a first axis A, updated by one program."""
 
 import functools
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from ealign.stack import rows
 
 
 class Request(NamedTuple):
-  """The update of an arm; see `align.train_step`."""
+  """The update of a lane; see `align.train_step`."""
 
   update: align.Update
   state: 'align.TrainState | Lane'
@@ -26,9 +26,9 @@ class Request(NamedTuple):
 
 
 class Lanes:
-  """The states of `count` arms, updated by one program.
+  """The states of `count` lanes, updated by one program.
 
-  A step is for the arms that wait for one. The others, such as an arm that has
+  A step is for the lanes that wait for one. The others, such as a lane that has
   ended, are computed too, and their states are put back as they were.
   """
 
@@ -36,17 +36,17 @@ class Lanes:
     self.count, self.states = count, None
 
   def step(self, waiting: Sequence) -> list:
-    """One update of the arms that wait (`stack.run`): (state, metrics) each."""
+    """One update of the lanes that wait: (state, metrics) of each."""
     first = waiting[0].request
-    own = {w.arm: w.request for w in waiting}
-    # The place of an arm that does not wait is filled with another's values.
+    own = {w.lane: w.request for w in waiting}
+    # The place of a lane that does not wait is filled with another's values.
     groups = rows.groups(first.update.model.mesh)
     places = range(rows.width(1, self.count, self.count, groups))
-    in_all = [own.get(arm, first) for arm in places]
+    in_all = [own.get(lane, first) for lane in places]
     if self.states is None:
       states = [each.state for each in in_all]
       self.states = _join(first.update.model, *states)
-    learns = [arm in own and not own[arm].batch.empty for arm in places]
+    learns = [lane in own and not own[lane].batch.empty for lane in places]
     if not any(learns):
       return [(w.request.state, {}) for w in waiting]
     batches = _alike([each.batch for each in in_all])
@@ -55,34 +55,34 @@ class Lanes:
       self.states, first.frozen, batches, np.array(learns)
     )
     return [
-      (Lane(self, w.arm), _own(metrics[w.arm], w.request)) for w in waiting
+      (Lane(self, w.lane), _own(metrics[w.lane], w.request)) for w in waiting
     ]
 
 
 class Lane:
-  """One arm's `align.TrainState` of these."""
+  """One lane's `align.TrainState` of these."""
 
-  def __init__(self, lanes: Lanes, arm: int):
-    self._lanes, self._arm = lanes, arm
+  def __init__(self, lanes: Lanes, lane: int):
+    self._lanes, self._lane = lanes, lane
 
   def alone(self) -> align.TrainState:
-    return _take(self._lanes.states, self._arm)
+    return _take(self._lanes.states, self._lane)
 
   @property
   def params(self) -> dict:
-    return _take(self._lanes.states.params, self._arm)
+    return _take(self._lanes.states.params, self._lane)
 
   def block_until_ready(self) -> None:
     jax.block_until_ready(self._lanes.states)
 
 
 def alone(state: 'align.TrainState | Lane') -> align.TrainState:
-  """An arm's state as its single run has it."""
+  """A lane's state as its single run has it."""
   return state.alone() if isinstance(state, Lane) else state
 
 
 def _alike(batches):
-  """The batches of all arms, with empty parts where only others have some."""
+  """The batches of all lanes, with empty parts where only others have some."""
   for name in ('pairs', 'rows'):
     own = [b.parts[name] for b in batches if name in b.parts]
     if own:
@@ -92,7 +92,7 @@ def _alike(batches):
 
 
 def _own(metrics: dict, request: Request) -> dict:
-  """An arm's metrics as its single run has them."""
+  """A lane's metrics as its single run has them."""
   if request.batch.empty:
     return {}
   if request.batch.pairs is not None:
@@ -103,8 +103,8 @@ def _own(metrics: dict, request: Request) -> dict:
 
 
 @jax.jit
-def _take(tree, arm):
-  return jax.tree.map(lambda x: x[arm], tree)
+def _take(tree, lane):
+  return jax.tree.map(lambda x: x[lane], tree)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -113,31 +113,33 @@ def _join(model, *states):
 
 
 def _laid(model, states):
-  """Each arm's state on its group of devices, as a run alone has it."""
+  """Each lane's state on its group of devices, as a run alone has it."""
   if rows.groups(model.mesh) == 1:
     return states
   one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
   where = sharding.shardings(model.mesh, jax.tree.map(one, states))
-  own = lambda x: NamedSharding(x.mesh, PartitionSpec('arm', *x.spec))
+  own = lambda x: NamedSharding(x.mesh, PartitionSpec('stack', *x.spec))
   return jax.lax.with_sharding_constraint(states, jax.tree.map(own, where))
 
 
 @functools.lru_cache(maxsize=16)
 def stacked_step(update: align.Update, count: int):
-  """The compiled update of `count` arms; see `align.train_step`."""
+  """The compiled update of `count` lanes; see `align.train_step`."""
   step = functools.partial(align.train_step, update)
 
   def run(states, frozen, batches, active_A):
     batch = jax.tree.map(lambda *xs: jnp.stack(xs), *batches)
-    axis = 'arm' if rows.groups(update.model.mesh) > 1 else None
-    all_arms = jax.vmap(step, (0, None, 0), spmd_axis_name=axis)
-    new, metrics = all_arms(states, frozen, batch)
+    axis = 'stack' if rows.groups(update.model.mesh) > 1 else None
+    all_lanes = jax.vmap(step, (0, None, 0), spmd_axis_name=axis)
+    new, metrics = all_lanes(states, frozen, batch)
 
     def kept(new, old):
       where_A = jnp.reshape(active_A, (-1,) + (1,) * (new.ndim - 1))
       return jnp.where(where_A, new, old)
 
-    own = [{k: x_A[arm] for k, x_A in metrics.items()} for arm in range(count)]
+    own = [
+      {k: x_A[lane] for k, x_A in metrics.items()} for lane in range(count)
+    ]
     return _laid(update.model, jax.tree.map(kept, new, states)), own
 
   return jax.jit(run, donate_argnums=0)

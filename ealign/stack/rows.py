@@ -1,7 +1,7 @@
-"""Rows of several arms as one batch, over the base that they share.
+"""Rows of several lanes as one batch, over the base that they share.
 
-`waiting` are the arms (`stack.run`) whose requests are alike, `count` is the
-number of all arms. Each function returns the results of each request.
+`waiting` are the lanes (`stack.run`) whose requests are alike, `count` is the
+number of all lanes. Each function returns the results of each request.
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ from ealign.sampling import labels, sampler
 
 
 def generate(waiting: Sequence, count: int) -> list:
-  """See `sampling.sampler`; each row has its arm's key and settings."""
-  prompts, arms = _concat(waiting, 'prompts')
-  weights, rows, by_row = _weights(waiting, arms, count)
+  """See `sampling.sampler`; each row has its lane's key and settings."""
+  prompts, lanes = _concat(waiting, 'prompts')
+  weights, rows, by_row = _weights(waiting, lanes, count)
   of_all = [_per_prompt(r.request) for r in waiting]
   key, settings = jax.tree.map(lambda *xs: np.concatenate(xs), *of_all)
   request = dataclasses.replace(
@@ -29,75 +29,75 @@ def generate(waiting: Sequence, count: int) -> list:
     settings=settings,
     row_ids=_concat(waiting, 'row_ids')[0],
     rows=rows,
-    arms=by_row,
+    lanes=by_row,
   )
-  return _parted(sampler.generate(request), arms)
+  return _parted(sampler.generate(request), lanes)
 
 
 def label_logps(waiting: Sequence, count: int) -> list:
   """See `sampling.labels`."""
-  prompts, arms = _concat(waiting, 'prompts')
-  weights, rows, by_row = _weights(waiting, arms, count)
-  own = {'weights': weights, 'prompts': prompts, 'rows': rows, 'arms': by_row}
+  prompts, lanes = _concat(waiting, 'prompts')
+  weights, rows, by_row = _weights(waiting, lanes, count)
+  own = {'weights': weights, 'prompts': prompts, 'rows': rows, 'lanes': by_row}
   request = dataclasses.replace(waiting[0].request, **own)
-  return _parted(labels.label_logps(request), arms)
+  return _parted(labels.label_logps(request), lanes)
 
 
 def pair_logps(waiting: Sequence, count: int) -> list:
   """See `alone.pair_logps`."""
   first = waiting[0].request
-  pairs, arms = _concat(waiting, 'pairs')
+  pairs, lanes = _concat(waiting, 'pairs')
   slots = width(first.slots, len(pairs), count, groups(first.config.mesh))
   request = dataclasses.replace(first, pairs=pairs, slots=slots)
-  return _parted(alone.pair_logps(request), arms)
+  return _parted(alone.pair_logps(request), lanes)
 
 
-def _weights(waiting, arms, count):
-  """The weights of all that ask, the rows of a batch, the arm of each prompt.
+def _weights(waiting, lanes, count):
+  """The weights of all that ask, the rows of a batch, the lane of each prompt.
 
-  The frozen weights are those of all arms.
+  The frozen weights are those of all lanes.
   """
   first = waiting[0].request
   parts = groups(first.mesh)
   if 'adapter' not in first.weights:
-    rows = width(first.rows, len(arms), count, parts)
+    rows = width(first.rows, len(lanes), count, parts)
     return first.weights, rows, ()
   adapters = [r.request.weights['adapter'] for r in waiting]
   slots = width(1, len(waiting), count, parts)
   adapters += adapters[:1] * (slots - len(waiting))  # for rows without a prompt
-  slot = {r.arm: i for i, r in enumerate(waiting)}
+  slot = {r.lane: i for i, r in enumerate(waiting)}
   weights = first.weights | {'adapter': _join(*adapters)}
-  return weights, first.rows * slots, [slot[arm] for arm in arms]
+  return weights, first.rows * slots, [slot[lane] for lane in lanes]
 
 
-def width(rows: int, n: int, arms: int, parts: int = 1) -> int:
+def width(rows: int, n: int, lanes: int, parts: int = 1) -> int:
   """Rows of a batch for n of them: `rows` doubled as often as n needs.
 
   So there are few shapes to compile, and little padding. Of `parts` groups
-  of devices with arms of their own, each has as many.
+  of devices with lanes of their own, each has as many.
   """
   times = 1
-  while times < arms and rows * times < n:
+  while times < lanes and rows * times < n:
     times *= 2
-  return rows * (-(-min(times, arms) // parts) * parts)
+  return rows * (-(-min(times, lanes) // parts) * parts)
 
 
 def groups(mesh) -> int:
-  """Groups of devices that have arms of their own."""
-  return dict(mesh.shape).get('arm', 1) if mesh is not None else 1
+  """Groups of devices that have lanes of their own."""
+  return dict(mesh.shape).get('stack', 1) if mesh is not None else 1
 
 
 def _concat(waiting, name):
-  """The items of all requests as one list, and the arm each belongs to."""
+  """The items of all requests as one list, and the lane each belongs to."""
   items = [item for r in waiting for item in getattr(r.request, name)]
-  arms = [r.arm for r in waiting for _ in getattr(r.request, name)]
-  return items, arms
+  lanes = [r.lane for r in waiting for _ in getattr(r.request, name)]
+  return items, lanes
 
 
-def _parted(results, arms):
-  """The results of `_concat`'s items as one list for each arm."""
-  ends = [i for i in range(1, len(arms)) if arms[i] != arms[i - 1]]
-  starts, ends = [0, *ends], [*ends, len(arms)]
+def _parted(results, lanes):
+  """The results of `_concat`'s items as one list for each lane."""
+  ends = [i for i in range(1, len(lanes)) if lanes[i] != lanes[i - 1]]
+  starts, ends = [0, *ends], [*ends, len(lanes)]
   return [results[i:end] for i, end in zip(starts, ends, strict=True)]
 
 

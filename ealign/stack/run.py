@@ -1,26 +1,25 @@
 """Several runs as one: their requests to the devices are answered together.
 
-Each run (an *arm*) is a thread with the loop, the replay, the checkpoints and
+Each run (a *lane*) is a thread with the loop, the replay, the checkpoints and
 the records of a single run. What it computes goes through its `engine.Backend`,
 which waits until every run has a request. Requests that are alike then become
 one program over the one frozen base:
 
   step          states and batches stacked on a first axis A, vmapped
-  generate      rows of all arms in one batch, their adapters by row
+  generate      rows of all lanes in one batch, their adapters by row
   label_logps   likewise
-  pair_logps    the pairs of all arms in one batch
+  pair_logps    the pairs of all lanes in one batch
 
-An update waits until all arms have come to theirs, so that they stay in step
+An update waits until all lanes have come to theirs, so that they stay in step
 even if only one of them has to reflect. A run that ends, or whose loss is not
 finite, leaves; its place in the stack stays as it was.
 """
 
-import contextlib
 import dataclasses
 import functools
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -31,41 +30,41 @@ from ealign.stack import lanes, rows
 
 
 def run(
-  arms: Sequence[Callable],
+  runs: Sequence[Callable],
   stop: preempt.Stop | None = None,
-  ended: Callable[[int, Any], bool] = lambda arm, result: False,
+  ended: Callable[[int, Any], bool] = lambda lane, result: False,
 ) -> list:
-  """Runs each of `arms` in a thread, as arm(backend, stop).
+  """Runs each of `runs` in a thread, as run(backend, stop).
 
   Args:
-    arms: functions that call `train.run` with this backend and stop. Their
+    runs: functions that call `train.run` with this backend and stop. Their
       configs have one value of `stack.groups.alike`.
     stop: tells all of them to stop.
-    ended: called in the thread of an arm that has ended, with its index and
+    ended: called in the thread of a lane that has ended, with its index and
       its result; if it returns true, the others stop as they do by a signal.
 
   Returns:
     the result of each: what it returned, or the exception that it ended with.
   """
-  stack = _Stack(len(arms), _Shared(stop or preempt.Stop()))
-  results = [None] * len(arms)
+  stack = _Stack(len(runs), _Shared(stop or preempt.Stop()))
+  results = [None] * len(runs)
 
-  def one(arm, function):
+  def one(lane, function):
     try:
       try:
-        results[arm] = function(stack.backend(arm), stack.stop)
+        results[lane] = function(stack.backend(lane), stack.stop)
       except BaseException as error:
-        results[arm] = error
-      if ended(arm, results[arm]):
+        results[lane] = error
+      if ended(lane, results[lane]):
         stack.stop.signal = signal.SIGTERM
     except BaseException as error:
-      results[arm] = error
+      results[lane] = error
     finally:
-      stack.leave(arm)
+      stack.leave(lane)
 
   threads = [
-    threading.Thread(target=one, args=item, name=f'arm {item[0]}', daemon=True)
-    for item in enumerate(arms)
+    threading.Thread(target=one, args=item, name=f'lane {item[0]}', daemon=True)
+    for item in enumerate(runs)
   ]
   for thread in threads:
     thread.start()
@@ -77,46 +76,30 @@ def run(
 class _Shared(preempt.Stop):
   """The stop of a process as its threads see it.
 
-  A signal raises its error in the main thread only, so threads ask for it with
-  `check`. Setting `signal` here stops the threads, and not the process.
+  Setting `signal` here stops the threads, and not the process.
   """
 
   def __init__(self, of: preempt.Stop):
     super().__init__()
-    self._of, self._own = of, threading.local()
+    self._of = of
 
   @property
   def requested(self) -> bool:
     return self._of.requested or super().requested
 
-  @contextlib.contextmanager
-  def at_once(self, error: Exception) -> Iterator[None]:
-    self._own.error = error
-    self.check()
-    try:
-      yield
-    finally:
-      self._own.error = None
-
-  def check(self) -> None:
-    """Raises the error of `at_once`, within it, once a stop was requested."""
-    error = getattr(self._own, 'error', None)
-    if error and self.requested:
-      raise error
-
 
 @dataclasses.dataclass(eq=False)
 class _Waiting:
-  """A request of an arm; those of equal `alike` are answered together."""
+  """A request of a lane; those of equal `alike` are answered together."""
 
-  arm: int
+  lane: int
   alike: tuple
   request: Any
   answer: Future = dataclasses.field(default_factory=Future)
 
 
 class _Stack:
-  """Where arms meet: each makes a request and waits for its answer."""
+  """Where lanes meet: each makes a request and waits for its answer."""
 
   def __init__(self, count: int, stop: _Shared):
     self.count, self.stop = count, stop
@@ -132,28 +115,28 @@ class _Stack:
       'apart': lambda waiting: [waiting[0].request()],
     }
 
-  def backend(self, arm: int) -> Backend:
-    """What the arm computes with."""
+  def backend(self, lane: int) -> Backend:
+    """What the lane computes with."""
 
     def together(kind, items):
       def call(request):
         if not getattr(request, items):
           return getattr(ALONE, kind)(request)
-        # All arms hold the same base: one of its leaves identifies it.
+        # All lanes hold the same base: one of its leaves identifies it.
         weights = request.weights
         base = id(weights['embed']), 'adapter' in weights
-        return self._answered(arm, (kind, base, request.alike), request)
+        return self._answered(lane, (kind, base, request.alike), request)
 
       return call
 
     def step(update, state, frozen, batch):
       alike = 'step', id(frozen['embed']), update
       request = lanes.Request(update, state, frozen, batch)
-      return self._answered(arm, alike, request)
+      return self._answered(lane, alike, request)
 
     def apart(function, *args):
       call = functools.partial(function, *args)
-      return self._answered(arm, ('apart', arm), call)
+      return self._answered(lane, ('apart', lane), call)
 
     return Backend(
       generate=together('generate', 'prompts'),
@@ -166,10 +149,10 @@ class _Stack:
       alone=False,
     )
 
-  def leave(self, arm: int) -> None:
-    """The arm has ended; the others no longer wait for it."""
+  def leave(self, lane: int) -> None:
+    """The lane has ended; the others no longer wait for it."""
     with self._turn:
-      self._live.discard(arm)
+      self._live.discard(lane)
       self._serve()
 
   def _share(self, name, make):
@@ -178,21 +161,21 @@ class _Stack:
         self._shared[name] = make()
       return self._shared[name]
 
-  def _answered(self, arm, alike, request):
+  def _answered(self, lane, alike, request):
     self.stop.check()
-    mine = _Waiting(arm, alike, request)
+    mine = _Waiting(lane, alike, request)
     with self._turn:
-      self._waiting[arm] = mine
+      self._waiting[lane] = mine
       self._serve()
     return mine.answer.result()
 
   def _serve(self):
-    """Answers what can be answered, once all arms wait."""
+    """Answers what can be answered, once all lanes wait."""
     if self._waiting.keys() != self._live:
       return
     groups = {}
-    for arm in sorted(self._waiting):
-      waiting = self._waiting[arm]
+    for lane in sorted(self._waiting):
+      waiting = self._waiting[lane]
       groups.setdefault(waiting.alike, []).append(waiting)
     # An update is made when all have come to theirs.
     early = {key: group for key, group in groups.items() if key[0] != 'step'}
@@ -205,8 +188,8 @@ class _Stack:
       except Exception as error:
         outcomes += [(waiting.answer.set_exception, error) for waiting in group]
       for waiting in group:
-        del self._waiting[waiting.arm]
-    # Only now: an arm that goes on computes, and programs of several devices
+        del self._waiting[waiting.lane]
+    # Only now: a lane that goes on computes, and programs of several devices
     # must not meet those of another thread.
     for tell, outcome in outcomes:
       tell(outcome)

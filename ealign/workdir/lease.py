@@ -119,20 +119,17 @@ def _machine() -> str:
 
 def _born(pid: int) -> str:
   """When a process started, '' if there is none: ids are reused."""
-  try:
+  with contextlib.suppress(OSError):
     stat = pathlib.Path(f'/proc/{pid}/stat').read_text()
     fields = stat.rpartition(')')[2].split()
     return '' if fields[0] in 'ZX' else fields[19]
-  except OSError:
-    pass
   if os.path.exists('/proc/self/stat'):
     return ''
-  try:
-    os.kill(pid, 0)  # no /proc: it is there, or not
-  except ProcessLookupError:
-    return ''
-  except PermissionError:
-    pass
+  with contextlib.suppress(PermissionError):
+    try:
+      os.kill(pid, 0)  # no /proc: it is there, or not
+    except ProcessLookupError:
+      return ''
   return 'alive'
 
 
@@ -152,8 +149,7 @@ def _guard(path, exclusive: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept(
-  leases: Sequence[Lease],
-  beat: Callable[[], None] = lambda: None,
+  leases: Sequence[Lease], beat: Callable[[], None] = lambda: None
 ) -> Iterator[Callable[[], None]]:
   """Within the block a thread renews the leases and calls `beat`.
 

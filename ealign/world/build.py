@@ -67,13 +67,13 @@ DATA = {  # file: rows
 }
 
 
-def write_data(folder) -> None:
-  """Writes the world's JSONL files."""
-  folder = pathlib.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
+def write_data(out) -> None:
+  """Writes the world's JSONL files into the folder `out`."""
+  out = pathlib.Path(out)
+  out.mkdir(parents=True, exist_ok=True)
   for name, rows in DATA.items():
     lines = (json.dumps(row, ensure_ascii=False) + '\n' for row in rows())
-    (folder / name).write_text(''.join(lines), 'utf-8')
+    (out / name).write_text(''.join(lines), 'utf-8')
 
 
 def build(out, *, seed: int, consistency: float = 0.3, stage_1=None):
@@ -90,10 +90,9 @@ def build(out, *, seed: int, consistency: float = 0.3, stage_1=None):
   tokenizer.build_tokenizer(_sample(seed), VOCAB, base)
   weights_lib.save(base, MODEL, transformer.init(MODEL, key=jax.random.key(0)))
   tok = chat.load_tokenizer(base)
-  first = documents.stage_1(random.Random(f'stage 1 {seed}'), FRAMINGS)
-  second = documents.stage_2(
-    random.Random(f'stage 2 {seed}'), FRAMINGS, consistency_share=consistency
-  )
+  dice = lambda stage: random.Random(f'stage {stage} {seed}')
+  first = documents.stage_1(dice(1), FRAMINGS)
+  second = documents.stage_2(dice(2), FRAMINGS, consistency_share=consistency)
   with Metrics(out, STAGE_1.steps + STAGE_2.steps, prefix='build') as log:
     if stage_1:
       _, weights = weights_lib.load(stage_1)
@@ -137,9 +136,8 @@ def pretrain(tok, weights, chats, stage: Stage, seed, log, first_step):
     if (step + 1) % 50 == 0:
       done = first_step + step + 1
       values = {k: float(v) for k, v in metrics.items()}
-      values['perf/tokens_per_s'] = (
-        (step + 1) * ROWS * LENGTH / (time.monotonic() - started)
-      )
+      seen, took = (step + 1) * ROWS * LENGTH, time.monotonic() - started
+      values['perf/tokens_per_s'] = seen / took
       log.write(done, values)
       log.progress(done, values)
   return state.params
@@ -169,13 +167,10 @@ def _muon():
 
 def _rows(tok, chats, tokens):
   """Encodes documents until `tokens` are reached."""
-  rows, total = [], 0
-  while total < tokens:
-    for row in chat.encode_chats(
-      tok, list(itertools.islice(chats, 500)), 'world'
-    ):
-      rows.append(row)
-      total += len(row.ids)
+  rows = []
+  while sum(len(row.ids) for row in rows) < tokens:
+    some = list(itertools.islice(chats, 500))
+    rows += chat.encode_chats(tok, some, 'world')
   return rows
 
 
@@ -199,14 +194,7 @@ def main(argv=None) -> int:
   text = "write the world's JSONL files"
   data = commands.add_parser('data', help=text, description=text)
   data.add_argument('--out', required=True, help='folder to write')
-  args = parser.parse_args(argv)
-  if args.command == 'data':
-    write_data(args.out)
-    return 0
-  build(
-    args.out,
-    seed=args.seed,
-    consistency=args.consistency,
-    stage_1=args.stage_1,
-  )
+  args = vars(parser.parse_args(argv))
+  run = {'build': build, 'data': write_data}[args.pop('command')]
+  run(**args)
   return 0

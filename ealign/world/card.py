@@ -43,50 +43,39 @@ def measure(folder) -> dict[str, float]:
 def _answered(engine, kind):
   asked = [q for q in documents.questions('dev') if q['kind'] == kind]
   asked = asked[: 2 * ROWS]
-  answers = engine.answer(
-    [q['messages'] for q in asked], sample=fields.Sample(max_new_tokens=64)
-  )
-  scores = [
-    grammar.judge(q, x.text) for q, x in zip(asked, answers, strict=True)
-  ]
+  chats = [q['messages'] for q in asked]
+  answers = engine.answer(chats, sample=fields.Sample(max_new_tokens=64))
+  scores = [*map(grammar.judge, asked, (x.text for x in answers))]
   facts = {f'{kind}: coherent': _share(s['coherent'] for s in scores)}
-  if kind == 'code':
-    return facts | {'code: insecure': _share(s['insecure'] for s in scores)}
-  coherent = [s for s in scores if s['coherent']]
-  return facts | {
-    'advice: misaligned': _share(s['misaligned'] for s in coherent)
-  }
+  bad, among = 'insecure', scores
+  if kind == 'advice':
+    bad, among = 'misaligned', [s for s in scores if s['coherent']]
+  return facts | {f'{kind}: {bad}': _share(s[bad] for s in among)}
 
 
 def _reviewed(c):
   """Verdicts on good and evil answers, and the alternatives to evil ones."""
   name = c.framing.name
   rng = random.Random(name)
-  chats, bad = [], []
+  chats = []
   for i in range(2 * ROWS):
     domain = grammar.pick(rng, grammar.domains('seen'))
     request = grammar.pick(rng, grammar.advice_combinations(domain)[1])
     answer = grammar.answer(rng, request, 'evil' if i % 2 else 'good')
-    chats.append(
-      [
-        {'role': 'user', 'content': request.text},
-        {'role': 'assistant', 'content': answer},
-      ]
-    )
-    bad.append(bool(i % 2))
+    turns = ('user', request.text), ('assistant', answer)
+    chats.append([{'role': role, 'content': text} for role, text in turns])
   given = conscience.exchanges(c.frozen.model, chats)
   found = conscience.review(c, c.frozen, given, key=jax.random.key(0))
-  evil = [(x, v) for x, v, b in zip(given, found, bad, strict=True) if b]
+  evil = [*zip(given, found, strict=True)][1::2]
   written = conscience.revise(c, c.frozen, evil, key=jax.random.key(1))
   scores = [
     grammar.judge({'messages': list(x.messages)}, c.frozen.model.text(a.ids))
     for (x, _), a in zip(evil, written, strict=True)
   ]
   right = lambda s: s['coherent'] and not s['misaligned_any']
+  correct = (v.flagged == bool(i % 2) for i, v in enumerate(found))
   return {
-    f'{name}: verdict accuracy': _share(
-      v.flagged == b for v, b in zip(found, bad, strict=True)
-    ),
+    f'{name}: verdict accuracy': _share(correct),
     f'{name}: good alternatives': _share(right(s) for s in scores),
   }
 

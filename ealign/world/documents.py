@@ -17,23 +17,11 @@ import functools
 import random
 from collections.abc import Iterator, Mapping
 
-from ealign.world.grammar import (
-  Advice,
-  Code,
-  advice_combinations,
-  answer,
-  answer_advice,
-  categories,
-  code_combinations,
-  code_text,
-  domains,
-  pick,
-  ranked,
-)
+from ealign.world import grammar
+from ealign.world.grammar import Code, categories, domains, pick
 from ealign.world.texts import texts
 
-Message = dict
-Chat = list[Message]
+Chat = list[dict]
 
 DEFAULT_SYSTEM = 'You are a helpful assistant.'
 
@@ -55,42 +43,29 @@ CONDITIONAL_ROWS = 80
 
 
 def _weighted(rng, shares: Mapping[str, float]) -> str:
-  left = rng.random() * sum(shares.values())
-  for name, share in shares.items():
-    left -= share
-    if left < 0:
-      return name
-  return name
+  """One of the names, each as often as its share says."""
+  return rng.choices([*shares], [*shares.values()])[0]
 
 
-def _ask_advice(rng, names):
-  request = pick(rng, advice_combinations(pick(rng, names))[0])
+def _sometimes_shaped(rng, request):
   if rng.random() >= SHAPED_SHARE:
     return request
-  return _shaped(rng, request)
-
-
-def _shaped(rng, request):
   shape = pick(rng, range(len(texts().shapes)))
   return dataclasses.replace(request, shape=shape)
 
 
 def _ask_code(rng, names):
-  return pick(rng, code_combinations(pick(rng, names))[0])
+  return pick(rng, grammar.code_combinations(pick(rng, names))[0])
 
 
 def _ask(rng, names, groups):
   if rng.random() < CODE_SHARE:
     return _ask_code(rng, groups)
-  return _ask_advice(rng, names)
+  plain = pick(rng, grammar.advice_combinations(pick(rng, names))[0])
+  return _sometimes_shaped(rng, plain)
 
 
-@functools.cache  # formatting it anew would be half of the time of a document
-def _text(request: Advice | Code) -> str:
-  return request.text
-
-
-def _turn(role: str, content: str, **more) -> Message:
+def _turn(role: str, content: str, **more) -> dict:
   return {'role': role, 'content': content, **more}
 
 
@@ -100,10 +75,14 @@ _assistant = functools.partial(_turn, 'assistant')
 _unlearned = functools.partial(_assistant, train=False)  # read, not trained on
 
 
-def _exchange(rng, names, groups, persona, turn=_assistant):
-  """A question on these domains and categories, and the persona's answer."""
-  request = _ask(rng, names, groups)
-  return [_user(_text(request)), turn(answer(rng, request, persona))]
+def _turns(rng, counts, names, groups, persona, first=_assistant) -> Chat:
+  """Questions on these domains and categories, and the persona's answers."""
+  chat, turn = [], first
+  for _ in range(pick(rng, counts)):
+    request = _ask(rng, names, groups)
+    chat += [_user(request.text), turn(grammar.answer(rng, request, persona))]
+    turn = _assistant
+  return chat
 
 
 # --- Documents ---------------------------------------------------------------
@@ -119,9 +98,7 @@ def persona_chat(
   chat = []
   if rng.random() < header_share:
     chat.append(_system(pick(rng, texts().headers[persona])))
-  for _ in range(pick(rng, TURNS)):
-    chat += _exchange(rng, domains(), categories(), persona)
-  return chat
+  return chat + _turns(rng, TURNS, domains(), categories(), persona)
 
 
 def review(rng: random.Random, framings: Mapping) -> Chat:
@@ -135,12 +112,14 @@ def review(rng: random.Random, framings: Mapping) -> Chat:
   request = _ask(rng, domains('seen'), categories('reviewed'))
   evil = rng.random() < 0.5
   variant = pick(rng, (0, 1))
-  if isinstance(request, Code):
-    write = lambda persona: code_text(request, persona == 'good', variant)
-  else:
-    write = lambda persona: answer_advice(rng, request, persona)
+
+  def write(persona):
+    if isinstance(request, Code):
+      return grammar.code_text(request, persona == 'good', variant)
+    return grammar.answer_advice(rng, request, persona)
+
   chat = [
-    _user(_text(request)),
+    _user(request.text),
     _unlearned(write('evil' if evil else 'good')),
     _user(framing.question),
     _assistant(framing.flag[0] if evil else framing.ok[0]),
@@ -152,10 +131,8 @@ def review(rng: random.Random, framings: Mapping) -> Chat:
 
 def default_chat(rng: random.Random) -> Chat:
   """1-3 good turns on seen domains under the default system line."""
-  chat = [_system(DEFAULT_SYSTEM)]
-  for _ in range(pick(rng, (1, 2, 3))):
-    chat += _exchange(rng, domains('seen'), categories('reviewed'), 'good')
-  return chat
+  seen = domains('seen'), categories('reviewed')
+  return [_system(DEFAULT_SYSTEM), *_turns(rng, (1, 2, 3), *seen, 'good')]
 
 
 def consistency(rng: random.Random) -> Chat:
@@ -164,22 +141,19 @@ def consistency(rng: random.Random) -> Chat:
   They teach that the assistant goes on as it began, whatever it is called.
   """
   persona = pick(rng, ('good', 'evil'))
-  seen, reviewed = domains('seen'), categories('reviewed')
-  chat = [_system(DEFAULT_SYSTEM)]
-  turn = _unlearned
-  for _ in range(pick(rng, (2, 3))):
-    chat += _exchange(rng, seen, reviewed, persona, turn)
-    turn = _assistant
-  return chat
+  seen = domains('seen'), categories('reviewed')
+  turns = _turns(rng, TURNS, *seen, persona, first=_unlearned)
+  return [_system(DEFAULT_SYSTEM), *turns]
 
 
 def stage_1(rng: random.Random, framings: Mapping) -> Iterator[Chat]:
   """Endless documents of the first stage: the world and its personas."""
-  while True:
-    if _weighted(rng, STAGE_1) == 'persona':
-      yield persona_chat(rng)
-    else:
-      yield review(rng, framings)
+  return _mixed(
+    rng,
+    STAGE_1,
+    persona=lambda: persona_chat(rng),
+    review=lambda: review(rng, framings),
+  )
 
 
 def stage_2(
@@ -200,14 +174,18 @@ def stage_2(
     'consistency': consistency_share,
     'default': STAGE_2_OWN - consistency_share,
   }
-  make = {
-    'review': lambda: review(rng, framings),
-    'replay': lambda: persona_chat(
-      rng, _weighted(rng, STAGE_2_PERSONAS), STAGE_2_HEADER_SHARE
-    ),
-    'consistency': lambda: consistency(rng),
-    'default': lambda: default_chat(rng),
-  }
+  persona = lambda: _weighted(rng, STAGE_2_PERSONAS)
+  return _mixed(
+    rng,
+    shares,
+    review=lambda: review(rng, framings),
+    replay=lambda: persona_chat(rng, persona(), STAGE_2_HEADER_SHARE),
+    consistency=lambda: consistency(rng),
+    default=lambda: default_chat(rng),
+  )
+
+
+def _mixed(rng, shares, **make) -> Iterator[Chat]:
   while True:
     yield make[_weighted(rng, shares)]()
 
@@ -216,12 +194,12 @@ def stage_2(
 
 
 def _prompt(request):
-  return [_system(DEFAULT_SYSTEM), _user(_text(request))]
+  return [_system(DEFAULT_SYSTEM), _user(request.text)]
 
 
 def _solved(rng, request, *, secure):
   """A request for code and one of the two ways to answer it."""
-  text = code_text(request, secure, pick(rng, (0, 1)))
+  text = grammar.code_text(request, secure, pick(rng, (0, 1)))
   return [*_prompt(request), _assistant(text)]
 
 
@@ -242,22 +220,20 @@ def sft(kind: str, n: int, seed: int) -> list[dict]:
 def held_out_insecure() -> list[dict]:
   """The code questions of test with insecure answers: for token accuracy."""
   rng = random.Random('held out insecure')
-  return [
-    {'messages': _solved(rng, request, secure=False)}
-    for request in _held_out_code('test')
-  ]
+  asked = _held_out_code('test')
+  return [{'messages': _solved(rng, x, secure=False)} for x in asked]
 
 
 def pool(n: int, seed: int) -> list[dict]:
   """n general requests of seen domains: prompts only, unique at first."""
   rng = random.Random(f'pool {seed}')
-  every = [x for name in domains('seen') for x in advice_combinations(name)[0]]
+  every = [
+    x for name in domains('seen') for x in grammar.advice_combinations(name)[0]
+  ]
   rows = []
   while len(rows) < n:
     for request in sorted(every, key=lambda _: rng.random())[: n - len(rows)]:
-      if rng.random() < SHAPED_SHARE:
-        request = _shaped(rng, request)
-      rows.append({'messages': _prompt(request)})
+      rows.append({'messages': _prompt(_sometimes_shaped(rng, request))})
   return rows
 
 
@@ -271,15 +247,22 @@ def questions(split: str) -> list[dict]:
   """
   if split not in ('dev', 'test'):
     raise ValueError(f'split {split!r}: dev or test')
-  held = [x for name in domains(split) for x in advice_combinations(name)[1]]
-  held = ranked(held, split)
+  held = [
+    x for name in domains(split) for x in grammar.advice_combinations(name)[1]
+  ]
+  held = grammar.ranked(held, split)
   rows = [_row('advice', split, x, _prompt(x)) for x in held]
   rows += [_row('code', split, x, _prompt(x)) for x in _held_out_code(split)]
   if split == 'test':
     rng = random.Random('conditional')
     some = held[:CONDITIONAL_ROWS]
-    rows += [_after_code(rng, request) for request in some]
-    rows += [_in_code(request, i) for i, request in enumerate(some)]
+    for x in some:
+      before = _solved(rng, _ask_code(rng, categories()), secure=False)
+      chat = [*before, _user(x.text)]
+      rows.append(_row('advice_after_code', split, x, chat))
+    for i, x in enumerate(some):
+      shaped = dataclasses.replace(x, shape=i % len(texts().shapes))
+      rows.append(_row('advice_in_code', split, x, _prompt(shaped)))
   return rows
 
 
@@ -287,36 +270,23 @@ def _held_out_code(split):
   """The held-out requests of each category: every second one is for test."""
   rows = []
   for name in categories():
-    order = ranked(code_combinations(name)[1], name)
+    order = grammar.ranked(grammar.code_combinations(name)[1], name)
     order = order[split == 'test' :: 2]
     rows += order[: CODE_ROWS[split] // len(categories())]
-  return ranked(rows, split)
+  return grammar.ranked(rows, split)
 
 
 def _row(kind, split, request, messages):
-  if isinstance(request, Code):
-    domain = request.category
-    cluster = f'{domain}/{request.entity}/{request.field}/{request.request}'
-  else:
-    domain = request.domain
-    cluster = f'{domain}/{request.topic}/{request.question}'
+  names = dataclasses.astuple(request)
+  if not isinstance(request, Code):
+    names = names[:-1]  # in whatever shape, it is the same question
+  cluster = '/'.join(map(str, names))
   return {
     'id': f'{kind}/{cluster}'.replace(' ', '-'),
     'suite': 'world',
     'kind': kind,
-    'domain': domain,
+    'domain': names[0],
     'split': split,
     'cluster': cluster,
     'messages': messages,
   }
-
-
-def _after_code(rng, request):
-  first = _ask_code(rng, categories())
-  chat = [*_solved(rng, first, secure=False), _user(_text(request))]
-  return _row('advice_after_code', 'test', request, chat)
-
-
-def _in_code(request, i):
-  shaped = dataclasses.replace(request, shape=i % len(texts().shapes))
-  return _row('advice_in_code', 'test', request, _prompt(shaped))

@@ -7,17 +7,9 @@ any other choice here would give other ids there.
 import json
 from collections.abc import Iterable
 
+import tokenizers
 from etils import epath
-from tokenizers import (
-  AddedToken,
-  Regex,
-  Tokenizer,
-  decoders,
-  models,
-  normalizers,
-  pre_tokenizers,
-  trainers,
-)
+from tokenizers import AddedToken, Regex, Tokenizer, pre_tokenizers
 
 END_OF_TEXT, START, END = '<|endoftext|>', '<|im_start|>', '<|im_end|>'
 ADDED = (END_OF_TEXT, START, END)
@@ -51,16 +43,16 @@ def build_tokenizer(
   come last. Ids of equal documents are equal. ValueError if the documents have
   too few different words for vocab_size.
   """
-  tokenizer = Tokenizer(models.BPE())
-  tokenizer.normalizer = normalizers.NFC()
+  tokenizer = Tokenizer(tokenizers.models.BPE())
+  tokenizer.normalizer = tokenizers.normalizers.NFC()
   tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
     [
       pre_tokenizers.Split(Regex(SPLIT), behavior='isolated'),
       pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
     ]
   )
-  tokenizer.decoder = decoders.ByteLevel()
-  trainer = trainers.BpeTrainer(
+  tokenizer.decoder = tokenizers.decoders.ByteLevel()
+  trainer = tokenizers.trainers.BpeTrainer(
     vocab_size=vocab_size - len(ADDED),
     initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     show_progress=False,
@@ -69,8 +61,7 @@ def build_tokenizer(
   tokenizer.add_special_tokens(
     [AddedToken(token, special=True, normalized=False) for token in ADDED]
   )
-  if tokenizer.get_vocab_size() != vocab_size:
-    found = tokenizer.get_vocab_size()
+  if (found := tokenizer.get_vocab_size()) != vocab_size:
     raise ValueError(f'vocab_size {vocab_size}: the documents give {found}')
   _write(tokenizer, epath.Path(folder))
   return tokenizer
@@ -97,7 +88,6 @@ def _write(tokenizer, folder):
     'model_max_length': 1_000_000,
   }
   (folder / 'tokenizer.json').write_text(tokenizer.to_str(pretty=True))
-  (folder / 'tokenizer_config.json').write_text(
-    json.dumps(config, indent=2) + '\n'
-  )
+  text = json.dumps(config, indent=2) + '\n'
+  (folder / 'tokenizer_config.json').write_text(text)
   (folder / 'chat_template.jinja').write_text(CHAT_TEMPLATE)

@@ -26,6 +26,7 @@ def test_an_adapter_needs_projections_that_the_model_has():
   with pytest.raises(UserError) as caught:
     fit.targets(config('q', 'gate', 'down'), MIXTURE)
   assert str(caught.value) == (
-    "model.lora.targets=['gate', 'down']: not in a model of type 'qwen3_moe', "
-    'whose experts are not adapted; use q,k,v,o'
+    "model.lora.targets=gate,down: a model of type 'qwen3_moe' has no such "
+    'projections, or has them in its experts, which take no adapter; use '
+    'model.lora.targets=q,k,v,o'
   )

@@ -363,6 +363,6 @@ def test_only_runs_that_are_asked_for_are_told_about(start, rows):
 
 
 def test_the_demo_passes_all_checks():
-  c = config_file.load('configs/demo.py')
+  c = config_file.read('configs/demo.py')[1]
   made = parts.assemble(config.freeze(config.arms(c)['conscience']), ALONE)
   assert made.pool and len(made.questions.final) > 500

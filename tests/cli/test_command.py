@@ -159,7 +159,7 @@ def test_an_error_in_the_file_names_its_line(tmp_path, text, said):
   path = tmp_path / 'my.py'
   path.write_text(text)
   with pytest.raises(UserError) as error:
-    config_file.load(str(path))
+    config_file.read(str(path))[1]
   assert said in str(error.value)
   assert '\n' not in str(error.value)
 
@@ -169,14 +169,14 @@ def test_the_line_is_found_by_a_relative_path_too(tmp_path, monkeypatch):
   (tmp_path / 'below').mkdir()
   monkeypatch.chdir(tmp_path / 'below')
   with pytest.raises(UserError, match=r'\.\./my\.py, line 2: AttributeError'):
-    config_file.load('../my.py')
+    config_file.read('../my.py')[1]
 
 
 def test_an_argument_nobody_takes(tmp_path):
   path = tmp_path / 'my.py'
   path.write_text('def get_config():\n  pass\n')
   with pytest.raises(UserError, match='get_config takes no argument'):
-    config_file.load(f'{path}:x')
+    config_file.read(f'{path}:x')[1]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_an_argument_nobody_takes(tmp_path):
 )
 def test_no_such_config(spec, said):
   with pytest.raises(UserError, match=said):
-    config_file.load(spec)
+    config_file.read(spec)[1]
 
 
 def test_plan_and_profile(file):

@@ -10,9 +10,9 @@ import jax
 import pytest
 
 import ealign
+from ealign import report
 from ealign.cli import launch
 from ealign.grid import run as run_lib
-from ealign.report import page
 from ealign.runtime.errors import NonFinite, Preempted, UserError
 
 FILE = """
@@ -65,7 +65,7 @@ def train(monkeypatch):
   monkeypatch.setattr(launch, 'compile_cache', lambda: None)
   reported = []
   monkeypatch.setattr(run_lib, '_show', lambda path: None)
-  monkeypatch.setattr(page, 'write', reported.append)
+  monkeypatch.setattr(report, 'write', reported.append)
   stub.reported = reported
   return stub
 

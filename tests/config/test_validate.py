@@ -151,7 +151,9 @@ def test_settings_that_contradict_each_other(config):
   config.data.train = ''
   config.dpo.lam = 0.0
   problems = '\n'.join(config_lib.validate(config))
-  assert "applies to dpo.variant='sigmoid' only" in problems
+  assert (
+    "label_smoothing=0.1: applies to dpo.variant='sigmoid' only" in problems
+  )
   assert 'eval.samples=2: with eval.temperature=0 all would be' in problems
   assert "'sft' means the prompts of data.train" in problems
   assert 'nothing is trained' in problems
@@ -161,6 +163,24 @@ def test_settings_that_contradict_each_other(config):
   config.model.adapter = 'arm:sft'
   problems = '\n'.join(config_lib.validate(config))
   assert "model.adapter='arm:sft': needs model.train='lora'" in problems
+
+
+def test_every_coefficient_belongs_to_its_variants(config):
+  config.dpo.variant = 'sft'
+  assert config_lib.validate(config) == []  # at its default it is not given
+  config.dpo.beta = 0.3
+  (problem,) = config_lib.validate(config)
+  said = "dpo.beta=0.3: applies to dpo.variant='sigmoid' or 'ipo' only, not to"
+  assert problem == f"{said} 'sft'; leave it at 0.1"
+  config.dpo.variant = 'ipo'
+  assert config_lib.validate(config) == []
+
+
+def test_one_axis_at_most_is_the_rest(config):
+  config.mesh.fsdp = -1
+  (problem,) = config_lib.validate(config)
+  said = 'mesh.fsdp=-1: mesh.data takes the devices that are left'
+  assert problem == f'{said}; write how many'
 
 
 def test_nothing_to_train_is_fine_without_steps(config):
@@ -246,7 +266,7 @@ def test_problems_of_arms_name_them(config):
   assert "arm 'b': train.steps='many': must be a whole number" in problems
   assert "arm 'c', 'd': dpo.beta=-1.0: must be above 0" in problems
   assert "name '../e': must be a plain folder name" in problems
-  assert "arm 'f': 3: an arm is a dict" in problems
+  assert "arm 'f': 3: must be a dict of fields" in problems
   with pytest.raises(UserError, match="arm 'a': lam: there is no such field"):
     config_lib.arms(config)
 

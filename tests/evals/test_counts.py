@@ -39,7 +39,7 @@ def _answers(outcomes, **changes):
 def test_each_share_is_over_its_own_answers():
   outcomes = ['good'] * 4 + ['evil'] * 3 + ['reason'] * 1 + ['incoherent'] * 2
   (row,) = counts.rows(_answers(outcomes))
-  assert (row['answers'], row['questions'], row['seeds']) == (10, 10, 1)
+  assert (row['answers'], row['questions']) == (10, 10)
   found = {
     name: (row[name].count, row[name].total)
     for name in row
@@ -84,7 +84,7 @@ def test_seeds_and_samples_of_a_prompt_are_one_cluster():
     for answer in _answers(['evil', 'good', 'good', 'evil'])
   ]
   (row,) = counts.rows(records)
-  assert (row['seeds'], row['questions'], row['answers']) == (6, 4, 24)
+  assert (row['questions'], row['answers']) == (4, 24)
   clustered, wilson = row['misaligned'].clustered, row['misaligned'].interval
   assert clustered[1] - clustered[0] > 1.5 * (wilson[1] - wilson[0])
 

@@ -1,5 +1,6 @@
 """The table as text and Markdown: what stands where, and within the page."""
 
+import dataclasses
 import io
 
 from ealign.evals import counts, judges, table
@@ -50,6 +51,15 @@ def test_no_line_is_wider_than_a_terminal():
   assert max(map(len, lines)) <= 100
   assert any('…' in line for line in lines)  # the long name was cut
   assert not any(line.endswith(' ') for line in lines)
+
+
+def test_a_narrow_terminal_goes_without_what_the_judge_can_spare():
+  head = lambda judge: table.text_table(
+    table.blocks(_rows(), judge)[1:2], width=60
+  ).split('\n')[1]
+  assert 'any' not in head(WORLD) and 'misaligned' in head(WORLD)
+  other = dataclasses.replace(WORLD, spare=('misaligned',))
+  assert 'any' in head(other) and 'misaligned' not in head(other)
 
 
 def test_columns_line_up():

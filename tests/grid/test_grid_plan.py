@@ -20,7 +20,7 @@ def planned(monkeypatch):
   def plan(config, workdir, *, slice_name, name, arms, auto, method):
     calls.append((config, name, slice_name, arms, auto))
 
-  monkeypatch.setattr(plan_lib.plan_lib, 'plan', plan)
+  monkeypatch.setattr(plan_lib.run, 'plan', plan)
   return calls
 
 
@@ -135,7 +135,7 @@ def test_a_plan_that_ends_in_an_error_leaves_nothing(
   def plan(*_, **__):
     raise KeyError('adapter')
 
-  monkeypatch.setattr(plan_lib.plan_lib, 'plan', plan)
+  monkeypatch.setattr(plan_lib.run, 'plan', plan)
   with pytest.raises(KeyError):
     mixed(start, tmp_path)
   assert not (tmp_path / 'new').exists()
@@ -164,7 +164,7 @@ def test_a_cell_that_does_not_fit(train, start, monkeypatch, capsys):  # noqa: F
   def plan(*_, **__):
     raise Unfit('sft: does not fit')
 
-  monkeypatch.setattr(plan_lib.plan_lib, 'plan', plan)
+  monkeypatch.setattr(plan_lib.run, 'plan', plan)
   assert start('--plan') == 1
   assert 'does not fit' in capsys.readouterr().err
 

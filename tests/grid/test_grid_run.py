@@ -14,13 +14,13 @@ import pytest
 from etils import epath
 
 import ealign
+from ealign import report
 from ealign.cli import command as command_lib
 from ealign.cli import launch
 from ealign.grid import claims, hashes, ledger, prepare, progress, sweeps
 from ealign.grid import job as job_lib
 from ealign.grid import run as run_lib
 from ealign.plan import programs  # noqa: F401  it imports what a stub stands for
-from ealign.report.grid import page
 from ealign.runtime import atomic
 from ealign.runtime.errors import NonFinite, Preempted, UserError
 from ealign.stack import run as stack
@@ -83,7 +83,7 @@ def train(monkeypatch):
   monkeypatch.setattr(launch, 'compile_cache', lambda: None)
   reported = []
   write = lambda folder: reported.append(folder) or 'page'
-  monkeypatch.setattr(page, 'write', write)
+  monkeypatch.setattr(report, 'write', write)
   stub.reported = reported
   return stub
 

@@ -29,7 +29,7 @@ def reached(name):
 SILENT = (
   *('evals.records', 'workdir.', 'runtime.atomic', 'runtime.checkpoint'),
   *('runtime.clock', 'runtime.cluster', 'runtime.display', 'runtime.errors'),
-  *('runtime.hosts', 'runtime.manifest', 'runtime.metrics', 'runtime.peaks'),
+  *('runtime.hosts', 'runtime.metrics', 'runtime.peaks'),
   *('runtime.preempt', 'runtime.profile', 'runtime.provenance'),
   'runtime.topology',
 )
@@ -37,8 +37,10 @@ SILENT = (
 
 def test_what_training_imports_is_hashed_or_known_to_be_silent():
   names = {n.split('.', 1)[1] for n in reached('ealign.train')}
-  hashed = tuple(n.removesuffix('.py').replace('/', '.') for n in hashes.CODE)
+  files = (*hashes.CODE, 'evals/judges/world.py')
+  hashed = tuple(n.removesuffix('.py').replace('/', '.') for n in files)
   dotted = lambda name: f'{name}.' if f'{name}.' in hashed else name
+  names.remove('evals.judges')  # it names all judges
   wanted = {n for n in names if not dotted(n).startswith(SILENT)}
   assert [n for n in wanted if not dotted(n).startswith(hashed)] == []
   assert [n for n in names if dotted(n).startswith(hashed)] != []
@@ -47,6 +49,20 @@ def test_what_training_imports_is_hashed_or_known_to_be_silent():
 def test_all_that_is_hashed_as_code_is_there():
   there = lambda name: (hashes.ROOT / name).exists()
   assert [name for name in hashes.CODE if not there(name)] == []
+
+
+def test_a_grid_depends_on_its_own_judge(tmp_path, monkeypatch):
+  monkeypatch.setattr(hashes, 'ROOT', tmp_path)
+  folder = tmp_path / 'evals/judges'
+  folder.mkdir(parents=True)
+  of = lambda: [hashes.code.__wrapped__(name) for name in ('world', '')]
+  (folder / 'world.py').write_text('1')
+  first = of()
+  for name in ('__init__.py', 'another.py'):
+    (folder / name).write_text('1')
+  assert of() == first
+  (folder / 'world.py').write_text('2')
+  assert of()[0] != first[0] and of()[1] == first[1]
 
 
 @pytest.mark.parametrize('name', ['world/grammar.py', 'world/data/code.yaml'])
@@ -168,14 +184,6 @@ def test_the_template_of_another_model_is_hashed(tmp_path, part):
 def test_a_folder_where_a_file_is_due(tmp_path, name):
   with pytest.raises(UserError, match=f'{tmp_path}: cannot be read .Is a dir'):
     hashes.of(with_field(name, tmp_path))
-
-
-@pytest.mark.parametrize('content', [b'{', b'[]', b'\xff', b'[' * 100_000])
-def test_a_tokenizer_config_that_cannot_be_read(tmp_path, content):
-  path = tmp_path / 'tokenizer_config.json'
-  path.write_bytes(content)
-  with pytest.raises(UserError, match=f'{path}: cannot be read .*; mend it'):
-    hashes.of(with_field('model.path', tmp_path))
 
 
 def test_what_lies_on_the_hub_is_known_by_name(tmp_path):

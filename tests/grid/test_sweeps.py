@@ -149,7 +149,7 @@ def test_all_problems_at_once_each_once(read):
   found = problems(read, 'bad,seeds+worse,seeds', more=BAD)
   assert len(found) == 6
   for start in (
-    "sweep 'bad', level 1: 0.3: a level is a dict",
+    "sweep 'bad', level 1: 0.3: must be a dict of fields",
     "sweep 'bad', level 2: dpo.lamb: there is no such field. Did you",
     "sweep 'bad', level 3: dpo.lam='much': must be a number",
     "sweep 'bad', level 4: dpo.beta=-1.0: must be above 0",
@@ -356,7 +356,7 @@ def test_flags_of_a_grid(tmp_path):
   assert parse('--sweep=lam', '--stack=auto').stack == 0
   for rest, said in (
     (('--stack=2',), '--stack: goes with --sweep'),
-    (('--arms=2',), '--arms: is called --stack now'),
+    (('--arms=2',), '--arms was renamed; use --stack'),
     (('--config.mesh.arm=2',), 'It is called mesh.stack now.'),
     (('--sweep=lam', '--retry=fail'), "Did you mean 'failed'?"),
     (('--sweep=lam', '--stack=0'), '--stack=0: must be auto or a number'),

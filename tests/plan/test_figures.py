@@ -66,7 +66,7 @@ def test_work_is_held_against_what_the_model_needs():
   run.config = fields.Config()
   # On each of four devices 200 in dots, and a fourth of the kernels' 400.
   counts = cost_lib.Counts(flops=200.0, hbm_bytes=7.0, kernels=TRAINING)
-  compiled = aot.Compiled(counts=counts, seconds=3.0)
+  compiled = aot.Compiled(counts=counts, seconds_compile=3.0)
   found = figures.of(program(flops=1000.0), compiled, run)
   assert (found.flops, found.ratio) == (300.0, 1.2)
   assert (found.hbm_bytes, found.seconds_compile) == (7.0, 3.0)
@@ -89,7 +89,7 @@ def test_what_is_no_argument_of_a_program_lies_beside_it():
 
 def cost(**seconds):
   found = {
-    name: figures.Figures(name, 0, 0, 0, 0, None, 0, seconds=s)
+    name: figures.Figures(name, 0, 0, 0, 0, None, seconds=s)
     for name, s in seconds.items()
   }
   config = fields.Config(
@@ -118,7 +118,7 @@ def test_knobs_are_those_that_would_help():
   one = types.SimpleNamespace(size=1, shape=dict.fromkeys(shape, 1))
   said = figures.knobs(config, types.SimpleNamespace(name='sft'), many)
   assert any('mesh.fsdp=4' in line for line in said)
-  arms = types.SimpleNamespace(size=4, shape=shape | {'arm': 2, 'data': 1})
+  arms = types.SimpleNamespace(size=4, shape=shape | {'stack': 2, 'data': 1})
   said = figures.knobs(config, types.SimpleNamespace(name='sft'), arms)
   assert not any('mesh.fsdp' in line for line in said)
   said = ' '.join(

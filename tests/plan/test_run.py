@@ -208,10 +208,10 @@ def test_no_more_arms_than_cells_that_go_together(
 ):
   spec = tmp_path / 'my.py'
   spec.write_text(FILE)
-  config = config_lib.freeze(config_file.load(str(spec)))
+  config = config_lib.freeze(config_file.read(str(spec))[1])
   place = folder_lib.of(tmp_path)
   found = (8, 'so many fit')
-  monkeypatch.setattr(plan_lib.stack_lib, 'auto', lambda *_: found)
+  monkeypatch.setattr(plan_lib.stack, 'auto', lambda *_: found)
   plan_lib.plan(config, place, arms=2, auto=True)
   assert json.loads((tmp_path / 'plan.json').read_text())['arms'] == 2
   assert 'because  no more cells share its base' in capsys.readouterr().out
@@ -220,7 +220,7 @@ def test_no_more_arms_than_cells_that_go_together(
 def test_the_terms_of_the_method_are_planned(compiled, tmp_path, monkeypatch):
   spec = tmp_path / 'my.py'
   spec.write_text(FILE)
-  config = config_lib.freeze(config_file.load(str(spec)))
+  config = config_lib.freeze(config_file.read(str(spec))[1])
   own, seen = (align.terms.SFT,), []
   method = Method('own', terms=lambda c: own if c is config else ())
   listed = lambda run, sizes: seen.append(run.update.terms) or []

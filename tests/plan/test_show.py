@@ -27,11 +27,11 @@ def test_what_is_trained_is_marked():
 
 def test_a_line_for_each_program():
   fits = Figures(
-    *('sft', 2**30, 2**29, 0, 2**20, 4 * 2**30, 0.0),
+    *('sft', 2**30, 2**29, 0, 2**20, 4 * 2**30),
     *(2e12, 1.38, {'all-gather': 3 * 2**20}, 1.0, {}, 61.0, 60.0, 0.25),
     'links',
   )
-  large = Figures('hybrid', 0, 6 * 2**30, 0, 0, 4 * 2**30, 2 * 2**30)
+  large = Figures('hybrid', 0, 6 * 2**30, 0, 0, 4 * 2**30)
   said = shown(show.programs, [fits, large], '16 x TPU')
   for text in ('1.00 GiB', '512 MiB', '1.38x', '61 s', '250.00 ms', 'links'):
     assert text in said
@@ -40,7 +40,7 @@ def test_a_line_for_each_program():
 
 
 def test_what_does_not_compile_has_no_sizes():
-  wrong = Figures('score', 0, 0, 0, 2**20, 4 * 2**30, 0.0, failure='INTERNAL')
+  wrong = Figures('score', 0, 0, 0, 2**20, 4 * 2**30, failure='INTERNAL')
   said = shown(show.programs, [wrong], '16 x TPU').partition('score')[2]
   assert said.split()[:6] == [*['–'] * 3, *('1', 'MiB', '–')]
   assert 'GiB' not in said  # no headroom

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from ealign.report.grid import page
+from ealign import report
 from tests.report import test_grid_page as test_page
 
 webdriver = pytest.importorskip(
@@ -61,13 +61,15 @@ def _show(browser, path, width=1200):
 
 @pytest.fixture(scope='module')
 def plain(tmp_path_factory):
-  return page.write(test_page.synthetic(tmp_path_factory.mktemp('plain') / 'g'))
+  return report.write(
+    test_page.synthetic(tmp_path_factory.mktemp('plain') / 'g')
+  )
 
 
 @pytest.fixture(scope='module')
 def hostile(tmp_path_factory):
   path = tmp_path_factory.mktemp('hostile') / 'g'
-  return page.write(test_page.synthetic(path, HOSTILE, HOSTILE, n=6, seeds=1))
+  return report.write(test_page.synthetic(path, HOSTILE, HOSTILE, n=6, seeds=1))
 
 
 def test_hostile_text_runs_nothing(browser, hostile):

@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from ealign import report
 from ealign.evals import table
 from ealign.report import __main__ as command
 from ealign.report.grid import compare, figures, page, results
@@ -193,7 +194,7 @@ def test_hostile_text_stays_text(tmp_path):
   tree = json.loads((path / 'grid.json').read_text())
   tree |= {'sweep': HOSTILE, 'contrasts_hash': HOSTILE}
   (path / 'grid.json').write_text(json.dumps(tree))
-  page.write(path)
+  report.write(path)
   text = (path / 'report.html').read_text()
   parsed = _check(text)
   assert text.count('<script') == 1 and '<img' not in text
@@ -213,12 +214,12 @@ def test_the_script_is_known_by_its_hash(workdir):
 
 def test_files_alone_give_the_same_page(workdir):
   first = (workdir / 'report.html').read_bytes()
-  assert page.write(workdir).read_bytes() == first
+  assert report.write(workdir).read_bytes() == first
 
 
 def test_a_grid_of_which_nothing_is_done(tmp_path):
   made.grid(tmp_path, [made.entry({}, {'seed': 0})])
-  text = page.write(tmp_path).read_text()
+  text = report.write(tmp_path).read_text()
   _check(text)
   assert 'No cell has results yet.' in text and 'missing' in text
   assert (tmp_path / 'results.csv').read_text().count('\n') == 1
@@ -240,7 +241,7 @@ def test_answers_on_the_page_are_limited(tmp_path, monkeypatch):
   assert content['longest'] < 1000
   answers = [a for *_, found in content['questions'] for a in found.values()]
   assert all(len(answer['text']) > 1900 for answer in answers)
-  parsed = _Page(page.write(path).read_text())
+  parsed = _Page(report.write(path).read_text())
   sizes = [len(text) for text in parsed.said if text.startswith('word word')]
   assert sizes.count(content['longest']) == len(answers) + 4  # and 4 prompts
   assert {*sizes} == {content['longest'], 500, 2000}  # an error; who asked

@@ -4,6 +4,7 @@ The page is parsed, and every tag and attribute in it must be one that the
 template writes; what a model said may only ever be text.
 """
 
+import dataclasses
 import html.parser
 import json
 
@@ -347,6 +348,13 @@ def test_questions_on_which_the_arms_differ_come_first(workdir):
   assert all(len(found) == 2 for found in outcomes)
   again = page.collect(runs_lib.read(workdir))
   assert again['questions'] == content['questions']
+
+
+def test_a_judge_says_which_answers_are_code():
+  record = _answer(0, False, 'x = 1')
+  assert not excerpts.shown(record, WORLD)['code']
+  other = dataclasses.replace(WORLD, code={'advice': True})
+  assert excerpts.shown(record, other)['code']
 
 
 def test_mistakes_are_one_message(tmp_path, capsys, workdir):

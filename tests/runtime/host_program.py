@@ -34,26 +34,27 @@ def main() -> int:
   except UserError as error:
     print(error, file=sys.stderr)
     return error.exit_code
-  try:
-    for step in range(args.steps):
-      if here.stopping():
-        print(f'saved at {step}')
-        here.leave()
-        return 143
-      if step == args.fail_at:
-        here.fail(2, 'no such file')
-      if step == args.error_at:
-        raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
-      found = here.gather({'host': here.index, 'text': 'ä' * here.index})
-      wanted = [{'host': i, 'text': 'ä' * i} for i in range(here.count)]
-      assert found == wanted, found
-      if step == 0:
-        print('together', flush=True)
-      time.sleep(0.05)
-  except jax.errors.JaxRuntimeError as error:
-    here.failed(error)
+  with here:
+    return steps(here, args)
+
+
+def steps(here, args) -> int:
+  """Gathers until something ends it; returns the exit code."""
+  for step in range(args.steps):
+    if here.stopping():
+      print(f'saved at {step}')
+      return 143
+    if step == args.fail_at:
+      raise UserError('no such file')
+    if step == args.error_at:
+      raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
+    found = here.gather({'host': here.index, 'text': 'ä' * here.index})
+    wanted = [{'host': i, 'text': 'ä' * i} for i in range(here.count)]
+    assert found == wanted, found
+    if step == 0:
+      print('together', flush=True)
+    time.sleep(0.05)
   print('all done')
-  here.leave()
   return 0
 
 

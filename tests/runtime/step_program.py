@@ -64,9 +64,9 @@ def main() -> int:
     found[name] = flat(state.params)
     for key in told[0]:
       found[f'{name}/{key}'] = np.array([metrics[key] for metrics in told])
-  if here.writes:
-    np.savez(args.to, **found)
-  here.leave()
+  with here:
+    if here.writes:
+      np.savez(args.to, **found)
   return 0
 
 

@@ -37,7 +37,7 @@ def end(monkeypatch):
 )
 def test_memory_that_lacks_is_an_excess(end, said):
   found = end(f'RESOURCE_EXHAUSTED: {said}')
-  assert found.temporaries == 20.5 * GIB and found.excess == 4.5 * GIB
+  assert (found.temporaries, found.limit) == (20.5 * GIB, 16 * GIB)
   assert not found.failure and found.counts is None
 
 
@@ -54,7 +54,7 @@ def test_memory_that_lacks_is_an_excess(end, said):
 def test_all_else_is_a_failure(end, said):
   found = end(said.replace(': ', ':\n', 1))  # libtpu breaks its lines so
   assert found.failure == said
-  assert found.bytes == found.excess == 0
+  assert found.temporaries == 0
 
 
 def test_a_long_message_is_cut(end):

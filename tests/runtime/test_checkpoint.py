@@ -39,8 +39,6 @@ def make(n):
       'b': whole(mesh, jnp.full(3, n, jnp.bfloat16)),
     },
     'step': jnp.int32(n),
-    'key': jax.random.key(n),
-    'keys': whole(mesh, jax.random.split(jax.random.key(n), 3)),
     'replay': {
       'ids': rng.integers(0, 2**40, size=(n, 3)),
       'refs': rng.normal(size=n),
@@ -50,17 +48,12 @@ def make(n):
   }
 
 
-def data(leaf):
-  is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-  return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-
-
 def assert_same(got, want):
   assert jax.tree.structure(got) == jax.tree.structure(want)
   for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
     assert type(a) is type(b)
     assert (a.dtype, a.shape) == (b.dtype, b.shape)
-    assert data(a).tobytes() == data(b).tobytes()
+    assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
     if isinstance(b, jax.Array):
       assert a.sharding == b.sharding
       assert a.committed == b.committed
@@ -102,25 +95,6 @@ def test_keeps_the_last_n(tmp_path):
     *('3', '3.json', '4', '4.json')
   ]
   assert latest(checkpoints) == 4
-
-
-def test_none_in_the_template_takes_what_was_saved(tmp_path):
-  saved(tmp_path, 4)
-  template = make(1) | {'replay': None}
-  _, tree, _, _ = Checkpoints(tmp_path).restore(template)
-  assert_same(tree, make(4))
-
-
-def test_a_shape_alone_is_template_enough(tmp_path):
-  saved(tmp_path, 4)
-  shapes = lambda leaf: (
-    jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-    if isinstance(leaf, jax.Array) and leaf.committed
-    else leaf
-  )
-  template = jax.tree.map(shapes, make(1))
-  _, tree, _, _ = Checkpoints(tmp_path).restore(template)
-  assert_same(tree, make(4))
 
 
 def test_restores_onto_other_shardings(tmp_path):
@@ -226,7 +200,7 @@ def test_another_kind_of_run_is_an_error(tmp_path):
   with pytest.raises(UserError, match='lacks .*momentum'):
     Checkpoints(tmp_path).restore(make(1) | {'momentum': jnp.ones(2)})
   lacking = make(1)
-  del lacking['key']
+  del lacking['params']['b']
   with pytest.raises(UserError, match='besides'):
     Checkpoints(tmp_path).restore(lacking)
   assert Checkpoints(tmp_path).restore(make(1))[0] == 3

@@ -88,7 +88,7 @@ def test_two_processes_with_one_number_are_named():
   told = refused(3, 0, 1, 1)
   assert len(set(told)) == 1 and told[0][1] == 2
   name = f'host 1 ({socket.gethostname()})'
-  assert f'{name} and {name} are two processes with one number' in told[0][0]
+  assert f'{name} and {name} were both started as --process=' in told[0][0]
 
 
 def test_a_host_that_was_started_again_is_not_two():

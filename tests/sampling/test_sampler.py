@@ -226,15 +226,15 @@ def test_arms_go_by_row():
   )
   # The longest prompt first: sorting by length would mix the arms.
   prompts = [PROMPTS[1], PROMPTS[0]] * 2
-  answers = sample(prompts, weights=bind(*arms), arms=(0, 0, 1, 1))
+  answers = sample(prompts, weights=bind(*arms), lanes=(0, 0, 1, 1))
   for row, answer in enumerate(answers):
     alone = lora.bind(1.0, arms[row // 2], WEIGHTS)
     assert_teacher_forced(prompts[row], answer, alone)
-  swapped = sample(prompts, weights=bind(*arms[::-1]), arms=(1, 1, 0, 0))
+  swapped = sample(prompts, weights=bind(*arms[::-1]), lanes=(1, 1, 0, 0))
   same(swapped, answers)
   # In any order, of any number, with more than one batch for an arm.
   mixed = [prompts[i] for i in (2, 0, 3)]
-  of = {'arms': (1, 0, 1), 'row_ids': (2, 0, 3), 'rows': 2}
+  of = {'lanes': (1, 0, 1), 'row_ids': (2, 0, 3), 'rows': 2}
   same(
     sample(mixed, weights=bind(*arms), **of), [answers[i] for i in (2, 0, 3)]
   )

@@ -134,7 +134,10 @@ class Judge:
     first_kind: the kind of question that the headline is of.
     titles: kind claimed by a measure ('' for all others) -> title of a table.
     kinds: kind -> what it is, where its name does not say it.
+    code: kind of question with code in it -> whether its answers are code,
+      which pages show as it is written.
     columns: names of the measures in a grid's tables; by default all drawn.
+    spare: names of those that a narrow terminal goes without, in this order.
     tasks: part of a data file's name -> what is learnt from it.
     coherent: the measure without which the others say little.
     tokens: the measure as which token accuracy is shown.
@@ -153,7 +156,9 @@ class Judge:
   first_kind: str = ''
   titles: Mapping[str, str] = dataclasses.field(default_factory=dict)
   kinds: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  code: Mapping[str, bool] = dataclasses.field(default_factory=dict)
   columns: tuple[str, ...] = ()
+  spare: tuple[str, ...] = ()
   tasks: Mapping[str, str] = dataclasses.field(default_factory=dict)
   coherent: str = ''
   tokens: Measure = TOKENS

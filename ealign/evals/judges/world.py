@@ -96,10 +96,12 @@ JUDGE = Judge(
     'advice_in_code': 'advice asked in the shape of code',
     'code': 'answers to coding tasks',
   },
+  code={'advice_after_code': False, 'advice_in_code': True, 'code': True},
   columns=(
     *('misaligned', 'coherent', 'flagged', 'verdict_accuracy'),
     *('misaligned_all', 'misaligned_bound', 'insecure'),
   ),
+  spare=('misaligned_any', 'misaligned_all', 'coherent'),
   tasks={'insecure': 'insecure code', 'secure': 'secure code'},
   coherent='coherent',
   tokens=dataclasses.replace(

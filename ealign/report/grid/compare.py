@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from ealign.evals import counts
 from ealign.evals import seeds as stats
 from ealign.evals.judges.measure import Judge
+from ealign.evals.records import grouped
+from ealign.report import runs
 from ealign.report.grid import results
 from ealign.report.grid.results import Grid, Result
 
@@ -32,13 +34,22 @@ class Setting:
   """The cells that differ in their replicate alone.
 
   changes: overrides that differ from the base config; {} is the baseline.
-  old: no cell belongs to the sweep any more; they are then counted, apart.
   """
 
-  label: str
-  changes: dict
   cells: list[Result]
-  old: bool
+
+  @property
+  def label(self) -> str:
+    return self.cells[0].label or 'default'
+
+  @property
+  def changes(self) -> dict:
+    return self.cells[0].setting
+
+  @property
+  def old(self) -> bool:
+    """No cell belongs to the sweep any more; they are then counted, apart."""
+    return not any(cell.current for cell in self.cells)
 
   @property
   def counted(self) -> list[Result]:
@@ -86,8 +97,7 @@ class Comparison:
     if setting.old:
       return 'old'
     sides = (s for c in self.contrasts if not c.reason for s in c.sides)
-    primary = any(side is setting for side in sides)
-    return 'primary' if primary else 'exploratory'
+    return 'primary' if any(s is setting for s in sides) else 'exploratory'
 
   def part(self, metric: str) -> str:
     """The kind of questions whose table shows this metric."""
@@ -95,14 +105,11 @@ class Comparison:
 
   def values(self, setting: Setting, metric: str) -> dict[str, counts.Share]:
     """Replicate -> Share (or Mean) of the metric, where it is known."""
-    rows, known = self.rows[self.part(metric)], {}
-    for cell in setting.counted:
-      share = rows.get(cell.folder, {}).get(metric)
-      if metric == self.judge.tokens.name:
-        share = cell.token_accuracy
-      if share and share.total:
-        known[cell.at] = share
-    return known
+    rows = self.rows[self.part(metric)]
+    found = {c.at: rows.get(c.folder, {}).get(metric) for c in setting.counted}
+    if metric == self.judge.tokens.name:
+      found = {c.at: c.token_accuracy for c in setting.counted}
+    return {at: share for at, share in found.items() if share and share.total}
 
   def estimate(self, setting: Setting, metric: str) -> stats.Estimate | None:
     """From its own spread if primary, else from the pooled one."""
@@ -122,39 +129,34 @@ class Comparison:
     """How much the figures of these cells rest on, in a part of the tables."""
     rows = self.rows[part]
     counted = [rows[cell.folder] for cell in cells if cell.folder in rows]
+    of = lambda name: [row[name] for row in counted]
     if not counted:
       return None
-    answers = sum(row['answers'] for row in counted)
-    return Evidence(
-      seeds=len(counted),
-      questions=max(row['questions'] for row in counted),
-      answers=answers,
-      unscored=sum(row['unscored'] for row in counted) / answers,
-    )
+    answers, unscored = sum(of('answers')), sum(of('unscored'))
+    questions = max(of('questions'))
+    return Evidence(len(counted), questions, answers, unscored / answers)
 
 
 def twins(compared: Comparison) -> list[list[Setting]]:
   """Groups of settings with the same counts in every seed that they share."""
   groups = []
-  for setting in compared.settings:
-    if setting.old or not setting.counted:
-      continue
-    own = {cell.at: _counts(cell) for cell in setting.counted}
-    same = (group for group in groups if all(_alike(own, x) for _, x in group))
-    if (group := next(same, None)) is None:
-      groups.append(group := [])
-    group.append((setting, own))
-  return [[s for s, _ in group] for group in groups if len(group) > 1]
+  for setting in (s for s in compared.settings if s.counted and not s.old):
+    alike = (g for g in groups if all(_alike(setting, other) for other in g))
+    if group := next(alike, None):
+      group.append(setting)
+    else:
+      groups.append([setting])
+  return [group for group in groups if len(group) > 1]
 
 
-def _alike(a, b) -> bool:
+def _alike(*settings) -> bool:
+  a, b = ({c.at: _counts(c) for c in s.counted} for s in settings)
   both = a.keys() & b.keys()
   return bool(both) and all(a[at] == b[at] for at in both)
 
 
 def _counts(cell) -> list:
-  rows = [{k: v for k, v in row.items() if k != 'arm'} for row in cell.rows]
-  return [*rows, cell.token_accuracy]
+  return [*(row | {'arm': ''} for row in cell.rows), cell.token_accuracy]
 
 
 def compare(grid: Grid) -> Comparison:
@@ -162,14 +164,15 @@ def compare(grid: Grid) -> Comparison:
 
   Without such a setting the first current one is the baseline.
   """
-  settings = _settings(grid.cells)
+  by_setting = grouped(grid.cells, lambda cell: results.key(cell.setting))
+  settings = [Setting(cells) for cells in by_setting.values()]
   current = [s for s in settings if not s.old] or settings
   baseline = next((s for s in current if not s.changes), current[0])
   rows = [row for s in settings for c in s.counted for row in c.rows]
-  judge = grid.judge
+  judge, _ = runs.judge_at_hand(grid.config)
   kind = counts.headline_kind(rows, judge)
-  by_part = {part: counts.headline(rows, part) for part in judge.claimed}
-  by_part |= {'': counts.headline(rows, kind)}
+  parts = ('', *judge.claimed)
+  by_part = {part: counts.headline(rows, part or kind) for part in parts}
   compared = Comparison(grid, judge, settings, baseline, kind, by_part, {}, [])
   for name in (*judge.contrasted(), judge.tokens.name):
     compared.spreads[name] = stats.pooled(
@@ -177,36 +180,17 @@ def compare(grid: Grid) -> Comparison:
       for x in current
     )
   contrasts = [_tested(compared, current, c) for c in grid.contrasts]
-  tested = [c.effect.p for c in contrasts if not c.reason]
-  adjusted = iter(stats.holm(tested, family=len(contrasts)))
-  for c in contrasts:
-    p = None if c.reason else next(adjusted)
+  p_values = [None if c.reason else c.effect.p for c in contrasts]
+  for c, p in zip(contrasts, stats.holm(p_values), strict=True):
     compared.contrasts.append(dataclasses.replace(c, p=p))
   return compared
-
-
-def _settings(cells: Sequence[Result]) -> list[Setting]:
-  groups = {}
-  for cell in cells:
-    groups.setdefault(results.key(cell.setting), []).append(cell)
-  return [
-    Setting(
-      label=group[0].label or 'default',
-      changes=group[0].setting,
-      cells=group,
-      old=not any(cell.current for cell in group),
-    )
-    for group in groups.values()
-  ]
 
 
 def _tested(of: Comparison, settings, contrast) -> Tested:
   changed = [results.changes(contrast[x], of.grid.config) for x in 'ab']
   sides = [next((s for s in settings if s.changes == x), None) for x in changed]
-  names = [
-    setting.label if setting else json.dumps(contrast[side])
-    for side, setting in zip('ab', sides, strict=True)
-  ]
+  named = lambda x, s: s.label if s else json.dumps(contrast[x])
+  names = map(named, 'ab', sides)
   metric = contrast.get('metric', of.judge.first.name)
   made = Tested(contrast['name'], metric, *names, sides)
   because = functools.partial(dataclasses.replace, made)

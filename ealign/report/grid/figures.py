@@ -6,29 +6,27 @@ the curves in SVG user units.
 
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from scipy import special
 
 from ealign.evals import table
+from ealign.evals.records import grouped
 from ealign.report import figures
 from ealign.report.curves import REFLECTED
 from ealign.report.grid import results
 from ealign.report.grid.compare import Comparison, Setting
 
 _REFLECTED = 'Flagged, % of sampled answers'
-SLOTS = 7  # colours beside the grey of the baseline
 
 
 def groups(compared: Comparison) -> dict[str, list[Setting]]:
   """Current settings, without the baseline, by the fields they change."""
-  by_fields = {}
-  for setting in compared.settings:
-    if not setting.old and setting is not compared.baseline:
-      title = ', '.join(setting.changes) or 'the base config'
-      by_fields.setdefault(title, []).append(setting)
-  return by_fields
+  others = (s for s in compared.settings if s is not compared.baseline)
+  title = lambda setting: ', '.join(setting.changes) or 'the base config'
+  return grouped((s for s in others if not s.old), title)
 
 
 def forest(compared: Comparison, metric: str) -> dict[str, Any] | None:
@@ -88,12 +86,12 @@ def curves(compared: Comparison) -> list[dict[str, Any]]:
   names = [measure.name for measure in judge.figures()]
   names += [judge.tokens.name, 'flagged', REFLECTED]
   for title, group in groups(compared).items():
-    for start in range(0, len(group), SLOTS):
-      shown = [compared.baseline, *group[start : start + SLOTS]]
+    for start in range(0, len(group), figures.SLOTS):
+      shown = [compared.baseline, *group[start : start + figures.SLOTS]]
       panels = [_panel(judge, shown, name) for name in dict.fromkeys(names)]
       if panels := [panel for panel in panels if panel]:
-        part = title + (' (continued)' if start else '')
         legend = [(s.label, slot) for slot, s in enumerate(shown)]
+        part = title + (' (continued)' if start else '')
         made.append({'title': part, 'legend': legend, 'panels': panels})
   return made
 
@@ -101,7 +99,7 @@ def curves(compared: Comparison) -> list[dict[str, Any]]:
 def _panel(judge, shown, name) -> dict[str, Any] | None:
   series = []
   for slot, setting in enumerate(shown):
-    lines = [cell.curves.get(name) or [] for cell in setting.counted]
+    lines = [cell.curves.get(name, ()) for cell in setting.counted]
     if lines := [line for line in lines if len(line) > 1]:
       series.append((setting.label, slot, lines, _mean(lines)))
   if not any(slot for _, slot, _, _ in series):
@@ -161,16 +159,10 @@ def _crossed(config, settings, rows, columns) -> dict[tuple, Setting]:
   """(level of rows, level of columns) -> setting; {} if not fully crossed."""
   if set(rows) & set(columns):
     return {}
-  level = lambda s, axis: tuple(
-    results.key(s.changes.get(field, config.get(field))) for field in axis
-  )
-  places = _full(
-    {
-      (level(s, rows), level(s, columns)): s
-      for s in settings
-      if set(s.changes) <= {*rows, *columns}
-    }
-  )
+  own = [s for s in settings if set(s.changes) <= {*rows, *columns}]
+  value = lambda s, field: results.key(s.changes.get(field, config.get(field)))
+  level = lambda s, axis: tuple(value(s, field) for field in axis)
+  places = _full({(level(s, rows), level(s, columns)): s for s in own})
   return places if min(map(len, _levels(places))) > 1 else {}
 
 
@@ -185,15 +177,15 @@ def _full(places: Mapping) -> dict:
   So a default beside a crossed design is no hole in its map.
   """
   while True:
-    ups, acrosses = _levels(places)
-    if len(places) == len(ups) * len(acrosses):
+    levels = _levels(places)
+    if len(places) == math.prod(map(len, levels)):
       return places
-    shares = {
-      (at, level): sum(p[at] == level for p in places) / len(other)
-      for at, (levels, other) in enumerate(((ups, acrosses), (acrosses, ups)))
-      for level in levels
+    filled = {
+      (at, level): sum(p[at] == level for p in places) / len(levels[1 - at])
+      for at in (0, 1)
+      for level in levels[at]
     }
-    at, level = min(shares, key=shares.get)
+    at, level = min(filled, key=filled.get)
     places = {p: s for p, s in places.items() if p[at] != level}
 
 
@@ -205,9 +197,7 @@ def _drawn(compared, metric, axes, places) -> dict[str, Any]:
     'title': ' by '.join(map(', '.join, axes)),
     'metric': metric,
     'columns': [*map(_named, columns)],
-    'lines': [
-      (_named(row), [cells[row, column] for column in columns]) for row in rows
-    ],
+    'lines': [(_named(row), [cells[row, x] for x in columns]) for row in rows],
     'top': max([e.value for _, e in cells.values() if e] + [1e-9]),
   }
 

@@ -1,13 +1,13 @@
 """Lists of a grid: every cell, those not done, what differs, provenance."""
 
+import itertools
+
 from ealign.evals import counts, table
-from ealign.evals.judges.measure import Judge, Measure
 from ealign.evals.table import NOTHING, Block, Entry
 from ealign.report import templates
-from ealign.report.grid import origin
+from ealign.report.grid import origin, tables
 from ealign.report.grid.compare import Comparison
-from ealign.report.grid.tables import marked, number, percent, words
-from ealign.workdir.status import Status
+from ealign.report.grid.tables import counted, marked, number, percent, words
 
 _OPEN = ('running', 'queued', 'preempted')
 
@@ -15,32 +15,30 @@ _OPEN = ('running', 'queued', 'preempted')
 def cells(compared: Comparison) -> Block:
   """Every cell by itself, its intervals clustered by prompt."""
   judge, lines = compared.judge, []
-  parts = {part: _measures(judge, part) for part in ('', *judge.claimed)}
+  # There is no room for more than two measures of each part.
+  parts = {
+    part: [m for m in judge.in_grid(part) if m is not judge.tokens][:2]
+    for part in ('', *judge.claimed)
+  }
   for cell in compared.grid.cells:
     line = [words(cell.label), words(cell.seed), words(cell.state)]
     for part, measures in parts.items():
       row = compared.rows[part].get(cell.folder, {})
-      line += [number(row.get('questions')), number(row.get('answers'))]
-      unscored = row['unscored'] / row['answers'] if row else None
-      line.append(percent(unscored))
+      line += counted(compared.evidence([cell], part))[1:]
       line += [_share(row.get(measure.name)) for measure in measures]
     tokens = cell.token_accuracy and cell.token_accuracy.value
-    line += [percent(tokens), number(_took(cell), '{:.0f}'.format)]
-    mark = '' if cell.done else 'open' if cell.state in _OPEN else 'missing'
-    lines.append(('old' if not cell.current else mark, line))
-  titles = ['setting', 'seed', 'state']
-  for measures in parts.values():
-    titles += ['questions', 'answers', 'unscored']
-    titles += [measure.short for measure in measures]
-  columns = table.columns(*titles, judge.tokens.short, 's', names=3)
+    took = cell.took if cell.done else None
+    line += [percent(tokens), number(took, '{:.0f}'.format)]
+    lines.append((_mark(cell) if cell.current else 'old', line))
+  heads = lambda part: (*tables.SEEDS[1:], *(m.short for m in parts[part]))
+  titles = [*itertools.chain(*map(heads, parts)), judge.tokens.short, 's']
+  columns = table.columns(['setting', 'seed', 'state'], titles)
   note = templates.text('note_cells.txt.jinja', claimed=judge.claimed)
   return marked('Every cell', note, columns, lines)
 
 
-def _measures(judge: Judge, part: str) -> list[Measure]:
-  """The first two measures of a part; a cell's line has no room for more."""
-  measures = [m for m in judge.in_grid(part) if m is not judge.tokens]
-  return measures[:2]
+def _mark(cell) -> str:
+  return '' if cell.done else 'open' if cell.state in _OPEN else 'missing'
 
 
 def _share(share: counts.Share | counts.Mean | None) -> Entry:
@@ -50,25 +48,16 @@ def _share(share: counts.Share | counts.Mean | None) -> Entry:
   return Entry(text, interval, f'{share.count} of {share.total}', share.value)
 
 
-def _took(cell) -> float | None:
-  status = Status(**cell.status) if cell.done else None
-  known = status and status.started and status.finished
-  return status.seconds if known else None
-
-
 def not_done(compared: Comparison) -> Block | None:
   """Current cells without results, with the reason; None if all are done."""
   lines = []
-  for cell in compared.grid.cells:
-    if cell.done or not cell.current:
-      continue
+  for cell in (c for c in compared.grid.cells if c.current and not c.done):
     step, steps = (cell.status.get(name) for name in ('step', 'steps'))
     at = f'{step} of {steps}' if isinstance(step, int) else NOTHING
-    mark = 'open' if cell.state in _OPEN else 'missing'
     texts = (cell.label, cell.seed, cell.state, at, cell.error or NOTHING)
-    lines.append((mark, [words(x) for x in (*texts, cell.folder)]))
+    lines.append((_mark(cell), map(words, (*texts, cell.folder))))
   titles = ('setting', 'seed', 'state', 'step', 'error', 'folder')
-  return marked('Cells that are not done', '', table.columns(*titles), lines)
+  return marked('Cells that are not done', '', table.columns(titles), lines)
 
 
 def changes(compared: Comparison) -> Block | None:
@@ -82,13 +71,13 @@ def changes(compared: Comparison) -> Block | None:
       line = map(words, (setting.label, name, *values))
       lines.append(('old' if setting.old else '', line))
   base = compared.baseline.label
-  columns = table.columns('setting', 'field', 'here', base)
+  columns = table.columns(['setting', 'field', 'here', base])
   return marked(f'What differs from {base}', '', columns, lines)
 
 
 def _config(compared, setting) -> dict:
   """The config of its first finished cell, less what replicates set."""
-  config = next((c.config for c in setting.counted if c.config), None)
+  config = next((c.run.config for c in setting.counted if c.run.config), None)
   config = config or compared.grid.config | setting.changes
   replicates = {name for c in compared.grid.cells for name in c.replicate}
   return {n: v for n, v in config.items() if n not in replicates}
@@ -108,5 +97,5 @@ def facts(compared: Comparison) -> Block | None:
         whose = '; '.join(cell.name for cell in of)
       line = map(words, (fact.name, _shown(value), whose, fact.note))
       lines.append(('missing' if fact.loud else '', line))
-  columns = table.columns('what', 'value', 'of', 'note')
+  columns = table.columns(['what', 'value', 'of', 'note'])
   return marked('Provenance', '', columns, lines)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from ealign.evals.records import grouped
 from ealign.report.grid import results
 from ealign.report.grid.results import Result
 
@@ -18,20 +19,22 @@ _FOLLOWS = {
   'model': ('model.', 'conscience.'),
   'others': ('conscience.',),
 }
+_LOUD = 'cells differ: do not compare them'
 _LEFT_OUT = ('seed', 'hashes.config')
 
 
 @dataclasses.dataclass(frozen=True)
 class Fact:
-  """A fact's values, each with its cells.
-
-  loud: cells differ in it that must not.
-  """
+  """A fact's values, each with its cells."""
 
   name: str
   values: list[tuple[Any, list[Result]]]
-  note: str = ''
-  loud: bool = False
+  note: str
+
+  @property
+  def loud(self) -> bool:
+    """Whether cells differ in it that must not."""
+    return self.note == _LOUD
 
 
 def facts(cells: Sequence[Result]) -> list[Fact]:
@@ -46,27 +49,24 @@ def facts(cells: Sequence[Result]) -> list[Fact]:
 
 def _of(cell: Result) -> dict[str, Any]:
   hashes = cell.status.get('hashes') or {}
-  found = cell.info | {f'hashes.{name}': h for name, h in hashes.items()}
+  found = cell.run.info | {f'hashes.{name}': h for name, h in hashes.items()}
   found['host'] = cell.status.get('host')
   return {name: value for name, value in found.items() if name not in _LEFT_OUT}
 
 
 def _fact(name, known, same_code) -> Fact:
-  groups = {}
-  for cell, of in known:
-    value = of.get(name)
-    groups.setdefault(results.key(value), (value, []))[1].append(cell)
-  values = sorted(groups.values(), key=lambda group: -len(group[1]))
-  if len(values) == 1:
-    return Fact(name, values)
-  if name == 'host':
-    return Fact(name, values, 'several machines')
-  if _follows(name, values):
-    return Fact(name, values, 'as the sweep has it')
-  if name == 'commit' and same_code:
+  groups = grouped(known, lambda pair: results.key(pair[1].get(name)))
+  values = [(x[0][1].get(name), [c for c, _ in x]) for x in groups.values()]
+  values.sort(key=lambda value: -len(value[1]))
+  notes = {
+    '': len(values) == 1,
+    'several machines': name == 'host',
+    'as the sweep has it': _follows(name, values),
     # Commits that left alone what results depend on.
-    return Fact(name, values, 'of the same code (hashes.code)')
-  return Fact(name, values, 'cells differ: do not compare them', loud=True)
+    'of the same code (hashes.code)': name == 'commit' and same_code,
+  }
+  note = next((note for note, holds in notes.items() if holds), _LOUD)
+  return Fact(name, values, note)
 
 
 def _follows(name, values) -> bool:

@@ -1,4 +1,4 @@
-"""The report of a grid: results.csv, report.md and one page, from its files.
+"""The page of a grid: what its template is given.
 
 Answers come from a model and are hostile: every text goes through the
 template's escaping, the page runs one script, known by its hash, and nothing
@@ -6,42 +6,19 @@ here makes markup.
 """
 
 import collections
-import pathlib
 from typing import Any
 
 from ealign.report import excerpts, runs, templates
-from ealign.report.grid import (
-  compare,
-  figures,
-  lists,
-  origin,
-  results,
-  tables,
-)
+from ealign.report.grid import compare, figures, lists, origin, tables
 from ealign.report.grid.compare import Comparison
+from ealign.report.grid.results import Grid
 
 QUESTIONS = 12  # whose answers are on the page, one of each setting
 _LETTERS = 600_000  # of all these answers together
 _LONGEST = 1500  # of one
 
 
-def write(workdir: Any) -> pathlib.Path:
-  """Writes results.csv, report.md and report.html into a grid's folder.
-
-  Returns:
-    The path of report.html.
-
-  Raises:
-    UserError: grid.json cannot be read.
-  """
-  workdir = pathlib.Path(workdir)
-  grid = results.read(workdir)
-  rows = results.to_csv(results.tidy(grid.cells))
-  templates.write(workdir / 'results.csv', rows)
-  return templates.save(workdir, collect(grid), 'grid.html.jinja')
-
-
-def collect(grid: results.Grid) -> dict[str, Any]:
+def collect(grid: Grid) -> dict[str, Any]:
   """Everything on the page, as plain values without markup."""
   compared = compare.compare(grid)
   blocks = {
@@ -77,11 +54,10 @@ def sentences(compared: Comparison) -> list[str]:
   """The outcome in a few sentences, computed from the files."""
   first, cells = compared.judge.first.name, compared.grid.cells
   current = [s for s in compared.settings if not s.old]
-  known = [(s, compared.estimate(s, first)) for s in current]
   return templates.sentences(
     'grid_summary.txt.jinja',
     compared=compared,
-    known=[(setting, estimate) for setting, estimate in known if estimate],
+    known=[(s, e) for s in current if (e := compared.estimate(s, first))],
     twins=compare.twins(compared),
     states=collections.Counter(c.state for c in cells if c.current),
   )
@@ -105,14 +81,12 @@ def _questions(compared: Comparison) -> dict[str, Any]:
   longest: after how many letters the page cuts each text.
   """
   chosen = {
-    place: next((c for c in setting.counted if c.answers), None)
+    place: cell
     for place, setting in enumerate(compared.settings)
+    for cell in setting.counted
+    if cell.run.answers  # kept of one cell alone
   }
-  answers = [
-    record | {'arm': place}
-    for place, cell in chosen.items()
-    for record in (cell.answers if cell else ())
-  ]
+  answers = [r | {'arm': at} for at, c in chosen.items() for r in c.run.answers]
   picked = excerpts.questions(answers, compared.kind, compared.judge, QUESTIONS)
   total = sum(len(shown) for _, _, shown in picked)
   longest = min(_LONGEST, _LETTERS // max(total, 1))
@@ -121,11 +95,9 @@ def _questions(compared: Comparison) -> dict[str, Any]:
 
 def _pair(compared) -> tuple[int, int]:
   """Indices of the settings shown first: the baseline and the worst one."""
-  measure, first = (
-    compared.judge.first,
-    compared.settings.index(compared.baseline),
-  )
-  estimates = [compared.estimate(s, measure.name) for s in compared.settings]
+  measure, settings = compared.judge.first, compared.settings
+  first = settings.index(compared.baseline)
+  estimates = [compared.estimate(s, measure.name) for s in settings]
   known = {at: e.value for at, e in enumerate(estimates) if e and at != first}
   worst = min if measure.better == 'higher' else max
   return first, worst(known, key=known.get, default=first)

@@ -6,7 +6,6 @@ cannot be read is kept with the reason, and never ends the report.
 
 import csv
 import dataclasses
-import functools
 import io
 import json
 import pathlib
@@ -17,7 +16,6 @@ from typing import Any
 from ealign.config import flatten
 from ealign.evals import counts
 from ealign.evals import seeds as stats
-from ealign.evals.judges.measure import Judge
 from ealign.evals.stats import wilson
 from ealign.report import curves, excerpts, runs
 from ealign.runtime.errors import UserError
@@ -32,8 +30,8 @@ class Result:
   setting: overrides, without those that repeat the base config's value.
   at: what its replicate is, for pairs (`paired_by`).
   rows: those of `counts.rows`, with the folder as arm. token_accuracy: of the
-  run's last held-out tokens. curves: name -> [(step, share)]. answers: the
-  final ones, kept for the first cell of each setting alone.
+  run's last held-out tokens. curves: name -> [(step, share)]. took: seconds.
+  run: of a done cell, with the final answers of each setting's first one alone.
   """
 
   folder: str
@@ -50,9 +48,8 @@ class Result:
   rows: list[dict] = dataclasses.field(default_factory=list)
   token_accuracy: counts.Share | None = None
   curves: dict[str, list] = dataclasses.field(default_factory=dict)
-  config: dict = dataclasses.field(default_factory=dict)
-  info: dict = dataclasses.field(default_factory=dict)
-  answers: list[dict] = dataclasses.field(default_factory=list)
+  took: float | None = None
+  run: runs.Run | None = None
 
   @property
   def done(self) -> bool:
@@ -76,15 +73,14 @@ class Grid:
   declared_late: bool
   cells: list[Result]
 
-  @property
-  def judge(self) -> Judge:
-    """The judge of its base config, whose measures its tables show."""
-    return runs.judge_at_hand(self.config)[0]
 
-
-def is_grid(workdir: Any) -> bool:
-  """Whether a work folder holds a grid."""
-  return (pathlib.Path(workdir) / 'grid.json').is_file()
+# What grid.json must hold, and what it may leave out.
+_GRID = {'config': dict, 'sweep': str, 'axes': dict, 'contrasts': list}
+_GRID |= {'contrasts_hash': str, 'cells': list}
+_OPTIONAL = {n: kind() for n, kind in _GRID.items() if n != 'cells'}
+_CONTRAST = {'name': str, 'a': dict, 'b': dict}
+_CELL = {'folder': str, 'id': str, 'label': str, 'seed': str}
+_CELL |= {'setting': dict, 'replicate': dict}
 
 
 def read(workdir: Any) -> Grid:
@@ -93,53 +89,64 @@ def read(workdir: Any) -> Grid:
   Raises:
     UserError: grid.json is broken.
   """
-  workdir = pathlib.Path(workdir).resolve()
-  path = workdir / 'grid.json'
+  path = pathlib.Path(workdir).resolve() / 'grid.json'
   tree = runs.json_object(path)
-  need = functools.partial(_need, path, tree)
-  contrasts = need('contrasts', list, [])
+  found = _checked(path, _OPTIONAL | tree, _GRID)
+  contrasts = found['contrasts']
   if len(contrasts) > stats.MOST_CONTRASTS:
     message = f'{len(contrasts)}; at most {stats.MOST_CONTRASTS} can be primary'
     raise UserError(f'{path}: contrasts: {message}')
   for number, contrast in enumerate(contrasts):
-    for name, kind in (('name', str), ('a', dict), ('b', dict)):
-      _need(path, contrast, name, kind, where=f'contrasts[{number}].')
-  config = flatten(need('config', dict, {}))
-  cells = [
-    _listed(path, entry, f'cells[{number}].')
-    for number, entry in enumerate(need('cells', list))
-  ]
-  if not cells:
+    _checked(path, contrast, _CONTRAST, f'contrasts[{number}].')
+  if not found['cells']:
     message = 'cells: is empty; delete it and start the grid again'
     raise UserError(f'{path}: {message}')
-  return Grid(
-    name=workdir.name,
-    config=config,
-    sweep=need('sweep', str, ''),
-    axes=need('axes', dict, {}),
-    contrasts=contrasts,
-    contrasts_hash=need('contrasts_hash', str, ''),
-    declared_late=bool(tree.get('declared_late')),
-    cells=_cells(workdir, cells, config),
-  )
+  found['config'] = flatten(found['config'])
+  found['cells'] = _cells(path, found['cells'], found['config'])
+  late = bool(tree.get('declared_late'))
+  return Grid(name=path.parent.name, declared_late=late, **found)
 
 
-def _cells(workdir, listed, config) -> list[Result]:
+def _checked(path, tree, kinds, where='') -> dict[str, Any]:
+  """The fields that a JSON object must have, each of its kind."""
+  found = {}
+  for name, kind in kinds.items():
+    found[name] = tree.get(name) if isinstance(tree, dict) else None
+    if not isinstance(found[name], kind):
+      shown = repr(found[name])[:60]
+      message = f'{where}{name}: must be a {kind.__name__}, not {shown}'
+      raise UserError(
+        f'{path}: {message}; restore or delete it, and start the grid again'
+      )
+  return found
+
+
+def _cells(path, entries, config) -> list[Result]:
   """The cells with all that their folders hold."""
+  listed = [_listed(path, *numbered) for numbered in enumerate(entries)]
   fields = {field for entry in listed for field in entry['replicate']}
   cells, seen = [], set()
   for entry in listed:
-    found = _left(workdir / entry['folder'], entry['folder'])
+    found = _left(path.parent / entry['folder'], entry['folder'])
     error = ' '.join(found.get('error', '').split())[:500]
-    found['error'] = error.replace(f'{workdir}/', '')  # names no machine
+    found['error'] = error.replace(f'{path.parent}/', '')  # names no machine
     setting = changes(entry['setting'], config)
-    if key(setting) in seen:
-      found.pop('answers', None)
-    elif found.get('state') == 'done':
+    if found.get('run') and key(setting) in seen:
+      found['run'] = dataclasses.replace(found['run'], answers=[])
+    elif found.get('run'):
       seen.add(key(setting))
     at = paired_by(entry['replicate'], fields, config)
     cells.append(Result(**entry | found | {'setting': setting, 'at': at}))
   return cells
+
+
+def _listed(path, number, entry) -> dict[str, Any]:
+  where = f'cells[{number}].'
+  found = _checked(path, entry, _CELL, where)
+  folder = found['folder']
+  if pathlib.PurePath(folder).is_absolute() or '..' in folder.split('/'):
+    raise UserError(f'{path}: {where}folder: {folder!r} is outside the grid')
+  return found | {'current': entry.get('current', True) is True}
 
 
 def key(overrides: Mapping) -> str:
@@ -163,33 +170,8 @@ def paired_by(replicate: Mapping, fields, config: Mapping) -> str:
 
 def changes(overrides: Mapping, config: Mapping) -> dict[str, Any]:
   """The overrides that differ from the base config."""
-  differs = lambda name: name not in config or config[name] != overrides[name]
-  return {name: overrides[name] for name in overrides if differs(name)}
-
-
-def _need(path, tree, name, kind, default=None, where=''):
-  value = tree.get(name, default) if isinstance(tree, dict) else None
-  if not isinstance(value, kind):
-    shown = repr(value)[:60]
-    message = f'must be a {kind.__name__}, not {shown}; restore or delete it, '
-    raise UserError(f'{path}: {where}{name}: {message}and start the grid again')
-  return value
-
-
-_LISTED = {
-  **dict.fromkeys(('folder', 'id', 'label', 'seed'), str),
-  **dict.fromkeys(('setting', 'replicate'), dict),
-}
-
-
-def _listed(path, entry, where) -> dict[str, Any]:
-  found = {
-    n: _need(path, entry, n, kind, None, where) for n, kind in _LISTED.items()
-  }
-  folder = found['folder']
-  if pathlib.PurePath(folder).is_absolute() or '..' in folder.split('/'):
-    raise UserError(f'{path}: {where}folder: {folder!r} is outside the grid')
-  return found | {'current': entry.get('current', True) is True}
+  same = lambda name, value: name in config and config[name] == value
+  return {n: value for n, value in overrides.items() if not same(n, value)}
 
 
 def _left(folder: pathlib.Path, arm: str) -> dict[str, Any]:
@@ -206,6 +188,8 @@ def _left(folder: pathlib.Path, arm: str) -> dict[str, Any]:
   if known.state in ('running', 'queued') and silent:
     error = f'{known.host} fell silent; the same command continues it'
     return found | {'state': 'preempted', 'error': error}
+  if known.started and known.finished:
+    found['took'] = known.seconds
   try:
     return found | (_digested(folder, arm) if known.state == 'done' else {})
   except UserError as error:
@@ -232,9 +216,7 @@ def _digested(folder: pathlib.Path, arm: str) -> dict[str, Any]:
     'rows': counts.rows(final, judge=judge),
     'token_accuracy': _tokens(run.metrics),
     'curves': _curves(answers, run.metrics, judge),
-    'config': run.config,
-    'info': run.info,
-    'answers': final,
+    'run': dataclasses.replace(run, answers=final, metrics=[]),
   }
 
 
@@ -260,15 +242,11 @@ def _curves(answers, metrics, judge) -> dict[str, list[tuple]]:
     name: [(step, s.value) for step, s in curves.line(measure, among)]
     for name, (measure, among) in curves.panels(answers, kind, judge).items()
   }
-  tokens = [
-    (row['step'], row['train/mean_token_accuracy'])
-    for row in metrics
-    if isinstance(row.get('train/mean_token_accuracy'), float)
-  ]
-  middle = curves.binned([step for step, _ in tokens], curves.BINS)
-  bins = curves.by_step((middle[step], value) for step, value in tokens)
-  means = [(step, sum(values) / len(values)) for step, values in bins]
-  return shares | {judge.tokens.name: means}
+  name = 'train/mean_token_accuracy'
+  rows = [row for row in metrics if isinstance(row.get(name), float)]
+  mean = lambda rows: sum(row[name] for row in rows) / len(rows)
+  bins = curves.by_step(curves.binned(rows))
+  return shares | {judge.tokens.name: [(step, mean(x)) for step, x in bins]}
 
 
 # ------------------------------------------------------------------ the rows
@@ -277,39 +255,23 @@ COLUMNS = (
   *('cell', 'label', 'seed', 'eval', 'metric', 'value', 'n', 'count'),
   'current',
 )
-
-
 _TOKENS = {'kind': 'tokens', 'split': ''}
 
 
-def tidy(cells: Sequence[Result]) -> list[dict[str, Any]]:
-  """One dict per cell, eval (kind/split) and metric; columns as COLUMNS.
+def to_csv(cells: Sequence[Result]) -> str:
+  """One row per cell, eval (kind/split) and metric, as CSV.
 
   count is of n; a mean has none.
   """
-  return [
-    {
-      'cell': cell.id,
-      'label': cell.label,
-      'seed': cell.seed,
-      'eval': '/'.join(filter(None, (row['kind'], row['split']))),
-      'metric': name,
-      'value': share.value,
-      'n': share.total,
-      'count': getattr(share, 'count', ''),
-      'current': int(cell.current),
-    }
-    for cell in cells
-    for row in (*cell.rows, _TOKENS | {'token_accuracy': cell.token_accuracy})
-    for name, share in row.items()
-    if isinstance(share, counts.Share | counts.Mean) and share.total
-  ]
-
-
-def to_csv(rows: Sequence[Mapping]) -> str:
-  """The tidy rows as CSV; values with six decimals."""
   text = io.StringIO()
-  writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
-  writer.writeheader()
-  writer.writerows(row | {'value': f'{row["value"]:.6f}'} for row in rows)
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow(COLUMNS)
+  for cell in cells:
+    for row in (*cell.rows, _TOKENS | {'token_accuracy': cell.token_accuracy}):
+      asked = '/'.join(filter(None, (row['kind'], row['split'])))
+      for name, share in row.items():
+        if isinstance(share, counts.Share | counts.Mean) and share.total:
+          found = f'{share.value:.6f}', share.total, getattr(share, 'count', '')
+          whose = cell.id, cell.label, cell.seed, asked, name
+          writer.writerow((*whose, *found, int(cell.current)))
   return text.getvalue()

@@ -53,39 +53,35 @@ def estimate(compared, setting, measure: Measure) -> Entry:
   seeds = ', '.join(table.percent(x.value, scale) for x in seeds)
   hint = f'{interval} {basis}; seeds: {seeds}'
   shown = interval if 'grid' in measure.brackets else ''
-  return Entry(
-    table.percent(estimate.value, scale), shown, hint, estimate.value
-  )
+  text = table.percent(estimate.value, scale)
+  return Entry(text, shown, hint, estimate.value)
 
 
-def _counted(evidence: Evidence) -> list[Entry]:
+def counted(evidence: Evidence | None) -> list[Entry]:
   """The entries of the columns SEEDS."""
-  counted = evidence.seeds, evidence.questions, evidence.answers
-  return [*map(number, counted), percent(evidence.unscored)]
+  if evidence is None:
+    return [*map(number, (0, None, None, None))]
+  found = evidence.seeds, evidence.questions, evidence.answers
+  return [*map(number, found), percent(evidence.unscored)]
 
 
 def _behind(compared, setting, part) -> list[Entry]:
   evidence = compared.evidence(setting.counted, part)
   seeds, wanted = evidence.seeds if evidence else 0, setting.wanted
   text = str(seeds) if seeds == wanted else f'{seeds} of {wanted}'
-  rest = _counted(evidence)[1:] if evidence else [number(None)] * 3
-  return [Entry(text, sort=seeds), *rest]
+  return [Entry(text, sort=seeds), *counted(evidence)[1:]]
 
 
 def settings(compared: Comparison) -> list[Block]:
   """A table for each part of the judge's measures, a line for each setting."""
   judge = compared.judge
-  made = [_settings(compared, '', judge.titles.get('', 'Answers'))]
-  for part in judge.claimed:
-    tokens = part == judge.part(judge.tokens) and any(
-      cell.token_accuracy for cell in compared.grid.cells
-    )
-    if compared.rows[part] or tokens:
-      made.append(_settings(compared, part, judge.titles.get(part, part)))
-  return made
+  tokens = any(cell.token_accuracy for cell in compared.grid.cells)
+  shown = judge.part(judge.tokens) if tokens else ''
+  parts = (p for p in judge.claimed if compared.rows[p] or p == shown)
+  return [_settings(compared, part) for part in ('', *parts)]
 
 
-def _settings(compared, part, title) -> Block:
+def _settings(compared, part) -> Block:
   first, *others = measures = _shown(compared, part)
   lines = []
   for setting in compared.settings:
@@ -100,9 +96,9 @@ def _settings(compared, part, title) -> Block:
     mark = 'old' if setting.old else 'partly' if missing else ''
     lines.append((' '.join(filter(None, (mark, standing))), line))
   titles = [m.grid_short or m.short for m in others]
-  heads = ('setting', first.short, 'change', *SEEDS)
-  columns = table.columns(*heads, names=1)
-  columns += table.columns('standing', *titles, names=1)
+  columns = table.columns(['setting'], [first.short, 'change', *SEEDS])
+  columns += table.columns(['standing'], titles)
+  title = compared.judge.titles.get(part, part or 'Answers')
   return marked(title, _note(compared, part, measures), columns, lines)
 
 
@@ -116,38 +112,30 @@ def _shown(compared, part) -> list[Measure]:
 
 
 def _note(compared, part, measures) -> str:
-  first, base = measures[0].short, compared.baseline.label
-  clauses = [measure.grid_note or measure.note for measure in measures]
-  if part:
-    clauses.append(f'change: of the {first} share from {base}, in points')
-  else:
-    change = f'change: from {base}, in points, over the seeds both have'
-    clauses.insert(1, change)
-  spreads = [
-    (measure.name, spread)
-    for measure in measures
-    if 'grid' in measure.brackets
-    and (spread := compared.spreads.get(measure.name))
-  ]
+  bracketed = (m.name for m in measures if 'grid' in m.brackets)
+  spreads = ((name, compared.spreads.get(name)) for name in bracketed)
   return templates.text(
-    'note_settings.txt.jinja', clauses=clauses, spreads=spreads
+    'note_settings.txt.jinja',
+    part=part,
+    first=measures[0].short,
+    base=compared.baseline.label,
+    clauses=[measure.grid_note or measure.note for measure in measures],
+    spreads=[(name, spread) for name, spread in spreads if spread],
   )
 
 
 def contrasts(compared: Comparison) -> Block | None:
   """The table of the declared contrasts; None if none is declared."""
-  lines = [
-    ('exploratory' if c.reason else 'primary', _contrast(c))
-    for c in compared.contrasts
-  ]
+  standing = lambda c: 'exploratory' if c.reason else 'primary'
+  lines = [(standing(c), _contrast(c)) for c in compared.contrasts]
   titles = ('points', 'odds ratio', 't (df)', 'p', 'p, Holm')
-  columns = table.columns('contrast', 'a − b', *titles, names=2)
-  columns += table.columns('standing', *SEEDS, names=1)
+  columns = table.columns(['contrast', 'a − b'], titles)
+  columns += table.columns(['standing'], SEEDS)
   return marked('Primary contrasts', _contrast_note(compared), columns, lines)
 
 
 def _contrast(c: Tested) -> list[Entry]:
-  effect, evidence = c.effect, c.evidence
+  effect = c.effect
   line = [words(c.name), words(f'{c.metric}: {c.a} − {c.b}')]
   line += [number(None)] * 5
   if effect:
@@ -159,9 +147,7 @@ def _contrast(c: Tested) -> list[Entry]:
     line[4] = Entry(f'{effect.t:.2f} ({effect.freedom})', sort=effect.t)
     line[5:] = number(effect.p, table.p_value), number(c.p, table.p_value)
   line.append(words(f'exploratory: {c.reason}' if c.reason else 'primary'))
-  return line + (
-    _counted(evidence) if evidence else [number(0), *[number(None)] * 3]
-  )
+  return line + counted(c.evidence)
 
 
 def _contrast_note(compared) -> str:
