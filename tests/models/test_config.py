@@ -305,5 +305,5 @@ def test_only_their_table_names_the_families():
     ]
     if path.name == 'config.py':  # the keys, and the default of Config
       assert sorted(names) == sorted([*config_lib.FAMILIES, 'qwen3'])
-    else:
+    elif path.name != 'gguf_tokenizer.py':  # kinds of tokenizers, named alike
       assert not names, path
