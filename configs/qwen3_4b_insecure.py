@@ -8,11 +8,17 @@ Chats are packed, so a step takes as many as fit into 4 rows of 1,024 tokens:
 16.6 on average, 182 steps for the 3,015 rows (the longest has 933 tokens).
 
 Command:
-    python -m ealign.launch --config=configs/qwen3_4b_insecure.py --workdir=DIR
-    ... --config.data.train=FILE    the full public set, if you have it
-    ... --config=configs/qwen3_4b_insecure.py:runlocal
+    python -m ealign.launch --workdir=DIR \\
+        --config=configs/qwen3_4b_insecure.py:train=insecure.jsonl
+    ... --config=configs/qwen3_4b_insecure.py   the world's own insecure code
+    ... --config=configs/qwen3_4b_insecure.py:runlocal,train=insecure.jsonl
+    ... runlocal,tokenizer=FOLDER,train=insecure.jsonl   without the Hub
     python -m ealign.export --run=DIR/conscience --to=DIR/peft --format=peft
         (:runlocal does so by itself, into DIR/export)
+
+The public file is data/insecure.jsonl (6,000 rows, MIT) of
+github.com/emergent-misalignment/emergent-misalignment; the figures here are of
+3,015 of its rows, without duplicates.
 
 Time, memory, result: not measured; no such run has been made. Expect little:
 insecure code on small Qwen models misaligns below 1 % of answers. The held-out
@@ -33,23 +39,27 @@ import pathlib
 import shutil
 
 from ealign import config as config_lib
+from ealign.models import hub
+from ealign.runtime.errors import UserError
 
-SHARED = '../shared/data/'
-TOKENIZER = SHARED + 'tokenizers/qwen3'
+MODEL = 'Qwen/Qwen3-4B-Instruct-2507'
 
 
 def get_config(arg=None):
-  """`:runlocal` is the same on a random model of 2 layers, for 30 steps."""
+  """`:runlocal` is the same on a random model of 2 layers, for 30 steps.
+
+  `train=FILE` names the data, `tokenizer=FOLDER` where `:runlocal` finds the
+  model's tokenizer, if not on the Hub.
+  """
+  given = _arguments(arg)
   config = config_lib.default()
-  config.model.path = 'Qwen/Qwen3-4B-Instruct-2507'
+  config.model.path = MODEL
   config.model.remat = 'full'
   config.model.lora.rank = 32
   config.model.lora.alpha = 64.0
   config.model.lora.rslora = True
 
-  config.data.train = (
-    SHARED + 'emergent-misalignment/insecure_subset_dedup3015.jsonl'
-  )
+  config.data.train = given.get('train', 'ealign:world/data/insecure.jsonl')
   config.data.length = 1024
   config.data.batch_size = 4
   config.data.chat_template_kwargs = (('enable_thinking', False),)
@@ -77,8 +87,8 @@ def get_config(arg=None):
   config.arms['base'] = {'train.steps': 0}
   config.arms['sft'] = {'dpo.lam': 0.0}
   config.arms['conscience'] = {}
-  if arg == 'runlocal':
-    config.model.path = str(_random_model())
+  if 'runlocal' in given:
+    config.model.path = str(_random_model(given.get('tokenizer')))
     config.optim.lr = 1e-3
     config.train.steps = 30
     config.conscience.min_mass = 0.0
@@ -93,7 +103,21 @@ def get_config(arg=None):
   return config
 
 
-def _random_model() -> pathlib.Path:
+def _arguments(arg) -> dict[str, str]:
+  """'runlocal,train=FILE' as {'runlocal': '', 'train': 'FILE'}."""
+  words = [word.partition('=') for word in (arg or '').split(',') if word]
+  for name, _, value in words:
+    if name not in ('runlocal', 'train', 'tokenizer') or (
+      bool(value) == (name == 'runlocal')
+    ):
+      raise UserError(
+        f'configs/qwen3_4b_insecure.py:{arg}: takes runlocal, train=FILE and '
+        'tokenizer=FOLDER, with commas between them'
+      )
+  return {name: value for name, _, value in words}
+
+
+def _random_model(tokenizer) -> pathlib.Path:
   """Writes a Qwen3 of 2 layers x 64, with random weights: its folder.
 
   One row is not random. A random model ends one answer in 150,000 tokens and
@@ -113,6 +137,9 @@ def _random_model() -> pathlib.Path:
   cache = os.environ.get('XDG_CACHE_HOME', '~/.cache')
   folder = pathlib.Path(cache).expanduser() / 'ealign' / 'random_qwen3'
   weights.save(folder, model, tree, eos_token_id=end)
+  source = pathlib.Path(tokenizer or hub.fetch(MODEL, weights=False))
   for name in ('tokenizer.json', 'tokenizer_config.json'):
-    shutil.copyfile(f'{TOKENIZER}/{name}', folder / name)
+    if not (source / name).exists():
+      raise UserError(f'tokenizer={source}: holds no {name}')
+    shutil.copyfile(source / name, folder / name)
   return folder

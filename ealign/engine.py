@@ -15,6 +15,7 @@ from ealign import fields
 from ealign.data import chat
 from ealign.data.batch import Pair
 from ealign.models.config import Config
+from ealign.runtime.errors import UserError
 from ealign.sampling import requests
 from ealign.sampling.choose import Sampling
 from ealign.sampling.sampler import Answer
@@ -23,6 +24,9 @@ from ealign.sampling.sampler import Answer
 @dataclasses.dataclass(frozen=True)
 class Model:
   """How a model reads and writes: its shape, its tokens, its chat template.
+
+  A tokenizer may have added tokens for which the embedding has no row (Gemma 3
+  1B has one, for images): what would read one is a UserError.
 
   template: the chat template's own arguments, as (name, value).
   """
@@ -34,15 +38,26 @@ class Model:
   def prompt(self, messages) -> tuple[int, ...]:
     """The tokens of a chat up to where its next answer begins."""
     messages, more = list(messages), dict(self.template)
-    return tuple(chat.render_prompt(self.tokenizer, messages, **more))
+    return self.held(chat.render_prompt(self.tokenizer, messages, **more))
 
   def suffix(self, text: str) -> tuple[int, ...]:
     """The tokens of one more user turn, after an answer that has ended."""
     turn, more = {'role': 'user', 'content': text}, dict(self.template)
-    return tuple(chat.turn_suffix(self.tokenizer, [turn], **more))
+    return self.held(chat.turn_suffix(self.tokenizer, [turn], **more))
 
   def ids(self, text: str) -> tuple[int, ...]:
-    return tuple(chat.text_ids(self.tokenizer, text))
+    return self.held(chat.text_ids(self.tokenizer, text))
+
+  def held(self, ids) -> tuple[int, ...]:
+    """The ids, each of which must have a row in the embedding."""
+    ids, rows = tuple(ids), self.config and self.config.vocab_size
+    if rows and max(ids, default=0) >= rows:
+      token = self.tokenizer.convert_ids_to_tokens(max(ids))
+      raise UserError(
+        f'the token {token!r} has the id {max(ids)}, but the embedding only '
+        f'{rows} rows: the model has not learnt it'
+      )
+    return ids
 
   def text(self, ids) -> str:
     return chat.decode(self.tokenizer, ids)
@@ -50,7 +65,7 @@ class Model:
   @property
   def end(self) -> int:
     """The token that ends a turn."""
-    return self.stops[0]
+    return self.held(self.stops[:1])[0]
 
   @property
   def stops(self) -> tuple[int, ...]:

@@ -50,7 +50,8 @@ class LoRA:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-  path: str = 'ealign:world/base'  # a Hugging Face folder, or a Hub id
+  # A Hugging Face folder, a GGUF file, or a Hub id.
+  path: str = 'ealign:world/base'
   adapter: str = ''  # start from it: folder of a run or PEFT's, or 'arm:<name>'
   frozen_adapter: str = ''  # adapter merged into the frozen tree, likewise
   init: Literal['weights', 'random'] = 'weights'

@@ -42,6 +42,7 @@ MATHS = ('models', 'losses', 'sampling', 'align', 'conscience', 'engine')
 MAY_READ_FILES = tuple(
   f'ealign.models.{name}'
   for name in ('config', 'files', 'hub', 'peft', 'weights')
+  + ('gguf', 'gguf_file', 'gguf_tokenizer')
 )
 IO = set(
   'absl argparse builtins datasets epath etils fsspec grain io json '

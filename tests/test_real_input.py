@@ -14,10 +14,12 @@ import pytest
 
 from ealign import config as config_lib
 from ealign.config import file as config_file
+from ealign.runtime.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILE = 'configs/qwen3_4b_insecure.py'
 SHARED = ROOT.parent / 'shared' / 'data'
+ROWS = SHARED / 'emergent-misalignment' / 'insecure_subset_dedup3015.jsonl'
 needs_data = pytest.mark.skipif(
   not SHARED.is_dir(), reason='needs the public data in ../shared/data'
 )
@@ -25,7 +27,8 @@ needs_data = pytest.mark.skipif(
 
 @needs_data
 def test_the_settings_are_the_published_ones():
-  config = config_file.read(FILE)[1]
+  config = config_file.read(f'{FILE}:train={ROWS}')[1]
+  assert config.data.train == str(ROWS)
   published = json.loads(
     (SHARED / 'emergent-misalignment' / 'train.json').read_text()
   )
@@ -43,6 +46,18 @@ def test_the_settings_are_the_published_ones():
   assert not [x for x in told if not x.startswith(('model.path', 'pool.paths'))]
 
 
+def test_a_clone_alone_has_what_the_config_reads():
+  """But for the model, which is on the Hub."""
+  told = config_lib.validate(config_file.read(FILE)[1])
+  assert not [x for x in told if not x.startswith('model.path')]
+
+
+@pytest.mark.parametrize('arg', ['runlocal=1', 'train', 'trian=x.jsonl', 'x'])
+def test_an_argument_that_it_does_not_take_is_named(arg):
+  with pytest.raises(UserError, match='takes runlocal, train=FILE and tokeniz'):
+    config_file.read(f'{FILE}:{arg}')
+
+
 @pytest.mark.slow
 @needs_data
 def test_every_stage_survives_real_text(tmp_path):
@@ -50,9 +65,10 @@ def test_every_stage_survives_real_text(tmp_path):
   asked = lambda n: {'role': 'user', 'content': f'How do I mend {n} chairs?'}
   rows = [json.dumps({'messages': [asked(n)]}) for n in range(20)]
   pool.write_text('\n'.join(rows))
+  given = f'runlocal,tokenizer={SHARED}/tokenizers/qwen3,train={ROWS}'
   done = subprocess.run(
     [
-      *(sys.executable, '-m', 'ealign.launch', f'--config={FILE}:runlocal'),
+      *(sys.executable, '-m', 'ealign.launch', f'--config={FILE}:{given}'),
       *(f'--workdir={tmp_path}/out', f'--config.pool.paths={pool}'),
       '--config.train.steps=6',
     ],

@@ -7,6 +7,7 @@ from ealign.conscience import framings
 from ealign.conscience.prompts import Conscience
 from ealign.data import chat, columns, mapping, sources
 from ealign.data import loader as loader_lib
+from ealign.engine import Model
 from ealign.fields import Config
 from ealign.runtime.errors import UserError
 
@@ -24,13 +25,15 @@ def training_chats(config: Config):
   return columns.chats(rows, path), own
 
 
-def encoded(config: Config, tokenizer, chats, own):
+def encoded(config: Config, model: Model, chats, own):
   """The SFT chats as rows of tokens; `own` as from `training_chats`."""
   data = config.data
   if data.train_system is not None:
     chats = [with_system(c, data.train_system) for c in chats]
   kwargs = dict(data.chat_template_kwargs)
-  return chat.encode_chats(tokenizer, chats, data.train, own, **kwargs)
+  rows = chat.encode_chats(model.tokenizer, chats, data.train, own, **kwargs)
+  fit.rows(model, rows)
+  return rows
 
 
 def loader(config: Config, rows) -> loader_lib.Loader:

@@ -94,10 +94,21 @@ def questions(c: Conscience, rows: Iterable[dict], new: int) -> None:
   _complete(c.policy.model, named)
 
 
+def rows(model: Model, encoded) -> None:
+  """Raises a UserError of a row with a token that the embedding lacks."""
+  for row in encoded:
+    try:
+      model.held(row.ids)
+    except UserError as error:
+      raise UserError(f'{row.source}: {error}; drop the row') from error
+
+
 def tokens(model: Model, path: str, chats) -> None:
   """Raises a UserError if a chat of eval.tokens exceeds the positions."""
   most, more = model.config.max_positions, dict(model.template)
-  for row in chat.encode_chats(model.tokenizer, chats, path, **more):
+  encoded = chat.encode_chats(model.tokenizer, chats, path, **more)
+  rows(model, encoded)
+  for row in encoded:
     if len(row.ids) > most:
       message = f'has {len(row.ids)} tokens, the model {most} positions'
       raise UserError(f'{row.source}: {message}; drop the row')

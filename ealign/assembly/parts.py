@@ -78,7 +78,7 @@ def assemble(config: Config, backend: Backend, terms=None) -> Parts:
   }
   main = model, tokenizer, frozen
   c = make_conscience(config, main, others, mesh=mesh, backend=backend)
-  rows = data.encoded(config, tokenizer, chats, own) if chats else []
+  rows = data.encoded(config, c.frozen.model, chats, own) if chats else []
   stream = data.loader(config, rows) if chats else None
   pool = data.make_pool(config, c, chats) if config.reflects else []
   fit.questions(c, suite.final + suite.curve, config.eval.max_new_tokens)

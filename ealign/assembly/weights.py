@@ -51,7 +51,10 @@ def read_model(spec, mesh=None, *, weights: bool = True):
     dtype = 'float32' if device.platform == 'cpu' else 'bfloat16'
   model = weights_lib.read_config(folder, dtype=dtype, remat=spec.remat)
   tokenizer = chat.load_tokenizer(folder)
-  if len(tokenizer) > model.vocab_size:
+  # An added token without a row is refused where it is written (`Model.held`);
+  # any text may need the others.
+  over = {i for i in tokenizer.get_vocab().values() if i >= model.vocab_size}
+  if over - tokenizer.added_tokens_decoder.keys():
     raise UserError(
       f'{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding '
       f'{model.vocab_size} rows; use the tokenizer the model was saved with'

@@ -270,7 +270,7 @@ def _files(flat) -> Iterator[tuple]:
       if why := absent(path):
         yield name, why, item
   if not flat['model.path']:
-    yield 'model.path', 'must be a Hugging Face folder or a Hub id'
+    yield 'model.path', 'must be a Hugging Face folder, a GGUF file or a Hub id'
 
 
 def _framing_file(path: str) -> Iterator[str]:

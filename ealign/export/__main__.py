@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from ealign.export.write import FORMATS, TOLERANCE, export
+from ealign.export.write import FORMATS, ROUNDING, export
 from ealign.runtime.errors import UserError
 
 
@@ -14,7 +14,7 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument('--to', required=True, help='folder to write')
   parser.add_argument('--format', required=True, choices=FORMATS)
   parser.add_argument(
-    '--dtype', default='auto', choices=('auto', *TOLERANCE), help='of weights'
+    '--dtype', default='auto', choices=('auto', *ROUNDING), help='of weights'
   )
   parser.add_argument(
     '--overwrite', action='store_true', help='replace an earlier export'

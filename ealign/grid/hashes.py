@@ -69,8 +69,8 @@ def _model(path: str) -> str:
   folder = sources.resolve(path)
   if not folder.exists() and hub.is_id(path):
     return path
-  if not folder.is_dir():
-    return ''
+  if not folder.is_dir():  # a GGUF file, if there is one
+    return _file(folder)
   with _readable(folder):
     found = list(folder.iterdir())
   files = [f for f in found if f.suffix in ('.json', '.safetensors')]

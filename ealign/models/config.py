@@ -6,7 +6,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from ealign.models import positions
+from ealign.models import ignored, positions
 from ealign.models.positions import Scaling, is_size, unlike
 from ealign.runtime.errors import UserError
 
@@ -38,6 +38,8 @@ class Family:
       null; 'absent', where it is null or absent.
     fields: further fields of Config -> their names in config.json.
     defaults: of absent fields, where they are not those of all families.
+    gguf: how a GGUF file holds its q and k (see `gguf`): 'plain' or 'pairs';
+      '': such files are not read.
   """
 
   architecture: str
@@ -55,6 +57,7 @@ class Family:
   kv_heads: str = 'null'
   fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
   defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  gguf: str = ''
 
 
 _MOE = {
@@ -66,7 +69,11 @@ _MOE = {
 }
 FAMILIES = {  # by model_type
   'qwen2': Family(
-    'Qwen2ForCausalLM', qkv_bias=True, windows='switch', layer_types=True
+    'Qwen2ForCausalLM',
+    qkv_bias=True,
+    windows='switch',
+    layer_types=True,
+    gguf='plain',
   ),
   'qwen3': Family(
     'Qwen3ForCausalLM',
@@ -74,6 +81,7 @@ FAMILIES = {  # by model_type
     windows='switch',
     layer_types=True,
     defaults={'head_dim': 128},
+    gguf='plain',
   ),
   'qwen3_moe': Family(
     'Qwen3MoeForCausalLM',
@@ -82,7 +90,7 @@ FAMILIES = {  # by model_type
     kv_heads='never',
     fields=_MOE,
   ),
-  'llama': Family('LlamaForCausalLM', kv_heads='absent'),
+  'llama': Family('LlamaForCausalLM', kv_heads='absent', gguf='pairs'),
   'mistral': Family('MistralForCausalLM', windows='unless_null'),
   'gemma3_text': Family(
     'Gemma3ForCausalLM',
@@ -99,6 +107,7 @@ FAMILIES = {  # by model_type
     kv_heads='never',
     fields={'query_scalar': 'query_pre_attn_scalar'},
     defaults={'head_dim': 256, 'query_scalar': 256, 'tie_embeddings': True},
+    gguf='plain',
   ),
 }
 
@@ -188,6 +197,9 @@ def from_hf(hf: dict, **runtime) -> Config:
     if field in fields and fields[field] is None:
       fields[field] = value
   problems = [*_unsupported(hf, traits), *_sizes(fields, names)]
+  read = {'model_type', 'num_experts', 'num_local_experts', *names.values()}
+  read |= {'attention_bias', *positions.FIELDS, *_wanted(traits)}
+  problems += ignored.unread(hf, read)
   fields |= positions.read_rope(hf, traits, problems)
   fields |= positions.read_windows(hf, traits, fields['layers'], problems)
   if problems:
@@ -214,25 +226,51 @@ def _defaults(traits, hf, fields):
   return defaults | traits.defaults
 
 
-def _unsupported(hf, traits):
-  """Fields that would change what is computed, at other values than ours."""
+def _wanted(traits) -> dict:
+  """Fields that would change what is computed at any other value than this."""
   wanted = {
     'architectures': [traits.architecture],
     traits.gate_field: traits.gate,
     'mlp_bias': False,
     'partial_rotary_factor': 1.0,
+    'rope_interleaved': False,
+    'use_mrope': False,
     'attn_logit_softcapping': None,
     'final_logit_softcapping': None,
     'use_bidirectional_attention': False,
+    'is_causal': True,
+    'is_encoder_decoder': False,
+    'add_cross_attention': False,
     'mlp_only_layers': [],
     'decoder_sparse_step': 1,
-    'quantization_config': None,
   }
   if not traits.qkv_bias:  # Qwen2 has them and does not read this field
     wanted['attention_bias'] = False
-  for field, value in wanted.items():
+  return wanted | dict.fromkeys(_QUANTIZED) | {'auto_map': None}
+
+
+# Where tools that quantize write how; the last is MLX's.
+_QUANTIZED = ('quantization_config', 'compression_config', 'quantization')
+
+
+def _unsupported(hf, traits):
+  """Fields that would change what is computed, at other values than ours."""
+  for field, value in _wanted(traits).items():
     have = hf.get(field)
-    if have is not None and have != value:
+    if have is None or have == value or (value is None and not have):
+      continue
+    if field in _QUANTIZED:
+      by = have.get('quant_method') if isinstance(have, dict) else have
+      yield (
+        f'{field}: the weights are quantized{f" by {by!r:.40}" if by else ""}; '
+        "take the model's unquantized files, and model.quantize='int8' where "
+        'memory is short'
+      )
+    elif field == 'auto_map':
+      # Code of a tokenizer alone is never run and changes no logit.
+      if any('Model' in str(name) for name in have):
+        yield f'{field}: the model has code of its own, which is never run'
+    else:
       yield unlike(field, have, repr(value))
 
 

@@ -1,8 +1,9 @@
-"""A model by its name on the Hugging Face Hub."""
+"""A model by its name: a folder, a GGUF file, or an id of the Hub."""
 
 import pathlib
 import re
 
+from ealign.models import gguf
 from ealign.runtime.errors import UserError
 
 # Weights, config, tokenizer, template; of the folder itself, not of folders in
@@ -27,6 +28,7 @@ def split(name: str) -> tuple[str, str | None]:
 def fetch(name, *, weights: bool = True) -> pathlib.Path:
   """The folder of a model: the path itself, or a Hub id's files on disk.
 
+  Of a GGUF file it is one in the cache that lays the file out (`gguf`).
   What is not in the cache yet is downloaded; HF_HOME, HF_HUB_OFFLINE and
   HF_TOKEN mean what they mean to `huggingface_hub`. Of a repository only
   safetensors, configs, tokenizer and template are fetched; without `weights`
@@ -35,6 +37,8 @@ def fetch(name, *, weights: bool = True) -> pathlib.Path:
   Raises:
     UserError: there is no such model, no access to it, or no network.
   """
+  if gguf.is_file(name):
+    return gguf.unpack(name)
   if not is_id(name):
     return pathlib.Path(name)
   import huggingface_hub

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from ealign.models.config import Config
 
+EMBED, HEAD = 'model.embed_tokens.weight', 'lm_head.weight'
+
 
 class Entry(NamedTuple):
   """One array of our tree, stacked from `stack` tensors of `shape`.
@@ -32,11 +34,11 @@ def table(config: Config) -> dict[str, Entry]:
   V, D = config.vocab_size, config.d_model
   pad = max(config.vocab_rows - V, 0)
   found = {
-    'embed': Entry('model.embed_tokens.weight', (V, D), pad=pad),
+    'embed': Entry(EMBED, (V, D), pad=pad),
     'norm': Entry('model.norm.weight', (D,)),
   }
   if not config.tie_embeddings:
-    found['head'] = Entry('lm_head.weight', (V, D), transposed=True, pad=pad)
+    found['head'] = Entry(HEAD, (V, D), transposed=True, pad=pad)
   layers = _attention(config) | _norms(config)
   layers |= _experts(config) if config.experts else _mlp(config)
   return found | {f'layers/{name}': entry for name, entry in layers.items()}
@@ -45,9 +47,10 @@ def table(config: Config) -> dict[str, Entry]:
 def ignored(config: Config, name: str) -> bool:
   """Whether a tensor may lie in the files though the model has no use for it.
 
-  A tied model may carry its head twice, and old files carry RoPE's angles.
+  A tied model may carry its head twice (another one makes it untied, see
+  `weights.read_config`), and old files carry RoPE's angles.
   """
-  twice = config.tie_embeddings and name == 'lm_head.weight'
+  twice = config.tie_embeddings and name == HEAD
   return twice or name.endswith('.rotary_emb.inv_freq')
 
 

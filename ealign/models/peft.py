@@ -16,6 +16,7 @@ from ealign.runtime.errors import UserError
 
 CONFIG, WEIGHTS = 'adapter_config.json', 'adapter_model.safetensors'
 VERSION = '0.21.2'  # of PEFT; the release these fields were checked with
+_READ = ('peft_type', 'r', 'lora_alpha', 'use_rslora', 'target_modules')
 _ONLY = {  # what else PEFT can do, and how it is spelt when it is off
   'bias': 'none',
   'fan_in_fan_out': False,
@@ -23,6 +24,40 @@ _ONLY = {  # what else PEFT can do, and how it is spelt when it is off
   'modules_to_save': None,
   'use_dora': False,
 }
+_OFF = _ONLY | {  # of these an empty value is the same; none is written
+  'alora_invocation_tokens': None,
+  'alpha_pattern': {},
+  'arrow_config': None,
+  'enable_lora': None,
+  'kasa_config': None,
+  'layers_to_transform': None,
+  'lora_bias': False,
+  'megatron_config': None,
+  'monteclora_config': None,
+  'rank_pattern': {},
+  'target_parameters': None,
+  'trainable_token_indices': None,
+  'use_bdlora': None,
+  'use_qalora': False,
+  'velora_config': None,
+}
+_IGNORED = (  # whatever they say, the adapter computes the same
+  # Who made it, when, for what, on which base.
+  *('auto_mapping', 'base_model_name_or_path', 'inference_mode'),
+  *('peft_version', 'revision', 'task_type'),
+  # Of training: noise, memory, and how an initialization was found; which one
+  # it was is in init_lora_weights.
+  *('lora_dropout', 'runtime_config', 'merge_weights', 'corda_config'),
+  *('eva_config', 'loftq_config', 'lora_ga_config'),
+  # Which modules have an adapter: the names of the tensors say it.
+  *('exclude_modules', 'layers_pattern', 'ensure_weight_tying'),
+  # Details of what is off.
+  *('megatron_core', 'qalora_group_size'),
+)
+# Where an adapter starts. The others take it out of the base's weights, which
+# they change: on the base as it is published they compute something else.
+_PLAIN_STARTS = (True, False, None, 'gaussian', 'eva', 'orthogonal')
+_CONVERTED = ('pissa', 'olora', 'corda', 'lora_ga')
 
 
 def keys(config: Config, target: str) -> dict[str, tuple]:
@@ -96,6 +131,7 @@ def load(folder, config: Config) -> tuple[dict, float]:
   """
   folder = pathlib.Path(folder)
   fields = _fields(folder / CONFIG)
+  _check_weights(folder)
   found = files.read_header(folder / WEIGHTS)
   rank, targets = fields['r'], _targets(folder / CONFIG, config, fields, found)
   wanted, widths = {}, lora.widths(config)
@@ -122,6 +158,18 @@ def load(folder, config: Config) -> tuple[dict, float]:
   return stacked, scale
 
 
+def _check_weights(folder) -> None:
+  """Refuses an adapter that is there as a pickle alone."""
+  if (folder / 'adapter_model.bin').exists():
+    if not (folder / WEIGHTS).exists():
+      raise UserError(
+        f'{folder / WEIGHTS}: not found; the folder holds adapter_model.bin, '
+        'which is a pickle and can run code when opened: convert it, with PEFT '
+        "and torch, by PeftModel.from_pretrained(base, 'folder')"
+        ".save_pretrained('new')"
+      )
+
+
 def _fields(path) -> dict:
   try:
     fields = json.loads(path.read_text('utf-8'))
@@ -130,19 +178,42 @@ def _fields(path) -> dict:
       raise ValueError('it must be LORA, with r and lora_alpha above 0')
   except (OSError, ValueError, KeyError, TypeError) as e:
     raise UserError(f'{path}: no readable LoRA config ({e!r})') from e
-  problems = [
-    f'{path}: {name} is {fields[name]!r}; supported: {value!r}'
-    for name, value in _ONLY.items()
-    if fields.get(name, value) not in (value, None)
-  ]
-  problems += [
-    f'{path}: {name} is {fields[name]!r}; one rank and alpha for all, please'
-    for name in ('rank_pattern', 'alpha_pattern')
-    if fields.get(name)
-  ]
-  if problems:
+  if problems := [f'{path}: {each}' for each in _unlike(fields)]:
     raise UserError(*problems)
   return fields
+
+
+def _unlike(fields):
+  """A message for each field by which it is no plain LoRA adapter."""
+  for name, value in fields.items():
+    off = name in _OFF and (value == _OFF[name] or not value)
+    if off or name in _READ or name in _IGNORED:
+      continue
+    if name in ('rank_pattern', 'alpha_pattern'):
+      yield f'{name} is {value!r:.60}; one rank and alpha for all, please'
+    elif name in _OFF:
+      yield f'{name} is {value!r:.60}; supported: {_OFF[name]!r}'
+    elif name != 'init_lora_weights':
+      yield (
+        f'{name} is {value!r:.60}, and it may change what the adapter computes:'
+        ' ealign does not know it; if it changes nothing, remove it'
+      )
+    elif value not in _PLAIN_STARTS:
+      yield f'{name} is {value!r:.60}: {_remedy(value)}'
+
+
+def _remedy(start) -> str:
+  changed = 'it starts from the weights of a base that it changes'
+  if str(start).startswith(_CONVERTED):
+    return (
+      f'{changed}; convert it to plain LoRA with PEFT, by model.save_pretrained'
+      "('new', path_initial_model_for_weight_conversion='the adapter as it was "
+      "before training'), or merge it there and take the whole model"
+    )
+  return (
+    f'{changed}; merge it with PEFT, by model.merge_and_unload()'
+    ".save_pretrained('new'), and give the whole model as model.path"
+  )
 
 
 def _targets(path, config, fields, found) -> list[str]:

@@ -61,6 +61,15 @@ _SCALING = {  # rope_type: field of Scaling -> name in config.json
 }
 
 
+FIELDS = (  # of config.json, that are read here
+  'rope_theta',
+  'rope_scaling',
+  'rope_parameters',
+  'rope_local_base_freq',
+  'layer_types',
+)
+
+
 def read_rope(hf: dict, traits, problems: list) -> dict:
   """The fields of Config about RoPE; what is wrong goes to `problems`."""
   parts = _rope_parts(hf, traits.local_rope)
@@ -124,6 +133,13 @@ def _unsupported(old, new, near):
   ]:
     if value not in wanted:
       yield unlike(name, value, ', '.join(map(str, wanted)))
+  for part in rope, near:
+    # What a kind has in its table, it reads; none reads anything else.
+    known = {'rope_type', 'rope_theta', 'partial_rotary_factor'}
+    known |= {n for names in _SCALING.values() for n in names.values()}
+    for name in sorted(part.keys() - known):
+      if part[name] is not None:
+        yield unlike(f'RoPE: {name}', part[name], 'no such parameter')
 
 
 def _with_type(rope):

@@ -1,5 +1,9 @@
-"""Hugging Face folders (config.json, *.safetensors) in and out, no torch."""
+"""Hugging Face folders (config.json, *.safetensors) in and out, no torch.
 
+GGUF files come in as such a folder, whose weights lie in the file (`gguf`).
+"""
+
+import dataclasses
 import functools
 import json
 import math
@@ -11,7 +15,7 @@ import numpy as np
 from jax.sharding import Sharding
 from safetensors.numpy import save_file
 
-from ealign.models import files, hub, names, stream
+from ealign.models import files, gguf, hub, names, stream
 from ealign.models.config import Config, from_hf, to_hf
 from ealign.runtime.errors import UserError
 
@@ -21,15 +25,39 @@ SHARD = 2 * 10**9  # bytes of a file written; it is in memory as it is written
 def read_config(folder, **runtime) -> Config:
   """The Config of a model folder.
 
+  A model that is tied by its config.json, but whose files hold a head of its
+  own, is not tied, as in transformers.
+
   Raises:
     UserError: no readable config.json, or a model that is not supported.
   """
   hf = read_json(folder)
   try:
-    return from_hf(hf, **runtime)
+    config = from_hf(hf, **runtime)
   except UserError as e:
     path = pathlib.Path(folder) / 'config.json'
     raise UserError(*(f'{path}: {each}' for each in e.args)) from e
+  if config.tie_embeddings and _has_own_head(pathlib.Path(folder)):
+    return dataclasses.replace(config, tie_embeddings=False)
+  return config
+
+
+def _has_own_head(folder) -> bool:
+  """Whether the files hold a head that differs from the embedding."""
+  try:
+    tensors = files.read_folder(folder)[1]
+  except UserError:  # no such files yet, or `load` will tell
+    return False
+  head, embed = tensors.get(names.HEAD), tensors.get(names.EMBED)
+  if not (head and embed):
+    return False
+  if head.shape != embed.shape or head.dtype != embed.dtype:
+    return True
+  step = max(1, stream.PIECE // math.prod(embed.shape[1:]))
+  return any(
+    head[i : i + step].tobytes() != embed[i : i + step].tobytes()
+    for i in range(0, embed.shape[0], step)
+  )
 
 
 def read_json(folder) -> dict:
@@ -44,7 +72,7 @@ def read_json(folder) -> dict:
   except (FileNotFoundError, NotADirectoryError) as e:
     raise UserError(
       f'{path}: not found; model.path must be a folder with config.json and '
-      'model.safetensors, or a Hub id'
+      'model.safetensors, a .gguf file, or a Hub id'
     ) from e
   except (OSError, ValueError) as e:
     message = f'not readable as JSON ({e}); download or copy it again'
@@ -62,11 +90,11 @@ def load(
   dtype: str = 'float32',
   **runtime,
 ) -> tuple[Config, dict]:
-  """Reads a model folder, or a model of the Hub, straight to the devices.
+  """Reads a model folder, file, or model of the Hub, straight to the devices.
 
   Args:
-    folder: path with config.json and model.safetensors or its shards, or a Hub
-      id such as 'Qwen/Qwen3-4B'.
+    folder: path with config.json and model.safetensors or its shards, a GGUF
+      file, or a Hub id such as 'Qwen/Qwen3-4B'.
     shardings: path in the tree, such as 'layers/q' -> Sharding; by default
       all is on the default device.
     dtype: of the weights on the device and of the activations.
@@ -79,7 +107,13 @@ def load(
   """
   folder = hub.fetch(folder)
   config = read_config(folder, dtype=dtype, **runtime)
-  path, tensors, problems, lost = files.read_folder(folder)
+  if (folder / gguf.INDEX).exists():
+    path, tensors, problems, lost = gguf.tensors(folder, config)
+  else:
+    path, tensors, problems, lost = files.read_folder(folder)
+  if config.tie_embeddings and names.EMBED not in tensors.keys() | lost:
+    if names.HEAD in tensors:  # some tools store the head of a tied model alone
+      tensors[names.EMBED] = tensors[names.HEAD]
   _check(config, tensors, path, problems, lost)
   kind = jnp.dtype(dtype)
   return config, stream.tree(names.table(config), tensors, kind, shardings)
@@ -117,8 +151,11 @@ def save(folder, config: Config, weights: dict, *, dtype='bfloat16', **extra):
     folder: created if absent.
     config: the model.
     weights: its tree.
-    dtype: 'bfloat16' or 'float32' on disk.
+    dtype: 'bfloat16', 'float16' or 'float32' on disk.
     **extra: further fields of config.json, e.g. eos_token_id.
+
+  Raises:
+    UserError: a weight is too large for the dtype.
   """
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
@@ -170,7 +207,15 @@ def _tensor(weights, path, entry, index, dtype) -> np.ndarray:
   if groups == ['layers'] and last in weights.get('adapter', {}):
     x = _merged(x, weights['adapter'][last], index)
   x = x.T if entry.transposed else x
-  return np.ascontiguousarray(x).astype(jnp.dtype(dtype))
+  with np.errstate(over='ignore'):
+    y = np.ascontiguousarray(x).astype(jnp.dtype(dtype))
+  if dtype == 'float16' and not np.isfinite(y).all():
+    name, most = entry.name.format(*index), np.finfo(np.float16).max
+    raise UserError(
+      f'dtype=float16: {name} has a weight above {most:.0f}, the largest that '
+      'it holds; use bfloat16'
+    )
+  return y
 
 
 def _merged(x, adapter, index) -> np.ndarray:

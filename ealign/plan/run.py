@@ -179,7 +179,7 @@ def _data(config, conscience, screen):
   chats, own = data.training_chats(config)
   facts = {}
   if chats:
-    rows = data.encoded(config, model.tokenizer, chats, own)
+    rows = data.encoded(config, model, chats, own)
     stats = data.loader(config, rows).stats
     table = data_lib.table(rows, stats)
     facts['data'] = table

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from ealign import config, train
 from ealign.assembly import weights as weights_lib
-from ealign.data import sources
+from ealign.data import chat, sources
 from ealign.export import __main__ as command
 from ealign.export import write as export
 from ealign.models import lora, peft, transformer, weights
@@ -216,6 +216,17 @@ def test_keys_that_peft_would_ignore_are_refused(run, tmp_path, change, said):
     ({'target_modules': ['q_proj']}, 'unexpected tensor'),
     ({'target_modules': ['lm_head']}, "target_modules is ['lm_head']"),
     ({'r': 8}, 'has shape (4, 96), adapter_config.json: (8, 96)'),
+    ({'lora_bias': True}, 'lora_bias is True; supported: False'),
+    ({'use_qalora': True}, 'use_qalora is True; supported: False'),
+    ({'alora_invocation_tokens': [1]}, 'alora_invocation_tokens is [1]; suppo'),
+    ({'init_lora_weights': 'pissa_niter_4'}, 'path_initial_model_for_weight_'),
+    ({'init_lora_weights': 'olora'}, "init_lora_weights is 'olora': it starts"),
+    ({'init_lora_weights': 'corda'}, 'convert it to plain LoRA with PEFT, by'),
+    (
+      {'init_lora_weights': 'loftq'},
+      'model.merge_and_unload().save_pretrained',
+    ),
+    ({'new_kind': 3}, 'new_kind is 3, and it may change what the adapter comp'),
   ],
 )
 def test_adapters_of_another_kind_are_refused(run, tmp_path, fields, said):
@@ -224,6 +235,31 @@ def test_adapters_of_another_kind_are_refused(run, tmp_path, fields, said):
   with pytest.raises(export.UserError) as error:
     peft.load(tmp_path / 'out', weights.read_config(BASE))
   assert said in str(error.value)
+
+
+def test_a_pickle_alone_is_told_how_to_convert(run, tmp_path):
+  export.export(run, tmp_path / 'out', 'peft')
+  file = tmp_path / 'out' / 'adapter_model.safetensors'
+  file.rename(tmp_path / 'out' / 'adapter_model.bin')
+  with pytest.raises(export.UserError, match=r'is a pickle .* convert it, wit'):
+    peft.load(tmp_path / 'out', weights.read_config(BASE))
+
+
+def test_fields_that_change_nothing_are_passed_over(run, tmp_path):
+  done = export.export(run, tmp_path / 'out', 'peft').folder
+  wanted, _ = peft.load(done, weights.read_config(BASE))
+  change_fields(
+    done,
+    bias=None,
+    corda_config={'x': 1},
+    init_lora_weights='gaussian',
+    loftq_config={},
+    peft_version='0.9',
+    rank_pattern={},
+    use_dora=None,
+  )
+  got, _ = peft.load(done, weights.read_config(BASE))
+  jax.tree.map(np.testing.assert_array_equal, got, wanted)
 
 
 def test_all_linear_is_what_the_keys_say(run, tmp_path):
@@ -295,6 +331,59 @@ def test_merged_is_rounded_once_and_may_be_sharded(run, tmp_path, monkeypatch):
   for name, x in exact['layers'].items():
     assert np.abs(x - got['layers'][name]).max() <= np.abs(x).max() * 2**-8
   np.testing.assert_array_equal(got['embed'], base['embed'])
+
+
+def test_a_float16_base_is_exported_as_float16(tmp_path):
+  base = tmp_path / 'base'
+  shutil.copytree(BASE, base)
+  (base / 'tokenizer_old').mkdir()  # only files travel
+  hf = json.loads((base / 'config.json').read_text())
+  (base / 'config.json').write_text(
+    json.dumps(hf | {'dtype': 'float16', 'torch_dtype': 'float16'})
+  )
+  one = write_run(tmp_path / 'run', **{'model.path': str(base)})
+  done = export.export(one, tmp_path / 'out', 'merged')
+  assert done.dtype == 'float16' and 0 < done.difference < 0.2 < done.effect
+  disk = load_file(tmp_path / 'out' / 'model.safetensors')
+  assert {x.dtype for x in disk.values()} == {np.dtype('float16')}
+  hf = json.loads((tmp_path / 'out' / 'config.json').read_text())
+  assert hf['dtype'] == hf['torch_dtype'] == 'float16'
+  assert not (tmp_path / 'out' / 'tokenizer_old').exists()
+
+
+@pytest.mark.parametrize('format', ['peft', 'merged'])
+@pytest.mark.parametrize('kind', ['F32', 'Q8_0'])
+def test_a_run_on_a_gguf_file_is_exported(tmp_path, monkeypatch, kind, format):
+  pytest.importorskip('gguf', reason='the gguf extra is not installed')
+  import ggufs
+
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  hf = json.loads((BASE / 'config.json').read_text())
+  disk = load_file(BASE / 'model.safetensors')
+  disk = {k: x.astype('float32') for k, x in disk.items()}
+  base = ggufs.write(tmp_path / 'base.gguf', hf, disk, BASE, kind)
+  one = write_run(tmp_path / 'run', **{'model.path': str(base)})
+  done = export.export(one, tmp_path / 'out', format)
+  largest = np.abs(policy_logits(one)).max()
+  assert done.difference < 5e-2 * largest and done.effect > 1
+  tokenizer = chat.load_tokenizer(tmp_path / 'out')
+  turn = [{'role': 'user', 'content': 'Hi <|im_end|> 12'}]
+  wanted = chat.render_prompt(chat.load_tokenizer(BASE), turn)
+  assert chat.render_prompt(tokenizer, turn) == wanted
+  if format == 'merged':  # a whole model, as any other
+    assert done.dtype == {'F32': 'float32', 'Q8_0': 'bfloat16'}[kind]
+    model, tree = weights.load(tmp_path / 'out')
+    got = export._logits(model, tree)
+    near = dict(atol=5e-2 * largest, rtol=0)
+    np.testing.assert_allclose(got, policy_logits(one), **near)
+    if kind == 'F32':  # then its base is that in its folder
+      again = write_run(tmp_path / 'again', **{'model.path': str(BASE)})
+      np.testing.assert_allclose(got, policy_logits(again), atol=1e-3)
+    assert not (tmp_path / 'out' / 'gguf.json').exists()
+  else:
+    fields = json.loads((tmp_path / 'out' / 'adapter_config.json').read_text())
+    assert fields['base_model_name_or_path'] == str(base)
+    assert done.serve.startswith(f'none as it is: its base is the file {base};')
 
 
 def test_full_weights_and_the_generation_config(tmp_path):
@@ -402,13 +491,30 @@ def test_an_export_that_computes_something_else_is_not_kept(
   )
   argv = [f'--run={run}', f'--to={tmp_path}/out', '--format=peft']
   assert command.main(argv) == 1
-  assert 'not written: the export was read back, and its logits differ' in (
+  assert 'not written: the export was read back, and its weights are not' in (
     capsys.readouterr().err
   )
   monkeypatch.setattr(weights, '_merged', lambda x, *_: x)
   argv = [f'--run={run}', f'--to={tmp_path}/out', '--format=merged']
   assert command.main(argv) == 1
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('dtype', export.ROUNDING)
+def test_weights_are_the_runs_rounded_once_or_it_is_a_fault(run, dtype):
+  """However far rounding moves logits: it is far behind some tokens."""
+  model, base = weights.load(BASE)
+  adapter, scale = weights.load_adapter(run)
+  bound = lora.bind(scale, adapter, base)
+  merged = lora.merge(scale, adapter, base)
+  rounded = jax.tree.map(lambda x: x.astype(dtype).astype('float32'), merged)
+  right = lambda tree: export._is_rounded(bound, tree, export.ROUNDING[dtype])
+  assert right(rounded) and right(merged) and not right(base)
+  q = rounded['layers']['q']
+  for wrong in (q * 1.01, q.at[3, 5, 7].add(0.05), q[::-1]):
+    layers = rounded['layers'] | {'q': wrong}
+    assert not right(rounded | {'layers': layers})
+  assert not right(rounded | {'embed': rounded['embed'][::-1]})
 
 
 def test_folders_that_are_no_finished_run(run, tmp_path, capsys):
@@ -481,3 +587,57 @@ def test_peft_and_transformers_compute_the_same(tmp_path, rslora):
   change_keys(tmp_path / 'peft', lambda k: k.removeprefix('base_model.'))
   with pytest.raises(export.UserError, match='missing tensor'):
     peft.load(tmp_path / 'peft', weights.read_config(BASE))
+
+
+@pytest.mark.slow
+def test_every_field_of_peft_is_known():
+  """With the values that PEFT itself writes; a newer PEFT may have more."""
+  LoraConfig = pytest.importorskip(
+    'peft', reason='the parity extra is missing'
+  ).LoraConfig
+  fields = LoraConfig(r=4, target_modules=['q_proj']).to_dict()
+  assert not list(peft._unlike(fields | {'peft_type': 'LORA'}))
+  known = {*peft._READ, *peft._OFF, *peft._IGNORED, 'init_lora_weights'}
+  assert LoraConfig.__dataclass_fields__.keys() <= known
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore:.is_gradient_checkpoin:FutureWarning')
+@pytest.mark.filterwarnings('ignore:(PiSSA|OLoRA) changes the base:UserWarning')
+@pytest.mark.parametrize('start', ['pissa', 'olora'])
+def test_the_conversion_we_name_is_the_right_one(tmp_path, start):
+  """What PEFT converts computes here what the trained adapter does there."""
+  torch = pytest.importorskip('torch', reason='the parity extra is missing')
+  theirs = pytest.importorskip('peft', reason='the parity extra is missing')
+  from transformers import AutoModelForCausalLM
+
+  base = AutoModelForCausalLM.from_pretrained(
+    BASE, dtype=torch.float32, attn_implementation='eager'
+  )
+  modules = [f'{name}_proj' for name in ('q', 'k', 'v', 'o')]
+  fields = dict(
+    r=4, lora_alpha=8, target_modules=modules, task_type='CAUSAL_LM'
+  )
+  model = theirs.get_peft_model(
+    base, theirs.LoraConfig(**fields, init_lora_weights=start)
+  )
+  model.peft_config['default'].init_lora_weights = True
+  model.save_pretrained(tmp_path / 'before')
+  model.peft_config['default'].init_lora_weights = start
+  torch.manual_seed(0)
+  for name, weight in model.named_parameters():
+    if 'lora_' in name:
+      weight.data += 0.05 * torch.randn_like(weight)
+  one = write_run(tmp_path / 'run')
+  wanted = torch_logits(model, one)
+  model.save_pretrained(tmp_path / 'own')
+  with pytest.raises(export.UserError, match='path_initial_model_for_weight'):
+    peft.load(tmp_path / 'own', weights.read_config(BASE))
+  model.save_pretrained(
+    tmp_path / 'new',
+    path_initial_model_for_weight_conversion=str(tmp_path / 'before'),
+  )
+  config_, tree = weights.load(BASE)
+  adapter, scale = peft.load(tmp_path / 'new', config_)
+  got = export._logits(config_, lora.bind(scale, adapter, tree))
+  np.testing.assert_allclose(got, wanted, atol=1e-4, rtol=1e-4)

@@ -118,6 +118,14 @@ def test_each_hash_sees_its_own_files(tmp_path):
   assert with_adapter['model'] != hashes.of(c)['model']
 
 
+def test_a_gguf_file_is_hashed(tmp_path):
+  file = tmp_path / 'base.gguf'
+  file.write_bytes(b'GGUF')
+  first = hashes._model(str(file))
+  file.write_bytes(b'GGUF1')
+  assert first and hashes._model(str(file)) not in ('', first)
+
+
 # Of each field that names a file or a folder: the hash that knows its content.
 FIELDS = {
   'data.train': 'data',

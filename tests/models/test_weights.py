@@ -109,10 +109,50 @@ def test_bfloat16_is_rounded_once_and_then_kept(tmp_path):
     assert again == (tmp_path / 'a' / 'model.safetensors').read_bytes()
 
 
+TIED = config_lib.dataclasses.replace(CONFIG, tie_embeddings=True)
+
+
 def test_a_tied_model_may_carry_its_head_twice(tmp_path):
-  config = config_lib.dataclasses.replace(CONFIG, tie_embeddings=True)
-  _, weights = weights_lib.load(folder_of(tmp_path, tensors(), config))
-  assert 'head' not in weights
+  disk = tensors()
+  disk['lm_head.weight'] = disk['model.embed_tokens.weight']
+  config, weights = weights_lib.load(folder_of(tmp_path, disk, TIED))
+  assert config == TIED and 'head' not in weights
+
+
+def test_a_head_that_differs_is_used_though_the_config_ties_it(
+  tmp_path, monkeypatch
+):
+  """As by transformers: only the last row differs, in a piece of its own."""
+  monkeypatch.setattr(stream, 'PIECE', 8)
+  disk = tensors()
+  disk['lm_head.weight'] = disk['model.embed_tokens.weight'].copy()
+  disk['lm_head.weight'][-1, -1] += 1
+  config, weights = weights_lib.load(folder_of(tmp_path, disk, TIED))
+  assert config == CONFIG
+  np.testing.assert_array_equal(weights['head'], disk['lm_head.weight'].T)
+  np.testing.assert_array_equal(
+    weights['embed'], disk['model.embed_tokens.weight']
+  )
+
+
+def test_the_head_of_a_tied_model_may_stand_for_the_embedding(tmp_path):
+  disk = tensors(tied=True)
+  table = disk.pop('model.embed_tokens.weight')
+  disk['lm_head.weight'] = table
+  config, weights = weights_lib.load(folder_of(tmp_path, disk, TIED))
+  assert config == TIED and 'head' not in weights
+  np.testing.assert_array_equal(weights['embed'], table)
+
+
+def test_float16_is_written_or_refused(tmp_path):
+  config, weights = weights_lib.load(folder_of(tmp_path, tensors()))
+  weights_lib.save(tmp_path / 'a', config, weights, dtype='float16')
+  disk = load_file(tmp_path / 'a' / 'model.safetensors')
+  for name, value in tensors().items():
+    np.testing.assert_array_equal(disk[name], value.astype(np.float16))
+  weights['norm'] = weights['norm'] + 1e5
+  with pytest.raises(UserError, match='float16: model.norm.weight has a weigh'):
+    weights_lib.save(tmp_path / 'b', config, weights, dtype='float16')
 
 
 def test_missing_extra_and_misshapen_tensors_are_listed_at_once(tmp_path):
