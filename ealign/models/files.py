@@ -26,6 +26,19 @@ DTYPES = {
 }
 
 
+def folder(path) -> pathlib.Path:
+  """The path of a model's folder, none of whose files is a pipe or a device.
+
+  Raises:
+    UserError: one is; reading it might never end.
+  """
+  path = pathlib.Path(path)
+  for file in path.iterdir() if path.is_dir() else ():
+    if file.exists() and not (file.is_file() or file.is_dir()):
+      raise UserError(f'{file}: is no regular file; {_AGAIN}')
+  return path
+
+
 @dataclasses.dataclass(frozen=True)
 class Tensor:
   """A tensor on disk; `tensor[a:b]` reads these rows and nothing else.

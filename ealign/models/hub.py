@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-from ealign.models import gguf
+from ealign.models import files, gguf
 from ealign.runtime.errors import UserError
 
 # Weights, config, tokenizer, template; of the folder itself, not of folders in
@@ -35,12 +35,13 @@ def fetch(name, *, weights: bool = True) -> pathlib.Path:
   all but the first.
 
   Raises:
-    UserError: there is no such model, no access to it, or no network.
+    UserError: there is no such model, no access to it, or no network; or a file
+      in the folder is no regular one.
   """
   if gguf.is_file(name):
     return gguf.unpack(name)
   if not is_id(name):
-    return pathlib.Path(name)
+    return files.folder(name)
   import huggingface_hub
 
   repository, revision = split(name)

@@ -129,7 +129,7 @@ def load(folder, config: Config) -> tuple[dict, float]:
     UserError: a file is missing or broken; the adapter is of another kind; or
       its keys are not exactly the two factors of each target in each layer.
   """
-  folder = pathlib.Path(folder)
+  folder = files.folder(folder)
   fields = _fields(folder / CONFIG)
   _check_weights(folder)
   found = files.read_header(folder / WEIGHTS)

@@ -244,7 +244,7 @@ def load_adapter(folder) -> tuple[dict, float]:
   Raises:
     UserError: no such file, a broken one, or one that holds something else.
   """
-  path = pathlib.Path(folder) / 'adapter.safetensors'
+  path = files.folder(folder) / 'adapter.safetensors'
   remedy = 'an adapter is the folder of a finished LoRA run'
   with files.opened(path, remedy) as file:
     flat = {name: file.get_tensor(name) for name in file.keys()}

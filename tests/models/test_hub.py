@@ -94,3 +94,10 @@ def test_an_error_of_the_hub_is_one_line(monkeypatch):
   monkeypatch.setattr(huggingface_hub, 'snapshot_download', fail)
   with pytest.raises(UserError, match=r'\(no route\); mend the name'):
     hub.fetch('some/model')
+
+
+@pytest.mark.parametrize('name', ['config.json', 'model.safetensors'])
+def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path, name):
+  os.mkfifo(tmp_path / name)
+  with pytest.raises(UserError, match=f'{name}: is no regular file'):
+    hub.fetch(tmp_path)
