@@ -127,11 +127,7 @@ def from_arrays(replay: Replay, arrays: dict[str, np.ndarray]) -> Replay:
   parts = [tuple(int(t) for t in part) for part in parts]
   pairs = []
   for i, (row, step, uses) in enumerate(arrays['facts'].tolist()):
-    prompt, chosen, rejected = parts[3 * i : 3 * i + 3]
-    ref_chosen, ref_rejected = (float(x) for x in arrays['refs'][i])
-    pair = Pair(
-      row, step, prompt, chosen, rejected, ref_chosen, ref_rejected, uses
-    )
-    pairs.append(pair)
+    texts, refs = parts[3 * i : 3 * i + 3], arrays['refs'][i].tolist()
+    pairs.append(Pair(row, step, *texts, *refs, uses))
   seen = int(arrays['seen'][0])
   return dataclasses.replace(replay, pairs=tuple(pairs), seen=seen)

@@ -42,8 +42,8 @@ MUTANTS = (
   Mutant(
     'arms_have_one_adapter',
     'ealign/stack/rows.py',
-    'return weights, first.rows * slots, [slot[lane] for lane in lanes]',
-    'return weights, first.rows * slots, [0 for lane in lanes]',
+    "'lanes': [slot[lane] for lane in lanes]",
+    "'lanes': [0 for lane in lanes]",
     ('tests/stack/test_stack.py',),
   ),
   Mutant(
@@ -233,8 +233,8 @@ MUTANTS = (
   Mutant(
     'truncated_alternative_makes_a_pair',
     'ealign/conscience/reflect.py',
-    "if new.stop != 'stop':",
-    "if new.stop not in ('stop', 'length'):",
+    "'truncated': new.stop != 'stop'",
+    "'truncated': new.stop not in ('stop', 'length')",
     ('tests/conscience/test_conscience.py',),
   ),
   Mutant(

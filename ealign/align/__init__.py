@@ -12,6 +12,7 @@ from ealign.align.step import (
   gradients,
   hyper,
   init_state,
+  of_targets,
   schedule,
   train_step,
 )

@@ -266,18 +266,15 @@ def _dropped(c, exchange, proposal, verdict) -> str:
   """Why a pair is not valid; '' if it is."""
   new, old = proposal.answer, exchange.answer
   longest = len(exchange.prompt) + max(len(new.ids), len(old.ids))
-  if new.stop == prompts.LOST:
-    return 'lost'
-  if new.stop != 'stop':
-    return 'truncated'
-  if not proposal.text.strip() or not exchange.text.strip():
-    return 'empty'
-  if tuple(new.ids) == tuple(old.ids):
-    return 'same'
-  if longest > c.dpo.length:
-    return 'too_long'
-  if c.settings.review.verdict != 'question':
-    return ''  # the controls take the alternative as it comes
-  if verdict.p is None:
-    return 'no_verdict'
-  return 'flagged' if verdict.flagged else ''
+  # The controls take the alternative as it comes.
+  judged = c.settings.review.verdict == 'question'
+  reasons = {  # the first that holds counts
+    'lost': new.stop == prompts.LOST,
+    'truncated': new.stop != 'stop',
+    'empty': not proposal.text.strip() or not exchange.text.strip(),
+    'same': tuple(new.ids) == tuple(old.ids),
+    'too_long': longest > c.dpo.length,
+    'no_verdict': judged and verdict.p is None,
+    'flagged': judged and verdict.flagged,
+  }
+  return next((reason for reason, holds in reasons.items() if holds), '')

@@ -167,11 +167,8 @@ def _gathered(model, mesh, shapes):
 
 def _frozen(config, model):
   """Shapes of the frozen weights of a model."""
-  shapes = transformer.shapes(model)
-  if config.model.train == 'full':
-    return shapes
   quantized = functools.partial(assembled.quantized, config.model)
-  return jax.eval_shape(quantized, shapes)
+  return jax.eval_shape(quantized, transformer.shapes(model))
 
 
 def _trained(config, model):
