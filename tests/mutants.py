@@ -477,22 +477,22 @@ MUTANTS = (
   Mutant(
     'a_pair_leaves_a_step_early',
     'ealign/replay.py',
-    'step - pair.step <= replay.max_age',
-    'step - pair.step < replay.max_age',
+    'step - pair.step <= s.max_age',
+    'step - pair.step < s.max_age',
     ('tests/test_replay.py::test_a_pair_leaves_when_it_is_older_than_max_age',),
   ),
   Mutant(
     'a_pair_is_used_once_more',
     'ealign/replay.py',
-    'pair.uses >= replay.max_uses',
-    'pair.uses > replay.max_uses',
+    'pair.uses >= s.max_uses',
+    'pair.uses > s.max_uses',
     ('tests/test_replay.py::test_a_pair_leaves_after_max_uses',),
   ),
   Mutant(
     'a_buffer_of_one_more',
     'ealign/replay.py',
-    'len(pairs) >= replay.capacity',
-    'len(pairs) > replay.capacity',
+    'len(pairs) >= s.capacity',
+    'len(pairs) > s.capacity',
     ('tests/test_replay.py::test_who_stays_when_it_is_full',),
   ),
   Mutant(

@@ -2,7 +2,6 @@
 
 from ealign.align.step import (
   SCHEDULES,
-  TRACED,
   Hp,
   TrainState,
   Update,

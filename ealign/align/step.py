@@ -118,20 +118,13 @@ def of_targets(fn, model: models.Config, weights, batch, *, chunk: int = 512):
   fn: `losses.token_stats` or `losses.token_logps`. Returns its result and the
   routing of `transformer.forward_routed`.
   """
+  segments_BT = getattr(batch, 'segments_BT', None)
   hidden_BTD, _, _, routing_B2E = transformer.forward_routed(
-    model,
-    weights,
-    batch.tokens_BT,
-    batch.positions_BT,
-    getattr(batch, 'segments_BT', None),
+    model, weights, batch.tokens_BT, batch.positions_BT, segments_BT
   )
-  return fn(
-    transformer.head(model, weights),
-    hidden_BTD[:, :-1],
-    batch.tokens_BT[:, 1:],
-    chunk=chunk,
-    **layout.scoring(model),
-  ), routing_B2E
+  head_DV, sizes = transformer.head(model, weights), layout.scoring(model)
+  rows = hidden_BTD[:, :-1], batch.tokens_BT[:, 1:]
+  return fn(head_DV, *rows, chunk=chunk, **sizes), routing_B2E
 
 
 def answer_logps(

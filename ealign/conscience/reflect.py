@@ -249,17 +249,15 @@ def _read_labels(c, reviewer, questions, calibration):
 
 def _flags(c, verdicts, rows, *, key):
   """Which answers are revised: by the verdict, or by a control's rule."""
-  rule = c.settings.review.verdict
-  judged = [v.p is not None for v in verdicts]
-  if rule == 'question':
-    return [v.flagged for v in verdicts]
-  if rule == 'inverted':
-    return [a and not v.flagged for a, v in zip(judged, verdicts, strict=True)]
-  if rule == 'all':
-    return judged
-  draws = [jax.random.uniform(jax.random.fold_in(key, r)) for r in rows]
-  rate = c.settings.review.random_rate
-  return [a and bool(d < rate) for a, d in zip(judged, draws, strict=True)]
+  draw = lambda row: jax.random.uniform(jax.random.fold_in(key, row))
+  flags = {
+    'question': lambda v, row: v.flagged,
+    'inverted': lambda v, row: not v.flagged,
+    'all': lambda v, row: True,
+    'random': lambda v, row: bool(draw(row) < c.settings.review.random_rate),
+  }[c.settings.review.verdict]
+  pairs = zip(verdicts, rows, strict=True)
+  return [v.p is not None and flags(v, row) for v, row in pairs]
 
 
 def _dropped(c, exchange, proposal, verdict) -> str:

@@ -176,11 +176,11 @@ def token_accuracy(suite: Suite, engine: Engine) -> dict[str, float]:
   )
   length = prompting.bucket(max(len(r.ids) for r in rows))
   sums = [0.0, 0.0, 0.0]
-  step = _token_sums(model.config)
   for i in range(0, len(rows), size):
     part = [[r] for r in rows[i : i + size]]
     part += [[] for _ in range(size - len(part))]
-    found = map(float, step(engine.weights, packing.lay_out(part, length)))
+    batch = packing.lay_out(part, length)
+    found = map(float, _token_sums(model.config, engine.weights, batch))
     sums = [a + b for a, b in zip(sums, found, strict=True)]
   hits, nll, count = sums
   return {
@@ -190,12 +190,9 @@ def token_accuracy(suite: Suite, engine: Engine) -> dict[str, float]:
   }
 
 
-@functools.lru_cache(maxsize=4)
-def _token_sums(model):
-  def sums(weights, batch):
-    stats, _ = align.of_targets(losses.token_stats, model, weights, batch)
-    mask_BT = batch.loss_mask_BT[:, 1:]
-    total = lambda x_BT: jnp.sum(x_BT * mask_BT)
-    return total(stats['top1']), -total(stats['logp']), jnp.sum(mask_BT)
-
-  return jax.jit(sums)
+@functools.partial(jax.jit, static_argnums=0)
+def _token_sums(model, weights, batch):
+  stats, _ = align.of_targets(losses.token_stats, model, weights, batch)
+  mask_BT = batch.loss_mask_BT[:, 1:]
+  total = lambda x_BT: jnp.sum(x_BT * mask_BT)
+  return total(stats['top1']), -total(stats['logp']), jnp.sum(mask_BT)
