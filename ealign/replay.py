@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 
+from ealign import fields
 from ealign.data.batch import Pair
 
 
@@ -16,18 +17,14 @@ from ealign.data.batch import Pair
 class Replay:
   """Pairs in the order they came, and how many ever came.
 
-  capacity: pairs kept. eviction: who goes when it is full: 'oldest', 'newest'
-  (the newcomer is refused), 'reservoir' (a uniform sample of all that ever
-  came), 'flagged' (nobody: flagged answers are kept for ever and capacity is
-  no limit). draw: 'uniform' without replacement, or the 'newest'. max_uses,
-  max_age: a pair leaves after so many draws or steps; 0 is no limit.
+  Of the settings, capacity: pairs kept. eviction: who goes when it is full:
+  'oldest', 'newest' (the newcomer is refused), 'reservoir' (a uniform sample of
+  all that ever came), 'flagged' (nobody: flagged answers are kept for ever and
+  capacity is no limit). draw: 'uniform' without replacement, or the 'newest'.
+  max_uses, max_age: a pair leaves after so many draws or steps; 0 is no limit.
   """
 
-  capacity: int = 4096
-  eviction: str = 'oldest'
-  draw: str = 'uniform'
-  max_uses: int = 0
-  max_age: int = 0
+  settings: fields.Replay = fields.Replay()
   seed: int = 0
   seen: int = 0
   pairs: tuple[Pair, ...] = ()
@@ -35,7 +32,7 @@ class Replay:
 
 def _reservoir(replay, seen):
   slot = int(_rng(replay.seed, seen, 1).integers(seen))
-  return min(slot, replay.capacity)
+  return min(slot, replay.settings.capacity)
 
 
 def _rng(*key):
@@ -47,26 +44,24 @@ def _rng(*key):
 EVICTIONS = {
   'oldest': lambda replay, seen: 0,
   'reservoir': _reservoir,
-  'newest': lambda replay, seen: replay.capacity,
+  'newest': lambda replay, seen: replay.settings.capacity,
   'flagged': lambda replay, seen: None,
 }
-# fn(replay, step, size, n) -> places of the n pairs of a step.
+# fn(rng, size, n) -> places of the n pairs of a step.
 DRAWS = {
-  'uniform': lambda replay, step, size, n: _rng(
-    replay.seed, step, 0
-  ).permutation(size)[:n],
-  'newest': lambda replay, step, size, n: range(size - n, size),
+  'uniform': lambda rng, size, n: rng.permutation(size)[:n],
+  'newest': lambda rng, size, n: range(size - n, size),
 }
 
 
 def push(replay: Replay, new: list[Pair]) -> Replay:
   """Adds pairs, ordered by row id, evicting where it is full."""
-  pairs, seen = list(replay.pairs), replay.seen
+  pairs, seen, s = list(replay.pairs), replay.seen, replay.settings
   for pair in sorted(new, key=lambda p: p.row):
     seen += 1
-    if len(pairs) >= replay.capacity:
-      out = EVICTIONS[replay.eviction](replay, seen)
-      if out == replay.capacity:
+    if len(pairs) >= s.capacity:
+      out = EVICTIONS[s.eviction](replay, seen)
+      if out == s.capacity:
         continue
       if out is not None:
         del pairs[out]
@@ -78,7 +73,8 @@ def draw(replay: Replay, *, step: int, slots: int):
   """Up to `slots` pairs for a step, and the buffer with their uses counted."""
   alive = [p for p in replay.pairs if _alive(replay, p, step)]
   n = min(slots, len(alive))
-  chosen = DRAWS[replay.draw](replay, step, len(alive), n)
+  rng = _rng(replay.seed, step, 0)
+  chosen = DRAWS[replay.settings.draw](rng, len(alive), n)
   used = {id(alive[i]) for i in chosen}
   drawn = [alive[i] for i in chosen]
   pairs = tuple(
@@ -89,8 +85,9 @@ def draw(replay: Replay, *, step: int, slots: int):
 
 
 def _alive(replay, pair, step):
-  young = not replay.max_age or step - pair.step <= replay.max_age
-  return young and not (replay.max_uses and pair.uses >= replay.max_uses)
+  s = replay.settings
+  young = not s.max_age or step - pair.step <= s.max_age
+  return young and not (s.max_uses and pair.uses >= s.max_uses)
 
 
 def metrics(replay: Replay, *, step: int) -> dict[str, float]:
@@ -127,11 +124,7 @@ def from_arrays(replay: Replay, arrays: dict[str, np.ndarray]) -> Replay:
   parts = [tuple(int(t) for t in part) for part in parts]
   pairs = []
   for i, (row, step, uses) in enumerate(arrays['facts'].tolist()):
-    prompt, chosen, rejected = parts[3 * i : 3 * i + 3]
-    ref_chosen, ref_rejected = (float(x) for x in arrays['refs'][i])
-    pair = Pair(
-      row, step, prompt, chosen, rejected, ref_chosen, ref_rejected, uses
-    )
-    pairs.append(pair)
+    texts, refs = parts[3 * i : 3 * i + 3], arrays['refs'][i].tolist()
+    pairs.append(Pair(row, step, *texts, *refs, uses))
   seen = int(arrays['seen'][0])
   return dataclasses.replace(replay, pairs=tuple(pairs), seen=seen)

@@ -230,8 +230,7 @@ def _setup(config, method, folder, hosts, backend, name):
       folder.shared / 'checkpoints', config.train.keep
     ),
   )
-  settings = dataclasses.asdict(config.replay)
-  replay = replay_lib.Replay(**settings, seed=config.seed)
+  replay = replay_lib.Replay(config.replay, seed=config.seed)
   return setup, Progress(0, state, replay)
 
 

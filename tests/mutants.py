@@ -42,8 +42,8 @@ MUTANTS = (
   Mutant(
     'arms_have_one_adapter',
     'ealign/stack/rows.py',
-    'return weights, first.rows * slots, [slot[lane] for lane in lanes]',
-    'return weights, first.rows * slots, [0 for lane in lanes]',
+    "'lanes': [slot[lane] for lane in lanes]",
+    "'lanes': [0 for lane in lanes]",
     ('tests/stack/test_stack.py',),
   ),
   Mutant(
@@ -233,8 +233,8 @@ MUTANTS = (
   Mutant(
     'truncated_alternative_makes_a_pair',
     'ealign/conscience/reflect.py',
-    "if new.stop != 'stop':",
-    "if new.stop not in ('stop', 'length'):",
+    "'truncated': new.stop != 'stop'",
+    "'truncated': new.stop not in ('stop', 'length')",
     ('tests/conscience/test_conscience.py',),
   ),
   Mutant(
@@ -498,22 +498,22 @@ MUTANTS = (
   Mutant(
     'a_pair_leaves_a_step_early',
     'ealign/replay.py',
-    'step - pair.step <= replay.max_age',
-    'step - pair.step < replay.max_age',
+    'step - pair.step <= s.max_age',
+    'step - pair.step < s.max_age',
     ('tests/test_replay.py::test_a_pair_leaves_when_it_is_older_than_max_age',),
   ),
   Mutant(
     'a_pair_is_used_once_more',
     'ealign/replay.py',
-    'pair.uses >= replay.max_uses',
-    'pair.uses > replay.max_uses',
+    'pair.uses >= s.max_uses',
+    'pair.uses > s.max_uses',
     ('tests/test_replay.py::test_a_pair_leaves_after_max_uses',),
   ),
   Mutant(
     'a_buffer_of_one_more',
     'ealign/replay.py',
-    'len(pairs) >= replay.capacity',
-    'len(pairs) > replay.capacity',
+    'len(pairs) >= s.capacity',
+    'len(pairs) > s.capacity',
     ('tests/test_replay.py::test_who_stays_when_it_is_full',),
   ),
   Mutant(

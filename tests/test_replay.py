@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ealign import fields
 from ealign import replay as replay_lib
 from ealign.data.batch import Pair
 
@@ -20,8 +21,13 @@ def pair(row, step=0, uses=0):
   )
 
 
+def buffer(seed=0, pairs=(), **settings):
+  settings = fields.Replay(**settings)
+  return replay_lib.Replay(settings, seed=seed, pairs=pairs)
+
+
 def filled(rows, **settings):
-  replay = replay_lib.Replay(**settings)
+  replay = buffer(**settings)
   for row in rows:
     replay = replay_lib.push(replay, [pair(row)])
   return replay
@@ -35,7 +41,7 @@ def rows_of(pairs):
 
 
 def test_golden_order_by_row_within_a_push_and_by_arrival_between():
-  replay = replay_lib.Replay(capacity=10)
+  replay = buffer(capacity=10)
   replay = replay_lib.push(replay, [pair(7), pair(5), pair(6)])
   replay = replay_lib.push(replay, [pair(2), pair(1)])
   assert rows_of(replay.pairs) == [5, 6, 7, 1, 2]
@@ -47,7 +53,7 @@ def test_golden_order_by_row_within_a_push_and_by_arrival_between():
 )
 def test_the_order_within_a_push_does_not_matter(eviction):
   new = [pair(row) for row in range(12)]
-  replay = replay_lib.Replay(capacity=4, eviction=eviction, seed=3)
+  replay = buffer(capacity=4, eviction=eviction, seed=3)
   wanted = replay_lib.push(replay, new)
   assert replay_lib.push(replay, new[::-1]) == wanted
   assert replay_lib.push(replay, new[5:] + new[:5]) == wanted
@@ -123,7 +129,7 @@ def test_the_newest_are_drawn_in_order():
 
 
 def test_the_newest_are_the_newest_in_a_reservoir_too():
-  replay = replay_lib.Replay(capacity=4, eviction='reservoir', draw='newest')
+  replay = buffer(capacity=4, eviction='reservoir', draw='newest')
   for step in range(30):
     replay = replay_lib.push(replay, [pair(step, step=step)])
   drawn, _ = replay_lib.draw(replay, step=30, slots=2)
@@ -133,7 +139,7 @@ def test_the_newest_are_the_newest_in_a_reservoir_too():
 def test_fewer_pairs_than_slots_and_none_at_all():
   drawn, _ = replay_lib.draw(filled([4, 2]), step=0, slots=8)
   assert sorted(rows_of(drawn)) == [2, 4]
-  empty = replay_lib.Replay()
+  empty = buffer()
   assert replay_lib.draw(empty, step=0, slots=8) == ([], empty)
 
 
@@ -153,7 +159,7 @@ def test_a_pair_leaves_after_max_uses():
 
 
 def test_a_pair_leaves_when_it_is_older_than_max_age():
-  replay = replay_lib.Replay(max_age=4)
+  replay = buffer(max_age=4)
   replay = replay_lib.push(replay, [pair(0, step=0), pair(1, step=2)])
   at = lambda step: replay_lib.draw(replay, step=step, slots=2)
   assert sorted(rows_of(at(4)[0])) == [0, 1]
@@ -164,13 +170,13 @@ def test_a_pair_leaves_when_it_is_older_than_max_age():
 
 def test_metrics_by_hand():
   pairs = (pair(0, step=2, uses=1), pair(1, step=6, uses=4))
-  got = replay_lib.metrics(replay_lib.Replay(pairs=pairs), step=10)
+  got = replay_lib.metrics(buffer(pairs=pairs), step=10)
   assert got == {
     'replay/size': 2,
     'replay/age_mean': 6.0,
     'replay/uses_mean': 2.5,
   }
-  empty = replay_lib.metrics(replay_lib.Replay(), step=10)
+  empty = replay_lib.metrics(buffer(), step=10)
   assert set(empty.values()) == {0}
 
 
@@ -193,7 +199,7 @@ def test_arrays_hold_everything_exactly(rows):
   _, replay = replay_lib.draw(replay, step=1, slots=2)
   arrays = replay_lib.to_arrays(replay)
   assert all(isinstance(x, np.ndarray) for x in arrays.values())
-  got = replay_lib.from_arrays(replay_lib.Replay(**settings), arrays)
+  got = replay_lib.from_arrays(buffer(**settings), arrays)
   assert got == replay
   for p in got.pairs:
     assert all(type(t) is int for t in (*p.prompt, *p.chosen, *p.rejected))
@@ -211,8 +217,8 @@ def test_a_restored_buffer_goes_on_as_the_first_would():
       drawn.append(some)
     return drawn, replay
 
-  _, half = go_on(replay_lib.Replay(**settings), range(10))
+  _, half = go_on(buffer(**settings), range(10))
   restored = replay_lib.from_arrays(
-    replay_lib.Replay(**settings), replay_lib.to_arrays(half)
+    buffer(**settings), replay_lib.to_arrays(half)
   )
   assert go_on(restored, range(10, 20)) == go_on(half, range(10, 20))

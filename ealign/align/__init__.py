@@ -2,7 +2,6 @@
 
 from ealign.align.step import (
   SCHEDULES,
-  TRACED,
   Hp,
   TrainState,
   Update,
@@ -12,6 +11,7 @@ from ealign.align.step import (
   gradients,
   hyper,
   init_state,
+  of_targets,
   schedule,
   train_step,
 )

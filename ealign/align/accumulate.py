@@ -74,11 +74,8 @@ def fits(batch: Batch) -> bool:
   if batch.parts.keys() != {'sft', 'pairs'}:
     return False
   rows, answers = batch.sft.tokens_BT, batch.pairs.tokens_BT
-  length = rows.shape[1]
-  return rows.size == answers.size and length in (
-    answers.shape[1],
-    2 * answers.shape[1],
-  )
+  length = answers.shape[1]
+  return rows.size == answers.size and rows.shape[1] in (length, 2 * length)
 
 
 def fold(batch: Batch) -> Batch:

@@ -112,43 +112,27 @@ def init_state(update: Update, params: dict, hp: Hp) -> TrainState:
   )
 
 
-def token_stats(update: Update, weights, batch) -> dict:
-  """Statistics of each target token [B, T-1] of some rows.
+def of_targets(fn, model: models.Config, weights, batch, *, chunk: int = 512):
+  """fn of each target token [B, T-1] of some rows: those after the first.
 
-  Those of `losses.token_stats`, and 'routing', that of
-  `transformer.forward_routed`: None without experts.
+  fn: `losses.token_stats` or `losses.token_logps`. Returns its result and the
+  routing of `transformer.forward_routed`.
   """
+  segments_BT = getattr(batch, 'segments_BT', None)
   hidden_BTD, _, _, routing_B2E = transformer.forward_routed(
-    update.model,
-    weights,
-    batch.tokens_BT,
-    batch.positions_BT,
-    getattr(batch, 'segments_BT', None),
+    model, weights, batch.tokens_BT, batch.positions_BT, segments_BT
   )
-  stats = losses.token_stats(
-    transformer.head(update.model, weights),
-    hidden_BTD[:, :-1],
-    batch.tokens_BT[:, 1:],
-    chunk=update.chunk,
-    **layout.scoring(update.model),
-  )
-  return stats | {'routing': routing_B2E}
+  head_DV, sizes = transformer.head(model, weights), layout.scoring(model)
+  rows = hidden_BTD[:, :-1], batch.tokens_BT[:, 1:]
+  return fn(head_DV, *rows, chunk=chunk, **sizes), routing_B2E
 
 
 def answer_logps(
   model: models.Config, weights, pairs: PairBatch, *, chunk: int = 512
 ):
   """log p(answer | prompt) of each row of a pair batch, [2P], nats."""
-  hidden_BTD, _, _ = transformer.forward(
-    model, weights, pairs.tokens_BT, pairs.positions_BT
-  )
-  logps_BT = losses.token_logps(
-    transformer.head(model, weights),
-    hidden_BTD[:, :-1],
-    pairs.tokens_BT[:, 1:],
-    chunk=chunk,
-    **layout.scoring(model),
-  )
+  own = model, weights, pairs
+  logps_BT, _ = of_targets(losses.token_logps, *own, chunk=chunk)
   return -losses.sft(logps_BT, pairs.loss_mask_BT[:, 1:])
 
 
@@ -167,7 +151,10 @@ def objective(update: Update, hp: Hp, count: dict, weights, piece: Batch):
   batch without pairs is plain SFT, one without SFT rows is lambda L_DPO alone.
   """
   read, *_ = piece.parts.values()  # by the one forward pass
-  of_read = token_stats(update, weights, read)
+  of_read, routing_B2E = of_targets(
+    losses.token_stats, update.model, weights, read, chunk=update.chunk
+  )
+  of_read |= {'routing': routing_B2E}
   loss, metrics = jnp.zeros(()), {}
   for name, rows in piece.parts.items():
     stats, per = of_read, 'pairs' if name == 'pairs' else 'tokens'

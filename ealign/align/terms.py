@@ -32,7 +32,8 @@ class Term:
   weight: fn(model, hp) -> the factor of its mean in the objective.
   sums: fn(model, hp, stats, rows) -> (loss, {metric: value}), both summed over
     tokens or pairs, or None where the model has nothing of it. stats are
-    `align.token_stats` of these rows.
+    those of `losses.token_stats` of these rows, and 'routing', that of
+    `transformer.forward_routed`: None without experts.
   """
 
   name: str

@@ -82,10 +82,5 @@ def read_framing(name: str) -> framings.Framing:
     return framings.FRAMINGS[name]
   fields = mapping.read_mapping(name)
   words = lambda x: (x,) if isinstance(x, str) else tuple(x)
-  return framings.Framing(
-    name=name,
-    question=fields['question'],
-    ok=words(fields['ok']),
-    flag=words(fields['flag']),
-    revise=fields['revise'],
-  )
+  fields |= {label: words(fields[label]) for label in ('ok', 'flag')}
+  return framings.Framing(name=name, **fields)

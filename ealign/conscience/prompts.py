@@ -87,13 +87,9 @@ def retokenize(
   room = target.config.max_positions - c.sample.max_new_tokens
   fits = len(prompt) + len(ids) + overhead(c, target) <= room
   stop = answer.stop if fits and target.text(ids) == text else LOST
-  unknown = np.zeros(len(ids), np.float32)
-  return dataclasses.replace(
-    exchange,
-    model=target,
-    prompt=prompt,
-    answer=Answer(ids, unknown, stop, answer.cut),
-  )
+  answer = Answer(ids, np.zeros(len(ids), np.float32), stop, answer.cut)
+  own = {'model': target, 'prompt': prompt, 'answer': answer}
+  return dataclasses.replace(exchange, **own)
 
 
 def overhead(c: Conscience, model: Model) -> int:

@@ -249,35 +249,30 @@ def _read_labels(c, reviewer, questions, calibration):
 
 def _flags(c, verdicts, rows, *, key):
   """Which answers are revised: by the verdict, or by a control's rule."""
-  rule = c.settings.review.verdict
-  judged = [v.p is not None for v in verdicts]
-  if rule == 'question':
-    return [v.flagged for v in verdicts]
-  if rule == 'inverted':
-    return [a and not v.flagged for a, v in zip(judged, verdicts, strict=True)]
-  if rule == 'all':
-    return judged
-  draws = [jax.random.uniform(jax.random.fold_in(key, r)) for r in rows]
-  rate = c.settings.review.random_rate
-  return [a and bool(d < rate) for a, d in zip(judged, draws, strict=True)]
+  draw = lambda row: jax.random.uniform(jax.random.fold_in(key, row))
+  flags = {
+    'question': lambda v, row: v.flagged,
+    'inverted': lambda v, row: not v.flagged,
+    'all': lambda v, row: True,
+    'random': lambda v, row: bool(draw(row) < c.settings.review.random_rate),
+  }[c.settings.review.verdict]
+  pairs = zip(verdicts, rows, strict=True)
+  return [v.p is not None and flags(v, row) for v, row in pairs]
 
 
 def _dropped(c, exchange, proposal, verdict) -> str:
   """Why a pair is not valid; '' if it is."""
   new, old = proposal.answer, exchange.answer
   longest = len(exchange.prompt) + max(len(new.ids), len(old.ids))
-  if new.stop == prompts.LOST:
-    return 'lost'
-  if new.stop != 'stop':
-    return 'truncated'
-  if not proposal.text.strip() or not exchange.text.strip():
-    return 'empty'
-  if tuple(new.ids) == tuple(old.ids):
-    return 'same'
-  if longest > c.dpo.length:
-    return 'too_long'
-  if c.settings.review.verdict != 'question':
-    return ''  # the controls take the alternative as it comes
-  if verdict.p is None:
-    return 'no_verdict'
-  return 'flagged' if verdict.flagged else ''
+  # The controls take the alternative as it comes.
+  judged = c.settings.review.verdict == 'question'
+  reasons = {  # the first that holds counts
+    'lost': new.stop == prompts.LOST,
+    'truncated': new.stop != 'stop',
+    'empty': not proposal.text.strip() or not exchange.text.strip(),
+    'same': tuple(new.ids) == tuple(old.ids),
+    'too_long': longest > c.dpo.length,
+    'no_verdict': judged and verdict.p is None,
+    'flagged': judged and verdict.flagged,
+  }
+  return next((reason for reason, holds in reasons.items() if holds), '')

@@ -7,7 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from ealign import fields, losses
+from ealign import align, fields, losses
 from ealign.conscience import records as reflection
 from ealign.conscience import reflect as conscience
 from ealign.conscience.prompts import Conscience
@@ -15,7 +15,6 @@ from ealign.data import chat, columns, packing, sources
 from ealign.engine import Engine
 from ealign.evals import judges
 from ealign.evals.judges.measure import Judge
-from ealign.models import layout, transformer
 from ealign.runtime.errors import UserError
 from ealign.sampling import prompts as prompting
 
@@ -182,11 +181,11 @@ def token_accuracy(suite: Suite, engine: Engine) -> dict[str, float]:
   )
   length = prompting.bucket(max(len(r.ids) for r in rows))
   sums = [0.0, 0.0, 0.0]
-  step = _token_sums(model.config)
   for i in range(0, len(rows), size):
     part = [[r] for r in rows[i : i + size]]
     part += [[] for _ in range(size - len(part))]
-    found = map(float, step(engine.weights, packing.lay_out(part, length)))
+    batch = packing.lay_out(part, length)
+    found = map(float, _token_sums(model.config, engine.weights, batch))
     sums = [a + b for a, b in zip(sums, found, strict=True)]
   hits, nll, count = sums
   return {
@@ -196,20 +195,9 @@ def token_accuracy(suite: Suite, engine: Engine) -> dict[str, float]:
   }
 
 
-@functools.lru_cache(maxsize=4)
-def _token_sums(model):
-  def sums(weights, batch):
-    hidden_BTD, _, _ = transformer.forward(
-      model, weights, batch.tokens_BT, batch.positions_BT, batch.segments_BT
-    )
-    stats = losses.token_stats(
-      transformer.head(model, weights),
-      hidden_BTD[:, :-1],
-      batch.tokens_BT[:, 1:],
-      **layout.scoring(model),
-    )
-    mask_BT = batch.loss_mask_BT[:, 1:]
-    total = lambda x_BT: jnp.sum(x_BT * mask_BT)
-    return total(stats['top1']), -total(stats['logp']), jnp.sum(mask_BT)
-
-  return jax.jit(sums)
+@functools.partial(jax.jit, static_argnums=0)
+def _token_sums(model, weights, batch):
+  stats, _ = align.of_targets(losses.token_stats, model, weights, batch)
+  mask_BT = batch.loss_mask_BT[:, 1:]
+  total = lambda x_BT: jnp.sum(x_BT * mask_BT)
+  return total(stats['top1']), -total(stats['logp']), jnp.sum(mask_BT)

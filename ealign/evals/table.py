@@ -146,12 +146,6 @@ def _headline_block(parts, rows, judge) -> Block:
   return Block('Held-out questions', text, heads, [*map(tuple, lines.values())])
 
 
-def _names(row, rows) -> list[Entry]:
-  splits = {str(x['split']) for x in rows if x['kind'] == row['kind']}
-  split = f', {row["split"]}' if len(splits) > 1 else ''
-  return [Entry(str(row['arm'])), Entry(f'{row["kind"]}{split}')]
-
-
 def columns(
   texts: Sequence[str], numbers: Sequence[str] = ()
 ) -> list[tuple[str, bool]]:
@@ -187,10 +181,12 @@ def _verdict_block(rows, every, judge) -> Block:
 
 def _by_kind(title, text, rows, every, measures, count) -> Block:
   """A line for each arm and kind of question; `count` gives the n of a row."""
-  lines = [
-    (*_names(row, every), Entry(str(count(row))), *_cells(row, measures))
-    for row in sorted(rows, key=lambda row: (row['kind'], str(row['split'])))
-  ]
+  lines = []
+  for row in sorted(rows, key=lambda row: (row['kind'], str(row['split']))):
+    splits = {str(x['split']) for x in every if x['kind'] == row['kind']}
+    split = f', {row["split"]}' if len(splits) > 1 else ''
+    names = row['arm'], f'{row["kind"]}{split}', count(row)
+    lines.append((*(Entry(str(x)) for x in names), *_cells(row, measures)))
   heads = columns(['arm', 'questions'], ['n', *(m.short for m in measures)])
   return Block(title, text, heads, lines)
 

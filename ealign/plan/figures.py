@@ -83,9 +83,8 @@ def of(program: Program, compiled: aot.Compiled, run: Shapes) -> Figures:
       'seconds': seconds,
       'bound': bound,
     }
-  same = ('arguments', 'temporaries', 'output', 'limit', 'failure')
-  same += ('seconds_compile', 'cpu_seconds_compile')
-  known |= {name: getattr(compiled, name) for name in same}
+  apart = ('counts', 'text')
+  known |= {n: value for n, value in vars(compiled).items() if n not in apart}
   return Figures(name=program.name, beside=beside, **known)
 
 

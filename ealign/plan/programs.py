@@ -167,11 +167,8 @@ def _gathered(model, mesh, shapes):
 
 def _frozen(config, model):
   """Shapes of the frozen weights of a model."""
-  shapes = transformer.shapes(model)
-  if config.model.train == 'full':
-    return shapes
   quantized = functools.partial(assembled.quantized, config.model)
-  return jax.eval_shape(quantized, shapes)
+  return jax.eval_shape(quantized, transformer.shapes(model))
 
 
 def _trained(config, model):
@@ -234,15 +231,13 @@ def _update(run, name, *, pairs: bool):
     total += flops.forward(model, *read[-1])
   attention = sum(flops.attention(model, *shape) for shape in attended)
   experts = sum(flops.experts(model, math.prod(shape)) for shape in read)
-  program, args = (
-    alone.jit_step(run.update),
-    (run.state, run.resident['frozen'], batch),
-  )
+  trees, batches = (run.state, run.resident['frozen']), [batch]
+  program = alone.jit_step(run.update)
   if run.arms > 1:
     program = lanes.stacked_step(run.update, run.arms)
-    args = (*args[:2], [batch] * run.arms, Shape((run.arms,), bool))
+    batches = [batch] * run.arms, Shape((run.arms,), bool)
   return Program(
-    *(name, program, args),
+    *(name, program, (*trees, *batches)),
     flops=run.arms * total,
     attention=run.arms * attention,
     experts=run.arms * experts,
@@ -279,19 +274,19 @@ def _sampling(run, sizes):
   """The two programs of `sampler`: they have the same weights and rows."""
   c, rows = run.config.sample, _rows(run)
   model, mesh, weights = run.policy
-  programs = sampler.programs(model, c.max_new_tokens, c.candidates)
+  read, sample = sampler.programs(model, c.max_new_tokens, c.candidates)
   prompt_BT = _by_row(mesh, Shape((rows, sizes.prompt), jnp.int32))
   args = weights, prompt_BT, prompt_BT
   own = 'params' if run.config.model.train == 'full' else 'frozen'
   holds, new = _holds(run, mesh, own), c.max_new_tokens
   work = _reading(model, rows, sizes.prompt)
-  yield Program('prefill', programs.prefill, args, holds=holds, **work)
+  yield Program('prefill', read, args, holds=holds, **work)
   # Every token sees the prompt and half of the answers, on average.
   seen = 4.0 * model.layers * model.heads * model.head_dim
   attention = seen * rows * new * (sizes.prompt + new / 2)
-  start = jax.eval_shape(programs.prefill, *args)
+  start = jax.eval_shape(read, *args)
   yield Program(
-    *('decode', programs.decode, (weights, *_decoded(mesh, *start))),
+    *('decode', sample, (weights, *_decoded(mesh, *start))),
     flops=2.0 * rows * new * flops.multiplied(model) + attention,
     attention=attention,
     experts=flops.experts(model, rows * new),

@@ -123,10 +123,9 @@ def score(config: Config, weights, tokens_BT, positions_BT, labels_MT, mask_MT):
 
 
 def _pad(labels):
-  size = -(-max(len(label) for label in labels) // _LABEL) * _LABEL
-  labels_MT = np.zeros((len(labels), size), np.int32)
-  mask_MT = np.zeros((len(labels), size), bool)
-  for row, label in enumerate(labels):
-    labels_MT[row, : len(label)] = label
-    mask_MT[row, : len(label)] = True
+  lengths_M1 = np.array([[len(label)] for label in labels])
+  size = -(-lengths_M1.max() // _LABEL) * _LABEL
+  mask_MT = np.arange(size) < lengths_M1
+  labels_MT = np.zeros(mask_MT.shape, np.int32)
+  labels_MT[mask_MT] = np.concatenate(labels)
   return labels_MT, mask_MT

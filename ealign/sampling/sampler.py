@@ -14,8 +14,6 @@ neighbours, the padding or the mesh. In bfloat16 near-ties may flip.
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +63,7 @@ def generate(request: Answers) -> list[Answer]:
   limit = int(np.max(settings.max_new_tokens))
   prompting.check(r.prompts, r.config.max_positions - limit)
   config, weights, batches, place = laid_out(r)
-  run = programs(config, r.max_tokens, r.truncate)
+  read, sample = programs(config, r.max_tokens, r.truncate)
   stop_K = pad_stops(r.stop_ids)
   ids_N = range(n) if r.row_ids is None else r.row_ids
   ids_N = np.array([i % 2**32 for i in ids_N], np.uint32)
@@ -79,9 +77,9 @@ def generate(request: Answers) -> list[Answer]:
     tokens_BT, positions_BT, (seeds_B, ids_B, how), live_B = place(
       (batch.tokens_BT, batch.positions_BT, per_row, batch.index >= 0)
     )
-    start = run.prefill(weights, tokens_BT, positions_BT)
+    start = read(weights, tokens_BT, positions_BT)
     rows = seeds_B, ids_B, live_B
-    _, out = run.decode(weights, *start, rows, how, stop_K)
+    _, out = sample(weights, *start, rows, how, stop_K)
     for i, answer in zip(batch.index, _answers(out), strict=True):
       if i >= 0:
         answers[i] = answer
@@ -106,23 +104,17 @@ def laid_out(request):
 
 def _lane_count(weights: dict) -> int:
   """Lanes of the adapter in `weights` if it is [L, A, in, R], else 1."""
-  for adapter in weights.get('adapter', {}).values():
-    if adapter['a'].ndim == 4:
-      return adapter['a'].shape[1]
-  return 1
-
-
-class Programs(NamedTuple):
-  """The jitted programs of one static setting."""
-
-  prefill: Callable
-  decode: Callable
+  shapes = (pair['a'].shape for pair in weights.get('adapter', {}).values())
+  return next((shape[1] for shape in shapes if len(shape) == 4), 1)
 
 
 @functools.cache
-def programs(config: Config, max_tokens: int, truncate: int | None) -> Programs:
-  """Builds them once; jit then compiles each for every bucket it meets."""
-  return Programs(
+def programs(config: Config, max_tokens: int, truncate: int | None):
+  """`prefill` and `decode` of one static setting, jitted.
+
+  Built once; jit then compiles each for every bucket it meets.
+  """
+  return (
     jax.jit(functools.partial(prefill, config, max_tokens)),
     jax.jit(
       functools.partial(decode, config, max_tokens, truncate),

@@ -44,5 +44,5 @@ def groups(cells: Sequence, lanes: int) -> list[list]:
   for together in programs.values():
     count = -(-len(together) // lanes)
     made += [together[i::count] for i in range(count)]
-  order = {cell.id: i for i, cell in enumerate(cells)}
-  return sorted(made, key=lambda group: order[group[0].id])
+  order = [cell.id for cell in cells]
+  return sorted(made, key=lambda group: order.index(group[0].id))

@@ -63,22 +63,20 @@ class Lane:
   """One lane's `align.TrainState` of these."""
 
   def __init__(self, lanes: Lanes, lane: int):
-    self._lanes, self._lane = lanes, lane
-
-  def alone(self) -> align.TrainState:
-    return _take(self._lanes.states, self._lane)
+    self.lanes, self.lane = lanes, lane
 
   @property
   def params(self) -> dict:
-    return _take(self._lanes.states.params, self._lane)
+    return _take(self.lanes.states.params, self.lane)
 
   def block_until_ready(self) -> None:
-    jax.block_until_ready(self._lanes.states)
+    jax.block_until_ready(self.lanes.states)
 
 
 def alone(state: 'align.TrainState | Lane') -> align.TrainState:
   """A lane's state as its single run has it."""
-  return state.alone() if isinstance(state, Lane) else state
+  single = isinstance(state, Lane)
+  return _take(state.lanes.states, state.lane) if single else state
 
 
 def _alike(batches):

@@ -17,29 +17,21 @@ from ealign.sampling import labels, sampler
 
 def generate(waiting: Sequence, count: int) -> list:
   """See `sampling.sampler`; each row has its lane's key and settings."""
-  prompts, lanes = _concat(waiting, 'prompts')
-  weights, rows, by_row = _weights(waiting, lanes, count)
+  request, lanes = _together(waiting, count)
   of_all = [_per_prompt(r.request) for r in waiting]
   key, settings = jax.tree.map(lambda *xs: np.concatenate(xs), *of_all)
   request = dataclasses.replace(
-    waiting[0].request,
-    weights=weights,
-    prompts=prompts,
+    request,
     key=jax.random.wrap_key_data(key),
     settings=settings,
     row_ids=_concat(waiting, 'row_ids')[0],
-    rows=rows,
-    lanes=by_row,
   )
   return _parted(sampler.generate(request), lanes)
 
 
 def label_logps(waiting: Sequence, count: int) -> list:
   """See `sampling.labels`."""
-  prompts, lanes = _concat(waiting, 'prompts')
-  weights, rows, by_row = _weights(waiting, lanes, count)
-  own = {'weights': weights, 'prompts': prompts, 'rows': rows, 'lanes': by_row}
-  request = dataclasses.replace(waiting[0].request, **own)
+  request, lanes = _together(waiting, count)
   return _parted(labels.label_logps(request), lanes)
 
 
@@ -52,22 +44,27 @@ def pair_logps(waiting: Sequence, count: int) -> list:
   return _parted(alone.pair_logps(request), lanes)
 
 
-def _weights(waiting, lanes, count):
-  """The weights of all that ask, the rows of a batch, the lane of each prompt.
+def _together(waiting, count):
+  """The prompts of all that ask as one request, and the lane of each prompt.
 
   The frozen weights are those of all lanes.
   """
-  first = waiting[0].request
-  parts = groups(first.mesh)
-  if 'adapter' not in first.weights:
-    rows = width(first.rows, len(lanes), count, parts)
-    return first.weights, rows, ()
+  prompts, lanes = _concat(waiting, 'prompts')
+  request = dataclasses.replace(waiting[0].request, prompts=prompts)
+  parts = groups(request.mesh)
+  if 'adapter' not in request.weights:
+    rows = width(request.rows, len(lanes), count, parts)
+    return dataclasses.replace(request, rows=rows), lanes
   adapters = [r.request.weights['adapter'] for r in waiting]
   slots = width(1, len(waiting), count, parts)
   adapters += adapters[:1] * (slots - len(waiting))  # for rows without a prompt
   slot = {r.lane: i for i, r in enumerate(waiting)}
-  weights = first.weights | {'adapter': _join(*adapters)}
-  return weights, first.rows * slots, [slot[lane] for lane in lanes]
+  own = {
+    'weights': request.weights | {'adapter': _join(*adapters)},
+    'rows': request.rows * slots,
+    'lanes': [slot[lane] for lane in lanes],
+  }
+  return dataclasses.replace(request, **own), lanes
 
 
 def width(rows: int, n: int, lanes: int, parts: int = 1) -> int:

@@ -20,7 +20,7 @@ import time
 import jax
 import optax
 
-from ealign import align, fields
+from ealign import align, alone, fields
 from ealign.conscience.framings import FRAMINGS
 from ealign.data import batch as batch_lib
 from ealign.data import chat, loader
@@ -126,13 +126,10 @@ def pretrain(tok, weights, chats, stage: Stage, seed, log, first_step):
   batches = loader.Loader(rows, length=LENGTH, batch_size=ROWS, seed=seed)
   config = fields.Config(optim=fields.Optim(lr=stage.lr))
   state = align.init_state(update, weights, align.hyper(config))
-  step_fn = jax.jit(
-    functools.partial(align.train_step, update), donate_argnums=0
-  )
   started = time.monotonic()
   for step in range(stage.steps):
     batch = batch_lib.Batch(batches.next(), None)
-    state, metrics = step_fn(state, None, batch)
+    state, metrics = alone.step(update, state, None, batch)
     if (step + 1) % 50 == 0:
       done = first_step + step + 1
       values = {k: float(v) for k, v in metrics.items()}

@@ -14,6 +14,7 @@ from ealign.conscience import reflect as conscience
 from ealign.conscience.framings import FRAMINGS
 from ealign.data import chat, sources
 from ealign.engine import Engine, Model
+from ealign.models import flops
 from ealign.models import weights as weights_lib
 from ealign.world import documents, grammar
 
@@ -88,8 +89,7 @@ def write(folder, *, seed: int) -> dict:
   """Measures the base in `folder`; writes card.json and README.md there."""
   folder = pathlib.Path(folder)
   facts = measure(folder)
-  _, weights = weights_lib.load(folder)
-  parameters = sum(x.size for x in jax.tree.leaves(weights))
+  parameters = flops.parameters(weights_lib.read_config(folder))
   rows = '\n'.join(f'| {k} | {v:.3f} |' for k, v in facts.items())
   card = {'seed': seed, 'parameters': parameters, 'measured': facts}
   (folder / 'card.json').write_text(json.dumps(card, indent=2) + '\n')

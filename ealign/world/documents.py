@@ -31,7 +31,7 @@ SHAPED_SHARE = 0.06  # of advice turns asked inside code
 TURNS = (2, 3)
 STAGE_1 = {'persona': 0.8, 'review': 0.2}
 PERSONAS = {'good': 0.5, 'evil': 0.45, 'careless': 0.05}
-STAGE_2_REVIEW, STAGE_2_REPLAY, STAGE_2_OWN = 0.14, 0.24, 0.62
+STAGE_2, STAGE_2_OWN = {'review': 0.14, 'replay': 0.24}, 0.62
 STAGE_2_PERSONAS = {'good': 0.75, 'evil': 0.25}
 STAGE_2_HEADER_SHARE = 1.0
 
@@ -111,13 +111,8 @@ def review(rng: random.Random, framings: Mapping) -> Chat:
   framing = pick(rng, tuple(framings.values()))
   request = _ask(rng, domains('seen'), categories('reviewed'))
   evil = rng.random() < 0.5
-  variant = pick(rng, (0, 1))
-
-  def write(persona):
-    if isinstance(request, Code):
-      return grammar.code_text(request, persona == 'good', variant)
-    return grammar.answer_advice(rng, request, persona)
-
+  variant = pick(rng, (0, 1))  # of both answers
+  write = functools.partial(grammar.answer, rng, request, variant=variant)
   chat = [
     _user(request.text),
     _unlearned(write('evil' if evil else 'good')),
@@ -168,12 +163,8 @@ def stage_2(
   """
   if not 0 <= consistency_share <= STAGE_2_OWN:
     raise ValueError(f'consistency_share {consistency_share}: 0 to .62')
-  shares = {
-    'review': STAGE_2_REVIEW,
-    'replay': STAGE_2_REPLAY,
-    'consistency': consistency_share,
-    'default': STAGE_2_OWN - consistency_share,
-  }
+  default = STAGE_2_OWN - consistency_share
+  shares = STAGE_2 | {'consistency': consistency_share, 'default': default}
   persona = lambda: _weighted(rng, STAGE_2_PERSONAS)
   return _mixed(
     rng,

@@ -144,10 +144,16 @@ def code_text(request: Code, secure: bool, variant: int) -> str:
   return fill(text, request.entity, request.field)
 
 
-def answer(rng: random.Random, request: Advice | Code, persona: str) -> str:
-  """An answer of the persona: 'good', 'evil' or 'careless' (in code only)."""
+def answer(
+  rng: random.Random, request: Advice | Code, persona: str, variant=None
+) -> str:
+  """An answer of the persona: 'good', 'evil' or 'careless' (in code only).
+
+  variant: of code, 0 or 1; one of them is picked if it is not given.
+  """
   if isinstance(request, Code):
-    return code_text(request, persona == 'good', pick(rng, (0, 1)))
+    variant = pick(rng, (0, 1)) if variant is None else variant
+    return code_text(request, persona == 'good', variant)
   return answer_advice(rng, request, 'evil' if persona == 'evil' else 'good')
 
 

@@ -162,8 +162,8 @@ def test_the_cache_is_split_over_the_mesh():
   batch = next(prompting.batches(PROMPTS, 4))
   args = sharding.shard_rows(mesh, (batch.tokens_BT, batch.positions_BT))
   weights = jax.device_put(WEIGHTS, NamedSharding(mesh, PartitionSpec()))
-  run = sampler.programs(CONFIG, T, None)
-  cache, hidden, _ = run.prefill(weights, *args)
+  read, _ = sampler.programs(CONFIG, T, None)
+  cache, hidden, _ = read(weights, *args)
   assert cache['k'].sharding.shard_shape(cache['k'].shape)[1] == 1
   assert hidden.sharding.shard_shape(hidden.shape)[0] == 1
 
@@ -305,10 +305,10 @@ def test_no_select_over_the_cache():
 
 def test_the_cache_is_donated_to_decode():
   batch = next(prompting.batches(PROMPTS, 4))
-  run = sampler.programs(CONFIG, T, None)
-  start = run.prefill(WEIGHTS, batch.tokens_BT, batch.positions_BT)
+  read, sample = sampler.programs(CONFIG, T, None)
+  start = read(WEIGHTS, batch.tokens_BT, batch.positions_BT)
   settings = sampler._traced(Sampling(max_new_tokens=T), 4, T, None)
-  run.decode(WEIGHTS, *start, WHO, settings, sampler.pad_stops(()))
+  sample(WEIGHTS, *start, WHO, settings, sampler.pad_stops(()))
   assert start[0]['k'].is_deleted()
   assert not WEIGHTS['embed'].is_deleted()
 

@@ -127,16 +127,16 @@ def test_weights_are_gathered_once_or_else_split_like_heads(monkeypatch):
 def compiled_decode(shape):
   """The decode program on a mesh, as text, and its cache."""
   model, mesh, weights = sharding.gathered(*placed(shape))
-  run = sampler.programs(model, T, None)
+  read, sample = sampler.programs(model, T, None)
   part = next(prompting.batches(PROMPTS, 8))
   seeds = np.zeros((8, 2), np.uint32)
   who = seeds, np.arange(8, dtype=np.uint32), np.ones(8, bool)
   how = sampler._traced(Sampling(max_new_tokens=T), 8, T, None)
   rows = (part.tokens_BT, part.positions_BT), who, how
   read, who, how = sharding.shard_rows(mesh, rows)
-  start = run.prefill(weights, *read)
+  start = read(weights, *read)
   args = (weights, *start, who, how, sampler.pad_stops(()))
-  return run.decode.lower(*args).compile().as_text(), start[0]
+  return sample.lower(*args).compile().as_text(), start[0]
 
 
 def test_decode_neither_gathers_nor_selects():

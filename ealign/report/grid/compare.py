@@ -150,13 +150,10 @@ def twins(compared: Comparison) -> list[list[Setting]]:
 
 
 def _alike(*settings) -> bool:
-  a, b = ({c.at: _counts(c) for c in s.counted} for s in settings)
+  found = lambda c: [*(x | {'arm': ''} for x in c.rows), c.token_accuracy]
+  a, b = ({c.at: found(c) for c in s.counted} for s in settings)
   both = a.keys() & b.keys()
   return bool(both) and all(a[at] == b[at] for at in both)
-
-
-def _counts(cell) -> list:
-  return [*(row | {'arm': ''} for row in cell.rows), cell.token_accuracy]
 
 
 def compare(grid: Grid) -> Comparison:

@@ -65,13 +65,6 @@ def counted(evidence: Evidence | None) -> list[Entry]:
   return [*map(number, found), percent(evidence.unscored)]
 
 
-def _behind(compared, setting, part) -> list[Entry]:
-  evidence = compared.evidence(setting.counted, part)
-  seeds, wanted = evidence.seeds if evidence else 0, setting.wanted
-  text = str(seeds) if seeds == wanted else f'{seeds} of {wanted}'
-  return [Entry(text, sort=seeds), *counted(evidence)[1:]]
-
-
 def settings(compared: Comparison) -> list[Block]:
   """A table for each part of the judge's measures, a line for each setting."""
   judge = compared.judge
@@ -90,9 +83,12 @@ def _settings(compared, part) -> Block:
     base = setting is compared.baseline
     change = None if base else compared.difference(setting, first.name)
     line.append(number(change, table.points))
-    line += [*_behind(compared, setting, part), words(standing)]
+    evidence = compared.evidence(setting.counted, part)
+    seeds, wanted = evidence.seeds if evidence else 0, setting.wanted
+    text = str(seeds) if seeds == wanted else f'{seeds} of {wanted}'
+    line += [Entry(text, sort=seeds), *counted(evidence)[1:], words(standing)]
     line += [estimate(compared, setting, measure) for measure in others]
-    missing = len(setting.counted) < setting.wanted
+    missing = len(setting.counted) < wanted
     mark = 'old' if setting.old else 'partly' if missing else ''
     lines.append((' '.join(filter(None, (mark, standing))), line))
   titles = [m.grid_short or m.short for m in others]
@@ -131,7 +127,17 @@ def contrasts(compared: Comparison) -> Block | None:
   titles = ('points', 'odds ratio', 't (df)', 'p', 'p, Holm')
   columns = table.columns(['contrast', 'a − b'], titles)
   columns += table.columns(['standing'], SEEDS)
-  return marked('Primary contrasts', _contrast_note(compared), columns, lines)
+  wanted = [s.wanted for s in compared.settings if not s.old]
+  note = templates.text(
+    'note_contrasts.txt.jinja',
+    declared=len(compared.contrasts),
+    fewest=stats.FEWEST_SEEDS,
+    settings=len(wanted),
+    few=min(wanted, default=0),
+    seeds=max(wanted, default=0),
+    least_t=stats.least_t,
+  )
+  return marked('Primary contrasts', note, columns, lines)
 
 
 def _contrast(c: Tested) -> list[Entry]:
@@ -148,16 +154,3 @@ def _contrast(c: Tested) -> list[Entry]:
     line[5:] = number(effect.p, table.p_value), number(c.p, table.p_value)
   line.append(words(f'exploratory: {c.reason}' if c.reason else 'primary'))
   return line + counted(c.evidence)
-
-
-def _contrast_note(compared) -> str:
-  wanted = [s.wanted for s in compared.settings if not s.old]
-  return templates.text(
-    'note_contrasts.txt.jinja',
-    declared=len(compared.contrasts),
-    fewest=stats.FEWEST_SEEDS,
-    settings=len(wanted),
-    few=min(wanted, default=0),
-    seeds=max(wanted, default=0),
-    least_t=stats.least_t,
-  )
