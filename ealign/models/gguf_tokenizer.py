@@ -81,6 +81,9 @@ def files(said: dict) -> dict[str, str]:
     )
   made, starts = make[name](said, tokens, kinds)
   roles = {k.removesuffix('_id'): tokens[i] for k, i in ids.items()}
+  # As transformers does with what its config names so, whatever their kind.
+  special = [tokenizers.AddedToken(t, normalized=False) for t in roles.values()]
+  made.add_special_tokens(special)
   if said.get('tokenizer.ggml.add_bos_token', starts) and 'bos_token' in roles:
     bos = roles['bos_token']
     made.post_processor = processors.TemplateProcessing(
