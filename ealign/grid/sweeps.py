@@ -37,10 +37,7 @@ def read(command) -> Grid:
   terms = _terms(command, problems)
   names = dict.fromkeys(name for term in terms for name in term)
   sweeps = {name: _levels(command, name, problems) for name in names}
-  size = lambda term: math.prod(len(sweeps[name]) for name in term)
-  if (count := sum(map(size, terms))) > MOST:
-    why = f'makes {count:,} cells, more than {MOST:,}; take sweeps apart'
-    raise UserError(*problems, f'--sweep={command.sweep}: {why} with +')
+  _check_count(command, terms, sweeps, problems)
   drafts, found = [], {}
   for term in terms:
     drafts += _product(base, term, sweeps, problems)
@@ -148,6 +145,14 @@ def _levels(command, name: str, problems) -> list[dict[str, Any]]:
     known = {k: v for k, v in flat.items() if k in types}
     sound.append({k: contrasts_lib.plain(v) for k, v in known.items()})
   return sound
+
+
+def _check_count(command, terms, sweeps, problems) -> None:
+  """Refuses a grid of too many cells before it makes one."""
+  size = lambda term: math.prod(len(sweeps[name]) for name in term)
+  if (count := sum(map(size, terms))) > MOST:
+    why = f'makes {count:,} cells, more than {MOST:,}; take sweeps apart'
+    raise UserError(*problems, f'--sweep={command.sweep}: {why} with +')
 
 
 def _product(base, term, sweeps, problems):

@@ -80,6 +80,22 @@ def files(said: dict) -> dict[str, str]:
       "the model's Hugging Face folder"
     )
   made, starts = make[name](said, tokens, kinds)
+  roles = _named(made, said, tokens, starts=starts)
+  fields = {
+    'tokenizer_class': 'PreTrainedTokenizerFast',
+    'clean_up_tokenization_spaces': False,
+    **roles,
+  }
+  return {
+    'tokenizer.json': made.to_str(),
+    'tokenizer_config.json': json.dumps(fields, indent=1) + '\n',
+    'chat_template.jinja': template,
+  }
+
+
+def _named(made, said, tokens, *, starts: bool) -> dict[str, str]:
+  """Tokens by their role, such as eos_token, which are made special."""
+  ids = special_ids(said)
   roles = {k.removesuffix('_id'): tokens[i] for k, i in ids.items()}
   # As transformers does with what its config names so, whatever their kind.
   special = [tokenizers.AddedToken(t, normalized=False) for t in roles.values()]
@@ -91,16 +107,7 @@ def files(said: dict) -> dict[str, str]:
       pair=[bos, '$A', bos, '$B'],
       special_tokens=[(bos, ids['bos_token_id'])],
     )
-  fields = {
-    'tokenizer_class': 'PreTrainedTokenizerFast',
-    'clean_up_tokenization_spaces': False,
-    **roles,
-  }
-  return {
-    'tokenizer.json': made.to_str(),
-    'tokenizer_config.json': json.dumps(fields, indent=1) + '\n',
-    'chat_template.jinja': template,
-  }
+  return roles
 
 
 def _bytes(said, tokens, kinds):

@@ -140,13 +140,8 @@ def watch(*, alone: bool = True) -> Iterator[Stop]:
       _default(number)
     stop._act(number)
 
-  def unraised(found):
-    if found.exc_type is not _Signal:  # came in a finalizer: `at_once` sees it
-      shown(found)
-
   handle.sets_a_flag = True
-  shown, sys.unraisablehook = sys.unraisablehook, unraised
-  with _waiting(stop):
+  with _quiet(), _waiting(stop):
     for number in SIGNALS:
       signal.signal(number, handle)
     try:
@@ -156,10 +151,25 @@ def watch(*, alone: bool = True) -> Iterator[Stop]:
         error.exit_code = 128 + stop.signal
       raise
     finally:
-      sys.unraisablehook = shown
       for number, handler in previous.items():
         # None: a handler installed from C, which Python cannot put back.
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Within the block a signal that came in a finalizer is not printed."""
+  before = sys.unraisablehook
+
+  def hook(found):
+    if found.exc_type is not _Signal:  # `at_once` sees that it came
+      before(found)
+
+  sys.unraisablehook = hook
+  try:
+    yield
+  finally:
+    sys.unraisablehook = before
 
 
 @contextlib.contextmanager
