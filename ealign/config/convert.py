@@ -67,7 +67,13 @@ def structure(config: config_dict.ConfigDict) -> dict[str, str]:
   types, flat = field_types(), flatten(_without_arms(config))
   problems = {name: _unknown(name) for name in flat if name not in types}
   for name, kind in types.items():
-    if name not in flat:
+    above = name.rpartition('.')[0]
+    while above and above not in flat:
+      above = above.rpartition('.')[0]
+    if above:  # once, not for each of its fields
+      start = 'start from ealign.config.default()'
+      problems[above] = f'{above}={flat[above]!r}: must be a section; {start}'
+    elif name not in flat:
       problems[name] = f'{name}: missing; start from ealign.config.default()'
     elif not _fits(flat[name], kind):
       problems[name] = f'{name}={flat[name]!r}: must be {type_name(kind)}'

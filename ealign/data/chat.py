@@ -51,6 +51,10 @@ def load_tokenizer(folder: str) -> Tokenizer:
     tok = transformers.AutoTokenizer.from_pretrained(
       str(path), trust_remote_code=False, local_files_only=True
     )
+    if tok.is_fast:
+      _check_as_stored(tok, path / 'tokenizer.json', folder)
+  except UserError:
+    raise
   except Exception as error:  # `tokenizers` raises nothing narrower
     message = ' '.join(str(error).split())
     if isinstance(error, KeyError):
@@ -66,7 +70,6 @@ def load_tokenizer(folder: str) -> Tokenizer:
     template.of(tok)
   except UserError as error:
     raise UserError(f'{folder}: {error}') from error
-  _check_as_stored(tok, path / 'tokenizer.json', folder)
   return tok
 
 

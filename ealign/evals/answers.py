@@ -70,6 +70,8 @@ def questions(path: str, limit: int = sources.LIMIT_MIB) -> list[dict]:
     for field in ('id', 'suite', 'kind', 'split', 'cluster'):
       if not isinstance(row.get(field, ''), str | int):
         raise UserError(f'{where}, {field}: must be text, not {row[field]!r}')
+      if field != 'id' and field in row:
+        row[field] = str(row[field])  # kinds are sorted by their names
   chats = columns.plain_chats(rows, path)
   pairs = zip(rows, chats, strict=True)
   rows = [row | {'messages': messages} for row, messages in pairs]

@@ -260,6 +260,13 @@ def test_arms_that_can_have_no_folder(config, name, said):
   assert said in problem
 
 
+def test_a_section_that_is_none_is_one_problem(config):
+  config.model = None
+  assert config_lib.validate(config) == [
+    'model=None: must be a section; start from ealign.config.default()'
+  ]
+
+
 def test_no_arms_is_empty(config):
   assert config_lib.arms(config) == {}
 

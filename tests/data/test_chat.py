@@ -716,3 +716,17 @@ def test_folders_without_a_usable_tokenizer(tmp_path):
   (tmp_path / 'tokenizer.json').write_text('{"version": ')
   with pytest.raises(UserError, match='no usable tokenizer'):
     chat.load_tokenizer(str(tmp_path))
+
+
+def test_a_tokenizer_whose_files_are_of_another_kind(tmp_path):
+  build(CHATML, ENDS).save_pretrained(tmp_path)
+  path = tmp_path / 'tokenizer_config.json'
+  fields = json.loads(path.read_text())
+  path.write_text(json.dumps(fields | {'model_max_length': 'long'}))
+  with pytest.raises(UserError, match='no usable tokenizer: .*not supported'):
+    chat.load_tokenizer(str(tmp_path))
+  path.write_text(json.dumps(fields))
+  (tmp_path / 'tokenizer.json').unlink()
+  (tmp_path / 'tokenizer.json').mkdir()
+  with pytest.raises(UserError, match='no usable tokenizer: '):
+    chat.load_tokenizer(str(tmp_path))

@@ -1,9 +1,11 @@
 """Judges: how they are found, what they score, their errors in one line."""
 
+import json
 import types
 
 import pytest
 
+from ealign import fields
 from ealign.evals import answers, counts, judges
 from ealign.evals.judges.measure import Judge, Measure
 from ealign.runtime.errors import UserError
@@ -115,3 +117,12 @@ def test_numbers_are_means_clustered_by_prompt():
   assert found.interval[0] == 0.0 and found.interval[1] > 50
   assert counts.mean([1, 3], ['a', 'a']).interval is None
   assert counts.mean([], []).value is None
+
+
+def test_kinds_that_are_numbers_are_sorted_with_others(tmp_path):
+  path = tmp_path / 'questions.jsonl'
+  ask = [{'role': 'user', 'content': 'Why?'}]
+  rows = [{'id': i, 'kind': k, 'messages': ask} for i, k in enumerate((3, 'x'))]
+  path.write_text('\n'.join(map(json.dumps, rows)))
+  settings = fields.Eval(questions=(str(path),), judge='')
+  assert [q['kind'] for q in answers.suite(settings).final] == ['3', 'x']
