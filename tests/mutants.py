@@ -681,8 +681,8 @@ MUTANTS = (
   Mutant(
     'a_tag_in_markdown',
     'ealign/evals/table.py',
-    "html.escape(' '.join(str(value).split()), quote=False)",
-    "' '.join(str(value).split())",
+    "html.escape(' '.join(visible(str(value)).split()), quote=False)",
+    "' '.join(visible(str(value)).split())",
     ('tests/report/test_report.py::test_hostile_text_stays_text',),
   ),
   Mutant(
@@ -867,6 +867,51 @@ MUTANTS = (
     'and not (need.id in mine and self.wants(need))',
     '',
     ('tests/grid/test_claims.py',),
+  ),
+  Mutant(
+    'a_changed_record_is_continued',
+    'ealign/runtime/journal.py',
+    "      if digest == to['sha256']:",
+    "      if len(digest) == len(to['sha256']):",
+    (
+      'tests/runtime/test_journal.py::test_a_file_that_was_changed_is_refused'
+      '_and_kept',
+    ),
+  ),
+  Mutant(
+    'records_go_on_behind_the_checkpoint',
+    'ealign/runtime/journal.py',
+    '        file.truncate(left)',
+    '        pass',
+    ('tests/runtime/test_journal.py::test_what_was_appended_since_is_cut_off',),
+  ),
+  Mutant(
+    'a_swallowed_signal_is_forgotten',
+    'ealign/runtime/preempt.py',
+    '          yield\n    if self.requested:',
+    '          yield\n    if False:',
+    ('tests/runtime/test_preempt.py::test_a_finalizer_does_not_swallow_it',),
+  ),
+  Mutant(
+    'a_changed_result_is_exported',
+    'ealign/workdir/done.py',
+    '      if _sha256(file) == wanted:',
+    '      if _sha256(file):',
+    ('tests/workdir/test_done.py::test_a_file_that_changed_is_refused',),
+  ),
+  Mutant(
+    'an_export_deletes_what_it_did_not_write',
+    'ealign/export/write.py',
+    'p.name for p in found if p.name not in {*wrote, MANIFEST}',
+    'p.name for p in found if not {*wrote, MANIFEST}',
+    ('tests/export/test_export.py::test_nothing_is_overwritten_unasked',),
+  ),
+  Mutant(
+    'the_second_start_waits_its_turn',
+    'ealign/grid/claims.py',
+    '      if alone:',
+    '      if not alone:',
+    ('tests/grid/test_cells.py::test_arms_of_others_are_left_alone',),
   ),
 )
 

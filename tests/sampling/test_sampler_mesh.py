@@ -127,14 +127,14 @@ def test_weights_are_gathered_once_or_else_split_like_heads(monkeypatch):
 def compiled_decode(shape):
   """The decode program on a mesh, as text, and its cache."""
   model, mesh, weights = sharding.gathered(*placed(shape))
-  read, sample = sampler.programs(model, T, None)
+  prefill, sample = sampler.programs(model, T, None)
   part = next(prompting.batches(PROMPTS, 8))
   seeds = np.zeros((8, 2), np.uint32)
   who = seeds, np.arange(8, dtype=np.uint32), np.ones(8, bool)
   how = sampler._traced(Sampling(max_new_tokens=T), 8, T, None)
   rows = (part.tokens_BT, part.positions_BT), who, how
   read, who, how = sharding.shard_rows(mesh, rows)
-  start = read(weights, *read)
+  start = prefill(weights, *read)
   args = (weights, *start, who, how, sampler.pad_stops(()))
   return sample.lower(*args).compile().as_text(), start[0]
 
