@@ -66,15 +66,14 @@ def structure(config: config_dict.ConfigDict) -> dict[str, str]:
   """Fields that are unknown, missing or of a wrong type, with the problem."""
   types, flat = field_types(), flatten(_without_arms(config))
   problems = {name: _unknown(name) for name in flat if name not in types}
+  start = 'start from ealign.config.default()'
   for name, kind in types.items():
-    above = name.rpartition('.')[0]
-    while above and above not in flat:
-      above = above.rpartition('.')[0]
-    if above:  # once, not for each of its fields
-      start = 'start from ealign.config.default()'
-      problems[above] = f'{above}={flat[above]!r}: must be a section; {start}'
+    section = name.partition('.')[0]
+    if section != name and not any(n.startswith(f'{section}.') for n in flat):
+      value = flat.get(section)  # told once, not for each of its fields
+      problems[section] = f'{section}={value!r}: must be a section; {start}'
     elif name not in flat:
-      problems[name] = f'{name}: missing; start from ealign.config.default()'
+      problems[name] = f'{name}: missing; {start}'
     elif not _fits(flat[name], kind):
       problems[name] = f'{name}={flat[name]!r}: must be {type_name(kind)}'
   return problems

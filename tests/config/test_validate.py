@@ -260,11 +260,12 @@ def test_arms_that_can_have_no_folder(config, name, said):
   assert said in problem
 
 
-def test_a_section_that_is_none_is_one_problem(config):
+def test_a_section_that_is_none_or_gone_is_one_problem(config):
+  said = 'model=None: must be a section; start from ealign.config.default()'
   config.model = None
-  assert config_lib.validate(config) == [
-    'model=None: must be a section; start from ealign.config.default()'
-  ]
+  assert config_lib.validate(config) == [said]
+  del config.model
+  assert config_lib.validate(config) == [said]
 
 
 def test_no_arms_is_empty(config):
