@@ -150,12 +150,12 @@ ENDLESS = [
 
 @pytest.mark.parametrize('text', ENDLESS)
 def test_an_endless_template_is_one_error(text):
-  start = time.perf_counter()
+  start = time.process_time()
   with pytest.raises(
     UserError, match='does not come to an end: 500,000 passes'
   ):
     template.render(tokenizer(text), [user('x')], {}, generate=False)
-  assert time.perf_counter() - start < 10
+  assert time.process_time() - start < 10
 
 
 def test_a_long_chat_is_not_endless():
