@@ -13,6 +13,8 @@ import dataclasses
 import datetime
 import functools
 import json
+import re
+from collections.abc import Callable
 
 import jinja2
 import jinja2.ext
@@ -23,6 +25,7 @@ from ealign.runtime.errors import UserError
 
 LIMIT = 500_000  # passes through loops and macros in one rendering
 _LARGEST = 1 << 24  # letters, items or bits that a product or power may have
+_PADS = ('center', 'expandtabs', 'ljust', 'rjust', 'zfill')
 # What every template is given, and a row may not replace.
 GIVEN = ('messages', 'tools', 'add_generation_prompt')
 
@@ -212,7 +215,7 @@ class _Counted(visitor.NodeTransformer):
 class _Environment(sandbox.ImmutableSandboxedEnvironment):
   """The sandbox, which counts passes and bounds what arithmetic makes."""
 
-  intercepted_binops = frozenset({'*', '**'})
+  intercepted_binops = frozenset({'*', '**', '%'})
 
   def _generate(self, source, name, filename, defer_init=False):
     source = _Counted().visit(source)
@@ -226,12 +229,18 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
       size = left.bit_length() * abs(right)
     elif operator == '*' and many != [left, right]:
       size = many[0] * many[1]
+    elif operator == '%' and isinstance(left, str):
+      size = _widest(left)
     if size > _LARGEST:
       raise UserError(
         f'the chat template makes a value without measure ({operator}): mend '
         'the template, or use that of the model'
       )
     return super().call_binop(context, operator, left, right)
+
+  def is_safe_attribute(self, obj, attr, value) -> bool:
+    """No method that makes a text as long as a number says."""
+    return attr not in _PADS and super().is_safe_attribute(obj, attr, value)
 
   @staticmethod
   def count() -> bool:
@@ -245,6 +254,29 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
     return True
 
 
+def _widest(text: str) -> int:
+  """The largest number in a format, such as a width."""
+  return max((int(x[:20]) for x in re.findall('[0-9]+', text)), default=0)
+
+
+def _bounded(name: str, of: Callable) -> Callable:
+  """A filter that makes no text longer than `_LARGEST`."""
+
+  @functools.wraps(of)
+  def call(*args, **kw):
+    sizes = [x for x in (*args, *kw.values()) if isinstance(x, int)]
+    if name == 'format':
+      sizes += [_widest(str(args[0]))]
+    if max(sizes, default=0) > _LARGEST:
+      raise UserError(
+        f'the chat template makes a value without measure ({name}): mend the '
+        'template, or use that of the model'
+      )
+    return of(*args, **kw)
+
+  return call
+
+
 @functools.cache
 def _environment() -> _Environment:
   environment = _Environment(
@@ -252,6 +284,8 @@ def _environment() -> _Environment:
     lstrip_blocks=True,
     extensions=[_Generation, jinja2.ext.loopcontrols],
   )
+  for name in ('batch', 'center', 'format', 'indent', 'slice'):
+    environment.filters[name] = _bounded(name, environment.filters[name])
   environment.filters['tojson'] = _tojson
   del environment.globals['lipsum']  # text of any length
   environment.globals['raise_exception'] = _refuse

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from ealign.export.write import FORMATS, ROUNDING, export
-from ealign.runtime.errors import UserError
+from ealign.runtime import preempt
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,12 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     '--overwrite', action='store_true', help='replace an earlier export'
   )
   args = parser.parse_args(argv)
-  try:
-    print(export(**vars(args)))
-  except UserError as error:
-    print(error, file=sys.stderr)
-    return error.exit_code
-  return 0
+  return preempt.command(lambda: print(export(**vars(args))))
 
 
 if __name__ == '__main__':

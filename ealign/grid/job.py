@@ -193,10 +193,10 @@ def end(launch: Launch, job: Job, error: str, compiled: int, stacked) -> None:
     return
   error = (error or _export(launch, job)).replace(f'{job.folder.local}: ', '')
   with usable(launch.folder.shared):
-    if not error:
-      done.write(job.folder.local)
+    sealed = '' if error else done.write(job.folder.local)
     job.folder.push()
   facts = {'error': error, 'compiles': compiled, 'stacked': stacked}
+  facts['sealed'] = sealed
   with job.pulse:
     state = 'failed' if error else 'done'
     write_status(launch, [job], state, finished=time.time(), **facts)

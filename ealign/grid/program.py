@@ -88,8 +88,9 @@ def _run(job, backend=None, stop=None, *, hosts=None, count: int = 1):
         display=job.watch,
         **more,
       )
-  except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error):
+  except (jax.errors.JaxRuntimeError, MemoryError) as error:
+    told = 'RESOURCE_EXHAUSTED' in str(error)
+    if not (told or isinstance(error, MemoryError)):
       raise
     why = ' '.join(str(error).partition('\n')[0].split())
     remedy = (

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import math
 import pathlib
@@ -144,8 +145,15 @@ def _absent(folder) -> str:
 
 
 def write(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
-  """Writes a safetensors file as transformers and PEFT do."""
-  save_file(tensors, path, metadata={'format': 'pt'})
+  """Writes a safetensors file as transformers and PEFT do.
+
+  Raises:
+    OSError: it cannot be written.
+  """
+  try:
+    save_file(tensors, path, metadata={'format': 'pt'})
+  except SafetensorError as error:  # of the disk, too
+    raise OSError(errno.EIO, str(error), str(path)) from None
   path.chmod(path.parent.stat().st_mode & 0o666)  # else others cannot read it
 
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from ealign import report
+from ealign.runtime import preempt
 from ealign.runtime.errors import UserError
 from ealign.workdir.folder import usable
 
@@ -14,16 +15,15 @@ def main(argv: list[str] | None = None) -> int:
     prog='python -m ealign.report', description=report.__doc__.split('\n')[0]
   )
   parser.add_argument('--workdir', required=True, help='folder of the runs')
-  try:
-    workdir = parser.parse_args(argv).workdir
+  workdir = parser.parse_args(argv).workdir
+
+  def write():
     if not workdir:
       raise UserError('--workdir= is empty; give the folder of the runs')
     with usable(workdir):
       print(report.write(workdir))
-  except UserError as error:
-    print(error, file=sys.stderr)
-    return error.exit_code
-  return 0
+
+  return preempt.command(write)
 
 
 if __name__ == '__main__':

@@ -11,9 +11,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from ealign.runtime.errors import Preempted
+from ealign.runtime.errors import Preempted, UserError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE_S = 3.0  # for Python to act on a signal, before the process is ended
@@ -154,6 +154,17 @@ def watch(*, alone: bool = True) -> Iterator[Stop]:
       for number, handler in previous.items():
         # None: a handler installed from C, which Python cannot put back.
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def command(run: Callable[[], None]) -> int:
+  """Runs a command that a signal may stop at any moment; its exit code."""
+  try:
+    with watch() as stop, stop.at_once(Preempted('stopped')):
+      run()
+  except UserError as error:
+    print(error, file=sys.stderr)
+    return error.exit_code
+  return 0
 
 
 @contextlib.contextmanager

@@ -20,7 +20,8 @@ class Status:
   error: one line. stacked: how many cells its program holds. overhead_s: from
   its start to its first step. compiles: programs that were compiled, or
   loaded from the cache. earlier_s: seconds of the starts before the last one.
-  hashes: of what its result depends on (`grid.hashes`).
+  hashes: of what its result depends on (`grid.hashes`). sealed: the hash of
+  DONE, which holds those of what it left.
   """
 
   state: str
@@ -38,6 +39,7 @@ class Status:
   compiles: int = 0
   earlier_s: float = 0.0
   hashes: dict[str, str] = dataclasses.field(default_factory=dict)
+  sealed: str = ''
 
   @property
   def ended(self) -> bool:

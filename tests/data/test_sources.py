@@ -270,3 +270,14 @@ def test_the_hub_offline_and_its_cache(tmp_path):
   assert split.startswith('hub:own/set:none: ') and 'Unknown split' in split
   assert missing.endswith('check name, split and HF_TOKEN, or name a file')
   assert (tmp_path / 'home' / 'datasets').is_dir()
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+  path = tmp_path / 'x.jsonl'
+  path.write_text(
+    '{"a": 1}\n{"b": {"content": "first", "content": "second"}}\n'
+  )
+  with pytest.raises(
+    UserError, match=":2 is not JSON: the key 'content' stands"
+  ):
+    sources.read_rows(str(path))

@@ -205,3 +205,26 @@ def test_arguments_as_text_for_templates_that_join_them():
   text = text.replace('c.arguments', "c.arguments['city'] + 5")
   with pytest.raises(UserError, match='can only concatenate str'):
     template.render(tokenizer(text), turns, {}, generate=False)
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    '{{ "%1000000000d" | format(1) }}',
+    '{{ "%1000000000d" % 1 }}',
+    '{{ "a" | center(3000000000) }}',
+    '{{ "a\\nb" | indent(3000000000) }}',
+    '{{ [1] | batch(3000000000, 0) | list }}',
+    '{{ "a".ljust(3000000000) }}',
+    '{{ "a".zfill(3000000000) }}',
+  ],
+)
+def test_texts_as_long_as_a_number_says_are_refused(text):
+  with pytest.raises(UserError):
+    template.render(tokenizer(text), [user('x')], {}, generate=False)
+
+
+def test_short_ones_are_not():
+  text = '{{ "%5d" | format(1) }}{{ "a" | center(3) }}{{ "%.2f" % 1 }}'
+  made = template.render(tokenizer(text), [user('x')], {}, generate=False)
+  assert made == '    1 a 1.00'

@@ -1,6 +1,7 @@
 """DONE vouches for what a run left."""
 
 import json
+import os
 
 import pytest
 
@@ -55,3 +56,31 @@ def test_older_versions_wrote_it_empty(left):
   done.check(left)
   (left / 'DONE').unlink()
   done.check(left)
+
+
+def test_it_is_vouched_for_itself(left):
+  sealed = done.write(left)
+  (left / 'STATUS.json').write_text(json.dumps({'sealed': sealed}))
+  done.check(left)
+  text = (left / 'DONE').read_text()
+  for other in ('', '{}', text.replace('answers.jsonl', 'others.jsonl')):
+    (left / 'DONE').write_text(other)
+    with pytest.raises(UserError, match='DONE: is not what the run left'):
+      done.check(left)
+  (left / 'DONE').unlink()
+  with pytest.raises(UserError, match='DONE: is gone; restore it'):
+    done.check(left)
+
+
+def test_pipes_are_not_waited_for(left):
+  (left / 'answers.jsonl').unlink()
+  os.mkfifo(left / 'answers.jsonl')
+  with pytest.raises(
+    UserError, match='answers.jsonl: cannot be read .is no re'
+  ):
+    done.check(left)
+  (left / 'DONE').unlink()
+  os.mkfifo(left / 'DONE')
+  (left / 'STATUS.json').write_text('{"sealed": "x"}')
+  with pytest.raises(UserError, match='DONE: is damaged'):
+    done.check(left)
