@@ -233,7 +233,11 @@ def _check_base(run, config, bare) -> None:
   path = run / 'run.json'
   if config.model.frozen_adapter or not path.exists():
     return
-  was = json.loads(path.read_text('utf-8')).get('frozen')
+  try:
+    was = json.loads(path.read_text('utf-8')).get('frozen')
+  except (OSError, ValueError, RecursionError, AttributeError):
+    message = 'is damaged; restore it from a copy, or run again'
+    raise UserError(f'{path}: {message} with --retry=all') from None
   for dtype in ('float32', 'bfloat16'):  # whichever the run computed with
     cast = functools.partial(jnp.asarray, dtype=dtype)
     tree = assembled.quantized(config.model, jax.tree.map(cast, bare))

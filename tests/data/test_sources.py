@@ -91,7 +91,10 @@ def test_one_object_over_several_lines(tmp_path):
 @pytest.mark.parametrize(
   'content, message',
   [
-    (gzip.compress(b'{}'), 'is gzipped: let its name end in .jsonl.gz'),
+    (
+      gzip.compress(b'{}', mtime=0),
+      'is gzipped: let its name end in .jsonl.gz',
+    ),
     (b'PAR1\x15\x04', 'is a parquet table: let its name end in .parquet'),
   ],
 )

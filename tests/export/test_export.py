@@ -641,3 +641,17 @@ def test_the_conversion_we_name_is_the_right_one(tmp_path, start):
   adapter, scale = peft.load(tmp_path / 'new', config_)
   got = export._logits(config_, lora.bind(scale, adapter, tree))
   np.testing.assert_allclose(got, wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('content', [b'{"frozen"', b'[]', b'\xff', None])
+def test_a_damaged_run_json_is_one_line(run, tmp_path, capsys, content):
+  own = shutil.copytree(run, tmp_path / 'run')
+  (own / 'run.json').unlink()
+  if content is None:
+    (own / 'run.json').mkdir()
+  else:
+    (own / 'run.json').write_bytes(content)
+  argv = (f'--run={own}', f'--to={tmp_path / "out"}', '--format=peft')
+  said = refused(capsys, *argv)
+  assert said.startswith(f'{own / "run.json"}: is damaged; restore it')
+  assert not (tmp_path / 'out').exists()
