@@ -88,6 +88,10 @@ def test_one_object_over_several_lines(tmp_path):
     sources.read_rows(path)
 
 
+# With no time in it, so that the test has one name.
+GZIPPED = gzip.compress(b'{}', mtime=0)
+
+
 @pytest.mark.parametrize(
   'content, message',
   [
