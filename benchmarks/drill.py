@@ -334,7 +334,7 @@ def main() -> int:
   args = parser.parse_args()
   if args.short:
     args.kills, args.signals, args.doubles, args.disks = 2, 1, 1, 1
-    args.inputs = 60
+    args.inputs = 36
   folder = pathlib.Path(tempfile.mkdtemp(prefix='ealign-drill-'))
   drill = Drill(folder, args.seed)
   if args.only != 'inputs':
