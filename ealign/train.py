@@ -12,33 +12,26 @@ import pathlib
 import jax
 import numpy as np
 
-from ealign import align
+from ealign import align, resume
 from ealign import replay as replay_lib
 from ealign.alone import ALONE
+from ealign.assembly import data
 from ealign.assembly import parts as parts_lib
 from ealign.assembly import weights as assembled
 from ealign.conscience.reflect import with_review
 from ealign.data import batch as batch_lib
 from ealign.engine import Backend, Engine
-from ealign.evals import answers, records
+from ealign.evals import answers
 from ealign.fields import Config
 from ealign.method import Method
-from ealign.models import flops, sharding, weights
-from ealign.runtime import (
-  checkpoint,
-  clock,
-  journal,
-  metrics,
-  preempt,
-  provenance,
-)
+from ealign.models import flops, sharding
+from ealign.resume import Progress, Setup
+from ealign.runtime import checkpoint, metrics, preempt, provenance
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime import profile as profile_lib
 from ealign.runtime.errors import NonFinite, Preempted, UserError
 from ealign.runtime.hosts import Hosts
 from ealign.workdir import folder as folder_lib
-
-_GROWING = 'answers.jsonl', 'metrics.jsonl'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,67 +43,6 @@ class Result:
   params: dict
   frozen: dict
   metrics: dict
-
-
-@dataclasses.dataclass(frozen=True)
-class Setup:
-  """What stays as it is during a run.
-
-  origin: hashes of the frozen weights and of second models. A checkpoint is
-    continued beside the same ones only. tag: what every record begins with.
-  """
-
-  config: Config
-  method: Method
-  backend: Backend
-  hosts: Hosts
-  folder: folder_lib.Folder
-  parts: parts_lib.Parts
-  origin: dict
-  tag: dict
-  saved: checkpoint.Checkpoints
-
-  @functools.cached_property
-  def clock(self) -> clock.Clock:
-    """Made at its first use, so that it does not count reading a checkpoint."""
-    return clock.Clock(self.mesh.devices.flat)
-
-  @property
-  def workdir(self) -> pathlib.Path:
-    return self.folder.local
-
-  @property
-  def model(self):
-    return self.parts.conscience.frozen.model.config
-
-  @property
-  def mesh(self):
-    return self.parts.conscience.frozen.mesh
-
-  @property
-  def root(self) -> jax.Array:
-    """The one key that all others are folded from."""
-    return jax.random.key(self.config.seed)
-
-  def record(self, phase: str, step: int, made: list[dict]) -> None:
-    """Appends records of answers to answers.jsonl, with run, step and phase."""
-    facts = self.tag | {'step': step, 'phase': phase}
-    path = self.workdir / 'answers.jsonl'
-    if made:
-      records.append(path, [facts | record for record in made])
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-  """Where a run stands. A checkpoint holds this and the loader's position.
-
-  tokens: supervised tokens that it was trained on.
-  """
-
-  step: int
-  state: align.TrainState
-  replay: replay_lib.Replay
-  tokens: float = 0.0
 
 
 def run(
@@ -160,7 +92,7 @@ def run(
   with watching as stop:
     with stop.at_once(_stopped(folder.local, 'while it was loaded')):
       s, start = _setup(config, method, folder, hosts, backend, name)
-      at, notes = _resume(s, start)
+      at, notes = resume.restore(s, start)
     if profile and at.step > profile[0]:
       notes.append(f'no trace: step {profile[0]} is done')
     log = metrics.Metrics(
@@ -238,69 +170,6 @@ def _size(tree) -> int:
   return sum(x.size for x in jax.tree.leaves(tree))
 
 
-# ---- Resume -----------------------------------------------------------------
-
-
-def _resume(s: Setup, start: Progress) -> tuple[Progress, list[str]]:
-  """The state of the last checkpoint, or `start`; and notes to show."""
-  loader, files = s.parts.loader, {}
-  notes, at = [f'data: {loader}'] * bool(loader), start
-  if saved := s.saved.restore(_tree(s, start)):
-    step, tree, extra, note = saved
-    _check_origin(s, extra)
-    files = extra.get('files')
-    state = sharding.padded(s.model, tree['state'])
-    at = Progress(
-      step,
-      sharding.place(s.mesh, state),
-      replay_lib.from_arrays(start.replay, tree['replay']),
-      extra['tokens'] if step else 0.0,
-    )
-    if loader:
-      loader.restore(extra['loader'])
-    notes.append(note or f'continuing from step {step}')
-  for name in _GROWING:
-    if files is None:  # an older version's checkpoint
-      metrics.jsonl_truncate(s.workdir / name, at.step)
-    else:
-      journal.rewind(s.workdir / name, files.get(name, journal.NOTHING))
-  return at, notes
-
-
-def _check_origin(s: Setup, extra) -> None:
-  """Refuses to continue a checkpoint beside other weights than its own."""
-  for name, was, remedy in (
-    ('frozen', 'trained on another base', 'model.path'),
-    ('others', 'reviewed by other models', 'them'),
-  ):
-    if extra[name] != s.origin[name]:
-      raise UserError(
-        f'{s.workdir}: the checkpoint was {was} ({extra[name]}, now '
-        f'{s.origin[name]}); restore {remedy}, or start in a new workdir'
-      )
-
-
-def _tree(s: Setup, at: Progress) -> dict:
-  """The arrays of a checkpoint."""
-  return {
-    'state': sharding.unpadded(s.model, s.backend.state(at.state)),
-    'replay': replay_lib.to_arrays(at.replay),
-  }
-
-
-def _save(s: Setup, at: Progress, *, wait: bool = False) -> None:
-  loader = s.parts.loader
-  extra = {
-    'loader': loader and loader.state(),
-    'tokens': at.tokens,
-    'files': {name: journal.mark(s.workdir / name) for name in _GROWING},
-  }
-  s.folder.push()  # before the checkpoint, whose files must be there
-  # Orbax cannot write two checkpoints of one process at a time.
-  save = functools.partial(s.saved.save, wait=wait or not s.backend.alone)
-  s.backend.apart(save, at.step, _tree(s, at), extra | s.origin)
-
-
 # ---- Loop -------------------------------------------------------------------
 
 
@@ -311,8 +180,8 @@ def _loop(s: Setup, at: Progress, log, trace, stop) -> tuple[Progress, dict]:
   while at.step < train.steps:
     if stop.requested or s.hosts.stopping():
       _fetch(s, updated, first, at.step)
-      trace.stop()  # so that it is in the folder that `_save` copies
-      _save(s, at, wait=True)
+      trace.stop()  # so that it is in the folder that `save` copies
+      resume.save(s, at, wait=True)
       raise Preempted(
         f'{s.workdir}: stopped at step {at.step} and saved; the same command '
         'continues'
@@ -337,7 +206,7 @@ def _loop(s: Setup, at: Progress, log, trace, stop) -> tuple[Progress, dict]:
       log.write(at.step, logged)
     log.progress(at.step, logged if logging else None)
     if saving:
-      _save(s, at)
+      resume.save(s, at)
   return at, logged
 
 
@@ -369,7 +238,7 @@ def _reflect(s: Setup, at: Progress, stop) -> tuple[Progress, dict]:
 
 def _reflected(s: Setup, at: Progress) -> tuple[list, list[dict]]:
   """The pairs of a reflection and its records."""
-  requests, rows = draw_requests(s.config, s.parts.pool, at.step)
+  requests, rows = data.draw_requests(s.config, s.parts.pool, at.step)
   with s.clock('train'):  # the updates that are still under way
     jax.block_until_ready(at.state)
   pairs, made = s.method.reflect(
@@ -433,7 +302,7 @@ def _final(s: Setup, at: Progress, logged: dict, log, stop) -> Result:
   state = s.backend.state(at.state)
   taught = s.parts.with_policy(state.params)
   s.saved.wait()
-  stopped = _stopped(s.workdir, 'while it evaluated, trained and saved')
+  stopped = _stopped(s.workdir, 'while it evaluated what is trained and saved')
   if s.hosts.stopping():  # they ask next before another run
     raise stopped
   log.say('sampling answers to the held-out questions')
@@ -449,7 +318,7 @@ def _final(s: Setup, at: Progress, logged: dict, log, stop) -> Result:
   params = state.params
   if s.hosts.count > 1:
     params = jax.tree.map(mesh_lib.to_host, params)
-  keep_params(s.config, s.workdir, s.model, params)
+  assembled.keep_params(s.config, s.workdir, s.model, params)
   s.folder.push()
   engine = with_review(taught)
   frozen, last = s.parts.frozen, logged | measured
@@ -464,32 +333,6 @@ def work(config: Config, model, batch) -> tuple[float, float]:
     tokens += float((part.positions_BT >= 0).sum())
     total += flops.training(model, *part.tokens_BT.shape, adapter)
   return tokens, total
-
-
-def draw_requests(config: Config, pool, step: int):
-  """The requests of one reflection and their row ids.
-
-  pool: list of (weight, chats). Drawn with a generator keyed by seed and
-  step alone, so a run resumes, and spreads over hosts, with the same draws.
-  """
-  c = config.conscience
-  rng = np.random.default_rng(np.random.SeedSequence((config.seed, step, 2)))
-  shares = np.asarray([w for w, _ in pool], float)
-  requests = []
-  for source in rng.choice(len(pool), c.prompts, p=shares / shares.sum()):
-    chats = pool[source][1]
-    requests += [chats[rng.integers(len(chats))]] * c.samples
-  first = step * c.prompts * c.samples
-  return requests, list(range(first, first + len(requests)))
-
-
-def keep_params(config: Config, workdir, model, params):
-  """Writes what was trained as safetensors: adapter, or the whole model."""
-  if config.model.train == 'full':
-    weights.save(workdir / 'model', model, params, dtype='float32')
-  else:
-    path, scale = workdir / 'adapter.safetensors', assembled.lora_scale(config)
-    weights.save_adapter(path, params, scale)
 
 
 def _fetch(s: Setup, updated, first: int, last: int) -> dict[str, float]:

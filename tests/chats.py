@@ -20,6 +20,13 @@ CHATML = """\
 {{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}"""
+# In the manner of Llama 2: a blank before the end, and no end of a user turn.
+LLAMA_2 = """\
+{%- for m in messages %}
+{%- if m.role == 'user' %}
+{{- bos_token + '[INST] ' + m.content.strip() + ' [/INST]' }}
+{%- else %}{{- ' ' + m.content.strip() + ' ' + eos_token }}{% endif %}
+{%- endfor %}"""
 LLAMA = """\
 {{- bos_token }}
 {%- for m in messages %}

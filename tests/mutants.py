@@ -253,7 +253,7 @@ MUTANTS = (
   ),
   Mutant(
     'replay_not_restored',
-    'ealign/train.py',
+    'ealign/resume.py',
     "replay_lib.from_arrays(start.replay, tree['replay'])",
     'start.replay',
     ('tests/test_train.py::test_resume_equals_an_uninterrupted_run',),

@@ -20,6 +20,7 @@ FLOORS = (
   'export',
   'config',
   'train',
+  'resume',
   'method',
   'assembly',
   'evals',

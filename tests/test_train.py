@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import runs
 
-from ealign import train
+from ealign import resume, train
+from ealign.assembly import data
 from ealign.method import Method
 from ealign.runtime.errors import NonFinite, Preempted
 
@@ -40,19 +41,19 @@ def test_resume_equals_an_uninterrupted_run(tmp_path, monkeypatch, capsys):
 def test_requests_are_drawn_by_the_weights_of_their_pools():
   config = runs.small(**{'conscience.samples': 2})
   pool = [(1.0, ['a', 'b']), (3.0, ['c'])]
-  drawn = [train.draw_requests(config, pool, step) for step in range(400)]
+  drawn = [data.draw_requests(config, pool, step) for step in range(400)]
   requests, rows = drawn[2]
   assert requests[::2] == requests[1::2]  # each is answered twice
   assert rows == list(range(2 * 8, 3 * 8))
   share = np.mean([r == 'c' for requests, _ in drawn for r in requests])
   assert abs(share - 0.75) < 0.05
-  assert drawn[2] == train.draw_requests(config, pool, 2)
+  assert drawn[2] == data.draw_requests(config, pool, 2)
 
 
 def test_updates_under_way_are_no_time_of_a_reflection(tmp_path, monkeypatch):
   order = []
 
-  class Clock(train.clock.Clock):
+  class Clock(resume.clock.Clock):
     def __call__(self, phase):
       order.append(phase)
       return super().__call__(phase)
@@ -65,7 +66,7 @@ def test_updates_under_way_are_no_time_of_a_reflection(tmp_path, monkeypatch):
     order.append('reflect')
     return [], []
 
-  monkeypatch.setattr(train.clock, 'Clock', Clock)
+  monkeypatch.setattr(resume.clock, 'Clock', Clock)
   monkeypatch.setattr(train.jax, 'block_until_ready', wait)
   config = runs.small(**{'train.steps': 1, 'eval.questions': ()})
   method = Method('conscience', reflect)

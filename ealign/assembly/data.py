@@ -2,6 +2,8 @@
 
 import itertools
 
+import numpy as np
+
 from ealign.assembly import fit
 from ealign.conscience import framings
 from ealign.conscience.prompts import Conscience
@@ -84,3 +86,20 @@ def read_framing(name: str) -> framings.Framing:
   words = lambda x: (x,) if isinstance(x, str) else tuple(x)
   fields |= {label: words(fields[label]) for label in ('ok', 'flag')}
   return framings.Framing(name=name, **fields)
+
+
+def draw_requests(config: Config, pool, step: int):
+  """The requests of one reflection and their row ids.
+
+  pool: list of (weight, chats). Drawn with a generator keyed by seed and
+  step alone, so a run resumes, and spreads over hosts, with the same draws.
+  """
+  c = config.conscience
+  rng = np.random.default_rng(np.random.SeedSequence((config.seed, step, 2)))
+  shares = np.asarray([w for w, _ in pool], float)
+  requests = []
+  for source in rng.choice(len(pool), c.prompts, p=shares / shares.sum()):
+    chats = pool[source][1]
+    requests += [chats[rng.integers(len(chats))]] * c.samples
+  first = step * c.prompts * c.samples
+  return requests, list(range(first, first + len(requests)))

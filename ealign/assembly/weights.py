@@ -132,3 +132,12 @@ def lora_scale(config: Config) -> float:
   """What the low-rank product is multiplied by."""
   spec = config.model.lora
   return lora.scale(rank=spec.rank, alpha=spec.alpha, rslora=spec.rslora)
+
+
+def keep_params(config: Config, workdir, model, params):
+  """Writes what was trained as safetensors: adapter, or the whole model."""
+  if config.model.train == 'full':
+    weights_lib.save(workdir / 'model', model, params, dtype='float32')
+  else:
+    path, scale = workdir / 'adapter.safetensors', lora_scale(config)
+    weights_lib.save_adapter(path, params, scale)

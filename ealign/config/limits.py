@@ -80,6 +80,7 @@ def problems(
   of a cell of a grid, where 'grid:<name>' and 'cell:<setting>' may be.
   """
   checks = [_choices, _ranges, _texts, _shapes, _purpose, _trained, _files]
+  checks.append(_sizes)
   checks += [] if grid else [_grid_references]
   checks.append(functools.partial(_arm_references, earlier=tuple(earlier_arms)))
   found = [problem for check in checks for problem in check(flat)]
@@ -140,6 +141,18 @@ def _texts(flat) -> Iterator[tuple]:
     yield from ((name, what) for what in _framing_file(flat[name]))
   elif flat[name] not in FRAMINGS:
     yield name, _among(flat[name], FRAMINGS, ', or a .json or .yaml file')
+
+
+def _sizes(flat) -> Iterator[tuple]:
+  """Batches of more tokens than an array can have."""
+  for rows, tokens in (
+    ('data.batch_size', 'data.length'),
+    ('dpo.pairs', 'dpo.length'),
+    ('eval.batch', 'eval.max_new_tokens'),
+    ('conscience.prompts', 'sample.max_new_tokens'),
+  ):
+    if flat[rows] * flat[tokens] >= 2**31 > max(flat[rows], flat[tokens]):
+      yield rows, f'times {tokens}={flat[tokens]} must be below 2**31 tokens'
 
 
 def _shapes(flat) -> Iterator[tuple]:

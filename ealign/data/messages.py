@@ -8,6 +8,7 @@ all others, and so does JSON that was made of them. JSON text is decoded where
 nothing else can be meant; what it holds is kept as it is, nulls too.
 """
 
+import collections
 import json
 import math
 from collections.abc import Callable
@@ -106,10 +107,22 @@ def at(where: str, key) -> str:
   return f'{where}.{key}' if key.isidentifier() else f'{where}[{key!r:.60}]'
 
 
+def once(pairs: list[tuple[str, Any]]) -> dict:
+  """A JSON object; a ValueError if it has a key twice, since one would vanish.
+
+  It is the `object_pairs_hook` of `json.loads`.
+  """
+  found = dict(pairs)
+  if len(found) < len(pairs):
+    twice, _ = collections.Counter(key for key, _ in pairs).most_common(1)[0]
+    raise ValueError(f'the key {twice!r} stands twice in an object')
+  return found
+
+
 def decoded(text: str, where: str):
   """What JSON text holds, nulls included; `where` is its name."""
   try:
-    value = json.loads(text)
+    value = json.loads(text, object_pairs_hook=once)
   except (ValueError, RecursionError) as error:
     raise UserError(f'{where} is not JSON: {error}; mend it') from error
   present(value, where)  # that it is JSON of some depth

@@ -169,18 +169,9 @@ def _is_one(content) -> bool:
   return False
 
 
-def _once(pairs) -> dict:
-  found = dict(pairs)
-  if len(found) < len(pairs):
-    keys = [key for key, _ in pairs]
-    twice = next(key for key in keys if keys.count(key) > 1)
-    raise ValueError(f'the key {twice!r} stands twice in an object')
-  return found
-
-
 def _parse(text, where):
   try:
-    return json.loads(text.decode('utf-8'), object_pairs_hook=_once)
+    return json.loads(text.decode('utf-8'), object_pairs_hook=messages.once)
   except UnicodeDecodeError as error:
     line = text.count(b'\n', 0, error.start)
     at = f'byte {error.start}' + (f', line {line + 1}' if line else '')

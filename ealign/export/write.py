@@ -304,6 +304,9 @@ def _replacing(to):
   beside = lambda kind: to.with_name(f'.{to.name}.{kind}.{os.getpid()}')
   partial, old = beside('partial'), beside('old')
   try:
+    for earlier in to.parent.glob(f'.{to.name}.old.*'):
+      if not to.exists():  # its export was killed between two renames
+        earlier.rename(to)
     partial.mkdir(parents=True)
     yield partial
     names = sorted(path.name for path in partial.iterdir())

@@ -24,8 +24,8 @@ CODE = tuple(
   """
   align/ alone.py assembly/ conscience/ data/ engine.py evals/answers.py
   evals/judges/measure.py fields.py losses.py method.py methods/ models/
-  replay.py runtime/mesh.py sampling/ stack/ train.py world/data/advice.yaml
-  world/data/code.yaml world/grammar.py world/texts.py
+  replay.py resume.py runtime/mesh.py sampling/ stack/ train.py
+  world/data/advice.yaml world/data/code.yaml world/grammar.py world/texts.py
   """.split()
 )
 

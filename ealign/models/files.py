@@ -34,7 +34,7 @@ def folder(path) -> pathlib.Path:
     UserError: one is; reading it might never end.
   """
   path = pathlib.Path(path)
-  for file in path.iterdir() if path.is_dir() else ():
+  for file in path.iterdir() if path.is_dir() else (path,):
     if file.exists() and not (file.is_file() or file.is_dir()):
       raise UserError(f'{file}: is no regular file; {_AGAIN}')
   return path

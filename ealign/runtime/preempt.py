@@ -61,6 +61,7 @@ class Stop:
     """
     with contextlib.suppress(_Signal):
       if not self.requested:
+        ends = ends or self._blocks[-1].ends  # it holds for all inside
         with self._block(_Block(error, True, ends)):
           yield
     if self.requested:

@@ -224,12 +224,6 @@ ENDS = ('<|im_start|>', '<|im_end|>')
 NEEDS = (
   "{%- if mode is not defined %}{{ raise_exception('set mode') }}{% endif %}"
 )
-LLAMA_2 = """\
-{%- for m in messages %}
-{%- if m.role == 'user' %}
-{{- bos_token + '[INST] ' + m.content.strip() + ' [/INST]' }}
-{%- else %}{{- ' ' + m.content.strip() + ' ' + eos_token }}{% endif %}
-{%- endfor %}"""
 SINGLE = "{%- if messages[2] %}{{ raise_exception('one turn') }}{% endif %}"
 ENDLESS = (
   '{%- set r = range(9999) %}{% for a in r %}{% for b in r %}{% endfor %}'
@@ -260,7 +254,7 @@ def model(tmp_path):
 @pytest.mark.parametrize(
   'template, mode',
   [
-    (LLAMA_2, None),
+    (chats.LLAMA_2, None),
     (SINGLE + chats.CHATML, None),  # nothing asks how a chat goes on
     ({'default': chats.CHATML, 'tool_use': 'x'}, None),
     (NEEDS + chats.CHATML, 'x'),

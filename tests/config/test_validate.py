@@ -260,6 +260,15 @@ def test_arms_that_can_have_no_folder(config, name, said):
   assert said in problem
 
 
+def test_batches_that_no_array_can_hold(config):
+  config.data.batch_size, config.data.length = 2**21, 2**10
+  config.dpo.pairs, config.dpo.length = 2**20, 2**10
+  (problem,) = config_lib.validate(config)
+  assert problem == (
+    'data.batch_size=2097152: times data.length=1024 must be below 2**31 tokens'
+  )
+
+
 def test_a_section_that_is_none_or_gone_is_one_problem(config):
   said = 'model=None: must be a section; start from ealign.config.default()'
   config.model = None

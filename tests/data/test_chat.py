@@ -8,6 +8,7 @@ from chats import (
   CHATML,
   GEMMA,
   LLAMA,
+  LLAMA_2,
   MISTRAL,
   assistant,
   build,
@@ -355,15 +356,6 @@ def test_a_turn_that_goes_on_behind_its_end():
   tok = build(CHATML.replace("<|im_end|>\\n'", "<|im_end|>!\\n'"), ENDS)
   with pytest.raises(UserError, match='writes no end-of-turn token'):
     chat.encode(tok, [user('a'), assistant('b')])
-
-
-# In the manner of Llama 2: a blank before the end, and no end of a user turn.
-LLAMA_2 = """\
-{%- for m in messages %}
-{%- if m.role == 'user' %}
-{{- bos_token + '[INST] ' + m.content.strip() + ' [/INST]' }}
-{%- else %}{{- ' ' + m.content.strip() + ' ' + eos_token }}{% endif %}
-{%- endfor %}"""
 
 
 @pytest.mark.parametrize('blank', ['', 'normalizer', 'words'])

@@ -214,3 +214,11 @@ def test_tools(value, expected):
 def test_bad_tools(value, message):
   with pytest.raises(UserError, match=message):
     messages.tools(value, 't')
+
+
+def test_a_key_that_stands_twice_in_json_text_is_refused():
+  text = '{"city": "Rome", "city": "Oslo"}'
+  calls = [{'name': 'find', 'arguments': text}]
+  turn = {'role': 'assistant', 'tool_calls': calls}
+  with pytest.raises(UserError, match="the key 'city' stands twice"):
+    messages.read([turn], 'messages')

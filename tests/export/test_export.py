@@ -1,6 +1,7 @@
 """Exports: PEFT's keys and scale, merging, what travels, and what is refused.
 
-Runs are written by hand, as `train.keep_params` leaves them, on the organism.
+Runs are written by hand, as `assembly.weights.keep_params` leaves
+them, on the organism.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ealign import config, train
+from ealign import config
 from ealign.assembly import weights as weights_lib
 from ealign.data import chat, sources
 from ealign.export import __main__ as command
@@ -49,7 +50,7 @@ def write_run(folder, **changes):
     key = jax.random.key(0)
     fresh = lora.init(model, key=key, rank=spec.rank, targets=spec.targets)
     params = jax.tree.map(lambda x: noise(x).astype('float32'), fresh)
-  train.keep_params(frozen, folder, model, params)
+  weights_lib.keep_params(frozen, folder, model, params)
   used = weights_lib.quantized(frozen.model, tree)
   (folder / 'run.json').write_text(
     json.dumps({'frozen': provenance.tree_hash(used)})
@@ -655,3 +656,14 @@ def test_a_damaged_run_json_is_one_line(run, tmp_path, capsys, content):
   said = refused(capsys, *argv)
   assert said.startswith(f'{own / "run.json"}: is damaged; restore it')
   assert not (tmp_path / 'out').exists()
+
+
+def test_an_export_killed_between_two_renames_is_put_back(run, tmp_path):
+  out = tmp_path / 'out'
+  export.export(run, out, 'peft')
+  out.rename(tmp_path / '.out.old.1')
+  with pytest.raises(export.UserError, match='cannot be written'):
+    with export._replacing(out):
+      raise OSError(28, 'No space left on device')
+  assert (out / 'adapter_config.json').exists()
+  assert [p.name for p in tmp_path.iterdir()] == ['out']

@@ -96,6 +96,12 @@ def test_an_error_of_the_hub_is_one_line(monkeypatch):
     hub.fetch('some/model')
 
 
+def test_a_pipe_in_the_place_of_a_model(tmp_path):
+  os.mkfifo(tmp_path / 'x.gguf')
+  with pytest.raises(UserError, match='x.gguf: is no regular file'):
+    hub.fetch(tmp_path / 'x.gguf')
+
+
 @pytest.mark.parametrize('name', ['config.json', 'model.safetensors'])
 def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path, name):
   os.mkfifo(tmp_path / name)

@@ -160,6 +160,11 @@ with preempt.watch() as stop:
     ("at_once(Preempted('one line'))", True),
     ("at_once(Preempted('one line'), ends=False)", False),
     ("later(Preempted('one line'))", True),
+    (
+      "later(Preempted('outer')), stop.at_once(Preempted('one line'), "
+      'ends=False)',
+      True,
+    ),
     ('later()', False),
   ],
 )

@@ -1,0 +1,143 @@
+"""What stays as it is during a run, where it stands, and its checkpoints."""
+
+import dataclasses
+import functools
+import pathlib
+
+import jax
+
+from ealign import align
+from ealign import replay as replay_lib
+from ealign.assembly.parts import Parts
+from ealign.engine import Backend
+from ealign.evals import records
+from ealign.fields import Config
+from ealign.method import Method
+from ealign.models import sharding
+from ealign.runtime import checkpoint, clock, journal, metrics
+from ealign.runtime.errors import UserError
+from ealign.runtime.hosts import Hosts
+from ealign.workdir.folder import Folder
+
+_GROWING = 'answers.jsonl', 'metrics.jsonl'
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """What stays as it is during a run.
+
+  origin: hashes of the frozen weights and of second models. A checkpoint is
+    continued beside the same ones only. tag: what every record begins with.
+  """
+
+  config: Config
+  method: Method
+  backend: Backend
+  hosts: Hosts
+  folder: Folder
+  parts: Parts
+  origin: dict
+  tag: dict
+  saved: checkpoint.Checkpoints
+
+  @functools.cached_property
+  def clock(self) -> clock.Clock:
+    """Made at its first use, so that it does not count reading a checkpoint."""
+    return clock.Clock(self.mesh.devices.flat)
+
+  @property
+  def workdir(self) -> pathlib.Path:
+    return self.folder.local
+
+  @property
+  def model(self):
+    return self.parts.conscience.frozen.model.config
+
+  @property
+  def mesh(self):
+    return self.parts.conscience.frozen.mesh
+
+  @property
+  def root(self) -> jax.Array:
+    """The one key that all others are folded from."""
+    return jax.random.key(self.config.seed)
+
+  def record(self, phase: str, step: int, made: list[dict]) -> None:
+    """Appends records of answers to answers.jsonl, with run, step and phase."""
+    facts = self.tag | {'step': step, 'phase': phase}
+    path = self.workdir / 'answers.jsonl'
+    if made:
+      records.append(path, [facts | record for record in made])
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+  """Where a run stands. A checkpoint holds this and the loader's position.
+
+  tokens: supervised tokens that it was trained on.
+  """
+
+  step: int
+  state: align.TrainState
+  replay: replay_lib.Replay
+  tokens: float = 0.0
+
+
+def restore(s: Setup, start: Progress) -> tuple[Progress, list[str]]:
+  """The state of the last checkpoint, or `start`; and notes to show."""
+  loader, files = s.parts.loader, {}
+  notes, at = [f'data: {loader}'] * bool(loader), start
+  if saved := s.saved.restore(_tree(s, start)):
+    step, tree, extra, note = saved
+    _check_origin(s, extra)
+    files = extra.get('files')
+    state = sharding.padded(s.model, tree['state'])
+    at = Progress(
+      step,
+      sharding.place(s.mesh, state),
+      replay_lib.from_arrays(start.replay, tree['replay']),
+      extra['tokens'] if step else 0.0,
+    )
+    if loader:
+      loader.restore(extra['loader'])
+    notes.append(note or f'continuing from step {step}')
+  for name in _GROWING:
+    if files is None:  # an older version's checkpoint
+      metrics.jsonl_truncate(s.workdir / name, at.step)
+    else:
+      journal.rewind(s.workdir / name, files.get(name, journal.NOTHING))
+  return at, notes
+
+
+def _check_origin(s: Setup, extra) -> None:
+  """Refuses to continue a checkpoint beside other weights than its own."""
+  for name, was, remedy in (
+    ('frozen', 'trained on another base', 'model.path'),
+    ('others', 'reviewed by other models', 'them'),
+  ):
+    if extra[name] != s.origin[name]:
+      raise UserError(
+        f'{s.workdir}: the checkpoint was {was} ({extra[name]}, now '
+        f'{s.origin[name]}); restore {remedy}, or start in a new workdir'
+      )
+
+
+def _tree(s: Setup, at: Progress) -> dict:
+  """The arrays of a checkpoint."""
+  return {
+    'state': sharding.unpadded(s.model, s.backend.state(at.state)),
+    'replay': replay_lib.to_arrays(at.replay),
+  }
+
+
+def save(s: Setup, at: Progress, *, wait: bool = False) -> None:
+  loader = s.parts.loader
+  extra = {
+    'loader': loader and loader.state(),
+    'tokens': at.tokens,
+    'files': {name: journal.mark(s.workdir / name) for name in _GROWING},
+  }
+  s.folder.push()  # before the checkpoint, whose files must be there
+  # Orbax cannot write two checkpoints of one process at a time.
+  save = functools.partial(s.saved.save, wait=wait or not s.backend.alone)
+  s.backend.apart(save, at.step, _tree(s, at), extra | s.origin)
