@@ -667,6 +667,16 @@ def test_a_tokenizer_that_is_read_otherwise_than_it_is_stored(
   assert 'install another release' in str(error.value)
 
 
+def test_a_class_that_composes_letters_is_as_stored(tmp_path, monkeypatch):
+  """As that of Qwen does where a GGUF file's tokenizer.json does not say so."""
+  SMALL.save_pretrained(tmp_path)
+  other = build(CHATML, ENDS, ('<think>', '</think>'), eos_token='<|im_end|>')
+  other.backend_tokenizer.normalizer = normalizers.NFC()
+  read = lambda *_, **__: other
+  monkeypatch.setattr(transformers.AutoTokenizer, 'from_pretrained', read)
+  assert chat.load_tokenizer(str(tmp_path)) is other
+
+
 def test_a_tokenizer_that_pads_and_cuts(tmp_path):
   tok = build(CHATML, ENDS, eos_token='<|im_end|>')
   tok.backend_tokenizer.enable_padding(length=64)
