@@ -17,7 +17,7 @@ from chats import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import models, pre_tokenizers, processors
+from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from ealign.data import chat, columns, sources
 from ealign.data.batch import Row
