@@ -186,12 +186,17 @@ class Engine:
     )
     return self.backend.generate(request)
 
-  def labels(self, prompts, labels: Sequence[str]) -> np.ndarray:
-    """log P(label and the end of its turn | prompt), float32 [B, M]."""
+  def labels(
+    self, prompts, labels: Sequence[str], *, groups: Sequence | None = None
+  ) -> np.ndarray:
+    """log P(label and the end of its turn | prompt), float32 [B, M].
+
+    groups: of each prompt, whose start is read once (`requests.Labels`).
+    """
     ids = tuple((*self.model.ids(text), self.model.end) for text in labels)
     of = self.model.config, self.weights, prompts, ids
-    request = requests.Labels(*of, rows=self.rows, mesh=self.mesh)
-    return self.backend.label_logps(request)
+    how = {'rows': self.rows, 'mesh': self.mesh, 'groups': groups}
+    return self.backend.label_logps(requests.Labels(*of, **how))
 
   def logps(
     self, pairs: Sequence[Pair], *, slots: int, length: int
