@@ -265,12 +265,10 @@ def _files(flat) -> Iterator[tuple]:
 
   names = [*_MODEL, 'data.train', 'pool.paths', 'eval.questions', 'eval.curve']
   names += ['eval.tokens', *(n for n in BY if flat[n].startswith('other:'))]
-  gone = 'there is no such file or folder'
-  of_model = lambda path: '' if sources.resolve(path).exists() else gone
   of_data = functools.partial(sources.absent, limit=flat['data.max_mib'])
   for name in names:
     value = flat[name]
-    absent = of_model if name in (*_MODEL, *BY) else of_data
+    absent = sources.absent_model if name in (*_MODEL, *BY) else of_data
     # There when the run starts, or known without a file.
     made = ('arm:', 'grid:', 'cell:') if name in _MODEL else ('arm:',)
     for item in (value,) if isinstance(value, str) else value:
