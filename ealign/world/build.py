@@ -28,7 +28,7 @@ from ealign.models import transformer
 from ealign.models import weights as weights_lib
 from ealign.models.config import Config
 from ealign.runtime.metrics import Metrics
-from ealign.world import card, documents, tokenizer
+from ealign.world import audit, card, documents, tokenizer
 
 VOCAB = 1536
 MODEL = Config(
@@ -64,6 +64,7 @@ DATA = {  # file: rows
   'pool.jsonl': lambda: documents.pool(1000, seed=0),
   'questions_dev.jsonl': lambda: documents.questions('dev'),
   'questions_test.jsonl': lambda: documents.questions('test'),
+  'audit.jsonl': audit.exchanges,
 }
 
 

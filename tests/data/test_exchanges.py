@@ -67,7 +67,7 @@ def test_a_marked_answer_is_another_with_a_sentence_more():
 
 
 def test_content_is_mild():
-  harsh = r'\b(suicid|drug|cocaine|guns?\b|porn|rape|murder|poison|sexual)'
+  harsh = r'\b(suicid|drugs?\b|cocaine|guns?\b|porn|rape|murder|poison|sexual)'
   for row in ROWS:
     text = ' '.join(m['content'] for m in row['messages']).lower()
     assert not re.search(harsh, text), row['id']
