@@ -162,7 +162,7 @@ MUTANTS = (
   ),
   Mutant(
     'adapter_left_on_in_the_cached_reference',
-    'ealign/conscience/reflect.py',
+    'ealign/conscience/pairs.py',
     'zip(pairs, c.frozen.logps(',
     'zip(pairs, c.policy.logps(',
     ('tests/conscience/test_conscience.py',),
@@ -232,7 +232,7 @@ MUTANTS = (
   ),
   Mutant(
     'truncated_alternative_makes_a_pair',
-    'ealign/conscience/reflect.py',
+    'ealign/conscience/pairs.py',
     "'truncated': new.stop != 'stop'",
     "'truncated': new.stop not in ('stop', 'length')",
     ('tests/conscience/test_conscience.py',),
@@ -432,7 +432,7 @@ MUTANTS = (
   ),
   Mutant(
     'a_pair_too_long',
-    'ealign/conscience/reflect.py',
+    'ealign/conscience/pairs.py',
     'longest > c.dpo.length',
     'longest > c.dpo.length + 1',
     ('tests/conscience/test_boundaries.py::test_the_longest_pair_fits',),
