@@ -131,6 +131,11 @@ class Guards:
   repeats: Whole = 4  # the same alternative among the pairs that there are
   refusal: bool = False  # openings such as "I'm sorry, but I can't"
 
+  @property
+  def measures(self) -> bool:
+    """Whether lengths are compared, which takes plain answers."""
+    return bool(self.shortest or self.longest)
+
 
 @dataclasses.dataclass(frozen=True)
 class Conscience:

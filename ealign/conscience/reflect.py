@@ -212,8 +212,7 @@ def reflect(
 
 def _plain(c, flagged, key) -> list[Answer | None]:
   """The frozen model's own answer to each request, where a guard needs it."""
-  s = c.settings.guards
-  if not (s.shortest or s.longest):
+  if not c.settings.guards.measures:
     return [None] * len(flagged)
   return c.frozen.generate(
     [x.prompt for x in flagged],
