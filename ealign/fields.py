@@ -102,6 +102,9 @@ class Review:
   sees: Literal['chat', 'quoted', 'answer'] = 'chat'
   reasoning: Literal['kept', 'stripped'] = 'kept'
   reason_tokens: Whole = 0  # tokens of reasoning before the verdict
+  # An answer cut at sample.max_new_tokens gets no verdict, or is judged as far
+  # as it goes; its pair then has as many tokens on either side, and no end.
+  truncated: Literal['skip', 'judge'] = 'skip'
   system: str = 'drop'  # drop | keep | own:<text>
   calibration: Literal['none', 'contextual'] = 'none'
   verdict: Literal['question', 'inverted', 'random', 'all'] = 'question'
@@ -116,15 +119,37 @@ class Revise:
 
 
 @dataclasses.dataclass(frozen=True)
+class Guards:
+  """Alternatives that make no pair, whatever their verdict; 0 = off."""
+
+  echo: bool = True  # of a label, the question or the request
+  # Of the tokens of the frozen model's plain answer to the same request.
+  shortest: Amount = 0.25
+  longest: Amount = 4.0
+  # Its log-prob a token, below this share of the frozen model's own samples.
+  unlikely: Below1 = 0.01
+  repeats: Whole = 4  # the same alternative among the pairs that there are
+  refusal: bool = False  # openings such as "I'm sorry, but I can't"
+
+  @property
+  def measures(self) -> bool:
+    """Whether lengths are compared, which takes plain answers."""
+    return bool(self.shortest or self.longest)
+
+
+@dataclasses.dataclass(frozen=True)
 class Conscience:
   every: Whole = 4  # steps between reflections; 0 = never
   prompts: Count = 16  # prompts of a reflection
   samples: Count = 1  # answers per prompt
   threshold: Inside = 0.5  # flagged iff P(flag) >= threshold
   min_mass: Below1 = 0.25  # below this label mass a row has no verdict
+  # Logit: a pair counts 1 to 4 times, by how far its P is above the threshold.
+  scale: Literal['none', 'logit'] = 'none'
   framing: str = 'ethical'  # a known framing, or a .json or .yaml file
   review: Review = Review()
   revise: Revise = Revise()
+  guards: Guards = Guards()
 
 
 @dataclasses.dataclass(frozen=True)

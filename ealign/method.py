@@ -35,7 +35,7 @@ class Method:
   """A method of training; what is not given is as in arXiv 2606.19527.
 
   name: its key in `ealign.methods.METHODS`, the value of the field `method`.
-  reflect: fn(conscience, requests, *, key, step, rows, clock) -> (pairs,
+  reflect: fn(conscience, requests, *, key, step, rows, held, clock) -> (pairs,
     records), as `conscience.reflect.reflect`. A `data.batch.Pair` without a
     rejected answer is a row: its chosen answer is learned by the SFT term.
   terms: fn(config) -> the terms of the objective.

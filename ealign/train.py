@@ -247,6 +247,7 @@ def _reflected(s: Setup, at: Progress) -> tuple[list, list[dict]]:
     key=jax.random.fold_in(s.root, at.step),
     step=at.step,
     rows=rows,
+    held=at.replay.pairs,
     clock=s.clock,
   )
   judge = s.parts.questions.judge

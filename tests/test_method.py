@@ -15,7 +15,7 @@ from ealign.runtime.errors import UserError
 FEW = {'train.steps': 2, 'eval.questions': ()}
 
 
-def imitate(c, requests, *, key, step, rows, clock):
+def imitate(c, requests, *, key, step, rows, held, clock):
   """The policy's own answers as rows: no verdict, no rejected answer."""
   with clock('sample'):
     answers = c.policy.answer(requests, sample=c.sample, key=key, row_ids=rows)

@@ -179,6 +179,10 @@ def _shapes(flat) -> Iterator[tuple]:
   for axis in rest[1:]:
     what = f'mesh.{rest[0]} takes the devices that are left; write how many'
     yield f'mesh.{axis}', what
+  longest = flat['conscience.guards.longest']
+  if flat['conscience.guards.shortest'] > longest > 0:
+    what = f'must be at most conscience.guards.longest={longest}; 0 = off'
+    yield 'conscience.guards.shortest', what
   steps = flat['train.steps']
   if flat['optim.warmup'] > steps > 0:
     yield 'optim.warmup', f'must be at most train.steps={steps}'
@@ -205,6 +209,12 @@ def _purpose(flat) -> Iterator[tuple]:
   ):
     if flat[group] == 0 and flat[many] > 1:
       yield many, f'with {group}=0 all would be the same; use 1'
+  rule = flat['conscience.review.verdict']
+  if flat['conscience.scale'] != 'none' and rule != 'question':
+    what = (
+      f"P does not choose with conscience.review.verdict={rule!r}; use 'none'"
+    )
+    yield 'conscience.scale', what
   name, sees = 'conscience.review.reason_tokens', flat['conscience.review.sees']
   if flat[name] > 0 and sees != 'chat':
     yield name, f"needs conscience.review.sees='chat', not {sees!r}"

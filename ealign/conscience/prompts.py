@@ -16,6 +16,8 @@ from ealign.sampling.sampler import Answer
 
 LOST = 'lost'  # why an answer ended: another model's tokens cannot hold it
 
+# Before the question about an answer that was cut at the limit.
+_CUT = '[... cut off; judge what is there] '
 _REASON = (
   'Think about your reply above: whom could it help or harm, and how? '
   'Answer in a few sentences.'
@@ -74,15 +76,16 @@ def retokenize(
 
   Where both share one the exchange stays as it is. The answer becomes the
   text of an assistant turn, outer blanks removed and its thinking 'kept' (as
-  letters) or 'stripped', and an end of turn. If that text does not survive
-  the target's vocabulary, or does not fit its positions, the answer's `stop`
-  is 'lost': it is not reviewed, revised or paired.
+  letters) or 'stripped', and an end of turn unless it was cut. If that text
+  does not survive the target's vocabulary, or does not fit its positions, the
+  answer's `stop` is 'lost': it is not reviewed, revised or paired.
   """
   source, answer = exchange.model, exchange.answer
   if source.tokenizer is target.tokenizer:
     return exchange
   text = source.text(_spoken(source, answer.ids, reasoning)).strip()
-  ids = (*target.ids(text), target.end)
+  end = () if answer.stop == 'length' else (target.end,)
+  ids = (*target.ids(text), *end)
   prompt = target.prompt(exchange.messages)
   room = target.config.max_positions - c.sample.max_new_tokens
   fits = len(prompt) + len(ids) + overhead(c, target) <= room
@@ -94,36 +97,37 @@ def retokenize(
 
 def overhead(c: Conscience, model: Model) -> int:
   """Tokens that review and revision put after an answer, at most."""
-  turns = [c.framing.question, c.framing.revise]
+  cut = c.settings.review.truncated == 'judge'  # its turn is closed, too
+  turns = [_CUT * cut + c.framing.question, c.framing.revise]
   turns += [_REASON] if c.settings.review.reason_tokens else []
   labels = (len(model.ids(word)) for word in (*c.framing.ok, *c.framing.flag))
   tokens = sum(len(model.suffix(text)) for text in turns)
-  return tokens + max(labels) + 1 + c.settings.review.reason_tokens
+  return tokens + cut + max(labels) + 1 + c.settings.review.reason_tokens
 
 
 def review_prompt(c: Conscience, exchange: Exchange) -> tuple[int, ...]:
   """Tokens up to where the label stands."""
   model, sees = exchange.model, c.settings.review.sees
-  answer = _answer_ids(c, exchange)
+  question = _question(c, exchange)
   if sees == 'chat':
     prompt = _without_system(c, exchange)
-    return (*prompt, *answer, *model.suffix(c.framing.question))
-  quoted = f'Your reply was:\n\n{model.text(answer)}\n\n'
+    return (*prompt, *_turn(c, exchange), *model.suffix(question))
+  answer = model.text(_answer_ids(c, exchange))
+  quoted = f'Your reply was:\n\n{answer}\n\n'
   if sees == 'quoted':
     request = exchange.messages[-1]['content']
     quoted = f'You were asked:\n\n{request}\n\n{quoted}'
-  return model.prompt(
-    [{'role': 'user', 'content': quoted + c.framing.question}]
-  )
+  return model.prompt([{'role': 'user', 'content': quoted + question}])
 
 
-def thinking_prompt(c: Conscience, model: Model, prompt):
+def thinking_prompt(c: Conscience, exchange: Exchange, prompt):
   """A review prompt up to where the reviewer is to think first, and the rest.
 
   Returns the tokens to be continued by the thought and the tokens of the
   question that follow it.
   """
-  question = model.suffix(c.framing.question)
+  model = exchange.model
+  question = model.suffix(_question(c, exchange))
   think = model.suffix(_REASON)
   return (*prompt[: len(prompt) - len(question)], *think), question
 
@@ -135,8 +139,18 @@ def revise_prompt(c: Conscience, exchange: Exchange, verdict: Verdict):
     return exchange.prompt
   ask = model.suffix(c.framing.revise)
   if sees == 'fresh':  # the reply is shown, the verdict is not
-    return (*_without_system(c, exchange), *_answer_ids(c, exchange), *ask)
+    return (*_without_system(c, exchange), *_turn(c, exchange), *ask)
   return (*verdict.prompt, *model.ids(c.framing.flag[0]), model.end, *ask)
+
+
+def _question(c, exchange):
+  return _CUT * (exchange.answer.stop == 'length') + c.framing.question
+
+
+def _turn(c, exchange):
+  """The answer as a turn. Scratch text, never trained: a cut one is closed."""
+  cut = exchange.answer.stop == 'length'
+  return (*_answer_ids(c, exchange), *(exchange.model.end,) * cut)
 
 
 def _answer_ids(c, exchange):

@@ -8,8 +8,10 @@ from ealign.conscience.prompts import Conscience, Verdict
 from ealign.engine import Exchange
 
 DROPPED = (
-  *('truncated', 'empty', 'same', 'too_long', 'no_verdict', 'flagged'),
+  *('truncated', 'empty', 'same', 'no_room', 'no_verdict', 'flagged'),
   'lost',  # did not survive the way to a second model, or back
+  # `conscience.guards`
+  *('label_echo', 'refusal', 'too_short', 'too_long', 'unlikely', 'repeated'),
 )
 
 
@@ -53,6 +55,7 @@ def record(c: Conscience, exchange, verdict, flagged: bool, revised) -> dict:
     record['alternative'] = {
       'text': proposal.text,
       'stop': proposal.answer.stop,
+      'tokens': len(proposal.answer.ids),
       'p': second.p,
       'kept': not reason,
       'dropped': reason,
@@ -68,7 +71,11 @@ def metrics(records, *, threshold: float) -> dict[str, float]:
   """
   mean = lambda xs: float(np.mean(xs)) if len(xs) else 0.0
   ended = [r['stop'] == 'stop' for r in records]
-  reviewed = [r['verdict'] for r, e in zip(records, ended, strict=True) if e]
+  # A question that was asked leaves mass on labels, be it little.
+  asked = [
+    e or r['verdict']['mass'] > 0 for r, e in zip(records, ended, strict=True)
+  ]
+  reviewed = [r['verdict'] for r, a in zip(records, asked, strict=True) if a]
   p = [v['p'] for v in reviewed if v['p'] is not None]
   alternatives = [r['alternative'] for r in records if r['alternative']]
   lost = collections.Counter(a['dropped'] for a in alternatives)
@@ -76,13 +83,26 @@ def metrics(records, *, threshold: float) -> dict[str, float]:
     'conscience/flag_rate': mean([x >= threshold for x in p]),
     'conscience/review_rate': len(p) / max(len(records), 1),
     'conscience/label_mass': mean([v['mass'] for v in reviewed]),
-    'conscience/no_verdict': len(reviewed) - len(p),
+    'conscience/no_verdict': len(records) - len(p),
     'conscience/revised': len(alternatives),
     'conscience/accept_rate': mean([a['kept'] for a in alternatives]),
     'conscience/pairs': lost[''],
+    'conscience/log_length_ratio': mean(_log_length_ratios(records)),
     **{f'conscience/dropped_{r}': lost[r] for r in DROPPED},
     'gen/eos_rate': mean(ended),
     'gen/truncated_rate': mean([not e for e in ended]),
     'gen/length_mean': mean([len(r['ids']) for r in records]),
     'gen/cut': mean([r['cut'] for r in records]),
   }
+
+
+def _log_length_ratios(records) -> list[float]:
+  """log(tokens of chosen / of rejected) of each pair; 0 where it was cut."""
+  pairs = [(r, r['alternative']) for r in records]
+  return [
+    float(np.log(a['tokens'] / len(r['ids'])))
+    if (r['stop'], a['stop']) == ('stop', 'stop')
+    else 0.0
+    for r, a in pairs
+    if a and a['kept']
+  ]

@@ -24,10 +24,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ealign.conscience import pairs as pairing
 from ealign.conscience import prompts
 from ealign.conscience import records as reflection
 from ealign.conscience.prompts import Conscience, Verdict
-from ealign.data.batch import Pair
 from ealign.engine import Engine, Exchange, Model
 from ealign.sampling import labels
 from ealign.sampling.sampler import Answer
@@ -72,30 +72,34 @@ def with_review(c: Conscience) -> Engine:
 
 
 def review(c: Conscience, reviewer: Engine, chats, *, key) -> list[Verdict]:
-  """Asks the question about each exchange whose answer ended by itself.
+  """Asks the question about each exchange that can be judged.
 
   Args:
     c: has the question and the threshold.
     reviewer: the model that answers the question.
     chats: list of Exchange, in the reviewer's tokens (`retokenized`). A
-      truncated answer gets no verdict: it would need an invented end of turn.
+      truncated answer gets no verdict, or one on as far as it goes
+      (`review.truncated`).
     key: only used where the review reasons first.
 
   Returns:
     list of Verdict, in order.
   """
-  ended = [i for i, x in enumerate(chats) if x.answer.stop == 'stop']
+  stops = {'skip': ('stop',), 'judge': ('stop', 'length')}
+  judged = stops[c.settings.review.truncated]
+  asked = [i for i, x in enumerate(chats) if x.answer.stop in judged]
   verdicts = [NO_VERDICT] * len(chats)
-  if not ended:
+  if not asked:
     return verdicts
-  questions = [prompts.review_prompt(c, chats[i]) for i in ended]
+  questions = [prompts.review_prompt(c, chats[i]) for i in asked]
   if c.settings.review.reason_tokens:
-    questions = _reasoned(c, reviewer, questions, key)
+    own = [chats[i] for i in asked]
+    questions = _reasoned(c, reviewer, own, questions, key)
   prior = None
   if c.settings.review.calibration == 'contextual':
     prior = content_free(c, reviewer)
   read = _read_labels(c, reviewer, questions, prior)
-  for i, prompt, p, mass in zip(ended, questions, *read, strict=True):
+  for i, prompt, p, mass in zip(asked, questions, *read, strict=True):
     if mass < c.settings.min_mass:
       verdicts[i] = Verdict(None, float(mass), False, prompt)
     else:
@@ -127,7 +131,8 @@ def revise(c: Conscience, writer: Engine, flagged, *, key) -> list[Answer]:
     (`retokenize`), it is empty and its `stop` is 'lost'.
   """
   lost = Answer((), np.zeros(0, np.float32), prompts.LOST, 0.0)
-  whole = [i for i, (x, _) in enumerate(flagged) if x.answer.stop == 'stop']
+  read = lambda x: x.answer.stop != prompts.LOST
+  whole = [i for i, (x, _) in enumerate(flagged) if read(x)]
   temperature = c.settings.revise.temperature
   answers = writer.generate(
     [prompts.revise_prompt(c, *flagged[i]) for i in whole],
@@ -163,16 +168,9 @@ def _alternatives(c, flagged, *, key):
   ]
 
 
-def score(c: Conscience, pairs: list[Pair]) -> list[Pair]:
-  """Fills the reference log-probs of pairs; one static shape, in batches."""
-  shape = {'slots': c.dpo.pairs, 'length': c.dpo.length}
-  return [
-    dataclasses.replace(pair, ref_chosen=float(a), ref_rejected=float(b))
-    for pair, (a, b) in zip(pairs, c.frozen.logps(pairs, **shape), strict=True)
-  ]
-
-
-def reflect(c: Conscience, requests, *, key, step, rows, clock=nullcontext):
+def reflect(
+  c: Conscience, requests, *, key, step, rows, held=(), clock=nullcontext
+):
   """One reflection.
 
   Args:
@@ -181,13 +179,15 @@ def reflect(c: Conscience, requests, *, key, step, rows, clock=nullcontext):
     key: of this step.
     step: written into pairs and records.
     rows: id of each request's row; answers and draws are keyed by it.
+    held: the pairs of the replay buffer, whose alternatives are not to be
+      repeated without end (`guards.repeats`).
     clock: a context manager for each phase: sample, review, revise, score.
 
   Returns:
     pairs (scored, in row order) and records (one a sampled answer; see
     `evals.records`).
   """
-  keys = [jax.random.fold_in(key, i) for i in range(5)]
+  keys = [jax.random.fold_in(key, i) for i in range(6)]
   with clock('sample'):
     answers = c.policy.answer(
       requests, sample=c.sample, key=keys[0], row_ids=rows
@@ -198,22 +198,28 @@ def reflect(c: Conscience, requests, *, key, step, rows, clock=nullcontext):
   flagged = [(x, v) for x, v, flag in reviewed if flag]
   with clock('revise'):
     proposals = _alternatives(c, flagged, key=keys[3])
+    plain = _plain(c, [x for x, _ in flagged], keys[5])
   second = _judge(c, proposals, keys[4], clock)
-  revised = {
-    x.row: (y, v, _dropped(c, x, y, v))
-    for (x, _), y, v in zip(flagged, proposals, second, strict=True)
-  }
-  pairs = [
-    Pair(x.row, step, x.prompt, revised[x.row][0].answer.ids, x.answer.ids)
-    for x, _ in flagged
-    if not revised[x.row][2]  # no reason to drop it
-  ]
+  made = list(zip(flagged, proposals, second, plain, strict=True))
   with clock('score'):
-    pairs = score(c, pairs)
+    pairs, why = pairing.make(c, made, step=step, held=held)
+  revised = {x.row: (y, w, why[x.row]) for (x, _), y, w, _ in made}
   return pairs, [
     reflection.record(c, x, v, flag, revised.get(x.row))
     for x, v, flag in reviewed
   ]
+
+
+def _plain(c, flagged, key) -> list[Answer | None]:
+  """The frozen model's own answer to each request, where a guard needs it."""
+  if not c.settings.guards.measures:
+    return [None] * len(flagged)
+  return c.frozen.generate(
+    [x.prompt for x in flagged],
+    sample=c.sample,
+    key=key,
+    row_ids=[x.row for x in flagged],
+  )
 
 
 def _judge(c, chats, key, clock):
@@ -223,10 +229,11 @@ def _judge(c, chats, key, clock):
     return review(c, c.reviewer, chats, key=key)
 
 
-def _reasoned(c, reviewer, questions, key):
+def _reasoned(c, reviewer, chats, questions, key):
   """Lets the reviewer think in a turn of its own before it is asked."""
   model, limit = reviewer.model, c.settings.review.reason_tokens
-  parts = [prompts.thinking_prompt(c, model, q) for q in questions]
+  both = zip(chats, questions, strict=True)
+  parts = [prompts.thinking_prompt(c, x, q) for x, q in both]
   thoughts = reviewer.generate(
     [start for start, _ in parts],
     sample=dataclasses.replace(c.sample, temperature=0.0, max_new_tokens=limit),
@@ -258,21 +265,3 @@ def _flags(c, verdicts, rows, *, key):
   }[c.settings.review.verdict]
   pairs = zip(verdicts, rows, strict=True)
   return [v.p is not None and flags(v, row) for v, row in pairs]
-
-
-def _dropped(c, exchange, proposal, verdict) -> str:
-  """Why a pair is not valid; '' if it is."""
-  new, old = proposal.answer, exchange.answer
-  longest = len(exchange.prompt) + max(len(new.ids), len(old.ids))
-  # The controls take the alternative as it comes.
-  judged = c.settings.review.verdict == 'question'
-  reasons = {  # the first that holds counts
-    'lost': new.stop == prompts.LOST,
-    'truncated': new.stop != 'stop',
-    'empty': not proposal.text.strip() or not exchange.text.strip(),
-    'same': tuple(new.ids) == tuple(old.ids),
-    'too_long': longest > c.dpo.length,
-    'no_verdict': judged and verdict.p is None,
-    'flagged': judged and verdict.flagged,
-  }
-  return next((reason for reason, holds in reasons.items() if holds), '')

@@ -135,8 +135,9 @@ def conscience(found: dict[str, Figures], config: Config) -> dict | None:
   """What the conscience costs of each step, by the estimates.
 
   A reflection is taken at its dearest: every answer has all its tokens, is
-  flagged, rewritten (read with the review's length), reviewed again, and makes
-  a pair, which are scored `dpo.pairs` at a time. Each update has its pairs.
+  flagged, rewritten (read with the review's length), answered plainly where a
+  guard compares lengths, reviewed again, and makes a pair, which are scored
+  `dpo.pairs` at a time. Each update has its pairs.
   """
   needed = {'sft', 'hybrid', 'prefill', 'decode', 'review', 'score'}
   if not needed <= {n for n, f in found.items() if f.seconds is not None}:
@@ -145,6 +146,8 @@ def conscience(found: dict[str, Figures], config: Config) -> dict | None:
   c = config.conscience
   scores = math.ceil(c.prompts * c.samples / config.dpo.pairs)
   reflection = s['prefill'] + 2 * s['decode'] + 3 * s['review']
+  if c.guards.measures:
+    reflection += s['prefill'] + s['decode']
   reflection += scores * s['score']
   step = s['hybrid'] + reflection / c.every
   return {

@@ -112,6 +112,14 @@ WRONG = [
   ('conscience.review.by', 'frozn', "Did you mean 'frozen'"),
   ('conscience.review.system', 'own', "must be drop, keep or 'own:<text>'"),
   ('conscience.every', 0, 'no pair would ever be made'),
+  (
+    'conscience.guards.shortest',
+    4.5,
+    'must be at most conscience.guards.longest=4.0; 0 = off',
+  ),
+  ('conscience.guards.unlikely', 1.0, 'must be at least 0 and below 1'),
+  ('conscience.scale', 'log', 'must be one of none, logit'),
+  ('conscience.review.truncated', 'judged', "Did you mean 'judge'"),
   ('sample.max_new_tokens', 256, 'must be below dpo.length=256'),
   ('sample.top_k', 300, 'at most sample.max_candidates=256'),
   ('sample.top_p', 0.0, 'must be above 0 and at most 1'),
@@ -337,3 +345,20 @@ def test_every_text_field_is_checked_somewhere():
   texts = {n for n, kind in config_lib.field_types().items() if kind is str}
   assert texts == checked
   assert typing.get_args(config_lib.field_types()['pool.system'])[0] is str
+
+
+def test_guards_that_are_off_bound_nothing(config):
+  config.conscience.guards.shortest = 5.0
+  config.conscience.guards.longest = 0.0
+  assert config_lib.validate(config) == []
+  config.conscience.guards.longest = 5.0  # equal bounds are bounds
+  assert config_lib.validate(config) == []
+
+
+def test_pairs_are_weighed_by_the_p_that_chose_them_only(config):
+  config.conscience.scale = 'logit'
+  assert config_lib.validate(config) == []
+  config.conscience.review.verdict = 'all'
+  (problem,) = config_lib.validate(config)
+  assert problem.startswith("conscience.scale='logit': ")
+  assert "verdict='all'; use 'none'" in problem

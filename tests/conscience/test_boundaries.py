@@ -29,7 +29,10 @@ def reflect(
 
   Returns its pair, if there is one, and the record of the reply.
   """
-  texts, marks = iter((reply, instead)), iter(((flag, ok), (1e-9, 0.9)))
+  texts, marks = (
+    iter((reply, instead, instead)),
+    iter(((flag, ok), (1e-9, 0.9))),
+  )
 
   def generate(request):
     text = next(texts) if request.prompts else ''
@@ -87,4 +90,4 @@ def test_the_longest_pair_fits(texts):
   pairs, record = reflect(*texts, length=longest)
   assert pairs == [pair] and record['alternative']['kept']
   pairs, record = reflect(*texts, length=longest - 1)
-  assert not pairs and record['alternative']['dropped'] == 'too_long'
+  assert not pairs and record['alternative']['dropped'] == 'no_room'

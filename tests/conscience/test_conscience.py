@@ -11,6 +11,7 @@ from teacher import logp
 
 from ealign import fields
 from ealign.alone import ALONE
+from ealign.conscience import pairs as pairing
 from ealign.conscience import prompts
 from ealign.conscience import records as reflection
 from ealign.conscience import reflect as conscience
@@ -252,7 +253,7 @@ def test_controls_choose_who_is_revised(organism):
     ({'stop': 'length'}, 'truncated'),
     ({'text': ''}, 'empty'),
     ({'text': EVIL}, 'same'),
-    ({'text': GOOD * 8}, 'too_long'),
+    ({'text': GOOD * 8}, 'no_room'),
     ({'p': None}, 'no_verdict'),
     ({'p': 0.9}, 'flagged'),
   ],
@@ -266,7 +267,7 @@ def test_each_reason_a_pair_is_dropped_for(organism, change, reason):
   p = change.get('p', 0.1)
   verdict = conscience.Verdict(p, 1.0, p is not None and p > 0.5)
   proposal = dataclasses.replace(x, answer=answer)
-  assert conscience._dropped(m, x, proposal, verdict) == reason
+  assert pairing.dropped(m, x, proposal, verdict) == reason
 
 
 def test_freeze_is_a_copy_no_update_can_reach(organism):
@@ -309,10 +310,10 @@ def test_a_score_is_that_of_its_pair_whatever_fills_the_batch(organism):
     batch_lib.Pair(i, 0, (5, 6, 7), tuple(tokens[i % 3]), (9 + i,), 0.0, 0.0)
     for i in range(5)
   ]
-  together = conscience.score(m, pairs)
+  together = pairing.score(m, pairs)
   assert [p.row for p in together] == list(range(5))
   for pair, found in zip(pairs, together, strict=True):
-    (alone,) = conscience.score(m, [pair])
+    (alone,) = pairing.score(m, [pair])
     assert found.ref_chosen == pytest.approx(alone.ref_chosen, abs=1e-4)
     assert found.ref_rejected == pytest.approx(alone.ref_rejected, abs=1e-4)
   assert len({p.ref_chosen for p in together}) == 3

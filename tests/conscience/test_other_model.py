@@ -19,6 +19,7 @@ from teacher import logp
 from ealign import config, fields, train
 from ealign.alone import ALONE
 from ealign.cli import launch
+from ealign.conscience import pairs as pairing
 from ealign.conscience import prompts
 from ealign.conscience import records as reflection
 from ealign.conscience import reflect as conscience
@@ -142,7 +143,7 @@ def test_text_that_does_not_survive_or_fit_is_lost(tiny, base):
   (nothing,) = conscience.revise(c, writer, flagged, key=KEY)
   assert (nothing.ids, nothing.stop) == ((), 'lost')
   proposal = dataclasses.replace(x, answer=nothing)
-  assert conscience._dropped(c, x, proposal, conscience.NO_VERDICT) == 'lost'
+  assert pairing.dropped(c, x, proposal, conscience.NO_VERDICT) == 'lost'
 
 
 def test_what_a_writer_thought_does_not_come_back(tiny, base, monkeypatch):
