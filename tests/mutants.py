@@ -219,8 +219,8 @@ MUTANTS = (
   Mutant(
     'inverted_threshold',
     'ealign/conscience/reflect.py',
-    'bool(p >= c.settings.threshold)',
-    'bool(p < c.settings.threshold)',
+    'bool(p >= c.threshold)',
+    'bool(p < c.threshold)',
     ('tests/conscience/test_conscience.py',),
   ),
   Mutant(
@@ -423,8 +423,8 @@ MUTANTS = (
   Mutant(
     'threshold_is_not_flagged',
     'ealign/conscience/reflect.py',
-    'p >= c.settings.threshold',
-    'p > c.settings.threshold',
+    'p >= c.threshold',
+    'p > c.threshold',
     (
       'tests/conscience/test_boundaries.py'
       '::test_an_answer_at_the_threshold_is_flagged',
