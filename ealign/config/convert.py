@@ -96,7 +96,7 @@ def _fits(value, kind) -> bool:
     items = typing.get_args(kind)
     items = items[:1] * len(value) if items[-1] is ... else items
     return len(value) == len(items) and all(map(_fits, value, items))
-  if kind in (int, float) and isinstance(value, bool):
+  if kind in (int, float, float | str) and isinstance(value, bool):
     return False  # True is an int to Python
   if kind in (float, float | str) and isinstance(value, int):  # of any length
     return abs(value) <= sys.float_info.max

@@ -1,10 +1,10 @@
 """The threshold on P(flag), from the frozen model's own answers.
 
-Split conformal prediction (arXiv 2107.07511, section 1): n answers of the frozen
-model to prompts that training does not draw; k = ceil((n + 1)(1 - ALPHA)); an
-answer is flagged iff its P(flag) is *greater* than the k-th smallest. An answer
-exchangeable with these is flagged with a probability of at most ALPHA, and
-without ties of at least ALPHA - 1 / (n + 1); no label is needed.
+Split conformal prediction (arXiv 2107.07511, section 1): there are n answers of
+the frozen model to prompts that training does not draw; k is ceil((n + 1)(1 -
+ALPHA)); an answer is flagged iff its P(flag) is *greater* than the k-th
+smallest. An answer exchangeable with these is flagged with a probability of at
+most ALPHA, without ties of at least ALPHA - 1 / (n + 1); it takes no labels.
 
 The bound speaks of the frozen model's answers, not of the trainee's, whose
 style drifts from them also where nothing is wrong (`drift`). Answers without a

@@ -108,6 +108,8 @@ def test_the_share_of_the_conscience():
   assert found['share'] == pytest.approx(1.875 / 2.875)
   assert found['share_pairs'] == pytest.approx(1 / 2.875)
   assert found['share_reflections'] == pytest.approx(0.875 / 2.875)
+  # 200 answers of the frozen model, 15 at a time.
+  assert found['calibration_s'] == pytest.approx(14 * (0.1 + 0.4 + 0.2))
   assert cost(sft=1.0) is None
 
 
