@@ -1,4 +1,4 @@
-"""The threshold from the frozen model's own answers, by simulation and script."""
+"""The threshold from the frozen model's answers, simulated and scripted."""
 
 import dataclasses
 import math
