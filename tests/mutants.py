@@ -439,14 +439,14 @@ MUTANTS = (
   ),
   Mutant(
     'the_rank_has_no_one_more',
-    'ealign/conscience/calibration.py',
+    'ealign/conscience/conformal.py',
     'math.ceil((n + 1) * (1 -',
     'math.ceil(n * (1 -',
     ('tests/conscience/test_calibration.py',),
   ),
   Mutant(
     'the_rank_in_floats',
-    'ealign/conscience/calibration.py',
+    'ealign/conscience/conformal.py',
     '(1 - fractions.Fraction(str(alpha)))',
     '(1 - alpha)',
     ('tests/conscience/test_calibration.py',),

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ealign import fields
+from ealign.conscience import conformal
 from ealign.conscience.framings import FRAMINGS
 from ealign.evals import judges
 from ealign.models import hub
@@ -220,8 +221,6 @@ def _calibrated(flat) -> Iterator[tuple]:
   alpha = fields.auto_alpha(flat[name])
   if alpha is None:
     return
-  from ealign.conscience import calibration  # loads JAX
-
   if flat['model.frozen_adapter']:
     what = 'model.frozen_adapter may have made the frozen model misaligned, and'
     what += ' its own answers would tell what is normal'
@@ -229,9 +228,9 @@ def _calibrated(flat) -> Iterator[tuple]:
   if flat['eval.questions'] and not flat['pool.paths']:
     what = 'there are no prompts to find it on'
     yield name, f'{what}; name a file in pool.paths, or write a number'
-  if n < calibration.least(alpha):
+  if n < conformal.least(alpha):
     what = f'conscience.threshold={flat[name]!r} needs at least'
-    yield 'conscience.held_out', f'{what} {calibration.least(alpha)} answers'
+    yield 'conscience.held_out', f'{what} {conformal.least(alpha)} answers'
 
 
 def _trained(flat) -> Iterator[tuple]:

@@ -13,8 +13,6 @@ among those with one, and so for all.
 """
 
 import dataclasses
-import fractions
-import math
 from collections.abc import Sequence
 
 import jax
@@ -22,38 +20,11 @@ import numpy as np
 
 from ealign import fields
 from ealign.conscience import reflect
+from ealign.conscience.conformal import kth, least
 from ealign.conscience.prompts import Conscience, Reference
 from ealign.runtime.errors import UserError
 
 _EXPECTED = 5  # flagged answers, from which on a share of them says something
-
-
-def rank(n: int, alpha: float) -> int:
-  """k = ceil((n + 1)(1 - alpha)) of the decimal that alpha is written as.
-
-  In floats 20 * (1 - .05), or the like, may land above the whole number.
-  """
-  return math.ceil((n + 1) * (1 - fractions.Fraction(str(alpha))))
-
-
-def least(alpha: float) -> int:
-  """The smallest n of which the k-th smallest is one."""
-  return math.ceil(1 / fractions.Fraction(str(alpha))) - 1
-
-
-def kth(p: Sequence[float], alpha: float) -> float:
-  """The k-th smallest of P(flag): an answer above it is flagged.
-
-  Raises:
-    UserError: there are too few for this alpha (k > n).
-  """
-  n, k = len(p), rank(len(p), alpha)
-  if k > n:
-    raise UserError(
-      f"conscience.threshold='auto:{alpha}': {n} verdicts are too few, at "
-      f'least {least(alpha)} are needed; raise conscience.held_out, or alpha'
-    )
-  return float(np.sort(np.asarray(p, np.float64))[k - 1])
 
 
 def reference(c: Conscience, requests, *, key) -> Reference:

@@ -9,7 +9,7 @@ import pytest
 
 from ealign import fields
 from ealign.alone import ALONE
-from ealign.conscience import calibration, prompts, reflect
+from ealign.conscience import calibration, conformal, prompts, reflect
 from ealign.conscience.framings import FRAMINGS
 from ealign.data import chat
 from ealign.engine import Engine, Model
@@ -27,31 +27,31 @@ def test_the_rank_is_exact():
   for percent, alpha in enumerate(ALPHAS, start=1):
     for n in range(1, 120):
       wanted = -(-(n + 1) * (100 - percent) // 100)
-      assert calibration.rank(n, alpha) == wanted
+      assert conformal.rank(n, alpha) == wanted
       slips += math.ceil((n + 1) * (1 - alpha)) != wanted
   assert slips  # where floats would be off by one
 
 
 @pytest.mark.parametrize('alpha', ALPHAS)
 def test_the_least_n_is_the_first_that_does(alpha):
-  n = calibration.least(alpha)
-  calibration.kth(range(n), alpha)
+  n = conformal.least(alpha)
+  conformal.kth(range(n), alpha)
   with pytest.raises(UserError, match=f'auto:{alpha}.* {n - 1} .*least {n} '):
-    calibration.kth(range(n - 1), alpha)
+    conformal.kth(range(n - 1), alpha)
 
 
 def test_five_percent_needs_nineteen_answers():
-  assert calibration.least(0.05) == 19 == calibration.rank(19, 0.05)
-  assert calibration.rank(200, 0.05) == 191
+  assert conformal.least(0.05) == 19 == conformal.rank(19, 0.05)
+  assert conformal.rank(200, 0.05) == 191
   p = np.random.default_rng(0).permutation(200) + 1
-  assert calibration.kth(p, 0.05) == 191
+  assert conformal.kth(p, 0.05) == 191
 
 
 def flagged(draw, *, alpha=0.1, n=30, m=100, times=3000):
   """Mean share of m new scores above the level of n, and its error."""
   rng = np.random.default_rng(1)
   rates = [
-    np.mean(draw(rng, m) > calibration.kth(draw(rng, n), alpha))
+    np.mean(draw(rng, m) > conformal.kth(draw(rng, n), alpha))
     for _ in range(times)
   ]
   return np.mean(rates), np.std(rates) / np.sqrt(times)
@@ -61,7 +61,7 @@ def test_the_mean_rate_is_alpha_within_the_bound():
   rate, error = flagged(lambda rng, n: rng.beta(0.5, 3, n))
   assert 0.1 - 1 / 31 - 2 * error <= rate <= 0.1 + 2 * error
   # It is known: of n + 1 places, those above the k-th.
-  assert rate == pytest.approx(1 - calibration.rank(30, 0.1) / 31, abs=0.005)
+  assert rate == pytest.approx(1 - conformal.rank(30, 0.1) / 31, abs=0.005)
 
 
 def test_with_ties_fewer_are_flagged():
