@@ -84,8 +84,9 @@ def test_arms_share_it(tmp_path, counted):
 
 
 @pytest.mark.slow
-def test_a_stack_finds_it_once(tmp_path, counted):
-  few = AUTO | {'train.steps': 1, 'eval.questions': ()}
+@pytest.mark.parametrize('groups', [1, 2])
+def test_a_stack_finds_it_once(tmp_path, counted, groups):
+  few = AUTO | {'train.steps': 1, 'eval.questions': (), 'mesh.stack': groups}
   arms = [few, few | {'dpo.lam': 0.3}, few | {'conscience.threshold': 0.2}]
 
   def run(i, backend, stop):
