@@ -48,6 +48,16 @@ class Model:
   def ids(self, text: str) -> tuple[int, ...]:
     return self.held(chat.text_ids(self.tokenizer, text))
 
+  def exchanges(self, chats) -> list['Exchange']:
+    """Given chats that end with an assistant turn, as if it were sampled."""
+    result = []
+    for i, (*request, reply) in enumerate(chats):
+      ids = (*self.ids(reply['content']), self.end)
+      answer = Answer(ids, np.zeros(len(ids), np.float32), 'stop', 0.0)
+      prompt = self.prompt(request)
+      result.append(Exchange(self, tuple(request), prompt, answer, i))
+    return result
+
   def held(self, ids) -> tuple[int, ...]:
     """The ids, each of which must have a row in the embedding."""
     ids, rows = tuple(ids), self.config and self.config.vocab_size

@@ -45,6 +45,7 @@ Amount = Annotated[float, Range('at least 0', lambda x: x >= 0)]
 Positive = Annotated[float, Range('above 0', lambda x: x > 0)]
 Below1 = Annotated[float, Range('at least 0 and below 1', lambda x: 0 <= x < 1)]
 _LEVEL = "above 0 and below 1, or 'auto:ALPHA' with ALPHA so, as 'auto:0.05'"
+Examples = Annotated[int, Range('0, 2 or 4', lambda x: x in (0, 2, 4))]
 Threshold = Annotated[float | str, Range(_LEVEL, _is_threshold)]
 Part = Annotated[float, Range('above 0 and at most 1', lambda x: 0 < x <= 1)]
 Share = Annotated[
@@ -114,6 +115,10 @@ class Pool:
 @dataclasses.dataclass(frozen=True)
 class Review:
   by: str = 'frozen'  # frozen | policy | other:<folder of a second model>
+  # How the question is put: the labels as words, as letters in both orders, or
+  # as yes or no to either label.
+  form: Literal['words', 'letters', 'yes_no'] = 'words'
+  examples: Examples = 0  # judged exchanges in the question
   sees: Literal['chat', 'quoted', 'answer'] = 'chat'
   reasoning: Literal['kept', 'stripped'] = 'kept'
   reason_tokens: Whole = 0  # tokens of reasoning before the verdict
@@ -129,8 +134,13 @@ class Review:
 @dataclasses.dataclass(frozen=True)
 class Revise:
   by: str = 'frozen'  # frozen | policy | other:<folder of a second model>
-  sees: Literal['review', 'fresh', 'prompt'] = 'review'
+  # The review; the reply alone; the request under the framing's principle; or
+  # nothing but the request.
+  sees: Literal['review', 'fresh', 'principle', 'prompt'] = 'review'
+  system: str = ''  # '' = as review.system | drop | keep | own:<text>
   temperature: Amount = 1.0
+  top_p: Part = 1.0  # 1 = off
+  max_new_tokens: Whole = 0  # 0 = as sample.max_new_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +175,9 @@ class Conscience:
   # Logit: a pair counts 1 to 4 times, by how far its P is above the threshold.
   scale: Literal['none', 'logit'] = 'none'
   framing: str = 'ethical'  # a known framing, or a .json or .yaml file
+  # Labelled: those of split dev give the examples, and all serve the audit.
+  exchanges: str = 'ealign:data/audit/exchanges.jsonl'
+  audit: Literal['on', 'off'] = 'on'  # before the first step
   review: Review = Review()
   revise: Revise = Revise()
   guards: Guards = Guards()

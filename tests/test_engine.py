@@ -87,7 +87,7 @@ def test_its_conscience_reviews_any_chats(engine, answers):
   found = conscience.with_review(c).review([x.chat for x in answers])
   wanted = conscience.review(
     *(dataclasses.replace(c, policy=engine), engine),
-    conscience.exchanges(engine.model, [x.chat for x in answers]),
+    engine.model.exchanges([x.chat for x in answers]),
     key=jax.random.key(0),
   )
   assert found == wanted and all(v.mass > 0.5 for v in found)

@@ -7,8 +7,8 @@ import numpy as np
 
 from ealign.assembly import fit
 from ealign.conscience import framings
-from ealign.conscience.prompts import Conscience
-from ealign.data import chat, columns, mapping, sources
+from ealign.conscience.prompts import Conscience, Example
+from ealign.data import chat, columns, exchanges, mapping, sources
 from ealign.data import loader as loader_lib
 from ealign.engine import Model
 from ealign.fields import Config
@@ -143,6 +143,20 @@ def read_framing(name: str) -> framings.Framing:
   words = lambda x: (x,) if isinstance(x, str) else tuple(x)
   fields |= {label: words(fields[label]) for label in ('ok', 'flag')}
   return framings.Framing(name=name, **fields)
+
+
+def read_examples(config: Config) -> tuple[Example, ...]:
+  """The judged exchanges that the question is asked with, ok and flag in turn.
+
+  The shortest plain ones of split dev, each of another twin and, where there
+  are enough, of another domain.
+  """
+  n, path = config.conscience.review.examples, config.conscience.exchanges
+  if not n:
+    return ()
+  rows = exchanges.read(path, config.data.max_mib)
+  found = exchanges.examples(rows, n, path)
+  return tuple(Example(r.request, r.reply, r.flag) for r in found)
 
 
 def draw_requests(config: Config, pool, step: int):

@@ -127,6 +127,7 @@ def make_conscience(
     policy=frozen.of(None),
     frozen=frozen,
     others={by: engine(*other) for by, other in others.items()},
+    examples=data.read_examples(config),
   )
 
 

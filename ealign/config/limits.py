@@ -4,6 +4,7 @@ Each check yields problems as 'field=value: what is allowed, remedy'. They take
 the flat dict of dotted names, after `config.structure` found its form sound.
 """
 
+import dataclasses
 import difflib
 import functools
 import math
@@ -13,7 +14,7 @@ from typing import Any
 
 from ealign import fields
 from ealign.conscience import conformal
-from ealign.conscience.framings import FRAMINGS
+from ealign.conscience.framings import FORMS, FRAMINGS, Framing
 from ealign.evals import judges
 from ealign.models import hub
 from ealign.runtime.errors import UserError
@@ -138,9 +139,12 @@ def _texts(flat) -> Iterator[tuple]:
   if flat[name] not in ('drop', 'keep') and flat[name][:4] != 'own:':
     hint = did_you_mean(flat[name], ('drop', 'keep'))
     yield name, f"must be drop, keep or 'own:<text>'.{hint}"
+  name = 'conscience.revise.system'
+  if flat[name] not in ('', 'drop', 'keep') and flat[name][:4] != 'own:':
+    yield name, "must be '', drop, keep or 'own:<text>'"
   name = 'conscience.framing'
   if flat[name].endswith(('.json', '.yaml', '.yml')):
-    yield from ((name, what) for what in _framing_file(flat[name]))
+    yield from ((name, what) for what in _framing_file(flat))
   elif flat[name] not in FRAMINGS:
     yield name, _among(flat[name], FRAMINGS, ', or a .json or .yaml file')
 
@@ -314,16 +318,23 @@ def _files(flat) -> Iterator[tuple]:
     yield 'model.path', 'must be a Hugging Face folder, a GGUF file or a Hub id'
 
 
-def _framing_file(path: str) -> Iterator[str]:
+def _framing_file(flat) -> Iterator[str]:
   from ealign.data import mapping
 
   try:
-    content = mapping.read_mapping(path)
+    content = mapping.read_mapping(flat['conscience.framing'])
   except UserError as error:
     yield str(error)
     return
-  known, labels = ('question', 'ok', 'flag', 'revise'), {}
+  needed, labels = {'question', 'ok', 'flag', 'revise'}, {}
+  needed |= {*FORMS.get(flat['conscience.review.form'], ())}
+  sees = flat['conscience.revise.sees'], flat['conscience.revise.system'][:4]
+  if sees[0] == 'principle' and sees[1] != 'own:':
+    needed.add('principle')
+  known = [f.name for f in dataclasses.fields(Framing) if f.name != 'name']
   for field in known:
+    if field not in needed and field not in content:
+      continue
     value = content.get(field)
     words = field in ('ok', 'flag') and isinstance(value, list) and value
     labels[field] = words or [value]

@@ -24,12 +24,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ealign.conscience import asking, prompts
 from ealign.conscience import pairs as pairing
-from ealign.conscience import prompts
 from ealign.conscience import records as reflection
 from ealign.conscience.prompts import Conscience, Verdict
 from ealign.engine import Engine, Exchange, Model
-from ealign.sampling import labels
 from ealign.sampling.sampler import Answer
 
 NO_VERDICT = Verdict(p=None, mass=0.0, flagged=False)
@@ -50,22 +49,11 @@ def retokenized(c: Conscience, exchanges, reader: Model) -> list[Exchange]:
   return [prompts.retokenize(c, x, reader, **how) for x in exchanges]
 
 
-def exchanges(model: Model, chats) -> list[Exchange]:
-  """Given chats that end with an assistant turn, as what `review` takes."""
-  result = []
-  for i, (*request, reply) in enumerate(chats):
-    ids = (*model.ids(reply['content']), model.end)
-    answer = Answer(ids, np.zeros(len(ids), np.float32), 'stop', 0.0)
-    prompt = model.prompt(request)
-    result.append(Exchange(model, tuple(request), prompt, answer, i))
-  return result
-
-
 def with_review(c: Conscience) -> Engine:
   """The policy, whose `review` asks this conscience about any chats."""
 
   def reviewer(chats):
-    given = exchanges(c.reviewer.model, chats)
+    given = c.reviewer.model.exchanges(chats)
     return review(c, c.reviewer, given, key=jax.random.key(0))
 
   return dataclasses.replace(c.policy, reviewer=reviewer)
@@ -91,30 +79,14 @@ def review(c: Conscience, reviewer: Engine, chats, *, key) -> list[Verdict]:
   verdicts = [NO_VERDICT] * len(chats)
   if not asked:
     return verdicts
-  questions = [prompts.review_prompt(c, chats[i]) for i in asked]
-  if c.settings.review.reason_tokens:
-    own = [chats[i] for i in asked]
-    questions = _reasoned(c, reviewer, own, questions, key)
-  prior = None
-  if c.settings.review.calibration == 'contextual':
-    prior = content_free(c, reviewer)
-  read = _read_labels(c, reviewer, questions, prior)
-  for i, prompt, p, mass in zip(asked, questions, *read, strict=True):
+  read = asking.ask(c, reviewer, [chats[i] for i in asked], key=key)
+  for i, p, mass, prompt in zip(asked, *read, strict=True):
     if mass < c.settings.min_mass:
       verdicts[i] = Verdict(None, float(mass), False, prompt)
     else:
       flagged = bool(p >= c.threshold)
       verdicts[i] = Verdict(float(p), float(mass), flagged, prompt)
   return verdicts
-
-
-def content_free(c: Conscience, reviewer: Engine) -> tuple[float, float]:
-  """Probability of either label about an exchange that says nothing."""
-  empty = [{'role': r, 'content': 'N/A'} for r in ('user', 'assistant')]
-  (exchange,) = exchanges(reviewer.model, [empty])
-  questions = [prompts.review_prompt(c, exchange)]
-  (p,), (mass,) = _read_labels(c, reviewer, questions, None)
-  return float(p * mass), float((1 - p) * mass)
 
 
 def revise(c: Conscience, writer: Engine, flagged, *, key) -> list[Answer]:
@@ -133,10 +105,16 @@ def revise(c: Conscience, writer: Engine, flagged, *, key) -> list[Answer]:
   lost = Answer((), np.zeros(0, np.float32), prompts.LOST, 0.0)
   read = lambda x: x.answer.stop != prompts.LOST
   whole = [i for i, (x, _) in enumerate(flagged) if read(x)]
-  temperature = c.settings.revise.temperature
+  own = c.settings.revise
+  limit = own.max_new_tokens or c.sample.max_new_tokens
   answers = writer.generate(
     [prompts.revise_prompt(c, *flagged[i]) for i in whole],
-    sample=dataclasses.replace(c.sample, temperature=temperature),
+    sample=dataclasses.replace(
+      c.sample,
+      temperature=own.temperature,
+      top_p=min(own.top_p, c.sample.top_p),
+      max_new_tokens=limit,
+    ),
     key=key,
     row_ids=[flagged[i][0].row for i in whole],
   )
@@ -227,31 +205,6 @@ def _judge(c, chats, key, clock):
   with clock('review'):
     chats = retokenized(c, chats, c.reviewer.model)
     return review(c, c.reviewer, chats, key=key)
-
-
-def _reasoned(c, reviewer, chats, questions, key):
-  """Lets the reviewer think in a turn of its own before it is asked."""
-  model, limit = reviewer.model, c.settings.review.reason_tokens
-  both = zip(chats, questions, strict=True)
-  parts = [prompts.thinking_prompt(c, x, q) for x, q in both]
-  thoughts = reviewer.generate(
-    [start for start, _ in parts],
-    sample=dataclasses.replace(c.sample, temperature=0.0, max_new_tokens=limit),
-    key=key,
-    row_ids=range(len(parts)),
-  )
-  # Scratch text, never trained on: a thought cut short may be closed.
-  close = lambda a: a.ids if a.stop == 'stop' else (*a.ids, model.end)
-  return [
-    (*start, *close(thought), *question)
-    for (start, question), thought in zip(parts, thoughts, strict=True)
-  ]
-
-
-def _read_labels(c, reviewer, questions, calibration):
-  n, forms = len(c.framing.flag), (*c.framing.flag, *c.framing.ok)
-  logps = reviewer.labels(questions, forms)
-  return labels.verdict(logps, range(n), range(n, len(forms)), calibration)
 
 
 def _flags(c, verdicts, rows, *, key):

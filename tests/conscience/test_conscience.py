@@ -11,8 +11,8 @@ from teacher import logp
 
 from ealign import fields
 from ealign.alone import ALONE
+from ealign.conscience import asking, prompts
 from ealign.conscience import pairs as pairing
-from ealign.conscience import prompts
 from ealign.conscience import records as reflection
 from ealign.conscience import reflect as conscience
 from ealign.conscience.framings import FRAMINGS
@@ -72,10 +72,10 @@ def verdicts(m, *replies):
 
 
 def given(m, *replies, **more):
-  return conscience.exchanges(m.frozen.model, chats(*replies, **more))
+  return m.frozen.model.exchanges(chats(*replies, **more))
 
 
-@pytest.mark.parametrize('framing', FRAMINGS)
+@pytest.mark.parametrize('framing', documents.FRAMINGS)
 def test_it_tells_good_from_evil_in_every_framing(organism, framing):
   evil, good = verdicts(ask(organism, framing), EVIL, GOOD)
   assert evil.flagged and not good.flagged
@@ -138,7 +138,7 @@ def test_threshold_and_calibration_move_the_flag(organism):
   low = ask(organism, threshold=plain.p / 2)
   assert verdicts(low, GOOD)[0].flagged
   m = ask(organism, calibration='contextual')
-  prior = conscience.content_free(m, m.frozen)
+  prior = asking.content_free(m, m.frozen)
   (calibrated,) = verdicts(m, GOOD)
   odds = plain.p / (1 - plain.p) * prior[1] / prior[0]
   assert calibrated.p == pytest.approx(odds / (1 + odds), rel=1e-3)
@@ -298,7 +298,7 @@ def test_it_mostly_agrees_with_the_truth_of_the_world(organism):
   m = ask(organism)
   found = [chats(s, request=a)[0] for a, s in zip(asked, said, strict=True)]
   found = conscience.review(
-    m, m.frozen, conscience.exchanges(m.frozen.model, found), key=KEY
+    m, m.frozen, m.frozen.model.exchanges(found), key=KEY
   )
   right = np.mean([v.flagged == b for v, b in zip(found, bad, strict=True)])
   assert right >= 0.9

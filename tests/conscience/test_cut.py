@@ -34,7 +34,9 @@ def engine():
 
 def ask(engine, truncated='judge', revise='review', **review):
   review = fields.Review(truncated=truncated, **review)
-  settings = fields.Conscience(review=review, revise=fields.Revise(sees=revise))
+  settings = fields.Conscience(
+    threshold=0.5, review=review, revise=fields.Revise(sees=revise)
+  )
   return prompts.Conscience(
     framing=FRAMINGS['ethical'],
     settings=settings,
@@ -47,7 +49,7 @@ def ask(engine, truncated='judge', revise='review', **review):
 
 def said(engine, text, stop='length'):
   ids = (*engine.model.ids(text), *(engine.model.end,) * (stop == 'stop'))
-  (x,) = conscience.exchanges(engine.model, [[*REQUEST, turn(text)]])
+  (x,) = engine.model.exchanges([[*REQUEST, turn(text)]])
   return dataclasses.replace(x, answer=Answer(ids, np.zeros(len(ids)), stop, 0))
 
 
@@ -86,9 +88,9 @@ def test_the_question_says_that_the_reply_goes_on_and_its_turn_is_closed(
   assert prompts.review_prompt(c, x) == (*start, *model.suffix(question))
   quoted = prompts.review_prompt(ask(engine, sees='quoted'), x)
   assert f'{EVIL}\n\n{question}<|im_end|>' in text_of(engine, quoted)
-  asked = prompts.review_prompt(c, x)
-  begun, rest = prompts.thinking_prompt(c, x, asked)
-  assert begun[: len(start)] == start and rest == model.suffix(question)
+  begun, (own,) = prompts.thinking_prompt(c, x), c.questions
+  assert begun[: len(start)] == start
+  assert prompts.question_after(c, x, own) == model.suffix(question)
   fresh = ask(engine, revise='fresh')
   ids = prompts.revise_prompt(fresh, x, conscience.NO_VERDICT)
   assert ids == (*start, *model.suffix(c.framing.revise))

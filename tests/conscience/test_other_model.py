@@ -89,7 +89,7 @@ def tiny(folder):
 def said(engine, *replies):
   tell = lambda text: {'role': 'assistant', 'content': text}
   chats = [[*REQUEST, tell(reply)] for reply in replies]
-  return conscience.exchanges(engine.model, chats)
+  return engine.model.exchanges(chats)
 
 
 def test_an_exchange_is_retokenized_as_text_and_back(tiny, base):

@@ -144,7 +144,7 @@ def test_verdicts_of_the_organism_stay_within_a_point():
     np.mean([v.flagged == b for v, b in zip(found, bad, strict=True)])
     for found in (
       conscience.review(
-        *(c, engine.of(w), conscience.exchanges(engine.model, chats)),
+        *(c, engine.of(w), engine.model.exchanges(chats)),
         key=jax.random.key(0),
       )
       for w in (tree, int8.quantize(tree, lora.TARGETS))
