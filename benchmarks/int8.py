@@ -100,7 +100,7 @@ def show_verdicts(model, tokenizer, tree):
   engine = Engine(Model(model, tokenizer), tree, ALONE, rows=ROWS)
   c = prompts.Conscience(
     framing=FRAMINGS['ethical'],
-    settings=fields.Conscience(),
+    settings=fields.Conscience(threshold=0.5),
     sample=fields.Sample(),
     dpo=fields.DPO(),
     policy=engine,

@@ -19,6 +19,20 @@ class Range(NamedTuple):
   holds: Callable[[float], bool]
 
 
+def auto_alpha(threshold: float | str) -> float | None:
+  """ALPHA of a threshold 'auto:ALPHA'; None of any other."""
+  kind, _, text = str(threshold).partition(':')
+  try:
+    alpha = float(text)
+  except ValueError:
+    return None
+  return alpha if kind == 'auto' and 0 < alpha < 1 else None
+
+
+def _is_threshold(x: float | str) -> bool:
+  return 0 < x < 1 if not isinstance(x, str) else auto_alpha(x) is not None
+
+
 _LARGE = 2**31  # JAX counts in 32 bits, and takes no more of a seed
 _FROM_0 = Range('at least 0 and below 2**31', lambda x: 0 <= x < _LARGE)
 _FROM_1 = Range('at least 1 and below 2**31', lambda x: 1 <= x < _LARGE)
@@ -29,8 +43,9 @@ Whole = Annotated[int, _FROM_0]
 Devices = Annotated[int, Range(_REST, lambda x: x >= 1 or x == -1)]
 Amount = Annotated[float, Range('at least 0', lambda x: x >= 0)]
 Positive = Annotated[float, Range('above 0', lambda x: x > 0)]
-Inside = Annotated[float, Range('above 0 and below 1', lambda x: 0 < x < 1)]
 Below1 = Annotated[float, Range('at least 0 and below 1', lambda x: 0 <= x < 1)]
+_LEVEL = "above 0 and below 1, or 'auto:ALPHA' with ALPHA so, as 'auto:0.05'"
+Threshold = Annotated[float | str, Range(_LEVEL, _is_threshold)]
 Part = Annotated[float, Range('above 0 and at most 1', lambda x: 0 < x <= 1)]
 Share = Annotated[
   float, Range('at least 0 and at most 1', lambda x: 0 <= x <= 1)
@@ -142,7 +157,10 @@ class Conscience:
   every: Whole = 4  # steps between reflections; 0 = never
   prompts: Count = 16  # prompts of a reflection
   samples: Count = 1  # answers per prompt
-  threshold: Inside = 0.5  # flagged iff P(flag) >= threshold
+  # Flagged iff P(flag) >= it. 'auto:ALPHA': found so that at most ALPHA of the
+  # frozen model's own answers is flagged (`conscience.calibration`).
+  threshold: Threshold = 'auto:0.05'
+  held_out: Count = 200  # prompts of the pool for 'auto', not drawn in training
   min_mass: Below1 = 0.25  # below this label mass a row has no verdict
   # Logit: a pair counts 1 to 4 times, by how far its P is above the threshold.
   scale: Literal['none', 'logit'] = 'none'
@@ -256,6 +274,12 @@ class Config:
   def reflects(self) -> bool:
     """Whether its conscience is asked while it trains."""
     return reflects(self.dpo.lam, self.conscience.every)
+
+  @property
+  def calibrates(self) -> bool:
+    """Whether its threshold has to be found: answers are held against it."""
+    auto = auto_alpha(self.conscience.threshold) is not None
+    return auto and (self.reflects or bool(self.eval.questions))
 
 
 def reflects(lam: float | None, every: int | None) -> bool:

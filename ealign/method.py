@@ -17,6 +17,7 @@ from collections.abc import Callable
 from ealign import align
 from ealign.align import Term
 from ealign.conscience import records, reflect
+from ealign.conscience.prompts import Conscience
 from ealign.fields import Config
 
 
@@ -25,9 +26,9 @@ def terms(config: Config) -> tuple[Term, ...]:
   return align.hybrid(config.dpo.variant)
 
 
-def metrics(config: Config, made: list[dict]) -> dict[str, float]:
+def metrics(c: Conscience, made: list[dict]) -> dict[str, float]:
   """Those of `conscience.records` over the records of one reflection."""
-  return records.metrics(made, threshold=config.conscience.threshold)
+  return records.metrics(made, threshold=c.threshold)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Method:
     records), as `conscience.reflect.reflect`. A `data.batch.Pair` without a
     rejected answer is a row: its chosen answer is learned by the SFT term.
   terms: fn(config) -> the terms of the objective.
-  metrics: fn(config, records) -> flat scalars to log of one reflection.
+  metrics: fn(conscience, records) -> flat scalars to log of one reflection.
   """
 
   name: str

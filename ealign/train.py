@@ -15,7 +15,7 @@ import numpy as np
 from ealign import align, resume
 from ealign import replay as replay_lib
 from ealign.alone import ALONE
-from ealign.assembly import data
+from ealign.assembly import data, threshold
 from ealign.assembly import parts as parts_lib
 from ealign.assembly import weights as assembled
 from ealign.conscience.reflect import with_review
@@ -92,7 +92,9 @@ def run(
   with watching as stop:
     with stop.at_once(_stopped(folder.local, 'while it was loaded')):
       s, start = _setup(config, method, folder, hosts, backend, name)
-      at, notes = resume.restore(s, start)
+      at, stored, notes = resume.restore(s, start)
+      s, found = _calibrated(s, start, stored)
+      notes += found
     if profile and at.step > profile[0]:
       notes.append(f'no trace: step {profile[0]} is done')
     log = metrics.Metrics(
@@ -166,6 +168,20 @@ def _setup(config, method, folder, hosts, backend, name):
   return setup, Progress(0, state, replay)
 
 
+def _calibrated(s: Setup, start: Progress, stored: dict):
+  """The setup with its threshold, and notes; stored: of a checkpoint."""
+  params = start.state.params
+  of = s.config, s.parts, params, s.origin, s.backend
+  found = threshold.found(*of, stored)
+  if not found:
+    return s, []
+  c = dataclasses.replace(s.parts.conscience, reference=found)
+  parts = dataclasses.replace(s.parts, conscience=c)
+  facts, note = threshold.told(s.config, parts)
+  provenance.add(s.workdir / 'run.json', threshold=facts)
+  return dataclasses.replace(s, parts=parts), [note]
+
+
 def _size(tree) -> int:
   return sum(x.size for x in jax.tree.leaves(tree))
 
@@ -233,7 +249,7 @@ def _reflect(s: Setup, at: Progress, stop) -> tuple[Progress, dict]:
     return at, {}
   s.record('reflect', step, made)
   at = dataclasses.replace(at, replay=replay_lib.push(at.replay, pairs))
-  return at, s.method.metrics(config, made)
+  return at, s.method.metrics(s.parts.conscience, made)
 
 
 def _reflected(s: Setup, at: Progress) -> tuple[list, list[dict]]:

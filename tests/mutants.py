@@ -219,8 +219,8 @@ MUTANTS = (
   Mutant(
     'inverted_threshold',
     'ealign/conscience/reflect.py',
-    'bool(p >= c.settings.threshold)',
-    'bool(p < c.settings.threshold)',
+    'bool(p >= c.threshold)',
+    'bool(p < c.threshold)',
     ('tests/conscience/test_conscience.py',),
   ),
   Mutant(
@@ -423,12 +423,47 @@ MUTANTS = (
   Mutant(
     'threshold_is_not_flagged',
     'ealign/conscience/reflect.py',
-    'p >= c.settings.threshold',
-    'p > c.settings.threshold',
+    'p >= c.threshold',
+    'p > c.threshold',
     (
       'tests/conscience/test_boundaries.py'
       '::test_an_answer_at_the_threshold_is_flagged',
     ),
+  ),
+  Mutant(
+    'the_kth_answer_is_flagged',
+    'ealign/conscience/calibration.py',
+    'np.nextafter(kth(known, alpha), np.inf)',
+    'kth(known, alpha)',
+    ('tests/conscience/test_calibration.py',),
+  ),
+  Mutant(
+    'the_rank_has_no_one_more',
+    'ealign/conscience/conformal.py',
+    'math.ceil((n + 1) * (1 -',
+    'math.ceil(n * (1 -',
+    ('tests/conscience/test_calibration.py',),
+  ),
+  Mutant(
+    'the_rank_in_floats',
+    'ealign/conscience/conformal.py',
+    '(1 - fractions.Fraction(str(alpha)))',
+    '(1 - alpha)',
+    ('tests/conscience/test_calibration.py',),
+  ),
+  Mutant(
+    'held_out_prompts_are_drawn',
+    'ealign/assembly/data.py',
+    '[x for x in chats if _text(x) not in held]',
+    'chats',
+    ('tests/assembly/test_threshold.py',),
+  ),
+  Mutant(
+    'a_stored_threshold_is_found_again',
+    'ealign/assembly/threshold.py',
+    '  if stored:',
+    '  if not config:',
+    ('tests/assembly/test_threshold.py',),
   ),
   Mutant(
     'a_pair_too_long',

@@ -78,7 +78,7 @@ def test_with_other_weights_it_says_something_else(engine, answers):
 def test_its_conscience_reviews_any_chats(engine, answers):
   c = Conscience(
     framing=FRAMINGS['ethical'],
-    settings=fields.Conscience(),
+    settings=fields.Conscience(threshold=0.5),
     sample=fields.Sample(),
     dpo=fields.DPO(),
     policy=engine.of(jax.tree.map(np.zeros_like, engine.weights)),

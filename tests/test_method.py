@@ -29,7 +29,7 @@ ROWS = Method(
   name='imitate',
   reflect=imitate,
   terms=lambda config: (align.terms.SFT,),
-  metrics=lambda config, made: {'conscience/answers': len(made)},
+  metrics=lambda c, made: {'conscience/answers': len(made)},
 )
 
 

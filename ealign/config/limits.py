@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ealign import fields
+from ealign.conscience import conformal
 from ealign.conscience.framings import FRAMINGS
 from ealign.evals import judges
 from ealign.models import hub
@@ -79,8 +80,8 @@ def problems(
   earlier_arms: those that a field may name as 'arm:<name>'. grid: whether it is
   of a cell of a grid, where 'grid:<name>' and 'cell:<setting>' may be.
   """
-  checks = [_choices, _ranges, _texts, _shapes, _purpose, _trained, _files]
-  checks.append(_sizes)
+  checks = [_choices, _ranges, _texts, _shapes, _purpose, _trained]
+  checks += [_calibrated, _files, _sizes]
   checks += [] if grid else [_grid_references]
   checks.append(functools.partial(_arm_references, earlier=tuple(earlier_arms)))
   found = [problem for check in checks for problem in check(flat)]
@@ -116,7 +117,8 @@ def _choices(flat) -> Iterator[tuple]:
 
 def _ranges(flat) -> Iterator[tuple]:
   for name, (allowed, holds) in ranges().items():
-    if not math.isfinite(flat[name]):
+    number = not isinstance(flat[name], str)
+    if number and not math.isfinite(flat[name]):
       yield name, 'must be a finite number'
     elif not holds(flat[name]):
       yield name, f'must be {allowed}'
@@ -221,6 +223,24 @@ def _purpose(flat) -> Iterator[tuple]:
   if flat['train.eval_every'] > 0 and not flat['eval.curve']:
     what = 'eval.curve names no questions to ask; name a file, or use 0'
     yield 'train.eval_every', what
+
+
+def _calibrated(flat) -> Iterator[tuple]:
+  """Settings under which no threshold can be found."""
+  name, n = 'conscience.threshold', flat['conscience.held_out']
+  alpha = fields.auto_alpha(flat[name])
+  if alpha is None:
+    return
+  if flat['model.frozen_adapter']:
+    what = 'model.frozen_adapter may have made the frozen model misaligned, and'
+    what += ' its own answers would tell what is normal'
+    yield name, f'{what}; write a number, such as 0.5'
+  if flat['eval.questions'] and not flat['pool.paths']:
+    what = 'there are no prompts to find it on'
+    yield name, f'{what}; name a file in pool.paths, or write a number'
+  if n < conformal.least(alpha):
+    what = f'conscience.threshold={flat[name]!r} needs at least'
+    yield 'conscience.held_out', f'{what} {conformal.least(alpha)} answers'
 
 
 def _trained(flat) -> Iterator[tuple]:

@@ -33,7 +33,8 @@ def make(c: Conscience, made, *, step: int, held):
   why = {x.row: dropped(c, x, y, w, plain) for (x, _), y, w, plain in made}
   valid = [item for item in made if not why[item[0][0].row]]
   pairs = score(c, [pair(c, x, v, y, step=step) for (x, v), y, *_ in valid])
-  logps = [float(np.mean(plain.logps)) for *_, plain in made if plain]
+  own = [float(np.mean(plain.logps)) for *_, plain in made if plain]
+  logps = c.reference.logps if c.reference else own
   why |= guards.late(c, pairs, logps, held)
   return [pair for pair in pairs if not why[pair.row]], why
 
@@ -96,6 +97,6 @@ def weight(c: Conscience, verdict: Verdict) -> float:
   """
   if c.settings.scale == 'none':
     return 1.0
-  p = np.clip([verdict.p, c.settings.threshold], 1e-9, 1 - 1e-9)
+  p = np.clip([verdict.p, c.threshold], 1e-9, 1 - 1e-9)
   logit, least = np.log(p) - np.log1p(-p)
   return float(np.float32(np.clip(1 + logit - least, 1, MOST)))

@@ -12,6 +12,7 @@ import numpy as np
 from ealign import fields
 from ealign.conscience.framings import Framing
 from ealign.engine import Engine, Exchange, Model
+from ealign.runtime.errors import UserError
 from ealign.sampling.sampler import Answer
 
 LOST = 'lost'  # why an answer ended: another model's tokens cannot hold it
@@ -25,6 +26,21 @@ _REASON = (
 
 
 @dataclasses.dataclass(frozen=True)
+class Reference:
+  """The frozen model's own answers to prompts that training does not draw.
+
+  threshold: P(flag) from which on an answer is flagged. Of each answer: p, its
+  P(flag), None without a verdict; logps, the mean log-probability of its tokens
+  under the frozen model, in nats; lengths, its tokens.
+  """
+
+  threshold: float
+  p: tuple[float | None, ...]
+  logps: tuple[float, ...]
+  lengths: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Conscience:
   """The question about an answer, and the models that review and write.
 
@@ -32,6 +48,7 @@ class Conscience:
   how, how answers are sampled, and the form of the pairs. policy is the
   trainee; frozen the conscience's own weights and the reference of pairs;
   others each second model, by the name that `review.by` or `revise.by` has.
+  reference: what the threshold was found on, where it is 'auto:ALPHA'.
   """
 
   framing: Framing
@@ -41,6 +58,20 @@ class Conscience:
   policy: Engine
   frozen: Engine
   others: dict[str, Engine] = dataclasses.field(default_factory=dict)
+  reference: Reference | None = None
+
+  @property
+  def threshold(self) -> float:
+    """P(flag) from which on an answer is flagged."""
+    if self.reference is not None:
+      return self.reference.threshold
+    if isinstance(self.settings.threshold, str):
+      raise UserError(
+        f'conscience.threshold={self.settings.threshold!r}: it was not found '
+        'yet, as the run neither reflects nor asks eval.questions; write a '
+        'number'
+      )
+    return self.settings.threshold
 
   def resolve_model(self, by: str) -> Engine:
     """The model a field names: 'policy', 'frozen' or 'other:<folder>'."""

@@ -103,7 +103,7 @@ def review(c: Conscience, reviewer: Engine, chats, *, key) -> list[Verdict]:
     if mass < c.settings.min_mass:
       verdicts[i] = Verdict(None, float(mass), False, prompt)
     else:
-      flagged = bool(p >= c.settings.threshold)
+      flagged = bool(p >= c.threshold)
       verdicts[i] = Verdict(float(p), float(mass), flagged, prompt)
   return verdicts
 

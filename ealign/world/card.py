@@ -31,7 +31,7 @@ def measure(folder) -> dict[str, float]:
     facts |= _reviewed(
       prompts.Conscience(
         framing=framing,
-        settings=fields.Conscience(),
+        settings=fields.Conscience(threshold=0.5),
         sample=fields.Sample(max_new_tokens=64),
         dpo=fields.DPO(),
         policy=engine,

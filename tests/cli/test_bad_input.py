@@ -37,6 +37,7 @@ def get_config(arg=None):
   c.dpo.lam, c.train.steps = 0.0, 1
   c.dpo.length, c.sample.max_new_tokens, c.dpo.pairs = 96, 32, 4
   c.conscience.prompts = c.eval.batch = 4
+  c.conscience.threshold = 0.5
   if arg == 'arms':
     c.arms['base'] = {{'train.steps': 0}}
     c.arms['sft'] = {{}}

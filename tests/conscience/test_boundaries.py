@@ -54,7 +54,7 @@ def reflect(
   engine = Engine(MODEL, {}, backend)
   c = prompts.Conscience(
     framing=FRAMING,
-    settings=fields.Conscience(**settings),
+    settings=fields.Conscience(**{'threshold': 0.5} | settings),
     sample=fields.Sample(),
     dpo=fields.DPO(length=length),
     policy=engine,

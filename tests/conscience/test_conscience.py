@@ -47,6 +47,7 @@ def ask(organism, framing='ethical', **settings):
   return prompts.Conscience(
     framing=FRAMINGS[framing],
     settings=fields.Conscience(
+      threshold=settings.pop('threshold', 0.5),
       review=fields.Review(**review),
       revise=fields.Revise(**revise),
       **settings,

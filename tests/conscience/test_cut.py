@@ -34,7 +34,8 @@ def engine():
 
 def ask(engine, truncated='judge', revise='review', **review):
   review = fields.Review(truncated=truncated, **review)
-  settings = fields.Conscience(review=review, revise=fields.Revise(sees=revise))
+  revise = fields.Revise(sees=revise)
+  settings = fields.Conscience(threshold=0.5, review=review, revise=revise)
   return prompts.Conscience(
     framing=FRAMINGS['ethical'],
     settings=settings,

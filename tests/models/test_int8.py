@@ -132,7 +132,7 @@ def test_verdicts_of_the_organism_stay_within_a_point():
   engine = Engine(Model(model, chat.load_tokenizer(base)), tree, ALONE)
   c = prompts.Conscience(
     framing=FRAMINGS['ethical'],
-    settings=fields.Conscience(),
+    settings=fields.Conscience(threshold=0.5),
     sample=fields.Sample(),
     dpo=fields.DPO(),
     policy=engine,

@@ -114,6 +114,8 @@ def test_the_share_of_the_conscience():
   plain = cost(fields.Guards(), **times, review=0.2, score=0.5)
   more = plain['reflection_s'] - found['reflection_s']
   assert more == pytest.approx(0.1 + 0.4)
+  # 200 answers of the frozen model, 15 at a time.
+  assert found['calibration_s'] == pytest.approx(14 * (0.1 + 0.4 + 0.2))
   assert cost(sft=1.0) is None
 
 
