@@ -62,7 +62,9 @@ def reflect(*new, reply=EVIL, plain=PLAIN, held=(), logps=-1.0, **settings):
   review = fields.Review(truncated=settings.pop('truncated', 'skip'))
   c = prompts.Conscience(
     framing=FRAMING,
-    settings=fields.Conscience(review=review, guards=fields.Guards(**settings)),
+    settings=fields.Conscience(
+      threshold=0.5, review=review, guards=fields.Guards(**settings)
+    ),
     sample=fields.Sample(),
     dpo=fields.DPO(length=400),
     policy=engine,
