@@ -298,7 +298,8 @@ def _files(flat) -> Iterator[tuple]:
   from ealign.data import sources  # loads data libraries: only when needed
 
   names = [*_MODEL, 'data.train', 'pool.paths', 'eval.questions', 'eval.curve']
-  names += ['eval.tokens', *(n for n in BY if flat[n].startswith('other:'))]
+  names += ['eval.tokens', 'conscience.exchanges']
+  names += [n for n in BY if flat[n].startswith('other:')]
   of_data = functools.partial(sources.absent, limit=flat['data.max_mib'])
   for name in names:
     value = flat[name]

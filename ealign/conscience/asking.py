@@ -17,6 +17,8 @@ from ealign.conscience.prompts import Conscience
 from ealign.engine import Engine, Exchange
 from ealign.sampling import labels
 
+_CERTAIN = 50.0  # nats of log-odds
+
 
 def ask(c: Conscience, reviewer: Engine, chats, *, key):
   """P(flag) and the labels' mass of exchanges, and where a writer may go on.
@@ -44,37 +46,38 @@ def ask(c: Conscience, reviewer: Engine, chats, *, key):
     questions = [plain]
   else:
     questions = [[prompts.review_prompt(c, x, q) for x in chats] for q in asked]
-  p_B, mass_B = read(c, reviewer, asked, questions)
-  return p_B, mass_B, plain
+  return *mean(*each(c, reviewer, asked, questions)), plain
 
 
-def read(c: Conscience, reviewer: Engine, asked, prompts_QB):
-  """(p_B, mass_B) of the prompts of each question that is asked."""
+def each(c: Conscience, reviewer: Engine, asked, prompts_QB):
+  """P(flag) and the labels' mass of each question about each row, [Q, B].
+
+  Several questions about a row begin alike: that is read once.
+  """
   n = len(prompts_QB[0])
-  together = list(range(n)) * len(asked) if len(asked) > 1 else None
+  together = [*range(n)] * len(asked) if len(asked) > 1 else None
   flat = [prompt for row in prompts_QB for prompt in row]
   forms = tuple(dict.fromkeys(f for q in asked for f in (*q.flag, *q.ok)))
   logps = reviewer.labels(flat, forms, groups=together)
-  p_QB, mass_QB = zip(
-    *(
-      labels.verdict(
-        logps[i * n : (i + 1) * n],
-        [forms.index(form) for form in q.flag],
-        [forms.index(form) for form in q.ok],
-        _prior(c, reviewer, q),
-      )
-      for i, q in enumerate(asked)
-    ),
-    strict=True,
-  )
-  if len(asked) == 1:
+  found = [
+    labels.verdict(
+      logps[i * n : (i + 1) * n],
+      [forms.index(form) for form in q.flag],
+      [forms.index(form) for form in q.ok],
+      _prior(c, reviewer, q),
+    )
+    for i, q in enumerate(asked)
+  ]
+  return np.array([p for p, _ in found]), np.array([mass for _, mass in found])
+
+
+def mean(p_QB, mass_QB):
+  """P(flag) of the mean log-odds of all questions, and their mean mass."""
+  if len(p_QB) == 1:
     return p_QB[0], mass_QB[0]
   # A model may be certain: its odds stay finite, so that the others count.
-  odds_QB = np.clip(logit(p_QB), *_ODDS)
+  odds_QB = np.clip(logit(p_QB), -_CERTAIN, _CERTAIN)
   return expit(np.mean(odds_QB, axis=0)), np.mean(mass_QB, axis=0)
-
-
-_ODDS = -50.0, 50.0  # of one question, in nats
 
 
 def _prior(c, reviewer, question):
@@ -94,7 +97,7 @@ def content_free(
   settings = dataclasses.replace(c.settings, review=none)
   one = prompts.review_prompt(c, exchange, question)
   c = dataclasses.replace(c, settings=settings)
-  (p,), (mass,) = read(c, reviewer, (question,), [[one]])
+  ((p,),), ((mass,),) = each(c, reviewer, (question,), [[one]])
   return float(p * mass), float((1 - p) * mass)
 
 

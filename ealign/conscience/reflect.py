@@ -122,7 +122,7 @@ def revise(c: Conscience, writer: Engine, flagged, *, key) -> list[Answer]:
   return [written.get(i, lost) for i in range(len(flagged))]
 
 
-def _alternatives(c, flagged, *, key):
+def alternatives(c, flagged, *, key):
   """The flagged exchanges with what the writer says instead.
 
   A second model reads text, and its answer comes back as the text of an
@@ -175,7 +175,7 @@ def reflect(
   reviewed = list(zip(answers, verdicts, flags, strict=True))
   flagged = [(x, v) for x, v, flag in reviewed if flag]
   with clock('revise'):
-    proposals = _alternatives(c, flagged, key=keys[3])
+    proposals = alternatives(c, flagged, key=keys[3])
     plain = _plain(c, [x for x, _ in flagged], keys[5])
   second = _judge(c, proposals, keys[4], clock)
   made = list(zip(flagged, proposals, second, plain, strict=True))

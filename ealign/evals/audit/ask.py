@@ -1,0 +1,141 @@
+"""Asks a conscience about labelled exchanges, in one way or in many."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from ealign.conscience import asking, prompts
+from ealign.conscience.framings import Framing
+from ealign.conscience.prompts import Conscience, Example
+from ealign.data import exchanges
+from ealign.data.exchanges import Row
+from ealign.sampling.prompts import bucket
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """One way to put the question: what of `conscience` makes it."""
+
+  framing: Framing
+  form: str = 'words'
+  sees: str = 'chat'
+  examples: int = 0
+  calibration: str = 'none'
+
+  def __str__(self):
+    parts = [self.framing.name, self.form, self.sees]
+    parts += [f'{self.examples} examples'] * bool(self.examples)
+    parts += [self.calibration] * (self.calibration != 'none')
+    return ', '.join(parts)
+
+  @property
+  def fields(self) -> dict:
+    """The fields of a config that set it."""
+    return {
+      'conscience.framing': self.framing.name,
+      'conscience.review.form': self.form,
+      'conscience.review.sees': self.sees,
+      'conscience.review.examples': self.examples,
+      'conscience.review.calibration': self.calibration,
+    }
+
+
+def setting_of(c: Conscience) -> Setting:
+  """The setting that a conscience has."""
+  r = c.settings.review
+  return Setting(c.framing, r.form, r.sees, r.examples, r.calibration)
+
+
+def applied(c: Conscience, setting: Setting, rows: Sequence[Row]) -> Conscience:
+  """The conscience with another setting; rows: those to take examples from."""
+  review = dataclasses.replace(
+    c.settings.review,
+    form=setting.form,
+    sees=setting.sees,
+    examples=setting.examples,
+    calibration=setting.calibration,
+  )
+  found = exchanges.shortest(list(rows), setting.examples)
+  return dataclasses.replace(
+    c,
+    framing=setting.framing,
+    settings=dataclasses.replace(c.settings, review=review),
+    examples=tuple(Example(r.request, r.reply, r.flag) for r in found),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+  """P(flag) and label mass of rows, [N]; and of each question alone, [Q, N]."""
+
+  p: np.ndarray
+  mass: np.ndarray
+  each: np.ndarray
+
+  def has_verdict(self, c: Conscience) -> np.ndarray:
+    return self.mass >= c.settings.min_mass
+
+
+def ask(
+  c: Conscience, settings: Sequence[Setting], rows: Sequence[Row], examples
+) -> list[Asked]:
+  """The answers to each setting's question about the rows.
+
+  Settings whose labels are the same are asked together, so that each exchange
+  is read once for all of them. examples: rows to take examples from.
+  """
+  chats = c.reviewer.model.exchanges([row.messages for row in rows])
+  found: dict[Setting, Asked] = {}
+  for _, some in _families(settings):
+    asked, questions, sizes = [], [], []
+    for setting in some:
+      own = applied(c, setting, examples)
+      asked += own.questions
+      sizes.append(len(own.questions))
+      questions += [
+        [prompts.review_prompt(own, x, q) for x in chats] for q in own.questions
+      ]
+    p_QN, mass_QN = asking.each(own, c.reviewer, asked, questions)
+    ends = np.cumsum(sizes)
+    for setting, end, n in zip(some, ends, sizes, strict=True):
+      part = p_QN[end - n : end], mass_QN[end - n : end]
+      found[setting] = Asked(*asking.mean(*part), part[0])
+  return [found[setting] for setting in settings]
+
+
+def _families(settings):
+  """Settings that are asked together: alike but for the framing."""
+
+  def key(s: Setting):
+    own = s.framing.name if s.form == 'words' or s.examples else ''
+    return s.calibration, s.sees, s.examples, s.form, own
+
+  groups = itertools.groupby(sorted(settings, key=key), key)
+  return [(name, [*some]) for name, some in groups]
+
+
+def tokens(c: Conscience, settings, rows, examples) -> int:
+  """About how many tokens `ask` reads, padding and sharing included."""
+  chats = c.reviewer.model.exchanges([row.messages for row in rows[:8]])
+  total = 0
+  for _, some in _families(settings):
+    lengths = []
+    for setting in some:
+      own = applied(c, setting, examples)
+      lengths += [
+        [len(prompts.review_prompt(own, x, q)) for x in chats]
+        for q in own.questions
+      ]
+    start = [len(x.prompt) + len(x.answer.ids) for x in chats]
+    if len(lengths) == 1:
+      total += sum(map(bucket, lengths[0]))
+    else:
+      total += sum(map(bucket, start))
+      total += sum(
+        bucket(max(1, whole - begun))
+        for own in lengths
+        for whole, begun in zip(own, start, strict=True)
+      )
+  return round(total * len(rows) / max(len(chats), 1))

@@ -1,0 +1,127 @@
+"""What the verdicts on labelled exchanges are worth, with intervals.
+
+Exchanges of one domain are alike, so every interval goes by domain.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from ealign.data.exchanges import Row
+from ealign.evals import stats
+
+BINS = 10  # of the calibration error
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+  """A share or an AUC with its interval, over n rows."""
+
+  value: float
+  low: float
+  high: float
+  n: int
+
+
+def auc(scores, flags, clusters) -> Share | None:
+  """P(a row to be flagged scores higher than another), ties as half.
+
+  The interval is that of Obuchowski (1997) for clustered data, by Student's t;
+  where all domains agree, each counts as one answer. None without both labels.
+  """
+  s, y = np.asarray(scores, float), np.asarray(flags, bool)
+  bad, good = s[y], s[~y]
+  if not len(bad) or not len(good):
+    return None
+  wins = np.sign(bad[:, None] - good[None]) / 2 + 0.5
+  value = float(wins.mean())
+  names = np.asarray(clusters, dtype=object)
+  groups = list(dict.fromkeys(names))
+  total = lambda part, of: sum(part[of] - value) / len(part)
+  off = np.array(
+    [
+      total(wins.mean(1), names[y] == name)
+      + total(wins.mean(0), names[~y] == name)
+      for name in groups
+    ]
+  )
+  m = len(groups)
+  if m == 1 or not off.any():
+    return Share(value, *stats.wilson(value * m, m), len(s))
+  half = stats.t_quantile(m - 1) * float(np.sqrt(m / (m - 1) * np.sum(off**2)))
+  low, high = max(0.0, value - half), min(1.0, value + half)
+  return Share(value, low, high, len(s))
+
+
+def share(values: Sequence, clusters: Sequence) -> Share | None:
+  """The share of true values; None without any."""
+  if not len(values):
+    return None
+  made = stats.clustered([float(bool(v)) for v in values], clusters)
+  return Share(*made, len(values))
+
+
+def calibration_error(p, flags) -> float:
+  """Expected calibration error: |P - share that is to be flagged|, in bins."""
+  p, y = np.asarray(p, float), np.asarray(flags, float)
+  at = np.minimum((p * BINS).astype(int), BINS - 1)
+  gaps = [
+    abs(p[at == b].mean() - y[at == b].mean()) * np.mean(at == b)
+    for b in range(BINS)
+    if np.any(at == b)
+  ]
+  return float(sum(gaps))
+
+
+def separable(rows: Sequence[Row], p) -> dict[str, Share]:
+  """The AUC of each kind that has both labels."""
+  return {
+    kind: found
+    for kind, own in _by_kind(rows).items()
+    if (found := auc(*_of(rows, p, own)))
+  }
+
+
+def caught(rows: Sequence[Row], flagged) -> dict[tuple[str, str], Share]:
+  """(kind, label) -> the share of its rows that is flagged."""
+  made = {}
+  for kind, own in _by_kind(rows).items():
+    for label, wanted in (('ok', False), ('flag', True)):
+      part = [i for i in own if rows[i].flag == wanted]
+      if part:
+        clusters = [rows[i].domain for i in part]
+        made[kind, label] = share([flagged[i] for i in part], clusters)
+  return made
+
+
+def moves(rows: Sequence[Row], p) -> dict[str, tuple[float, int]]:
+  """By kind, what a sentence more moves P(flag) by on average, and how often.
+
+  Of rows that are another's answer with a sentence more (`Row.of`).
+  """
+  at = {row.id: i for i, row in enumerate(rows)}
+  made = {}
+  for kind, own in _by_kind(rows).items():
+    for label, wanted in (('ok', False), ('flag', True)):
+      pairs = [
+        p[i] - p[at[rows[i].of]]
+        for i in own
+        if rows[i].of in at and rows[i].flag == wanted
+      ]
+      if pairs:
+        made[kind, label] = float(np.mean(pairs)), len(pairs)
+  return made
+
+
+def _by_kind(rows) -> dict[str, list[int]]:
+  kinds: dict = {}
+  for i, row in enumerate(rows):
+    kinds.setdefault(row.kind, []).append(i)
+  return kinds
+
+
+def _of(rows, p, own):
+  """Scores, labels and domains of some rows."""
+  of = [rows[i] for i in own]
+  return [p[i] for i in own], [r.flag for r in of], [r.domain for r in of]

@@ -1,0 +1,114 @@
+"""What the writer makes of replies that are to be flagged."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from ealign.conscience import guards, pairs, reflect
+from ealign.conscience.prompts import Conscience
+from ealign.data.batch import Pair
+from ealign.data.exchanges import Row
+from ealign.sampling.prompts import bucket
+
+SHOWN = 8
+
+
+def chosen(rows: Sequence[Row], n: int = SHOWN) -> list[Row]:
+  """n plain rows of split test that are to be flagged, domains in turn."""
+  some = [r for r in rows if r.flag and r.split == 'test']
+  some = [r for r in some if r.kind == 'plain'] or some
+  seen: dict = {}
+  turn = {}
+  for row in some:
+    turn[row.id] = seen[row.domain] = seen.get(row.domain, -1) + 1
+  return sorted(some, key=lambda row: turn[row.id])[:n]
+
+
+def written(c: Conscience, rows: Sequence[Row], *, key) -> list[dict]:
+  """The alternative to each reply, beside the frozen model's plain answer.
+
+  Each is a dict: request, reply, p (of the reply); alternative, its stop, its
+  p, tokens and logp (per token, under the frozen model, in nats); plain and
+  its tokens; dropped: why it would make no pair, '' if it would. Whether a
+  reply is flagged plays no part: all of them are to be.
+  """
+  keys = [jax.random.fold_in(key, i) for i in range(4)]
+  given = c.policy.model.exchanges([row.messages for row in rows])
+  first = _reviewed(c, given, keys[0])
+  flagged = list(zip(given, first, strict=True))
+  new = reflect.alternatives(c, flagged, key=keys[1])
+  second = _reviewed(c, new, keys[2])
+  plain = c.frozen.generate(
+    [x.prompt for x in given],
+    sample=c.sample,
+    key=keys[3],
+    row_ids=[x.row for x in given],
+  )
+  logps = _per_token(c, new)
+  return [
+    {
+      'request': row.request,
+      'reply': row.reply,
+      'p': v.p,
+      'alternative': y.text,
+      'stop': y.answer.stop,
+      'alternative_p': w.p,
+      'tokens': len(y.answer.ids),
+      'logp': logp,
+      'plain': c.policy.model.text(answer.ids),
+      'plain_tokens': len(answer.ids),
+      'dropped': pairs.dropped(c, x, y, w, answer),
+    }
+    for row, x, v, y, w, answer, logp in zip(
+      *(rows, given, first, new, second, plain, logps), strict=True
+    )
+  ]
+
+
+def _reviewed(c, chats, key):
+  own = reflect.retokenized(c, chats, c.reviewer.model)
+  return reflect.review(c, c.reviewer, own, key=key)
+
+
+def _per_token(c, chats) -> list[float | None]:
+  """The frozen model's mean log-prob of each answer; None of an empty one."""
+  own = [x for x in chats if x.answer.ids]
+  made = [Pair(x.row, 0, x.prompt, x.answer.ids, x.answer.ids) for x in own]
+  if not made:
+    return [None] * len(chats)
+  longest = bucket(max(len(p.prompt) + len(p.chosen) for p in made))
+  scored = c.frozen.logps(made, slots=c.dpo.pairs, length=longest)
+  found = {
+    x.row: float(logp) / len(x.answer.ids)
+    for x, (logp, _) in zip(own, scored, strict=True)
+  }
+  return [found.get(x.row) for x in chats]
+
+
+def summary(c: Conscience, made: Sequence[dict]) -> dict[str, float]:
+  """Shares and means over what was written."""
+  n = max(len(made), 1)
+  ratios = [
+    row['tokens'] / row['plain_tokens']
+    for row in made
+    if row['tokens'] and row['plain_tokens']
+  ]
+  logps = [row['logp'] for row in made if row['logp'] is not None]
+  after = [row['alternative_p'] for row in made]
+  after = [p for p in after if p is not None]
+  texts = [row['alternative'] for row in made]
+  echo = [
+    guards.echoes(c.framing, row['request'], row['alternative']) for row in made
+  ]
+  mean = lambda xs: float(np.mean(xs)) if len(xs) else float('nan')
+  return {
+    'ended': sum(row['stop'] == 'stop' for row in made) / n,
+    'refusals': sum(map(guards.refuses, texts)) / n,
+    'echoes': sum(echo) / n,
+    'distinct': len(set(texts)) / n,
+    'length': mean(ratios),
+    'p_after': mean(after),
+    'logp': mean(logps),
+    'pairs': sum(not row['dropped'] for row in made) / n,
+  }
