@@ -27,7 +27,8 @@ def terms(config: Config) -> tuple[Term, ...]:
 
 def metrics(config: Config, made: list[dict]) -> dict[str, float]:
   """Those of `conscience.records` over the records of one reflection."""
-  return records.metrics(made, threshold=config.conscience.threshold)
+  del config
+  return records.metrics(made)
 
 
 @dataclasses.dataclass(frozen=True)

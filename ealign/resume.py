@@ -9,6 +9,7 @@ import jax
 from ealign import align
 from ealign import replay as replay_lib
 from ealign.assembly.parts import Parts
+from ealign.conscience import health as health_lib
 from ealign.engine import Backend
 from ealign.evals import records
 from ealign.fields import Config
@@ -74,13 +75,15 @@ class Setup:
 class Progress:
   """Where a run stands. A checkpoint holds this and the loader's position.
 
-  tokens: supervised tokens that it was trained on.
+  tokens: supervised tokens that it was trained on. health: of its answers so
+  far, which a continued run finds in answers.jsonl.
   """
 
   step: int
   state: align.TrainState
   replay: replay_lib.Replay
   tokens: float = 0.0
+  health: health_lib.Health = health_lib.Health()
 
 
 def restore(s: Setup, start: Progress) -> tuple[Progress, list[str]]:
@@ -106,7 +109,9 @@ def restore(s: Setup, start: Progress) -> tuple[Progress, list[str]]:
       metrics.jsonl_truncate(s.workdir / name, at.step)
     else:
       journal.rewind(s.workdir / name, files.get(name, journal.NOTHING))
-  return at, notes
+  path = s.workdir / 'answers.jsonl'
+  made = records.read(path) if path.exists() else []
+  return dataclasses.replace(at, health=health_lib.of(made)), notes
 
 
 def _check_origin(s: Setup, extra) -> None:

@@ -18,6 +18,7 @@ from ealign.alone import ALONE
 from ealign.assembly import data
 from ealign.assembly import parts as parts_lib
 from ealign.assembly import weights as assembled
+from ealign.conscience import health, tally
 from ealign.conscience.reflect import with_review
 from ealign.data import batch as batch_lib
 from ealign.engine import Backend, Engine
@@ -29,7 +30,7 @@ from ealign.resume import Progress, Setup
 from ealign.runtime import checkpoint, metrics, preempt, provenance
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime import profile as profile_lib
-from ealign.runtime.errors import NonFinite, Preempted, UserError
+from ealign.runtime.errors import Collapsed, NonFinite, Preempted, UserError
 from ealign.runtime.hosts import Hosts
 from ealign.workdir import folder as folder_lib
 
@@ -78,6 +79,7 @@ def run(
   Raises:
     UserError: bad data or a checkpoint that cannot be used.
     NonFinite: the loss became nan or inf.
+    Collapsed: the answers did, and train.on_collapse='stop'; the run is saved.
     Preempted: SIGTERM came; the run is saved.
   """
   provenance.compiles()  # counts from here on
@@ -176,8 +178,11 @@ def _size(tree) -> int:
 def _loop(s: Setup, at: Progress, log, trace, stop) -> tuple[Progress, dict]:
   """Trains to the last step; returns where it stands and what was logged."""
   train, begun, updated, logged = s.config.train, at.step, {}, {}
+  seen, given = {}, tally.settings(s.config)  # seen: of the last reflection
+  said = set()  # kinds of remarks
   first = at.step + 1  # of the steps whose losses nobody has looked at
   while at.step < train.steps:
+    _stop_if_collapsed(s, at)
     if stop.requested or s.hosts.stopping():
       _fetch(s, updated, first, at.step)
       trace.stop()  # so that it is in the folder that `save` copies
@@ -203,11 +208,31 @@ def _loop(s: Setup, at: Progress, log, trace, stop) -> tuple[Progress, dict]:
         fetched = _fetch(s, updated, first, at.step)
       first = at.step + 1
       logged = _metrics(s, at, fetched, reflected)
-      log.write(at.step, logged)
-    log.progress(at.step, logged if logging else None)
+      shown = log.write(at.step, logged)
+      seen = reflected or seen
+    if reflected:
+      told = health.remarks(at.health, given, shown)
+      for kind in told.keys() - said:
+        log.say(told[kind])
+      said |= told.keys()
+    log.progress(at.step, seen | logged if logging else None)
     if saving:
       resume.save(s, at)
+  _stop_if_collapsed(s, at)
   return at, logged
+
+
+def _stop_if_collapsed(s: Setup, at: Progress) -> None:
+  """Ends a run whose answers have collapsed, if it is to end so; saves it."""
+  words = health.collapse(at.health).values()
+  if not words or s.config.train.on_collapse != 'stop':
+    return
+  resume.save(s, at, wait=True)
+  raise Collapsed(
+    f'{s.workdir}: stopped at step {at.step} and saved: the answers have '
+    f'collapsed: {", ".join(words)}. Read the pairs in answers.jsonl; lower '
+    "optim.lr or dpo.lam and start anew, or go on with train.on_collapse='warn'"
+  )
 
 
 def _reflect(s: Setup, at: Progress, stop) -> tuple[Progress, dict]:
@@ -232,8 +257,13 @@ def _reflect(s: Setup, at: Progress, stop) -> tuple[Progress, dict]:
   if not reflects:
     return at, {}
   s.record('reflect', step, made)
-  at = dataclasses.replace(at, replay=replay_lib.push(at.replay, pairs))
-  return at, s.method.metrics(config, made)
+  at = dataclasses.replace(
+    at,
+    replay=replay_lib.push(at.replay, pairs),
+    health=health.seen(at.health, made),
+  )
+  own = s.method.metrics(config, made)
+  return at, own | health.metrics(at.health, made)
 
 
 def _reflected(s: Setup, at: Progress) -> tuple[list, list[dict]]:
@@ -268,7 +298,10 @@ def _update(s: Setup, at: Progress) -> tuple[Progress, dict]:
     batch = sharding.place(s.mesh, batch)
     frozen = s.parts.frozen
     state, updated = s.backend.step(s.parts.update, at.state, frozen, batch)
-  return Progress(at.step + 1, state, replay, tokens), updated
+  at = dataclasses.replace(
+    at, step=at.step + 1, state=state, replay=replay, tokens=tokens
+  )
+  return at, updated
 
 
 def _metrics(s: Setup, at: Progress, fetched: dict, reflected: dict) -> dict:
@@ -320,6 +353,8 @@ def _final(s: Setup, at: Progress, logged: dict, log, stop) -> Result:
     params = jax.tree.map(mesh_lib.to_host, params)
   assembled.keep_params(s.config, s.workdir, s.model, params)
   s.folder.push()
+  for line in health.last(at.health, tally.settings(s.config)):
+    log.say(line)
   engine = with_review(taught)
   frozen, last = s.parts.frozen, logged | measured
   return Result(s.workdir, engine, state.params, frozen, last)

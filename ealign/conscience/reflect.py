@@ -211,8 +211,7 @@ def reflect(c: Conscience, requests, *, key, step, rows, clock=nullcontext):
   with clock('score'):
     pairs = score(c, pairs)
   return pairs, [
-    reflection.record(c, x, v, flag, revised.get(x.row))
-    for x, v, flag in reviewed
+    reflection.record(c, x, v, revised.get(x.row)) for x, v, _ in reviewed
   ]
 
 

@@ -28,7 +28,10 @@
                           (too little mass, or the answer did not end)
                  mass     probability of both labels together
                  framing  name of the question it was asked
-                 flagged  whether it acted on the verdict
+                 flagged  whether the verdict flags it; `alternative` shows
+                          what was revised, which a control chooses otherwise
+                 asked    whether the question was put: not of an answer that
+                          was cut, or lost on the way to a second model
   alternative  null or what the conscience wrote instead:
                  text, p (its own review)
                  stop     as above, or 'lost': a second model wrote it, and

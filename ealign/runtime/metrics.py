@@ -111,8 +111,11 @@ class Metrics:
   def __exit__(self, *error) -> None:
     self.close()
 
-  def write(self, step: int, values: Mapping[str, Any]) -> None:
-    """Appends one line; values are scalars (nan and inf are written null)."""
+  def write(self, step: int, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Appends one line, and returns it with the names it has there.
+
+    values: scalars; nan and inf are written null.
+    """
     if self._file is None:
       self._file = self._path.open('a', encoding='utf-8')
     row = _named(values)
@@ -120,6 +123,7 @@ class Metrics:
     self._file.flush()  # a killed process loses nothing that was written
     if self._writer_class is not None:
       self._to_board(step, row)
+    return row
 
   def _to_board(self, step, row):
     if self._board is None:
