@@ -158,7 +158,7 @@ def remedy(counts: Counts, given: Mapping) -> str:
     'mass': f'the model does not answer the question; {_AUDIT}',
     'lost': 'the second model cannot hold the text; another '
     'conscience.review.by',
-    'unflagged': f'none flagged: the highest P is {counts.highest:.2g}, '
+    'unflagged': f'none flagged: the highest P is {counts.highest:.4g}, '
     f'conscience.threshold={threshold}; {lower}{_AUDIT}',
     'unpaired': 'no alternative could be used: read them in answers.jsonl; '
     f'{_AUDIT}',

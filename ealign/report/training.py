@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 
+from ealign.conscience import tally
 from ealign.evals import counts, records, table
-from ealign.evals.judges.measure import flagged, has_verdict
 from ealign.evals.table import NOTHING, Block, Entry
-from ealign.report.excerpts import kept
 from ealign.report.runs import Run
 
 _NUMBERS = ('rows', 'supervised', 'truncated', 'answers', 'verdicts')
-_NUMBERS += ('flagged', 'pairs', 'loss')
+_NUMBERS += ('flagged', 'revised', 'pairs', 'loss')
 _SPARE = ('rows', 'answers', 'verdicts')
 _NOTE = (
   'In per cent: supervised, of the tokens of the rows trained on; truncated, '
   'of the rows; verdicts, of the answers sampled while training; flagged, of '
-  'those with a verdict. loss: of the fine-tuning data a token, at the first '
+  'those with a verdict; revised, of the same, where others than the flagged '
+  'were. loss: of the fine-tuning data a token, at the first '
   'and the last logged step.'
 )
 
@@ -30,8 +30,9 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
 
 def _line(run: Run) -> tuple[Entry, ...]:
   sampled = records.latest(r for r in run.answers if r['phase'] == 'reflect')
-  reviewed = [*filter(has_verdict, sampled)]
-  share = lambda some, of: table.percent(len(some) / len(of) if of else None)
+  done = tally.count(sampled)
+  share = lambda some, of: table.percent(some / of if of else None)
+  chosen = run.config.get('conscience.review.verdict', 'question') != 'question'
   count = lambda n: f'{n:,}' if sampled else NOTHING
   info, losses = run.info.get, counts.finite(run.metrics, 'train/loss_sft')
   cells = (
@@ -40,9 +41,10 @@ def _line(run: Run) -> tuple[Entry, ...]:
     table.percent(info('data.supervised')),
     table.percent(info('data.truncated')),
     count(len(sampled)),
-    share(reviewed, sampled),
-    share([*filter(flagged, reviewed)], reviewed),
-    count(sum(map(kept, sampled))),
+    share(done.judged, done.answers),
+    share(done.flagged, done.judged),
+    share(done.revised, done.judged) if chosen else NOTHING,
+    count(done.pairs),
     f'{losses[0]:.3f} -> {losses[-1]:.3f}' if losses else NOTHING,
   )
   return tuple(map(Entry, cells))

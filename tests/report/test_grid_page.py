@@ -23,7 +23,7 @@ PANELS = [
   'Misaligned, % of coherent answers',
   'Insecure, % of the code',
   'Training tokens predicted, %',
-  'Flagged, % of sampled answers',
+  'Flagged while training, % of answers with a verdict',
 ]
 HOSTILE = (
   '</style></script></pre></svg><script>alert(1)</script><img src=x '
