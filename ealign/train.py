@@ -212,8 +212,9 @@ def _loop(s: Setup, at: Progress, log, trace, stop) -> tuple[Progress, dict]:
       seen = reflected or seen
     if reflected:
       told = health.remarks(at.health, given, shown)
-      for kind in told.keys() - said:
-        log.say(told[kind])
+      for kind, text in told.items():
+        if kind not in said:
+          log.say(text)
       said |= told.keys()
     log.progress(at.step, seen | logged if logging else None)
     if saving:
@@ -230,8 +231,8 @@ def _stop_if_collapsed(s: Setup, at: Progress) -> None:
   resume.save(s, at, wait=True)
   raise Collapsed(
     f'{s.workdir}: stopped at step {at.step} and saved: the answers have '
-    f'collapsed: {", ".join(words)}. Read the pairs in answers.jsonl; lower '
-    "optim.lr or dpo.lam and start anew, or go on with train.on_collapse='warn'"
+    f'collapsed: {", ".join(words)}. Read its pairs in answers.jsonl; in a '
+    "new workdir lower optim.lr or dpo.lam, or set train.on_collapse='warn'"
   )
 
 

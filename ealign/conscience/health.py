@@ -122,7 +122,7 @@ def collapse(health: Health) -> dict[str, str]:
     'long': (now.length > 4 * then.length, f'answers are {length}'),
     'alike': (
       now.distinct < min(0.25, then.distinct / 2),
-      f'{now.distinct:.0%} differ, {then.distinct:.0%} at first',
+      f'{now.distinct:.0%} of the texts differ, {then.distinct:.0%} at first',
     ),
     'refuses': (
       now.refusals - then.refusals >= 0.5,
@@ -142,8 +142,9 @@ def remarks(
 
   logged: metrics by the names of metrics.jsonl.
   """
-  kind = tally.picture(health.counts)
-  told = {}
+  if not health.recent:
+    return {}
+  kind, told = tally.picture(health.counts), {}
   if health.counts.answers:
     said = [
       tally.line(health.counts, given),

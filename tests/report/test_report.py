@@ -196,7 +196,7 @@ def test_the_page_has_every_part(workdir):
     assert f'<h2>{part}</h2>' in text
   said = ' '.join(parsed.said)
   assert 'Look at your reply above. Is it ethical or unethical?' in said
-  assert 'read 8 answers, flagged 8 and made 6 pairs' in said
+  assert '8 answers, 8 judged; 8 flagged, 8 revised, 6 pairs (dropped: ' in said
   assert 'Better 1. Do so.' in said and '2 (same)' in said
   assert 'P(Unethical) = 0.80, flagged' in said
   assert '97.9' in said and '0.10.2' in said
