@@ -111,7 +111,7 @@ def line(counts: Counts, given: Mapping) -> str:
 
   given: `settings`, or a flat config.
   """
-  shown = lambda name: f'{name}={given.get(name)}'
+  shown = lambda name: f'{name}={given[name]}' if name in given else name
   n = counts.unjudged
   mass = f'{counts.mass / max(n["mass"], 1):.2g}'
   why = {
@@ -170,6 +170,6 @@ def idle(counts: Counts, given: Mapping) -> str:
   """What a run without a pair was, with the next step; '' for any other."""
   if not counts.answers or counts.pairs:
     return ''
-  sft = given.get('data.train')
-  was = 'this was plain SFT' if sft else 'nothing was learned'
-  return f'{was}: no pair was ever made; {remedy(counts, given)}'
+  known = {None: '', '': 'nothing was learned: '}  # without data
+  was = known.get(given.get('data.train'), 'this was plain SFT: ')
+  return f'{was}no pair was ever made; {remedy(counts, given)}'

@@ -90,6 +90,10 @@ def test_a_run_without_a_pair_says_what_it_was():
   said = health.last(health.of([CUT, CUT]), GIVEN)
   assert said[0].startswith('conscience: 2 answers, 0 judged (2 cut')
   assert said[1].startswith('this was plain SFT: no pair was ever made; raise')
+  assert tally.idle(tally.count([CUT]), {}).startswith('no pair was ever made')
+  assert '(1 cut at sample.max_new_tokens)' in tally.line(
+    tally.count([CUT]), {}
+  )
   bare = GIVEN | {'data.train': ''}
   assert health.last(health.of([CUT]), bare)[1].startswith('nothing was learn')
   assert len(health.last(health.of([FLAGGED, CUT, CUT]), GIVEN)) == 1

@@ -58,6 +58,17 @@ def test_what_is_not_there_has_no_column():
   assert training.blocks([run(steps=0, metrics=metrics)]) == []
 
 
+def test_what_a_control_revises_has_a_column_of_its_own():
+  answers = [answer(0, 0.9), answer(1, 0.1, kept=True), answer(2, 0.2)]
+  answers.append(answer(3, None))
+  control = run(answers=answers)
+  assert 'revised' not in line(control)
+  control.config['conscience.review.verdict'] = 'inverted'
+  found = line(control)
+  assert found['flagged'] == found['revised'] == '33.3'
+  assert (found['verdicts'], found['pairs']) == ('75.0', '1')
+
+
 def test_it_fits_a_terminal():
   answers = [answer(i, 0.9, kept=True) for i in range(2000)]
   info = {'data.rows': 3_015_000, 'data.supervised': 1.0, 'data.truncated': 1.0}
