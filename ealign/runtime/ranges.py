@@ -30,6 +30,10 @@ HEALTHY = {
   ),
   'gen/refusal_rise': (-1.0, 0.25, 'the policy begins to refuse'),
   'gen/question_rise': (-1.0, 0.25, 'the policy answers with questions'),
+  'train/rewards/margins': (
+    *(-10.0, 10.0),
+    'chosen and rejected answers are pulled far apart: look at the pairs',
+  ),
   'train/logps/chosen_per_token': (
     *(-4.0, 0.0),
     'the policy finds the chosen answers unlikely: look at the pairs',

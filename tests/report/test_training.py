@@ -54,6 +54,12 @@ def test_shares_pairs_and_losses():
 def test_what_is_not_there_has_no_column():
   metrics = [{'train/loss_sft': 2.0}]
   assert line(run(metrics=metrics)) == {'arm': 'a', 'loss': '2.000 -> 2.000'}
+  (block,) = training.blocks([run(metrics=metrics)])
+  assert block.note.startswith('loss: of the fine-tuning data')
+  (block,) = training.blocks([run(answers=[answer(0, None)])])
+  assert block.note == (
+    'In per cent: verdicts, of the answers sampled while training.'
+  )
   assert training.blocks([run()]) == []
   assert training.blocks([run(steps=0, metrics=metrics)]) == []
 
