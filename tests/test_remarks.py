@@ -89,12 +89,12 @@ def test_a_continued_run_knows_how_it_began(tmp_path, monkeypatch):
   changes = {'train.on_collapse': 'stop', 'train.checkpoint_every': 1}
 
   def stopped(fn, state, *batch):
-    if int(state.step) == 0:
+    if int(state.step) == 1:
       signal.raise_signal(signal.SIGTERM)
     return fn(state, *batch)
 
   runs.patch_step(monkeypatch, stopped)
-  with pytest.raises(Preempted, match='step 1'):
+  with pytest.raises(Preempted, match='step 2'):
     collapsing(tmp_path, **changes)
   monkeypatch.undo()
   with pytest.raises(Collapsed, match='step 3 .* 6.0 at first'):

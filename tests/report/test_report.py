@@ -245,6 +245,21 @@ def test_plain_sft_is_not_told_as_a_conscience(workdir, arms, begins):
   assert 'preferences at once' not in text
 
 
+def test_a_collapse_is_told_in_red(workdir):
+  path = workdir / 'conscience' / 'answers.jsonl'
+  kept = [x for x in path.read_text().splitlines() if '"eval"' in x]
+  for step, tokens in ((0, 9), (4, 2)):
+    for i in range(8):
+      record = _reflected(step, i, f'{i}') | {'ids': [1] * tokens}
+      kept.append(json.dumps(record))
+  path.write_text('\n'.join(kept) + '\n')
+  found = page.collect(runs_lib.read(workdir))['problems']
+  said = 'conscience: the answers to the pool have collapsed: answers are 2.0 '
+  assert [x for x in found if 'collapsed' in x] == [
+    said + 'tokens long, 9.0 at first'
+  ]
+
+
 def test_hostile_text_stays_text(workdir):
   _arm(workdir / 'evil', _config(), 5, text=HOSTILE, reflect=True)
   config = _config(**{'data.train': HOSTILE, 'conscience.framing': HOSTILE})
