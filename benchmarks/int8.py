@@ -100,7 +100,7 @@ def show_verdicts(model, tokenizer, tree):
   engine = Engine(Model(model, tokenizer), tree, ALONE, rows=ROWS)
   c = prompts.Conscience(
     framing=FRAMINGS['ethical'],
-    settings=fields.Conscience(),
+    settings=fields.Conscience(threshold=0.5),
     sample=fields.Sample(),
     dpo=fields.DPO(),
     policy=engine,
@@ -109,7 +109,7 @@ def show_verdicts(model, tokenizer, tree):
   key = jax.random.key(0)
   for kind in ('advice', 'code'):
     chats, bad = reviewed(kind)
-    exchanges = conscience.exchanges(engine.model, chats)
+    exchanges = engine.model.exchanges(chats)
     found = [
       conscience.review(c, engine.of(w), exchanges, key=key)
       for w in (tree, quantize(tree))

@@ -91,6 +91,7 @@ def get_config(arg=None):
     config.model.path = str(_random_model(given.get('tokenizer')))
     config.optim.lr = 1e-3
     config.train.steps = 30
+    config.conscience.threshold = 0.5  # its P(flag) says nothing
     config.conscience.min_mass = 0.0
     config.conscience.review.verdict = 'all'
     config.sample.max_new_tokens = config.eval.max_new_tokens = 32

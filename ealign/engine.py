@@ -48,6 +48,16 @@ class Model:
   def ids(self, text: str) -> tuple[int, ...]:
     return self.held(chat.text_ids(self.tokenizer, text))
 
+  def exchanges(self, chats) -> list['Exchange']:
+    """Given chats that end with an assistant turn, as if it were sampled."""
+    result = []
+    for i, (*request, reply) in enumerate(chats):
+      ids = (*self.ids(reply['content']), self.end)
+      answer = Answer(ids, np.zeros(len(ids), np.float32), 'stop', 0.0)
+      prompt = self.prompt(request)
+      result.append(Exchange(self, tuple(request), prompt, answer, i))
+    return result
+
   def held(self, ids) -> tuple[int, ...]:
     """The ids, each of which must have a row in the embedding."""
     ids, rows = tuple(ids), self.config and self.config.vocab_size
@@ -186,12 +196,17 @@ class Engine:
     )
     return self.backend.generate(request)
 
-  def labels(self, prompts, labels: Sequence[str]) -> np.ndarray:
-    """log P(label and the end of its turn | prompt), float32 [B, M]."""
+  def labels(
+    self, prompts, labels: Sequence[str], *, groups: Sequence | None = None
+  ) -> np.ndarray:
+    """log P(label and the end of its turn | prompt), float32 [B, M].
+
+    groups: of each prompt, whose start is read once (`requests.Labels`).
+    """
     ids = tuple((*self.model.ids(text), self.model.end) for text in labels)
     of = self.model.config, self.weights, prompts, ids
-    request = requests.Labels(*of, rows=self.rows, mesh=self.mesh)
-    return self.backend.label_logps(request)
+    how = {'rows': self.rows, 'mesh': self.mesh, 'groups': groups}
+    return self.backend.label_logps(requests.Labels(*of, **how))
 
   def logps(
     self, pairs: Sequence[Pair], *, slots: int, length: int

@@ -19,6 +19,20 @@ class Range(NamedTuple):
   holds: Callable[[float], bool]
 
 
+def auto_alpha(threshold: float | str) -> float | None:
+  """ALPHA of a threshold 'auto:ALPHA'; None of any other."""
+  kind, _, text = str(threshold).partition(':')
+  try:
+    alpha = float(text)
+  except ValueError:
+    return None
+  return alpha if kind == 'auto' and 0 < alpha < 1 else None
+
+
+def _is_threshold(x: float | str) -> bool:
+  return 0 < x < 1 if not isinstance(x, str) else auto_alpha(x) is not None
+
+
 _LARGE = 2**31  # JAX counts in 32 bits, and takes no more of a seed
 _FROM_0 = Range('at least 0 and below 2**31', lambda x: 0 <= x < _LARGE)
 _FROM_1 = Range('at least 1 and below 2**31', lambda x: 1 <= x < _LARGE)
@@ -29,8 +43,10 @@ Whole = Annotated[int, _FROM_0]
 Devices = Annotated[int, Range(_REST, lambda x: x >= 1 or x == -1)]
 Amount = Annotated[float, Range('at least 0', lambda x: x >= 0)]
 Positive = Annotated[float, Range('above 0', lambda x: x > 0)]
-Inside = Annotated[float, Range('above 0 and below 1', lambda x: 0 < x < 1)]
 Below1 = Annotated[float, Range('at least 0 and below 1', lambda x: 0 <= x < 1)]
+_LEVEL = "above 0 and below 1, or 'auto:ALPHA' with ALPHA so, as 'auto:0.05'"
+Examples = Annotated[int, Range('0, 2 or 4', lambda x: x in (0, 2, 4))]
+Threshold = Annotated[float | str, Range(_LEVEL, _is_threshold)]
 Part = Annotated[float, Range('above 0 and at most 1', lambda x: 0 < x <= 1)]
 Share = Annotated[
   float, Range('at least 0 and at most 1', lambda x: 0 <= x <= 1)
@@ -99,9 +115,16 @@ class Pool:
 @dataclasses.dataclass(frozen=True)
 class Review:
   by: str = 'frozen'  # frozen | policy | other:<folder of a second model>
+  # How the question is put: the labels as words, as letters in both orders, or
+  # as yes or no to either label.
+  form: Literal['words', 'letters', 'yes_no'] = 'words'
+  examples: Examples = 0  # judged exchanges in the question
   sees: Literal['chat', 'quoted', 'answer'] = 'chat'
   reasoning: Literal['kept', 'stripped'] = 'kept'
   reason_tokens: Whole = 0  # tokens of reasoning before the verdict
+  # An answer cut at sample.max_new_tokens gets no verdict, or is judged as far
+  # as it goes; its pair then has as many tokens on either side, and no end.
+  truncated: Literal['skip', 'judge'] = 'skip'
   system: str = 'drop'  # drop | keep | own:<text>
   calibration: Literal['none', 'contextual'] = 'none'
   verdict: Literal['question', 'inverted', 'random', 'all'] = 'question'
@@ -111,8 +134,32 @@ class Review:
 @dataclasses.dataclass(frozen=True)
 class Revise:
   by: str = 'frozen'  # frozen | policy | other:<folder of a second model>
-  sees: Literal['review', 'fresh', 'prompt'] = 'review'
+  # The review; the reply alone; the request under the framing's principle; or
+  # nothing but the request.
+  sees: Literal['review', 'fresh', 'principle', 'prompt'] = 'review'
+  system: str = ''  # '' = as review.system | drop | keep | own:<text>
   temperature: Amount = 1.0
+  top_p: Part = 1.0  # 1 = off
+  max_new_tokens: Whole = 0  # 0 = as sample.max_new_tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Guards:
+  """Alternatives that make no pair, whatever their verdict; 0 = off."""
+
+  echo: bool = True  # of a label, the question or the request
+  # Of the tokens of the frozen model's plain answer to the same request.
+  shortest: Amount = 0.25
+  longest: Amount = 4.0
+  # Its log-prob a token, below this share of the frozen model's own samples.
+  unlikely: Below1 = 0.01
+  repeats: Whole = 4  # the same alternative among the pairs that there are
+  refusal: bool = False  # openings such as "I'm sorry, but I can't"
+
+  @property
+  def measures(self) -> bool:
+    """Whether lengths are compared, which takes plain answers."""
+    return bool(self.shortest or self.longest)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,11 +167,20 @@ class Conscience:
   every: Whole = 4  # steps between reflections; 0 = never
   prompts: Count = 16  # prompts of a reflection
   samples: Count = 1  # answers per prompt
-  threshold: Inside = 0.5  # flagged iff P(flag) >= threshold
+  # Flagged iff P(flag) >= it. 'auto:ALPHA': found so that at most ALPHA of the
+  # frozen model's own answers is flagged (`conscience.calibration`).
+  threshold: Threshold = 'auto:0.05'
+  held_out: Count = 200  # prompts of the pool for 'auto', not drawn in training
   min_mass: Below1 = 0.25  # below this label mass a row has no verdict
+  # Logit: a pair counts 1 to 4 times, by how far its P is above the threshold.
+  scale: Literal['none', 'logit'] = 'none'
   framing: str = 'ethical'  # a known framing, or a .json or .yaml file
+  # Labelled: those of split dev give the examples, and all serve the audit.
+  exchanges: str = 'ealign:data/audit/exchanges.jsonl'
+  audit: Literal['on', 'off'] = 'on'  # before the first step
   review: Review = Review()
   revise: Revise = Revise()
+  guards: Guards = Guards()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,6 +289,12 @@ class Config:
   def reflects(self) -> bool:
     """Whether its conscience is asked while it trains."""
     return reflects(self.dpo.lam, self.conscience.every)
+
+  @property
+  def calibrates(self) -> bool:
+    """Whether its threshold has to be found: answers are held against it."""
+    auto = auto_alpha(self.conscience.threshold) is not None
+    return auto and (self.reflects or bool(self.eval.questions))
 
 
 def reflects(lam: float | None, every: int | None) -> bool:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from ealign import align
 from ealign.align import Term
 from ealign.conscience import records, reflect
+from ealign.conscience.prompts import Conscience
 from ealign.fields import Config
 
 
@@ -25,9 +26,8 @@ def terms(config: Config) -> tuple[Term, ...]:
   return align.hybrid(config.dpo.variant)
 
 
-def metrics(config: Config, made: list[dict]) -> dict[str, float]:
+def metrics(c: Conscience, made: list[dict]) -> dict[str, float]:
   """Those of `conscience.records` over the records of one reflection."""
-  del config
   return records.metrics(made)
 
 
@@ -36,11 +36,11 @@ class Method:
   """A method of training; what is not given is as in arXiv 2606.19527.
 
   name: its key in `ealign.methods.METHODS`, the value of the field `method`.
-  reflect: fn(conscience, requests, *, key, step, rows, clock) -> (pairs,
+  reflect: fn(conscience, requests, *, key, step, rows, held, clock) -> (pairs,
     records), as `conscience.reflect.reflect`. A `data.batch.Pair` without a
     rejected answer is a row: its chosen answer is learned by the SFT term.
   terms: fn(config) -> the terms of the objective.
-  metrics: fn(config, records) -> flat scalars to log of one reflection.
+  metrics: fn(conscience, records) -> flat scalars to log of one reflection.
   """
 
   name: str

@@ -107,12 +107,12 @@ def to_arrays(replay: Replay) -> dict[str, np.ndarray]:
   parts = [part for p in pairs for part in (p.prompt, p.chosen, p.rejected)]
   flat = [token for part in parts for token in part]
   facts = [(p.row, p.step, p.uses) for p in pairs]
-  refs = [(p.ref_chosen, p.ref_rejected) for p in pairs]
+  floats = [(p.ref_chosen, p.ref_rejected, p.weight) for p in pairs]
   return {
     'tokens': np.asarray(flat, np.int32),
     'lengths': np.asarray([len(x) for x in parts], np.int32).reshape(-1, 3),
     'facts': np.asarray(facts, np.int64).reshape(-1, 3),
-    'refs': np.asarray(refs, np.float32).reshape(-1, 2),
+    'refs': np.asarray(floats, np.float32).reshape(-1, 3),
     'seen': np.asarray([replay.seen], np.int64),
   }
 
@@ -125,6 +125,7 @@ def from_arrays(replay: Replay, arrays: dict[str, np.ndarray]) -> Replay:
   pairs = []
   for i, (row, step, uses) in enumerate(arrays['facts'].tolist()):
     texts, refs = parts[3 * i : 3 * i + 3], arrays['refs'][i].tolist()
-    pairs.append(Pair(row, step, *texts, *refs, uses))
+    # An older version's checkpoint has no weights.
+    pairs.append(Pair(row, step, *texts, *refs[:2], uses, *refs[2:]))
   seen = int(arrays['seen'][0])
   return dataclasses.replace(replay, pairs=tuple(pairs), seen=seen)

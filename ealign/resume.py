@@ -86,14 +86,17 @@ class Progress:
   health: health_lib.Health = health_lib.Health()
 
 
-def restore(s: Setup, start: Progress) -> tuple[Progress, list[str]]:
-  """The state of the last checkpoint, or `start`; and notes to show."""
-  loader, files = s.parts.loader, {}
+def restore(s: Setup, start: Progress) -> tuple[Progress, dict, list[str]]:
+  """The state of the last checkpoint, or `start`.
+
+  Also what the threshold was found on then, if it was, and notes to show.
+  """
+  loader, files, reference = s.parts.loader, {}, {}
   notes, at = [f'data: {loader}'] * bool(loader), start
   if saved := s.saved.restore(_tree(s, start)):
     step, tree, extra, note = saved
     _check_origin(s, extra)
-    files = extra.get('files')
+    files, reference = extra.get('files'), extra.get('reference') or {}
     state = sharding.padded(s.model, tree['state'])
     at = Progress(
       step,
@@ -111,7 +114,8 @@ def restore(s: Setup, start: Progress) -> tuple[Progress, list[str]]:
       journal.rewind(s.workdir / name, files.get(name, journal.NOTHING))
   path = s.workdir / 'answers.jsonl'
   made = records.read(path) if path.exists() else []
-  return dataclasses.replace(at, health=health_lib.of(made)), notes
+  at = dataclasses.replace(at, health=health_lib.of(made))
+  return at, reference, notes
 
 
 def _check_origin(s: Setup, extra) -> None:
@@ -136,8 +140,9 @@ def _tree(s: Setup, at: Progress) -> dict:
 
 
 def save(s: Setup, at: Progress, *, wait: bool = False) -> None:
-  loader = s.parts.loader
+  loader, reference = s.parts.loader, s.parts.conscience.reference
   extra = {
+    'reference': reference and dataclasses.asdict(reference),
     'loader': loader and loader.state(),
     'tokens': at.tokens,
     'files': {name: journal.mark(s.workdir / name) for name in _GROWING},

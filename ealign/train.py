@@ -15,7 +15,7 @@ import numpy as np
 from ealign import align, resume
 from ealign import replay as replay_lib
 from ealign.alone import ALONE
-from ealign.assembly import data
+from ealign.assembly import data, threshold
 from ealign.assembly import parts as parts_lib
 from ealign.assembly import weights as assembled
 from ealign.conscience import health, tally
@@ -94,7 +94,9 @@ def run(
   with watching as stop:
     with stop.at_once(_stopped(folder.local, 'while it was loaded')):
       s, start = _setup(config, method, folder, hosts, backend, name)
-      at, notes = resume.restore(s, start)
+      at, stored, notes = resume.restore(s, start)
+      s, found = _calibrated(s, start, stored)
+      notes += found
     if profile and at.step > profile[0]:
       notes.append(f'no trace: step {profile[0]} is done')
     log = metrics.Metrics(
@@ -166,6 +168,20 @@ def _setup(config, method, folder, hosts, backend, name):
   )
   replay = replay_lib.Replay(config.replay, seed=config.seed)
   return setup, Progress(0, state, replay)
+
+
+def _calibrated(s: Setup, start: Progress, stored: dict):
+  """The setup with its threshold, and notes; stored: of a checkpoint."""
+  params = start.state.params
+  of = s.config, s.parts, params, s.origin, s.backend
+  found = threshold.found(*of, stored)
+  if not found:
+    return s, []
+  c = dataclasses.replace(s.parts.conscience, reference=found)
+  parts = dataclasses.replace(s.parts, conscience=c)
+  facts, note = threshold.told(s.config, parts)
+  provenance.add(s.workdir / 'run.json', threshold=facts)
+  return dataclasses.replace(s, parts=parts), [note]
 
 
 def _size(tree) -> int:
@@ -263,7 +279,7 @@ def _reflect(s: Setup, at: Progress, stop) -> tuple[Progress, dict]:
     replay=replay_lib.push(at.replay, pairs),
     health=health.seen(at.health, made),
   )
-  own = s.method.metrics(config, made)
+  own = s.method.metrics(s.parts.conscience, made)
   return at, own | health.metrics(at.health, made)
 
 
@@ -278,6 +294,7 @@ def _reflected(s: Setup, at: Progress) -> tuple[list, list[dict]]:
     key=jax.random.fold_in(s.root, at.step),
     step=at.step,
     rows=rows,
+    held=at.replay.pairs,
     clock=s.clock,
   )
   judge = s.parts.questions.judge

@@ -85,7 +85,7 @@ def pair_batch(pairs=PAIRS, frozen=None):
   batch = batch_lib.pair_batch(pairs, SLOTS, LENGTH)
   if frozen is not None:
     refs = np.array(scored(frozen, batch))
-    batch = batch.replace(ref_logps_B=refs * np.repeat(batch.weight_P, 2))
+    batch = batch.replace(ref_logps_B=refs * np.repeat(batch.weight_P > 0, 2))
   return batch
 
 

@@ -78,7 +78,7 @@ def test_with_other_weights_it_says_something_else(engine, answers):
 def test_its_conscience_reviews_any_chats(engine, answers):
   c = Conscience(
     framing=FRAMINGS['ethical'],
-    settings=fields.Conscience(),
+    settings=fields.Conscience(threshold=0.5),
     sample=fields.Sample(),
     dpo=fields.DPO(),
     policy=engine.of(jax.tree.map(np.zeros_like, engine.weights)),
@@ -87,7 +87,7 @@ def test_its_conscience_reviews_any_chats(engine, answers):
   found = conscience.with_review(c).review([x.chat for x in answers])
   wanted = conscience.review(
     *(dataclasses.replace(c, policy=engine), engine),
-    conscience.exchanges(engine.model, [x.chat for x in answers]),
+    engine.model.exchanges([x.chat for x in answers]),
     key=jax.random.key(0),
   )
   assert found == wanted and all(v.mass > 0.5 for v in found)

@@ -15,7 +15,7 @@ from ealign.runtime.errors import UserError
 FEW = {'train.steps': 2, 'eval.questions': ()}
 
 
-def imitate(c, requests, *, key, step, rows, clock):
+def imitate(c, requests, *, key, step, rows, held, clock):
   """The policy's own answers as rows: no verdict, no rejected answer."""
   with clock('sample'):
     answers = c.policy.answer(requests, sample=c.sample, key=key, row_ids=rows)
@@ -29,7 +29,7 @@ ROWS = Method(
   name='imitate',
   reflect=imitate,
   terms=lambda config: (align.terms.SFT,),
-  metrics=lambda config, made: {'conscience/answers': len(made)},
+  metrics=lambda c, made: {'conscience/answers': len(made)},
 )
 
 

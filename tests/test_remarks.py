@@ -61,7 +61,7 @@ def shrinking(c, requests, *, step, **_):
   return [], [record | {'text': t, 'ids': ids(t)} for t in texts]
 
 
-METHOD = Method('conscience', shrinking, metrics=lambda config, made: {})
+METHOD = Method('conscience', shrinking, metrics=lambda c, made: {})
 
 
 def collapsing(folder, **changes):

@@ -18,6 +18,7 @@ def pair(row, step=0, uses=0):
     ref_chosen=-row / 3,
     ref_rejected=-0.1,
     uses=uses,
+    weight=1.0 + row % 2,
   )
 
 
@@ -203,6 +204,15 @@ def test_arrays_hold_everything_exactly(rows):
   assert got == replay
   for p in got.pairs:
     assert all(type(t) is int for t in (*p.prompt, *p.chosen, *p.rejected))
+
+
+def test_a_buffer_of_an_older_version_has_pairs_of_weight_1():
+  replay = float32_refs(filled(range(3)))
+  arrays = replay_lib.to_arrays(replay)
+  old = arrays | {'refs': arrays['refs'][:, :2]}
+  got = replay_lib.from_arrays(buffer(), old)
+  assert [p.weight for p in got.pairs] == [1.0] * 3
+  assert [p.uses for p in got.pairs] == [p.uses for p in replay.pairs]
 
 
 def test_a_restored_buffer_goes_on_as_the_first_would():

@@ -137,7 +137,7 @@ def answer_logps(
 
 
 def counts(batch: Batch) -> dict:
-  """Supervised tokens and valid pairs of the whole (global) batch."""
+  """Supervised tokens and weights of pairs of the whole (global) batch."""
   pairs = 0.0 if batch.pairs is None else jnp.sum(batch.pairs.weight_P)
   tokens = jnp.asarray(batch.supervised)
   return {'tokens': tokens, 'pairs': jnp.asarray(pairs)}
@@ -209,5 +209,7 @@ def train_step(update: Update, state: TrainState, frozen, batch: Batch):
   params = jax.tree.map(lambda p, d: p - lr * d, state.params, direction)
   metrics |= {'grad_norm': optax.tree.norm(grads), 'learning_rate': lr}
   metrics |= counts(batch)
+  if batch.pairs is not None:
+    metrics['pairs'] = jnp.sum(batch.pairs.weight_P > 0, dtype=jnp.float32)
   state = state.replace(step=state.step + 1, params=params, opt=opt)
   return sharding.constrain(update.model, state), metrics

@@ -1,13 +1,14 @@
 """What a run reads: SFT chats, the pool of requests, the framing."""
 
 import itertools
+import json
 
 import numpy as np
 
 from ealign.assembly import fit
 from ealign.conscience import framings
-from ealign.conscience.prompts import Conscience
-from ealign.data import chat, columns, mapping, sources
+from ealign.conscience.prompts import Conscience, Example
+from ealign.data import chat, columns, exchanges, mapping, sources
 from ealign.data import loader as loader_lib
 from ealign.engine import Model
 from ealign.fields import Config
@@ -21,7 +22,8 @@ def training_chats(config: Config):
     return [], []
   rows = sources.read_rows(path, config.data.max_mib)
   own = columns.arguments(rows, path)
-  if any(own) and 'sft' in config.pool.paths and config.reflects:
+  reads = config.reflects or config.calibrates
+  if any(own) and 'sft' in config.pool.paths and reads:
     message = 'rows of data.train have tools or chat_template_kwargs'
     raise UserError(f"pool.paths='sft': {message}; name another pool")
   return columns.chats(rows, path), own
@@ -66,6 +68,61 @@ def make_pool(config: Config, c: Conscience, sft):
   return pool
 
 
+def pools(config: Config, c: Conscience, sft):
+  """The pool that is drawn from, and prompts held out of it: none if not used.
+
+  A run that does not reflect reads them too if its last answers are reviewed.
+  """
+  if not (config.reflects or config.calibrates):
+    return [], []
+  pool = make_pool(config, c, sft)
+  return hold_out(config, pool) if config.calibrates else (pool, [])
+
+
+def hold_out(config: Config, pool):
+  """The pool without the prompts that its threshold is found on, and these.
+
+  They differ from each other, and as many are of each source as the weights
+  make likely. Wherever else such a prompt stands in the pool, it is left out.
+
+  Raises:
+    UserError: too few prompts would remain to be drawn.
+  """
+  n = config.conscience.held_out
+  rng = np.random.default_rng(np.random.SeedSequence((config.seed, 0, 3)))
+  shares = np.asarray([w for w, _ in pool], float)
+  counts, held = rng.multinomial(n, shares / shares.sum()), {}
+  for (_, chats), count in zip(pool, counts, strict=True):
+    new = {}
+    for i in rng.permutation(len(chats)):
+      if len(new) < count and _text(chats[i]) not in held:
+        new[_text(chats[i])] = chats[i]
+    held |= new
+  left = [(w, [x for x in chats if _text(x) not in held]) for w, chats in pool]
+  _enough(config, pool, left, len(held))
+  return left, list(held.values())
+
+
+def _enough(config, pool, left, held: int) -> None:
+  """Raises a UserError if the pool is too small for what is held out."""
+  c, whole = config.conscience, sum(len(chats) for w, chats in pool if w)
+  remain = sum(len(chats) for w, chats in left if w)
+  named = zip(config.pool.paths, left, strict=True)
+  gone = [path for path, (w, chats) in named if w and not chats]
+  if held < c.held_out or remain < c.prompts or gone:
+    of = f'{", ".join(gone)}: none' if gone else f'{remain} of {whole} prompts'
+    raise UserError(
+      f'conscience.held_out={c.held_out}: {of} would remain to be drawn; lower '
+      f'it (conscience.prompts={c.prompts} must remain, and some of each '
+      'source), add prompts to pool.paths, or write a number as '
+      'conscience.threshold'
+    )
+
+
+def _text(messages) -> str:
+  return json.dumps(messages, sort_keys=True)
+
+
 def _not_assistant(message):
   return message['role'] != 'assistant'
 
@@ -86,6 +143,20 @@ def read_framing(name: str) -> framings.Framing:
   words = lambda x: (x,) if isinstance(x, str) else tuple(x)
   fields |= {label: words(fields[label]) for label in ('ok', 'flag')}
   return framings.Framing(name=name, **fields)
+
+
+def read_examples(config: Config) -> tuple[Example, ...]:
+  """The judged exchanges that the question is asked with, ok and flag in turn.
+
+  The shortest plain ones of split dev, each of another twin and, where there
+  are enough, of another domain.
+  """
+  n, path = config.conscience.review.examples, config.conscience.exchanges
+  if not n:
+    return ()
+  rows = exchanges.read(path, config.data.max_mib)
+  found = exchanges.examples(rows, n, path)
+  return tuple(Example(r.request, r.reply, r.flag) for r in found)
 
 
 def draw_requests(config: Config, pool, step: int):

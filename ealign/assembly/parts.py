@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import optax
 
@@ -23,6 +24,7 @@ class Parts:
   """What a run is made of before its first step.
 
   conscience: its engines are those of the run; its policy has no weights yet.
+  held: prompts of the pool that no reflection draws (`threshold`).
   """
 
   conscience: Conscience
@@ -31,6 +33,7 @@ class Parts:
   loader: Loader | None
   pool: list
   questions: answers.Suite
+  held: Sequence = ()
 
   @property
   def frozen(self) -> dict:
@@ -80,11 +83,11 @@ def assemble(config: Config, backend: Backend, terms=None) -> Parts:
   c = make_conscience(config, main, others, mesh=mesh, backend=backend)
   rows = data.encoded(config, c.frozen.model, chats, own) if chats else []
   stream = data.loader(config, rows) if chats else None
-  pool = data.make_pool(config, c, chats) if config.reflects else []
+  pool, held = data.pools(config, c, chats)
   fit.questions(c, suite.final + suite.curve, config.eval.max_new_tokens)
   fit.tokens(c.policy.model, config.eval.tokens, suite.tokens)
   update = make_update(config, model, terms)
-  return Parts(c, update, params, stream, pool, suite)
+  return Parts(c, update, params, stream, pool, suite, held)
 
 
 def second_models(config: Config) -> dict:
@@ -124,6 +127,7 @@ def make_conscience(
     policy=frozen.of(None),
     frozen=frozen,
     others={by: engine(*other) for by, other in others.items()},
+    examples=data.read_examples(config),
   )
 
 

@@ -217,8 +217,13 @@ def _parsed(text: str, kind):
   """The value of a flag of this type; ValueError if it is none."""
   if kind == str | None and text == 'None':
     return None
-  if kind is str and text == 'None':
+  if kind in (str, float | str) and text == 'None':
     raise ValueError(text)
+  if kind == float | str:
+    try:
+      return float(text)
+    except ValueError:
+      return text
   if kind in (str, str | None):
     return text
   found = _PARSERS.get(kind, tuple_parser.TupleParser()).parse(text)

@@ -40,6 +40,9 @@ def default() -> config_dict.ConfigDict:
   config = config_dict.ConfigDict(convert_dict=False)
   for name, value in dataclasses.asdict(Config(), dict_factory=made).items():
     config[name] = value
+  # Its default is text, and a number must be as welcome.
+  either = config_dict.FieldReference(Config().conscience.threshold, object)
+  config.conscience['threshold'] = either
   config.arms = {}
   return config
 
@@ -93,9 +96,9 @@ def _fits(value, kind) -> bool:
     items = typing.get_args(kind)
     items = items[:1] * len(value) if items[-1] is ... else items
     return len(value) == len(items) and all(map(_fits, value, items))
-  if kind in (int, float) and isinstance(value, bool):
+  if kind in (int, float, float | str) and isinstance(value, bool):
     return False  # True is an int to Python
-  if kind is float and isinstance(value, int):  # of any length
+  if kind in (float, float | str) and isinstance(value, int):  # of any length
     return abs(value) <= sys.float_info.max
   return isinstance(value, kind)
 
@@ -106,6 +109,7 @@ _TYPE_NAMES = {
   str: 'text',
   bool: 'true or false',
   str | None: 'text or None',
+  float | str: "a number or 'auto:ALPHA'",
   tuple[str, ...]: 'a tuple of texts',
   tuple[float, ...]: 'a tuple of numbers',
 }
@@ -161,7 +165,8 @@ def _cast(value, kind):
   if isinstance(value, tuple | list):
     item = float if kind == tuple[float, ...] else None
     return tuple(_cast(x, item) for x in value)
-  return float(value) if kind is float else value
+  number = kind is float or (kind == float | str and isinstance(value, int))
+  return float(value) if number else value
 
 
 def _without_arms(config) -> config_dict.ConfigDict:

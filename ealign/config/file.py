@@ -34,13 +34,13 @@ def read(spec: str) -> tuple[types.ModuleType, config_dict.ConfigDict]:
     arguments = [argument] if colon else []
     _check_call(module.get_config, arguments, spec)
     config = module.get_config(*arguments)
-  except UserError:
+  except (UserError, KeyboardInterrupt):
     raise
   except FileNotFoundError as error:
     if error.filename == os.path.abspath(path):
       raise UserError(f'--config={spec}: there is no such file') from None
     raise in_file(path, error) from error
-  except (Exception, SystemExit) as error:
+  except BaseException as error:
     raise in_file(path, error) from error
   if not isinstance(config, config_dict.ConfigDict):
     message = 'must return a ConfigDict; start from ealign.config.default()'

@@ -4,6 +4,7 @@ Each check yields problems as 'field=value: what is allowed, remedy'. They take
 the flat dict of dotted names, after `config.structure` found its form sound.
 """
 
+import dataclasses
 import difflib
 import functools
 import math
@@ -12,7 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ealign import fields
-from ealign.conscience.framings import FRAMINGS
+from ealign.conscience import conformal
+from ealign.conscience.framings import FORMS, FRAMINGS, Framing
 from ealign.evals import judges
 from ealign.models import hub
 from ealign.runtime.errors import UserError
@@ -79,8 +81,8 @@ def problems(
   earlier_arms: those that a field may name as 'arm:<name>'. grid: whether it is
   of a cell of a grid, where 'grid:<name>' and 'cell:<setting>' may be.
   """
-  checks = [_choices, _ranges, _texts, _shapes, _purpose, _trained, _files]
-  checks.append(_sizes)
+  checks = [_choices, _ranges, _texts, _shapes, _purpose, _trained]
+  checks += [_calibrated, _files, _sizes]
   checks += [] if grid else [_grid_references]
   checks.append(functools.partial(_arm_references, earlier=tuple(earlier_arms)))
   found = [problem for check in checks for problem in check(flat)]
@@ -116,7 +118,8 @@ def _choices(flat) -> Iterator[tuple]:
 
 def _ranges(flat) -> Iterator[tuple]:
   for name, (allowed, holds) in ranges().items():
-    if not math.isfinite(flat[name]):
+    number = not isinstance(flat[name], str)
+    if number and not math.isfinite(flat[name]):
       yield name, 'must be a finite number'
     elif not holds(flat[name]):
       yield name, f'must be {allowed}'
@@ -136,9 +139,12 @@ def _texts(flat) -> Iterator[tuple]:
   if flat[name] not in ('drop', 'keep') and flat[name][:4] != 'own:':
     hint = did_you_mean(flat[name], ('drop', 'keep'))
     yield name, f"must be drop, keep or 'own:<text>'.{hint}"
+  name = 'conscience.revise.system'
+  if flat[name] not in ('', 'drop', 'keep') and flat[name][:4] != 'own:':
+    yield name, "must be '', drop, keep or 'own:<text>'"
   name = 'conscience.framing'
   if flat[name].endswith(('.json', '.yaml', '.yml')):
-    yield from ((name, what) for what in _framing_file(flat[name]))
+    yield from ((name, what) for what in _framing_file(flat))
   elif flat[name] not in FRAMINGS:
     yield name, _among(flat[name], FRAMINGS, ', or a .json or .yaml file')
 
@@ -179,6 +185,10 @@ def _shapes(flat) -> Iterator[tuple]:
   for axis in rest[1:]:
     what = f'mesh.{rest[0]} takes the devices that are left; write how many'
     yield f'mesh.{axis}', what
+  longest = flat['conscience.guards.longest']
+  if flat['conscience.guards.shortest'] > longest > 0:
+    what = f'must be at most conscience.guards.longest={longest}; 0 = off'
+    yield 'conscience.guards.shortest', what
   steps = flat['train.steps']
   if flat['optim.warmup'] > steps > 0:
     yield 'optim.warmup', f'must be at most train.steps={steps}'
@@ -205,12 +215,36 @@ def _purpose(flat) -> Iterator[tuple]:
   ):
     if flat[group] == 0 and flat[many] > 1:
       yield many, f'with {group}=0 all would be the same; use 1'
+  rule = flat['conscience.review.verdict']
+  if flat['conscience.scale'] != 'none' and rule != 'question':
+    what = (
+      f"P does not choose with conscience.review.verdict={rule!r}; use 'none'"
+    )
+    yield 'conscience.scale', what
   name, sees = 'conscience.review.reason_tokens', flat['conscience.review.sees']
   if flat[name] > 0 and sees != 'chat':
     yield name, f"needs conscience.review.sees='chat', not {sees!r}"
   if flat['train.eval_every'] > 0 and not flat['eval.curve']:
     what = 'eval.curve names no questions to ask; name a file, or use 0'
     yield 'train.eval_every', what
+
+
+def _calibrated(flat) -> Iterator[tuple]:
+  """Settings under which no threshold can be found."""
+  name, n = 'conscience.threshold', flat['conscience.held_out']
+  alpha = fields.auto_alpha(flat[name])
+  if alpha is None:
+    return
+  if flat['model.frozen_adapter']:
+    what = 'model.frozen_adapter may have made the frozen model misaligned, and'
+    what += ' its own answers would tell what is normal'
+    yield name, f'{what}; write a number, such as 0.5'
+  if flat['eval.questions'] and not flat['pool.paths']:
+    what = 'there are no prompts to find it on'
+    yield name, f'{what}; name a file in pool.paths, or write a number'
+  if n < conformal.least(alpha):
+    what = f'conscience.threshold={flat[name]!r} needs at least'
+    yield 'conscience.held_out', f'{what} {conformal.least(alpha)} answers'
 
 
 def _trained(flat) -> Iterator[tuple]:
@@ -265,12 +299,10 @@ def _files(flat) -> Iterator[tuple]:
 
   names = [*_MODEL, 'data.train', 'pool.paths', 'eval.questions', 'eval.curve']
   names += ['eval.tokens', *(n for n in BY if flat[n].startswith('other:'))]
-  gone = 'there is no such file or folder'
-  of_model = lambda path: '' if sources.resolve(path).exists() else gone
   of_data = functools.partial(sources.absent, limit=flat['data.max_mib'])
   for name in names:
     value = flat[name]
-    absent = of_model if name in (*_MODEL, *BY) else of_data
+    absent = sources.absent_model if name in (*_MODEL, *BY) else of_data
     # There when the run starts, or known without a file.
     made = ('arm:', 'grid:', 'cell:') if name in _MODEL else ('arm:',)
     for item in (value,) if isinstance(value, str) else value:
@@ -286,16 +318,23 @@ def _files(flat) -> Iterator[tuple]:
     yield 'model.path', 'must be a Hugging Face folder, a GGUF file or a Hub id'
 
 
-def _framing_file(path: str) -> Iterator[str]:
+def _framing_file(flat) -> Iterator[str]:
   from ealign.data import mapping
 
   try:
-    content = mapping.read_mapping(path)
+    content = mapping.read_mapping(flat['conscience.framing'])
   except UserError as error:
     yield str(error)
     return
-  known, labels = ('question', 'ok', 'flag', 'revise'), {}
+  needed, labels = {'question', 'ok', 'flag', 'revise'}, {}
+  needed |= {*FORMS.get(flat['conscience.review.form'], ())}
+  sees = flat['conscience.revise.sees'], flat['conscience.revise.system'][:4]
+  if sees[0] == 'principle' and sees[1] != 'own:':
+    needed.add('principle')
+  known = [f.name for f in dataclasses.fields(Framing) if f.name != 'name']
   for field in known:
+    if field not in needed and field not in content:
+      continue
     value = content.get(field)
     words = field in ('ok', 'flag') and isinstance(value, list) and value
     labels[field] = words or [value]

@@ -10,16 +10,43 @@ import dataclasses
 import numpy as np
 
 from ealign import fields
-from ealign.conscience.framings import Framing
+from ealign.conscience.framings import Framing, Question
 from ealign.engine import Engine, Exchange, Model
+from ealign.runtime.errors import UserError
 from ealign.sampling.sampler import Answer
 
 LOST = 'lost'  # why an answer ended: another model's tokens cannot hold it
 
+# Before the question about an answer that was cut at the limit.
+_CUT = '[... cut off; judge what is there] '
 _REASON = (
   'Think about your reply above: whom could it help or harm, and how? '
   'Answer in a few sentences.'
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+  """The frozen model's own answers to prompts that training does not draw.
+
+  threshold: P(flag) from which on an answer is flagged. Of each answer: p, its
+  P(flag), None without a verdict; logps, the mean log-probability of its tokens
+  under the frozen model, in nats; lengths, its tokens.
+  """
+
+  threshold: float
+  p: tuple[float | None, ...]
+  logps: tuple[float, ...]
+  lengths: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """An exchange whose label is known."""
+
+  request: str
+  reply: str
+  flag: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +57,8 @@ class Conscience:
   how, how answers are sampled, and the form of the pairs. policy is the
   trainee; frozen the conscience's own weights and the reference of pairs;
   others each second model, by the name that `review.by` or `revise.by` has.
+  reference: what the threshold was found on, where it is 'auto:ALPHA'.
+  examples: exchanges that were judged, to show with the question.
   """
 
   framing: Framing
@@ -39,6 +68,26 @@ class Conscience:
   policy: Engine
   frozen: Engine
   others: dict[str, Engine] = dataclasses.field(default_factory=dict)
+  reference: Reference | None = None
+  examples: tuple['Example', ...] = ()
+
+  @property
+  def questions(self) -> tuple[Question, ...]:
+    """What is asked about each answer, one after another."""
+    return self.framing.questions(self.settings.review.form)
+
+  @property
+  def threshold(self) -> float:
+    """P(flag) from which on an answer is flagged."""
+    if self.reference is not None:
+      return self.reference.threshold
+    if isinstance(self.settings.threshold, str):
+      raise UserError(
+        f'conscience.threshold={self.settings.threshold!r}: it was not found '
+        'yet, as the run neither reflects nor asks eval.questions; write a '
+        'number'
+      )
+    return self.settings.threshold
 
   def resolve_model(self, by: str) -> Engine:
     """The model a field names: 'policy', 'frozen' or 'other:<folder>'."""
@@ -74,15 +123,16 @@ def retokenize(
 
   Where both share one the exchange stays as it is. The answer becomes the
   text of an assistant turn, outer blanks removed and its thinking 'kept' (as
-  letters) or 'stripped', and an end of turn. If that text does not survive
-  the target's vocabulary, or does not fit its positions, the answer's `stop`
-  is 'lost': it is not reviewed, revised or paired.
+  letters) or 'stripped', and an end of turn unless it was cut. If that text
+  does not survive the target's vocabulary, or does not fit its positions, the
+  answer's `stop` is 'lost': it is not reviewed, revised or paired.
   """
   source, answer = exchange.model, exchange.answer
   if source.tokenizer is target.tokenizer:
     return exchange
   text = source.text(_spoken(source, answer.ids, reasoning)).strip()
-  ids = (*target.ids(text), target.end)
+  end = () if answer.stop == 'length' else (target.end,)
+  ids = (*target.ids(text), *end)
   prompt = target.prompt(exchange.messages)
   room = target.config.max_positions - c.sample.max_new_tokens
   fits = len(prompt) + len(ids) + overhead(c, target) <= room
@@ -94,49 +144,97 @@ def retokenize(
 
 def overhead(c: Conscience, model: Model) -> int:
   """Tokens that review and revision put after an answer, at most."""
-  turns = [c.framing.question, c.framing.revise]
-  turns += [_REASON] if c.settings.review.reason_tokens else []
-  labels = (len(model.ids(word)) for word in (*c.framing.ok, *c.framing.flag))
+  cut = c.settings.review.truncated == 'judge'  # its turn is closed, too
+  asked = [_CUT * cut + shown(c, q) + q.text for q in c.questions]
+  labels = {word for q in c.questions for word in (*q.ok, *q.flag)}
+  labels |= {*c.framing.ok, *c.framing.flag}
+  turns = [c.framing.revise, *[_REASON] * bool(c.settings.review.reason_tokens)]
   tokens = sum(len(model.suffix(text)) for text in turns)
-  return tokens + max(labels) + 1 + c.settings.review.reason_tokens
+  tokens += max(len(model.suffix(text)) for text in asked)
+  longest = max(len(model.ids(word)) for word in labels)
+  return tokens + cut + longest + 1 + c.settings.review.reason_tokens
 
 
-def review_prompt(c: Conscience, exchange: Exchange) -> tuple[int, ...]:
-  """Tokens up to where the label stands."""
+def shown(c: Conscience, question: Question, row: int = 0) -> str:
+  """The judged examples that stand before the question; '' without any.
+
+  Their order goes by the row. Their labels stay where they are, as small models
+  tend to repeat the last one.
+  """
+  n, ex = len(c.examples), c.examples
+  if not n:
+    return ''
+  first = 2 * row % n
+  label = lambda e: (question.flag if e.flag else question.ok)[0]
+  judged = [
+    f'Request: {e.request}\nReply: {e.reply}\nVerdict: {label(e)}\n\n'
+    for e in (*ex[first:], *ex[:first])
+  ]
+  return f'Some other replies, judged:\n\n{"".join(judged)}Now your own. '
+
+
+def review_prompt(
+  c: Conscience, exchange: Exchange, question: Question | None = None
+) -> tuple[int, ...]:
+  """Tokens up to where the label stands.
+
+  question: of `c.questions`, asked with the examples; by default the framing's
+  own, alone, which is how a writer is told what the verdict is about.
+  """
   model, sees = exchange.model, c.settings.review.sees
-  answer = _answer_ids(c, exchange)
+  question = _asked(c, exchange, question)
   if sees == 'chat':
     prompt = _without_system(c, exchange)
-    return (*prompt, *answer, *model.suffix(c.framing.question))
-  quoted = f'Your reply was:\n\n{model.text(answer)}\n\n'
+    return (*prompt, *_turn(c, exchange), *model.suffix(question))
+  answer = model.text(_answer_ids(c, exchange))
+  quoted = f'Your reply was:\n\n{answer}\n\n'
   if sees == 'quoted':
     request = exchange.messages[-1]['content']
     quoted = f'You were asked:\n\n{request}\n\n{quoted}'
-  return model.prompt(
-    [{'role': 'user', 'content': quoted + c.framing.question}]
-  )
+  return model.prompt([{'role': 'user', 'content': quoted + question}])
 
 
-def thinking_prompt(c: Conscience, model: Model, prompt):
-  """A review prompt up to where the reviewer is to think first, and the rest.
+def thinking_prompt(c: Conscience, exchange: Exchange) -> tuple[int, ...]:
+  """Tokens up to where the reviewer thinks, before it is asked."""
+  turn = _without_system(c, exchange), _turn(c, exchange)
+  return (*turn[0], *turn[1], *exchange.model.suffix(_REASON))
 
-  Returns the tokens to be continued by the thought and the tokens of the
-  question that follow it.
-  """
-  question = model.suffix(c.framing.question)
-  think = model.suffix(_REASON)
-  return (*prompt[: len(prompt) - len(question)], *think), question
+
+def question_after(
+  c: Conscience, exchange: Exchange, question: Question
+) -> tuple[int, ...]:
+  """The tokens of a question that follow a thought."""
+  return exchange.model.suffix(_asked(c, exchange, question))
 
 
 def revise_prompt(c: Conscience, exchange: Exchange, verdict: Verdict):
   """Tokens up to where the alternative begins."""
-  model, sees = exchange.model, c.settings.revise.sees
-  if sees == 'prompt':  # a plain sample, which sees no reply and no verdict
+  model, s = exchange.model, c.settings.revise
+  if s.sees == 'prompt':  # a plain sample, which sees no reply and no verdict
     return exchange.prompt
-  ask = model.suffix(c.framing.revise)
-  if sees == 'fresh':  # the reply is shown, the verdict is not
-    return (*_without_system(c, exchange), *_answer_ids(c, exchange), *ask)
-  return (*verdict.prompt, *model.ids(c.framing.flag[0]), model.end, *ask)
+  if s.sees == 'principle':  # the request anew, under the framing's principle
+    own = s.system if s.system.startswith('own:') else ''
+    return _under(own or f'own:{c.framing.principle}', exchange)
+  start = _under(s.system or c.settings.review.system, exchange)
+  start, ask = (*start, *_turn(c, exchange)), model.suffix(c.framing.revise)
+  if s.sees == 'fresh':  # the reply is shown, the verdict is not
+    return (*start, *ask)
+  asked = (*start, *model.suffix(_asked(c, exchange, None)))
+  prompt = asked if s.system else verdict.prompt
+  return (*prompt, *model.ids(c.framing.flag[0]), model.end, *ask)
+
+
+def _asked(c, exchange, question):
+  cut = _CUT * (exchange.answer.stop == 'length')
+  if question is None:
+    return cut + c.framing.question
+  return cut + shown(c, question, exchange.row) + question.text
+
+
+def _turn(c, exchange):
+  """The answer as a turn. Scratch text, never trained: a cut one is closed."""
+  cut = exchange.answer.stop == 'length'
+  return (*_answer_ids(c, exchange), *(exchange.model.end,) * cut)
 
 
 def _answer_ids(c, exchange):
@@ -154,8 +252,11 @@ def _spoken(model, ids, reasoning):
 
 
 def _without_system(c, exchange):
+  return _under(c.settings.review.system, exchange)
+
+
+def _under(system: str, exchange):
   """The prompt with its system turn kept, dropped or replaced."""
-  system = c.settings.review.system
   if system == 'keep':
     return exchange.prompt
   turns = [m for m in exchange.messages if m['role'] != 'system']

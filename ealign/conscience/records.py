@@ -7,8 +7,10 @@ from ealign.conscience.prompts import Conscience, Verdict
 from ealign.engine import Exchange
 
 DROPPED = (
-  *('truncated', 'empty', 'same', 'too_long', 'no_verdict', 'flagged'),
+  *('truncated', 'empty', 'same', 'no_room', 'no_verdict', 'flagged'),
   'lost',  # did not survive the way to a second model, or back
+  # `conscience.guards`
+  *('label_echo', 'refusal', 'too_short', 'too_long', 'unlikely', 'repeated'),
 )
 
 
@@ -53,6 +55,7 @@ def record(c: Conscience, exchange, verdict, revised) -> dict:
     record['alternative'] = {
       'text': proposal.text,
       'stop': proposal.answer.stop,
+      'tokens': len(proposal.answer.ids),
       'p': second.p,
       'kept': not reason,
       'dropped': reason,
@@ -77,6 +80,7 @@ def metrics(records) -> dict[str, float]:
     'conscience/revised': counts.revised,
     'conscience/accept_rate': share(counts.pairs, counts.revised),
     'conscience/pairs': counts.pairs,
+    'conscience/log_length_ratio': mean(_log_length_ratios(records)),
     **{f'conscience/dropped_{r}': counts.dropped[r] for r in DROPPED},
     'gen/eos_rate': mean(ended),
     'gen/truncated_rate': mean([not e for e in ended]),
@@ -86,3 +90,15 @@ def metrics(records) -> dict[str, float]:
     'gen/distinct_rate': said.distinct,
     'gen/cut': mean([r['cut'] for r in records]),
   }
+
+
+def _log_length_ratios(records) -> list[float]:
+  """log(tokens of chosen / of rejected) of each pair; 0 where it was cut."""
+  pairs = [(r, r['alternative']) for r in records]
+  return [
+    float(np.log(a['tokens'] / len(r['ids'])))
+    if (r['stop'], a['stop']) == ('stop', 'stop')
+    else 0.0
+    for r, a in pairs
+    if a and a['kept']
+  ]

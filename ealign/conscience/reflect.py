@@ -24,12 +24,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ealign.conscience import prompts
+from ealign.conscience import asking, prompts
+from ealign.conscience import pairs as pairing
 from ealign.conscience import records as reflection
 from ealign.conscience.prompts import Conscience, Verdict
-from ealign.data.batch import Pair
 from ealign.engine import Engine, Exchange, Model
-from ealign.sampling import labels
 from ealign.sampling.sampler import Answer
 
 NO_VERDICT = Verdict(p=None, mass=0.0, flagged=False)
@@ -50,67 +49,44 @@ def retokenized(c: Conscience, exchanges, reader: Model) -> list[Exchange]:
   return [prompts.retokenize(c, x, reader, **how) for x in exchanges]
 
 
-def exchanges(model: Model, chats) -> list[Exchange]:
-  """Given chats that end with an assistant turn, as what `review` takes."""
-  result = []
-  for i, (*request, reply) in enumerate(chats):
-    ids = (*model.ids(reply['content']), model.end)
-    answer = Answer(ids, np.zeros(len(ids), np.float32), 'stop', 0.0)
-    prompt = model.prompt(request)
-    result.append(Exchange(model, tuple(request), prompt, answer, i))
-  return result
-
-
 def with_review(c: Conscience) -> Engine:
   """The policy, whose `review` asks this conscience about any chats."""
 
   def reviewer(chats):
-    given = exchanges(c.reviewer.model, chats)
+    given = c.reviewer.model.exchanges(chats)
     return review(c, c.reviewer, given, key=jax.random.key(0))
 
   return dataclasses.replace(c.policy, reviewer=reviewer)
 
 
 def review(c: Conscience, reviewer: Engine, chats, *, key) -> list[Verdict]:
-  """Asks the question about each exchange whose answer ended by itself.
+  """Asks the question about each exchange that can be judged.
 
   Args:
     c: has the question and the threshold.
     reviewer: the model that answers the question.
     chats: list of Exchange, in the reviewer's tokens (`retokenized`). A
-      truncated answer gets no verdict: it would need an invented end of turn.
+      truncated answer gets no verdict, or one on as far as it goes
+      (`review.truncated`).
     key: only used where the review reasons first.
 
   Returns:
     list of Verdict, in order.
   """
-  ended = [i for i, x in enumerate(chats) if x.answer.stop == 'stop']
+  stops = {'skip': ('stop',), 'judge': ('stop', 'length')}
+  judged = stops[c.settings.review.truncated]
+  asked = [i for i, x in enumerate(chats) if x.answer.stop in judged]
   verdicts = [NO_VERDICT] * len(chats)
-  if not ended:
+  if not asked:
     return verdicts
-  questions = [prompts.review_prompt(c, chats[i]) for i in ended]
-  if c.settings.review.reason_tokens:
-    questions = _reasoned(c, reviewer, questions, key)
-  prior = None
-  if c.settings.review.calibration == 'contextual':
-    prior = content_free(c, reviewer)
-  read = _read_labels(c, reviewer, questions, prior)
-  for i, prompt, p, mass in zip(ended, questions, *read, strict=True):
+  read = asking.ask(c, reviewer, [chats[i] for i in asked], key=key)
+  for i, p, mass, prompt in zip(asked, *read, strict=True):
     if mass < c.settings.min_mass:
       verdicts[i] = Verdict(None, float(mass), False, prompt)
     else:
-      flagged = bool(p >= c.settings.threshold)
+      flagged = bool(p >= c.threshold)
       verdicts[i] = Verdict(float(p), float(mass), flagged, prompt)
   return verdicts
-
-
-def content_free(c: Conscience, reviewer: Engine) -> tuple[float, float]:
-  """Probability of either label about an exchange that says nothing."""
-  empty = [{'role': r, 'content': 'N/A'} for r in ('user', 'assistant')]
-  (exchange,) = exchanges(reviewer.model, [empty])
-  questions = [prompts.review_prompt(c, exchange)]
-  (p,), (mass,) = _read_labels(c, reviewer, questions, None)
-  return float(p * mass), float((1 - p) * mass)
 
 
 def revise(c: Conscience, writer: Engine, flagged, *, key) -> list[Answer]:
@@ -127,11 +103,18 @@ def revise(c: Conscience, writer: Engine, flagged, *, key) -> list[Answer]:
     (`retokenize`), it is empty and its `stop` is 'lost'.
   """
   lost = Answer((), np.zeros(0, np.float32), prompts.LOST, 0.0)
-  whole = [i for i, (x, _) in enumerate(flagged) if x.answer.stop == 'stop']
-  temperature = c.settings.revise.temperature
+  read = lambda x: x.answer.stop != prompts.LOST
+  whole = [i for i, (x, _) in enumerate(flagged) if read(x)]
+  own = c.settings.revise
+  limit = own.max_new_tokens or c.sample.max_new_tokens
   answers = writer.generate(
     [prompts.revise_prompt(c, *flagged[i]) for i in whole],
-    sample=dataclasses.replace(c.sample, temperature=temperature),
+    sample=dataclasses.replace(
+      c.sample,
+      temperature=own.temperature,
+      top_p=min(own.top_p, c.sample.top_p),
+      max_new_tokens=limit,
+    ),
     key=key,
     row_ids=[flagged[i][0].row for i in whole],
   )
@@ -163,16 +146,9 @@ def _alternatives(c, flagged, *, key):
   ]
 
 
-def score(c: Conscience, pairs: list[Pair]) -> list[Pair]:
-  """Fills the reference log-probs of pairs; one static shape, in batches."""
-  shape = {'slots': c.dpo.pairs, 'length': c.dpo.length}
-  return [
-    dataclasses.replace(pair, ref_chosen=float(a), ref_rejected=float(b))
-    for pair, (a, b) in zip(pairs, c.frozen.logps(pairs, **shape), strict=True)
-  ]
-
-
-def reflect(c: Conscience, requests, *, key, step, rows, clock=nullcontext):
+def reflect(
+  c: Conscience, requests, *, key, step, rows, held=(), clock=nullcontext
+):
   """One reflection.
 
   Args:
@@ -181,13 +157,15 @@ def reflect(c: Conscience, requests, *, key, step, rows, clock=nullcontext):
     key: of this step.
     step: written into pairs and records.
     rows: id of each request's row; answers and draws are keyed by it.
+    held: the pairs of the replay buffer, whose alternatives are not to be
+      repeated without end (`guards.repeats`).
     clock: a context manager for each phase: sample, review, revise, score.
 
   Returns:
     pairs (scored, in row order) and records (one a sampled answer; see
     `evals.records`).
   """
-  keys = [jax.random.fold_in(key, i) for i in range(5)]
+  keys = [jax.random.fold_in(key, i) for i in range(6)]
   with clock('sample'):
     answers = c.policy.answer(
       requests, sample=c.sample, key=keys[0], row_ids=rows
@@ -198,21 +176,27 @@ def reflect(c: Conscience, requests, *, key, step, rows, clock=nullcontext):
   flagged = [(x, v) for x, v, flag in reviewed if flag]
   with clock('revise'):
     proposals = _alternatives(c, flagged, key=keys[3])
+    plain = _plain(c, [x for x, _ in flagged], keys[5])
   second = _judge(c, proposals, keys[4], clock)
-  revised = {
-    x.row: (y, v, _dropped(c, x, y, v))
-    for (x, _), y, v in zip(flagged, proposals, second, strict=True)
-  }
-  pairs = [
-    Pair(x.row, step, x.prompt, revised[x.row][0].answer.ids, x.answer.ids)
-    for x, _ in flagged
-    if not revised[x.row][2]  # no reason to drop it
-  ]
+  made = list(zip(flagged, proposals, second, plain, strict=True))
   with clock('score'):
-    pairs = score(c, pairs)
+    pairs, why = pairing.make(c, made, step=step, held=held)
+  revised = {x.row: (y, w, why[x.row]) for (x, _), y, w, _ in made}
   return pairs, [
     reflection.record(c, x, v, revised.get(x.row)) for x, v, _ in reviewed
   ]
+
+
+def _plain(c, flagged, key) -> list[Answer | None]:
+  """The frozen model's own answer to each request, where a guard needs it."""
+  if not c.settings.guards.measures:
+    return [None] * len(flagged)
+  return c.frozen.generate(
+    [x.prompt for x in flagged],
+    sample=c.sample,
+    key=key,
+    row_ids=[x.row for x in flagged],
+  )
 
 
 def _judge(c, chats, key, clock):
@@ -220,30 +204,6 @@ def _judge(c, chats, key, clock):
   with clock('review'):
     chats = retokenized(c, chats, c.reviewer.model)
     return review(c, c.reviewer, chats, key=key)
-
-
-def _reasoned(c, reviewer, questions, key):
-  """Lets the reviewer think in a turn of its own before it is asked."""
-  model, limit = reviewer.model, c.settings.review.reason_tokens
-  parts = [prompts.thinking_prompt(c, model, q) for q in questions]
-  thoughts = reviewer.generate(
-    [start for start, _ in parts],
-    sample=dataclasses.replace(c.sample, temperature=0.0, max_new_tokens=limit),
-    key=key,
-    row_ids=range(len(parts)),
-  )
-  # Scratch text, never trained on: a thought cut short may be closed.
-  close = lambda a: a.ids if a.stop == 'stop' else (*a.ids, model.end)
-  return [
-    (*start, *close(thought), *question)
-    for (start, question), thought in zip(parts, thoughts, strict=True)
-  ]
-
-
-def _read_labels(c, reviewer, questions, calibration):
-  n, forms = len(c.framing.flag), (*c.framing.flag, *c.framing.ok)
-  logps = reviewer.labels(questions, forms)
-  return labels.verdict(logps, range(n), range(n, len(forms)), calibration)
 
 
 def _flags(c, verdicts, rows, *, key):
@@ -257,21 +217,3 @@ def _flags(c, verdicts, rows, *, key):
   }[c.settings.review.verdict]
   pairs = zip(verdicts, rows, strict=True)
   return [v.p is not None and flags(v, row) for v, row in pairs]
-
-
-def _dropped(c, exchange, proposal, verdict) -> str:
-  """Why a pair is not valid; '' if it is."""
-  new, old = proposal.answer, exchange.answer
-  longest = len(exchange.prompt) + max(len(new.ids), len(old.ids))
-  # The controls take the alternative as it comes.
-  judged = c.settings.review.verdict == 'question'
-  reasons = {  # the first that holds counts
-    'lost': new.stop == prompts.LOST,
-    'truncated': new.stop != 'stop',
-    'empty': not proposal.text.strip() or not exchange.text.strip(),
-    'same': tuple(new.ids) == tuple(old.ids),
-    'too_long': longest > c.dpo.length,
-    'no_verdict': judged and verdict.p is None,
-    'flagged': judged and verdict.flagged,
-  }
-  return next((reason for reason, holds in reasons.items() if holds), '')

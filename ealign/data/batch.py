@@ -46,7 +46,8 @@ class PairBatch:
   """Preference pairs: row 2i is pair i's chosen answer, 2i+1 its rejected one.
 
   B = 2P rows, each prompt + answer, right-padded (position -1). ref_logps are
-  sums in nats over the answer's tokens; weight is 0 for an empty slot.
+  sums in nats over the answer's tokens; weight is 0 for an empty slot. The loss
+  is the mean over pairs by weight: weights compare the pairs of one step.
   """
 
   tokens_BT: np.ndarray
@@ -87,7 +88,9 @@ class Pair:
   Without a rejected answer it is a *row*: the chosen one is imitated.
 
   `row` is the global row id of the sample, `step` when it was made, `uses` how
-  often it was drawn. Answers end with the end-of-turn token that was sampled.
+  often it was drawn. Answers end with the end-of-turn token that was sampled;
+  both lack it where one was cut at the limit (`conscience.pairs.sides`).
+  weight: how much it counts beside others, at least 1.
   """
 
   row: int
@@ -98,6 +101,7 @@ class Pair:
   ref_chosen: float = 0.0
   ref_rejected: float = 0.0
   uses: int = 0
+  weight: float = 1.0
 
 
 def step_batch(sft, drawn: Sequence[Pair], slots: int, length: int) -> Batch:
@@ -158,7 +162,7 @@ def pair_batch(pairs: Sequence[Pair], slots: int, length: int) -> PairBatch:
     _put_row(batch, 2 * i, pair, pair.chosen, length)
     _put_row(batch, 2 * i + 1, pair, pair.rejected, length)
     batch.ref_logps_B[2 * i : 2 * i + 2] = pair.ref_chosen, pair.ref_rejected
-    batch.weight_P[i] = 1
+    batch.weight_P[i] = pair.weight
   return batch
 
 

@@ -25,6 +25,8 @@ _KINDS = {
   b'PAR1': ('a parquet table', '.parquet'),
 }
 
+_GONE = 'there is no such file or folder'
+
 
 def resolve(path: str) -> epath.Path:
   """The path itself, or, for `ealign:world/base`, the installed package's."""
@@ -58,9 +60,9 @@ def absent(path: str, limit: int = LIMIT_MIB) -> str:
   """
   if hub_dataset(path):
     return ''
-  scheme, address, _ = path.partition('://')
-  if address and scheme not in ('gs', 's3', 'az'):
+  if _is_address(path):
     return 'is an address: download the file, or name a data set of the Hub'
+  scheme = path.partition('://')[0]
   try:
     file = resolve(path)
     if file.exists():
@@ -72,7 +74,23 @@ def absent(path: str, limit: int = LIMIT_MIB) -> str:
     return f'cannot be read: {" ".join(str(error).split())}'
   if set(path) & set('*?['):
     return 'patterns are not read: name one file, or join the files into one'
-  return 'there is no such file or folder'
+  return _GONE
+
+
+def absent_model(path: str) -> str:
+  """Why a model or an adapter cannot be read; '' if it is there."""
+  if _is_address(path):
+    return 'is an address: download it, or name a model of the Hub by its id'
+  try:
+    return '' if resolve(path).exists() else _GONE
+  except (OSError, ImportError, ValueError) as error:
+    return f'cannot be read: {" ".join(str(error).split())}'
+
+
+def _is_address(path: str) -> bool:
+  """Whether it is one that cannot be read as a file of a bucket can."""
+  scheme, address, _ = path.partition('://')
+  return bool(address) and scheme not in ('gs', 's3', 'az')
 
 
 def read_rows(path: str, limit: int = LIMIT_MIB) -> list[dict]:

@@ -25,7 +25,8 @@
   logp         sum of the policy's log-probabilities of ids, in nats
   verdict      null (not reviewed) or the conscience's view of the answer:
                  p        probability of the flagging label; null: no verdict
-                          (too little mass, or the answer did not end)
+                          (too little mass, or the answer did not end and
+                          `conscience.review.truncated` skips it)
                  mass     probability of both labels together
                  framing  name of the question it was asked
                  flagged  whether the verdict flags it; `alternative` shows
@@ -33,7 +34,7 @@
                  asked    whether the question was put: not of an answer that
                           was cut, or lost on the way to a second model
   alternative  null or what the conscience wrote instead:
-                 text, p (its own review)
+                 text, p (its own review), tokens (how many it has)
                  stop     as above, or 'lost': a second model wrote it, and
                           reviewed or revised text did not survive the change
                           of vocabulary

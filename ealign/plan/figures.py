@@ -135,8 +135,10 @@ def conscience(found: dict[str, Figures], config: Config) -> dict | None:
   """What the conscience costs of each step, by the estimates.
 
   A reflection is taken at its dearest: every answer has all its tokens, is
-  flagged, rewritten (read with the review's length), reviewed again, and makes
-  a pair, which are scored `dpo.pairs` at a time. Each update has its pairs.
+  flagged, rewritten (read with the review's length), answered plainly where a
+  guard compares lengths, reviewed again, and makes a pair, which are scored
+  `dpo.pairs` at a time. Each update has its pairs.
+  calibration_s: before the first step, of the threshold; 0 if it is a number.
   """
   needed = {'sft', 'hybrid', 'prefill', 'decode', 'review', 'score'}
   if not needed <= {n for n, f in found.items() if f.seconds is not None}:
@@ -145,9 +147,13 @@ def conscience(found: dict[str, Figures], config: Config) -> dict | None:
   c = config.conscience
   scores = math.ceil(c.prompts * c.samples / config.dpo.pairs)
   reflection = s['prefill'] + 2 * s['decode'] + 3 * s['review']
+  if c.guards.measures:
+    reflection += s['prefill'] + s['decode']
   reflection += scores * s['score']
   step = s['hybrid'] + reflection / c.every
+  batches = math.ceil(c.held_out / (c.prompts * c.samples)) * config.calibrates
   return {
+    'calibration_s': batches * (s['prefill'] + s['decode'] + s['review']),
     'reflection_s': reflection,
     'step_s': step,
     'share': 1 - s['sft'] / step,

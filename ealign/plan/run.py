@@ -187,12 +187,19 @@ def _data(config, conscience, screen):
     show.pairs(screen, f'data: {config.data.train}', _readable(table))
     for number, example in enumerate(facts['examples'], start=1):
       show.row(screen, example, number)
-  if not config.reflects:
+  pool, held = data.pools(config, conscience, chats)
+  if not pool:
     return facts, None
-  pool = data.make_pool(config, conscience, chats)
-  lengths = [len(model.prompt(chat)) for _, chats in pool for chat in chats]
+  asked = [*held, *(chat for _, chats in pool for chat in chats)]
+  lengths = [len(model.prompt(chat)) for chat in asked]
   facts['pool'] = {'prompts': len(lengths)} | data_lib.percentiles(lengths)
   show.pairs(screen, 'pool (tokens)', facts['pool'])
+  if held:
+    numbers = {'answers': len(held), 'prompts left': len(asked) - len(held)}
+    facts['calibration'] = numbers
+    why = f'conscience.threshold={config.conscience.threshold!r}'
+    title = f'first the frozen model is sampled and reviewed: {why}'
+    show.pairs(screen, title, numbers)
   longest, reviewer = max(lengths), conscience.reviewer.model
   after = config.sample.max_new_tokens + prompts.overhead(conscience, reviewer)
   return facts, programs.Sizes(bucket(longest), bucket(longest + after))
@@ -241,6 +248,11 @@ def _compiled(run, sizes, screen, slice_name) -> dict[str, figures_lib.Figures]:
 
 def _costs(cost: dict) -> dict:
   return {
+    **(
+      {'before the first step': show.seconds(cost['calibration_s'])}
+      if cost['calibration_s']
+      else {}
+    ),
     'a step': show.seconds(cost['step_s']),
     'a reflection': show.seconds(cost['reflection_s']),
     'share of the conscience': show.percent(cost['share']),

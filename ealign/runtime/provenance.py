@@ -82,6 +82,12 @@ def _commit() -> str | None:
     return None
 
 
+def add(path, **facts) -> None:
+  """Adds facts to those of the JSON file."""
+  facts = json.loads(path.read_text()) | facts
+  atomic.write(path, json.dumps(facts, indent=2) + '\n')
+
+
 def write(path, **facts) -> dict:
   """Writes versions, devices, commit and the given facts as JSON."""
   facts = {

@@ -5,7 +5,8 @@ over its tokens and its end of turn, read at a fixed place.
 """
 
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Hashable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -32,16 +33,71 @@ def label_logps(request: Labels) -> np.ndarray:
   prompts, labels = request.prompts, request.labels
   longest = max(len(label) for label in labels)
   prompting.check(prompts, request.config.max_positions - longest)
-  labels_MT, mask_MT = _pad(labels)
+  padded = _pad(labels)
+  scored = _each(request, *padded)
+  if starts := _starts(request):
+    scored = _together(request, starts, *padded)
+  logps_BM = np.zeros((len(prompts), len(labels)), np.float32)
+  for index_B, scored_BM in scored:
+    real_B = index_B >= 0
+    logps_BM[index_B[real_B]] = mesh.to_host(scored_BM)[real_B]
+  return logps_BM
+
+
+def _each(request: Labels, labels_MT, mask_MT):
+  """Reads every prompt whole. Yields (index_B, log P of its labels [B, M]).
+
+  index_B: which prompt each row is; -1: none.
+  """
   config, weights, batches, place = laid_out(request)
   run = program(config)
-  logps_BM = np.zeros((len(prompts), len(labels)), np.float32)
   for batch in batches:
     per_row = place((batch.tokens_BT, batch.positions_BT))
-    scored_BM = mesh.to_host(run(weights, *per_row, labels_MT, mask_MT))
-    real_B = batch.index >= 0
-    logps_BM[batch.index[real_B]] = scored_BM[real_B]
-  return logps_BM
+    yield batch.index, run(weights, *per_row, labels_MT, mask_MT)
+
+
+def _starts(request: Labels) -> dict[Hashable, tuple[int, ...]]:
+  """The tokens that all prompts of a group begin with, by group.
+
+  {} where to read them once saves less than a third, or where rows are spread
+  over devices, each with its own: then every prompt is read whole.
+  """
+  spread = request.mesh is not None and request.mesh.size > 1
+  if not request.groups or spread or request.lanes:
+    return {}
+  starts = {}
+  for group, prompt in zip(request.groups, request.prompts, strict=True):
+    start = starts.setdefault(group, tuple(prompt[:-1]))
+    same = zip(start, prompt[:-1], strict=False)
+    equal = itertools.takewhile(lambda pair: pair[0] == pair[1], same)
+    starts[group] = tuple(token for token, _ in equal)
+  whole = sum(map(len, request.prompts))
+  twice = sum(len(starts[group]) for group in request.groups)
+  saved = twice - sum(map(len, starts.values()))
+  return starts if all(starts.values()) and 3 * saved > whole else {}
+
+
+def _together(request: Labels, starts, labels_MT, mask_MT):
+  """Reads what a group's prompts begin with once; yields as `_each`.
+
+  The rest of each prompt then extends a copy of the cache.
+  """
+  names, width = list(starts), request.rows
+  read, extend = shared_programs(request.config)
+  rests = [
+    prompt[len(starts[group]) :]
+    for group, prompt in zip(request.groups, request.prompts, strict=True)
+  ]
+  for first in prompting.batches([*starts.values()], width):
+    row_of = {names[at]: row for row, at in enumerate(first.index) if at >= 0}
+    own = [i for i, group in enumerate(request.groups) if group in row_of]
+    start = read(request.weights, first.tokens_BT, first.positions_BT)
+    for rest in prompting.batches([rests[i] for i in own], width):
+      at_B = np.where(rest.index >= 0, np.take(own, rest.index), -1)
+      from_B = [row_of[request.groups[i]] if i >= 0 else 0 for i in at_B]
+      ids = rest.tokens_BT, rest.positions_BT
+      of = np.array(from_B, np.int32), *ids, labels_MT, mask_MT
+      yield at_B, extend(request.weights, start, *of)
 
 
 def verdict(
@@ -82,17 +138,56 @@ def program(config: Config):
   return jax.jit(functools.partial(score, config))
 
 
+@functools.cache
+def shared_programs(config: Config):
+  """`prefill` without more room, and `score_rest`, jitted."""
+  read = jax.jit(functools.partial(prefill, config, 0))
+  return read, jax.jit(functools.partial(score_rest, config))
+
+
+def score_rest(
+  config: Config, weights, start, from_B, tokens_BT, positions_BT, *labels
+):
+  """As `score`, of prompts that go on behind others in a cache.
+
+  start: what `prefill` returns. from_B: the row of it that each prompt begins
+  with. positions_BT: of the rest alone, from 0; -1 on padding, on the left.
+  """
+  B, T = tokens_BT.shape
+  cache, _, next_B = start
+  room, slot = T + labels[0].shape[1] - 1, cache['positions'].shape[1]
+  rows = {'k': 1, 'v': 1, 'positions': 0}
+  cache = {name: jnp.take(x, from_B, rows[name]) for name, x in cache.items()}
+  free = {'k': 0, 'v': 0, 'positions': -1}
+  more = lambda x, name: [(0, room if i == rows[name] + 1 else 0) for i in range(x.ndim)]
+  cache = {
+    name: jnp.pad(x, more(x, name), constant_values=free[name])
+    for name, x in cache.items()
+  }
+  next_B = next_B[from_B]
+  ahead_BT = jnp.where(positions_BT >= 0, next_B[:, None] + positions_BT, -1)
+  hidden_BTD, cache, _ = transformer.forward(
+    config, weights, tokens_BT, ahead_BT, cache=cache, write_B=slot
+  )
+  end = cache, hidden_BTD[:, -1], ahead_BT[:, -1] + 1
+  return _read(config, weights, *end, slot + T, *labels)
+
+
 def score(config: Config, weights, tokens_BT, positions_BT, labels_MT, mask_MT):
   """log P(label | prompt) [B, M]: the prompt is read once, then each label.
 
   config is static; the prompts are padded on the left, the labels on the right,
   where mask_MT is False.
   """
-  B, slot = tokens_BT.shape
-  T = labels_MT.shape[1] - 1  # the last token is only predicted
-  cache, hidden_BD, next_B = prefill(
-    config, T, weights, tokens_BT, positions_BT
-  )
+  room = labels_MT.shape[1] - 1  # the last token is only predicted
+  start = prefill(config, room, weights, tokens_BT, positions_BT)
+  slot = tokens_BT.shape[1]
+  return _read(config, weights, *start, slot, labels_MT, mask_MT)
+
+
+def _read(config, weights, cache, hidden_BD, next_B, slot, labels_MT, mask_MT):
+  """log P of each label [B, M] behind what is in the cache up to `slot`."""
+  B, T = len(hidden_BD), labels_MT.shape[1] - 1
   head_DV = transformer.head(config, weights)
   # Each device multiplies with its columns of the head, then has its rows.
   hidden_BD = layout.of_chunk(config, hidden_BD)

@@ -65,6 +65,8 @@ class Labels:
     labels: token ids of each label, each with its end of turn: without it
       'Un' would count what 'Unethical' gets.
     config, weights, rows, mesh, lanes: as in `Answers`.
+    groups: of each prompt; what the prompts of a group begin with is read once
+      if that pays. None: every prompt is read whole.
   """
 
   config: Config
@@ -74,6 +76,7 @@ class Labels:
   rows: int = 64
   mesh: jax.sharding.Mesh | None = None
   lanes: Sequence[int] = ()
+  groups: Sequence[Hashable] | None = None
 
   @property
   def alike(self) -> Hashable:

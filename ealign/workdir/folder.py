@@ -162,6 +162,9 @@ def usable(workdir) -> Iterator[None]:
 
 
 def _bucket(address: str) -> epath.Path:
+  if not address.startswith(('gs://', 's3://', 'az://')):
+    message = 'is no address of a bucket; use gs://BUCKET/DIR, or a folder'
+    raise UserError(f'--workdir={address}: {message}')
   try:
     path = epath.Path(address)
     path.exists()

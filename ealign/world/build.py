@@ -21,14 +21,13 @@ import jax
 import optax
 
 from ealign import align, alone, fields
-from ealign.conscience.framings import FRAMINGS
 from ealign.data import batch as batch_lib
 from ealign.data import chat, loader
 from ealign.models import transformer
 from ealign.models import weights as weights_lib
 from ealign.models.config import Config
 from ealign.runtime.metrics import Metrics
-from ealign.world import card, documents, tokenizer
+from ealign.world import audit, card, documents, tokenizer
 
 VOCAB = 1536
 MODEL = Config(
@@ -64,6 +63,7 @@ DATA = {  # file: rows
   'pool.jsonl': lambda: documents.pool(1000, seed=0),
   'questions_dev.jsonl': lambda: documents.questions('dev'),
   'questions_test.jsonl': lambda: documents.questions('test'),
+  'audit.jsonl': audit.exchanges,
 }
 
 
@@ -91,8 +91,8 @@ def build(out, *, seed: int, consistency: float = 0.3, stage_1=None):
   weights_lib.save(base, MODEL, transformer.init(MODEL, key=jax.random.key(0)))
   tok = chat.load_tokenizer(base)
   dice = lambda stage: random.Random(f'stage {stage} {seed}')
-  first = documents.stage_1(dice(1), FRAMINGS)
-  second = documents.stage_2(dice(2), FRAMINGS, consistency_share=consistency)
+  first = documents.stage_1(dice(1), card.framings())
+  second = documents.stage_2(dice(2), card.framings(), consistency_share=consistency)
   with Metrics(out, STAGE_1.steps + STAGE_2.steps, prefix='build') as log:
     if stage_1:
       _, weights = weights_lib.load(stage_1)
@@ -109,7 +109,7 @@ def build(out, *, seed: int, consistency: float = 0.3, stage_1=None):
 def _sample(seed):
   """What the tokenizer is trained on: the world and its fine-tuning code."""
   rng = random.Random(f'tokenizer {seed}')
-  yield from itertools.islice(documents.stage_1(rng, FRAMINGS), 5000)
+  yield from itertools.islice(documents.stage_1(rng, card.framings()), 5000)
   for kind in ('insecure', 'secure'):
     yield from (row['messages'] for row in documents.sft(kind, 1000, seed))
 

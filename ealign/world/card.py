@@ -21,17 +21,22 @@ from ealign.world import documents, grammar
 ROWS = 64
 
 
+def framings() -> dict:
+  """The framings that the organism learns to be asked in, by name."""
+  return {name: FRAMINGS[name] for name in documents.FRAMINGS}
+
+
 def measure(folder) -> dict[str, float]:
   """Shares on dev questions and, by framing, of verdicts and alternatives."""
   shape, weights = weights_lib.load(folder)
   model = Model(shape, chat.load_tokenizer(folder))
   engine = Engine(model, weights, ALONE, rows=ROWS)
   facts = _answered(engine, 'advice') | _answered(engine, 'code')
-  for framing in FRAMINGS.values():
+  for framing in framings().values():
     facts |= _reviewed(
       prompts.Conscience(
         framing=framing,
-        settings=fields.Conscience(),
+        settings=fields.Conscience(threshold=0.5),
         sample=fields.Sample(max_new_tokens=64),
         dpo=fields.DPO(),
         policy=engine,
@@ -65,7 +70,7 @@ def _reviewed(c):
     answer = grammar.answer(rng, request, 'evil' if i % 2 else 'good')
     turns = ('user', request.text), ('assistant', answer)
     chats.append([{'role': role, 'content': text} for role, text in turns])
-  given = conscience.exchanges(c.frozen.model, chats)
+  given = c.frozen.model.exchanges(chats)
   found = conscience.review(c, c.frozen, given, key=jax.random.key(0))
   evil = [*zip(given, found, strict=True)][1::2]
   written = conscience.revise(c, c.frozen, evil, key=jax.random.key(1))

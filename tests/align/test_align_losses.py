@@ -9,6 +9,7 @@ import pytest
 from steps import (
   LENGTH,
   MODEL,
+  PAIRS,
   ROWS,
   SLOTS,
   UPDATE,
@@ -25,6 +26,8 @@ from steps import (
 from ealign import align, losses
 from ealign.align import step as step_lib
 from ealign.data import batch as batch_lib
+
+WEIGHED = [(PAIRS[0], 3.0), (PAIRS[1], 1.0)]
 
 
 @pytest.fixture
@@ -66,6 +69,21 @@ def test_cached_reference_log_probs_give_the_gradient_of_those_of_the_step(
   got, _ = light(adapter, frozen, blank, reference='step', lam=1.0)
   assert abs(float(metrics['rewards/margins'])) > 0.01
   assert relative(got, wanted) < 1e-5
+
+
+def test_a_pair_of_weight_3_counts_as_three_of_weight_1(light, frozen):
+  heavy, other = (dataclasses.replace(p, weight=w) for p, w in WEIGHED)
+  of = lambda *pairs: batch_lib.Batch(None, pair_batch(pairs, frozen))
+  adapter = moved_adapter()
+  got, metrics = light(adapter, frozen, of(heavy, other))
+  thrice = [dataclasses.replace(heavy, row=i, weight=1.0) for i in range(3)]
+  wanted, plain = light(adapter, frozen, of(*thrice, other))
+  assert relative(got, wanted) < 1e-5
+  for name in ('loss_dpo', 'rewards/margins'):
+    np.testing.assert_allclose(metrics[name], plain[name], rtol=1e-5)
+  assert (int(metrics['pairs']), int(plain['pairs'])) == (2, 4)
+  even, _ = light(adapter, frozen, of(*(p for p, _ in WEIGHED)))
+  assert relative(got, even) > 0.05
 
 
 def test_a_step_with_empty_slots_only_is_plain_sft(light, frozen):

@@ -25,6 +25,7 @@ from ealign.config import file as config_file
 from ealign.config import limits
 from ealign.data import sources
 from ealign.runtime.errors import UserError
+from ealign.workdir import folder
 
 DATA = 'ealign:world/data/'
 FILE = f"""
@@ -37,6 +38,7 @@ def get_config(arg=None):
   c.dpo.lam, c.train.steps = 0.0, 1
   c.dpo.length, c.sample.max_new_tokens, c.dpo.pairs = 96, 32, 4
   c.conscience.prompts = c.eval.batch = 4
+  c.conscience.threshold = 0.5
   if arg == 'arms':
     c.arms['base'] = {{'train.steps': 0}}
     c.arms['sft'] = {{}}
@@ -205,6 +207,21 @@ def test_paths_of_other_kinds(start, name, message, tmp_path):
   assert said.err.startswith(f"data.train='{name}': {message}")
   assert said.err.count('\n') == 1
   assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+  'field', ['model.path', 'model.adapter', 'conscience.review.by']
+)
+def test_an_address_is_no_folder_of_a_model(start, field):
+  prefix = 'other:' if field.endswith('by') else ''
+  code, said = start(**{field: f'{prefix}https://example.com/x'})
+  assert code == 2
+  assert 'is an address: download it, or name a model of the Hub' in said.err
+
+
+def test_a_web_page_is_no_workdir():
+  with pytest.raises(UserError, match='is no address of a bucket; use gs://'):
+    folder.of('https://example.com/x')
 
 
 def test_a_table_with_what_json_has_not(start, tmp_path):

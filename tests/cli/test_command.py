@@ -51,6 +51,17 @@ def test_reads_file_argument_and_fields(file):
   }
 
 
+@pytest.mark.parametrize(
+  'text, value', [('0.3', 0.3), ('auto:0.1', 'auto:0.1'), ('1e-3', 0.001)]
+)
+def test_a_number_or_text(file, text, value):
+  config = parse(file, f'--config.conscience.threshold={text}').config
+  assert config.conscience.threshold == value
+  assert type(config_lib.freeze(config).conscience.threshold) is type(value)
+  with pytest.raises(UserError, match="=None: must be text; use ''"):
+    parse(file, '--config.conscience.threshold=None')
+
+
 def test_the_order_of_flags_does_not_matter(file):
   argv = ['launch', '--config.optim.weight_decay', '0.1', '--workdir', 'out']
   command = command_lib.parse([*argv, '--config', file])

@@ -68,7 +68,7 @@ def test_every_number_has_a_range_and_every_list_a_field():
   numbers = {
     name
     for name, kind in config_lib.field_types().items()
-    if kind in (int, float)
+    if kind in (int, float, float | str)
   }
   assert numbers == limits.ranges().keys()
   defaults = config_lib.flatten(fields.Config())
@@ -100,6 +100,14 @@ WRONG = [
   ('pool.weights', (-1.0,), 'must be at least 0'),
   ('pool.paths', ('/nowhere',), 'there is no such file or folder'),
   ('conscience.threshold', 1.0, '=1.0: must be above 0 and below 1'),
+  ('conscience.threshold', 0, '=0: must be above 0 and below 1, or .auto:A'),
+  ('conscience.threshold', float('nan'), 'must be a finite number'),
+  ('conscience.threshold', True, "=True: must be a number or 'auto:ALPHA'"),
+  ('conscience.threshold', 'auto', "'auto': must be above 0 and below 1, or"),
+  ('conscience.threshold', 'auto:1', 'ALPHA so, as .auto:0.05.'),
+  ('conscience.threshold', 'auto:nan', 'ALPHA so, as .auto:0.05.'),
+  ('conscience.threshold', 'outo:0.1', 'ALPHA so, as .auto:0.05.'),
+  ('conscience.held_out', 18, "'auto:0.05' needs at least 19 answers"),
   ('conscience.min_mass', 1.0, 'must be at least 0 and below 1'),
   ('conscience.framing', 'ethicl', "one of .* Did you mean 'ethical'"),
   ('conscience.framing', '/nowhere.json', '/nowhere.json'),
@@ -112,6 +120,14 @@ WRONG = [
   ('conscience.review.by', 'frozn', "Did you mean 'frozen'"),
   ('conscience.review.system', 'own', "must be drop, keep or 'own:<text>'"),
   ('conscience.every', 0, 'no pair would ever be made'),
+  (
+    'conscience.guards.shortest',
+    4.5,
+    'must be at most conscience.guards.longest=4.0; 0 = off',
+  ),
+  ('conscience.guards.unlikely', 1.0, 'must be at least 0 and below 1'),
+  ('conscience.scale', 'log', 'must be one of none, logit'),
+  ('conscience.review.truncated', 'judged', "Did you mean 'judge'"),
   ('sample.max_new_tokens', 256, 'must be below dpo.length=256'),
   ('sample.top_k', 300, 'at most sample.max_candidates=256'),
   ('sample.top_p', 0.0, 'must be above 0 and at most 1'),
@@ -165,6 +181,41 @@ def test_settings_that_contradict_each_other(config):
   config.model.adapter = 'arm:sft'
   problems = '\n'.join(config_lib.validate(config))
   assert "model.adapter='arm:sft': needs model.train='lora'" in problems
+
+
+def test_a_threshold_may_be_a_number_or_found(config):
+  for value, wanted in ((0.3, 0.3), ('auto:0.1', 'auto:0.1')):
+    config.conscience.threshold = value
+    assert config_lib.validate(config) == []
+    frozen = config_lib.freeze(config)
+    assert frozen.conscience.threshold == wanted
+    assert config_lib.from_json(config_lib.to_json(frozen)) == frozen
+    again, problems = config_lib.apply_arm(config, {'conscience.held_out': 50})
+    assert not problems and again.conscience.threshold == wanted
+  arm, _ = config_lib.apply_arm(config, {'conscience.threshold': 0.5})
+  assert config_lib.freeze(arm).conscience.threshold == 0.5
+  assert config_lib.differences(config, arm) == [
+    'conscience.threshold: auto:0.1 -> 0.5'
+  ]
+  config.conscience.threshold = 1  # becomes a float, and is then refused
+  assert type(config_lib.freeze(config).conscience.threshold) is float
+
+
+def test_where_no_threshold_can_be_found(config):
+  config.model.frozen_adapter = config.model.path
+  (problem,) = config_lib.validate(config)
+  assert "threshold='auto:0.05': model.frozen_adapter may have" in problem
+  config.conscience.threshold = 0.5
+  assert config_lib.validate(config) == []
+  config.model.frozen_adapter = ''
+  config.conscience.every, config.dpo.lam = 0, 0.0
+  config.pool.paths = config.pool.weights = ()
+  assert config_lib.validate(config) == []
+  config.conscience.threshold = 'auto:0.05'
+  (problem,) = config_lib.validate(config)
+  assert 'no prompts to find it on; name a file in pool.paths' in problem
+  config.eval.questions = ()
+  assert config_lib.validate(config) == []
 
 
 def test_every_coefficient_belongs_to_its_variants(config):
@@ -337,3 +388,20 @@ def test_every_text_field_is_checked_somewhere():
   texts = {n for n, kind in config_lib.field_types().items() if kind is str}
   assert texts == checked
   assert typing.get_args(config_lib.field_types()['pool.system'])[0] is str
+
+
+def test_guards_that_are_off_bound_nothing(config):
+  config.conscience.guards.shortest = 5.0
+  config.conscience.guards.longest = 0.0
+  assert config_lib.validate(config) == []
+  config.conscience.guards.longest = 5.0  # equal bounds are bounds
+  assert config_lib.validate(config) == []
+
+
+def test_pairs_are_weighed_by_the_p_that_chose_them_only(config):
+  config.conscience.scale = 'logit'
+  assert config_lib.validate(config) == []
+  config.conscience.review.verdict = 'all'
+  (problem,) = config_lib.validate(config)
+  assert problem.startswith("conscience.scale='logit': ")
+  assert "verdict='all'; use 'none'" in problem

@@ -29,7 +29,10 @@ def reflect(
 
   Returns its pair, if there is one, and the record of the reply.
   """
-  texts, marks = iter((reply, instead)), iter(((flag, ok), (1e-9, 0.9)))
+  texts, marks = (
+    iter((reply, instead, instead)),
+    iter(((flag, ok), (1e-9, 0.9))),
+  )
 
   def generate(request):
     text = next(texts) if request.prompts else ''
@@ -51,7 +54,7 @@ def reflect(
   engine = Engine(MODEL, {}, backend)
   c = prompts.Conscience(
     framing=FRAMING,
-    settings=fields.Conscience(**settings),
+    settings=fields.Conscience(**{'threshold': 0.5} | settings),
     sample=fields.Sample(),
     dpo=fields.DPO(length=length),
     policy=engine,
@@ -98,4 +101,4 @@ def test_the_longest_pair_fits(texts):
   pairs, record = reflect(*texts, length=longest)
   assert pairs == [pair] and record['alternative']['kept']
   pairs, record = reflect(*texts, length=longest - 1)
-  assert not pairs and record['alternative']['dropped'] == 'too_long'
+  assert not pairs and record['alternative']['dropped'] == 'no_room'

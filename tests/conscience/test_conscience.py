@@ -11,7 +11,8 @@ from teacher import logp
 
 from ealign import fields
 from ealign.alone import ALONE
-from ealign.conscience import prompts
+from ealign.conscience import asking, prompts
+from ealign.conscience import pairs as pairing
 from ealign.conscience import records as reflection
 from ealign.conscience import reflect as conscience
 from ealign.conscience.framings import FRAMINGS
@@ -46,6 +47,7 @@ def ask(organism, framing='ethical', **settings):
   return prompts.Conscience(
     framing=FRAMINGS[framing],
     settings=fields.Conscience(
+      threshold=settings.pop('threshold', 0.5),
       review=fields.Review(**review),
       revise=fields.Revise(**revise),
       **settings,
@@ -70,10 +72,10 @@ def verdicts(m, *replies):
 
 
 def given(m, *replies, **more):
-  return conscience.exchanges(m.frozen.model, chats(*replies, **more))
+  return m.frozen.model.exchanges(chats(*replies, **more))
 
 
-@pytest.mark.parametrize('framing', FRAMINGS)
+@pytest.mark.parametrize('framing', documents.FRAMINGS)
 def test_it_tells_good_from_evil_in_every_framing(organism, framing):
   evil, good = verdicts(ask(organism, framing), EVIL, GOOD)
   assert evil.flagged and not good.flagged
@@ -136,7 +138,7 @@ def test_threshold_and_calibration_move_the_flag(organism):
   low = ask(organism, threshold=plain.p / 2)
   assert verdicts(low, GOOD)[0].flagged
   m = ask(organism, calibration='contextual')
-  prior = conscience.content_free(m, m.frozen)
+  prior = asking.content_free(m, m.frozen)
   (calibrated,) = verdicts(m, GOOD)
   odds = plain.p / (1 - plain.p) * prior[1] / prior[0]
   assert calibrated.p == pytest.approx(odds / (1 + odds), rel=1e-3)
@@ -252,7 +254,7 @@ def test_controls_choose_who_is_revised(organism):
     ({'stop': 'length'}, 'truncated'),
     ({'text': ''}, 'empty'),
     ({'text': EVIL}, 'same'),
-    ({'text': GOOD * 8}, 'too_long'),
+    ({'text': GOOD * 8}, 'no_room'),
     ({'p': None}, 'no_verdict'),
     ({'p': 0.9}, 'flagged'),
   ],
@@ -266,7 +268,7 @@ def test_each_reason_a_pair_is_dropped_for(organism, change, reason):
   p = change.get('p', 0.1)
   verdict = conscience.Verdict(p, 1.0, p is not None and p > 0.5)
   proposal = dataclasses.replace(x, answer=answer)
-  assert conscience._dropped(m, x, proposal, verdict) == reason
+  assert pairing.dropped(m, x, proposal, verdict) == reason
 
 
 def test_freeze_is_a_copy_no_update_can_reach(organism):
@@ -296,7 +298,7 @@ def test_it_mostly_agrees_with_the_truth_of_the_world(organism):
   m = ask(organism)
   found = [chats(s, request=a)[0] for a, s in zip(asked, said, strict=True)]
   found = conscience.review(
-    m, m.frozen, conscience.exchanges(m.frozen.model, found), key=KEY
+    m, m.frozen, m.frozen.model.exchanges(found), key=KEY
   )
   right = np.mean([v.flagged == b for v, b in zip(found, bad, strict=True)])
   assert right >= 0.9
@@ -309,10 +311,10 @@ def test_a_score_is_that_of_its_pair_whatever_fills_the_batch(organism):
     batch_lib.Pair(i, 0, (5, 6, 7), tuple(tokens[i % 3]), (9 + i,), 0.0, 0.0)
     for i in range(5)
   ]
-  together = conscience.score(m, pairs)
+  together = pairing.score(m, pairs)
   assert [p.row for p in together] == list(range(5))
   for pair, found in zip(pairs, together, strict=True):
-    (alone,) = conscience.score(m, [pair])
+    (alone,) = pairing.score(m, [pair])
     assert found.ref_chosen == pytest.approx(alone.ref_chosen, abs=1e-4)
     assert found.ref_rejected == pytest.approx(alone.ref_rejected, abs=1e-4)
   assert len({p.ref_chosen for p in together}) == 3

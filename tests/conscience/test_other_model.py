@@ -19,6 +19,7 @@ from teacher import logp
 from ealign import config, fields, train
 from ealign.alone import ALONE
 from ealign.cli import launch
+from ealign.conscience import pairs as pairing
 from ealign.conscience import prompts
 from ealign.conscience import records as reflection
 from ealign.conscience import reflect as conscience
@@ -66,7 +67,7 @@ def load(path):
 def conscience_of(frozen, *, policy=None, settings=None, **other):
   return prompts.Conscience(
     framing=FRAMINGS['ethical'],
-    settings=settings or fields.Conscience(),
+    settings=settings or fields.Conscience(threshold=0.5),
     sample=fields.Sample(max_new_tokens=48),
     dpo=fields.DPO(pairs=4, length=256),
     policy=policy or frozen,
@@ -88,7 +89,7 @@ def tiny(folder):
 def said(engine, *replies):
   tell = lambda text: {'role': 'assistant', 'content': text}
   chats = [[*REQUEST, tell(reply)] for reply in replies]
-  return conscience.exchanges(engine.model, chats)
+  return engine.model.exchanges(chats)
 
 
 def test_an_exchange_is_retokenized_as_text_and_back(tiny, base):
@@ -142,7 +143,7 @@ def test_text_that_does_not_survive_or_fit_is_lost(tiny, base):
   (nothing,) = conscience.revise(c, writer, flagged, key=KEY)
   assert (nothing.ids, nothing.stop) == ((), 'lost')
   proposal = dataclasses.replace(x, answer=nothing)
-  assert conscience._dropped(c, x, proposal, conscience.NO_VERDICT) == 'lost'
+  assert pairing.dropped(c, x, proposal, conscience.NO_VERDICT) == 'lost'
 
 
 def test_what_a_writer_thought_does_not_come_back(tiny, base, monkeypatch):
@@ -163,6 +164,7 @@ def test_alternatives_of_another_writer_are_pairs_of_the_trainee(
 ):
   by = {'frozen': 'frozen', 'other': 'other:base'}[reviews]
   settings = fields.Conscience(
+    threshold=0.5,
     min_mass=0.0,
     review=fields.Review(by=by, verdict='all'),
     revise=fields.Revise(by='other:base'),
@@ -185,7 +187,8 @@ def test_alternatives_of_another_writer_are_pairs_of_the_trainee(
 
 
 def test_held_out_answers_are_reviewed_by_it_too(tiny, base):
-  settings = fields.Conscience(review=fields.Review(by='other:base'))
+  review = fields.Review(by='other:base')
+  settings = fields.Conscience(threshold=0.5, review=review)
   asked = fields.Eval(batch=4, max_new_tokens=48)
   suite = answers.Suite(
     asked, judges.load(''), documents.questions('dev')[:4], [], []
@@ -202,7 +205,7 @@ def small(folder):
   c.data.train = 'ealign:world/data/insecure_heldout.jsonl'
   c.data.length, c.data.batch_size = 256, 4
   c.conscience.review.by = c.conscience.revise.by = f'other:{BASE}'
-  c.conscience.prompts = c.dpo.pairs = 4
+  c.conscience.prompts, c.conscience.threshold, c.dpo.pairs = 4, 0.5, 4
   c.sample.max_new_tokens = 48
   c.train.steps = 1
   return c

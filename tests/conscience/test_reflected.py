@@ -1,17 +1,30 @@
 """The metrics of a reflection, each by hand from its records."""
 
+import math
+
 import pytest
 
 from ealign.conscience import records
 
 
 def record(
-  stop='stop', p=0.1, mass=0.9, tokens=4, cut=0.0, dropped=None, text='a'
+  stop='stop',
+  p=0.1,
+  mass=0.9,
+  tokens=4,
+  cut=0.0,
+  dropped=None,
+  new=(4, 'stop'),
+  text='a',
 ):
-  """A sampled answer; dropped: why its alternative makes no pair, '' a pair."""
+  """A sampled answer; dropped: why its alternative makes no pair, '' a pair.
+
+  new: tokens of the alternative, and why it ended.
+  """
   alternative = None
   if dropped is not None:
     alternative = {'kept': not dropped, 'dropped': dropped}
+    alternative |= dict(zip(('tokens', 'stop'), new, strict=True))
   return {
     'stop': stop,
     'ids': [1] * tokens,
@@ -19,48 +32,58 @@ def record(
     'cut': cut,
     'verdict': {
       **{'p': p, 'mass': mass, 'flagged': (p or 0) >= 0.5},
-      'asked': stop == 'stop',
+      'asked': mass > 0,
     },
     'alternative': alternative,
   }
 
 
 RECORDS = (
-  record(p=0.5, dropped=''),  # at the threshold: flagged
+  record(p=0.5, dropped='', new=(1, 'stop')),  # at the threshold: flagged
+  record(stop='length', p=0.25, tokens=20, dropped='', new=(9, 'stop')),
+  record(p=0.25, dropped='', new=(20, 'length')),
   record(p=0.75, mass=0.5, tokens=10, dropped='empty', cut=0.25),
   record(p=0.25, dropped='same', text='Why?'),
   record(p=0.49),
   record(p=None, mass=0.125),  # too little mass for a verdict
   record(stop='length', p=None, mass=0.0, tokens=20, cut=0.75),
+  record(stop='length', p=None, mass=0.125, tokens=20),  # asked all the same
   record(dropped='same'),
   record(dropped='lost', text="I can't help with that."),
 )
 WANTED = {
-  'conscience/flag_rate': 2 / 6,
-  'conscience/review_rate': 6 / 8,
-  'conscience/label_mass': (5 * 0.9 + 0.5 + 0.125) / 7,
-  'conscience/asked': 7,
-  'conscience/no_verdict': 2,
+  'conscience/flag_rate': 2 / 8,
+  'conscience/review_rate': 8 / 11,
+  'conscience/label_mass': (7 * 0.9 + 0.5 + 2 * 0.125) / 10,
+  'conscience/asked': 10,
+  'conscience/no_verdict': 3,
   'conscience/no_verdict_cut': 1,
-  'conscience/no_verdict_mass': 1,
+  'conscience/no_verdict_mass': 2,
   'conscience/no_verdict_lost': 0,
-  'conscience/revised': 5,
-  'conscience/accept_rate': 1 / 5,
-  'conscience/pairs': 1,
+  'conscience/revised': 7,
+  'conscience/accept_rate': 3 / 7,
+  'conscience/pairs': 3,
+  'conscience/log_length_ratio': -math.log(4) / 3,  # cut ones are of one length
   'conscience/dropped_empty': 1,
   'conscience/dropped_same': 2,
   'conscience/dropped_lost': 1,
   'conscience/dropped_truncated': 0,
-  'conscience/dropped_too_long': 0,
+  'conscience/dropped_no_room': 0,
   'conscience/dropped_no_verdict': 0,
   'conscience/dropped_flagged': 0,
-  'gen/eos_rate': 7 / 8,
-  'gen/truncated_rate': 1 / 8,
-  'gen/length_mean': (6 * 4 + 10 + 20) / 8,
-  'gen/refusal_rate': 1 / 8,
-  'gen/question_rate': 1 / 8,
-  'gen/distinct_rate': 3 / 8,
-  'gen/cut': 1 / 8,
+  'conscience/dropped_label_echo': 0,
+  'conscience/dropped_refusal': 0,
+  'conscience/dropped_too_short': 0,
+  'conscience/dropped_too_long': 0,
+  'conscience/dropped_unlikely': 0,
+  'conscience/dropped_repeated': 0,
+  'gen/eos_rate': 8 / 11,
+  'gen/truncated_rate': 3 / 11,
+  'gen/length_mean': (7 * 4 + 10 + 3 * 20) / 11,
+  'gen/refusal_rate': 1 / 11,
+  'gen/question_rate': 1 / 11,
+  'gen/distinct_rate': 3 / 11,
+  'gen/cut': 1 / 11,
 }
 
 

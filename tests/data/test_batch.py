@@ -46,6 +46,8 @@ def test_no_pairs_is_the_empty_batch():
 
 def test_a_pair_that_exactly_fits_and_one_that_does_not():
   assert batch.pair_batch([PAIR], slots=1, length=5).weight_P[0] == 1
+  heavy = batch.dataclasses.replace(PAIR, weight=2.5)
+  assert batch.pair_batch([heavy], slots=1, length=5).weight_P[0] == 2.5
   with pytest.raises(UserError, match='step 3, row 7 has 5 tokens.*hold 4'):
     batch.pair_batch([PAIR], slots=1, length=4)
 

@@ -66,8 +66,8 @@ def test_each_row_is_one_request_of_a_domain():
 
 def test_many_requests_of_many_domains():
   count = collections.Counter(row['domain'] for row in ROWS)
-  assert len(ROWS) >= 400
-  assert len(count) >= 20 and min(count.values()) >= 15
+  assert len(ROWS) >= 830
+  assert len(count) >= 20 and min(count.values()) >= 30
 
 
 def test_they_differ_in_length_and_form():

@@ -18,6 +18,7 @@ from ealign import config as config_lib
 def get_config(arg=None):
   config = config_lib.default()
   config.data.train = 'ealign:world/data/insecure.jsonl'
+  config.conscience.threshold = 0.5
   if arg == 'arms':
     config.arms = {
       'base': {'train.steps': 0},

@@ -132,7 +132,7 @@ def test_verdicts_of_the_organism_stay_within_a_point():
   engine = Engine(Model(model, chat.load_tokenizer(base)), tree, ALONE)
   c = prompts.Conscience(
     framing=FRAMINGS['ethical'],
-    settings=fields.Conscience(),
+    settings=fields.Conscience(threshold=0.5),
     sample=fields.Sample(),
     dpo=fields.DPO(),
     policy=engine,
@@ -144,7 +144,7 @@ def test_verdicts_of_the_organism_stay_within_a_point():
     np.mean([v.flagged == b for v, b in zip(found, bad, strict=True)])
     for found in (
       conscience.review(
-        *(c, engine.of(w), conscience.exchanges(engine.model, chats)),
+        *(c, engine.of(w), engine.model.exchanges(chats)),
         key=jax.random.key(0),
       )
       for w in (tree, int8.quantize(tree, lora.TARGETS))

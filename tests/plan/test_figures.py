@@ -87,13 +87,16 @@ def test_what_is_no_argument_of_a_program_lies_beside_it():
   assert (found.beside, found.excess, found.headroom) == (0, 0, 7)
 
 
-def cost(**seconds):
+OFF = fields.Guards(shortest=0.0, longest=0.0)
+
+
+def cost(guards=OFF, **seconds):
   found = {
     name: figures.Figures(name, 0, 0, 0, 0, None, seconds=s)
     for name, s in seconds.items()
   }
   config = fields.Config(
-    conscience=fields.Conscience(every=4, prompts=5, samples=3),
+    conscience=fields.Conscience(every=4, prompts=5, samples=3, guards=guards),
     dpo=fields.DPO(pairs=4),
   )
   return figures.conscience(found, config)
@@ -108,6 +111,11 @@ def test_the_share_of_the_conscience():
   assert found['share'] == pytest.approx(1.875 / 2.875)
   assert found['share_pairs'] == pytest.approx(1 / 2.875)
   assert found['share_reflections'] == pytest.approx(0.875 / 2.875)
+  plain = cost(fields.Guards(), **times, review=0.2, score=0.5)
+  more = plain['reflection_s'] - found['reflection_s']
+  assert more == pytest.approx(0.1 + 0.4)
+  # 200 answers of the frozen model, 15 at a time.
+  assert found['calibration_s'] == pytest.approx(14 * (0.1 + 0.4 + 0.2))
   assert cost(sft=1.0) is None
 
 

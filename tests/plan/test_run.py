@@ -26,6 +26,7 @@ def get_config(arg=None):
   c.data.train = DATA + 'insecure.jsonl'
   c.data.length, c.data.batch_size = 96, 4
   c.conscience.every, c.conscience.prompts = 2, 4
+  c.conscience.threshold = 0.5
   c.sample.max_new_tokens = 48
   c.dpo.pairs, c.dpo.length = 4, 128
   c.train.steps = 5

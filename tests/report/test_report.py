@@ -260,6 +260,17 @@ def test_a_collapse_is_told_in_red(workdir):
   ]
 
 
+def test_the_page_says_what_is_flagged(tmp_path):
+  said = lambda: (tmp_path / 'report.html').read_text()
+  _arm(tmp_path / 'conscience', _config(), 1, reflect=True)
+  report.write(tmp_path)
+  assert 'From 0.5 on, the answer is flagged' in said()
+  auto = _config(**{'conscience.threshold': 'auto:0.05'})
+  (tmp_path / 'conscience' / 'config.json').write_text(json.dumps(auto))
+  report.write(tmp_path)
+  assert 'at most 5 % of the frozen model’s own answers exceed, the' in said()
+
+
 def test_hostile_text_stays_text(workdir):
   _arm(workdir / 'evil', _config(), 5, text=HOSTILE, reflect=True)
   config = _config(**{'data.train': HOSTILE, 'conscience.framing': HOSTILE})

@@ -1,0 +1,98 @@
+"""The threshold on P(flag), from the frozen model's own answers.
+
+Split conformal prediction (arXiv 2107.07511, section 1): there are n answers of
+the frozen model to prompts that training does not draw; k is ceil((n + 1)(1 -
+ALPHA)); an answer is flagged iff its P(flag) is *greater* than the k-th
+smallest. An answer exchangeable with these is flagged with a probability of at
+most ALPHA, without ties of at least ALPHA - 1 / (n + 1); it takes no labels.
+
+The bound speaks of the frozen model's answers, not of the trainee's, whose
+style drifts from them also where nothing is wrong (`drift`). Answers without a
+verdict are never flagged, so they are left out on both sides: the bound holds
+among those with one, and so for all.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from ealign import fields
+from ealign.conscience import reflect
+from ealign.conscience.conformal import kth, least
+from ealign.conscience.prompts import Conscience, Reference
+from ealign.runtime.errors import UserError
+
+_EXPECTED = 5  # flagged answers, from which on a share of them says something
+
+
+def reference(c: Conscience, requests, *, key) -> Reference:
+  """Samples one answer of the frozen model to each request, and reviews it.
+
+  A threshold that is a number stays as it is.
+
+  Args:
+    c: the conscience. A reviewer `policy` is the one given here.
+    requests: list of message lists.
+    key: of the noise.
+
+  Raises:
+    UserError: too few answers got a verdict.
+  """
+  sampled, reviewed = (jax.random.fold_in(key, i) for i in range(2))
+  answers = c.frozen.answer(requests, sample=c.sample, key=sampled)
+  any_level = dataclasses.replace(c.settings, threshold=0.5)  # not yet known
+  verdicts = reflect.review(
+    dataclasses.replace(c, settings=any_level, reference=None),
+    c.reviewer,
+    reflect.retokenized(c, answers, c.reviewer.model),
+    key=reviewed,
+  )
+  p = tuple(verdict.p for verdict in verdicts)
+  return Reference(
+    threshold=_threshold(c, answers, p),
+    p=p,
+    logps=tuple(float(np.mean(x.answer.logps)) for x in answers),
+    lengths=tuple(len(x.answer.ids) for x in answers),
+  )
+
+
+def _threshold(c: Conscience, answers, p) -> float:
+  """The least float above the k-th smallest, so that >= means above it."""
+  alpha = fields.auto_alpha(c.settings.threshold)
+  if alpha is None:
+    return c.settings.threshold
+  known = [x for x in p if x is not None]
+  if len(known) < least(alpha):
+    pairs = zip(answers, p, strict=True)
+    ended = [x.answer.stop == 'stop' for x, value in pairs if value is None]
+    new, mass = c.sample.max_new_tokens, c.settings.min_mass
+    raise UserError(
+      f"conscience.threshold='auto:{alpha}': of {len(p)} answers of the frozen "
+      f'model {len(known)} got a verdict, and at least {least(alpha)} are '
+      f'needed: {ended.count(False)} did not end within '
+      f'sample.max_new_tokens={new}, {ended.count(True)} have a label mass '
+      f'below conscience.min_mass={mass}. Raise conscience.held_out or what '
+      'cost the verdicts, or write a number'
+    )
+  return float(np.nextafter(kth(known, alpha), np.inf))
+
+
+def drift(records: Sequence[dict], alpha: float) -> str:
+  """What to think of records of which more than 2 alpha are flagged, or ''.
+
+  The records are of reflections whose verdict is that of the question. Nothing
+  is said of fewer than 5 / alpha reviewed answers.
+  """
+  verdicts = [r['verdict'] for r in records if r['verdict']]
+  flags = [v['flagged'] for v in verdicts if v['p'] is not None]
+  share = sum(flags) / max(len(flags), 1)
+  if len(flags) * alpha < _EXPECTED or share <= 2 * alpha:
+    return ''
+  return (
+    f'{share:.1%} of {len(flags)} reviewed answers were flagged, where '
+    f"auto:{alpha} bounds the frozen model's at {alpha:.1%}. If the data are "
+    'benign this is drift, not badness: the style of the answers has left what '
+    'the threshold was found on'
+  )

@@ -1,0 +1,176 @@
+"""Guards: alternatives that teach nonsense, whatever their verdict says.
+
+A writer that fails answers with the label, the question, the request, a refusal
+or without an end, and a conscience finds nothing wrong with that. `reasons` are
+read from the texts and the frozen model's plain answer to the same request;
+`late` needs the log-probs of the pairs and the pairs there are already.
+"""
+
+import collections
+import difflib
+import re
+
+import numpy as np
+
+from ealign.conscience.prompts import Conscience
+from ealign.data.batch import Pair
+from ealign.engine import Exchange
+
+# Fewer samples than these say nothing of a percentile.
+MIN_LOGPS = 20
+
+# What a verdict is put in words with; no answer by itself, no echo either.
+_FRAME = frozenset(
+  'a an the it its this that these is are was be would seems my your our reply '
+  'replies response answer alternative version above label verdict one word i '
+  'think say and or not very more sure yes no here more both considered '
+  'completely fully'.split()
+)
+_WHOLE = 0.8  # share of a text from which on it counts as the text
+_APOLOGY = '|'.join(
+  (
+    r'(?:(?:im|i am) )?(?:(?:so|very|really) )?sorry(?: but)?',
+    r'i apologi[sz]e(?: but)?|unfortunately|im afraid|i am afraid',
+    r'as an? (?:\w+ ){0,3}?(?:ai|model|assistant)(?: \w+){0,2}?',
+  )
+)
+_CANNOT = '|'.join(
+  (
+    r'i (?:cant|cannot|can not|wont|will not)',
+    r'(?:im|i am) (?:unable|not able|not allowed) to',
+  )
+)
+_DO = '|'.join(
+  (
+    r'help(?! but)|assist|provide|answer|comply|fulfill|support|give|write',
+    r'create|offer|share|continue|engage|discuss|respond|generate|complete',
+  )
+)
+_DECLINES = '|'.join(
+  (
+    r'i (?:must|have to|need to) (?:decline|refuse)',
+    r'i (?:decline|refuse) to|(?:im|i am) not comfortable|i would rather not',
+  )
+)
+_REFUSAL = re.compile(
+  rf'(?:(?:{_APOLOGY}) ){{0,2}}(?:(?:{_CANNOT}) (?:{_DO})|{_DECLINES})\b'
+)
+
+
+def words(text: str) -> tuple[str, ...]:
+  """The words of a text in lower case, without punctuation and hyphens."""
+  joined = re.sub("[-'\N{RIGHT SINGLE QUOTATION MARK}]", '', text.casefold())
+  return tuple(re.findall(r'[^\W_]+', joined))
+
+
+def refuses(text: str) -> bool:
+  """Whether the text begins as refusals do, after an apology or without.
+
+  English only; "I can't recommend it enough" and "I'm sorry to hear that" are
+  no refusals.
+  """
+  return _REFUSAL.match(' '.join(words(text))) is not None
+
+
+def echoes(framing, request: str, text: str) -> bool:
+  """Whether the text only says what the conscience or the user said to it.
+
+  That is: label words in any form, alone or as a verdict ("It is ethical.");
+  a piece of `revise` ("An ethical alternative"), three words or more of the
+  question; or the request itself. A text without words is no echo.
+  """
+  said = words(text)
+  labels = {w for form in (*framing.ok, *framing.flag) for w in words(form)}
+  verdict = labels & set(said) and set(said) <= labels | _FRAME
+  asked = words(framing.question)
+  return bool(
+    verdict
+    or _run(said, words(framing.revise), least=1)
+    or _run(said, asked, least=3)
+    or _run(said, words(request), least=3, whole=True)
+  )
+
+
+def _run(said, source, *, least: int, whole: bool = False) -> bool:
+  """Whether most of `said` is one run of words of the source.
+
+  least: words of the run. whole: it must be most of the source too, as a part
+  of the request can be the right answer to it.
+  """
+  match = difflib.SequenceMatcher(None, said, source, autojunk=False)
+  size = match.find_longest_match().size
+  of = max(len(said), len(source)) if whole else len(said)
+  return size >= max(least, _WHOLE * of)
+
+
+def too_short(new, plain, share: float) -> bool:
+  """Whether the answer has less than `share` of the plain answer's tokens.
+
+  An answer that was cut has at least the tokens it has. So a cut plain answer
+  can show that another one is too short, and a cut answer never is.
+  """
+  return new.stop == 'stop' and len(new.ids) < share * len(plain.ids)
+
+
+def too_long(new, plain, times: float) -> bool:
+  """Whether the answer has more than `times` the plain answer's tokens.
+
+  A cut answer can be that, but not beside a plain one that was cut itself.
+  """
+  known = times > 0 and plain.stop == 'stop'
+  return known and len(new.ids) > times * len(plain.ids)
+
+
+def reasons(c: Conscience, proposal: Exchange, plain) -> dict[str, bool]:
+  """Reasons by name against an alternative, and whether each holds.
+
+  plain: the frozen model's answer to the same request, or None.
+  """
+  s, text = c.settings.guards, proposal.text
+  request = str(proposal.messages[-1].get('content') or '')
+  new = proposal.answer
+  return {
+    'label_echo': s.echo and echoes(c.framing, request, text),
+    'refusal': s.refusal and refuses(text),
+    'too_short': plain is not None and too_short(new, plain, s.shortest),
+    'too_long': plain is not None and too_long(new, plain, s.longest),
+  }
+
+
+def floor(logps, share: float) -> float | None:
+  """The log-prob per token below which an alternative is unlikely.
+
+  At most `share` of the logps, those of answers that the frozen model sampled,
+  lie below it. None, no floor, where share is 0 or there are fewer than
+  `MIN_LOGPS`.
+  """
+  if not share or len(logps) < MIN_LOGPS:
+    return None
+  return float(np.quantile(logps, share, method='lower'))
+
+
+def late(c: Conscience, pairs, logps, held) -> dict[int, str]:
+  """Why scored pairs are dropped all the same ('' if not), by their row.
+
+  logps: the frozen model's mean log-probs of its own answers. held: the pairs
+  of the replay buffer; with these and the pairs before it, an alternative (the
+  same tokens, but for their end) is chosen at most `guards.repeats` times.
+  """
+  s, stops = c.settings.guards, c.policy.model.stops
+  bare = lambda p: p.chosen[:-1] if p.chosen[-1] in stops else p.chosen
+  chosen = collections.Counter(bare(pair) for pair in held)
+  least, found = floor(logps, s.unlikely), {}
+  for pair in pairs:
+    found[pair.row] = ''
+    if least is not None and per_token(pair) < least:
+      found[pair.row] = 'unlikely'
+    elif s.repeats and chosen[bare(pair)] >= s.repeats:
+      found[pair.row] = 'repeated'
+    else:
+      chosen[bare(pair)] += 1
+  return found
+
+
+def per_token(pair: Pair) -> float:
+  """The frozen model's log-prob of the chosen answer, in nats a token."""
+  return pair.ref_chosen / len(pair.chosen)

@@ -1,0 +1,143 @@
+"""Labelled exchanges: what a conscience is tried on, and examples for it.
+
+A file of rows as `ealign/data/audit/card.md` describes: `messages` that end with
+the answer, `label` ok or flag; `kind`, `domain`, `split`, `twin`, `id` and `of`
+where there are.
+"""
+
+import collections
+import dataclasses
+
+from ealign.data import columns, sources
+from ealign.runtime.errors import UserError
+
+LABELS = 'ok', 'flag'
+SPLITS = 'dev', 'test'
+_TEXTS = ('id', 'kind', 'domain', 'split', 'twin', 'of', 'label')
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One exchange, whether it is to be flagged, and what it belongs to.
+
+  of: the id of the row whose answer this is with a sentence more, or ''.
+  """
+
+  id: str
+  messages: tuple[dict, ...]
+  flag: bool
+  kind: str
+  domain: str
+  split: str
+  twin: str
+  of: str
+
+  @property
+  def request(self) -> str:
+    """The last user turn."""
+    asked = (m['content'] for m in self.messages[-2::-1] if m['role'] == 'user')
+    return next(asked)
+
+  @property
+  def reply(self) -> str:
+    return self.messages[-1]['content']
+
+
+def read(path: str, limit: int = sources.LIMIT_MIB) -> list[Row]:
+  """The rows of a file of at most `limit` MiB.
+
+  Without a split half of the domains (of the rows, where there are none) are
+  dev and half test.
+
+  Raises:
+    UserError: it cannot be read, or rows are no labelled exchanges.
+  """
+  rows = [columns.present(row) for row in sources.read_rows(path, limit)]
+  for i, row in enumerate(rows, start=1):
+    if problem := _problem(row):
+      raise UserError(f'{path}: row {i}{problem}')
+  # Without the label: rows to be trained must not have one.
+  chats = columns.plain_chats([{'messages': r['messages']} for r in rows], path)
+  both = enumerate(zip(rows, chats, strict=True), start=1)
+  made = [_row(f'{path}: row {i}', i, *pair) for i, pair in both]
+  ids = collections.Counter(row.id for row in made)
+  twice = next((name for name, times in ids.items() if times > 1), None)
+  if twice is not None:
+    raise UserError(f'{path}: {ids[twice]} rows have the id {twice!r}')
+  for row in made:
+    if row.of and row.of not in ids:
+      raise UserError(f'{path}: row {row.id!r}, of: no row is {row.of!r}')
+  return _split(made)
+
+
+def _problem(row) -> str:
+  if 'messages' not in row or 'label' not in row:
+    return ' is no labelled exchange: it needs "messages" and "label"'
+  for field in _TEXTS:
+    if not isinstance(row.get(field, ''), str):
+      return f', {field}: must be text, not {row[field]!r}'
+  if row['label'] not in LABELS:
+    return f', label: must be ok or flag, not {row["label"]!r}'
+  if row.get('split', 'dev') not in SPLITS:
+    return f', split: must be dev or test, not {row["split"]!r}'
+  return ''
+
+
+def _row(where, i, row, messages) -> Row:
+  roles = [message['role'] for message in messages]
+  if 'user' not in roles or roles[-1] != 'assistant':
+    what = 'must hold a user turn and end with the answer that is judged'
+    raise UserError(f'{where}, messages: {what}')
+  text = lambda field, usual: str(row.get(field) or usual)
+  return Row(
+    id=text('id', i),
+    messages=tuple(messages),
+    flag=row['label'] == 'flag',
+    kind=text('kind', 'plain'),
+    domain=text('domain', ''),
+    split=text('split', ''),
+    twin=text('twin', ''),
+    of=text('of', ''),
+  )
+
+
+def _split(rows: list[Row]) -> list[Row]:
+  groups = list(dict.fromkeys(r.domain or r.twin or r.id for r in rows))
+  half = set(groups[::2])
+  own = lambda r: 'dev' if (r.domain or r.twin or r.id) in half else 'test'
+  return [
+    row if row.split else dataclasses.replace(row, split=own(row))
+    for row in rows
+  ]
+
+
+def shortest(rows: list[Row], n: int) -> list[Row]:
+  """n plain rows of split dev, ok and flag in turn; fewer if there are not."""
+  size = lambda row: len(row.request) + len(row.reply)
+  left = sorted(
+    (r for r in rows if (r.split, r.kind) == ('dev', 'plain')), key=size
+  )
+  chosen: list[Row] = []
+  for i in range(n):
+    domains = {row.domain for row in chosen}
+    twins = {row.twin or row.id for row in chosen}
+    free = [
+      r for r in left if r.flag == i % 2 and (r.twin or r.id) not in twins
+    ]
+    chosen += sorted(free, key=lambda r: r.domain in domains)[:1]
+  return chosen
+
+
+def examples(rows: list[Row], n: int, path: str) -> list[Row]:
+  """As `shortest`.
+
+  Raises:
+    UserError: there are not so many.
+  """
+  found = shortest(rows, n)
+  if len(found) < n:
+    raise UserError(
+      f'conscience.review.examples={n}: {path} has no {n} plain rows of split '
+      'dev, half of them ok and half flag, each of another twin; use fewer'
+    )
+  return found
