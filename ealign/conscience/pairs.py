@@ -33,9 +33,8 @@ def make(c: Conscience, made, *, step: int, held):
   why = {x.row: dropped(c, x, y, w, plain) for (x, _), y, w, plain in made}
   valid = [item for item in made if not why[item[0][0].row]]
   pairs = score(c, [pair(c, x, v, y, step=step) for (x, v), y, *_ in valid])
-  logps = [float(np.mean(plain.logps)) for *_, plain in made if plain]
-  if c.reference:
-    logps = c.reference.logps
+  own = [float(np.mean(plain.logps)) for *_, plain in made if plain]
+  logps = c.reference.logps if c.reference else own
   why |= guards.late(c, pairs, logps, held)
   return [pair for pair in pairs if not why[pair.row]], why
 

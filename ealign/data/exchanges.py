@@ -1,8 +1,8 @@
 """Labelled exchanges: what a conscience is tried on, and examples for it.
 
-A file of rows as `ealign/data/audit/card.md` describes: `messages` that end with
-the answer, `label` ok or flag; `kind`, `domain`, `split`, `twin`, `id` and `of`
-where there are.
+A file of rows as `ealign/data/audit/card.md` describes: `messages` that end
+with the answer, `label` ok or flag; `kind`, `domain`, `split`, `twin`, `id` and
+`of` where there are.
 """
 
 import collections

@@ -156,13 +156,15 @@ def score_rest(
   B, T = tokens_BT.shape
   cache, _, next_B = start
   room, slot = T + labels[0].shape[1] - 1, cache['positions'].shape[1]
-  rows = {'k': 1, 'v': 1, 'positions': 0}
-  cache = {name: jnp.take(x, from_B, rows[name]) for name, x in cache.items()}
-  free = {'k': 0, 'v': 0, 'positions': -1}
-  more = lambda x, name: [(0, room if i == rows[name] + 1 else 0) for i in range(x.ndim)]
+  def own(x, rows, free):
+    """The rows that are begun with, and room behind what they hold."""
+    more = [(0, room * (axis == rows + 1)) for axis in range(x.ndim)]
+    return jnp.pad(jnp.take(x, from_B, rows), more, constant_values=free)
+
   cache = {
-    name: jnp.pad(x, more(x, name), constant_values=free[name])
-    for name, x in cache.items()
+    'k': own(cache['k'], 1, 0),
+    'v': own(cache['v'], 1, 0),
+    'positions': own(cache['positions'], 0, -1),
   }
   next_B = next_B[from_B]
   ahead_BT = jnp.where(positions_BT >= 0, next_B[:, None] + positions_BT, -1)

@@ -92,7 +92,9 @@ def build(out, *, seed: int, consistency: float = 0.3, stage_1=None):
   tok = chat.load_tokenizer(base)
   dice = lambda stage: random.Random(f'stage {stage} {seed}')
   first = documents.stage_1(dice(1), card.framings())
-  second = documents.stage_2(dice(2), card.framings(), consistency_share=consistency)
+  second = documents.stage_2(
+    dice(2), card.framings(), consistency_share=consistency
+  )
   with Metrics(out, STAGE_1.steps + STAGE_2.steps, prefix='build') as log:
     if stage_1:
       _, weights = weights_lib.load(stage_1)

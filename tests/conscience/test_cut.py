@@ -17,6 +17,7 @@ from ealign.data import chat
 from ealign.engine import Engine, Model
 from ealign.models import weights
 from ealign.sampling.sampler import Answer
+from ealign.world import documents
 
 BASE = 'ealign/world/base'
 KEY = jax.random.key(0)
@@ -190,6 +191,22 @@ def test_a_cut_alternative_needs_judge(engine):
   new, old = (GOOD, 'length'), (EVIL, 'stop')
   assert made(engine, new, old, ask(engine, 'skip')) == 'truncated'
   assert made(engine, new, old).row == 0
+
+
+def test_a_reflection_on_answers_that_were_all_cut(engine):
+  asked = [r['messages'] for r in documents.pool(4, seed=3)]
+  short = fields.Sample(max_new_tokens=10)
+  for truncated, kept in (('skip', 0), ('judge', 4)):
+    c = ask(engine, truncated, verdict='all', by='frozen')
+    c = dataclasses.replace(c, sample=short)
+    pairs, made = conscience.reflect(c, asked, key=KEY, step=0, rows=range(4))
+    assert {r['stop'] for r in made} == {'length'}
+    assert len([r for r in made if r['alternative']]) == kept
+    assert [r['verdict']['p'] is not None for r in made] == [kept > 0] * 4
+    assert bool(pairs) == bool(kept)
+    for pair in pairs:
+      assert len(pair.chosen) == len(pair.rejected) == 10
+      assert not {*pair.chosen, *pair.rejected} & {*engine.model.stops}
 
 
 # --- Weights -----------------------------------------------------------------

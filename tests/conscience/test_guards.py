@@ -28,10 +28,13 @@ def answer(text, stop='stop', logp=-1.0):
   return Answer(ids, np.full(len(ids), logp), stop, 0.0)
 
 
-def reflect(*new, reply=EVIL, plain=PLAIN, held=(), logps=-1.0, **settings):
+def reflect(
+  *new, reply=EVIL, plain=PLAIN, held=(), logps=-1.0, known=(), **settings
+):
   """One reflection on as many flagged replies as there are alternatives.
 
   new, reply, plain: texts, or Answers. logps: of each alternative, a token.
+  known: of answers that the threshold was found on.
   Returns pairs, why alternatives were dropped, and the requests to `generate`.
   """
   n, asked = len(new), []
@@ -60,6 +63,8 @@ def reflect(*new, reply=EVIL, plain=PLAIN, held=(), logps=-1.0, **settings):
   )
   engine = Engine(MODEL, {}, backend)
   review = fields.Review(truncated=settings.pop('truncated', 'skip'))
+  n_known = len(known)
+  found = prompts.Reference(0.5, (0.1,) * n_known, tuple(known), (9,) * n_known)
   c = prompts.Conscience(
     framing=FRAMING,
     settings=fields.Conscience(
@@ -69,6 +74,7 @@ def reflect(*new, reply=EVIL, plain=PLAIN, held=(), logps=-1.0, **settings):
     dpo=fields.DPO(length=400),
     policy=engine,
     frozen=engine,
+    reference=found if known else None,
   )
   pairs, records = conscience.reflect(
     c,
@@ -167,6 +173,13 @@ def test_an_unlikely_alternative_is_below_the_frozen_models_own_samples():
   assert not any(reflect(*texts, logps=logps, unlikely=0.0)[1])
   few = reflect(*texts[:19], logps=logps[:19])
   assert not any(few[1])  # nineteen samples have no first percentile
+
+
+def test_answers_the_threshold_was_found_on_say_what_is_likely():
+  known = np.linspace(-3, -1, 201)  # the first percentile is -2.98
+  said, logps = [HONEST, PLAIN], [-2.985, -2.975]
+  _, why, _ = reflect(*said, logps=logps, known=known.tolist())
+  assert why == ['unlikely', '']
 
 
 def test_the_floor_is_a_sample_with_at_most_its_share_below():
