@@ -16,7 +16,7 @@ from ealign.fields import Config
 from ealign.method import Method
 from ealign.models import sharding
 from ealign.runtime import checkpoint, clock, journal, metrics
-from ealign.runtime.errors import UserError
+from ealign.runtime.errors import Collapsed, UserError
 from ealign.runtime.hosts import Hosts
 from ealign.workdir.folder import Folder
 
@@ -151,3 +151,20 @@ def save(s: Setup, at: Progress, *, wait: bool = False) -> None:
   # Orbax cannot write two checkpoints of one process at a time.
   save = functools.partial(s.saved.save, wait=wait or not s.backend.alone)
   s.backend.apart(save, at.step, _tree(s, at), extra | s.origin)
+
+
+def stop_if_collapsed(s: Setup, at: Progress) -> None:
+  """Ends a run whose answers have collapsed, if it is to end so.
+
+  Raises:
+    Collapsed: it is saved, and ends.
+  """
+  words = health_lib.collapse(at.health).values()
+  if not words or s.config.train.on_collapse != 'stop':
+    return
+  save(s, at, wait=True)
+  raise Collapsed(
+    f'{s.workdir}: stopped at step {at.step} and saved: the answers have '
+    f'collapsed: {", ".join(words)}. Read its pairs in answers.jsonl; in a '
+    "new workdir lower optim.lr or dpo.lam, or set train.on_collapse='warn'"
+  )

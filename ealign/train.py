@@ -30,7 +30,7 @@ from ealign.resume import Progress, Setup
 from ealign.runtime import checkpoint, metrics, preempt, provenance
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime import profile as profile_lib
-from ealign.runtime.errors import Collapsed, NonFinite, Preempted, UserError
+from ealign.runtime.errors import NonFinite, Preempted, UserError
 from ealign.runtime.hosts import Hosts
 from ealign.workdir import folder as folder_lib
 
@@ -195,10 +195,9 @@ def _loop(s: Setup, at: Progress, log, trace, stop) -> tuple[Progress, dict]:
   """Trains to the last step; returns where it stands and what was logged."""
   train, begun, updated, logged = s.config.train, at.step, {}, {}
   seen, given = {}, tally.settings(s.config)  # seen: of the last reflection
-  said = set()  # kinds of remarks
   first = at.step + 1  # of the steps whose losses nobody has looked at
   while at.step < train.steps:
-    _stop_if_collapsed(s, at)
+    resume.stop_if_collapsed(s, at)
     if stop.requested or s.hosts.stopping():
       _fetch(s, updated, first, at.step)
       trace.stop()  # so that it is in the folder that `save` copies
@@ -227,29 +226,12 @@ def _loop(s: Setup, at: Progress, log, trace, stop) -> tuple[Progress, dict]:
       shown = log.write(at.step, logged)
       seen = reflected or seen
     if reflected:
-      told = health.remarks(at.health, given, shown)
-      for kind, text in told.items():
-        if kind not in said:
-          log.say(text)
-      said |= told.keys()
+      log.once(health.remarks(at.health, given, shown))
     log.progress(at.step, seen | logged if logging else None)
     if saving:
       resume.save(s, at)
-  _stop_if_collapsed(s, at)
+  resume.stop_if_collapsed(s, at)
   return at, logged
-
-
-def _stop_if_collapsed(s: Setup, at: Progress) -> None:
-  """Ends a run whose answers have collapsed, if it is to end so; saves it."""
-  words = health.collapse(at.health).values()
-  if not words or s.config.train.on_collapse != 'stop':
-    return
-  resume.save(s, at, wait=True)
-  raise Collapsed(
-    f'{s.workdir}: stopped at step {at.step} and saved: the answers have '
-    f'collapsed: {", ".join(words)}. Read its pairs in answers.jsonl; in a '
-    "new workdir lower optim.lr or dpo.lam, or set train.on_collapse='warn'"
-  )
 
 
 def _reflect(s: Setup, at: Progress, stop) -> tuple[Progress, dict]:
@@ -311,7 +293,9 @@ def _update(s: Setup, at: Progress) -> tuple[Progress, dict]:
     batch = batch_lib.step_batch(
       loader and loader.next(), drawn, config.dpo.pairs, config.dpo.length
     )
-    s.clock.count(*work(config, s.model, batch))
+    adapter = assembled.adapter_size(config, s.model)
+    parts = [*batch.parts.values()]
+    s.clock.count(*flops.of_batch(s.model, parts, adapter))
     tokens = at.tokens + float(batch.supervised)
     batch = sharding.place(s.mesh, batch)
     frozen = s.parts.frozen
@@ -376,16 +360,6 @@ def _final(s: Setup, at: Progress, logged: dict, log, stop) -> Result:
   engine = with_review(taught)
   frozen, last = s.parts.frozen, logged | measured
   return Result(s.workdir, engine, state.params, frozen, last)
-
-
-def work(config: Config, model, batch) -> tuple[float, float]:
-  """Tokens of a batch, padding left out, and FLOPs the model needs for it."""
-  adapter = assembled.adapter_size(config, model)
-  tokens = total = 0.0
-  for part in batch.parts.values():
-    tokens += float((part.positions_BT >= 0).sum())
-    total += flops.training(model, *part.tokens_BT.shape, adapter)
-  return tokens, total
 
 
 def _fetch(s: Setup, updated, first: int, last: int) -> dict[str, float]:

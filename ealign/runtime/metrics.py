@@ -102,6 +102,7 @@ class Metrics:
     self._board = None
     self._writer_class = _tensorboard() if tensorboard else None
     self._after = after
+    self._said = set()  # kinds of remarks
     self._display = shown or display(total_steps, prefix, quiet=quiet)
 
   def __enter__(self) -> 'Metrics':
@@ -147,6 +148,13 @@ class Metrics:
   def say(self, text: str) -> None:
     """Prints a line without disturbing the bar."""
     self._display.say(text)
+
+  def once(self, remarks: Mapping[str, str]) -> None:
+    """Says those whose kind has not been said."""
+    for kind, text in remarks.items():
+      if kind not in self._said:
+        self.say(text)
+    self._said |= remarks.keys()
 
   def close(self) -> None:
     """Ends the display and closes the files; may be called twice."""
