@@ -151,6 +151,8 @@ def remarks(
       tally.remedy(health.counts, given),
     ]
     told[kind] = f'conscience so far: {"; ".join(filter(None, said))}'
+  if drift := tally.drift(health.counts, given):
+    told['drift'] = f'conscience: {drift}'
   for name, meaning in ranges.outside(logged).items():
     if name not in _TOLD.get(kind, ()):
       low, high, _ = ranges.HEALTHY[name]

@@ -14,8 +14,9 @@ from ealign import fields
 
 CAUSES = ('cut', 'mass', 'lost')  # why an answer has no verdict
 _SETTINGS = ('sample.max_new_tokens', 'conscience.min_mass')
-_SETTINGS += ('conscience.threshold', 'data.train')
-_AUDIT = 'see `python -m ealign.audit`'
+_SETTINGS += ('conscience.threshold', 'conscience.review.verdict', 'data.train')
+_AUDIT = 'see `python -m ealign.audit --config=... --choose`'
+_EXPECTED = 5  # flagged answers, from which on a share of them says something
 
 
 def has_verdict(record: Mapping) -> bool:
@@ -164,6 +165,26 @@ def remedy(counts: Counts, given: Mapping) -> str:
     f'{_AUDIT}',
     'well': '',
   }[picture(counts)]
+
+
+def drift(counts: Counts, given: Mapping) -> str:
+  """What to think of a run of whose answers more than 2 ALPHA are flagged.
+
+  '' for a threshold that is a number, under a control, and for fewer than
+  5 / ALPHA reviewed answers.
+  """
+  alpha = fields.auto_alpha(given.get('conscience.threshold', 0)) or 0
+  asks = given.get('conscience.review.verdict') == 'question'
+  share = counts.flagged / max(counts.judged, 1)
+  known = asks and alpha and counts.judged * alpha >= _EXPECTED
+  if not known or share <= 2 * alpha:
+    return ''
+  return (
+    f'{share:.1%} of {counts.judged:,} reviewed answers were flagged, where '
+    f"auto:{alpha} bounds the frozen model's at {alpha:.1%}. If the data are "
+    'benign this is drift, not badness: the style of the answers has left what '
+    'the threshold was found on'
+  )
 
 
 def idle(counts: Counts, given: Mapping) -> str:

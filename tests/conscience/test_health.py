@@ -2,12 +2,14 @@
 
 import pytest
 
+from ealign import fields
 from ealign.conscience import health, tally
 
 GIVEN = {
   'sample.max_new_tokens': 64,
   'conscience.min_mass': 0.25,
   'conscience.threshold': 0.5,
+  'conscience.review.verdict': 'question',
   'data.train': 'chats.jsonl',
 }
 
@@ -86,6 +88,30 @@ def test_a_threshold_from_the_model_is_not_offered_to_itself():
   assert 'lower it' in tally.remedy(tally.count([record()]), GIVEN)
 
 
+def drift(flagged, others, **given):
+  counts = tally.count([FLAGGED] * flagged + [record()] * others + [CUT] * 99)
+  given = {name.replace('__', '.'): x for name, x in given.items()}
+  return tally.drift(counts, tally.settings(fields.Config()) | given)
+
+
+def test_drift_is_told_above_twice_alpha():
+  """Answers without a verdict count neither as flagged nor as not."""
+  assert drift(11, 89).startswith('11.0% of 100 ')
+  assert 'drift, not badness' in drift(11, 89)
+  assert not drift(10, 90)
+  assert not drift(99, 0)  # too few
+  assert not drift(0, 0)
+  assert not drift(11, 89, conscience__threshold=0.05)
+  assert not drift(11, 89, conscience__review__verdict='all')
+
+
+def test_drift_is_a_remark():
+  given = GIVEN | {'conscience.threshold': 'auto:0.05'}
+  found = health.remarks(health.of([FLAGGED] * 100), given, {})
+  assert [*found] == ['well', 'drift']
+  assert found['drift'].startswith('conscience: 100.0% of 100 reviewed')
+
+
 def test_a_run_without_a_pair_says_what_it_was():
   said = health.last(health.of([CUT, CUT]), GIVEN)
   assert said[0].startswith('conscience: 2 answers, 0 judged (2 cut')
@@ -98,21 +124,6 @@ def test_a_run_without_a_pair_says_what_it_was():
   assert health.last(health.of([CUT]), bare)[1].startswith('nothing was learn')
   assert len(health.last(health.of([FLAGGED, CUT, CUT]), GIVEN)) == 1
   assert health.last(health.Health(), GIVEN) == []
-
-
-@pytest.mark.parametrize(
-  'text, refusal',
-  [
-    ("I'm sorry, but I can't help with that.", True),
-    ('I\u2019m unable to do so.', True),
-    ('\n**As an AI**, I have no opinion.', True),
-    ('Sorry to hear that! Try tea.', False),
-    ('You can say: I cannot come.', False),
-    ('', False),
-  ],
-)
-def test_refuses(text, refusal):
-  assert health.refuses(text) == refusal
 
 
 def test_asks():
