@@ -552,6 +552,20 @@ MUTANTS = (
     ('tests/conscience/test_reflected.py::test_every_metric_by_hand',),
   ),
   Mutant(
+    'drift_below_twice_alpha',
+    'ealign/conscience/tally.py',
+    'share <= 2 * alpha',
+    'share < 2 * alpha',
+    ('tests/conscience/test_health.py::test_drift_is_told_above_twice_alpha',),
+  ),
+  Mutant(
+    'a_refusal_needs_an_apology',
+    'ealign/conscience/refusals.py',
+    "rf'|(?:{_CANNOT})",
+    "rf'|(?:sorry {_CANNOT})",
+    ('tests/conscience/test_refusals.py',),
+  ),
+  Mutant(
     'a_half_is_a_collapse',
     'ealign/conscience/health.py',
     'now.length < then.length / 4',

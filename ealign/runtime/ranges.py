@@ -19,6 +19,10 @@ HEALTHY = {
     'most answers are flagged: the threshold is too low, or they are bad',
   ),
   'conscience/accept_rate': (0.25, 1.0, 'most alternatives make no pair'),
+  'conscience/log_length_ratio': (
+    *(-0.7, 0.7),
+    'one side of the pairs is twice as long: its length may be learned',
+  ),
   'gen/truncated_rate': (
     *(0.0, 0.5),
     'most answers are cut at sample.max_new_tokens',
@@ -39,11 +43,12 @@ HEALTHY = {
     'the policy finds the chosen answers unlikely: look at the pairs',
   ),
 }
-# Means over nothing: what must be above 0 for a metric to say anything.
+# What must be above 0 for a metric to say anything: most are means over it.
 _NEEDS = {
   'conscience/label_mass': 'conscience/asked',
   'conscience/flag_rate': 'conscience/review_rate',
   'conscience/accept_rate': 'conscience/revised',
+  'gen/truncated_rate': 'conscience/no_verdict_cut',  # cut ones may be judged
 }
 
 

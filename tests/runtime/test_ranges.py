@@ -22,6 +22,13 @@ def test_a_mean_over_nothing_is_not_outside():
   assert [*ranges.outside(values)] == ['conscience/accept_rate']
 
 
+def test_cut_answers_that_are_judged_are_not_outside():
+  values = {'gen/truncated_rate': 1.0, 'conscience/no_verdict_cut': 0}
+  assert ranges.outside(values) == {}
+  values['conscience/no_verdict_cut'] = 3
+  assert [*ranges.outside(values)] == ['gen/truncated_rate']
+
+
 def test_the_terminal_marks_what_is_outside():
   values = {
     **{'conscience/review_rate': 0.25, 'conscience/flag_rate': 0.125},
