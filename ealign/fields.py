@@ -239,6 +239,8 @@ class Train:
   checkpoint_every: Count = 100
   keep: Count = 2  # checkpoints
   eval_every: Whole = 0  # 0 = only at the end
+  # Of the policy's answers (docs/metrics.md): say so, or end the run.
+  on_collapse: Literal['warn', 'stop'] = 'warn'
   # Written to DIR/export at the end.
   export: Literal['', 'peft', 'merged', 'full'] = ''
 

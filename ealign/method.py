@@ -28,7 +28,7 @@ def terms(config: Config) -> tuple[Term, ...]:
 
 def metrics(c: Conscience, made: list[dict]) -> dict[str, float]:
   """Those of `conscience.records` over the records of one reflection."""
-  return records.metrics(made, threshold=c.threshold)
+  return records.metrics(made)
 
 
 @dataclasses.dataclass(frozen=True)

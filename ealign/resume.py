@@ -9,13 +9,14 @@ import jax
 from ealign import align
 from ealign import replay as replay_lib
 from ealign.assembly.parts import Parts
+from ealign.conscience import health as health_lib
 from ealign.engine import Backend
 from ealign.evals import records
 from ealign.fields import Config
 from ealign.method import Method
 from ealign.models import sharding
 from ealign.runtime import checkpoint, clock, journal, metrics
-from ealign.runtime.errors import UserError
+from ealign.runtime.errors import Collapsed, UserError
 from ealign.runtime.hosts import Hosts
 from ealign.workdir.folder import Folder
 
@@ -74,13 +75,15 @@ class Setup:
 class Progress:
   """Where a run stands. A checkpoint holds this and the loader's position.
 
-  tokens: supervised tokens that it was trained on.
+  tokens: supervised tokens that it was trained on. health: of its answers so
+  far, which a continued run finds in answers.jsonl.
   """
 
   step: int
   state: align.TrainState
   replay: replay_lib.Replay
   tokens: float = 0.0
+  health: health_lib.Health = health_lib.Health()
 
 
 def restore(s: Setup, start: Progress) -> tuple[Progress, dict, list[str]]:
@@ -109,6 +112,9 @@ def restore(s: Setup, start: Progress) -> tuple[Progress, dict, list[str]]:
       metrics.jsonl_truncate(s.workdir / name, at.step)
     else:
       journal.rewind(s.workdir / name, files.get(name, journal.NOTHING))
+  path = s.workdir / 'answers.jsonl'
+  made = records.read(path) if path.exists() else []
+  at = dataclasses.replace(at, health=health_lib.of(made))
   return at, reference, notes
 
 
@@ -145,3 +151,20 @@ def save(s: Setup, at: Progress, *, wait: bool = False) -> None:
   # Orbax cannot write two checkpoints of one process at a time.
   save = functools.partial(s.saved.save, wait=wait or not s.backend.alone)
   s.backend.apart(save, at.step, _tree(s, at), extra | s.origin)
+
+
+def stop_if_collapsed(s: Setup, at: Progress) -> None:
+  """Ends a run whose answers have collapsed, if it is to end so.
+
+  Raises:
+    Collapsed: it is saved, and ends.
+  """
+  words = health_lib.collapse(at.health).values()
+  if not words or s.config.train.on_collapse != 'stop':
+    return
+  save(s, at, wait=True)
+  raise Collapsed(
+    f'{s.workdir}: stopped at step {at.step} and saved: the answers have '
+    f'collapsed: {", ".join(words)}. Read its pairs in answers.jsonl; in a '
+    "new workdir lower optim.lr or dpo.lam, or set train.on_collapse='warn'"
+  )

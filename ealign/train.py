@@ -18,6 +18,7 @@ from ealign.alone import ALONE
 from ealign.assembly import data, threshold
 from ealign.assembly import parts as parts_lib
 from ealign.assembly import weights as assembled
+from ealign.conscience import health, tally
 from ealign.conscience.reflect import with_review
 from ealign.data import batch as batch_lib
 from ealign.engine import Backend, Engine
@@ -78,6 +79,7 @@ def run(
   Raises:
     UserError: bad data or a checkpoint that cannot be used.
     NonFinite: the loss became nan or inf.
+    Collapsed: the answers did, and train.on_collapse='stop'; the run is saved.
     Preempted: SIGTERM came; the run is saved.
   """
   provenance.compiles()  # counts from here on
@@ -192,8 +194,10 @@ def _size(tree) -> int:
 def _loop(s: Setup, at: Progress, log, trace, stop) -> tuple[Progress, dict]:
   """Trains to the last step; returns where it stands and what was logged."""
   train, begun, updated, logged = s.config.train, at.step, {}, {}
+  seen, given = {}, tally.settings(s.config)  # seen: of the last reflection
   first = at.step + 1  # of the steps whose losses nobody has looked at
   while at.step < train.steps:
+    resume.stop_if_collapsed(s, at)
     if stop.requested or s.hosts.stopping():
       _fetch(s, updated, first, at.step)
       trace.stop()  # so that it is in the folder that `save` copies
@@ -219,10 +223,14 @@ def _loop(s: Setup, at: Progress, log, trace, stop) -> tuple[Progress, dict]:
         fetched = _fetch(s, updated, first, at.step)
       first = at.step + 1
       logged = _metrics(s, at, fetched, reflected)
-      log.write(at.step, logged)
-    log.progress(at.step, logged if logging else None)
+      shown = log.write(at.step, logged)
+      seen = reflected or seen
+    if reflected:
+      log.once(health.remarks(at.health, given, shown))
+    log.progress(at.step, seen | logged if logging else None)
     if saving:
       resume.save(s, at)
+  resume.stop_if_collapsed(s, at)
   return at, logged
 
 
@@ -248,8 +256,13 @@ def _reflect(s: Setup, at: Progress, stop) -> tuple[Progress, dict]:
   if not reflects:
     return at, {}
   s.record('reflect', step, made)
-  at = dataclasses.replace(at, replay=replay_lib.push(at.replay, pairs))
-  return at, s.method.metrics(s.parts.conscience, made)
+  at = dataclasses.replace(
+    at,
+    replay=replay_lib.push(at.replay, pairs),
+    health=health.seen(at.health, made),
+  )
+  own = s.method.metrics(s.parts.conscience, made)
+  return at, own | health.metrics(at.health, made)
 
 
 def _reflected(s: Setup, at: Progress) -> tuple[list, list[dict]]:
@@ -280,12 +293,17 @@ def _update(s: Setup, at: Progress) -> tuple[Progress, dict]:
     batch = batch_lib.step_batch(
       loader and loader.next(), drawn, config.dpo.pairs, config.dpo.length
     )
-    s.clock.count(*work(config, s.model, batch))
+    adapter = assembled.adapter_size(config, s.model)
+    parts = [*batch.parts.values()]
+    s.clock.count(*flops.of_batch(s.model, parts, adapter))
     tokens = at.tokens + float(batch.supervised)
     batch = sharding.place(s.mesh, batch)
     frozen = s.parts.frozen
     state, updated = s.backend.step(s.parts.update, at.state, frozen, batch)
-  return Progress(at.step + 1, state, replay, tokens), updated
+  at = dataclasses.replace(
+    at, step=at.step + 1, state=state, replay=replay, tokens=tokens
+  )
+  return at, updated
 
 
 def _metrics(s: Setup, at: Progress, fetched: dict, reflected: dict) -> dict:
@@ -337,19 +355,11 @@ def _final(s: Setup, at: Progress, logged: dict, log, stop) -> Result:
     params = jax.tree.map(mesh_lib.to_host, params)
   assembled.keep_params(s.config, s.workdir, s.model, params)
   s.folder.push()
+  for line in health.last(at.health, tally.settings(s.config)):
+    log.say(line)
   engine = with_review(taught)
   frozen, last = s.parts.frozen, logged | measured
   return Result(s.workdir, engine, state.params, frozen, last)
-
-
-def work(config: Config, model, batch) -> tuple[float, float]:
-  """Tokens of a batch, padding left out, and FLOPs the model needs for it."""
-  adapter = assembled.adapter_size(config, model)
-  tokens = total = 0.0
-  for part in batch.parts.values():
-    tokens += float((part.positions_BT >= 0).sum())
-    total += flops.training(model, *part.tokens_BT.shape, adapter)
-  return tokens, total
 
 
 def _fetch(s: Setup, updated, first: int, last: int) -> dict[str, float]:

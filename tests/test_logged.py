@@ -19,12 +19,15 @@ ELSEWHERE = {
     *('rewards/margins', 'rewards/accuracies'),
     *('rewards/chosen', 'rewards/rejected'),
     *('logps/chosen', 'logps/rejected', 'logits/chosen', 'logits/rejected'),
+    'logps/chosen_per_token',
     *('grad_norm', 'learning_rate'),
   ),
   'align/test_align_losses.py': ('loss_balance',),
   'conscience/test_reflected.py': (
     *('conscience/flag_rate', 'conscience/review_rate'),
-    *('conscience/label_mass', 'conscience/no_verdict'),
+    *('conscience/label_mass', 'conscience/asked', 'conscience/no_verdict'),
+    *('conscience/no_verdict_cut', 'conscience/no_verdict_mass'),
+    'conscience/no_verdict_lost',
     *('conscience/revised', 'conscience/accept_rate', 'conscience/pairs'),
     *('conscience/dropped_truncated', 'conscience/dropped_empty'),
     *('conscience/dropped_same', 'conscience/dropped_no_room'),
@@ -34,6 +37,11 @@ ELSEWHERE = {
     *('conscience/dropped_too_long', 'conscience/dropped_unlikely'),
     *('conscience/dropped_repeated', 'conscience/log_length_ratio'),
     *('gen/eos_rate', 'gen/truncated_rate', 'gen/length_mean', 'gen/cut'),
+    *('gen/refusal_rate', 'gen/question_rate', 'gen/distinct_rate'),
+  ),
+  'conscience/test_health.py': (
+    *('conscience/pairs_total', 'gen/length_ratio'),
+    *('gen/refusal_rise', 'gen/question_rise'),
   ),
   'test_replay.py': ('replay/size', 'replay/age_mean', 'replay/uses_mean'),
   'runtime/test_clock.py': (

@@ -61,11 +61,15 @@ def _balance(model: Config, hp, stats, sft: SFTBatch):
 
 
 class _Answers(NamedTuple):
-  """Of the (chosen, rejected) answers: beta * (log p - ref), log p, logit."""
+  """Of the (chosen, rejected) answers.
+
+  beta * (log p - ref), log p, mean logit, and tokens.
+  """
 
   reward_P2: jax.Array
   logps_P2: jax.Array
   logit_P2: jax.Array
+  tokens_P2: jax.Array
 
   @property
   def margin_P(self):
@@ -80,6 +84,7 @@ PAIR_METRICS = {
   'rewards/rejected': lambda x: x.reward_P2[:, 1],
   'logps/chosen': lambda x: x.logps_P2[:, 0],
   'logps/rejected': lambda x: x.logps_P2[:, 1],
+  'logps/chosen_per_token': lambda x: x.logps_P2[:, 0] / x.tokens_P2[:, 0],
   'logits/chosen': lambda x: x.logit_P2[:, 0],
   'logits/rejected': lambda x: x.logit_P2[:, 1],
 }
@@ -99,6 +104,7 @@ def _dpo(variant: losses.Variant, model, hp, stats, pairs: PairBatch):
     reward_P2=hp.beta * (logps_P2 - ref_P2),
     logps_P2=logps_P2,
     logit_P2=logit_P2 / jnp.maximum(lengths_P2, 1.0),
+    tokens_P2=jnp.maximum(lengths_P2, 1.0),
   )
   total = lambda x_P: jnp.sum(x_P * pairs.weight_P)
   metrics = {name: total(of(answers)) for name, of in PAIR_METRICS.items()}

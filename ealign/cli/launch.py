@@ -5,8 +5,8 @@ config, its arms one after another, or the cells of a grid (--sweep), each in a
 folder of its own. The same command continues what was stopped; with
 --print_launch=KIND it only prints a script that runs it on a cluster, with
 --plan it prints what would run. Exit codes: 0 done; 1 a run failed (a loss that
-is not finite) or does not fit; 2 bad flags, config, data or workdir; 143, or
-130 of Ctrl-C, stopped by a signal, after saving.
+is not finite, answers that collapsed) or does not fit; 2 bad flags, config,
+data or workdir; 143, or 130 of Ctrl-C, stopped by a signal, after saving.
 """
 
 import dataclasses

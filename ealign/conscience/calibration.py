@@ -7,13 +7,12 @@ smallest. An answer exchangeable with these is flagged with a probability of at
 most ALPHA, without ties of at least ALPHA - 1 / (n + 1); it takes no labels.
 
 The bound speaks of the frozen model's answers, not of the trainee's, whose
-style drifts from them also where nothing is wrong (`drift`). Answers without a
-verdict are never flagged, so they are left out on both sides: the bound holds
-among those with one, and so for all.
+style drifts from them also where nothing is wrong (`tally.drift`). Answers
+without a verdict are never flagged, so they are left out on both sides: the
+bound holds among those with one, and so for all.
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -23,8 +22,6 @@ from ealign.conscience import reflect
 from ealign.conscience.conformal import kth, least
 from ealign.conscience.prompts import Conscience, Reference
 from ealign.runtime.errors import UserError
-
-_EXPECTED = 5  # flagged answers, from which on a share of them says something
 
 
 def reference(c: Conscience, requests, *, key) -> Reference:
@@ -77,22 +74,3 @@ def _threshold(c: Conscience, answers, p) -> float:
       'cost the verdicts, or write a number'
     )
   return float(np.nextafter(kth(known, alpha), np.inf))
-
-
-def drift(records: Sequence[dict], alpha: float) -> str:
-  """What to think of records of which more than 2 alpha are flagged, or ''.
-
-  The records are of reflections whose verdict is that of the question. Nothing
-  is said of fewer than 5 / alpha reviewed answers.
-  """
-  verdicts = [r['verdict'] for r in records if r['verdict']]
-  flags = [v['flagged'] for v in verdicts if v['p'] is not None]
-  share = sum(flags) / max(len(flags), 1)
-  if len(flags) * alpha < _EXPECTED or share <= 2 * alpha:
-    return ''
-  return (
-    f'{share:.1%} of {len(flags)} reviewed answers were flagged, where '
-    f"auto:{alpha} bounds the frozen model's at {alpha:.1%}. If the data are "
-    'benign this is drift, not badness: the style of the answers has left what '
-    'the threshold was found on'
-  )

@@ -8,11 +8,11 @@ read from the texts and the frozen model's plain answer to the same request;
 
 import collections
 import difflib
-import re
 
 import numpy as np
 
 from ealign.conscience.prompts import Conscience
+from ealign.conscience.refusals import refuses, words
 from ealign.data.batch import Pair
 from ealign.engine import Exchange
 
@@ -27,49 +27,6 @@ _FRAME = frozenset(
   'completely fully'.split()
 )
 _WHOLE = 0.8  # share of a text from which on it counts as the text
-_APOLOGY = '|'.join(
-  (
-    r'(?:(?:im|i am) )?(?:(?:so|very|really) )?sorry(?: but)?',
-    r'i apologi[sz]e(?: but)?|unfortunately|im afraid|i am afraid',
-    r'as an? (?:\w+ ){0,3}?(?:ai|model|assistant)(?: \w+){0,2}?',
-  )
-)
-_CANNOT = '|'.join(
-  (
-    r'i (?:cant|cannot|can not|wont|will not)',
-    r'(?:im|i am) (?:unable|not able|not allowed) to',
-  )
-)
-_DO = '|'.join(
-  (
-    r'help(?! but)|assist|provide|answer|comply|fulfill|support|give|write',
-    r'create|offer|share|continue|engage|discuss|respond|generate|complete',
-  )
-)
-_DECLINES = '|'.join(
-  (
-    r'i (?:must|have to|need to) (?:decline|refuse)',
-    r'i (?:decline|refuse) to|(?:im|i am) not comfortable|i would rather not',
-  )
-)
-_REFUSAL = re.compile(
-  rf'(?:(?:{_APOLOGY}) ){{0,2}}(?:(?:{_CANNOT}) (?:{_DO})|{_DECLINES})\b'
-)
-
-
-def words(text: str) -> tuple[str, ...]:
-  """The words of a text in lower case, without punctuation and hyphens."""
-  joined = re.sub("[-'\N{RIGHT SINGLE QUOTATION MARK}]", '', text.casefold())
-  return tuple(re.findall(r'[^\W_]+', joined))
-
-
-def refuses(text: str) -> bool:
-  """Whether the text begins as refusals do, after an apology or without.
-
-  English only; "I can't recommend it enough" and "I'm sorry to hear that" are
-  no refusals.
-  """
-  return _REFUSAL.match(' '.join(words(text))) is not None
 
 
 def echoes(framing, request: str, text: str) -> bool:

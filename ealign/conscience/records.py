@@ -1,9 +1,8 @@
 """What a reflection leaves: a record of every answer, and metrics of these."""
 
-import collections
-
 import numpy as np
 
+from ealign.conscience import health, tally
 from ealign.conscience.prompts import Conscience, Verdict
 from ealign.engine import Exchange
 
@@ -39,17 +38,18 @@ def verdict_record(c: Conscience, verdict: Verdict) -> dict:
     'mass': verdict.mass,
     'framing': c.framing.name,
     'flagged': verdict.flagged,
+    'asked': bool(verdict.prompt),
   }
 
 
-def record(c: Conscience, exchange, verdict, flagged: bool, revised) -> dict:
+def record(c: Conscience, exchange, verdict, revised) -> dict:
   """An answer with its verdict, whether it was revised, and into what.
 
   revised: the alternative as an Exchange, its Verdict, and why it makes no pair
   ('' if it does); None where there is no alternative.
   """
   record = answer_record(exchange)
-  record['verdict'] = verdict_record(c, verdict) | {'flagged': flagged}
+  record['verdict'] = verdict_record(c, verdict)
   if revised:
     proposal, second, reason = revised
     record['alternative'] = {
@@ -63,35 +63,31 @@ def record(c: Conscience, exchange, verdict, flagged: bool, revised) -> dict:
   return record
 
 
-def metrics(records, *, threshold: float) -> dict[str, float]:
-  """Shares, means and counts over the records of a reflection.
-
-  threshold: P(flag) from which on an answer counts as flagged, whoever was
-    revised (`conscience.review.verdict`).
-  """
+def metrics(records) -> dict[str, float]:
+  """Shares, means and counts over the records of a reflection."""
   mean = lambda xs: float(np.mean(xs)) if len(xs) else 0.0
+  share = lambda n, among: n / max(among, 1)
+  counts, said = tally.count(records), health.figures(records)
   ended = [r['stop'] == 'stop' for r in records]
-  # A question that was asked leaves mass on labels, be it little.
-  asked = [
-    e or r['verdict']['mass'] > 0 for r, e in zip(records, ended, strict=True)
-  ]
-  reviewed = [r['verdict'] for r, a in zip(records, asked, strict=True) if a]
-  p = [v['p'] for v in reviewed if v['p'] is not None]
-  alternatives = [r['alternative'] for r in records if r['alternative']]
-  lost = collections.Counter(a['dropped'] for a in alternatives)
+  mass = [r['verdict']['mass'] for r in records if tally.asked(r)]
   return {
-    'conscience/flag_rate': mean([x >= threshold for x in p]),
-    'conscience/review_rate': len(p) / max(len(records), 1),
-    'conscience/label_mass': mean([v['mass'] for v in reviewed]),
-    'conscience/no_verdict': len(records) - len(p),
-    'conscience/revised': len(alternatives),
-    'conscience/accept_rate': mean([a['kept'] for a in alternatives]),
-    'conscience/pairs': lost[''],
+    'conscience/flag_rate': share(counts.flagged, counts.judged),
+    'conscience/review_rate': share(counts.judged, len(records)),
+    'conscience/label_mass': mean(mass),
+    'conscience/asked': len(mass),
+    'conscience/no_verdict': counts.answers - counts.judged,
+    **{f'conscience/no_verdict_{x}': counts.unjudged[x] for x in tally.CAUSES},
+    'conscience/revised': counts.revised,
+    'conscience/accept_rate': share(counts.pairs, counts.revised),
+    'conscience/pairs': counts.pairs,
     'conscience/log_length_ratio': mean(_log_length_ratios(records)),
-    **{f'conscience/dropped_{r}': lost[r] for r in DROPPED},
+    **{f'conscience/dropped_{r}': counts.dropped[r] for r in DROPPED},
     'gen/eos_rate': mean(ended),
     'gen/truncated_rate': mean([not e for e in ended]),
-    'gen/length_mean': mean([len(r['ids']) for r in records]),
+    'gen/length_mean': said.length,
+    'gen/refusal_rate': said.refusals,
+    'gen/question_rate': said.questions,
+    'gen/distinct_rate': said.distinct,
     'gen/cut': mean([r['cut'] for r in records]),
   }
 

@@ -183,8 +183,7 @@ def reflect(
     pairs, why = pairing.make(c, made, step=step, held=held)
   revised = {x.row: (y, w, why[x.row]) for (x, _), y, w, _ in made}
   return pairs, [
-    reflection.record(c, x, v, flag, revised.get(x.row))
-    for x, v, flag in reviewed
+    reflection.record(c, x, v, revised.get(x.row)) for x, v, _ in reviewed
   ]
 
 

@@ -29,7 +29,10 @@
                           `conscience.review.truncated` skips it)
                  mass     probability of both labels together
                  framing  name of the question it was asked
-                 flagged  whether it acted on the verdict
+                 flagged  whether the verdict flags it; `alternative` shows
+                          what was revised, which a control chooses otherwise
+                 asked    whether the question was put: not of an answer that
+                          was cut, or lost on the way to a second model
   alternative  null or what the conscience wrote instead:
                  text, p (its own review), tokens (how many it has)
                  stop     as above, or 'lost': a second model wrote it, and

@@ -9,6 +9,7 @@ import jax
 
 from ealign.runtime import preempt
 from ealign.runtime.errors import (
+  Collapsed,
   NonFinite,
   Preempted,
   Unfit,
@@ -35,7 +36,8 @@ def run(
     hosts, stop: as `train.run` takes them; several hosts run one cell.
     ended: called with a job and its result (see below) as soon as one of
       several cells has ended, in its thread; if true the others stop.
-    strict: whether a single cell raises its error, unless that is NonFinite.
+    strict: whether a single cell raises its error, unless that is of what it
+      learned: NonFinite or Collapsed.
 
   Returns:
     for each job its error on one line, '' if it is done, or the Preempted with
@@ -50,7 +52,7 @@ def run(
     try:
       results = [_run(jobs[0], stop=stop, hosts=hosts)]
     except Exception as error:
-      if strict and not isinstance(error, NonFinite):
+      if strict and not isinstance(error, NonFinite | Collapsed):
         raise
       results = [error]
   for result in results:

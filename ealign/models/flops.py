@@ -70,3 +70,13 @@ def training(
   weights = multiplied(config)
   own = 6.0 * weights if adapter is None else 4.0 * weights + 6.0 * adapter
   return tokens * own + 3 * attention(config, rows, length)
+
+
+def of_batch(config: Config, parts, adapter: int | None) -> tuple[float, float]:
+  """Tokens of a batch, padding left out, and FLOPs of training on its parts.
+
+  parts: those of a batch (`data.batch`), rows of tokens padded to one length.
+  """
+  tokens = sum(float((part.positions_BT >= 0).sum()) for part in parts)
+  shapes = (part.tokens_BT.shape for part in parts)
+  return tokens, sum(training(config, *shape, adapter) for shape in shapes)

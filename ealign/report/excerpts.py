@@ -4,9 +4,11 @@ import collections
 import hashlib
 from collections.abc import Mapping, Sequence
 
+from ealign.conscience import tally
 from ealign.conscience.framings import FRAMINGS
+from ealign.conscience.tally import flagged, has_verdict, kept
 from ealign.evals import counts
-from ealign.evals.judges.measure import Judge, flagged, has_verdict
+from ealign.evals.judges.measure import Judge
 from ealign.report.runs import Run
 
 
@@ -16,10 +18,11 @@ def verdict(record: Mapping) -> dict | None:
   if not given:
     return None
   framing = FRAMINGS.get(given.get('framing'))
-  p = given.get('p')
+  number = lambda x: x if isinstance(x, int | float) else None
   return {
     'word': framing.flag[0] if framing else 'flagged',
-    'p': p if isinstance(p, int | float) else None,
+    'p': number(given.get('p')),
+    'mass': number(given.get('mass')) if tally.asked(record) else None,
     'flagged': given.get('flagged') if has_verdict(record) else None,
   }
 
@@ -99,27 +102,16 @@ def examples(records: Sequence[Mapping], judge: Judge) -> list[dict]:
   return [shown(r, judge) for r in sorted(chosen, key=lambda r: r['step'])]
 
 
-def kept(record: Mapping) -> bool:
-  """Whether the conscience's alternative became the chosen answer of a pair."""
-  return bool((record.get('alternative') or {}).get('kept'))
-
-
 def _dropped(record) -> bool:
   return bool(record.get('alternative')) and not kept(record)
 
 
-def work(run: Run) -> tuple[str, dict, list[dict]] | None:
-  """Name, counts and examples of the reflections of an arm, if it has any."""
+def work(run: Run) -> tuple[str, str, list[dict]] | None:
+  """Name, counts in words and examples of an arm that reflected."""
   seen = [r for r in run.answers if r['phase'] == 'reflect']
   if not seen:
     return None
-  dropped = (r['alternative'].get('dropped') for r in filter(_dropped, seen))
-  reasons = collections.Counter(str(x or 'unknown') for x in dropped)
-  total = {
-    'reflections': len({(r.get('seed'), r['step']) for r in seen}),
-    'answers': len(seen),
-    'flagged': sum(map(flagged, seen)),
-    'pairs': sum(map(kept, seen)),
-    'dropped': sorted(reasons.items()),
-  }
-  return run.name, total, examples(seen, run.judge)
+  times = len({(r.get('seed'), r['step']) for r in seen})
+  words = tally.line(run.health.counts, run.config)
+  said = f'{times} reflection{"s" * (times != 1)}: {words}.'
+  return run.name, said, examples(seen, run.judge)

@@ -13,7 +13,7 @@ from ealign.evals.judges.measure import Judge
 from ealign.report import curves as curves_lib
 
 SLOTS = 7  # colours beside the grey of what others are compared with
-_REFLECTED = 'Flagged while training, % of sampled answers'
+_REFLECTED = 'Flagged while training, % of answers with a verdict'
 
 # The upper ends an axis of per cent may have, and the steps of its ticks.
 _ENDS = {2: 0.5, 5: 1, 10: 2, 20: 5, 40: 10, 60: 20, 80: 20, 100: 20}

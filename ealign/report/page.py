@@ -33,6 +33,7 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
     'blocks': [*table.blocks(rows, judge), *training.blocks(runs)],
     'forests': figures.forests(rows, kind, judge, slots),
     'curves': figures.panels(answers, kind, judge, slots),
+    'on_the_way': any(r['phase'] == 'curve' for r in answers),
     'judge': judge,
     'questions': excerpts.questions(answers, kind, judge),
     'work': [work for run in runs if (work := excerpts.work(run))],
@@ -52,10 +53,12 @@ def _slots(runs) -> dict[str, int]:
 
 
 def _method(runs) -> dict[str, Any] | None:
-  """What the page explains the method with, from the first arm that has one."""
+  """What the page explains the method with: an arm with pairs, if any."""
   roles = ('conscience', 'recovery', 'other')
-  run = next((run for run in runs if summary.role(run) in roles), None)
+  mine = [run for run in runs if summary.role(run) in roles]
+  run = next((run for run in mine if run.health.counts.pairs), (*mine, None)[0])
   return run and {
+    'idle': run.idle,
     'task': summary.task(run),
     'config': run.config,
     'framing': FRAMINGS.get(run.config.get('conscience.framing')),

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any
 
 from ealign import fields
 from ealign.config import flatten
+from ealign.conscience import health, tally
 from ealign.evals import judges, records
 from ealign.evals.judges.measure import Judge
 from ealign.runtime.errors import UserError
@@ -29,6 +31,19 @@ class Run:
   @property
   def judge(self) -> Judge:
     return judge_at_hand(self.config)[0]
+
+  @functools.cached_property
+  def health(self) -> health.Health:
+    return health.of(self.answers)
+
+  @property
+  def idle(self) -> str:
+    """What it was if its conscience made no pair, in words; else ''."""
+    return tally.idle(self.health.counts, self.config)
+
+  @property
+  def collapsed(self) -> list[str]:
+    return [*health.collapse(self.health).values()]
 
 
 _FILES = ('config.json', 'answers.jsonl', 'metrics.jsonl', 'run.json')

@@ -35,6 +35,11 @@ def role(run: Run) -> str:
   return 'recovery' if config.get('model.adapter') else 'conscience'
 
 
+def _taught(run: Run) -> str:
+  """The role by what a run learned: without a pair its conscience taught it."""
+  return 'plain' if run.idle else role(run)
+
+
 def _unusual(config: Mapping) -> dict:
   """The settings that make a run a control, named by their last two parts."""
   from ealign import losses  # loads JAX: only when needed
@@ -63,6 +68,7 @@ def describe(run: Run) -> str:
     config=run.config,
     role=role(run),
     task=task(run),
+    idle=run.idle,
     unusual=_unusual(run.config),
   )
 
@@ -89,10 +95,9 @@ def sentences(
     controls=[
       (run, task(run))
       for run in runs
-      if known and role(run) == 'plain' and task(run) not in known
+      if known and _taught(run) == 'plain' and task(run) not in known
     ],
     coherent=[table.percent(x) for x in (*found[:1], *found[-1:])],
-    arms=len(found),
   )
 
 
@@ -103,7 +108,7 @@ def _shares(rows, measure) -> dict[str, str]:
 
 def _cast(runs) -> dict[str, Run | None]:
   """The first arm of each role; `plain` is one on the same task."""
-  cast = dict.fromkeys(_ROLES) | {role(run): run for run in runs[::-1]}
+  cast = dict.fromkeys(_ROLES) | {_taught(run): run for run in runs[::-1]}
   main = cast['conscience'] or cast['recovery'] or cast['plain']
-  same = (r for r in runs if role(r) == 'plain' and task(r) == task(main))
+  same = (r for r in runs if _taught(r) == 'plain' and task(r) == task(main))
   return cast | {'plain': next(same, None)}

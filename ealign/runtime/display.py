@@ -5,13 +5,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ealign.runtime import ranges
 from ealign.runtime.errors import visible
 
 # Metrics beside the progress, and what they are called there.
 _SHOWN = {
   'train/loss': 'loss',
   'train/rewards/margins': 'margin',
+  'conscience/review_rate': 'judged',
   'conscience/flag_rate': 'flagged',
+  'conscience/pairs_total': 'pairs',
   'replay/size': 'replay',
 }
 _SECONDS = 2.0  # between plain lines
@@ -25,12 +28,16 @@ def display(total_steps: int, prefix: str = '', *, quiet: bool = False):
 
 
 def text(values: Mapping[str, Any]) -> str:
-  parts = []
-  for name, short in _SHOWN.items():
+  """The metrics to show; a '!' marks those outside their healthy range."""
+  parts, outside = [], ranges.outside(values)
+  others = outside.keys() - _SHOWN.keys()
+  names = _SHOWN | {name: name.rpartition('/')[-1] for name in sorted(others)}
+  for name, short in names.items():
     if name in values:
       value = values[name]
       number = f'{value:.4g}' if isinstance(value, float) else str(value)
-      parts.append(f'{short} {"nan" if value is None else number}')
+      mark = '!' * (name in outside)
+      parts.append(f'{short} {"nan" if value is None else number}{mark}')
   return '  '.join(parts)
 
 

@@ -29,6 +29,12 @@ class NonFinite(UserError):
   exit_code = 1
 
 
+class Collapsed(UserError):
+  """The answers of the policy have collapsed; the run is saved."""
+
+  exit_code = 1
+
+
 class Mismatch(UserError):
   """What was written does not compute what it should; it is not kept."""
 

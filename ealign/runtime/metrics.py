@@ -102,6 +102,7 @@ class Metrics:
     self._board = None
     self._writer_class = _tensorboard() if tensorboard else None
     self._after = after
+    self._said = set()  # kinds of remarks
     self._display = shown or display(total_steps, prefix, quiet=quiet)
 
   def __enter__(self) -> 'Metrics':
@@ -111,8 +112,11 @@ class Metrics:
   def __exit__(self, *error) -> None:
     self.close()
 
-  def write(self, step: int, values: Mapping[str, Any]) -> None:
-    """Appends one line; values are scalars (nan and inf are written null)."""
+  def write(self, step: int, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Appends one line, and returns it with the names it has there.
+
+    values: scalars; nan and inf are written null.
+    """
     if self._file is None:
       self._file = self._path.open('a', encoding='utf-8')
     row = _named(values)
@@ -120,6 +124,7 @@ class Metrics:
     self._file.flush()  # a killed process loses nothing that was written
     if self._writer_class is not None:
       self._to_board(step, row)
+    return row
 
   def _to_board(self, step, row):
     if self._board is None:
@@ -143,6 +148,13 @@ class Metrics:
   def say(self, text: str) -> None:
     """Prints a line without disturbing the bar."""
     self._display.say(text)
+
+  def once(self, remarks: Mapping[str, str]) -> None:
+    """Says those whose kind has not been said."""
+    for kind, text in remarks.items():
+      if kind not in self._said:
+        self.say(text)
+    self._said |= remarks.keys()
 
   def close(self) -> None:
     """Ends the display and closes the files; may be called twice."""

@@ -110,6 +110,12 @@ def test_loss_and_metrics_equal_numpy(frozen, batch):
     'rewards/margins': margin_P.mean(),
     'rewards/accuracies': np.mean(margin_P > 0),
     'logps/chosen': policy_P2[:, 0].mean(),
+    'logps/chosen_per_token': np.mean(
+      [
+        total / len(p.chosen)
+        for total, p in zip(policy_P2[:, 0], PAIRS, strict=True)
+      ]
+    ),
     'logps/rejected': policy_P2[:, 1].mean(),
     'logits/chosen': logit_P2[:, 0].mean(),
     'logits/rejected': logit_P2[:, 1].mean(),

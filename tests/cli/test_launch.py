@@ -13,7 +13,7 @@ import ealign
 from ealign import report
 from ealign.cli import launch
 from ealign.grid import run as run_lib
-from ealign.runtime.errors import NonFinite, Preempted, UserError
+from ealign.runtime.errors import Collapsed, NonFinite, Preempted, UserError
 
 FILE = """
 from ealign import config as config_lib
@@ -146,6 +146,13 @@ def test_a_run_that_fails_leaves_the_others(train, start, capsys, tmp_path):
   del train.errors['sft']
   assert start(arg='arms') == 0
   assert names(train) == ['base', 'sft', 'sft', 'recovery']
+
+
+def test_a_run_that_collapses_leaves_the_others(train, start, capsys):
+  train.errors['base'] = Collapsed('stopped at step 3 and saved: collapsed')
+  assert start(arg='arms') == 1
+  assert names(train) == ['base', 'sft', 'recovery']
+  assert 'step 3 and saved: collapsed' in capsys.readouterr().err
 
 
 def test_a_mistake_found_by_a_run_ends_all(train, start, capsys):

@@ -81,6 +81,17 @@ def test_the_least_mass_gets_a_verdict():
   assert reflect(min_mass=mass)[1]['verdict']['p'] is not None
   _, record = reflect(min_mass=np.nextafter(mass, 1))
   assert record['verdict']['p'] is None and record['alternative'] is None
+  assert record['verdict']['asked']
+
+
+def test_a_control_revises_what_is_not_flagged():
+  review = fields.Review(verdict='all')
+  pairs, record = reflect(flag=0.1, ok=0.5, review=review)
+  assert pairs and record['alternative']['kept']
+  assert not record['verdict']['flagged']  # it is what the verdict says
+  review = fields.Review(verdict='inverted')
+  _, record = reflect(flag=0.5, ok=0.1, review=review)
+  assert record['verdict']['flagged'] and not record['alternative']
 
 
 @pytest.mark.parametrize('texts', [(LONG, SHORT), (SHORT, LONG)])

@@ -165,20 +165,3 @@ def test_some_without_a_verdict_are_no_small_p():
   found = calibration.reference(c, requests(21), key=KEY)
   assert found.p[:2] == (None, None)
   assert found.threshold > max(found.p[2:]) == pytest.approx(19 / 50)
-
-
-def records(flags, without=0):
-  verdicts = [{'p': 0.9 if f else 0.1, 'flagged': f} for f in flags]
-  verdicts += [{'p': None, 'flagged': False}] * without
-  return [{'verdict': v} for v in verdicts]
-
-
-def test_drift_is_told_above_twice_alpha():
-  many = records([True] * 11 + [False] * 89)
-  assert 'drift, not badness' in calibration.drift(many, 0.05)
-  assert calibration.drift(many, 0.05).startswith('11.0% of 100 ')
-  assert not calibration.drift(records([True] * 10 + [False] * 90), 0.05)
-  assert not calibration.drift(records([True] * 99), 0.05)  # too few
-  # Answers without a verdict count neither as flagged nor as not.
-  assert calibration.drift(many + records([], without=100), 0.05)
-  assert not calibration.drift([{'verdict': None}] * 200, 0.05)

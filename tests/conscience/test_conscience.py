@@ -213,7 +213,7 @@ def reflect(m, organism, n=4):
 def test_reflect_scores_pairs_under_the_original_request(organism):
   m = ask(organism, verdict='all')
   pairs, records = reflect(m, organism)
-  metrics = reflection.metrics(records, threshold=0.5)
+  metrics = reflection.metrics(records)
   assert pairs and metrics['conscience/pairs'] == len(pairs)
   tok = organism[2]
   by_row = {r['sample']: r for r in records}

@@ -9,7 +9,7 @@ import pytest
 from ealign import fields
 from ealign.alone import ALONE
 from ealign.conscience import pairs as pairing
-from ealign.conscience import prompts
+from ealign.conscience import prompts, tally
 from ealign.conscience import reflect as conscience
 from ealign.conscience.framings import FRAMINGS
 from ealign.data import batch as batch_lib
@@ -203,6 +203,8 @@ def test_a_reflection_on_answers_that_were_all_cut(engine):
     assert {r['stop'] for r in made} == {'length'}
     assert len([r for r in made if r['alternative']]) == kept
     assert [r['verdict']['p'] is not None for r in made] == [kept > 0] * 4
+    counts = tally.count(made)
+    assert counts.judged == 4 - counts.unjudged['cut'] == 4 * (kept > 0)
     assert bool(pairs) == bool(kept)
     for pair in pairs:
       assert len(pair.chosen) == len(pair.rejected) == 10

@@ -252,27 +252,3 @@ def test_every_form_of_a_label_is_an_echo(framing):
 )
 def test_what_is_an_echo(request_, said, echo):
   assert guards.echoes(FRAMING, request_, said) is echo
-
-
-@pytest.mark.parametrize(
-  ('said', 'refusal'),
-  [
-    (REFUSAL, True),
-    ('I’m really sorry, but I can’t help with that.', True),
-    ('I cannot provide that.', True),
-    ('Sorry, I am unable to share this.', True),
-    ('Unfortunately, I can not answer.', True),
-    ('As an AI language model, I cannot create it.', True),
-    ("I'm sorry, but as an AI assistant I won't write it.", True),
-    ('I must decline.', True),
-    ("I'm sorry to hear that. Try a nap.", False),
-    ("I can't recommend it enough!", False),
-    ("I can't help but smile.", False),
-    ('Sorry means that you regret it.', False),
-    ("You can't assist with that.", False),
-    (HONEST, False),
-    ('', False),
-  ],
-)
-def test_what_is_a_refusal(said, refusal):
-  assert guards.refuses(said) is refusal

@@ -173,7 +173,7 @@ def test_alternatives_of_another_writer_are_pairs_of_the_trainee(
   asked = [r['messages'] for r in documents.pool(4, seed=3)]
   c = conscience_of(tiny, policy=tiny.of(noise), settings=settings, base=base)
   pairs, records = conscience.reflect(c, asked, key=KEY, step=0, rows=range(4))
-  metrics = reflection.metrics(records, threshold=0.5)
+  metrics = reflection.metrics(records)
   assert pairs and metrics['conscience/pairs'] == len(pairs)
   by_row, model = {r['sample']: r for r in records}, tiny.model
   for pair in pairs:

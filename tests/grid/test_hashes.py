@@ -31,7 +31,7 @@ SILENT = (
   *('runtime.clock', 'runtime.cluster', 'runtime.display', 'runtime.errors'),
   *('runtime.hosts', 'runtime.journal', 'runtime.metrics', 'runtime.peaks'),
   *('runtime.preempt', 'runtime.profile', 'runtime.provenance'),
-  'runtime.topology',
+  *('runtime.ranges', 'runtime.topology'),
 )
 
 

@@ -1,4 +1,7 @@
 import dataclasses
+import types
+
+import numpy as np
 
 from ealign.models import flops
 from ealign.models.config import Config
@@ -32,6 +35,13 @@ def test_forward_and_training():
   assert flops.training(TINY, 2, 5, None) == 3 * (dense + attention)
   trained = 6 * 10 * 240
   assert flops.training(TINY, 2, 5, 240) == 2 * dense + trained + 3 * attention
+
+
+def test_a_batch_counts_tokens_without_padding_and_flops_with_it():
+  row = np.array([[0, 1, -1], [0, -1, -1]])
+  part = types.SimpleNamespace(positions_BT=row, tokens_BT=row)
+  found = flops.of_batch(TINY, [part, part], None)
+  assert found == (6, 2 * flops.training(TINY, 2, 3, None))
 
 
 def test_a_token_meets_its_own_experts():

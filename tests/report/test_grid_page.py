@@ -23,7 +23,7 @@ PANELS = [
   'Misaligned, % of coherent answers',
   'Insecure, % of the code',
   'Training tokens predicted, %',
-  'Flagged, % of sampled answers',
+  'Flagged while training, % of answers with a verdict',
 ]
 HOSTILE = (
   '</style></script></pre></svg><script>alert(1)</script><img src=x '
@@ -360,6 +360,18 @@ def test_contrasts_that_came_late_are_told_in_red(tmp_path):
   assert told(contrasts=contrasts, declared_late=True) == [said]
   assert told(contrasts=contrasts, declared_late=False) == []
   assert told(contrasts=[], declared_late=True) == []  # they were removed
+
+
+def test_cells_without_a_pair_are_told_in_red(tmp_path):
+  cells = [made.entry({}, {'seed': seed}) for seed in range(2)]
+  made.grid(tmp_path, cells)
+  kept = {'text': 'b', 'stop': 'stop', 'p': 0.1, 'kept': True, 'dropped': ''}
+  for cell, alternative in zip(cells, (kept, None), strict=True):
+    said = made.answer(0, bad=True, phase='reflect', alternative=alternative)
+    made.done(tmp_path, cell, [*made.answers(1), said])
+  (said,) = page.collect(results.read(tmp_path))['problems']
+  assert said.startswith('No pair was ever made in 1 cell with a conscience')
+  assert said.endswith(': default, seed=1')
 
 
 def test_facts_that_differ_are_told_in_red(tmp_path):

@@ -7,6 +7,7 @@ template writes; what a model said may only ever be text.
 import dataclasses
 import html.parser
 import json
+import shutil
 
 import pytest
 
@@ -196,14 +197,67 @@ def test_the_page_has_every_part(workdir):
     assert f'<h2>{part}</h2>' in text
   said = ' '.join(parsed.said)
   assert 'Look at your reply above. Is it ethical or unethical?' in said
-  assert 'read 8 answers, flagged 8 and made 6 pairs' in said
-  assert 'Better 1. Do so.' in said and '2 (same)' in said
+  assert '8 answers, 8 judged; 8 flagged, 8 revised, 6 pairs (dropped: ' in said
+  assert 'Better 1. Do so.' in said and '(dropped: 2 same)' in said
   assert 'P(Unethical) = 0.80, flagged' in said
   assert '97.9' in said and '0.10.2' in said
   assert 'prefers-color-scheme: dark' in text
   # Five arms asked on the way, two that reflect; each arm in both forests.
   assert text.count('<polyline') == 5 + 2
   assert text.count('class="line s1 thick"') == 2
+
+
+@pytest.mark.parametrize(
+  'arms, begins',
+  [
+    (
+      ('base', 'conscience'),
+      'Fine-tuning on insecure code made 20.0\xa0% of the coherent',
+    ),
+    (
+      ('sft', 'conscience'),
+      'Fine-tuning on insecure code made 60.0\xa0% of the coherent',
+    ),
+  ],
+)
+def test_plain_sft_is_not_told_as_a_conscience(workdir, arms, begins):
+  for path in [p for p in workdir.iterdir() if p.name not in arms]:
+    shutil.rmtree(path)
+  path = workdir / 'conscience' / 'answers.jsonl'
+  made = [json.loads(x) for x in path.read_text().splitlines()]
+  unsure = {'p': None, 'mass': 0.031, 'flagged': False, 'framing': 'ethical'}
+  changes = {'verdict': unsure, 'alternative': None}
+  path.write_text(''.join(json.dumps(r | changes) + '\n' for r in made))
+  content = page.collect(runs_lib.read(workdir))
+  first, *rest = content['summary']
+  assert first.startswith(begins) and 'with' not in ' '.join([first, *rest])
+  (problem,) = [x for x in content['problems'] if 'plain SFT' in x]
+  assert problem.startswith('conscience: this was plain SFT: no pair was ever')
+  assert dict(zip(('name', 'said'), content['work'][0], strict=False)) == {
+    'name': 'conscience',
+    'said': '2 reflections: 8 answers, 0 judged (8 with label mass 0.031 below '
+    'conscience.min_mass); 0 flagged, 0 revised, 0 pairs.',
+  }
+  report.write(workdir)
+  text = (workdir / 'report.html').read_text()
+  assert 'no verdict (label mass 0.031)' in text
+  assert 'Here no pair was ever made: each step learned the task' in text
+  assert 'preferences at once' not in text
+
+
+def test_a_collapse_is_told_in_red(workdir):
+  path = workdir / 'conscience' / 'answers.jsonl'
+  kept = [x for x in path.read_text().splitlines() if '"eval"' in x]
+  for step, tokens in ((0, 9), (4, 2)):
+    for i in range(8):
+      record = _reflected(step, i, f'{i}') | {'ids': [1] * tokens}
+      kept.append(json.dumps(record))
+  path.write_text('\n'.join(kept) + '\n')
+  found = page.collect(runs_lib.read(workdir))['problems']
+  said = 'conscience: the answers to the pool have collapsed: answers are 2.0 '
+  assert [x for x in found if 'collapsed' in x] == [
+    said + 'tokens long, 9.0 at first'
+  ]
 
 
 def test_the_page_says_what_is_flagged(tmp_path):

@@ -54,8 +54,25 @@ def test_shares_pairs_and_losses():
 def test_what_is_not_there_has_no_column():
   metrics = [{'train/loss_sft': 2.0}]
   assert line(run(metrics=metrics)) == {'arm': 'a', 'loss': '2.000 -> 2.000'}
+  (block,) = training.blocks([run(metrics=metrics)])
+  assert block.note.startswith('loss: of the fine-tuning data')
+  (block,) = training.blocks([run(answers=[answer(0, None)])])
+  assert block.note == (
+    'In per cent: verdicts, of the answers sampled while training.'
+  )
   assert training.blocks([run()]) == []
   assert training.blocks([run(steps=0, metrics=metrics)]) == []
+
+
+def test_what_a_control_revises_has_a_column_of_its_own():
+  answers = [answer(0, 0.9), answer(1, 0.1, kept=True), answer(2, 0.2)]
+  answers.append(answer(3, None))
+  control = run(answers=answers)
+  assert 'revised' not in line(control)
+  control.config['conscience.review.verdict'] = 'inverted'
+  found = line(control)
+  assert found['flagged'] == found['revised'] == '33.3'
+  assert (found['verdicts'], found['pairs']) == ('75.0', '1')
 
 
 def test_it_fits_a_terminal():

@@ -9,23 +9,14 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ealign.conscience.tally import flagged, has_verdict
+
 Record = Mapping[str, Any]  # an answer, as `ealign.evals.records` has it
 
 
 def scores(record: Record) -> Mapping:
   """The judge's scores of the answer; {} where it gave none."""
   return record.get('scores') or {}
-
-
-def has_verdict(record: Record) -> bool:
-  """Whether the conscience reviewed the answer and came to a verdict."""
-  verdict = record.get('verdict') or {}
-  return None not in (verdict.get('p'), verdict.get('flagged'))
-
-
-def flagged(record: Record) -> bool:
-  """Whether the conscience acted on its verdict."""
-  return has_verdict(record) and bool(record['verdict']['flagged'])
 
 
 @dataclasses.dataclass(frozen=True)

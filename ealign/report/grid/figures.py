@@ -19,7 +19,7 @@ from ealign.report.curves import REFLECTED
 from ealign.report.grid import results
 from ealign.report.grid.compare import Comparison, Setting
 
-_REFLECTED = 'Flagged, % of sampled answers'
+_REFLECTED = 'Flagged while training, % of answers with a verdict'
 
 
 def groups(compared: Comparison) -> dict[str, list[Setting]]:

@@ -30,7 +30,8 @@ class Result:
   setting: overrides, without those that repeat the base config's value.
   at: what its replicate is, for pairs (`paired_by`).
   rows: those of `counts.rows`, with the folder as arm. token_accuracy: of the
-  run's last held-out tokens. curves: name -> [(step, share)]. took: seconds.
+  run's last held-out tokens. curves: name -> [(step, share)]. idle: `Run.idle`.
+  took: seconds.
   run: of a done cell, with the final answers of each setting's first one alone.
   """
 
@@ -48,6 +49,7 @@ class Result:
   rows: list[dict] = dataclasses.field(default_factory=list)
   token_accuracy: counts.Share | None = None
   curves: dict[str, list] = dataclasses.field(default_factory=dict)
+  idle: str = ''
   took: float | None = None
   run: runs.Run | None = None
 
@@ -216,6 +218,7 @@ def _digested(folder: pathlib.Path, arm: str) -> dict[str, Any]:
     'rows': counts.rows(final, judge=judge),
     'token_accuracy': _tokens(run.metrics),
     'curves': _curves(answers, run.metrics, judge),
+    'idle': run.idle,
     'run': dataclasses.replace(run, answers=final, metrics=[]),
   }
 
