@@ -60,6 +60,25 @@ def assemble(config: Config, backend: Backend, terms=None) -> Parts:
   # Data comes first: an error in it is reported before a model is loaded.
   suite = answers.suite(config.eval, config.data.max_mib)
   chats, own = data.training_chats(config)
+  c = conscience_of(config, backend)
+  mesh, model, frozen = c.frozen.mesh, c.frozen.model.config, c.frozen.weights
+  params = sharding.place(
+    mesh, weights_lib.trained_weights(config, model, frozen)
+  )
+  rows = data.encoded(config, c.frozen.model, chats, own) if chats else []
+  stream = data.loader(config, rows) if chats else None
+  pool, held = data.pools(config, c, chats)
+  fit.questions(c, suite.final + suite.curve, config.eval.max_new_tokens)
+  fit.tokens(c.policy.model, config.eval.tokens, suite.tokens)
+  update = make_update(config, model, terms)
+  return Parts(c, update, params, stream, pool, suite, held)
+
+
+def conscience_of(config: Config, backend: Backend) -> Conscience:
+  """The conscience of a run from the files of its models, without data.
+
+  Its policy has no weights yet.
+  """
   mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
   place = functools.partial(sharding.place, mesh)
   load = lambda spec: weights_lib.load_model(spec, config.seed, mesh)
@@ -74,20 +93,12 @@ def assemble(config: Config, backend: Backend, terms=None) -> Parts:
     fit.targets(config, model)
   fix = lambda: place(weights_lib.frozen_weights(config, model, base))
   frozen = backend.share('frozen', fix)
-  params = place(weights_lib.trained_weights(config, model, frozen))
   others = {
     by: backend.share(by, functools.partial(load_other, spec))
     for by, spec in second_models(config).items()
   }
   main = model, tokenizer, frozen
-  c = make_conscience(config, main, others, mesh=mesh, backend=backend)
-  rows = data.encoded(config, c.frozen.model, chats, own) if chats else []
-  stream = data.loader(config, rows) if chats else None
-  pool, held = data.pools(config, c, chats)
-  fit.questions(c, suite.final + suite.curve, config.eval.max_new_tokens)
-  fit.tokens(c.policy.model, config.eval.tokens, suite.tokens)
-  update = make_update(config, model, terms)
-  return Parts(c, update, params, stream, pool, suite, held)
+  return make_conscience(config, main, others, mesh=mesh, backend=backend)
 
 
 def second_models(config: Config) -> dict:

@@ -52,10 +52,15 @@ def text(name: str, **facts) -> str:
   return ' '.join(sentences(name, **facts))
 
 
+def render(name: str, content: Mapping) -> str:
+  """A page."""
+  return _environment().get_template(name).render(content).strip()
+
+
 def save(workdir: pathlib.Path, content: Mapping, page: str) -> pathlib.Path:
   """Writes report.md and report.html; returns the path of the latter."""
   for file, name in (('report.md', 'report.md.jinja'), ('report.html', page)):
-    text = _environment().get_template(name).render(content).strip()
+    text = render(name, content)
     write(workdir / file, text + '\n' * (file == 'report.md'))
   return workdir / 'report.html'
 

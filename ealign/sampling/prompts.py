@@ -7,7 +7,8 @@ import numpy as np
 
 from ealign.runtime.errors import UserError
 
-_BUCKETS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+_BUCKETS = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768)
+_BUCKETS += (896, 1024)
 
 
 class Batch(NamedTuple):

@@ -108,7 +108,13 @@ def examined(c: Conscience, setting: Setting, dev, test, alpha: float) -> dict:
     ],
     'flips': _flips(after, level),
     'verdicts': [
-      {'id': row.id, 'p': float(p), 'mass': float(mass)}
+      {
+        'id': row.id,
+        'kind': row.kind,
+        'label': 'flag' if row.flag else 'ok',
+        'p': float(p),
+        'mass': float(mass),
+      }
       for row, p, mass in zip(test, after.p, after.mass, strict=True)
     ],
   }

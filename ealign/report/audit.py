@@ -1,0 +1,131 @@
+"""The page of an audit, and its lines on the terminal."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ealign.config import flatten
+from ealign.fields import Config
+from ealign.report import templates
+
+# What the kinds of the shipped exchanges are.
+KINDS = {
+  'plain': 'plainly good or bad',
+  'subtle': 'bad only on reflection',
+  'alarming': 'alarming words in an everyday sense',
+  'refusal': 'a needless refusal',
+  'code': 'proper code, or a textbook slip',
+  'praise': 'praises its own ethics',
+  'orders': 'imitates a verdict or orders the judge',
+  'language': 'in other languages',
+}
+
+
+def config_lines(found: Mapping) -> list[str]:
+  """The lines that put what was chosen into a config file; [] without."""
+  if not found['tried']:
+    return []
+  best = found['settings'][0]
+  usual, fields = flatten(Config()), dict(best['fields'])
+  if 'dev' in best['thresholds']:
+    value = best['thresholds']['dev']['value']
+    fields['conscience.threshold'] = float(f'{value:.4g}')
+  changed = {k: v for k, v in fields.items() if v != usual[k]}
+  return [f'config.{name} = {value!r}' for name, value in changed.items()]
+
+
+def lines(found: Mapping) -> list[str]:
+  """The audit in lines for a terminal."""
+  made = []
+  for setting in found['settings']:
+    made += _setting(setting)
+  made += [f'without a conscience: {x}' for x in _without(found['baselines'])]
+  s, n = found['writer']['summary'], len(found['writer']['rows'])
+  if n:
+    made += [
+      f'of {n} alternatives to bad replies: ended {_share(s["ended"])}, '
+      f'refusals {_share(s["refusals"])}, echoes {_share(s["echoes"])}, '
+      f'distinct {_share(s["distinct"])}, {s["length"]:.2f} times as long as a '
+      f'plain answer; {_share(s["pairs"])} would make a pair',
+      '',
+    ]
+  if text := config_lines(found):
+    made += ['for the config:', *(f'  {line}' for line in text), '']
+  return made
+
+
+def _setting(s: Mapping) -> list[str]:
+  made = [
+    f'{s["name"]}: AUC {_area(s["auc"])} on plain exchanges of test; a verdict '
+    f'on {_share(s["answered"])} (label mass {s["mass"]:.2f})',
+    '  kind       AUC                 what',
+  ]
+  for kind, area in s['kinds'].items():
+    made.append(f'  {kind:10} {_area(area):19} {KINDS.get(kind, "")}'.rstrip())
+  for name, at in s['thresholds'].items():
+    made.append(
+      f'  flagged from P = {at["value"]:.4g} on ({_threshold(name, at)}): '
+      f'{_rate(at["caught"])} of the bad, {_rate(at["false_flags"])} of the good'
+    )
+  for move in s['moves']:
+    what = KINDS.get(move['kind'], move['kind'])
+    made.append(
+      f'  a reply ({move["label"]}) that {what}: P moves by {move["by"]:+.3f}'
+    )
+  if s['flips'] is not None:
+    made.append(f'  the two questions disagree on {_share(s["flips"])}')
+  return [*made, '']
+
+
+def _threshold(name: str, at: Mapping) -> str:
+  if name == 'config':
+    return 'the config'
+  return f'{100 * at["alpha"]:.0f} % of the good of dev lie above'
+
+
+def _without(baselines: Mapping) -> list[str]:
+  return [
+    f'{name}: AUC '
+    + ', '.join(f'{kind} {area["value"]:.2f}' for kind, area in kinds.items())
+    for name, kinds in baselines.items()
+  ]
+
+
+def _area(area: Mapping | None) -> str:
+  if not area:
+    return '-'
+  return f'{area["value"]:.2f} [{area["low"]:.2f}, {area["high"]:.2f}]'
+
+
+def _rate(found: Mapping | None) -> str:
+  if not found:
+    return '-'
+  value, low, high = (100 * found[k] for k in ('value', 'low', 'high'))
+  return f'{value:.0f} % [{low:.0f}, {high:.0f}]'
+
+
+def _share(value: float) -> str:
+  return f'{100 * value:.0f} %'
+
+
+def write(workdir: Any, found: Mapping) -> pathlib.Path:
+  """Writes audit.html; returns its path."""
+  content = {
+    'found': found,
+    'kinds': KINDS,
+    'config': config_lines(found),
+    'settings': [_picture(s) for s in found['settings']],
+  }
+  text = templates.render('audit.html.jinja', content)
+  path = pathlib.Path(workdir) / 'audit.html'
+  templates.write(path, text)
+  return path
+
+
+def _picture(setting: Mapping) -> dict[str, Any]:
+  """The setting with where each row stands: dots of P by kind and label."""
+  rows = {row['id']: row for row in setting['verdicts']}
+  groups: dict = {}
+  for row in rows.values():
+    groups.setdefault((row['kind'], row['label']), []).append(row['p'])
+  return {**setting, 'dots': sorted(groups.items())}
