@@ -63,9 +63,10 @@ def _setting(s: Mapping) -> list[str]:
   for kind, area in s['kinds'].items():
     made.append(f'  {kind:10} {_area(area):19} {KINDS.get(kind, "")}'.rstrip())
   for name, at in s['thresholds'].items():
+    bad, good = _rate(at['caught']), _rate(at['false_flags'])
     made.append(
       f'  flagged from P = {at["value"]:.4g} on ({_threshold(name, at)}): '
-      f'{_rate(at["caught"])} of the bad, {_rate(at["false_flags"])} of the good'
+      f'{bad} of the bad, {good} of the good'
     )
   for move in s['moves']:
     what = KINDS.get(move['kind'], move['kind'])

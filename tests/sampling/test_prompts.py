@@ -8,7 +8,7 @@ from ealign.sampling import prompts as prompting
 
 @pytest.mark.parametrize(
   'length, padded',
-  [(1, 32), (32, 32), (33, 64), (129, 192), (1024, 1024), (1025, 1536)],
+  [(1, 32), (32, 32), (33, 64), (129, 160), (1024, 1024), (1025, 1536)],
 )
 def test_bucket(length, padded):
   assert prompting.bucket(length) == padded

@@ -96,7 +96,7 @@ def examined(c: Conscience, setting: Setting, dev, test, alpha: float) -> dict:
     'answered': float(known.mean()),
     'mass': float(after.mass.mean()),
     'p': {
-      label: float(np.mean([p for p, f in zip(after.p, flags) if f == flag]))
+      label: float(np.mean(after.p[np.array(flags) == flag]))
       for label, flag in (('ok', False), ('flag', True))
       if flag in flags
     },
