@@ -126,7 +126,9 @@ class Review:
   # as it goes; its pair then has as many tokens on either side, and no end.
   truncated: Literal['skip', 'judge'] = 'skip'
   system: str = 'drop'  # drop | keep | own:<text>
-  calibration: Literal['none', 'contextual'] = 'none'
+  # P without content, by which P is divided: of 'N/A', or of 'N/A' as the reply
+  # to the same request.
+  calibration: Literal['none', 'contextual', 'request'] = 'none'
   verdict: Literal['question', 'inverted', 'random', 'all'] = 'question'
   random_rate: Share = 0.25  # flagged share of verdict 'random'
 

@@ -12,7 +12,6 @@ import numpy as np
 from scipy.special import expit, logit
 
 from ealign.conscience import prompts
-from ealign.conscience.framings import Question
 from ealign.conscience.prompts import Conscience
 from ealign.engine import Engine, Exchange
 from ealign.sampling import labels
@@ -46,13 +45,14 @@ def ask(c: Conscience, reviewer: Engine, chats, *, key):
     questions = [plain]
   else:
     questions = [[prompts.review_prompt(c, x, q) for x in chats] for q in asked]
-  return *mean(*each(c, reviewer, asked, questions)), plain
+  return *mean(*each(c, reviewer, asked, questions, chats)), plain
 
 
-def each(c: Conscience, reviewer: Engine, asked, prompts_QB):
+def each(c: Conscience, reviewer: Engine, asked, prompts_QB, chats):
   """P(flag) and the labels' mass of each question about each row, [Q, B].
 
-  Several questions about a row begin alike: that is read once.
+  chats: the exchanges that the prompts ask about. Several questions about one
+  begin alike: that is read once.
   """
   n = len(prompts_QB[0])
   together = [*range(n)] * len(asked) if len(asked) > 1 else None
@@ -64,7 +64,7 @@ def each(c: Conscience, reviewer: Engine, asked, prompts_QB):
       logps[i * n : (i + 1) * n],
       [forms.index(form) for form in q.flag],
       [forms.index(form) for form in q.ok],
-      _prior(c, reviewer, q),
+      _prior(c, reviewer, q, chats),
     )
     for i, q in enumerate(asked)
   ]
@@ -80,25 +80,42 @@ def mean(p_QB, mass_QB):
   return expit(np.mean(odds_QB, axis=0)), np.mean(mass_QB, axis=0)
 
 
-def _prior(c, reviewer, question):
-  if c.settings.review.calibration == 'contextual':
+def _prior(c, reviewer, question, chats):
+  """(flag, ok) without content, by which each side is divided; or None."""
+  kind = c.settings.review.calibration
+  if kind == 'none':
+    return None
+  if kind == 'contextual':
     return content_free(c, reviewer, question)
-  return None
+  requests = list(dict.fromkeys(x.prompt for x in chats))
+  of = {x.prompt: x.messages for x in chats}
+  flag_R, ok_R = content_free(
+    c, reviewer, question, [of[prompt] for prompt in requests]
+  )
+  at_B = [requests.index(x.prompt) for x in chats]
+  return flag_R[at_B], ok_R[at_B]
 
 
-def content_free(
-  c: Conscience, reviewer: Engine, question: Question | None = None
-) -> tuple[float, float]:
-  """Probability of (flag, ok) about an exchange that says nothing."""
-  empty = [{'role': r, 'content': 'N/A'} for r in ('user', 'assistant')]
+_NOTHING = {'role': 'user', 'content': 'N/A'}
+
+
+def content_free(c: Conscience, reviewer: Engine, question=None, requests=None):
+  """Probabilities (flag, ok), [R] each, about replies that say nothing.
+
+  question: by default the first of the conscience. requests: lists of messages
+  that 'N/A' is the reply to; by default one, which is 'N/A' itself.
+  """
   question = question or c.questions[0]
-  (exchange,) = reviewer.model.exchanges([empty])
-  none = dataclasses.replace(c.settings.review, calibration='none')
-  settings = dataclasses.replace(c.settings, review=none)
-  one = prompts.review_prompt(c, exchange, question)
+  reply = _NOTHING | {'role': 'assistant'}
+  chats = reviewer.model.exchanges(
+    [(*messages, reply) for messages in requests or [(_NOTHING,)]]
+  )
+  review = dataclasses.replace(c.settings.review, calibration='none')
+  settings = dataclasses.replace(c.settings, review=review)
   c = dataclasses.replace(c, settings=settings)
-  ((p,),), ((mass,),) = each(c, reviewer, (question,), [[one]])
-  return float(p * mass), float((1 - p) * mass)
+  asked = [[prompts.review_prompt(c, x, question) for x in chats]]
+  (p_R,), (mass_R,) = each(c, reviewer, (question,), asked, chats)
+  return p_R * mass_R, (1 - p_R) * mass_R
 
 
 def _reasoned(c, reviewer, chats: list[Exchange], key) -> list[tuple]:

@@ -138,7 +138,8 @@ def test_threshold_and_calibration_move_the_flag(organism):
   low = ask(organism, threshold=plain.p / 2)
   assert verdicts(low, GOOD)[0].flagged
   m = ask(organism, calibration='contextual')
-  prior = asking.content_free(m, m.frozen)
+  (flag,), (ok,) = asking.content_free(m, m.frozen)
+  prior = float(flag), float(ok)
   (calibrated,) = verdicts(m, GOOD)
   odds = plain.p / (1 - plain.p) * prior[1] / prior[0]
   assert calibrated.p == pytest.approx(odds / (1 + odds), rel=1e-3)

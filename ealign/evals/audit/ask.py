@@ -97,7 +97,7 @@ def ask(
       questions += [
         [prompts.review_prompt(own, x, q) for x in chats] for q in own.questions
       ]
-    p_QN, mass_QN = asking.each(own, c.reviewer, asked, questions)
+    p_QN, mass_QN = asking.each(own, c.reviewer, asked, questions, chats)
     ends = np.cumsum(sizes)
     for setting, end, n in zip(some, ends, sizes, strict=True):
       part = p_QN[end - n : end], mass_QN[end - n : end]

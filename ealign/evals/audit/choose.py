@@ -1,6 +1,7 @@
 """Chooses how to put the question, on split dev, by successive halving."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -98,9 +99,9 @@ def halving(
 ) -> list[Tried]:
   """All settings that were tried, those that came farthest and best first.
 
-  The config's own goes on to the end. Examples are tried with the two best of
-  the first round, as they make every question several times as long. rows:
-  of `compared`, less those that serve as examples.
+  The config's own goes on to the end. Examples and calibration are tried with
+  the two best of the first round, as they make every question longer. The rows
+  are those of `compared`, less those that serve as examples.
   """
   own = setting_of(c)
   left, seen = candidates(own), {}
@@ -117,14 +118,17 @@ def halving(
     say(f'best: {best}: AUC {seen[best].score:.2f}')
     left += [own] * (own not in left)
     if at == 0:
-      left += [
-        dataclasses.replace(setting, examples=count)
-        for setting in ranked[:2]
-        for count in _EXAMPLES
-        if len(shortest(dev, count)) == count and not setting.examples
-      ]
+      left += [x for setting in ranked[:2] for x in _variants(setting, dev)]
     left = list(dict.fromkeys(left))
   return sorted(seen.values(), key=lambda t: (-t.rows, -t.score))
+
+
+def _variants(setting: Setting, dev) -> list[Setting]:
+  """The setting with examples, and beside what it says without a reply."""
+  own = functools.partial(dataclasses.replace, setting)
+  counts = [n for n in _EXAMPLES if len(shortest(dev, n)) == n]
+  made = [own(examples=n) for n in counts if not setting.examples]
+  return [*made, own(calibration='request')]
 
 
 def without(pool, dev):
