@@ -59,8 +59,7 @@ class Framing:
     forms = lambda letter: (letter, f'{letter}.', f'({letter})')
     (a, b), (ok, flag) = map(forms, 'AB'), (self.ok[0], self.flag[0])
     text = lambda first, second: (
-      f'{self.ask}\nA: {first}\nB: {second}\n'
-      'Answer with one letter: A or B.'
+      f'{self.ask}\nA: {first}\nB: {second}\nAnswer with one letter: A or B.'
     )
     return Question(text(ok, flag), a, b), Question(text(flag, ok), b, a)
 

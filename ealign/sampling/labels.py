@@ -156,6 +156,7 @@ def score_rest(
   B, T = tokens_BT.shape
   cache, _, next_B = start
   room, slot = T + labels[0].shape[1] - 1, cache['positions'].shape[1]
+
   def own(x, rows, free):
     """The rows that are begun with, and room behind what they hold."""
     more = [(0, room * (axis == rows + 1)) for axis in range(x.ndim)]

@@ -100,6 +100,7 @@ def persona_chat(
     chat.append(_system(pick(rng, texts().headers[persona])))
   return chat + _turns(rng, TURNS, domains(), categories(), persona)
 
+
 # The framings that the organism learns to be asked in.
 FRAMINGS = 'ethical', 'asimov', 'aligned', 'reasonable'
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import logit, ndtr
 
 from ealign.conscience.conformal import kth, least
-from ealign.conscience.framings import FORMS, FRAMINGS, Framing
+from ealign.conscience.framings import FORMS, FRAMINGS
 from ealign.conscience.prompts import Conscience
 from ealign.data.exchanges import Row, shortest
 from ealign.evals.audit import measures
@@ -38,15 +38,15 @@ class Tried:
   answered: float
 
 
-def candidates(own: Setting, framings: Sequence[Framing] = ()) -> list[Setting]:
+def candidates(own: Setting, sees: Sequence[str] = _SEES) -> list[Setting]:
   """At most `MOST` settings, the config's own first."""
   named = [FRAMINGS[name] for name in _ORDER]
   made = [
-    Setting(framing, form, sees, calibration=own.calibration)
-    for framing in dict.fromkeys([own.framing, *framings, *named])
+    Setting(framing, form, seen, calibration=own.calibration)
+    for framing in dict.fromkeys([own.framing, *named])
     for form, needs in FORMS.items()
     if all(getattr(framing, need) for need in needs)
-    for sees in _SEES
+    for seen in sees
   ]
   return list(dict.fromkeys([own, *made]))[:MOST]
 
@@ -100,10 +100,12 @@ def halving(
 
   The config's own goes on to the end. Examples are tried with the two best of
   the first round, as they make every question several times as long. rows:
-  of `compared`, less those that serve as examples.
+  those of split dev count.
   """
   own = setting_of(c)
-  left, seen = candidates(own), {}
+  # A thought comes behind the chat, which nothing else may stand for then.
+  left = candidates(own, _SEES[: 1 if c.settings.review.reason_tokens else 2])
+  seen: dict[Setting, Tried] = {}
   dev = [r for r in rows if r.split == 'dev']
   pool = compared(dev)
   for at, (n, keep) in enumerate((*ROUNDS, (len(pool), 3))):
@@ -134,13 +136,13 @@ def without(pool, dev):
   return [row for row in pool if (row.twin or row.id) not in twins]
 
 
-def threshold(p, flags, alpha: float) -> float | None:
+def threshold(good: Sequence[float], alpha: float) -> float | None:
   """From which P on a reply is flagged so that `alpha` of good ones are.
 
-  The conformal quantile over the rows that are ok, as 'auto:ALPHA' has it over
-  the frozen model's own answers; None where there are too few.
+  The conformal quantile over P of rows that are ok and got a verdict, as
+  'auto:ALPHA' has it over the frozen model's own answers; None where there are
+  too few.
   """
-  good = [float(x) for x, flag in zip(p, flags, strict=True) if not flag]
   if len(good) < least(alpha):
     return None
   return float(np.nextafter(kth(good, alpha), np.inf))
