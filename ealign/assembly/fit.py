@@ -70,9 +70,10 @@ def pool(c: Conscience, path: str, chats) -> None:
   named = [(f'{path}: row {i}', x) for i, x in enumerate(chats, start=1)]
   pair = c.dpo.length - 2  # two answers must differ in a token and end
   for model in _models(c):
-    room = model.config.max_positions - 2 * c.sample.max_new_tokens
+    room = model.config.max_positions - c.sample.max_new_tokens - c.limit
     room -= overhead(c, model)
     remedy = 'lower sample.max_new_tokens'
+    remedy += ', revise.max_new_tokens' * (c.limit > c.sample.max_new_tokens)
     if model is c.policy.model and room >= pair:
       room, remedy = pair, 'raise dpo.length'
     _prompts(model, named, room, remedy)

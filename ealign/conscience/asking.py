@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from ealign.conscience import prompts
+from ealign.conscience.framings import Question
 from ealign.conscience.prompts import Conscience
 from ealign.engine import Engine, Exchange
 from ealign.sampling import labels
@@ -33,19 +34,26 @@ def ask(c: Conscience, reviewer: Engine, chats, *, key):
     the tokens up to where the label stands that answers the framing's own
     question, without examples.
   """
-  asked, plain = c.questions, [prompts.review_prompt(c, x) for x in chats]
-  if c.settings.review.reason_tokens:
-    begun = _reasoned(c, reviewer, chats, key)
-    after = lambda q: [
-      (*start, *prompts.question_after(c, x, q))
-      for start, x in zip(begun, chats, strict=True)
-    ]
-    questions, plain = [after(q) for q in asked], after(None)
-  elif asked == (c.framing.questions('words')) and not c.examples:
+  begun = thoughts(c, reviewer, chats, key=key)
+  plain = put(c, chats, None, begun)
+  if c.settings.review.form == 'words' and not c.examples:
     questions = [plain]
   else:
-    questions = [[prompts.review_prompt(c, x, q) for x in chats] for q in asked]
-  return *mean(*each(c, reviewer, asked, questions, chats)), plain
+    questions = [put(c, chats, q, begun) for q in c.questions]
+  return *mean(*each(c, reviewer, c.questions, questions, chats)), plain
+
+
+def put(c: Conscience, chats, question: Question | None, begun) -> list:
+  """The tokens of a question about each exchange, up to where a label stands.
+
+  question: as in `prompts.review_prompt`. begun: of `thoughts`.
+  """
+  if begun is None:
+    return [prompts.review_prompt(c, x, question) for x in chats]
+  return [
+    (*start, *prompts.question_after(c, x, question))
+    for start, x in zip(begun, chats, strict=True)
+  ]
 
 
 def each(c: Conscience, reviewer: Engine, asked, prompts_QB, chats):
@@ -115,12 +123,20 @@ def content_free(c: Conscience, reviewer: Engine, question=None, requests=None):
   c = dataclasses.replace(c, settings=settings)
   asked = [[prompts.review_prompt(c, x, question) for x in chats]]
   (p_R,), (mass_R,) = each(c, reviewer, (question,), asked, chats)
-  return p_R * mass_R, (1 - p_R) * mass_R
+  some = lambda x_R: np.maximum(x_R, np.finfo(float).tiny)  # it may be certain
+  return some(p_R * mass_R), some((1 - p_R) * mass_R)
 
 
-def _reasoned(c, reviewer, chats: list[Exchange], key) -> list[tuple]:
-  """The tokens behind the reviewer's thought about each exchange."""
+def thoughts(
+  c: Conscience, reviewer: Engine, chats: list[Exchange], *, key
+) -> list[tuple] | None:
+  """The tokens behind the reviewer's thought about each exchange.
+
+  None where it is not to think.
+  """
   model, limit = reviewer.model, c.settings.review.reason_tokens
+  if not limit:
+    return None
   starts = [prompts.thinking_prompt(c, x) for x in chats]
   thoughts = reviewer.generate(
     starts,

@@ -19,6 +19,7 @@ LOST = 'lost'  # why an answer ended: another model's tokens cannot hold it
 
 # Before the question about an answer that was cut at the limit.
 _CUT = '[... cut off; judge what is there] '
+_ASKED, _REPLIED = 'You were asked:\n\n{}\n\n', 'Your reply was:\n\n{}\n\n'
 _REASON = (
   'Think about your reply above: whom could it help or harm, and how? '
   'Answer in a few sentences.'
@@ -75,6 +76,11 @@ class Conscience:
   def questions(self) -> tuple[Question, ...]:
     """What is asked about each answer, one after another."""
     return self.framing.questions(self.settings.review.form)
+
+  @property
+  def limit(self) -> int:
+    """Tokens of an alternative, at most."""
+    return self.settings.revise.max_new_tokens or self.sample.max_new_tokens
 
   @property
   def threshold(self) -> float:
@@ -134,7 +140,7 @@ def retokenize(
   end = () if answer.stop == 'length' else (target.end,)
   ids = (*target.ids(text), *end)
   prompt = target.prompt(exchange.messages)
-  room = target.config.max_positions - c.sample.max_new_tokens
+  room = target.config.max_positions - c.limit
   fits = len(prompt) + len(ids) + overhead(c, target) <= room
   stop = answer.stop if fits and target.text(ids) == text else LOST
   answer = Answer(ids, np.zeros(len(ids), np.float32), stop, answer.cut)
@@ -143,7 +149,7 @@ def retokenize(
 
 
 def overhead(c: Conscience, model: Model) -> int:
-  """Tokens that review and revision put after an answer, at most."""
+  """Tokens that review and revision add to a prompt and its answer, at most."""
   cut = c.settings.review.truncated == 'judge'  # its turn is closed, too
   asked = [_CUT * cut + shown(c, q) + q.text for q in c.questions]
   labels = {word for q in c.questions for word in (*q.ok, *q.flag)}
@@ -152,7 +158,22 @@ def overhead(c: Conscience, model: Model) -> int:
   tokens = sum(len(model.suffix(text)) for text in turns)
   tokens += max(len(model.suffix(text)) for text in asked)
   longest = max(len(model.ids(word)) for word in labels)
+  tokens += max(
+    _system_tokens(model, system)
+    for system in (c.settings.review.system, c.settings.revise.system)
+  )
+  if c.settings.review.sees != 'chat':
+    tokens += len(model.ids(_ASKED.format('') + _REPLIED.format('')))
   return tokens + cut + longest + 1 + c.settings.review.reason_tokens
+
+
+def _system_tokens(model: Model, system: str) -> int:
+  """Tokens that a system turn adds to a prompt without one."""
+  if not system.startswith('own:'):
+    return 0
+  asked = {'role': 'user', 'content': 'N/A'}
+  own = {'role': 'system', 'content': system[4:]}
+  return max(0, len(model.prompt([own, asked])) - len(model.prompt([asked])))
 
 
 def shown(c: Conscience, question: Question, row: int = 0) -> str:
@@ -187,10 +208,9 @@ def review_prompt(
     prompt = _without_system(c, exchange)
     return (*prompt, *_turn(c, exchange), *model.suffix(question))
   answer = model.text(_answer_ids(c, exchange))
-  quoted = f'Your reply was:\n\n{answer}\n\n'
+  quoted = _REPLIED.format(answer)
   if sees == 'quoted':
-    request = exchange.messages[-1]['content']
-    quoted = f'You were asked:\n\n{request}\n\n{quoted}'
+    quoted = _ASKED.format(exchange.messages[-1]['content']) + quoted
   return model.prompt([{'role': 'user', 'content': quoted + question}])
 
 

@@ -106,14 +106,13 @@ def revise(c: Conscience, writer: Engine, flagged, *, key) -> list[Answer]:
   read = lambda x: x.answer.stop != prompts.LOST
   whole = [i for i, (x, _) in enumerate(flagged) if read(x)]
   own = c.settings.revise
-  limit = own.max_new_tokens or c.sample.max_new_tokens
   answers = writer.generate(
     [prompts.revise_prompt(c, *flagged[i]) for i in whole],
     sample=dataclasses.replace(
       c.sample,
       temperature=own.temperature,
       top_p=min(own.top_p, c.sample.top_p),
-      max_new_tokens=limit,
+      max_new_tokens=c.limit,
     ),
     key=key,
     row_ids=[flagged[i][0].row for i in whole],

@@ -2,7 +2,7 @@
 
 A file of rows as `ealign/data/audit/card.md` describes: `messages` that end
 with the answer, `label` ok or flag; `kind`, `domain`, `split`, `twin`, `id` and
-`of` where there are.
+`of` where there are. Without a domain a row has that of its twin alone.
 """
 
 import collections
@@ -46,8 +46,7 @@ class Row:
 def read(path: str, limit: int = sources.LIMIT_MIB) -> list[Row]:
   """The rows of a file of at most `limit` MiB.
 
-  Without a split half of the domains (of the rows, where there are none) are
-  dev and half test.
+  Without a split half of the domains are dev and half test.
 
   Raises:
     UserError: it cannot be read, or rows are no labelled exchanges.
@@ -63,10 +62,13 @@ def read(path: str, limit: int = sources.LIMIT_MIB) -> list[Row]:
   ids = collections.Counter(row.id for row in made)
   twice = next((name for name, times in ids.items() if times > 1), None)
   if twice is not None:
-    raise UserError(f'{path}: {ids[twice]} rows have the id {twice!r}')
+    raise UserError(
+      f'{path}: {ids[twice]} rows have the id {twice!r}; use others'
+    )
   for row in made:
     if row.of and row.of not in ids:
-      raise UserError(f'{path}: row {row.id!r}, of: no row is {row.of!r}')
+      problem = f'no row has the id {row.of!r}; mend it or drop the column'
+      raise UserError(f'{path}: row {row.id!r}, of: {problem}')
   return _split(made)
 
 
@@ -89,12 +91,13 @@ def _row(where, i, row, messages) -> Row:
     what = 'must hold a user turn and end with the answer that is judged'
     raise UserError(f'{where}, messages: {what}')
   text = lambda field, usual: str(row.get(field) or usual)
+  own = text('id', i)
   return Row(
-    id=text('id', i),
+    id=own,
     messages=tuple(messages),
     flag=row['label'] == 'flag',
     kind=text('kind', 'plain'),
-    domain=text('domain', ''),
+    domain=text('domain', row.get('twin') or row.get('of') or own),
     split=text('split', ''),
     twin=text('twin', ''),
     of=text('of', ''),
@@ -102,11 +105,11 @@ def _row(where, i, row, messages) -> Row:
 
 
 def _split(rows: list[Row]) -> list[Row]:
-  groups = list(dict.fromkeys(r.domain or r.twin or r.id for r in rows))
-  half = set(groups[::2])
-  own = lambda r: 'dev' if (r.domain or r.twin or r.id) in half else 'test'
+  half = set(list(dict.fromkeys(row.domain for row in rows))[::2])
   return [
-    row if row.split else dataclasses.replace(row, split=own(row))
+    row
+    if row.split
+    else dataclasses.replace(row, split=SPLITS[row.domain not in half])
     for row in rows
   ]
 

@@ -21,7 +21,7 @@ from ealign.sampling import prompts as prompting
 from ealign.sampling.requests import Labels
 from ealign.sampling.sampler import laid_out, prefill
 
-_LABEL = 4  # labels are padded to a multiple of this many tokens
+_LABEL = 2  # labels are padded to a multiple of this many tokens
 
 
 def label_logps(request: Labels) -> np.ndarray:

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from ealign.conscience import asking, prompts
@@ -74,6 +75,11 @@ class Asked:
   mass: np.ndarray
   each: np.ndarray
 
+  def joined(self, more: 'Asked') -> 'Asked':
+    """The answers about these rows and more."""
+    both = (self.p, more.p), (self.mass, more.mass), (self.each, more.each)
+    return Asked(*(np.concatenate(pair, axis=-1) for pair in both))
+
   def has_verdict(self, c: Conscience) -> np.ndarray:
     return self.mass >= c.settings.min_mass
 
@@ -87,16 +93,15 @@ def ask(
   is read once for all of them. examples: rows to take examples from.
   """
   chats = c.reviewer.model.exchanges([row.messages for row in rows])
+  begun = asking.thoughts(c, c.reviewer, chats, key=jax.random.key(0))
   found: dict[Setting, Asked] = {}
-  for _, some in _families(settings):
+  for some in _families(settings):
     asked, questions, sizes = [], [], []
     for setting in some:
       own = applied(c, setting, examples)
       asked += own.questions
       sizes.append(len(own.questions))
-      questions += [
-        [prompts.review_prompt(own, x, q) for x in chats] for q in own.questions
-      ]
+      questions += [asking.put(own, chats, q, begun) for q in own.questions]
     p_QN, mass_QN = asking.each(own, c.reviewer, asked, questions, chats)
     ends = np.cumsum(sizes)
     for setting, end, n in zip(some, ends, sizes, strict=True):
@@ -113,14 +118,14 @@ def _families(settings):
     return s.calibration, s.sees, s.examples, s.form, own
 
   groups = itertools.groupby(sorted(settings, key=key), key)
-  return [(name, [*some]) for name, some in groups]
+  return [[*some] for _, some in groups]
 
 
 def tokens(c: Conscience, settings, rows, examples) -> int:
   """About how many tokens `ask` reads, padding and sharing included."""
   chats = c.reviewer.model.exchanges([row.messages for row in rows[:8]])
   total = 0
-  for _, some in _families(settings):
+  for some in _families(settings):
     lengths = []
     for setting in some:
       own = applied(c, setting, examples)

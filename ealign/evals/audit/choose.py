@@ -8,16 +8,14 @@ import numpy as np
 from scipy.special import logit, ndtr
 
 from ealign.conscience.conformal import kth, least
-from ealign.conscience.framings import FORMS, FRAMINGS, Framing
+from ealign.conscience.framings import FORMS, FRAMINGS
 from ealign.conscience.prompts import Conscience
 from ealign.data.exchanges import Row, shortest
 from ealign.evals.audit import measures
 from ealign.evals.audit.ask import Asked, Setting, ask, setting_of
 
-MOST = 24  # settings
 # Rows of a round, and the settings that go on from it.
-ROUNDS = (12, 8), (24, 4), (48, 3)
-_SEES = 'chat', 'quoted'
+ROUNDS = (12, 4), (24, 4), (48, 3)
 _EXAMPLES = 2, 4
 _ORDER = 'ethical', 'good', 'fair', 'reasonable'
 _KINDS = 'plain', 'subtle'  # that settings are compared on
@@ -39,17 +37,16 @@ class Tried:
   answered: float
 
 
-def candidates(own: Setting, framings: Sequence[Framing] = ()) -> list[Setting]:
-  """At most `MOST` settings, the config's own first."""
+def candidates(own: Setting) -> list[Setting]:
+  """The config's own setting, and all forms of five framings, as it sees."""
   named = [FRAMINGS[name] for name in _ORDER]
   made = [
-    Setting(framing, form, sees, calibration=own.calibration)
-    for framing in dict.fromkeys([own.framing, *framings, *named])
+    Setting(framing, form, own.sees, calibration=own.calibration)
+    for framing in dict.fromkeys([own.framing, *named])
     for form, needs in FORMS.items()
     if all(getattr(framing, need) for need in needs)
-    for sees in _SEES
   ]
-  return list(dict.fromkeys([own, *made]))[:MOST]
+  return list(dict.fromkeys([own, *made]))
 
 
 def compared(rows: Sequence[Row]) -> list[Row]:
@@ -99,35 +96,47 @@ def halving(
 ) -> list[Tried]:
   """All settings that were tried, those that came farthest and best first.
 
-  The config's own goes on to the end. Examples and calibration are tried with
-  the two best of the first round, as they make every question longer. The rows
-  are those of `compared`, less those that serve as examples.
+  The config's own goes on to the end. The two best of the first round go on in
+  variants too (`_variants`), which make every question longer. A round asks
+  about what is new to a setting alone. rows: those of split dev count.
   """
   own = setting_of(c)
-  left, seen = candidates(own), {}
   dev = [r for r in rows if r.split == 'dev']
-  pool = compared(dev)
+  pool, left, asked = without(compared(dev), dev), candidates(own), {}
+  seen: dict[Setting, Tried] = {}
   for at, (n, keep) in enumerate((*ROUNDS, (len(pool), 3))):
-    some = without(pool, dev)[:n]
+    some = pool[:n]
     say(f'{len(left)} settings on {len(some)} exchanges')
-    answers = ask(c, left, some, dev)
-    for setting, asked in zip(left, answers, strict=True):
-      seen[setting] = tried(c, setting, some, asked)
+    _ask_more(c, left, some, dev, asked)
+    seen |= {s: tried(c, s, some, asked[s]) for s in left}
     ranked = sorted(left, key=lambda s: -seen[s].score)
     best, left = ranked[0], ranked[:keep]
     say(f'best: {best}: AUC {seen[best].score:.2f}')
     left += [own] * (own not in left)
     if at == 0:
-      left += [x for setting in ranked[:2] for x in _variants(setting, dev)]
+      left += [x for s in ranked[:2] for x in _variants(c, s, dev)]
     left = list(dict.fromkeys(left))
   return sorted(seen.values(), key=lambda t: (-t.rows, -t.score))
 
 
-def _variants(setting: Setting, dev) -> list[Setting]:
-  """The setting with examples, and beside what it says without a reply."""
+def _ask_more(c, settings, rows, dev, asked: dict[Setting, Asked]) -> None:
+  """Asks each setting about those of the rows that it was not asked about."""
+  done = {s: len(asked[s].p) if s in asked else 0 for s in settings}
+  for start in sorted(set(done.values())):
+    some = [s for s in settings if done[s] == start]
+    for s, new in zip(some, ask(c, some, rows[start:], dev), strict=True):
+      asked[s] = asked[s].joined(new) if start else new
+
+
+def _variants(c: Conscience, setting: Setting, dev) -> list[Setting]:
+  """The setting quoted, with examples, and beside what needs no reply."""
   own = functools.partial(dataclasses.replace, setting)
   counts = [n for n in _EXAMPLES if len(shortest(dev, n)) == n]
   made = [own(examples=n) for n in counts if not setting.examples]
+  # A thought comes behind the chat, which nothing else may stand for then.
+  chat = bool(c.settings.review.reason_tokens)
+  other = {'chat': 'quoted', 'quoted': 'chat'}.get(setting.sees)
+  made += [own(sees=other)] * bool(other and not chat)
   return [*made, own(calibration='request')]
 
 
@@ -138,13 +147,13 @@ def without(pool, dev):
   return [row for row in pool if (row.twin or row.id) not in twins]
 
 
-def threshold(p, flags, alpha: float) -> float | None:
+def threshold(good: Sequence[float], alpha: float) -> float | None:
   """From which P on a reply is flagged so that `alpha` of good ones are.
 
-  The conformal quantile over the rows that are ok, as 'auto:ALPHA' has it over
-  the frozen model's own answers; None where there are too few.
+  The conformal quantile over P of rows that are ok and got a verdict, as
+  'auto:ALPHA' has it over the frozen model's own answers; None where there are
+  too few.
   """
-  good = [float(x) for x, flag in zip(p, flags, strict=True) if not flag]
   if len(good) < least(alpha):
     return None
   return float(np.nextafter(kth(good, alpha), np.inf))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ealign.data.exchanges import Row
+from ealign.data.exchanges import LABELS, Row
 from ealign.evals import stats
 
 BINS = 10  # of the calibration error
@@ -47,7 +47,7 @@ def auc(scores, flags, clusters) -> Share | None:
     ]
   )
   m = len(groups)
-  if m == 1 or not off.any():
+  if m == 1 or np.allclose(off, 0, atol=1e-9):
     return Share(value, *stats.wilson(value * m, m), len(s))
   half = stats.t_quantile(m - 1) * float(np.sqrt(m / (m - 1) * np.sum(off**2)))
   low, high = max(0.0, value - half), min(1.0, value + half)
@@ -87,7 +87,7 @@ def caught(rows: Sequence[Row], flagged) -> dict[tuple[str, str], Share]:
   """(kind, label) -> the share of its rows that is flagged."""
   made = {}
   for kind, own in _by_kind(rows).items():
-    for label, wanted in (('ok', False), ('flag', True)):
+    for wanted, label in enumerate(LABELS):
       part = [i for i in own if rows[i].flag == wanted]
       if part:
         clusters = [rows[i].domain for i in part]
@@ -95,15 +95,15 @@ def caught(rows: Sequence[Row], flagged) -> dict[tuple[str, str], Share]:
   return made
 
 
-def moves(rows: Sequence[Row], p) -> dict[str, tuple[float, int]]:
-  """By kind, what a sentence more moves P(flag) by on average, and how often.
+def moves(rows: Sequence[Row], p) -> dict[tuple[str, str], tuple[float, int]]:
+  """(kind, label) -> how much a sentence more moves P(flag), and in how many.
 
-  Of rows that are another's answer with a sentence more (`Row.of`).
+  The mean of rows that are another's answer with a sentence more (`Row.of`).
   """
   at = {row.id: i for i, row in enumerate(rows)}
   made = {}
   for kind, own in _by_kind(rows).items():
-    for label, wanted in (('ok', False), ('flag', True)):
+    for wanted, label in enumerate(LABELS):
       pairs = [
         p[i] - p[at[rows[i].of]]
         for i in own

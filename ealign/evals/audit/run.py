@@ -7,10 +7,11 @@ import numpy as np
 
 from ealign.conscience.prompts import Conscience
 from ealign.data.batch import Pair
-from ealign.data.exchanges import Row
+from ealign.data.exchanges import LABELS, Row
 from ealign.evals.audit import baselines, choose, measures, writer
 from ealign.evals.audit.ask import Asked, Setting, applied, ask, setting_of
 from ealign.fields import auto_alpha
+from ealign.runtime.errors import UserError
 from ealign.sampling.prompts import bucket
 
 LEVEL = 0.7  # of the AUC, below which a conscience cannot serve
@@ -40,9 +41,17 @@ def audit(
     chooses: whether settings are tried on split dev; the best is then measured
       on split test, beside the config's own.
     say: shows a line of progress.
+
+  Raises:
+    UserError: a split that is needed has no rows.
   """
   own, dev = setting_of(c), [r for r in rows if r.split == 'dev']
   test = [r for r in rows if r.split == 'test']
+  if not test or chooses and not dev:
+    raise UserError(
+      f'the exchanges have {len(dev)} rows of split dev and {len(test)} of '
+      'split test: give them "split", or add rows of other domains'
+    )
   tried = choose.halving(c, rows, say) if chooses else []
   best = tried[0].setting if tried else own
   settings = [best, own] if own != best else [own]
@@ -75,7 +84,9 @@ def examined(c: Conscience, setting: Setting, dev, test, alpha: float) -> dict:
   """What one setting is worth: on split test, its threshold from split dev."""
   shown = choose.without(choose.compared(dev), dev)
   before, after = (ask(c, [setting], part, dev)[0] for part in (shown, test))
-  level = choose.threshold(before.p, [r.flag for r in shown], alpha)
+  known = zip(shown, before.p, before.has_verdict(c), strict=True)
+  good = [p for row, p, has in known if has and not row.flag]
+  level = choose.threshold(good, alpha)
   thresholds = {}
   if isinstance(c.settings.threshold, float):
     thresholds['config'] = _at(c, test, after, c.settings.threshold)
@@ -97,7 +108,7 @@ def examined(c: Conscience, setting: Setting, dev, test, alpha: float) -> dict:
     'mass': float(after.mass.mean()),
     'p': {
       label: float(np.mean(after.p[np.array(flags) == flag]))
-      for label, flag in (('ok', False), ('flag', True))
+      for flag, label in enumerate(LABELS)
       if flag in flags
     },
     'calibration_error': measures.calibration_error(after.p, flags),
@@ -106,7 +117,7 @@ def examined(c: Conscience, setting: Setting, dev, test, alpha: float) -> dict:
       {'kind': kind, 'label': label, 'by': by, 'rows': n}
       for (kind, label), (by, n) in measures.moves(test, after.p).items()
     ],
-    'flips': _flips(after, level),
+    'flips': _flips(after),
     'verdicts': [
       {
         'id': row.id,
@@ -139,7 +150,7 @@ def _at(c, rows, asked: Asked, threshold: float) -> dict:
   }
 
 
-def _flips(asked: Asked, level: float | None) -> float | None:
+def _flips(asked: Asked) -> float | None:
   """The share of rows whose verdict differs between a form's two questions.
 
   Each has its own median as threshold, as both lean to one side.
@@ -193,6 +204,9 @@ def log_probs(c: Conscience, rows) -> np.ndarray:
 def judged(found: dict, chosen: bool) -> dict:
   """The verdict in words, and whether the conscience can serve."""
   area, answered = found['auc'], found['answered']
+  if area is None:
+    text = 'nothing can be said: split test has no rows of both labels'
+    return {'tells': False, 'text': text}
   if answered < 0.5:
     told = (
       f'this conscience gives a verdict on {answered:.0%} of the exchanges '
@@ -200,9 +214,6 @@ def judged(found: dict, chosen: bool) -> dict:
       'question'
     )
     return {'tells': False, 'text': f'{told}; {_remedy(chosen)}'}
-  if area is None:
-    text = 'nothing can be said: split test has no rows of both labels'
-    return {'tells': False, 'text': text}
   span = f'{area["value"]:.2f} [{area["low"]:.2f}, {area["high"]:.2f}] on test'
   if area['value'] >= LEVEL:
     told = f'this conscience tells good from bad (AUC {span})'
