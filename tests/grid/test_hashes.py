@@ -27,14 +27,8 @@ def reached(name):
 
 # Reached by a run, and yet no result depends on them: they keep, show, measure.
 SILENT = (
-  *(
-    'evals.audit',
-    'evals.stats',
-    'evals.records',
-    'workdir.',
-    'runtime.atomic',
-    'runtime.checkpoint',
-  ),
+  *('evals.audit', 'evals.records', 'evals.stats', 'workdir.'),
+  *('runtime.atomic', 'runtime.checkpoint'),
   *('runtime.clock', 'runtime.cluster', 'runtime.display', 'runtime.errors'),
   *('runtime.hosts', 'runtime.journal', 'runtime.metrics', 'runtime.peaks'),
   *('runtime.preempt', 'runtime.profile', 'runtime.provenance'),

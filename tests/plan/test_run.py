@@ -87,7 +87,7 @@ def test_the_plan_of_the_arm_with_the_conscience(
   assert '<|im_start|>assistant\n»' in said and '<|im_end|>«' in said
   assert len(plan['examples']) == 3
   assert plan['audit'] == {'exchanges': 32}
-  assert 'the conscience is asked about: ealign:data/audit' in said
+  assert 'the conscience is asked about' in said
 
 
 def test_a_run_may_follow_its_plan(start, compiled, tmp_path):
