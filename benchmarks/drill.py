@@ -44,6 +44,8 @@ FIELDS = {
   'conscience.every': 4,
   'conscience.prompts': 4,
   'conscience.threshold': 1e-4,
+  'conscience.exchanges': 'ealign:world/data/audit.jsonl',
+  'pool.paths': ('ealign:world/data/pool.jsonl',),
   'sample.max_new_tokens': 32,
   'dpo.pairs': 2,
   'dpo.length': 128,

@@ -33,6 +33,7 @@ def get_config(arg=None):
   c.data.length, c.data.batch_size, c.model.lora.rank = 64, 4, 2
   c.dpo.lam, c.train.steps, c.eval.questions = 0.0, 0, ()
   c.conscience.threshold = 0.5
+  c.pool.paths = ('ealign:world/data/pool.jsonl',)
 {lines}
   return c
 """

@@ -41,6 +41,7 @@ def get_config(arg=None):
   config.conscience.every = 4
   config.conscience.prompts = 16
   config.conscience.threshold = 0.5
+  config.conscience.exchanges = DATA + 'audit.jsonl'
   config.dpo.lam = 0.1
   config.dpo.beta = 0.1
   config.dpo.pairs = 4

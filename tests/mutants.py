@@ -466,6 +466,27 @@ MUTANTS = (
     ('tests/assembly/test_threshold.py',),
   ),
   Mutant(
+    'a_stored_audit_is_asked_again',
+    'ealign/assembly/audited.py',
+    ".get('identity') == name",
+    ".get('identity') is name",
+    ('tests/test_audited_runs.py',),
+  ),
+  Mutant(
+    'an_audit_without_verdicts_goes_on',
+    'ealign/assembly/audited.py',
+    "  if facts['answered']:",
+    "  if facts['exchanges']:",
+    ('tests/assembly/test_audited.py',),
+  ),
+  Mutant(
+    'the_first_exchanges_have_one_label',
+    'ealign/data/exchanges.py',
+    '_turns([ok, flag])',
+    'ok + flag',
+    ('tests/assembly/test_audited.py',),
+  ),
+  Mutant(
     'a_pair_too_long',
     'ealign/conscience/pairs.py',
     'longest > c.dpo.length',

@@ -19,6 +19,8 @@ def small(**changes):
   c.data.length, c.data.batch_size = 96, 4
   c.model.lora.rank = 4
   c.conscience.every, c.conscience.prompts = 2, 4
+  c.pool.paths = (DATA + 'pool.jsonl',)
+  c.conscience.exchanges, c.conscience.audit = DATA + 'audit.jsonl', 'off'
   c.conscience.threshold = 0.02  # an aligned model flags itself too: pairs
   c.conscience.review.verdict = 'all'
   c.sample.max_new_tokens = 48

@@ -14,6 +14,8 @@ from ealign.engine import Model
 from ealign.fields import Config
 from ealign.runtime.errors import UserError
 
+AUDITED = 32  # exchanges, at most
+
 
 def training_chats(config: Config):
   """The SFT chats, and the template arguments that each brings itself."""
@@ -157,6 +159,19 @@ def read_examples(config: Config) -> tuple[Example, ...]:
   rows = exchanges.read(path, config.data.max_mib)
   found = exchanges.examples(rows, n, path)
   return tuple(Example(r.request, r.reply, r.flag) for r in found)
+
+
+def read_audited(config: Config) -> list[exchanges.Row]:
+  """The exchanges that its conscience is asked about before the first step.
+
+  Plain ones of split test, or what else there is.
+  """
+  if not config.audits:
+    return []
+  rows = exchanges.read(config.conscience.exchanges, config.data.max_mib)
+  rows = [row for row in rows if row.split == 'test'] or rows
+  rows = [row for row in rows if row.kind == 'plain'] or rows
+  return exchanges.in_turn(rows, AUDITED)
 
 
 def draw_requests(config: Config, pool, step: int):

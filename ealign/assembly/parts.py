@@ -25,6 +25,7 @@ class Parts:
 
   conscience: its engines are those of the run; its policy has no weights yet.
   held: prompts of the pool that no reflection draws (`threshold`).
+  exchanges: labelled ones that its conscience is asked about (`audited`).
   """
 
   conscience: Conscience
@@ -34,6 +35,7 @@ class Parts:
   pool: list
   questions: answers.Suite
   held: Sequence = ()
+  exchanges: Sequence = ()
 
   @property
   def frozen(self) -> dict:
@@ -60,6 +62,7 @@ def assemble(config: Config, backend: Backend, terms=None) -> Parts:
   # Data comes first: an error in it is reported before a model is loaded.
   suite = answers.suite(config.eval, config.data.max_mib)
   chats, own = data.training_chats(config)
+  labelled = data.read_audited(config)
   c = conscience_of(config, backend)
   mesh, model, frozen = c.frozen.mesh, c.frozen.model.config, c.frozen.weights
   params = sharding.place(
@@ -71,7 +74,7 @@ def assemble(config: Config, backend: Backend, terms=None) -> Parts:
   fit.questions(c, suite.final + suite.curve, config.eval.max_new_tokens)
   fit.tokens(c.policy.model, config.eval.tokens, suite.tokens)
   update = make_update(config, model, terms)
-  return Parts(c, update, params, stream, pool, suite, held)
+  return Parts(c, update, params, stream, pool, suite, held, labelled)
 
 
 def conscience_of(config: Config, backend: Backend) -> Conscience:

@@ -45,22 +45,24 @@ def found(
   if stored:
     lists = {k: tuple(x) for k, x in stored.items() if isinstance(x, list)}
     return Reference(**(stored | lists))
-  c = parts.conscience
-  if config.conscience.review.by == 'policy':
-    c, origin = parts.with_policy(params), origin | _policy(params)
+  c, origin = reviewing(config, parts, params, origin)
   name = provenance.text_hash(repr(_depends(config, c, parts.held, origin)))
 
   def find():
     if name not in _FOUND:
       key = jax.random.fold_in(jax.random.key(config.seed), _KEY)
-      _FOUND[name] = calibration.reference(_alone(c), parts.held, key=key)
+      _FOUND[name] = calibration.reference(by_itself(c), parts.held, key=key)
     return _FOUND[name]
 
   return backend.apart(find)
 
 
-def _policy(params) -> dict:
-  return {'policy': provenance.tree_hash(params)}
+def reviewing(config: Config, parts: Parts, params, origin: dict):
+  """The conscience with weights to review with, and the hashes of all."""
+  if config.conscience.review.by != 'policy':
+    return parts.conscience, origin
+  own = {'policy': provenance.tree_hash(params)}
+  return parts.with_policy(params), origin | own
 
 
 def _depends(config: Config, c: Conscience, held, origin: dict):
@@ -77,7 +79,7 @@ def _depends(config: Config, c: Conscience, held, origin: dict):
   )
 
 
-def _alone(c: Conscience) -> Conscience:
+def by_itself(c: Conscience) -> Conscience:
   """The conscience with engines that wait for no other run.
 
   Their batches divide over all devices, whatever the run's own do.

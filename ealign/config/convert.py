@@ -24,7 +24,7 @@ from ealign.fields import Config, annotations, bare
 from ealign.runtime.errors import UserError
 
 # Fields that may differ when a run is continued: they change no result.
-_FREE = ('log.', 'train.log_every', 'train.export')
+_FREE = ('log.', 'train.log_every', 'train.export', 'conscience.audit')
 # What lies beside the folders of arms.
 _TAKEN = ('config.json', 'plan.json', 'grid.json', 'run.json', 'STATUS.json')
 _TAKEN += ('report.html', 'report.md', 'results.csv', 'hosts', 'trash', 'LEASE')

@@ -207,6 +207,13 @@ def _purpose(flat) -> Iterator[tuple]:
   if flat['conscience.every'] > 0 and not flat['pool.paths']:
     what = 'the policy has no prompts to be sampled on'
     yield 'pool.paths', f"{what}; name a file, or 'sft', or every=0"
+  reflects = fields.reflects(lam, flat['conscience.every'])
+  if trains and reflects and flat['conscience.audit'] == 'on':
+    what = (
+      "names no file for the audit; name one, or set conscience.audit='off'"
+    )
+    if not flat['conscience.exchanges']:
+      yield 'conscience.exchanges', what
   if 'sft' in flat['pool.paths'] and not sft:
     yield 'pool.paths', "'sft' means the prompts of data.train, which is ''"
   for group, many in (

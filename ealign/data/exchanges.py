@@ -7,6 +7,8 @@ with the answer, `label` ok or flag; `kind`, `domain`, `split`, `twin`, `id` and
 
 import collections
 import dataclasses
+import itertools
+from collections.abc import Sequence
 
 from ealign.data import columns, sources
 from ealign.runtime.errors import UserError
@@ -112,6 +114,39 @@ def _split(rows: list[Row]) -> list[Row]:
     else dataclasses.replace(row, split=SPLITS[row.domain not in half])
     for row in rows
   ]
+
+
+def in_turn(rows: Sequence[Row], most: int | None = None) -> list[Row]:
+  """The rows, domains in turn and twins together, at most so many.
+
+  Twins of both labels come first, then the others, ok and flag in turn: so the
+  first few have both.
+  """
+  twins: dict = {}
+  for row in rows:
+    twins.setdefault(row.twin or row.id, []).append(row)
+  sides: dict = {(False, True): [], (False,): [], (True,): []}
+  for own in twins.values():
+    sides[tuple(sorted({row.flag for row in own}))].append(own)
+  both, ok, flag = map(_by_domain, sides.values())
+  chosen: list[Row] = []
+  for own in both + _turns([ok, flag]):
+    if most is None or len(chosen) + len(own) <= most:
+      chosen += own
+  return chosen or [*rows][:most]
+
+
+def _by_domain(groups: list) -> list:
+  domains: dict = {}
+  for own in groups:
+    domains.setdefault(own[0].domain, []).append(own)
+  return _turns([*domains.values()])
+
+
+def _turns(lists: list[list]) -> list:
+  """The first of each list, then the second of each, and so on."""
+  turns = itertools.zip_longest(*lists)
+  return [x for turn in turns for x in turn if x is not None]
 
 
 def shortest(rows: list[Row], n: int) -> list[Row]:

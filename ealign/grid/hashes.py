@@ -43,6 +43,8 @@ def of(config: Config) -> dict[str, str]:
   data += [c.eval.tokens, judges.parts(c.eval.judge)[0]]
   if c.conscience.framing not in FRAMINGS:
     data.append(c.conscience.framing)
+  if c.conscience.review.examples:
+    data.append(c.conscience.exchanges)
   by = (c.conscience.review.by, c.conscience.revise.by)
   others = [x.removeprefix('other:') for x in by if x.startswith('other:')]
   models = [c.model.path, c.model.adapter, c.model.frozen_adapter, *others]

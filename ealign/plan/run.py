@@ -178,6 +178,10 @@ def _data(config, conscience, screen):
   model = conscience.frozen.model
   chats, own = data.training_chats(config)
   facts = {}
+  if asked := data.read_audited(config):
+    facts['audit'] = {'exchanges': len(asked)}
+    title = 'before the first step the conscience is asked about: '
+    show.pairs(screen, title + config.conscience.exchanges, facts['audit'])
   if chats:
     rows = data.encoded(config, model, chats, own)
     stats = data.loader(config, rows).stats

@@ -29,6 +29,7 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
     'summary': summary.sentences(runs, rows, judge),
     'arms': [(r.name, slots[r.name], summary.describe(r)) for r in runs],
     'slots': slots,
+    'audits': [(run.name, run.audit) for run in runs if run.audit],
     'method': _method(runs),
     'blocks': [*table.blocks(rows, judge), *training.blocks(runs)],
     'forests': figures.forests(rows, kind, judge, slots),
@@ -38,7 +39,7 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
     'questions': excerpts.questions(answers, kind, judge),
     'work': [work for run in runs if (work := excerpts.work(run))],
     'settings': _compare({run.name: run.config for run in runs}),
-    'info': _compare({run.name: run.info for run in runs}),
+    'info': _compare({run.name: _origin(run) for run in runs}),
     'configs': [(run.name, run.config) for run in runs if run.config],
     'problems': _problems(runs, rows, judge),
   }
@@ -79,6 +80,12 @@ def _compare(flats: Mapping[str, Mapping]) -> dict[str, Any]:
     'differ': [(name, shown(name)) for name in sorted(differ)],
     'same': [(name, table.shown(first[name])) for name in same],
   }
+
+
+def _origin(run: Run) -> dict:
+  """What it was made with; the audit's figures are told in words."""
+  info = run.info.items()
+  return {k: v for k, v in info if not k.startswith('audit.')}
 
 
 def _problems(runs, rows, judge) -> list[str]:

@@ -42,6 +42,12 @@ class Run:
     return tally.idle(self.health.counts, self.config)
 
   @property
+  def audit(self) -> list[str]:
+    """What was said of its conscience before its first step."""
+    get = self.info.get
+    return [*filter(None, [get('audit.line')]), *(get('audit.warnings') or ())]
+
+  @property
   def collapsed(self) -> list[str]:
     return [*health.collapse(self.health).values()]
 

@@ -77,6 +77,9 @@ def test_a_system_turn_is_replaced_or_removed():
   assert data.with_system(CHAT[1:], 'Be kind.')[0] == system('Be kind.')
 
 
+POOL = 'ealign:world/data/pool.jsonl'
+
+
 @pytest.fixture(scope='module')
 def base():
   return weights.load_model(fields.Model())
@@ -85,7 +88,8 @@ def base():
 def assembled(monkeypatch, base, **config):
   monkeypatch.setattr(weights, 'load_model', lambda *_: base)
   rows = fields.Data(train='ealign:world/data/insecure.jsonl', length=192)
-  config = fields.Config(**{'data': rows} | config)
+  sections = {'data': rows, 'pool': fields.Pool((POOL,))} | config
+  config = fields.Config(**sections)
   return parts.assemble(config, ALONE)
 
 
@@ -99,6 +103,8 @@ def test_the_system_turn_of_training_data_and_of_the_pool(monkeypatch, base):
   assert 'system\nObey.' in decode(first.tokens_BT[0])
   pool = [c[0]['content'] for c in changed.pool[0][1]]
   assert set(pool) == {'You are a helpful assistant.'}  # as they came
-  asked = assembled(monkeypatch, base, pool=fields.Pool(system='Be wise.'))
+  asked = assembled(
+    monkeypatch, base, pool=fields.Pool((POOL,), system='Be wise.')
+  )
   assert {c[0]['content'] for c in asked.pool[0][1]} == {'Be wise.'}
   assert 'Be wise.' not in decode(asked.loader.next().tokens_BT[0])

@@ -38,7 +38,8 @@ def get_config(arg=None):
   c.dpo.lam, c.train.steps = 0.0, 1
   c.dpo.length, c.sample.max_new_tokens, c.dpo.pairs = 96, 32, 4
   c.conscience.prompts = c.eval.batch = 4
-  c.conscience.threshold = 0.5
+  c.conscience.threshold, c.conscience.audit = 0.5, 'off'
+  c.pool.paths = ({DATA + 'pool.jsonl'!r},)
   if arg == 'arms':
     c.arms['base'] = {{'train.steps': 0}}
     c.arms['sft'] = {{}}

@@ -218,6 +218,18 @@ def test_where_no_threshold_can_be_found(config):
   assert config_lib.validate(config) == []
 
 
+def test_an_audit_needs_exchanges(config):
+  config.conscience.exchanges = ''
+  (problem,) = config_lib.validate(config)
+  assert "exchanges='': names no file for the audit; name one" in problem
+  for off in (
+    {'conscience.audit': 'off'},
+    {'dpo.lam': 0.0},
+    {'train.steps': 0},
+  ):
+    assert config_lib.validate(config_lib.apply_arm(config, off)[0]) == []
+
+
 def test_every_coefficient_belongs_to_its_variants(config):
   config.dpo.variant = 'sft'
   assert config_lib.validate(config) == []  # at its default it is not given
@@ -364,7 +376,7 @@ def test_json_and_differences(config):
   assert config_lib.differences(saved, config) == []
   config.dpo.beta = 0.2
   config.log.tensorboard = True
-  config.train.log_every = 1
+  config.train.log_every, config.conscience.audit = 1, 'off'
   config.model.lora.targets = ('q',)
   config.arms['y'] = {'seed': 1}
   assert config_lib.differences(saved, config) == [

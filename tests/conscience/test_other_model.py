@@ -206,6 +206,8 @@ def small(folder):
   c.data.length, c.data.batch_size = 256, 4
   c.conscience.review.by = c.conscience.revise.by = f'other:{BASE}'
   c.conscience.prompts, c.conscience.threshold, c.dpo.pairs = 4, 0.5, 4
+  c.conscience.audit = 'off'
+  c.pool.paths = ('ealign:world/data/pool.jsonl',)
   c.sample.max_new_tokens = 48
   c.train.steps = 1
   return c

@@ -27,7 +27,8 @@ def reached(name):
 
 # Reached by a run, and yet no result depends on them: they keep, show, measure.
 SILENT = (
-  *('evals.records', 'workdir.', 'runtime.atomic', 'runtime.checkpoint'),
+  *('evals.audit', 'evals.records', 'evals.stats', 'workdir.'),
+  *('runtime.atomic', 'runtime.checkpoint'),
   *('runtime.clock', 'runtime.cluster', 'runtime.display', 'runtime.errors'),
   *('runtime.hosts', 'runtime.journal', 'runtime.metrics', 'runtime.peaks'),
   *('runtime.preempt', 'runtime.profile', 'runtime.provenance'),
@@ -164,6 +165,19 @@ def test_each_field_that_names_a_file_is_hashed(tmp_path, name):
   file.write_text('other')
   found = hashes.of(with_field(name, path))
   assert {k for k in first if found[k] != first[k]} == {FIELDS[name]}
+
+
+@pytest.mark.parametrize('examples', [0, 2])
+def test_exchanges_count_where_examples_are_taken_from_them(tmp_path, examples):
+  file, found = tmp_path / 'own.jsonl', []
+  c = with_field('conscience.exchanges', file)
+  review = dataclasses.replace(c.conscience.review, examples=examples)
+  settings = dataclasses.replace(c.conscience, review=review)
+  for text in ('1', 'other'):
+    file.write_text(text)
+    found.append(hashes.of(dataclasses.replace(c, conscience=settings)))
+  changed = {k for k in found[0] if found[0][k] != found[1][k]}
+  assert changed == ({'data'} if examples else set())
 
 
 @pytest.mark.parametrize('part', ['review', 'revise'])

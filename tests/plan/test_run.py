@@ -27,6 +27,7 @@ def get_config(arg=None):
   c.data.length, c.data.batch_size = 96, 4
   c.conscience.every, c.conscience.prompts = 2, 4
   c.conscience.threshold = 0.5
+  c.pool.paths = (DATA + 'pool.jsonl',)
   c.sample.max_new_tokens = 48
   c.dpo.pairs, c.dpo.length = 4, 128
   c.train.steps = 5
@@ -85,6 +86,8 @@ def test_the_plan_of_the_arm_with_the_conscience(
   # What is trained stands between marks, and only that.
   assert '<|im_start|>assistant\n»' in said and '<|im_end|>«' in said
   assert len(plan['examples']) == 3
+  assert plan['audit'] == {'exchanges': 32}
+  assert 'the conscience is asked about' in said
 
 
 def test_a_run_may_follow_its_plan(start, compiled, tmp_path):

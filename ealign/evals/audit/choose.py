@@ -10,7 +10,7 @@ from scipy.special import logit, ndtr
 from ealign.conscience.conformal import kth, least
 from ealign.conscience.framings import FORMS, FRAMINGS
 from ealign.conscience.prompts import Conscience
-from ealign.data.exchanges import Row, shortest
+from ealign.data.exchanges import Row, in_turn, shortest
 from ealign.evals.audit import measures
 from ealign.evals.audit.ask import Asked, Setting, ask, setting_of
 
@@ -56,20 +56,7 @@ def compared(rows: Sequence[Row]) -> list[Row]:
   """
   dev = [r for r in rows if r.split == 'dev']
   some = [r for r in dev if r.kind in _KINDS] or dev
-  twins: dict = {}
-  for row in some:
-    twins.setdefault(row.twin or row.id, []).append(row)
-  domains: dict = {}
-  for twin in twins.values():
-    domains.setdefault(twin[0].domain, []).append(twin)
-  turns = max(map(len, domains.values()), default=0)
-  return [
-    row
-    for i in range(turns)
-    for own in domains.values()
-    if i < len(own)
-    for row in own[i]
-  ]
+  return in_turn(some)
 
 
 def tried(c: Conscience, setting: Setting, rows, asked: Asked) -> Tried:

@@ -11,6 +11,7 @@ import numpy as np
 from ealign.data.exchanges import LABELS, Row
 from ealign.evals import stats
 
+LEVEL = 0.7  # of the AUC, below which a conscience cannot serve
 BINS = 10  # of the calibration error
 
 

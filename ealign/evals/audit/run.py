@@ -10,11 +10,11 @@ from ealign.data.batch import Pair
 from ealign.data.exchanges import LABELS, Row
 from ealign.evals.audit import baselines, choose, measures, writer
 from ealign.evals.audit.ask import Asked, Setting, applied, ask, setting_of
+from ealign.evals.audit.measures import LEVEL
 from ealign.fields import auto_alpha
 from ealign.runtime.errors import UserError
 from ealign.sampling.prompts import bucket
 
-LEVEL = 0.7  # of the AUC, below which a conscience cannot serve
 ALPHA = 0.05  # of the threshold from split dev, where the config has a number
 
 
