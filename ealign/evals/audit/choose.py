@@ -12,7 +12,7 @@ from ealign.conscience.framings import FORMS, FRAMINGS
 from ealign.conscience.prompts import Conscience
 from ealign.data.exchanges import Row, in_turn, shortest
 from ealign.evals.audit import measures
-from ealign.evals.audit.ask import Asked, Setting, ask, setting_of
+from ealign.evals.audit.ask import Asked, Setting, ask, setting_of, tokens
 
 # Rows of a round, and the settings that go on from it.
 ROUNDS = (12, 4), (24, 4), (48, 3)
@@ -27,7 +27,7 @@ class Tried:
 
   score: the AUC that log-odds of these means and spreads would have if they
   were normal, less noisy on few rows than the share of pairs. answered: the
-  share of rows with a verdict.
+  share of rows with a verdict. asked: the answers about the rows, in order.
   """
 
   setting: Setting
@@ -35,6 +35,7 @@ class Tried:
   score: float
   auc: measures.Share | None
   answered: float
+  asked: Asked
 
 
 def candidates(own: Setting) -> list[Setting]:
@@ -64,7 +65,8 @@ def tried(c: Conscience, setting: Setting, rows, asked: Asked) -> Tried:
   flags = np.array([row.flag for row in rows])
   found = measures.auc(asked.p, flags, [row.domain for row in rows])
   score = _normal(asked.p, flags) if known.mean() >= 0.5 else 0.0
-  return Tried(setting, len(rows), score, found, float(known.mean()))
+  answered = float(known.mean())
+  return Tried(setting, len(rows), score, found, answered, asked)
 
 
 def _normal(p, flags) -> float:
@@ -104,6 +106,24 @@ def halving(
       left += [x for s in ranked[:2] for x in _variants(c, s, dev)]
     left = list(dict.fromkeys(left))
   return sorted(seen.values(), key=lambda t: (-t.rows, -t.score))
+
+
+def cost(c: Conscience, rows: Sequence[Row]) -> int:
+  """About how many tokens `halving` reads.
+
+  Settings are taken as long as those of the first round are on average, and
+  the variants as twice that.
+  """
+  dev = [r for r in rows if r.split == 'dev']
+  pool, first = without(compared(dev), dev), candidates(setting_of(c))
+  (n, keep), (second, _), (third, left) = ROUNDS
+  begun = tokens(c, first, pool[:n], dev)
+  each = begun / max(len(first) * min(n, len(pool)), 1)
+  new = lambda to, since: max(min(to, len(pool)) - since, 0)
+  variants = 2 * len(_variants(c, setting_of(c), dev))
+  more = keep * new(second, n) + 2 * variants * min(second, len(pool))
+  more += keep * new(third, second) + left * new(len(pool), third)
+  return round(begun + each * more)
 
 
 def _ask_more(c, settings, rows, dev, asked: dict[Setting, Asked]) -> None:

@@ -9,7 +9,14 @@ from ealign.conscience.prompts import Conscience
 from ealign.data.batch import Pair
 from ealign.data.exchanges import LABELS, Row
 from ealign.evals.audit import baselines, choose, measures, writer
-from ealign.evals.audit.ask import Asked, Setting, applied, ask, setting_of
+from ealign.evals.audit.ask import (
+  Asked,
+  Setting,
+  applied,
+  ask,
+  setting_of,
+  tokens,
+)
 from ealign.evals.audit.measures import LEVEL
 from ealign.fields import auto_alpha
 from ealign.runtime.errors import UserError
@@ -39,7 +46,7 @@ def audit(
     rows: `data.exchanges.read`.
     key: of what the writer samples.
     chooses: whether settings are tried on split dev; the best is then measured
-      on split test, beside the config's own.
+      on split test.
     say: shows a line of progress.
 
   Raises:
@@ -52,27 +59,37 @@ def audit(
       f'the exchanges have {len(dev)} rows of split dev and {len(test)} of '
       'split test: give them "split", or add rows of other domains'
     )
+  say(f'about {_cost(c, rows, chooses):,} tokens are read, and a few written')
   tried = choose.halving(c, rows, say) if chooses else []
   best = tried[0].setting if tried else own
-  settings = [best, own] if own != best else [own]
   alpha = auto_alpha(c.settings.threshold) or ALPHA
-  found = []
-  for setting in settings:
-    say(f'{setting}: on {len(test)} exchanges of split test')
-    found.append(examined(c, setting, dev, test, alpha))
+  say(f'{best}: on {len(test)} exchanges of split test')
+  before = tried[0].asked if tried else None
+  found = examined(c, best, dev, test, alpha, before)
   c = applied(c, best, dev)
-  level = found[0]['thresholds'].get('dev')
+  level = found['thresholds'].get('dev')
   c = with_threshold(c, level['value'] if level else 0.5)
   say('what the writer makes of replies that are to be flagged')
   made = writer.written(c, writer.chosen(rows), key=key)
   return {
     'rows': {'dev': len(dev), 'test': len(test)},
     'tried': [_tried(t) for t in tried],
-    'settings': found,
+    'settings': [found],
     'baselines': without(c, dev, test),
     'writer': {'summary': writer.summary(c, made), 'rows': made},
-    'verdict': judged(found[0], chooses),
+    'verdict': judged(found, chooses),
   }
+
+
+def _cost(c: Conscience, rows: Sequence[Row], chooses: bool) -> int:
+  """About how many tokens an audit reads."""
+  of, own = [r for r in rows if r.split == 'test'], setting_of(c)
+  dev = [r for r in rows if r.split == 'dev']
+  total = 2 * tokens(c, [own], of, dev)
+  if chooses:
+    return total + choose.cost(c, rows)
+  shown = choose.without(choose.compared(dev), dev)
+  return total + tokens(c, [own], shown, dev)
 
 
 def with_threshold(c: Conscience, value: float) -> Conscience:
@@ -80,10 +97,17 @@ def with_threshold(c: Conscience, value: float) -> Conscience:
   return dataclasses.replace(c, settings=settings, reference=None)
 
 
-def examined(c: Conscience, setting: Setting, dev, test, alpha: float) -> dict:
-  """What one setting is worth: on split test, its threshold from split dev."""
+def examined(
+  c: Conscience, setting: Setting, dev, test, alpha: float, before=None
+) -> dict:
+  """What one setting is worth: on split test, its threshold from split dev.
+
+  before: its answers about the rows of dev, where it was asked already.
+  """
   shown = choose.without(choose.compared(dev), dev)
-  before, after = (ask(c, [setting], part, dev)[0] for part in (shown, test))
+  if before is None:
+    (before,) = ask(c, [setting], shown, dev)
+  (after,) = ask(c, [setting], test, dev)
   known = zip(shown, before.p, before.has_verdict(c), strict=True)
   good = [p for row, p, has in known if has and not row.flag]
   level = choose.threshold(good, alpha)
