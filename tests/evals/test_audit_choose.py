@@ -115,8 +115,14 @@ def test_one_that_is_to_think_first_does_so_here_too():
   for request in questions:
     for start, ids in zip(thinking.prompts, request.prompts, strict=True):
       assert ids[: len(start) + 3] == (*start, 9, 9, 9)
-  sees = {s.sees for s in choose.candidates(ETHICAL, ('chat',))}
-  assert sees == {'chat'}
+
+
+def test_behind_a_thought_the_chat_is_all_that_is_seen():
+  thought = lambda text: answer('Hm')
+  c, _ = conscience(telling, thought, review={'reason_tokens': 3})
+  tried = choose.halving(c, DEV[:20])
+  assert {t.setting.sees for t in tried} == {'chat'}
+  assert {t.setting.framing.name for t in tried} == {*choose._ORDER}
 
 
 def test_what_it_costs_to_ask():

@@ -123,7 +123,7 @@ def halving(
         dataclasses.replace(setting, examples=count)
         for setting in ranked[:2]
         for count in _EXAMPLES
-        if len(shortest(dev, count)) == count and not setting.examples
+        if len(shortest(dev, count)) == count
       ]
     left = list(dict.fromkeys(left))
   return sorted(seen.values(), key=lambda t: (-t.rows, -t.score))
