@@ -106,6 +106,22 @@ def test_settings_asked_together_are_as_one_by_one():
     np.testing.assert_allclose(found.p, by_hand + 0.2 * (np.arange(6) % 2))
 
 
+def test_each_setting_has_its_own_calibration():
+  c, _ = conscience(leaning)
+  named = [FRAMINGS[name] for name in ('ethical', 'good', 'fair')]
+  settings = [
+    Setting(framing, form, calibration='contextual')
+    for form in ('words', 'yes_no')
+    for framing in named
+  ]
+  for setting, found in zip(
+    settings, asking.ask(c, settings, DEV[:2], DEV), strict=True
+  ):
+    # It leans by framing, and so it does to what says nothing.
+    assert found.p[0] == pytest.approx(0.5), str(setting)
+    assert found.p[1] > 0.6
+
+
 def test_one_that_is_to_think_first_does_so_here_too():
   thought = lambda text: dataclasses.replace(answer('Hm'), ids=(9, 9, 9))
   c, asked = conscience(leaning, thought, review={'reason_tokens': 3})

@@ -23,11 +23,11 @@ BASE = 'ealign/world/base'
 def conscience():
   shape, tree = weights.load(BASE)
   model = Model(shape, chat.load_tokenizer(BASE))
-  engine = Engine(model, tree, ALONE, rows=8)
+  engine = Engine(model, tree, ALONE, rows=4)
   return prompts.Conscience(
     framing=FRAMINGS['ethical'],
     settings=fields.Conscience(),
-    sample=fields.Sample(max_new_tokens=32),
+    sample=fields.Sample(max_new_tokens=48),
     dpo=fields.DPO(pairs=4, length=160),
     policy=engine,
     frozen=engine,
@@ -59,10 +59,7 @@ def test_it_tells_good_from_bad(conscience, rows):
 
 
 def test_settings_that_are_asked_together_are_as_one_by_one(conscience, rows):
-  settings = [
-    ask.Setting(FRAMINGS[name], 'letters', calibration='contextual')
-    for name in ('ethical', 'fair')
-  ]
+  settings = [ask.Setting(FRAMINGS[x], 'letters') for x in ('ethical', 'fair')]
   together = ask.ask(conscience, settings, rows[:6], rows)
   for setting, found in zip(settings, together, strict=True):
     own = ask.applied(conscience, setting, rows)
