@@ -73,7 +73,8 @@ def pool(c: Conscience, path: str, chats) -> None:
     room = model.config.max_positions - c.sample.max_new_tokens - c.limit
     room -= overhead(c, model)
     remedy = 'lower sample.max_new_tokens'
-    remedy += ', revise.max_new_tokens' * (c.limit > c.sample.max_new_tokens)
+    if c.limit > c.sample.max_new_tokens:
+      remedy = 'lower conscience.revise.max_new_tokens'
     if model is c.policy.model and room >= pair:
       room, remedy = pair, 'raise dpo.length'
     _prompts(model, named, room, remedy)

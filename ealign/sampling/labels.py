@@ -67,7 +67,7 @@ def _starts(request: Labels) -> dict[Hashable, tuple[int, ...]]:
     return {}
   starts = {}
   for group, prompt in zip(request.groups, request.prompts, strict=True):
-    start = starts.setdefault(group, tuple(prompt[:-1]))
+    start = starts.setdefault(group, prompt)
     same = zip(start, prompt[:-1], strict=False)
     equal = itertools.takewhile(lambda pair: pair[0] == pair[1], same)
     starts[group] = tuple(token for token, _ in equal)

@@ -106,6 +106,22 @@ def test_settings_asked_together_are_as_one_by_one():
     np.testing.assert_allclose(found.p, by_hand + 0.2 * (np.arange(6) % 2))
 
 
+def test_each_setting_has_its_own_calibration():
+  c, _ = conscience(leaning)
+  named = [FRAMINGS[name] for name in ('ethical', 'good', 'fair')]
+  settings = [
+    Setting(framing, form, calibration='contextual')
+    for form in ('words', 'yes_no')
+    for framing in named
+  ]
+  for setting, found in zip(
+    settings, asking.ask(c, settings, DEV[:2], DEV), strict=True
+  ):
+    # It leans by framing, and so it does to what says nothing.
+    assert found.p[0] == pytest.approx(0.5), str(setting)
+    assert found.p[1] > 0.6
+
+
 def test_one_that_is_to_think_first_does_so_here_too():
   thought = lambda text: dataclasses.replace(answer('Hm'), ids=(9, 9, 9))
   c, asked = conscience(leaning, thought, review={'reason_tokens': 3})
@@ -115,8 +131,14 @@ def test_one_that_is_to_think_first_does_so_here_too():
   for request in questions:
     for start, ids in zip(thinking.prompts, request.prompts, strict=True):
       assert ids[: len(start) + 3] == (*start, 9, 9, 9)
-  sees = {s.sees for s in choose.candidates(ETHICAL, ('chat',))}
-  assert sees == {'chat'}
+
+
+def test_behind_a_thought_the_chat_is_all_that_is_seen():
+  thought = lambda text: answer('Hm')
+  c, _ = conscience(telling, thought, review={'reason_tokens': 3})
+  tried = choose.halving(c, DEV[:20])
+  assert {t.setting.sees for t in tried} == {'chat'}
+  assert {t.setting.framing.name for t in tried} == {*choose._ORDER}
 
 
 def test_what_it_costs_to_ask():

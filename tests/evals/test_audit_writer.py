@@ -226,11 +226,13 @@ def test_with_choose_the_best_stands_first_and_writes():
 
 
 @pytest.mark.parametrize(
-  ('split', 'chooses'), [('dev', False), ('dev', True), ('test', True)]
+  ('dev', 'test', 'chooses'), [(4, 0, False), (0, 4, True), (2, 4, True)]
 )
-def test_a_split_without_rows_is_told(split, chooses):
-  with pytest.raises(UserError, match='rows of split dev and .* "split"'):
-    audit(judge, rows('ab', 2, split=split), chooses=chooses)
+def test_a_split_of_too_few_rows_is_told(dev, test, chooses):
+  given = rows('ab', dev // 2) + rows('cd', test // 2, split='test')
+  told = f'^{2 * dev} exchanges of split dev and {2 * test} of .* "split"'
+  with pytest.raises(UserError, match=told):
+    audit(judge, given, chooses=chooses)
 
 
 def test_without_dev_there_is_no_threshold_and_no_bag_of_words():

@@ -1,6 +1,7 @@
 """What prompts of a group begin with is read once, and changes nothing."""
 
 import dataclasses
+import types
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from ealign.models import transformer
 from ealign.models.config import Config
 from ealign.runtime.mesh import make
 from ealign.sampling import labels, requests
+from ealign.stack import rows
 
 CONFIG = Config(
   vocab_size=9,
@@ -36,8 +38,8 @@ def asked(starts, rests):
   return prompts, [*range(len(starts))] * len(rests)
 
 
-def read(prompts, groups, *, rows=4, **more):
-  request = requests.Labels(CONFIG, WEIGHTS, prompts, LABELS, rows, **more)
+def read(prompts, groups, **more):
+  request = requests.Labels(CONFIG, WEIGHTS, prompts, LABELS, 4, **more)
   return dataclasses.replace(request, groups=groups)
 
 
@@ -119,3 +121,12 @@ def test_one_program_serves_others_of_a_bucket():
 
 def test_without_prompts():
   assert labels.label_logps(read([], [])).shape == (0, len(LABELS))
+
+
+def test_a_stack_reads_the_prompts_of_all_whole():
+  each = [read(*asked([20], [3, 5])), read(*asked([9], [4, 6]))]
+  of = lambda lane, request: types.SimpleNamespace(lane=lane, request=request)
+  waiting = [of(*item) for item in enumerate(each)]
+  for request, found in zip(each, rows.label_logps(waiting, 2), strict=True):
+    alone = labels.label_logps(dataclasses.replace(request, groups=None))
+    np.testing.assert_allclose(found, alone, atol=1e-5)

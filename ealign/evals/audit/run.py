@@ -54,10 +54,11 @@ def audit(
   """
   own, dev = setting_of(c), [r for r in rows if r.split == 'dev']
   test = [r for r in rows if r.split == 'test']
-  if not test or chooses and not dev:
+  if not test or chooses and not choose.without(choose.compared(dev), dev):
     raise UserError(
-      f'the exchanges have {len(dev)} rows of split dev and {len(test)} of '
-      'split test: give them "split", or add rows of other domains'
+      f'{len(dev)} exchanges of split dev and {len(test)} of split test are '
+      'too few: some of test are needed, and to choose some of dev besides '
+      'the examples; give them "split", or add rows of other domains'
     )
   say(f'about {_cost(c, rows, chooses):,} tokens are read, and a few written')
   tried = choose.halving(c, rows, say) if chooses else []
