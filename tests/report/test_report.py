@@ -274,7 +274,11 @@ def test_the_page_says_what_is_flagged(tmp_path):
 def test_the_audit_is_told_and_its_figures_are_no_provenance(workdir):
   path = workdir / 'conscience' / 'run.json'
   line, warning = 'AUC 0.52 <b>', 'warning: conscience: below'
-  audit = {'line': f'conscience: {line}', 'warnings': [warning], 'auc': {'value': 0.52}}
+  audit = {
+    'line': f'conscience: {line}',
+    'warnings': [warning],
+    'auc': {'value': 0.52},
+  }
   path.write_text(json.dumps(json.loads(path.read_text()) | {'audit': audit}))
   report.write(workdir)
   text = (workdir / 'report.html').read_text()
