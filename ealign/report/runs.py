@@ -44,8 +44,9 @@ class Run:
   @property
   def audit(self) -> list[str]:
     """What was said of its conscience before its first step."""
-    get = self.info.get
-    return [*filter(None, [get('audit.line')]), *(get('audit.warnings') or ())]
+    line = self.info.get('audit.line') or ''
+    said = [line.removeprefix('conscience: ')] * bool(line)
+    return [*said, *(self.info.get('audit.warnings') or ())]
 
   @property
   def collapsed(self) -> list[str]:

@@ -273,15 +273,19 @@ def test_the_page_says_what_is_flagged(tmp_path):
 
 def test_the_audit_is_told_and_its_figures_are_no_provenance(workdir):
   path = workdir / 'conscience' / 'run.json'
-  line, warning = 'conscience: AUC 0.52 <b>', 'warning: conscience: below'
-  audit = {'line': line, 'warnings': [warning], 'auc': {'value': 0.52}}
+  line, warning = 'AUC 0.52 <b>', 'warning: conscience: below'
+  audit = {
+    'line': f'conscience: {line}',
+    'warnings': [warning],
+    'auc': {'value': 0.52},
+  }
   path.write_text(json.dumps(json.loads(path.read_text()) | {'audit': audit}))
   report.write(workdir)
   text = (workdir / 'report.html').read_text()
   assert any(f'{line}; {warning}' in said for said in _check(text).said)
   assert 'audit.' not in text and text.count('Before the first step:') == 1
   markdown = (workdir / 'report.md').read_text()
-  assert f'- conscience: conscience: AUC 0.52 &lt;b&gt;; {warning}' in markdown
+  assert f'- conscience: AUC 0.52 &lt;b&gt;; {warning}' in markdown
   assert 'audit.' not in markdown and markdown.count('the first step:') == 1
 
 
