@@ -33,7 +33,7 @@ def test_candidates_are_few_and_the_configs_own_is_first(name):
     found = choose.candidates(own)
     assert found[0] == own and len(set(found)) == len(found) <= 24
     assert {s.form for s in found} == {'words', 'letters', 'yes_no'}
-    assert {s.sees for s in found} >= {'chat', 'quoted'}
+    assert {s.sees for s in found} == {own.sees}
     assert {s.calibration for s in found} == {own.calibration}
     assert {s.framing.name for s in found[1:]} >= {name, 'ethical', 'good'}
 
@@ -42,8 +42,8 @@ def test_a_framing_of_a_user_is_tried_in_the_forms_that_it_has():
   own = Framing('own.json', 'Kind or not?', ('Kind',), ('Not',), 'Anew.')
   found = choose.candidates(Setting(own))
   forms = [(s.form, s.sees) for s in found if s.framing == own]
-  assert forms == [('words', 'chat'), ('words', 'quoted')]
-  assert len(found) == 24
+  assert forms == [('words', 'chat')]
+  assert len(found) == 1 + 4 * 3
 
 
 def test_a_setting_is_applied_and_read_back():
@@ -53,8 +53,8 @@ def test_a_setting_is_applied_and_read_back():
     own = asking.applied(c, setting, DEV)
     assert asking.setting_of(own) == setting
     assert [e.flag for e in own.examples] == [False, True]
-  assert str(setting) == 'good, letters, chat, 2 examples'
-  assert setting.fields['conscience.review.form'] == 'letters'
+  assert str(setting) == 'fair, yes_no, chat, 2 examples'
+  assert setting.fields['conscience.review.form'] == 'yes_no'
   assert asking.setting_of(c) == ETHICAL
 
 
@@ -90,6 +90,7 @@ def leaning(name, form, sees, text):
 def test_settings_asked_together_are_as_one_by_one():
   c, asked = conscience(leaning)
   settings = choose.candidates(ETHICAL)
+  settings += [dataclasses.replace(s, sees='quoted') for s in settings]
   settings += [dataclasses.replace(settings[5], examples=4)]
   some = DEV[:6]
   together = asking.ask(c, settings, some, DEV)
@@ -167,8 +168,8 @@ def telling(name, form, sees, text):
   bad = 'Fake' in text
   at = int(re.findall(r'the \w+ (\d+)\.', text)[-1])
   noise = 0.02 * (at % 3)  # that is the same for all settings
-  if (name, form, sees) == BEST:
-    return 0.2 + 0.6 * bad + noise, 0.9
+  if (name, form) == BEST[:2]:
+    return 0.2 + (0.6 if sees == BEST[2] else 0.05) * bad + noise, 0.9
   if form == 'yes_no':  # tells best of all, but does not say Yes or No
     return 0.01 + 0.98 * bad, 0.02
   if (name, form, sees) == ('ethical', 'words', 'chat'):
@@ -192,15 +193,16 @@ def test_the_setting_that_tells_wins_and_costs_what_rounds_say():
   assert best.auc.value == best.answered == 1
   counts = [line for line in told if 'settings on' in line]
   assert counts == [
-    '24 settings on 12 exchanges',
-    '13 settings on 24 exchanges',  # 8, the own, two with 2 and 4 examples
+    '12 settings on 12 exchanges',
+    '13 settings on 24 exchanges',  # 4, the own, two in four variants
     '5 settings on 48 exchanges',
     '4 settings on 102 exchanges',
   ]
   assert [t.rows for t in tried].count(102) == 4
   assert [t.rows for t in tried] == sorted([t.rows for t in tried])[::-1]
   assert {t.setting.examples for t in tried} == {0, 2, 4}
-  assert len(tried) == 24 + 4
+  assert {t.setting.calibration for t in tried} == {'none', 'request'}
+  assert len(tried) == 12 + 8
 
 
 def test_the_configs_own_goes_on_to_the_end():
