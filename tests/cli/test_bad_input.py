@@ -487,7 +487,9 @@ def test_model_folders(start, tmp_path, file, text, message):
 def test_a_framing_whose_labels_or_fields_are_wrong(tmp_path):
   path = tmp_path / 'own.json'
   own = {'question': 'So?', 'ok': 'No', 'flag': ['Yes'], 'revise': 'Mend it.'}
-  told = lambda: list(limits._framing_file(str(path)))
+  flat = config.flatten(config.freeze(config.default()))
+  flat |= {'conscience.framing': str(path)}
+  told = lambda: list(limits._framing_file(flat))
   path.write_text(json.dumps(own))
   assert told() == []
   path.write_text(json.dumps(own | {'flag': ['Yes', 'No'], 'flags': 'x'}))

@@ -166,7 +166,7 @@ def test_what_it_costs_to_ask():
 def telling(name, form, sees, text):
   """Best in one setting, worst in the config's own, no verdict in others."""
   bad = 'Fake' in text
-  at = int(re.findall(r'the \w+ (\d+)\.', text)[-1])
+  at = int([0, *re.findall(r'the \w+ (\d+)\.', text)][-1])  # 0: of N/A
   noise = 0.02 * (at % 3)  # that is the same for all settings
   if (name, form) == BEST[:2]:
     return 0.2 + (0.6 if sees == BEST[2] else 0.05) * bad + noise, 0.9
