@@ -117,6 +117,8 @@ def _one(command: command_lib.Command, problems):
       hint = config_lib.did_you_mean(name, arms)
       known = ', '.join(arms) or 'none'
       problems.append(f'--only={name}: no such arm (arms: {known}).{hint}')
+  if config.model.get('adapter', '').startswith('arm:'):
+    config.model.adapter = ''  # it is the trainee's, and not made yet
   return config
 
 

@@ -17,6 +17,7 @@ def get_config(arg=None):
   config.data.train = {ROWS.replace('audit', 'pool')!r}
   config.conscience.exchanges = {ROWS!r}
   config.arms = {{'a': {{'seed': 1}}, 'b': {{'seed': 2}}}}
+  config.arms['b']['model.adapter'] = 'arm:a'
   return config
 """
 
@@ -49,6 +50,7 @@ def test_flags_may_have_a_blank_before_their_value(tmp_path):
   config, workdir, chooses = read(tmp_path, *rest)
   assert config.conscience.exchanges == str(own)
   assert (workdir, chooses, config.seed) == ('choose', False, 2)
+  assert config.model.adapter == ''  # of another arm, which has yet to run
 
 
 @pytest.mark.parametrize(
