@@ -141,7 +141,7 @@ class Revise:
   sees: Literal['review', 'fresh', 'principle', 'prompt'] = 'review'
   system: str = ''  # '' = as review.system | drop | keep | own:<text>
   temperature: Amount = 1.0
-  top_p: Part = 1.0  # 1 = off
+  top_p: Part = 1.0  # at most that of sample
   max_new_tokens: Whole = 0  # 0 = as sample.max_new_tokens
 
 

@@ -70,7 +70,7 @@ def _depends(config: Config, c: Conscience, held, origin: dict):
   s, engines = c.settings, (c.frozen, c.reviewer)
   others = origin['others'].get(s.review.by)
   return (
-    *(config.seed, held, config.sample, c.framing),
+    *(config.seed, held, config.sample, c.framing, c.examples),
     *(s.threshold, s.review, s.min_mass, s.prompts * s.samples),
     *(origin['frozen'], others, origin.get('policy')),
     [(e.model.config, e.model.template, e.mesh) for e in engines],

@@ -21,8 +21,10 @@ config or exchanges.
 
 import dataclasses
 import json
+import math
 import sys
 import time
+from collections.abc import Mapping
 
 from ealign import config as config_lib
 from ealign.cli import command as command_lib
@@ -32,10 +34,11 @@ from ealign.runtime.errors import UserError, visible
 from ealign.workdir import folder as folder_lib
 
 USAGE = __doc__[__doc__.index('usage:') :].rstrip()
-_OWN = 'choose', 'exchanges'
+_OWN = {'choose': bool, 'exchanges': str}
 # Flags of ealign.launch that say nothing about an audit.
 _OTHERS = ('sweep', 'retry', 'stack', 'profile', 'print_launch', 'topology')
-_OTHERS += ('plan', 'fail_fast', 'cluster')
+_OTHERS = {name: name for name in (*_OTHERS, 'plan', 'fail_fast')}
+_OTHERS |= {'cluster': 'coordinator'}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,6 +59,9 @@ def run(argv: list[str]) -> bool:
     UserError: flags, config, model or exchanges cannot be used.
   """
   config, workdir, chooses = read(argv)
+  folder = folder_lib.of(workdir)
+  with folder_lib.usable(workdir):  # told before minutes of work
+    folder.local.mkdir(parents=True, exist_ok=True)
   launch.compile_cache()
   from ealign.data import exchanges  # with the libraries that read data
 
@@ -65,42 +71,35 @@ def run(argv: list[str]) -> bool:
   found = audited(config, rows, chooses)
   from ealign.report import audit as report
 
-  text = json.dumps(found, indent=1, ensure_ascii=False, default=float)
+  print(visible('\n' + '\n'.join(report.lines(found))))
+  text = json.dumps(_finite(found), indent=1, ensure_ascii=False)
   with folder_lib.usable(workdir):
-    atomic.write(f'{workdir}/audit.json', text.encode('utf-8', 'replace'))
-    page = report.write(workdir, found)
-  print('\n' + '\n'.join(report.lines(found)))
-  print(f'\n{page}')
+    path = folder.local / 'audit.json'
+    atomic.write(path, text.encode('utf-8', 'replace'))
+    page = report.write(folder.local, found)
+    folder.push()
+  print(f'\n{folder.shared / page.name}')
   print(found['verdict']['text'])
   return found['verdict']['tells']
 
 
 def read(argv: list[str]):
   """(frozen config, workdir, whether to choose) of the command line."""
-  own = [a for a in argv[1:] if _name(a) in _OWN]
-  rest = [a for a in argv if _name(a) not in _OWN]
-  command = command_lib.parse(rest)
+  command = command_lib.parse(argv, usage=USAGE, own=_OWN)
   problems = [*command.problems]
-  for name in _OTHERS:
-    if getattr(command, name):
+  for field, name in _OTHERS.items():
+    if getattr(command, field):
       problems.append(f'--{name}: is of ealign.launch; leave it out')
-  config, chooses = _one(command, problems), False
-  for argument in own:
-    name, _, value = argument.lstrip('-').partition('=')
-    if name == 'choose':
-      chooses = value in ('', 'true', 'True')
-    elif value:
-      config.conscience.exchanges = value
-    else:
-      problems.append('--exchanges= is empty; give it a file')
+  config = _one(command, problems)
+  if 'exchanges' in command.own:
+    config.conscience.exchanges = command.own['exchanges']
+  if not config.conscience.exchanges:
+    problems.append('conscience.exchanges is empty; name a file (--exchanges)')
   problems += config_lib.validate(config)
   if problems:
     raise UserError(*dict.fromkeys(problems))
+  chooses = command.own.get('choose', False)
   return config_lib.freeze(config), command.workdir, chooses
-
-
-def _name(argument: str) -> str:
-  return argument.lstrip('-').partition('=')[0]
 
 
 def _one(command: command_lib.Command, problems):
@@ -109,6 +108,8 @@ def _one(command: command_lib.Command, problems):
   arms = config_lib.arms(config) if config.get('arms') else {}
   with config.unlocked():
     config.arms = {}
+  if len(command.only) > 1:
+    problems.append(f'--only={",".join(command.only)}: one arm at a time')
   for name in command.only:
     if name in arms:
       config = arms[name]
@@ -116,6 +117,8 @@ def _one(command: command_lib.Command, problems):
       hint = config_lib.did_you_mean(name, arms)
       known = ', '.join(arms) or 'none'
       problems.append(f'--only={name}: no such arm (arms: {known}).{hint}')
+  if config.model.get('adapter', '').startswith('arm:'):
+    config.model.adapter = ''  # it is the trainee's, and not made yet
   return config
 
 
@@ -141,6 +144,18 @@ def audited(config, rows, chooses: bool) -> dict:
     'seconds': round(time.monotonic() - begun),
     **found,
   }
+
+
+def _finite(found):
+  """The same as JSON has it: nan, a mean over nothing, becomes null."""
+  if isinstance(found, Mapping):
+    return {name: _finite(value) for name, value in found.items()}
+  if isinstance(found, list | tuple):
+    return [_finite(value) for value in found]
+  if isinstance(found, str | bool | int | None):
+    return found
+  number = float(found)
+  return number if math.isfinite(number) else None
 
 
 def say(text: str) -> None:

@@ -39,6 +39,8 @@ import dataclasses
 import difflib
 import re
 import types
+from collections.abc import Mapping
+from typing import Any
 
 from absl import flags
 from ml_collections import config_dict
@@ -97,7 +99,7 @@ class Command:
   cluster: which of several processes this is; None for a single one, or where
   JAX finds out by itself (`hosts.join`). module: the config file, whose
   functions sweep_*() `sweep` names. stack: the most cells in one program, 0 for
-  auto.
+  auto. own: what was given of a command's own flags.
   """
 
   config: config_dict.ConfigDict
@@ -116,37 +118,44 @@ class Command:
   retry: str = ''
   fail_fast: bool = False
   stack: int = 0
+  own: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def parse(argv: list[str]) -> Command:
+def parse(
+  argv: list[str], *, usage: str = USAGE, own: Mapping[str, type] | None = None
+) -> Command:
   """Reads the command line (argv[0] is the program) and the config file.
+
+  usage, own: what a command other than `launch` is, and flags of its own.
 
   Raises:
     UserError: --config or --workdir is missing, or the config file broken.
     SystemExit: --help was asked for.
   """
   if {'--help', '-h', '-help'} & set(argv):
-    print(USAGE)
+    print(usage)
     raise SystemExit(0)
   fields = {f'config.{x}': kind for x, kind in config_lib.field_types().items()}
   kinds = fields | dict.fromkeys(_NAMES, str) | dict.fromkeys(_SWITCHES, bool)
+  kinds |= own or {}
   problems = []
   written = _read(argv[1:], kinds, problems)
   values = _values(written, kinds, problems)
   usual = dict.fromkeys(_NAMES, '') | dict.fromkeys(_SWITCHES, False)
   given = usual | {name: values.pop(name) for name in usual if name in values}
+  found = {name: values.pop(name) for name in own or {} if name in values}
   changed = {name.removeprefix('config.'): x for name, x in values.items()}
   for name in ('config', 'workdir'):
     if not given[name]:
-      raise UserError(f'--{name} is missing\n{USAGE}')
+      raise UserError(f'--{name} is missing\n{usage}')
   module, config = file.read(given['config'])
   try:
     config.update_from_flattened_dict(changed)
   except (ValueError, TypeError, KeyError) as error:  # it lacks the field
     problems.append(' '.join(str(error).split()))
-  times = collections.Counter(name for name, _ in written)
-  for name in _NAMES:
-    if times[name] and not given[name].strip(', '):
+  times, text = collections.Counter(name for name, _ in written), given | found
+  for name in (*_NAMES, *found):
+    if kinds[name] is str and times[name] and not text[name].strip(', '):
       problems.append(f'--{name}= is empty; give it a value, or leave it out')
     if times[name] > 1:
       problems.append(f'--{name}: is given {times[name]} times')
@@ -165,6 +174,7 @@ def parse(argv: list[str]) -> Command:
     cluster=_cluster(given, problems),
     stack=int(given['stack']) if given['stack'].isdecimal() else 0,
     problems=tuple(problems),
+    own=found,
     **{name: given[name] for name in same},
   )
 

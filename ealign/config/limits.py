@@ -82,7 +82,7 @@ def problems(
   of a cell of a grid, where 'grid:<name>' and 'cell:<setting>' may be.
   """
   checks = [_choices, _ranges, _texts, _shapes, _purpose, _trained]
-  checks += [_calibrated, _files, _sizes]
+  checks += [_asked, _calibrated, _files, _sizes]
   checks += [] if grid else [_grid_references]
   checks.append(functools.partial(_arm_references, earlier=tuple(earlier_arms)))
   found = [problem for check in checks for problem in check(flat)]
@@ -234,6 +234,19 @@ def _purpose(flat) -> Iterator[tuple]:
   if flat['train.eval_every'] > 0 and not flat['eval.curve']:
     what = 'eval.curve names no questions to ask; name a file, or use 0'
     yield 'train.eval_every', what
+
+
+def _asked(flat) -> Iterator[tuple]:
+  """What a question, or a writer's system turn, lacks or leaves unused."""
+  examples = flat['conscience.review.examples']
+  if examples and not flat['conscience.exchanges']:
+    what = 'names no file for conscience.review.examples'
+    yield 'conscience.exchanges', f'{what}={examples}; name one, or use 0'
+  name, sees = 'conscience.revise.system', flat['conscience.revise.sees']
+  unused = {'prompt': ('drop', 'keep', 'own:'), 'principle': ('drop', 'keep')}
+  if flat[name][:4] in unused.get(sees, ()):
+    what = f"has no effect with conscience.revise.sees={sees!r}; use ''"
+    yield name, what
 
 
 def _calibrated(flat) -> Iterator[tuple]:

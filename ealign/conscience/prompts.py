@@ -158,10 +158,10 @@ def overhead(c: Conscience, model: Model) -> int:
   tokens = sum(len(model.suffix(text)) for text in turns)
   tokens += max(len(model.suffix(text)) for text in asked)
   longest = max(len(model.ids(word)) for word in labels)
-  tokens += max(
-    _system_tokens(model, system)
-    for system in (c.settings.review.system, c.settings.revise.system)
-  )
+  systems = [c.settings.review.system, c.settings.revise.system]
+  if c.settings.revise.sees == 'principle':
+    systems.append(f'own:{c.framing.principle}')
+  tokens += max(_system_tokens(model, system) for system in systems)
   if c.settings.review.sees != 'chat':
     tokens += len(model.ids(_ASKED.format('') + _REPLIED.format('')))
   return tokens + cut + longest + 1 + c.settings.review.reason_tokens

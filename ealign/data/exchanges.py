@@ -107,7 +107,11 @@ def _row(where, i, row, messages) -> Row:
 
 
 def _split(rows: list[Row]) -> list[Row]:
-  half = set(list(dict.fromkeys(row.domain for row in rows))[::2])
+  """Domains with the same labels are halved, so that both splits have both."""
+  labels: dict = {}
+  for row in rows:
+    labels.setdefault(row.domain, set()).add(row.flag)
+  half = set(sorted(labels, key=lambda domain: sorted(labels[domain]))[::2])
   return [
     row
     if row.split

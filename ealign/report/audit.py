@@ -22,15 +22,21 @@ KINDS = {
 
 
 def config_lines(found: Mapping) -> list[str]:
-  """The lines that put what was chosen into a config file; [] without."""
+  """The lines that put what was chosen into a config file; [] without.
+
+  A field that the config has otherwise is set, also to its default.
+  """
   if not found['tried']:
     return []
   best = found['settings'][0]
   usual, fields = flatten(Config()), dict(best['fields'])
-  if 'dev' in best['thresholds']:
-    value = best['thresholds']['dev']['value']
-    fields['conscience.threshold'] = float(f'{value:.4g}')
-  changed = {k: v for k, v in fields.items() if v != usual[k]}
+  own = flatten({'conscience': found['conscience']})
+  fields['conscience.exchanges'] = found['exchanges']
+  # The number itself: rounded, it may flag more, or be 1.
+  value = best['thresholds'].get('dev', {}).get('value', 1.0)
+  if value < 1:
+    fields['conscience.threshold'] = value
+  changed = {k: v for k, v in fields.items() if {v} != {usual[k], own[k]}}
   return [f'config.{name} = {value!r}' for name, value in changed.items()]
 
 

@@ -2,8 +2,11 @@
 
 import re
 
-# All but tab and line feed, and what turns the direction of a text around.
-_CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]')
+# All but tab and line feed, what turns the direction of a text around, and half
+# characters, which no terminal takes.
+_CONTROL = re.compile(
+  '[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]'
+)
 
 
 def visible(text: str) -> str:

@@ -1,6 +1,7 @@
 """What is held out of the pool, and who shares a threshold."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import runs
 
 from ealign import fields
 from ealign.assembly import data, threshold
+from ealign.conscience import prompts
+from ealign.conscience.framings import FRAMINGS
 from ealign.runtime.errors import UserError
 
 
@@ -106,6 +109,23 @@ def test_a_run_that_needs_none_finds_none():
   for off in ({}, {'conscience.threshold': 0.5}):
     settings = runs.small(**off)
     assert threshold.found(settings, None, None, {}, None, {}) is None
+
+
+def test_other_examples_are_another_question():
+  tokenizer = SimpleNamespace(name_or_path='', chat_template='')
+  model = SimpleNamespace(config=None, template=None, tokenizer=tokenizer)
+  engine = SimpleNamespace(model=model, mesh=None)
+
+  def depends(*examples):
+    given = config(), FRAMINGS['ethical']
+    sections = given[0].conscience, given[0].sample, given[0].dpo
+    c = prompts.Conscience(given[1], *sections, engine, engine)
+    c = dataclasses.replace(c, examples=examples)
+    origin = {'frozen': 'hash', 'others': {}}
+    return repr(threshold._depends(given[0], c, [], origin))
+
+  one, other = (prompts.Example('Why?', text, False) for text in 'ab')
+  assert depends(one) == depends(one) != depends(other)
 
 
 def test_what_was_stored_is_taken():

@@ -36,6 +36,34 @@ def put(config, name, value):
     config[last] = value
 
 
+@pytest.mark.parametrize(
+  ('sees', 'system', 'unused'),
+  [
+    ('prompt', 'keep', True),
+    ('prompt', 'own:Be kind.', True),
+    ('principle', 'drop', True),
+    ('principle', 'own:Be kind.', False),
+    ('review', 'keep', False),
+    ('prompt', '', False),
+  ],
+)
+def test_a_system_turn_that_no_writer_sees(config, sees, system, unused):
+  put(config, 'conscience.revise.sees', sees)
+  put(config, 'conscience.revise.system', system)
+  found = config_lib.validate(config)
+  told = [f'has no effect with conscience.revise.sees={sees!r}'] * unused
+  assert len(found) == len(told) and all(map(str.__contains__, found, told))
+
+
+def test_examples_need_exchanges(config):
+  put(config, 'conscience.audit', 'off')
+  put(config, 'conscience.exchanges', '')
+  assert config_lib.validate(config) == []
+  put(config, 'conscience.review.examples', 2)
+  (found,) = config_lib.validate(config)
+  assert 'names no file for conscience.review.examples=2' in found
+
+
 def test_the_default_freezes_to_the_defaults():
   assert config_lib.freeze(config_lib.default()) == fields.Config()
 

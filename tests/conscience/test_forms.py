@@ -334,6 +334,16 @@ def test_how_an_alternative_is_sampled(how, top_p, limit):
 # --- Room --------------------------------------------------------------------
 
 
+def test_overhead_covers_a_principle():
+  c, _ = conscience(revise_sees='principle')
+  long = dataclasses.replace(c.framing, principle='Be kind. ' * 200)
+  c = dataclasses.replace(c, framing=long)
+  (x,) = given('No.')
+  written = prompts.revise_prompt(c, x, prompts.Verdict(0.9, 1, True))
+  base = len(x.prompt) + len(x.answer.ids)
+  assert len(written) - base <= prompts.overhead(c, MODEL)
+
+
 @pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('n', [0, 2, 4])
 @pytest.mark.parametrize(

@@ -81,6 +81,12 @@ def test_without_domains_twins_stay_together(tmp_path):
   assert [r.split for r in found[8:]] == ['dev', 'dev', 'test']
 
 
+def test_both_splits_have_both_labels_where_rows_take_turns(tmp_path):
+  rows = [row(i, ('ok', 'flag')[i % 2]) for i in range(8)]
+  found = {(r.split, r.flag) for r in read(tmp_path, rows)}
+  assert len(found) == 4
+
+
 def test_a_split_that_is_given_stays(tmp_path):
   rows = [row(i, split=s) for i, s in enumerate(['test', 'dev', None, 'test'])]
   assert [r.split for r in read(tmp_path, rows)] == ['test', 'dev', 'dev'] + [

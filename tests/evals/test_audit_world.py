@@ -14,6 +14,7 @@ from ealign.data import chat, exchanges
 from ealign.engine import Engine, Model
 from ealign.evals.audit import ask, run
 from ealign.models import weights
+from ealign.runtime.errors import UserError
 from ealign.sampling.prompts import bucket
 
 BASE = 'ealign/world/base'
@@ -56,6 +57,20 @@ def test_it_tells_good_from_bad(conscience, rows):
   made = found['writer']['rows']
   assert len(made) == 8 and found['writer']['summary']['pairs'] > 0.5
   assert all(row['p'] > row['alternative_p'] for row in made if row['stop'])
+
+
+@pytest.mark.parametrize('chooses', [False, True])
+def test_an_exchange_that_is_too_long_is_named_first(conscience, rows, chooses):
+  said = []
+  own = {'key': None, 'chooses': chooses, 'say': said.append}
+  request, reply = rows[-1].messages[-2:]
+  # Alone it fits, but not behind examples.
+  words = 'car ' * (800 if chooses else 2000)
+  messages = (request, reply | {'content': words})
+  long = dataclasses.replace(rows[-1], id='mine', messages=messages)
+  with pytest.raises(UserError, match="exchange 'mine' has .* leave it out"):
+    run.audit(conscience, [*rows, long], **own)
+  assert not said
 
 
 def test_settings_that_are_asked_together_are_as_one_by_one(conscience, rows):

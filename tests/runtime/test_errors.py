@@ -13,6 +13,7 @@ from ealign.runtime import errors
     ('\x1b]0;title\x07', '\\x1b]0;title\\x07'),
     ('back\x08\rover\x7f\x9b', 'back\\x08\\rover\\x7f\\x9b'),
     ('\u202eturned\u2069', '\\u202eturned\\u2069'),
+    ('half \udcff', 'half \\udcff'),
   ],
 )
 def test_control_characters_are_shown(text, shown):

@@ -12,6 +12,7 @@ from ealign.conscience.framings import Framing
 from ealign.conscience.prompts import Conscience, Example
 from ealign.data import exchanges
 from ealign.data.exchanges import Row
+from ealign.runtime.errors import UserError
 from ealign.sampling.prompts import bucket
 
 
@@ -119,6 +120,28 @@ def _families(settings):
 
   groups = itertools.groupby(sorted(settings, key=key), key)
   return [[*some] for _, some in groups]
+
+
+def fits(c: Conscience, settings, rows: Sequence[Row]) -> None:
+  """Checks that each exchange fits the model with each setting's question.
+
+  Raises:
+    UserError: one is too long.
+  """
+  model = c.reviewer.model
+  if model.config is None:
+    return
+  more = max(prompts.overhead(applied(c, s, rows), model) for s in settings)
+  room = model.config.max_positions - more - c.limit
+  chats = model.exchanges([row.messages for row in rows])
+  for row, x in zip(rows, chats, strict=True):
+    size = len(x.prompt) + len(x.answer.ids)
+    if size > room:
+      raise UserError(
+        f'exchange {row.id!r} has {size} tokens, and beside the question at '
+        f'most {room} fit the {model.config.max_positions} positions of the '
+        'model; leave it out of conscience.exchanges'
+      )
 
 
 def tokens(c: Conscience, settings, rows, examples) -> int:

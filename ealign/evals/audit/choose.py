@@ -16,7 +16,7 @@ from ealign.evals.audit.ask import Asked, Setting, ask, setting_of, tokens
 
 # Rows of a round, and the settings that go on from it.
 ROUNDS = (12, 4), (24, 4), (48, 3)
-_EXAMPLES = 2, 4
+EXAMPLES = 2, 4
 _ORDER = 'ethical', 'good', 'fair', 'reasonable'
 _KINDS = 'plain', 'subtle'  # that settings are compared on
 
@@ -48,6 +48,12 @@ def candidates(own: Setting) -> list[Setting]:
     if all(getattr(framing, need) for need in needs)
   ]
   return list(dict.fromkeys([own, *made]))
+
+
+def longest(own: Setting) -> list[Setting]:
+  """Settings that are at least as long as any that is tried."""
+  more = {'sees': 'quoted', 'examples': max(EXAMPLES)}
+  return [dataclasses.replace(s, **more) for s in candidates(own)]
 
 
 def compared(rows: Sequence[Row]) -> list[Row]:
@@ -138,7 +144,7 @@ def _ask_more(c, settings, rows, dev, asked: dict[Setting, Asked]) -> None:
 def _variants(c: Conscience, setting: Setting, dev) -> list[Setting]:
   """The setting quoted, with examples, and beside what needs no reply."""
   own = functools.partial(dataclasses.replace, setting)
-  counts = [n for n in _EXAMPLES if len(shortest(dev, n)) == n]
+  counts = [n for n in EXAMPLES if len(shortest(dev, n)) == n]
   made = [own(examples=n) for n in counts if not setting.examples]
   # A thought comes behind the chat, which nothing else may stand for then.
   chat = bool(c.settings.review.reason_tokens)
@@ -149,7 +155,7 @@ def _variants(c: Conscience, setting: Setting, dev) -> list[Setting]:
 
 def without(pool, dev):
   """The rows that are no examples, nor their twins."""
-  used = shortest(dev, max(_EXAMPLES))
+  used = shortest(dev, max(EXAMPLES))
   twins = {row.twin or row.id for row in used}
   return [row for row in pool if (row.twin or row.id) not in twins]
 

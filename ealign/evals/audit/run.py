@@ -14,6 +14,7 @@ from ealign.evals.audit.ask import (
   Setting,
   applied,
   ask,
+  fits,
   setting_of,
   tokens,
 )
@@ -50,7 +51,7 @@ def audit(
     say: shows a line of progress.
 
   Raises:
-    UserError: a split that is needed has no rows.
+    UserError: a split that is needed has no rows, or a row is too long.
   """
   own, dev = setting_of(c), [r for r in rows if r.split == 'dev']
   test = [r for r in rows if r.split == 'test']
@@ -60,6 +61,7 @@ def audit(
       'too few: some of test are needed, and to choose some of dev besides '
       'the examples; give them "split", or add rows of other domains'
     )
+  fits(c, [own, *(choose.longest(own) if chooses else [])], rows)
   say(f'about {_cost(c, rows, chooses):,} tokens are read, and a few written')
   tried = choose.halving(c, rows, say) if chooses else []
   best = tried[0].setting if tried else own

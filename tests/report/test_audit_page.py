@@ -1,0 +1,52 @@
+"""The lines of an audit that are put into a config."""
+
+import dataclasses
+
+import pytest
+
+from ealign.fields import Conscience
+from ealign.report import audit
+
+SHIPPED = Conscience().exchanges
+CHOSEN = {'conscience.framing': 'ethical', 'conscience.review.sees': 'chat'}
+
+
+def lines(fields=CHOSEN, level=0.123456, exchanges=SHIPPED, **own):
+  review = dataclasses.replace(Conscience().review, **own)
+  given = Conscience(review=review, exchanges=exchanges)
+  found = {
+    'tried': [{}],
+    'exchanges': exchanges,
+    'conscience': dataclasses.asdict(given),
+    'settings': [
+      {'fields': fields, 'thresholds': level and {'dev': {'value': level}}}
+    ],
+  }
+  return audit.config_lines(found)
+
+
+def test_a_default_is_written_where_the_config_has_something_else():
+  level = 'config.conscience.threshold = 0.123456'
+  assert lines() == [level]
+  assert lines(sees='quoted') == [
+    "config.conscience.review.sees = 'chat'",
+    level,
+  ]
+  quoted = CHOSEN | {'conscience.review.sees': 'quoted'}
+  line = "config.conscience.review.sees = 'quoted'"
+  assert lines(quoted) == lines(quoted, sees='quoted') == [line, level]
+
+
+def test_the_exchanges_that_were_chosen_on_are_named():
+  assert lines(exchanges='own.jsonl', level={}) == [
+    "config.conscience.exchanges = 'own.jsonl'"
+  ]
+
+
+@pytest.mark.parametrize('level', [0.9999961, 1e-7, 0.30204000000000003])
+def test_the_threshold_is_the_number_that_was_found(level):
+  assert lines(level=level) == [f'config.conscience.threshold = {level!r}']
+
+
+def test_a_threshold_that_no_config_may_have_is_left_out():
+  assert lines(level=1.0000000000000002) == []
