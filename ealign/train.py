@@ -180,7 +180,10 @@ def _examined(s: Setup, start: Progress, at: Progress, stored: dict):
   of = s.config, s.parts, start.state.params, s.origin, s.backend
   record, notes = functools.partial(provenance.add, s.workdir / 'run.json'), []
   asks = s.method.reviews and at.step < s.config.train.steps
-  facts = audited.found(*of, audited.kept(s.folder.shared)) if asks else None
+  facts = None
+  if asks:  # all hosts ask, or none: by what host 0 has read
+    kept = s.hosts.gather(audited.kept(s.folder.shared))[0]
+    facts = audited.found(*of, kept)
   if facts:
     record(audit=facts)
     audited.check(s.config, facts)

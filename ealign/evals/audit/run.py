@@ -111,18 +111,9 @@ def examined(
   if before is None:
     (before,) = ask(c, [setting], shown, dev)
   (after,) = ask(c, [setting], test, dev)
-  known = zip(shown, before.p, before.has_verdict(c), strict=True)
-  good = [p for row, p, has in known if has and not row.flag]
-  level = choose.threshold(good, alpha)
-  thresholds = {}
-  if isinstance(c.settings.threshold, float):
-    thresholds['config'] = _at(c, test, after, c.settings.threshold)
-  if level is not None:
-    thresholds['dev'] = _at(c, test, after, level) | {'alpha': alpha}
   flags, domains = [r.flag for r in test], [r.domain for r in test]
   some = main_rows(test)
   pick = lambda xs: [xs[i] for i in some]
-  known = after.has_verdict(c)
   return {
     'name': str(setting),
     'fields': setting.fields,
@@ -131,7 +122,7 @@ def examined(
       kind: _plain(found)
       for kind, found in measures.separable(test, after.p).items()
     },
-    'answered': float(known.mean()),
+    'answered': float(after.has_verdict(c).mean()),
     'mass': float(after.mass.mean()),
     'p': {
       label: float(np.mean(after.p[np.array(flags) == flag]))
@@ -139,7 +130,7 @@ def examined(
       if flag in flags
     },
     'calibration_error': measures.calibration_error(after.p, flags),
-    'thresholds': thresholds,
+    'thresholds': _thresholds(c, (shown, before), (test, after), alpha),
     'moves': [
       {'kind': kind, 'label': label, 'by': by, 'rows': n}
       for (kind, label), (by, n) in measures.moves(test, after.p).items()
@@ -149,13 +140,29 @@ def examined(
       {
         'id': row.id,
         'kind': row.kind,
-        'label': 'flag' if row.flag else 'ok',
+        'label': LABELS[row.flag],
         'p': float(p),
         'mass': float(mass),
       }
       for row, p, mass in zip(test, after.p, after.mass, strict=True)
     ],
   }
+
+
+def _thresholds(c, dev, test, alpha: float) -> dict:
+  """What is flagged at the config's threshold and at that of dev, if they are.
+
+  dev, test: rows and the answers about them.
+  """
+  rows, asked = dev
+  known = zip(rows, asked.p, asked.has_verdict(c), strict=True)
+  good = [p for row, p, has in known if has and not row.flag]
+  level, made = choose.threshold(good, alpha), {}
+  if isinstance(c.settings.threshold, float):
+    made['config'] = _at(c, *test, c.settings.threshold)
+  if level is not None:
+    made['dev'] = _at(c, *test, level) | {'alpha': alpha}
+  return made
 
 
 def _at(c, rows, asked: Asked, threshold: float) -> dict:
