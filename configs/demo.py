@@ -11,9 +11,10 @@ Command:
     ... --only=sft,conscience      some of the arms
     ... --config=configs/demo.py:runlocal   a smoke run of a few steps
 
-Time: 3 min 8 s on two CPU cores with a cold compile cache, 2 min 35 s with a
-warm one. Memory: 0.94 GiB at most in the conscience arm at rank 8 (12 steps of
-it and its evaluation).
+Time: 4 min 7 s on two CPU cores with a cold compile cache, beside other work
+(3 min 8 s on idle ones before it was audited and its pairs were guarded).
+Memory: 0.94 GiB at most in the conscience arm at rank 8 (12 steps of it and its
+evaluation).
 
 Result (seed 0): misaligned among coherent answers: base 2.6 %, sft 74.1 %,
 secure 1.9 %, conscience 0.7 %, recovery 0.3 %; insecure code: sft 98.5 %,
