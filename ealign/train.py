@@ -177,17 +177,17 @@ def _examined(s: Setup, start: Progress, at: Progress, stored: dict):
   The audit comes first: where there are no verdicts, a threshold on them is not
   looked for. stored: what it was found on, of a checkpoint.
   """
-  of = s.config, s.parts, start.state.params, s.origin, s.backend
+  at_start = s.parts, start.state.params, s.origin
+  of = s.config, *threshold.reviewing(s.config, *at_start), s.backend
   record, notes = functools.partial(provenance.add, s.workdir / 'run.json'), []
   asks = s.method.reviews and at.step < s.config.train.steps
-  facts = None
-  if asks:  # all hosts ask, or none: by what host 0 has read
-    kept = s.hosts.gather(audited.kept(s.folder.shared))[0]
-    facts = audited.found(*of, kept)
-  if facts:
+  # All hosts ask, or none: by what host 0 has read.
+  kept = s.hosts.gather(audited.kept(s.folder.shared))[0]
+  rows = s.parts.exchanges if asks else ()
+  if facts := audited.found(*of, rows, kept):
     record(audit=facts)
     audited.check(s.config, facts)
-  if found := threshold.found(*of, stored):
+  if found := threshold.found(*of, s.parts.held, stored):
     c = dataclasses.replace(s.parts.conscience, reference=found)
     s = dataclasses.replace(s, parts=dataclasses.replace(s.parts, conscience=c))
     level, note = threshold.told(s.config, s.parts)

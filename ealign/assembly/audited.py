@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from ealign.assembly import threshold
-from ealign.assembly.parts import Parts
 from ealign.conscience import asking, prompts
 from ealign.conscience.prompts import Conscience
 from ealign.engine import Backend
@@ -45,47 +44,35 @@ def kept(folder) -> dict:
 
 
 def found(
-  config: Config,
-  parts: Parts,
-  params,
-  origin: dict,
-  backend: Backend,
-  stored: dict,
+  config: Config, c: Conscience, origin: dict, backend: Backend, rows, stored
 ) -> dict | None:
   """The verdicts on the exchanges and what they are worth; None without any.
 
   Args:
     config: of the run.
-    parts: with the exchanges.
-    params: those that the run starts from, where the policy reviews.
-    origin: hashes of the frozen weights and of second models.
+    c, origin: of `threshold.reviewing`.
     backend: of the run.
+    rows: the exchanges.
     stored: of an earlier start, as `kept`; taken if nothing has changed.
   """
-  if not parts.exchanges:
+  if not rows:
     return None
-  c, origin = threshold.reviewing(config, parts, params, origin)
-  name = provenance.text_hash(repr(_depends(config, c, parts, origin)))
+  name = provenance.text_hash(repr(_depends(config, c, rows, origin)))
   if stored.get('audit', {}).get('identity') == name:
     return stored['audit']
-
-  def find():
-    if name not in _FOUND:
-      key = jax.random.fold_in(jax.random.key(config.seed), _KEY)
-      own = threshold.by_itself(c)
-      _FOUND[name] = {'identity': name} | _asked(own, parts.exchanges, key)
-    return _FOUND[name]
-
-  return backend.apart(find)
+  key = jax.random.fold_in(jax.random.key(config.seed), _KEY)
+  make = lambda: _asked(threshold.by_itself(c), rows, key)
+  asked = threshold.once(_FOUND, name, make, backend)
+  return {'identity': name} | asked
 
 
-def _depends(config: Config, c: Conscience, parts: Parts, origin: dict):
+def _depends(config: Config, c: Conscience, rows, origin: dict):
   """All that the verdicts depend on, but for the devices."""
   s, model = c.settings, c.reviewer.model
   by = s.review.by
   weights = {'frozen': origin['frozen']} | origin['others']
   return (
-    *(parts.exchanges, c.framing, c.examples, s.review, s.min_mass),
+    *(rows, c.framing, c.examples, s.review, s.min_mass),
     *(weights.get(by) or (origin['frozen'], origin['policy']),),
     dataclasses.replace(model.config, mesh=None, attention='', vocab_rows=0),
     *(model.template, model.tokenizer.chat_template),

@@ -6,6 +6,7 @@ share it, also those of a stack, where it is found while nothing else computes.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 
@@ -22,22 +23,15 @@ _FOUND: dict[str, Reference] = {}  # by a hash of all that it depends on
 
 
 def found(
-  config: Config,
-  parts: Parts,
-  params,
-  origin: dict,
-  backend: Backend,
-  stored: dict,
+  config: Config, c: Conscience, origin: dict, backend: Backend, held, stored
 ) -> Reference | None:
   """What the threshold is found on; None if it is a number, or never used.
 
   Args:
     config: of the run.
-    parts: with the prompts that are held out.
-    params: those that the run starts from: a reviewer `policy` is the policy
-      before its first step.
-    origin: hashes of the frozen weights and of second models.
+    c, origin: of `reviewing`.
     backend: of the run.
+    held: the prompts that are held out.
     stored: the same of a checkpoint, as a dict; empty: there is none.
   """
   if not config.calibrates:
@@ -45,20 +39,32 @@ def found(
   if stored:
     lists = {k: tuple(x) for k, x in stored.items() if isinstance(x, list)}
     return Reference(**(stored | lists))
-  c, origin = reviewing(config, parts, params, origin)
-  name = provenance.text_hash(repr(_depends(config, c, parts.held, origin)))
+  name = provenance.text_hash(repr(_depends(config, c, held, origin)))
+  key = jax.random.fold_in(jax.random.key(config.seed), _KEY)
+  make = lambda: calibration.reference(by_itself(c), held, key=key)
+  return once(_FOUND, name, make, backend)
+
+
+def once(found: dict, name: str, make: Callable, backend: Backend):
+  """What was found by this name in the process, or is made now.
+
+  Nothing else computes meanwhile, so that runs of a stack share it.
+  """
 
   def find():
-    if name not in _FOUND:
-      key = jax.random.fold_in(jax.random.key(config.seed), _KEY)
-      _FOUND[name] = calibration.reference(by_itself(c), parts.held, key=key)
-    return _FOUND[name]
+    if name not in found:
+      found[name] = make()
+    return found[name]
 
   return backend.apart(find)
 
 
 def reviewing(config: Config, parts: Parts, params, origin: dict):
-  """The conscience with weights to review with, and the hashes of all."""
+  """The conscience with weights to review with, and the hashes of all.
+
+  params: those that the run starts from: a reviewer `policy` is the policy
+  before its first step. origin: hashes of the frozen weights and second models.
+  """
   if config.conscience.review.by != 'policy':
     return parts.conscience, origin
   own = {'policy': provenance.tree_hash(params)}
