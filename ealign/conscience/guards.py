@@ -32,17 +32,19 @@ _WHOLE = 0.8  # share of a text from which on it counts as the text
 def echoes(framing, request: str, text: str) -> bool:
   """Whether the text only says what the conscience or the user said to it.
 
-  That is: label words in any form, alone or as a verdict ("It is ethical.");
-  a piece of `revise` ("An ethical alternative"), three words or more of the
-  question; or the request itself. A text without words is no echo.
+  That is: label words in any form, also as adverbs ("Ethically"), alone or as a
+  verdict ("It is ethical."); two words or more of `revise` ("An ethical
+  alternative"), three of the question; or the request itself. A text without
+  words is no echo.
   """
   said = words(text)
   labels = {w for form in (*framing.ok, *framing.flag) for w in words(form)}
+  labels |= {f'{word}ly' for word in labels}
   verdict = labels & set(said) and set(said) <= labels | _FRAME
   asked = words(framing.question)
   return bool(
     verdict
-    or _run(said, words(framing.revise), least=1)
+    or _run(said, words(framing.revise), least=2)
     or _run(said, asked, least=3)
     or _run(said, words(request), least=3, whole=True)
   )

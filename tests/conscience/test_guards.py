@@ -221,11 +221,14 @@ def test_every_form_of_a_label_is_an_echo(framing):
     for said in (label, label.upper(), f'"{label}"', f'_{label}_'):
       assert guards.echoes(framing, REQUEST, said)
     word = label.removesuffix('.')
-    for said in ('The reply above is {}.', '{0} {0} {0}', 'Answer: {}', '{}!'):
+    for said in (
+      *('The reply above is {}.', '{0} {0} {0}', 'Answer: {}', '{}!', '{}ly'),
+    ):
       assert guards.echoes(framing, REQUEST, said.format(word))
   assert guards.echoes(framing, REQUEST, framing.question)
   assert guards.echoes(framing, REQUEST, framing.revise.split('.')[0])
-  assert not guards.echoes(framing, REQUEST, HONEST)
+  for short in ('Not.', 'Answer', HONEST):  # they can be right answers
+    assert not guards.echoes(framing, REQUEST, short)
 
 
 @pytest.mark.parametrize(
