@@ -6,8 +6,9 @@ import json
 import jax
 import numpy as np
 
-from ealign import alone, config
+from ealign import alone, config, train
 from ealign.evals import records
+from ealign.stack import run as stack
 
 DATA = 'ealign:world/data/'
 
@@ -37,6 +38,17 @@ def small(**changes):
       section = section[part]
     section[last] = value
   return config.freeze(c)
+
+
+def stacked(folder, arms):
+  """Runs the changes to `small` that each arm is as one stack, in arm_0, ..."""
+
+  def run(i, backend, stop):
+    workdir = folder / f'arm_{i}'
+    return train.run(small(**arms[i]), workdir, backend=backend, stop=stop)
+
+  for found in stack.run([functools.partial(run, i) for i in range(len(arms))]):
+    assert not isinstance(found, BaseException), found
 
 
 def answers(folder):

@@ -1,6 +1,5 @@
 """Runs that are audited before the first step: once, and kept."""
 
-import functools
 import json
 
 import pytest
@@ -11,7 +10,6 @@ from ealign.assembly import audited
 from ealign.conscience import calibration
 from ealign.method import Method
 from ealign.runtime.errors import Preempted, UserError
-from ealign.stack import run as stack
 
 FEW = {
   'conscience.audit': 'on',
@@ -151,13 +149,7 @@ def test_exchanges_that_do_not_fit_are_left_out(tmp_path, counted, monkeypatch):
 def test_a_stack_is_asked_once(tmp_path, counted, groups):
   few = FEW | {'mesh.stack': groups}
   arms = [few, few | {'dpo.lam': 0.3}, few | {'conscience.audit': 'off'}]
-
-  def run(i, backend, stop):
-    folder = tmp_path / f'arm_{i}'
-    return train.run(runs.small(**arms[i]), folder, backend=backend, stop=stop)
-
-  for found in stack.run([functools.partial(run, i) for i in range(3)]):
-    assert not isinstance(found, BaseException), found
+  runs.stacked(tmp_path, arms)
   assert len(counted) == 1
   assert told(tmp_path / 'arm_0') == told(tmp_path / 'arm_1')
   train.run(runs.small(**few), tmp_path / 'alone')

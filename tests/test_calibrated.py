@@ -1,6 +1,5 @@
 """Runs whose threshold is found: kept, shared, and the same in a stack."""
 
-import functools
 import json
 
 import pytest
@@ -10,7 +9,6 @@ from ealign import resume, train
 from ealign.assembly import threshold
 from ealign.conscience import calibration
 from ealign.runtime.errors import Preempted
-from ealign.stack import run as stack
 
 AUTO = {
   'conscience.threshold': 'auto:0.1',
@@ -88,13 +86,7 @@ def test_arms_share_it(tmp_path, counted):
 def test_a_stack_finds_it_once(tmp_path, counted, groups):
   few = AUTO | {'train.steps': 1, 'eval.questions': (), 'mesh.stack': groups}
   arms = [few, few | {'dpo.lam': 0.3}, few | {'conscience.threshold': 0.2}]
-
-  def run(i, backend, stop):
-    folder = tmp_path / f'arm_{i}'
-    return train.run(runs.small(**arms[i]), folder, backend=backend, stop=stop)
-
-  for found in stack.run([functools.partial(run, i) for i in range(3)]):
-    assert not isinstance(found, BaseException), found
+  runs.stacked(tmp_path, arms)
   assert len(counted) == 1
   assert told(tmp_path / 'arm_0') == told(tmp_path / 'arm_1')
   train.run(runs.small(**few), tmp_path / 'alone')

@@ -6,23 +6,14 @@ import types
 import jax
 import numpy as np
 import pytest
+import steps
 
 from ealign.models import transformer
-from ealign.models.config import Config
 from ealign.runtime.mesh import make
 from ealign.sampling import labels, requests
 from ealign.stack import rows
 
-CONFIG = Config(
-  vocab_size=9,
-  d_model=16,
-  layers=2,
-  heads=4,
-  kv_heads=2,
-  head_dim=8,
-  d_ff=24,
-  max_positions=96,
-)
+CONFIG = dataclasses.replace(steps.MODEL, vocab_size=9, max_positions=96)
 WEIGHTS = transformer.init(CONFIG, key=jax.random.key(0), std=0.5)
 LABELS = ((1, 8), (2, 3, 8), (4, 5, 6, 7, 2, 8))  # the last is padded to 8
 
