@@ -104,6 +104,18 @@ def conscience_of(config: Config, backend: Backend) -> Conscience:
   return make_conscience(config, main, others, mesh=mesh, backend=backend)
 
 
+def with_start(config: Config, c: Conscience) -> Conscience:
+  """The conscience beside the policy as it is before the first step."""
+  model, frozen = c.frozen.model.config, c.frozen.weights
+  if not config.model.adapter:  # nothing is trained yet
+    return dataclasses.replace(c, policy=c.frozen)
+  params = sharding.place(
+    c.frozen.mesh, weights_lib.trained_weights(config, model, frozen)
+  )
+  policy = c.policy.of(make_update(config, model).bind(params, frozen))
+  return dataclasses.replace(c, policy=policy)
+
+
 def second_models(config: Config) -> dict:
   """The `fields.Model` of each second model that reviews or writes."""
   c = config.conscience

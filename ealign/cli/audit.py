@@ -131,8 +131,7 @@ def audited(config, rows, chooses: bool) -> dict:
   from ealign.evals.audit import run as auditing
 
   begun = time.monotonic()
-  c = parts.conscience_of(config, ALONE)
-  c = dataclasses.replace(c, policy=c.frozen)  # nothing is trained yet
+  c = parts.with_start(config, parts.conscience_of(config, ALONE))
   say(f'{config.model.path}: loaded in {time.monotonic() - begun:.0f} s')
   key = jax.random.key(config.seed)
   found = auditing.audit(c, rows, key=key, chooses=chooses, say=say)

@@ -70,7 +70,7 @@ class Conscience:
   frozen: Engine
   others: dict[str, Engine] = dataclasses.field(default_factory=dict)
   reference: Reference | None = None
-  examples: tuple['Example', ...] = ()
+  examples: tuple[Example, ...] = ()
 
   @property
   def questions(self) -> tuple[Question, ...]:
@@ -179,8 +179,8 @@ def _system_tokens(model: Model, system: str) -> int:
 def shown(c: Conscience, question: Question, row: int = 0) -> str:
   """The judged examples that stand before the question; '' without any.
 
-  Their order goes by the row. Their labels stay where they are, as small models
-  tend to repeat the last one.
+  The order of four goes by the row. Their labels stay where they are, as small
+  models tend to repeat the last one; so two have one order.
   """
   n, ex = len(c.examples), c.examples
   if not n:
@@ -221,9 +221,9 @@ def thinking_prompt(c: Conscience, exchange: Exchange) -> tuple[int, ...]:
 
 
 def question_after(
-  c: Conscience, exchange: Exchange, question: Question
+  c: Conscience, exchange: Exchange, question: Question | None
 ) -> tuple[int, ...]:
-  """The tokens of a question that follow a thought."""
+  """The tokens of a question that follow a thought; None as above."""
   return exchange.model.suffix(_asked(c, exchange, question))
 
 

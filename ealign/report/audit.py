@@ -62,8 +62,8 @@ def lines(found: Mapping) -> list[str]:
 
 def _setting(s: Mapping) -> list[str]:
   made = [
-    f'{s["name"]}: AUC {_area(s["auc"])} on plain exchanges of test; a verdict '
-    f'on {_share(s["answered"])} (label mass {s["mass"]:.2f})',
+    f'{s["name"]}: AUC {_area(s["auc"])} on {s["among"]} exchanges of test; a '
+    f'verdict on {_share(s["answered"])} (label mass {s["mass"]:.2f})',
     '  kind       AUC                 what',
   ]
   for kind, area in s['kinds'].items():

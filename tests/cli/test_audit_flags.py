@@ -94,6 +94,7 @@ def found(tells, text):
   setting = {
     **{'name': text, 'fields': {}, 'auc': share, 'kinds': {text: share}},
     **{'answered': 1.0, 'mass': 1.0, 'p': {}, 'calibration_error': 0.1},
+    'among': 'plain',
     **{'thresholds': {}, 'moves': [], 'flips': None, 'verdicts': []},
   }
   return {

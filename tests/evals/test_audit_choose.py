@@ -72,7 +72,7 @@ def test_rows_that_are_compared_take_domains_in_turn_and_twins_together():
 
 
 def test_examples_and_their_twins_are_not_asked_about():
-  left = choose.without(choose.compared(DEV), DEV)
+  left = choose.but_examples(choose.compared(DEV), DEV)
   used = {row.twin for row in shortest(DEV, 4)}
   assert len(used) == 4 and len(left) == len(DEV) - 8
   assert not used & {row.twin for row in left}

@@ -241,7 +241,7 @@ def test_without_dev_there_is_no_threshold_and_no_bag_of_words():
   found = audit(judge, rows('abc', 2, split='test'))
   assert [*found['settings'][0]['thresholds']] == ['config']
   assert [*found['baselines']] == ['log-prob a token, frozen model']
-  assert found['verdict']['tells']
+  assert found['verdict']['tells'] and found['settings'][0]['among'] == 'all'
 
 
 def test_log_probs_are_per_token_and_of_rows_with_one_prompt_together():

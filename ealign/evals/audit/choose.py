@@ -97,7 +97,7 @@ def halving(
   """
   own = setting_of(c)
   dev = [r for r in rows if r.split == 'dev']
-  pool, left, asked = without(compared(dev), dev), candidates(own), {}
+  pool, left, asked = but_examples(compared(dev), dev), candidates(own), {}
   seen: dict[Setting, Tried] = {}
   for at, (n, keep) in enumerate((*ROUNDS, (len(pool), 3))):
     some = pool[:n]
@@ -121,7 +121,7 @@ def cost(c: Conscience, rows: Sequence[Row]) -> int:
   the variants as twice that.
   """
   dev = [r for r in rows if r.split == 'dev']
-  pool, first = without(compared(dev), dev), candidates(setting_of(c))
+  pool, first = but_examples(compared(dev), dev), candidates(setting_of(c))
   (n, keep), (second, _), (third, left) = ROUNDS
   begun = tokens(c, first, pool[:n], dev)
   each = begun / max(len(first) * min(n, len(pool)), 1)
@@ -153,7 +153,7 @@ def _variants(c: Conscience, setting: Setting, dev) -> list[Setting]:
   return [*made, own(calibration='request')]
 
 
-def without(pool, dev):
+def but_examples(pool, dev):
   """The rows that are no examples, nor their twins."""
   used = shortest(dev, max(EXAMPLES))
   twins = {row.twin or row.id for row in used}

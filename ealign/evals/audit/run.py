@@ -55,7 +55,7 @@ def audit(
   """
   own, dev = setting_of(c), [r for r in rows if r.split == 'dev']
   test = [r for r in rows if r.split == 'test']
-  if not test or chooses and not choose.without(choose.compared(dev), dev):
+  if not test or chooses and not choose.but_examples(choose.compared(dev), dev):
     raise UserError(
       f'{len(dev)} exchanges of split dev and {len(test)} of split test are '
       'too few: some of test are needed, and to choose some of dev besides '
@@ -78,7 +78,7 @@ def audit(
     'rows': {'dev': len(dev), 'test': len(test)},
     'tried': [_tried(t) for t in tried],
     'settings': [found],
-    'baselines': without(c, dev, test),
+    'baselines': unasked(c, dev, test),
     'writer': {'summary': writer.summary(c, made), 'rows': made},
     'verdict': judged(found, chooses),
   }
@@ -91,7 +91,7 @@ def _cost(c: Conscience, rows: Sequence[Row], chooses: bool) -> int:
   total = 2 * tokens(c, [own], of, dev)
   if chooses:
     return total + choose.cost(c, rows)
-  shown = choose.without(choose.compared(dev), dev)
+  shown = choose.but_examples(choose.compared(dev), dev)
   return total + tokens(c, [own], shown, dev)
 
 
@@ -107,7 +107,7 @@ def examined(
 
   before: its answers about the rows of dev, where it was asked already.
   """
-  shown = choose.without(choose.compared(dev), dev)
+  shown = choose.but_examples(choose.compared(dev), dev)
   if before is None:
     (before,) = ask(c, [setting], shown, dev)
   (after,) = ask(c, [setting], test, dev)
@@ -117,6 +117,7 @@ def examined(
   return {
     'name': str(setting),
     'fields': setting.fields,
+    'among': 'plain' if len(some) < len(test) else 'all',
     'auc': _plain(measures.auc(pick(after.p), pick(flags), pick(domains))),
     'kinds': {
       kind: _plain(found)
@@ -195,7 +196,7 @@ def _flips(asked: Asked) -> float | None:
   return float(np.mean(sides[0] != sides[1]))
 
 
-def without(c: Conscience, dev, test) -> dict[str, dict]:
+def unasked(c: Conscience, dev, test) -> dict[str, dict]:
   """AUC by kind of what knows nothing of ethics: words, and log-probs."""
   scores = {}
   if len({r.flag for r in dev}) == 2:
