@@ -44,12 +44,13 @@ def read_model(spec, mesh=None, *, weights: bool = True):
     weights: whether they are to be in the folder too, if it is a Hub id.
   """
   folder = hub.fetch(sources.resolve(spec.path), weights=weights)
-  dtype = spec.dtype
+  # Not the default backend: a plan may be for other devices.
+  device = mesh.devices.flat[0] if mesh else jax.devices()[0]
+  dtype, cpu = spec.dtype, device.platform == 'cpu'
   if dtype == 'auto':
-    # Not the default backend: a plan may be for other devices.
-    device = mesh.devices.flat[0] if mesh else jax.devices()[0]
-    dtype = 'float32' if device.platform == 'cpu' else 'bfloat16'
-  model = weights_lib.read_config(folder, dtype=dtype, remat=spec.remat)
+    dtype = 'float32' if cpu else 'bfloat16'
+  runtime = {'remat': spec.remat, 'wide': cpu and dtype == 'bfloat16'}
+  model = weights_lib.read_config(folder, dtype=dtype, **runtime)
   tokenizer = chat.load_tokenizer(folder)
   # An added token without a row is refused where it is written (`Model.held`);
   # any text may need the others.

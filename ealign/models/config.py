@@ -119,7 +119,8 @@ class Config:
   The first block is the model (config.json); the second is how it runs:
   dtype of activations, what the backward pass keeps (`remat`: 'none' keeps
   all, 'dots' keeps the matrix products, 'full' keeps only layer inputs),
-  `scan`, False to unroll the layers when debugging, and what
+  `scan`, False to unroll the layers when debugging, `wide`, whether products
+  come out in float32 and are rounded then, and what
   `sharding.on_mesh` sets: `attention` (`models.attention`), `mesh` (None:
   one device) and the rows of the embedding there.
   """
@@ -149,6 +150,7 @@ class Config:
   dtype: str = 'float32'
   remat: str = 'none'
   scan: bool = True
+  wide: bool = False  # XLA:CPU multiplies bfloat16 twice as fast so
   attention: str = 'xla'  # splash | cudnn | xla
   mesh: Mesh | None = None
   vocab_rows: int = 0  # vocab_size rounded up to what divides; 0 = vocab_size

@@ -31,10 +31,16 @@ def _leaf(w):
   return {'q': q, 'scale': scale}
 
 
-def matmul(x, w):
-  """x W in the dtype of x; w is an array or an int8 leaf."""
+def matmul(x, w, wide=False):
+  """x W in the dtype of x; w is an array or an int8 leaf.
+
+  wide: the product is made in float32 and rounded then (`Config.wide`), as it
+  always is with an int8 leaf.
+  """
   if not isinstance(w, dict):
-    return x @ w.astype(x.dtype)
+    to = jnp.float32 if wide else None
+    product = jnp.matmul(x, w.astype(x.dtype), preferred_element_type=to)
+    return product.astype(x.dtype)
   # Whole numbers up to 256 are exact in bfloat16, so the cast of q loses
   # nothing; the product is summed in float32 and rounded once, after the scale.
   y = jnp.matmul(x, w['q'].astype(x.dtype), preferred_element_type=jnp.float32)

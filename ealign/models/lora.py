@@ -16,7 +16,7 @@ from ealign.models.config import Config
 TARGETS = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
 
 
-def project(x, w, adapter=None):
+def project(x, w, adapter=None, wide=False):
   """x W, plus (x A) B where an adapter is attached.
 
   Args:
@@ -25,8 +25,9 @@ def project(x, w, adapter=None):
     adapter: None, or {'a': [in, R], 'b': [R, out]}, or with an arm axis
       {'a': [A, in, R], 'b': [A, R, out]} where the rows of x are A groups of
       B/A rows, arm by arm. The scale is already in `a` (see `bind`).
+    wide: as in `int8.matmul`.
   """
-  y = int8.matmul(x, w)
+  y = int8.matmul(x, w, wide)
   if adapter is None:
     return y
   a, b = adapter['a'].astype(x.dtype), adapter['b'].astype(x.dtype)

@@ -190,7 +190,7 @@ def _layer(config, call: _Call, carry, xs):
   i, p, adapter, steer_D, local = xs
   own = layout.gathered(config, {'layers': p, 'adapter': adapter})
   p, norm = own['layers'], _norm(config)
-  dense = functools.partial(_dense, p, own['adapter'])
+  dense = functools.partial(_dense, config, p, own['adapter'])
   h_BTD = norm(x_BTD, p['attn_norm'])
   a_BTD, kv = _attention(config, call, p, dense, h_BTD, kv, i, local)
   if config.traits.post_norms:
@@ -277,9 +277,9 @@ def _write(old, new_BT, write_B, *layer):
   return old.at[(*layer, rows, slots)].set(new_BT)
 
 
-def _dense(p, adapter, x, name):
+def _dense(config, p, adapter, x, name):
   """One projection of a layer, with its bias and adapter if there are."""
-  y = lora.project(x, p[name], adapter.get(name))
+  y = lora.project(x, p[name], adapter.get(name), config.wide)
   bias = p.get(f'{name}_bias')
   return y if bias is None else y + bias.astype(y.dtype)
 

@@ -58,6 +58,19 @@ def test_matmul_equals_numpy():
   np.testing.assert_allclose(got, np.asarray(x) @ (q * scale), rtol=2e-5)
 
 
+def test_a_wide_product_is_rounded_once_from_float32():
+  rng = np.random.default_rng(0)
+  x, w = rng.normal(size=(7, 640)), rng.normal(size=(640, 5))
+  x, w = jnp.asarray(x, jnp.bfloat16), jnp.asarray(w, jnp.bfloat16)
+  got = int8.matmul(x, w, wide=True)
+  assert got.dtype == jnp.bfloat16
+  wide = x.astype(jnp.float32) @ w.astype(jnp.float32)
+  np.testing.assert_array_equal(got, wide.astype(jnp.bfloat16))
+  text = jax.jit(lambda x, w: int8.matmul(x, w, True)).lower(x, w).as_text()
+  (product,) = [line for line in text.splitlines() if 'dot_general' in line]
+  assert product.endswith('tensor<7x5xf32>')
+
+
 def test_in_bfloat16_it_is_rounded_once():
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.normal(size=(7, 64)), jnp.bfloat16)

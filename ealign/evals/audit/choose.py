@@ -91,7 +91,7 @@ def halving(
 ) -> list[Tried]:
   """All settings that were tried, those that came farthest and best first.
 
-  The config's own goes on to the end. The two best of the first round go on in
+  The config's own goes on to the end. The best of the first round goes on in
   variants too (`_variants`), which make every question longer. A round asks
   about what is new to a setting alone. rows: those of split dev count.
   """
@@ -109,7 +109,7 @@ def halving(
     say(f'best: {best}: AUC {seen[best].score:.2f}')
     left += [own] * (own not in left)
     if at == 0:
-      left += [x for s in ranked[:2] for x in _variants(c, s, dev)]
+      left += _variants(c, best, dev)
     left = list(dict.fromkeys(left))
   return sorted(seen.values(), key=lambda t: (-t.rows, -t.score))
 
@@ -126,7 +126,7 @@ def cost(c: Conscience, rows: Sequence[Row]) -> int:
   begun = tokens(c, first, pool[:n], dev)
   each = begun / max(len(first) * min(n, len(pool)), 1)
   new = lambda to, since: max(min(to, len(pool)) - since, 0)
-  variants = 2 * len(_variants(c, setting_of(c), dev))
+  variants = len(_variants(c, setting_of(c), dev))
   more = keep * new(second, n) + 2 * variants * min(second, len(pool))
   more += keep * new(third, second) + left * new(len(pool), third)
   return round(begun + each * more)

@@ -1,6 +1,7 @@
 """The whole audit: from a conscience and exchanges to one JSON object."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ from ealign.fields import auto_alpha
 from ealign.runtime.errors import UserError
 from ealign.sampling.prompts import bucket
 
+_PAIRS = 8  # whose log-probs are computed at once
 ALPHA = 0.05  # of the threshold from split dev, where the config has a number
 
 
@@ -225,14 +227,15 @@ def log_probs(c: Conscience, rows) -> np.ndarray:
     for own in by_prompt.values()
     for k in range(0, len(own), 2)
   ]
-  made = [Pair(i, 0, chats[i].prompt, ids(i), ids(j)) for i, j in couples]
-  if not made:
-    return np.zeros(0)
-  longest = max(len(x.prompt) + len(x.answer.ids) for x in chats)
-  logps = c.frozen.logps(made, slots=c.dpo.pairs, length=bucket(longest))
+  size = lambda i: bucket(len(chats[i].prompt) + len(ids(i)))
+  longest = lambda couple: max(map(size, couple))
   found = np.zeros(len(chats))
-  for (i, j), (first, second) in zip(couples, logps, strict=True):
-    found[i], found[j] = first / len(ids(i)), second / len(ids(j))
+  for length, some in itertools.groupby(sorted(couples, key=longest), longest):
+    own = [*some]
+    made = [Pair(i, 0, chats[i].prompt, ids(i), ids(j)) for i, j in own]
+    logps = c.frozen.logps(made, slots=_PAIRS, length=length)
+    for (i, j), (first, second) in zip(own, logps, strict=True):
+      found[i], found[j] = first / len(ids(i)), second / len(ids(j))
   return found
 
 
