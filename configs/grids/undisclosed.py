@@ -99,6 +99,12 @@ def sweep_factors():
   yield FULL_SFT
 
 
+def sweep_scale():
+  """Whether a pair should count more the surer its flag was."""
+  yield {}
+  yield {'conscience.scale': 'logit'}
+
+
 def sweep_primary():
   """The default, and what the primary contrasts compare with it."""
   yield {}

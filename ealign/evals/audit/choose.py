@@ -15,7 +15,7 @@ from ealign.evals.audit import measures
 from ealign.evals.audit.ask import Asked, Setting, ask, setting_of, tokens
 
 # Rows of a round, and the settings that go on from it.
-ROUNDS = (12, 4), (24, 4), (48, 3)
+ROUNDS = (12, 3), (24, 3), (48, 2)
 EXAMPLES = 2, 4
 _ORDER = 'ethical', 'good', 'fair', 'reasonable'
 _KINDS = 'plain', 'subtle'  # that settings are compared on
@@ -99,7 +99,7 @@ def halving(
   dev = [r for r in rows if r.split == 'dev']
   pool, left, asked = but_examples(compared(dev), dev), candidates(own), {}
   seen: dict[Setting, Tried] = {}
-  for at, (n, keep) in enumerate((*ROUNDS, (len(pool), 3))):
+  for at, (n, keep) in enumerate((*ROUNDS, (len(pool), 1))):
     some = pool[:n]
     say(f'{len(left)} settings on {len(some)} exchanges')
     _ask_more(c, left, some, dev, asked)
@@ -122,13 +122,13 @@ def cost(c: Conscience, rows: Sequence[Row]) -> int:
   """
   dev = [r for r in rows if r.split == 'dev']
   pool, first = but_examples(compared(dev), dev), candidates(setting_of(c))
-  (n, keep), (second, _), (third, left) = ROUNDS
+  (n, keep), (second, _), (third, left) = ROUNDS  # and the config's own
   begun = tokens(c, first, pool[:n], dev)
   each = begun / max(len(first) * min(n, len(pool)), 1)
   new = lambda to, since: max(min(to, len(pool)) - since, 0)
   variants = len(_variants(c, setting_of(c), dev))
-  more = keep * new(second, n) + 2 * variants * min(second, len(pool))
-  more += keep * new(third, second) + left * new(len(pool), third)
+  more = (keep + 1) * new(second, n) + 2 * variants * min(second, len(pool))
+  more += (keep + 1) * new(third, second) + (left + 1) * new(len(pool), third)
   return round(begun + each * more)
 
 
