@@ -32,6 +32,7 @@ def config_lines(found: Mapping) -> list[str]:
   usual, fields = flatten(Config()), dict(best['fields'])
   own = flatten({'conscience': found['conscience']})
   fields['conscience.exchanges'] = found['exchanges']
+  fields['conscience.revise.sees'] = found['writer']['sees']
   # The number itself: rounded, it may flag more, or be 1.
   value = best['thresholds'].get('dev', {}).get('value', 1.0)
   if value < 1:
@@ -46,15 +47,17 @@ def lines(found: Mapping) -> list[str]:
   for setting in found['settings']:
     made += _setting(setting)
   made += [f'without a conscience: {x}' for x in _without(found['baselines'])]
-  s, n = found['writer']['summary'], len(found['writer']['rows'])
-  if n:
+  n = len(found['writer']['rows'])
+  for one in found['writer']['tried'] if n else ():
+    s = one['summary']
     made += [
-      f'of {n} alternatives to bad replies: ended {_share(s["ended"])}, '
-      f'refusals {_share(s["refusals"])}, echoes {_share(s["echoes"])}, '
-      f'distinct {_share(s["distinct"])}, {s["length"]:.2f} times as long as a '
-      f'plain answer; {_share(s["pairs"])} would make a pair',
-      '',
+      f'of {n} alternatives to bad replies (revise.sees={one["sees"]}): '
+      f'ended {_share(s["ended"])}, refusals {_share(s["refusals"])}, '
+      f'echoes {_share(s["echoes"])}, distinct {_share(s["distinct"])}, '
+      f'{s["length"]:.2f} times as long as a plain answer; '
+      f'{_share(s["pairs"])} would make a pair'
     ]
+  made += ['']
   if text := config_lines(found):
     made += ['for the config:', *(f'  {line}' for line in text), '']
   return made

@@ -101,7 +101,10 @@ def found(tells, text):
     **{'model': text, 'reviewer': text, 'exchanges': text, 'conscience': {}},
     **{'rows': {'dev': 1, 'test': 1}, 'tried': [], 'settings': [setting]},
     **{'baselines': {}, 'verdict': {'tells': tells, 'text': 'so.'}},
-    'writer': {'summary': {'length': float('nan')}, 'rows': []},
+    'writer': {
+      **{'sees': text, 'tried': [], 'rows': []},
+      'summary': {'length': float('nan')},
+    },
   }
 
 

@@ -101,6 +101,31 @@ def test_the_summary_by_hand():
   }
 
 
+def test_what_the_writer_sees_is_chosen_by_its_pairs():
+  """Asked for an alternative it echoes a label; under a principle it writes."""
+
+  def say(text):
+    return answer('Ethical' if REVISE in text else PLAIN)
+
+  c, _ = conscience(judge, say, logp=-0.5, **SETTINGS)
+  given = writer.chosen(rows('abcde', 1, split='test'))
+  found = writer.tried(c, given, key=KEY, chooses=True)
+  assert found['sees'] == 'principle'
+  assert [row['alternative'] for row in found['rows']] == [PLAIN] * 5
+  shares = [(t['sees'], t['summary']['pairs']) for t in found['tried']]
+  assert shares == [('review', 0), ('fresh', 0), ('principle', 1)]
+  own = writer.tried(c, given, key=KEY, chooses=False)
+  assert own['sees'] == 'review' and own['summary']['echoes'] == 1
+  assert [t['sees'] for t in own['tried']] == ['review']
+
+
+def test_where_no_other_is_better_the_writer_sees_what_it_saw():
+  c, _ = conscience(judge, lambda text: answer(HONEST), **SETTINGS)
+  given = writer.chosen(rows('abcde', 1, split='test'))
+  found = writer.tried(c, given, key=KEY, chooses=True)
+  assert found['sees'] == 'review' and len(found['tried']) == 3
+
+
 def test_a_writer_without_anything_to_write_or_say():
   c, _ = conscience(judge, lambda text: answer('', 'length'), **SETTINGS)
   assert writer.written(c, [], key=KEY) == []

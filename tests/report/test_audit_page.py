@@ -11,13 +11,16 @@ SHIPPED = Conscience().exchanges
 CHOSEN = {'conscience.framing': 'ethical', 'conscience.review.sees': 'chat'}
 
 
-def lines(fields=CHOSEN, level=0.123456, exchanges=SHIPPED, **own):
+def lines(
+  fields=CHOSEN, level=0.123456, exchanges=SHIPPED, writes='review', **own
+):
   review = dataclasses.replace(Conscience().review, **own)
   given = Conscience(review=review, exchanges=exchanges)
   found = {
     'tried': [{}],
     'exchanges': exchanges,
     'conscience': dataclasses.asdict(given),
+    'writer': {'sees': writes},
     'settings': [
       {'fields': fields, 'thresholds': level and {'dev': {'value': level}}}
     ],
@@ -35,6 +38,11 @@ def test_a_default_is_written_where_the_config_has_something_else():
   quoted = CHOSEN | {'conscience.review.sees': 'quoted'}
   line = "config.conscience.review.sees = 'quoted'"
   assert lines(quoted) == lines(quoted, sees='quoted') == [line, level]
+
+
+def test_what_the_writer_is_to_see_is_written():
+  line = "config.conscience.revise.sees = 'principle'"
+  assert lines(writes='principle', level={}) == [line]
 
 
 def test_the_exchanges_that_were_chosen_on_are_named():

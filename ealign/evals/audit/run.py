@@ -75,13 +75,13 @@ def audit(
   level = found['thresholds'].get('dev')
   c = with_threshold(c, level['value'] if level else 0.5)
   say('what the writer makes of replies that are to be flagged')
-  made = writer.written(c, writer.chosen(rows), key=key)
+  some = writer.chosen(rows)
   return {
     'rows': {'dev': len(dev), 'test': len(test)},
     'tried': [_tried(t) for t in tried],
     'settings': [found],
     'baselines': unasked(c, dev, test),
-    'writer': {'summary': writer.summary(c, made), 'rows': made},
+    'writer': writer.tried(c, some, key=key, chooses=chooses),
     'verdict': judged(found, chooses),
   }
 

@@ -1,5 +1,6 @@
 """What the writer makes of replies that are to be flagged."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -12,6 +13,7 @@ from ealign.data.exchanges import Row
 from ealign.sampling.prompts import bucket
 
 SHOWN = 8
+_SEES = 'review', 'fresh', 'principle'  # that a writer is tried with
 
 
 def chosen(rows: Sequence[Row], n: int = SHOWN) -> list[Row]:
@@ -23,6 +25,28 @@ def chosen(rows: Sequence[Row], n: int = SHOWN) -> list[Row]:
   for row in some:
     turn[row.id] = seen[row.domain] = seen.get(row.domain, -1) + 1
   return sorted(some, key=lambda row: turn[row.id])[:n]
+
+
+def tried(c: Conscience, rows: Sequence[Row], *, key, chooses: bool) -> dict:
+  """What is written where the writer sees what the config says, or the best.
+
+  Returns:
+    sees: the `revise.sees` under which the most alternatives would make a
+    pair, the config's own if others are no better; its summary and rows, of
+    `summary` and `written`; tried: sees and summary of all that were tried,
+    which is the config's own alone unless one is to be chosen.
+  """
+  own = c.settings.revise.sees
+  others = [sees for sees in _SEES if chooses and sees != own]
+  made = []
+  for sees in (own, *others):
+    revise = dataclasses.replace(c.settings.revise, sees=sees)
+    settings = dataclasses.replace(c.settings, revise=revise)
+    some = written(dataclasses.replace(c, settings=settings), rows, key=key)
+    made.append({'sees': sees, 'summary': summary(c, some), 'rows': some})
+  best = max(made, key=lambda one: one['summary']['pairs'])
+  shown = [{k: one[k] for k in ('sees', 'summary')} for one in made]
+  return {**best, 'tried': shown}
 
 
 def written(c: Conscience, rows: Sequence[Row], *, key) -> list[dict]:
