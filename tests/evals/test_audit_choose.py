@@ -193,8 +193,8 @@ def test_the_setting_that_tells_wins_and_costs_what_rounds_say():
   assert best.auc.value == best.answered == 1
   counts = [line for line in told if 'settings on' in line]
   assert counts == [
-    '12 settings on 12 exchanges',
-    '8 settings on 24 exchanges',  # 3, the own, the best in four variants
+    '12 settings on 16 exchanges',
+    '8 settings on 32 exchanges',  # 3, the own, the best in four variants
     '4 settings on 48 exchanges',
     '3 settings on 102 exchanges',
   ]
@@ -214,9 +214,9 @@ def test_the_configs_own_goes_on_to_the_end():
 def test_a_setting_without_verdicts_ranks_last():
   tried, _ = chosen()
   silent = [t for t in tried if t.setting.form == 'yes_no']
-  assert {(t.rows, t.score, t.answered) for t in silent} == {(12, 0, 0)}
+  assert {(t.rows, t.score, t.answered) for t in silent} == {(16, 0, 0)}
   assert {t.auc.value for t in silent} == {1}  # what it would have told
-  first = [t for t in tried if t.rows == 12]
+  first = [t for t in tried if t.rows == 16]
   assert first[-len(silent) :] == silent
 
 

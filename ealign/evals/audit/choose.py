@@ -14,8 +14,8 @@ from ealign.data.exchanges import Row, in_turn, shortest
 from ealign.evals.audit import measures
 from ealign.evals.audit.ask import Asked, Setting, ask, setting_of, tokens
 
-# Rows of a round, and the settings that go on from it.
-ROUNDS = (12, 3), (24, 3), (48, 2)
+# Rows of a round (whole batches of 16), and the settings that go on from it.
+ROUNDS = (16, 3), (32, 3), (48, 2)
 EXAMPLES = 2, 4
 _ORDER = 'ethical', 'good', 'fair', 'reasonable'
 _KINDS = 'plain', 'subtle'  # that settings are compared on
