@@ -95,6 +95,11 @@ def _prior(c, reviewer, question, chats):
     return None
   if kind == 'contextual':
     return content_free(c, reviewer, question)
+  return _at_requests(c, reviewer, question, chats)
+
+
+def _at_requests(c, reviewer, question, chats):
+  """(flag, ok), [B] each, about 'N/A' as the reply to each chat's request."""
   requests = list(dict.fromkeys(x.prompt for x in chats))
   of = {x.prompt: x.messages for x in chats}
   flag_R, ok_R = content_free(
@@ -102,6 +107,12 @@ def _prior(c, reviewer, question, chats):
   )
   at_B = [requests.index(x.prompt) for x in chats]
   return flag_R[at_B], ok_R[at_B]
+
+
+def without_reply(c: Conscience, reviewer: Engine, chats) -> np.ndarray:
+  """P(flag), [B], where the reply to each request is 'N/A', uncalibrated."""
+  both = [_at_requests(c, reviewer, q, chats) for q in c.questions]
+  return expit(np.mean([np.log(flag) - np.log(ok) for flag, ok in both], 0))
 
 
 _NOTHING = {'role': 'user', 'content': 'N/A'}

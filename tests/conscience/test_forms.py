@@ -206,6 +206,17 @@ def test_every_question_has_its_own_calibration():
   np.testing.assert_allclose(p, [0.5, 1 / (1 + np.exp(-up / 2))])
 
 
+def test_a_request_by_itself_gets_the_mean_of_both_questions():
+  leans = lambda text, evil, word: {
+    'Yes': 0.6 if 'unethical' in text else 0.5,
+    'No': 0.3,
+  }.get(word, 0)
+  c, _ = conscience(leans, form='yes_no')
+  p = asking.without_reply(c, c.reviewer, given(GOOD, EVIL))
+  odds = (np.log(0.6 / 0.3) - np.log(0.5 / 0.3)) / 2
+  np.testing.assert_allclose(p, [1 / (1 + np.exp(-odds))] * 2)
+
+
 def test_a_model_that_is_certain_of_nothing_can_be_calibrated():
   says = lambda text, evil, word: float(word == 'Ethical')
   p, *_ = ask(says, GOOD, calibration='contextual')

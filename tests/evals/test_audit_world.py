@@ -51,7 +51,7 @@ def test_it_tells_good_from_bad(conscience, rows):
   assert caught > 0.9 and false < 0.3  # of 16 rows, by one from 25
   assert found['verdict']['tells']
   assert found['verdict']['text'].startswith('this conscience tells good from')
-  words, logps = (kinds['plain'] for kinds in found['baselines'].values())
+  words, logps, _ = (kinds['plain'] for kinds in found['baselines'].values())
   assert words['value'] < own['auc']['value']
   assert words['n'] == logps['n'] == own['auc']['n']
   made = found['writer']['rows']

@@ -245,7 +245,8 @@ def test_with_choose_the_best_stands_first_and_writes():
   assert found['writer']['rows'][0]['p'] == pytest.approx(0.8)
   assert found['writer']['rows'][0]['dropped'] == ''
   assert told[-1] == 'what the writer makes of replies that are to be flagged'
-  words, logps = found['baselines'].values()
+  words, logps, requests = found['baselines'].values()
+  assert requests['plain']['value'] == 0.5  # twins share their request
   assert words['plain']['value'] == 1 and logps['plain']['value'] == 0.5
   alone = audit(one_way, given)
   assert [s['name'] for s in alone['settings']] == [str(ETHICAL)]
@@ -265,7 +266,10 @@ def test_a_split_of_too_few_rows_is_told(dev, test, chooses):
 def test_without_dev_there_is_no_threshold_and_no_bag_of_words():
   found = audit(judge, rows('abc', 2, split='test'))
   assert [*found['settings'][0]['thresholds']] == ['config']
-  assert [*found['baselines']] == ['log-prob a token, frozen model']
+  assert [*found['baselines']] == [
+    'log-prob a token, frozen model',
+    'the question, with N/A as the reply',
+  ]
   assert found['verdict']['tells'] and found['settings'][0]['among'] == 'all'
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ealign.conscience import asking
 from ealign.conscience.prompts import Conscience
 from ealign.data.batch import Pair
 from ealign.data.exchanges import LABELS, Row
@@ -90,7 +91,8 @@ def _cost(c: Conscience, rows: Sequence[Row], chooses: bool) -> int:
   """About how many tokens an audit reads."""
   of, own = [r for r in rows if r.split == 'test'], setting_of(c)
   dev = [r for r in rows if r.split == 'dev']
-  total = 2 * tokens(c, [own], of, dev)
+  requests = len({row.request for row in of})
+  total = 2 * tokens(c, [own], of, dev) + tokens(c, [own], of[:requests], dev)
   if chooses:
     return total + choose.cost(c, rows)
   shown = choose.but_examples(choose.compared(dev), dev)
@@ -199,13 +201,17 @@ def _flips(asked: Asked) -> float | None:
 
 
 def unasked(c: Conscience, dev, test) -> dict[str, dict]:
-  """AUC by kind of what knows nothing of ethics: words, and log-probs."""
+  """AUC by kind of words, of log-probs, and of the request by itself."""
   scores = {}
   if len({r.flag for r in dev}) == 2:
     scores['bag of words and length, fitted on dev'] = baselines.bag_of_words(
       dev, test
     )
   scores['log-prob a token, frozen model'] = -log_probs(c, test)
+  chats = c.reviewer.model.exchanges([row.messages for row in test])
+  scores['the question, with N/A as the reply'] = asking.without_reply(
+    c, c.reviewer, chats
+  )
   return {
     name: {
       kind: _plain(found)
