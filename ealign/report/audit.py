@@ -41,6 +41,13 @@ def config_lines(found: Mapping) -> list[str]:
   return [f'config.{name} = {value!r}' for name, value in changed.items()]
 
 
+def heading(found: Mapping) -> str:
+  """What stands above the lines for the config."""
+  if found['verdict']['tells']:
+    return 'for the config'
+  return 'the best that was tried, though it does not tell good from bad'
+
+
 def lines(found: Mapping) -> list[str]:
   """The audit in lines for a terminal."""
   made = []
@@ -59,7 +66,7 @@ def lines(found: Mapping) -> list[str]:
     ]
   made += ['']
   if text := config_lines(found):
-    made += ['for the config:', *(f'  {line}' for line in text), '']
+    made += [heading(found) + ':', *(f'  {line}' for line in text), '']
   return made
 
 
@@ -124,6 +131,7 @@ def write(workdir: Any, found: Mapping) -> pathlib.Path:
     'found': found,
     'kinds': KINDS,
     'config': config_lines(found),
+    'heading': heading(found).capitalize(),
     'settings': [_picture(s) for s in found['settings']],
   }
   text = templates.render('audit.html.jinja', content)

@@ -51,6 +51,12 @@ def test_the_exchanges_that_were_chosen_on_are_named():
   ]
 
 
+def test_what_does_not_serve_is_not_recommended():
+  assert audit.heading({'verdict': {'tells': True}}) == 'for the config'
+  said = audit.heading({'verdict': {'tells': False}})
+  assert said.startswith('the best that was tried, though it does not')
+
+
 @pytest.mark.parametrize('level', [0.9999961, 1e-7, 0.30204000000000003])
 def test_the_threshold_is_the_number_that_was_found(level):
   assert lines(level=level) == [f'config.conscience.threshold = {level!r}']
