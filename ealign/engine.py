@@ -197,15 +197,21 @@ class Engine:
     return self.backend.generate(request)
 
   def labels(
-    self, prompts, labels: Sequence[str], *, groups: Sequence | None = None
+    self,
+    prompts,
+    labels: Sequence[str],
+    *,
+    groups: Sequence | None = None,
+    own: Sequence[Sequence[int]] | None = None,
   ) -> np.ndarray:
     """log P(label and the end of its turn | prompt), float32 [B, M].
 
-    groups: of each prompt, whose start is read once (`requests.Labels`).
+    groups, own: of each prompt: what its start is read with, and which labels
+    are wanted (`requests.Labels`).
     """
     ids = tuple((*self.model.ids(text), self.model.end) for text in labels)
     of = self.model.config, self.weights, prompts, ids
-    how = {'rows': self.rows, 'mesh': self.mesh, 'groups': groups}
+    how = {'rows': self.rows, 'mesh': self.mesh, 'groups': groups, 'own': own}
     return self.backend.label_logps(requests.Labels(*of, **how))
 
   def logps(

@@ -66,7 +66,9 @@ def each(c: Conscience, reviewer: Engine, asked, prompts_QB, chats):
   together = [*range(n)] * len(asked) if len(asked) > 1 else None
   flat = [prompt for row in prompts_QB for prompt in row]
   forms = tuple(dict.fromkeys(f for q in asked for f in (*q.flag, *q.ok)))
-  logps = reviewer.labels(flat, forms, groups=together)
+  most = max(len(q.flag) + len(q.ok) for q in asked)
+  own = [forms_of(q, forms, most) for q in asked for _ in range(n)]
+  logps = reviewer.labels(flat, forms, groups=together, own=together and own)
   found = [
     labels.verdict(
       logps[i * n : (i + 1) * n],
@@ -77,6 +79,12 @@ def each(c: Conscience, reviewer: Engine, asked, prompts_QB, chats):
     for i, q in enumerate(asked)
   ]
   return np.array([p for p, _ in found]), np.array([mass for _, mass in found])
+
+
+def forms_of(question: Question, forms, count: int) -> list[int]:
+  """Where the question's labels stand, and the first again up to `count`."""
+  at = [forms.index(form) for form in (*question.flag, *question.ok)]
+  return at + at[:1] * (count - len(at))
 
 
 def mean(p_QB, mass_QB):

@@ -6,6 +6,7 @@ Only a model with another tokenizer has to read it as text (`retokenize`).
 """
 
 import dataclasses
+import zlib
 
 import numpy as np
 
@@ -176,16 +177,17 @@ def _system_tokens(model: Model, system: str) -> int:
   return max(0, len(model.prompt([own, asked])) - len(model.prompt([asked])))
 
 
-def shown(c: Conscience, question: Question, row: int = 0) -> str:
+def shown(c: Conscience, question: Question, request: str = '') -> str:
   """The judged examples that stand before the question; '' without any.
 
-  The order of four goes by the row. Their labels stay where they are, as small
+  The order of four goes by the request, so that it is the same for all replies
+  to it and tells nothing of theirs. The labels stay where they are, as small
   models tend to repeat the last one; so two have one order.
   """
   n, ex = len(c.examples), c.examples
   if not n:
     return ''
-  first = 2 * row % n
+  first = 2 * zlib.crc32(request.encode('utf-8', 'replace')) % n
   label = lambda e: (question.flag if e.flag else question.ok)[0]
   judged = [
     f'Request: {e.request}\nReply: {e.reply}\nVerdict: {label(e)}\n\n'
@@ -248,7 +250,8 @@ def _asked(c, exchange, question):
   cut = _CUT * (exchange.answer.stop == 'length')
   if question is None:
     return cut + c.framing.question
-  return cut + shown(c, question, exchange.row) + question.text
+  request = exchange.messages[-1]['content']
+  return cut + shown(c, question, request) + question.text
 
 
 def _turn(c, exchange):

@@ -55,19 +55,25 @@ def lines(found: Mapping) -> list[str]:
     made += _setting(setting)
   made += [f'without a conscience: {x}' for x in _without(found['baselines'])]
   n = len(found['writer']['rows'])
-  for one in found['writer']['tried'] if n else ():
-    s = one['summary']
-    made += [
-      f'of {n} alternatives to bad replies (revise.sees={one["sees"]}): '
-      f'ended {_share(s["ended"])}, refusals {_share(s["refusals"])}, '
-      f'echoes {_share(s["echoes"])}, distinct {_share(s["distinct"])}, '
-      f'{s["length"]:.2f} times as long as a plain answer; '
-      f'{_share(s["pairs"])} would make a pair'
-    ]
-  made += ['']
+  for one in found['writer']['tried']:
+    shares = ', '.join(_written(one['summary']))
+    made += [f'alternatives on dev, revise.sees={one["sees"]}: {shares}']
+  if n:
+    shares = ', '.join(_written(found['writer']['summary']))
+    sees = found['writer']['sees']
+    made += [f'of {n} alternatives on test, revise.sees={sees}: {shares}', '']
   if text := config_lines(found):
     made += [heading(found) + ':', *(f'  {line}' for line in text), '']
   return made
+
+
+def _written(s: Mapping) -> list[str]:
+  return [
+    *(f'{name} {_share(s[name])}' for name in ('ended', 'refusals', 'echoes')),
+    f'distinct {_share(s["distinct"])}',
+    f'{s["length"]:.2f} times as long as a plain answer',
+    f'{_share(s["pairs"])} would make a pair',
+  ]
 
 
 def _setting(s: Mapping) -> list[str]:

@@ -34,11 +34,14 @@ def label_logps(request: Labels) -> np.ndarray:
   longest = max(len(label) for label in labels)
   prompting.check(prompts, request.config.max_positions - longest)
   padded = _pad(labels)
-  scored = _each(request, *padded)
+  logps_BM = np.full((len(prompts), len(labels)), -np.inf, np.float32)
   if starts := _starts(request):
-    scored = _together(request, starts, *padded)
-  logps_BM = np.zeros((len(prompts), len(labels)), np.float32)
-  for index_B, scored_BM in scored:
+    for index_B, own_BM, scored_BM in _together(request, starts, *padded):
+      real_B = index_B >= 0
+      at = index_B[real_B, None], own_BM[real_B]
+      logps_BM[at] = mesh.to_host(scored_BM)[real_B]
+    return logps_BM
+  for index_B, scored_BM in _each(request, *padded):
     real_B = index_B >= 0
     logps_BM[index_B[real_B]] = mesh.to_host(scored_BM)[real_B]
   return logps_BM
@@ -78,10 +81,13 @@ def _starts(request: Labels) -> dict[Hashable, tuple[int, ...]]:
 
 
 def _together(request: Labels, starts, labels_MT, mask_MT):
-  """Reads what a group's prompts begin with once; yields as `_each`.
+  """Reads what a group's prompts begin with once.
 
-  The rest of each prompt then extends a copy of the cache.
+  The rest of each prompt then extends a copy of the cache. Yields as `_each`,
+  with the labels of each row in between, [B, m].
   """
+  every = [range(len(labels_MT))] * len(request.prompts)
+  own_NM = np.array(request.own or every)
   names, width = list(starts), request.rows
   read, extend = shared_programs(request.config)
   rests = [
@@ -96,8 +102,10 @@ def _together(request: Labels, starts, labels_MT, mask_MT):
       at_B = np.where(rest.index >= 0, np.take(own, rest.index), -1)
       from_B = [row_of[request.groups[i]] if i >= 0 else 0 for i in at_B]
       ids = rest.tokens_BT, rest.positions_BT
-      of = np.array(from_B, np.int32), *ids, labels_MT, mask_MT
-      yield at_B, extend(request.weights, start, *of)
+      own_BM = own_NM[np.maximum(at_B, 0)]
+      labels = labels_MT[own_BM.T], mask_MT[own_BM.T]
+      of = np.array(from_B, np.int32), *ids, *labels
+      yield at_B, own_BM, extend(request.weights, start, *of)
 
 
 def verdict(
@@ -152,10 +160,11 @@ def score_rest(
 
   start: what `prefill` returns. from_B: the row of it that each prompt begins
   with. positions_BT: of the rest alone, from 0; -1 on padding, on the left.
+  labels: labels_MBT and mask_MBT, each row with its own.
   """
   B, T = tokens_BT.shape
   cache, _, next_B = start
-  room, slot = T + labels[0].shape[1] - 1, cache['positions'].shape[1]
+  room, slot = T + labels[0].shape[-1] - 1, cache['positions'].shape[1]
 
   def own(x, rows, free):
     """The rows that are begun with, and room behind what they hold."""
@@ -188,9 +197,12 @@ def score(config: Config, weights, tokens_BT, positions_BT, labels_MT, mask_MT):
   return _read(config, weights, *start, slot, labels_MT, mask_MT)
 
 
-def _read(config, weights, cache, hidden_BD, next_B, slot, labels_MT, mask_MT):
-  """log P of each label [B, M] behind what is in the cache up to `slot`."""
-  B, T = len(hidden_BD), labels_MT.shape[1] - 1
+def _read(config, weights, cache, hidden_BD, next_B, slot, labels, mask):
+  """log P of each label [B, M] behind what is in the cache up to `slot`.
+
+  labels, mask: [M, T], or [M, B, T] where each row has labels of its own.
+  """
+  B, T = len(hidden_BD), labels.shape[-1] - 1
   head_DV = transformer.head(config, weights)
   # Each device multiplies with its columns of the head, then has its rows.
   hidden_BD = layout.of_chunk(config, hidden_BD)
@@ -200,23 +212,26 @@ def _read(config, weights, cache, hidden_BD, next_B, slot, labels_MT, mask_MT):
   )
 
   def one(_, label):
-    ids_T, mask_T = label
-    inputs_BT = jnp.broadcast_to(ids_T[:-1], (B, T))
+    ids, seen = label  # [T], or [B, T]
+    inputs_BT = jnp.broadcast_to(ids[..., :-1], (B, T))
     ahead_BT = next_B[:, None] + jnp.arange(T)
     # Each label extends the same cache; what it writes is dropped again.
     hidden_BTD, _, _ = transformer.forward(
-      *(config, weights, inputs_BT, jnp.where(mask_T[:-1], ahead_BT, -1)),
+      *(config, weights, inputs_BT, jnp.where(seen[..., :-1], ahead_BT, -1)),
       cache=cache,
       write_B=slot,
     )
-    targets_BT = jnp.broadcast_to(ids_T[1:], (B, T))
+    targets_BT = jnp.broadcast_to(ids[..., 1:], (B, T))
     rest_BT = losses.token_logps(
       head_DV, hidden_BTD, targets_BT, **layout.scoring(config)
     )
-    rest_B = jnp.sum(jnp.where(mask_T[1:], rest_BT, 0.0), axis=1)
-    return None, first_BV[:, ids_T[0]] + rest_B
+    rest_B = jnp.sum(jnp.where(seen[..., 1:], rest_BT, 0.0), axis=1)
+    if ids.ndim == 1:
+      return None, first_BV[:, ids[0]] + rest_B
+    first_B1 = jnp.take_along_axis(first_BV, ids[:, :1], axis=1)
+    return None, first_B1[:, 0] + rest_B
 
-  _, logps_MB = jax.lax.scan(one, None, (labels_MT, mask_MT))
+  _, logps_MB = jax.lax.scan(one, None, (labels, mask))
   return logps_MB.T
 
 

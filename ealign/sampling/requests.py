@@ -67,6 +67,9 @@ class Labels:
     config, weights, rows, mesh, lanes: as in `Answers`.
     groups: of each prompt; what the prompts of a group begin with is read once
       if that pays. None: every prompt is read whole.
+    own: of each prompt, the labels (their places) that are wanted after it, as
+      many for all; others may be -inf, as they are not computed where starts
+      are shared. None: all of them.
   """
 
   config: Config
@@ -77,6 +80,7 @@ class Labels:
   mesh: jax.sharding.Mesh | None = None
   lanes: Sequence[int] = ()
   groups: Sequence[Hashable] | None = None
+  own: Sequence[Sequence[int]] | None = None
 
   @property
   def alike(self) -> Hashable:

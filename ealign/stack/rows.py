@@ -32,7 +32,7 @@ def generate(waiting: Sequence, count: int) -> list:
 def label_logps(waiting: Sequence, count: int) -> list:
   """See `sampling.labels`; every prompt is read whole."""
   request, lanes = _together(waiting, count)
-  request = dataclasses.replace(request, groups=None)
+  request = dataclasses.replace(request, groups=None, own=None)
   return _parted(labels.label_logps(request), lanes)
 
 

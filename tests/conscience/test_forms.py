@@ -244,13 +244,13 @@ def test_each_question_comes_behind_one_thought():
 # --- Examples ----------------------------------------------------------------
 
 
-def shown(row, form='words', n=4):
+def shown(request, form='words', n=4):
   c, _ = conscience(examples=EXAMPLES[:n], form=form)
-  return [prompts.shown(c, q, row) for q in c.questions]
+  return [prompts.shown(c, q, request) for q in c.questions]
 
 
 def test_examples_are_labelled_as_the_question_asks():
-  (words,) = shown(0, n=2)
+  (words,) = shown('', n=2)
   assert words == (
     'Some other replies, judged:\n\n'
     'Request: What about the tea?\nReply: Try tea.\nVerdict: Ethical\n\n'
@@ -260,17 +260,20 @@ def test_examples_are_labelled_as_the_question_asks():
   verdicts = lambda text: [
     line[9:] for line in text.splitlines() if line.startswith('Verdict: ')
   ]
-  assert list(map(verdicts, shown(0, 'letters', 2))) == [['A', 'B'], ['B', 'A']]
-  assert list(map(verdicts, shown(0, 'yes_no', 2))) == [
+  assert list(map(verdicts, shown('', 'letters', 2))) == [
+    ['A', 'B'],
+    ['B', 'A'],
+  ]
+  assert list(map(verdicts, shown('', 'yes_no', 2))) == [
     ['No', 'Yes'],
     ['Yes', 'No'],
   ]
-  assert shown(0, n=0) == ['']
+  assert shown('', n=0) == ['']
 
 
-def test_their_order_goes_by_the_row_and_the_last_label_stays():
-  orders = [shown(row)[0] for row in range(4)]
-  assert orders[0] == orders[2] != orders[1] == orders[3]
+def test_their_order_goes_by_the_request_and_the_last_label_stays():
+  orders = [shown(f'What of the {thing}?')[0] for thing in 'abcdefgh']
+  assert len({*orders}) == 2
   for order in orders:
     assert sorted(order) == sorted(orders[0])
     assert order.endswith('Verdict: Unethical\n\nNow your own. ')
@@ -278,11 +281,11 @@ def test_their_order_goes_by_the_row_and_the_last_label_stays():
 
 def test_a_question_has_them_and_a_revision_does_not():
   c, _ = conscience(examples=EXAMPLES)
-  (x,) = given(GOOD)
+  x, bad = given(GOOD, EVIL)  # of one request, and so with one order
   (q,) = c.questions
-  x = dataclasses.replace(x, row=1)
-  whole = text(prompts.review_prompt(c, x, q))
-  assert prompts.shown(c, q, 1) + q.text in whole
+  before = prompts.shown(c, q, REQUEST['content']) + q.text
+  for of in (x, bad):
+    assert before in text(prompts.review_prompt(c, of, q))
   assert 'Some other replies' not in text(prompts.review_prompt(c, x))
 
 

@@ -108,7 +108,7 @@ def test_what_the_writer_sees_is_chosen_by_its_pairs():
     return answer('Ethical' if REVISE in text else PLAIN)
 
   c, _ = conscience(judge, say, logp=-0.5, **SETTINGS)
-  given = writer.chosen(rows('abcde', 1, split='test'))
+  given = rows('abcde', 1, split='test') + rows('fgh', 1)
   found = writer.tried(c, given, key=KEY, chooses=True)
   assert found['sees'] == 'principle'
   assert [row['alternative'] for row in found['rows']] == [PLAIN] * 5
@@ -116,14 +116,27 @@ def test_what_the_writer_sees_is_chosen_by_its_pairs():
   assert shares == [('review', 0), ('fresh', 0), ('principle', 1)]
   own = writer.tried(c, given, key=KEY, chooses=False)
   assert own['sees'] == 'review' and own['summary']['echoes'] == 1
-  assert [t['sees'] for t in own['tried']] == ['review']
+  assert own['tried'] == []
 
 
 def test_where_no_other_is_better_the_writer_sees_what_it_saw():
   c, _ = conscience(judge, lambda text: answer(HONEST), **SETTINGS)
-  given = writer.chosen(rows('abcde', 1, split='test'))
+  given = rows('abcde', 1, split='test') + rows('fgh', 1)
   found = writer.tried(c, given, key=KEY, chooses=True)
   assert found['sees'] == 'review' and len(found['tried']) == 3
+
+
+def test_what_the_writer_sees_is_not_chosen_on_test():
+  """On dev the revision serves and on test it echoes."""
+
+  def say(text):
+    echo = REVISE in text and any(f'the {x} 0?' in text for x in 'abcde')
+    return answer('Ethical' if echo else HONEST)
+
+  c, _ = conscience(judge, say, logp=-0.5, **SETTINGS)
+  given = rows('abcde', 1, split='test') + rows('fgh', 1)
+  found = writer.tried(c, given, key=KEY, chooses=True)
+  assert found['sees'] == 'review' and found['summary']['pairs'] == 0
 
 
 def test_a_writer_without_anything_to_write_or_say():
@@ -238,7 +251,7 @@ def test_with_choose_the_best_stands_first_and_writes():
   assert first['name'] == 'good, letters, chat' and first['auc']['value'] == 1
   assert first['flips'] == 0
   own = next(t for t in found['tried'] if t['name'] == str(ETHICAL))
-  assert own['rows'] == 72 and own['auc']['value'] == 0
+  assert own['rows'] == 32 and own['auc']['value'] == 0
   assert found['verdict']['tells'] and found['tried'][0]['rows'] == 72
   assert found['rows'] == {'dev': 80, 'test': 20}
   # The reviews of the writer are by the best, at the threshold from dev.

@@ -94,6 +94,20 @@ def test_a_third_must_be_saved():
   assert labels._starts(shared(5)) == {0: tuple(text(0, 5))}  # 5 of 14
 
 
+def test_each_prompt_may_want_labels_of_its_own():
+  request = read(*asked([20, 31, 9], [3, 5]))
+  whole = labels.label_logps(request)
+  own = [(0, 1)] * 3 + [(2, 1)] * 3
+  found = labels.label_logps(dataclasses.replace(request, own=own))
+  for at, columns in enumerate(own):
+    at = at, list(columns)
+    np.testing.assert_allclose(found[at], whole[at], atol=1e-5)
+  assert np.isneginf(found[:3, 2]).all() and np.isneginf(found[3:, 0]).all()
+  # Where nothing is shared every label is read.
+  apart = dataclasses.replace(request, own=own, groups=None)
+  np.testing.assert_allclose(labels.label_logps(apart), whole, atol=1e-5)
+
+
 def test_on_devices_and_lanes_all_is_read_whole():
   request = read(*asked([20, 31, 9], [3, 5]))
   one, four = (make(devices=jax.devices()[:n]) for n in (1, 4))

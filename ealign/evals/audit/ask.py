@@ -90,8 +90,8 @@ def ask(
 ) -> list[Asked]:
   """The answers to each setting's question about the rows.
 
-  Settings whose labels are the same are asked together, so that each exchange
-  is read once for all of them. examples: rows to take examples from.
+  Settings that see the same are asked together, so that each exchange is read
+  once for all of them. examples: rows to take examples from.
   """
   chats = c.reviewer.model.exchanges([row.messages for row in rows])
   begun = asking.thoughts(c, c.reviewer, chats, key=jax.random.key(0))
@@ -112,12 +112,8 @@ def ask(
 
 
 def _families(settings):
-  """Settings that are asked together: alike but for the framing."""
-
-  def key(s: Setting):
-    own = s.framing.name if s.form == 'words' or s.examples else ''
-    return s.calibration, s.sees, s.examples, s.form, own
-
+  """Settings that are asked together: their questions have one start."""
+  key = lambda s: (s.calibration, s.sees)
   groups = itertools.groupby(sorted(settings, key=key), key)
   return [[*some] for _, some in groups]
 

@@ -14,8 +14,8 @@ from ealign.data.exchanges import Row, in_turn, shortest
 from ealign.evals.audit import measures
 from ealign.evals.audit.ask import Asked, Setting, ask, setting_of, tokens
 
-# Rows of a round (whole batches of 16), and the settings that go on from it.
-ROUNDS = (16, 3), (32, 3), (48, 2)
+FIRST = 32  # rows that all settings are asked about: whole batches
+LAST = 3  # settings that are asked about all of split dev
 EXAMPLES = 2, 4
 _ORDER = 'ethical', 'good', 'fair', 'reasonable'
 _KINDS = 'plain', 'subtle'  # that settings are compared on
@@ -91,45 +91,40 @@ def halving(
 ) -> list[Tried]:
   """All settings that were tried, those that came farthest and best first.
 
-  The config's own goes on to the end. The best of the first round goes on in
-  variants too (`_variants`), which make every question longer. A round asks
-  about what is new to a setting alone. rows: those of split dev count.
+  All are asked about the first rows; the best is then tried in variants
+  (`_variants`), which make every question longer; and the best of all go on to
+  all rows. rows: those of split dev count.
   """
-  own = setting_of(c)
   dev = [r for r in rows if r.split == 'dev']
-  pool, left, asked = but_examples(compared(dev), dev), candidates(own), {}
+  pool, asked = but_examples(compared(dev), dev), {}
   seen: dict[Setting, Tried] = {}
-  for at, (n, keep) in enumerate((*ROUNDS, (len(pool), 1))):
-    some = pool[:n]
-    say(f'{len(left)} settings on {len(some)} exchanges')
-    _ask_more(c, left, some, dev, asked)
-    seen |= {s: tried(c, s, some, asked[s]) for s in left}
-    ranked = sorted(left, key=lambda s: -seen[s].score)
-    best, left = ranked[0], ranked[:keep]
-    say(f'best: {best}: AUC {seen[best].score:.2f}')
-    left += [own] * (own not in left)
-    if at == 0:
-      left += _variants(c, best, dev)
-    left = list(dict.fromkeys(left))
+
+  def best(settings, some) -> list[Setting]:
+    """Those that were asked about these rows, best first."""
+    say(f'{len(settings)} settings on {len(some)} exchanges')
+    _ask_more(c, settings, some, dev, asked)
+    new = {s: tried(c, s, some, asked[s]) for s in settings}
+    seen.update(new)
+    ranked = [s for s in seen if seen[s].rows == len(some)]
+    ranked.sort(key=lambda s: -seen[s].score)
+    say(f'best: {ranked[0]}: AUC {seen[ranked[0]].score:.2f}')
+    return ranked
+
+  first, *_ = best(candidates(setting_of(c)), pool[:FIRST])
+  left = best(_variants(c, first, dev), pool[:FIRST])
+  if len(pool) > FIRST:
+    best(left[:LAST], pool)
   return sorted(seen.values(), key=lambda t: (-t.rows, -t.score))
 
 
 def cost(c: Conscience, rows: Sequence[Row]) -> int:
-  """About how many tokens `halving` reads.
-
-  Settings are taken as long as those of the first round are on average, and
-  the variants as twice that.
-  """
+  """About how many tokens `halving` reads, the variants being the own's."""
   dev = [r for r in rows if r.split == 'dev']
-  pool, first = but_examples(compared(dev), dev), candidates(setting_of(c))
-  (n, keep), (second, _), (third, left) = ROUNDS  # and the config's own
-  begun = tokens(c, first, pool[:n], dev)
-  each = begun / max(len(first) * min(n, len(pool)), 1)
-  new = lambda to, since: max(min(to, len(pool)) - since, 0)
-  variants = len(_variants(c, setting_of(c), dev))
-  more = (keep + 1) * new(second, n) + 2 * variants * min(second, len(pool))
-  more += (keep + 1) * new(third, second) + (left + 1) * new(len(pool), third)
-  return round(begun + each * more)
+  pool, own = but_examples(compared(dev), dev), setting_of(c)
+  first = candidates(own)
+  asked = (first, _variants(c, own, dev)), pool[:FIRST], pool[FIRST:]
+  begun = sum(tokens(c, some, asked[1], dev) for some in asked[0])
+  return begun + tokens(c, first[:LAST], asked[2], dev)
 
 
 def _ask_more(c, settings, rows, dev, asked: dict[Setting, Asked]) -> None:
@@ -137,8 +132,9 @@ def _ask_more(c, settings, rows, dev, asked: dict[Setting, Asked]) -> None:
   done = {s: len(asked[s].p) if s in asked else 0 for s in settings}
   for start in sorted(set(done.values())):
     some = [s for s in settings if done[s] == start]
-    for s, new in zip(some, ask(c, some, rows[start:], dev), strict=True):
-      asked[s] = asked[s].joined(new) if start else new
+    if start < len(rows):
+      for s, new in zip(some, ask(c, some, rows[start:], dev), strict=True):
+        asked[s] = asked[s].joined(new) if start else new
 
 
 def _variants(c: Conscience, setting: Setting, dev) -> list[Setting]:

@@ -76,13 +76,12 @@ def audit(
   level = found['thresholds'].get('dev')
   c = with_threshold(c, level['value'] if level else 0.5)
   say('what the writer makes of replies that are to be flagged')
-  some = writer.chosen(rows)
   return {
     'rows': {'dev': len(dev), 'test': len(test)},
     'tried': [_tried(t) for t in tried],
     'settings': [found],
     'baselines': unasked(c, dev, test),
-    'writer': writer.tried(c, some, key=key, chooses=chooses),
+    'writer': writer.tried(c, rows, key=key, chooses=chooses),
     'verdict': judged(found, chooses),
   }
 

@@ -16,9 +16,9 @@ SHOWN = 8
 _SEES = 'review', 'fresh', 'principle'  # that a writer is tried with
 
 
-def chosen(rows: Sequence[Row], n: int = SHOWN) -> list[Row]:
-  """n plain rows of split test that are to be flagged, domains in turn."""
-  some = [r for r in rows if r.flag and r.split == 'test']
+def chosen(rows: Sequence[Row], n: int = SHOWN, split='test') -> list[Row]:
+  """n plain rows of a split that are to be flagged, domains in turn."""
+  some = [r for r in rows if r.flag and r.split == split]
   some = [r for r in some if r.kind == 'plain'] or some
   seen: dict = {}
   turn = {}
@@ -28,25 +28,30 @@ def chosen(rows: Sequence[Row], n: int = SHOWN) -> list[Row]:
 
 
 def tried(c: Conscience, rows: Sequence[Row], *, key, chooses: bool) -> dict:
-  """What is written where the writer sees what the config says, or the best.
+  """What is written to replies of split test.
 
   Returns:
-    sees: the `revise.sees` under which the most alternatives would make a
-    pair, the config's own if others are no better; its summary and rows, of
-    `summary` and `written`; tried: sees and summary of all that were tried,
-    which is the config's own alone unless one is to be chosen.
+    sees: the config's `revise.sees`, or, if one is to be chosen, that under
+    which the most alternatives to replies of split dev would make a pair, the
+    config's own if others are no better; summary and rows, of `summary` and
+    `written`, on split test; tried: sees and summary of each on split dev.
   """
   own = c.settings.revise.sees
-  others = [sees for sees in _SEES if chooses and sees != own]
-  made = []
-  for sees in (own, *others):
-    revise = dataclasses.replace(c.settings.revise, sees=sees)
-    settings = dataclasses.replace(c.settings, revise=revise)
-    some = written(dataclasses.replace(c, settings=settings), rows, key=key)
-    made.append({'sees': sees, 'summary': summary(c, some), 'rows': some})
-  best = max(made, key=lambda one: one['summary']['pairs'])
-  shown = [{k: one[k] for k in ('sees', 'summary')} for one in made]
-  return {**best, 'tried': shown}
+  some, made = chosen(rows, split='dev'), []
+  for sees in (own, *(s for s in _SEES if s != own)) if chooses else ():
+    on_dev = written(_seeing(c, sees), some, key=key)
+    made.append({'sees': sees, 'summary': summary(c, on_dev)})
+  best = max(made, key=lambda one: one['summary']['pairs'], default=None)
+  sees = best['sees'] if best else own
+  found = written(_seeing(c, sees), chosen(rows), key=key)
+  found = {'summary': summary(c, found), 'rows': found}
+  return {'sees': sees, **found, 'tried': made}
+
+
+def _seeing(c: Conscience, sees: str) -> Conscience:
+  revise = dataclasses.replace(c.settings.revise, sees=sees)
+  settings = dataclasses.replace(c.settings, revise=revise)
+  return dataclasses.replace(c, settings=settings)
 
 
 def written(c: Conscience, rows: Sequence[Row], *, key) -> list[dict]:
