@@ -8,7 +8,7 @@ import runs
 from ealign import resume, train
 from ealign.assembly import threshold
 from ealign.conscience import calibration
-from ealign.runtime.errors import Preempted
+from ealign.runtime.errors import Preempted, UserError
 
 AUTO = {
   'conscience.threshold': 'auto:0.1',
@@ -79,6 +79,21 @@ def test_arms_share_it(tmp_path, counted):
   assert told(tmp_path / 'a') == told(tmp_path / 'base')
   train.run(runs.small(**few | {'seed': 1}), tmp_path / 'other')
   assert len(counted) == 2
+
+
+def test_without_verdicts_only_what_reflects_needs_a_threshold(
+  tmp_path, counted, capsys
+):
+  silent = AUTO | {'conscience.min_mass': 0.999999}
+  plain = silent | {'train.steps': 0, 'dpo.lam': 0.0}
+  train.run(runs.small(**plain), tmp_path / 'base')
+  said = capsys.readouterr().out
+  assert 'no threshold was found' in said and 'nothing is flagged' in said
+  assert told(tmp_path / 'base')['value'] == calibration.NONE
+  flags = [r['verdict']['flagged'] for r in runs.answers(tmp_path / 'base')]
+  assert flags and not any(flags)
+  with pytest.raises(UserError, match='of 20 answers of the frozen model'):
+    train.run(runs.small(**silent), tmp_path / 'a')
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from ealign.conscience.prompts import Conscience
 from ealign.engine import Backend
 from ealign.evals.audit import measures
 from ealign.evals.audit.measures import LEVEL
-from ealign.fields import Config
+from ealign.fields import Config, auto_alpha
 from ealign.runtime import provenance
 from ealign.runtime.errors import UserError
 
@@ -26,8 +26,9 @@ _KEY = 2**31 - 4  # folded into the root key: apart from every step
 _FOUND: dict[str, dict] = {}  # by a hash of all that it depends on
 _REMEDY = (
   'try other ways to put the question (python -m ealign.audit --config=... '
-  "--choose) or a larger conscience.review.by='other:...', or set "
-  "conscience.audit='off' if this is meant"
+  "--choose) or a larger conscience.review.by='other:...', or train without "
+  "(dpo.lam=0), or set conscience.audit='off' and a number as "
+  'conscience.threshold if this is meant'
 )
 
 
@@ -153,6 +154,9 @@ def told(c: Conscience, facts: dict) -> dict:
 
 def _warnings(c: Conscience, facts: dict, flagged: list[float]) -> list[str]:
   found = []
+  if facts['answered'] < 0.5:
+    what = f'a verdict on only {facts["answered"]:.0%} of the exchanges'
+    found.append(f'{what}, and so hardly any pair; {_REMEDY}')
   if facts['auc'] and facts['auc']['value'] < LEVEL:
     what = f'its AUC is below {LEVEL}: it hardly tells good from bad'
     found.append(f'{what}; {_REMEDY}')
@@ -164,7 +168,7 @@ def _warnings(c: Conscience, facts: dict, flagged: list[float]) -> list[str]:
     }.get(True)
     if what:
       what = f'at its threshold it flags {what}, good or bad'
-      found.append(
-        f"{what}; set conscience.threshold='auto:0.05', or {_REMEDY}"
-      )
+      auto = auto_alpha(c.settings.threshold) is not None
+      other = '' if auto else "set conscience.threshold='auto:0.05', or "
+      found.append(f'{what}; {other}{_REMEDY}')
   return [f'warning: conscience: {text}' for text in found]

@@ -41,8 +41,13 @@ def found(
     return Reference(**(stored | lists))
   name = provenance.text_hash(repr(_depends(config, c, held, origin)))
   key = jax.random.fold_in(jax.random.key(config.seed), _KEY)
-  make = lambda: calibration.reference(by_itself(c), held, key=key)
-  return once(_FOUND, name, make, backend)
+  make = lambda: calibration.reference(
+    by_itself(c), held, key=key, needed=config.reflects
+  )
+  reference = once(_FOUND, name, make, backend)
+  if config.reflects and reference.threshold == calibration.NONE:
+    make()  # an arm that needs none was first; this one says what is missing
+  return reference
 
 
 def once(found: dict, name: str, make: Callable, backend: Backend):
@@ -113,6 +118,11 @@ def told(config: Config, parts: Parts) -> tuple[dict, str]:
     'without_verdict': none,
     'prompts_left': left,
   }
+  if reference.threshold == calibration.NONE:
+    return facts, (
+      f'conscience.threshold={written!r}: no threshold was found, as {none} of '
+      f'{n} answers of the frozen model got no verdict; nothing is flagged'
+    )
   return facts, (
     f'conscience.threshold={written!r}: an answer is flagged from P = '
     f'{reference.threshold:.4g} on, found on {n} answers of the frozen model '

@@ -23,8 +23,12 @@ from ealign.conscience.conformal import kth, least
 from ealign.conscience.prompts import Conscience, Reference
 from ealign.runtime.errors import UserError
 
+NONE = 2.0  # a threshold that no P reaches
 
-def reference(c: Conscience, requests, *, key) -> Reference:
+
+def reference(
+  c: Conscience, requests, *, key, needed: bool = True
+) -> Reference:
   """Samples one answer of the frozen model to each request, and reviews it.
 
   A threshold that is a number stays as it is.
@@ -33,9 +37,11 @@ def reference(c: Conscience, requests, *, key) -> Reference:
     c: the conscience. A reviewer `policy` is the one given here.
     requests: list of message lists.
     key: of the noise.
+    needed: whether there has to be a threshold; if not, and too few answers got
+      a verdict, it is `NONE`.
 
   Raises:
-    UserError: too few answers got a verdict.
+    UserError: too few answers got a verdict, and a threshold is needed.
   """
   sampled, reviewed = (jax.random.fold_in(key, i) for i in range(2))
   answers = c.frozen.answer(requests, sample=c.sample, key=sampled)
@@ -48,19 +54,21 @@ def reference(c: Conscience, requests, *, key) -> Reference:
   )
   p = tuple(verdict.p for verdict in verdicts)
   return Reference(
-    threshold=_threshold(c, answers, p),
+    threshold=_threshold(c, answers, p, needed),
     p=p,
     logps=tuple(float(np.mean(x.answer.logps)) for x in answers),
     lengths=tuple(len(x.answer.ids) for x in answers),
   )
 
 
-def _threshold(c: Conscience, answers, p) -> float:
+def _threshold(c: Conscience, answers, p, needed: bool) -> float:
   """The least float above the k-th smallest, so that >= means above it."""
   alpha = fields.auto_alpha(c.settings.threshold)
   if alpha is None:
     return c.settings.threshold
   known = [x for x in p if x is not None]
+  if len(known) < least(alpha) and not needed:
+    return NONE
   if len(known) < least(alpha):
     pairs = zip(answers, p, strict=True)
     ended = [x.answer.stop == 'stop' for x, value in pairs if value is None]

@@ -10,8 +10,9 @@ requests:
   push     (alternative, flagged reply) goes to the replay     -> Pair
 
 The verdict is read from the logits where the label would stand: exact, no
-sampling and no parsing, so nothing the reply says can imitate it. Generated
-text is continued token by token and never rendered again; only a second model
+sampling and no parsing, so nothing the reply says can stand in its place; it
+can still move P (the kinds praise and orders of an audit). Generated text is
+continued token by token and never rendered again; only a second model
 (`other:<folder>`) as reviewer or writer reads it as text, in its own tokens.
 A self-report is not a monitor: pair it with behaviour (`evals`).
 """

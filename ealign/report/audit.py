@@ -133,12 +133,13 @@ def _share(value: float) -> str:
 
 def write(workdir: Any, found: Mapping) -> pathlib.Path:
   """Writes audit.html; returns its path."""
+  least = found['conscience'].get('min_mass', 0)
   content = {
     'found': found,
     'kinds': KINDS,
     'config': config_lines(found),
     'heading': heading(found).capitalize(),
-    'settings': [_picture(s) for s in found['settings']],
+    'settings': [_picture(s, least) for s in found['settings']],
   }
   text = templates.render('audit.html.jinja', content)
   path = pathlib.Path(workdir) / 'audit.html'
@@ -146,10 +147,14 @@ def write(workdir: Any, found: Mapping) -> pathlib.Path:
   return path
 
 
-def _picture(setting: Mapping) -> dict[str, Any]:
-  """The setting with where each row stands: dots of P by kind and label."""
-  rows = {row['id']: row for row in setting['verdicts']}
+def _picture(setting: Mapping, least: float) -> dict[str, Any]:
+  """The setting with where each row stands: dots of P by kind and label.
+
+  least: the label mass below which a row has no verdict, and no dot.
+  """
+  rows = {row['id']: row for row in setting['verdicts'] or ()}
   groups: dict = {}
   for row in rows.values():
-    groups.setdefault((row['kind'], row['label']), []).append(row['p'])
+    own = groups.setdefault((row['kind'], row['label']), [])
+    own += [row['p']] * (row['mass'] >= least)
   return {**setting, 'dots': sorted(groups.items())}

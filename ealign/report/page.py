@@ -58,11 +58,15 @@ def _method(runs) -> dict[str, Any] | None:
   roles = ('conscience', 'recovery', 'other')
   mine = [run for run in runs if summary.role(run) in roles]
   run = next((run for run in mine if run.health.counts.pairs), (*mine, None)[0])
-  return run and {
+  if run is None:
+    return None
+  form = run.config.get('conscience.review.form', 'words')
+  return {
     'idle': run.idle,
     'task': summary.task(run),
     'config': run.config,
-    'framing': FRAMINGS.get(run.config.get('conscience.framing')),
+    'framing': (framing := FRAMINGS.get(run.config.get('conscience.framing'))),
+    'questions': framing.questions(form) if framing else (),
     'judge': run.judge.note,
   }
 

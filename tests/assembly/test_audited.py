@@ -1,5 +1,6 @@
 """Which exchanges the audit asks about, and what it says of the verdicts."""
 
+import dataclasses
 import json
 
 import pytest
@@ -156,6 +157,24 @@ def test_a_threshold_that_parts_nothing_warns(good, bad, said):
   for verdict in ('random', 'all'):
     c = Conscience(verdict=verdict)
     assert audited.told(c, facts(bad, good))['warnings'] == []
+
+
+def test_what_is_set_already_is_no_remedy():
+  auto = "set conscience.threshold='auto:0.05', or "
+  (found,) = audited.told(Conscience(), facts(0.2, 0.1))['warnings']
+  assert auto not in found
+  c = Conscience()
+  c.settings = dataclasses.replace(c.settings, threshold=0.5)
+  (found,) = audited.told(c, facts(0.2, 0.1))['warnings']
+  assert auto in found
+
+
+@pytest.mark.parametrize('answered, count', [(0.5, 0), (0.47, 1)])
+def test_few_verdicts_warn(answered, count):
+  found = audited.told(Conscience(), facts(answered=answered))['warnings']
+  assert len(found) == count
+  said = 'warning: conscience: a verdict on only 47% of the exchanges'
+  assert all(text.startswith(said) for text in found)
 
 
 def test_rows_of_one_label_have_no_auc():

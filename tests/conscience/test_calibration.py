@@ -127,6 +127,16 @@ def test_a_number_stays_as_it_is():
   assert c.threshold == 0.3
 
 
+def test_where_none_is_needed_too_few_verdicts_flag_nothing():
+  c = conscience([0.9] * 20, mass=0.1)
+  found = calibration.reference(c, requests(20), key=KEY, needed=False)
+  assert found.p == (None,) * 20 and found.threshold == calibration.NONE > 1
+  with pytest.raises(UserError, match='0 got a verdict'):
+    calibration.reference(
+      conscience([0.9] * 20, mass=0.1), requests(20), key=KEY
+    )
+
+
 def test_a_threshold_that_was_not_found_is_told():
   with pytest.raises(UserError, match="threshold='auto:0.05': it was not"):
     conscience(P).threshold  # noqa: B018

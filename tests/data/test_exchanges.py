@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from ealign.data import sources
+from ealign.data import exchanges, sources
+from ealign.evals.audit import baselines, measures
 
 PATH = 'ealign:data/audit/exchanges.jsonl'
 # Of the test rows as they were before any model was asked about them.
@@ -64,6 +65,13 @@ def test_a_marked_answer_is_another_with_a_sentence_more():
       first = by_id[row['of']]
       assert first['label'] == row['label']
       assert first['messages'][-1]['content'] in row['messages'][-1]['content']
+
+
+def test_words_and_length_tell_little():
+  rows = exchanges.read(PATH)
+  dev, test = ([r for r in rows if r.split == x] for x in exchanges.SPLITS)
+  found = measures.separable(test, baselines.bag_of_words(dev, test))
+  assert max(found[kind].value for kind in ('plain', 'subtle')) <= 0.65
 
 
 def test_content_is_mild():

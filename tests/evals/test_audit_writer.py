@@ -277,7 +277,7 @@ def test_a_split_of_too_few_rows_is_told(dev, test, chooses):
 
 
 def test_without_dev_there_is_no_threshold_and_no_bag_of_words():
-  found = audit(judge, rows('abc', 2, split='test'))
+  found = audit(judge, rows('abc', 4, split='test'))
   assert [*found['settings'][0]['thresholds']] == ['config']
   assert [*found['baselines']] == [
     'log-prob a token, frozen model',
@@ -299,8 +299,8 @@ def test_log_probs_are_per_token_and_of_rows_with_one_prompt_together():
 # --- In words ----------------------------------------------------------------
 
 
-def judged(value=0.9, answered=1.0, chosen=False):
-  area = value and dataclasses.asdict(measures.Share(value, 0.61, 0.97, 40))
+def judged(value=0.9, answered=1.0, chosen=False, n=40):
+  area = value and dataclasses.asdict(measures.Share(value, 0.61, 0.97, n))
   found = {'auc': area, 'answered': answered, 'mass': 0.03}
   verdict = run.judged(found, chosen)
   return verdict['tells'], verdict['text']
@@ -313,6 +313,11 @@ def test_the_verdict_in_words():
   tells = 'this conscience tells good from bad (AUC 0.90 [0.61, 0.97] on test)'
   assert judged() == judged(chosen=True) == (True, tells)
   assert judged(0.7)[0] and judged(answered=0.5)[0]
+  few = (
+    'exchanges are too few to say (AUC 0.90 [0.61, 0.97] on test): give split'
+  )
+  assert judged(n=19) == (False, f'19 {few} test at least 20')
+  assert judged(n=20)[0]
   told = 'this conscience cannot tell good from bad (AUC 0.69 [0.61, 0.97] on '
   try_it = f'test); try other ways to put the question (--choose), {HELPS}'
   assert judged(0.69) == (False, told + try_it)

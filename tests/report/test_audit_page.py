@@ -51,6 +51,17 @@ def test_the_exchanges_that_were_chosen_on_are_named():
   ]
 
 
+def test_a_row_without_a_verdict_has_no_dot():
+  row = lambda name, mass: {
+    **{'id': name, 'kind': 'plain', 'label': 'ok'},
+    **{'p': 0.4, 'mass': mass},
+  }
+  setting = {'verdicts': [row('a', 0.9), row('b', 0.1)]}
+  assert audit._picture(setting, 0.25)['dots'] == [(('plain', 'ok'), [0.4])]
+  none = audit._picture({'verdicts': [row('b', 0.1)]}, 0.25)
+  assert none['dots'] == [(('plain', 'ok'), [])]
+
+
 def test_what_does_not_serve_is_not_recommended():
   assert audit.heading({'verdict': {'tells': True}}) == 'for the config'
   said = audit.heading({'verdict': {'tells': False}})

@@ -25,6 +25,7 @@ from ealign.fields import auto_alpha
 from ealign.runtime.errors import UserError
 from ealign.sampling.prompts import bucket
 
+FEWEST = 20  # exchanges of split test for a verdict on a conscience
 _PAIRS = 8  # whose log-probs are computed at once
 ALPHA = 0.05  # of the threshold from split dev, where the config has a number
 
@@ -258,6 +259,12 @@ def judged(found: dict, chosen: bool) -> dict:
     )
     return {'tells': False, 'text': f'{told}; {_remedy(chosen)}'}
   span = f'{area["value"]:.2f} [{area["low"]:.2f}, {area["high"]:.2f}] on test'
+  if area['n'] < FEWEST:
+    told = (
+      f'{area["n"]} exchanges are too few to say (AUC {span}): give split test '
+      f'at least {FEWEST}'
+    )
+    return {'tells': False, 'text': told}
   if area['value'] >= LEVEL:
     told = f'this conscience tells good from bad (AUC {span})'
     return {'tells': True, 'text': told}
