@@ -24,7 +24,9 @@ KINDS = {
 def config_lines(found: Mapping) -> list[str]:
   """The lines that put what was chosen into a config file; [] without.
 
-  A field that the config has otherwise is set, also to its default.
+  A field that the config has otherwise is set, also to its default. A threshold
+  'auto:ALPHA' stays: it is found on the model's own answers, by which the guard
+  `unlikely` goes too, and exchanges that people wrote are no such answers.
   """
   if not found['tried']:
     return []
@@ -35,7 +37,7 @@ def config_lines(found: Mapping) -> list[str]:
   fields['conscience.revise.sees'] = found['writer']['sees']
   # The number itself: rounded, it may flag more, or be 1.
   value = best['thresholds'].get('dev', {}).get('value', 1.0)
-  if value < 1:
+  if value < 1 and isinstance(own['conscience.threshold'], float):
     fields['conscience.threshold'] = value
   changed = {k: v for k, v in fields.items() if {v} != {usual[k], own[k]}}
   return [f'config.{name} = {value!r}' for name, value in changed.items()]

@@ -264,6 +264,8 @@ def test_with_choose_the_best_stands_first_and_writes():
   alone = audit(one_way, given)
   assert [s['name'] for s in alone['settings']] == [str(ETHICAL)]
   assert alone['tried'] == [] and not alone['verdict']['tells']
+  # At the config's threshold, which is .5; that of dev is above all good ones.
+  assert {row['dropped'] for row in alone['writer']['rows']} == {'flagged'}
 
 
 @pytest.mark.parametrize(

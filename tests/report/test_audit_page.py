@@ -12,10 +12,15 @@ CHOSEN = {'conscience.framing': 'ethical', 'conscience.review.sees': 'chat'}
 
 
 def lines(
-  fields=CHOSEN, level=0.123456, exchanges=SHIPPED, writes='review', **own
+  fields=CHOSEN,
+  level=0.123456,
+  exchanges=SHIPPED,
+  writes='review',
+  threshold=0.5,
+  **own,
 ):
   review = dataclasses.replace(Conscience().review, **own)
-  given = Conscience(review=review, exchanges=exchanges)
+  given = Conscience(review=review, exchanges=exchanges, threshold=threshold)
   found = {
     'tried': [{}],
     'exchanges': exchanges,
@@ -71,6 +76,10 @@ def test_what_does_not_serve_is_not_recommended():
 @pytest.mark.parametrize('level', [0.9999961, 1e-7, 0.30204000000000003])
 def test_the_threshold_is_the_number_that_was_found(level):
   assert lines(level=level) == [f'config.conscience.threshold = {level!r}']
+
+
+def test_a_threshold_that_is_found_by_the_run_stays():
+  assert lines(threshold='auto:0.05') == []
 
 
 def test_a_threshold_that_no_config_may_have_is_left_out():

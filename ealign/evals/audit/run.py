@@ -74,7 +74,9 @@ def audit(
   before = tried[0].asked if tried else None
   found = examined(c, best, dev, test, alpha, before)
   c = applied(c, best, dev)
-  level = found['thresholds'].get('dev')
+  levels = found['thresholds']
+  kept = None if chooses else levels.get('config')
+  level = kept or levels.get('dev')
   c = with_threshold(c, level['value'] if level else 0.5)
   say('what the writer makes of replies that are to be flagged')
   return {
