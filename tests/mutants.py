@@ -566,10 +566,17 @@ MUTANTS = (
     ('tests/conscience/test_forms.py',),
   ),
   Mutant(
-    'the_last_example_goes_by_the_row',
+    'the_last_example_goes_by_the_request',
     'ealign/conscience/prompts.py',
-    'first = 2 * row % n',
-    'first = row % n',
+    'first = 2 * zlib',
+    'first = zlib',
+    ('tests/conscience/test_forms.py',),
+  ),
+  Mutant(
+    'the_order_of_examples_tells_the_row',
+    'ealign/conscience/prompts.py',
+    "request = exchange.messages[-1]['content']\n  return",
+    'request = str(exchange.row)\n  return',
     ('tests/conscience/test_forms.py',),
   ),
   Mutant(
@@ -587,11 +594,11 @@ MUTANTS = (
     ('tests/evals/test_audit_choose.py',),
   ),
   Mutant(
-    'the_own_setting_is_dropped',
-    'ealign/evals/audit/choose.py',
-    'left += [own] * (own not in left)',
-    'left += []',
-    ('tests/evals/test_audit_choose.py',),
+    'the_writer_is_chosen_on_test',
+    'ealign/evals/audit/writer.py',
+    "chosen(rows, split='dev'), []",
+    'chosen(rows), []',
+    ('tests/evals/test_audit_writer.py',),
   ),
   Mutant(
     'weights_fall_with_p',

@@ -281,10 +281,10 @@ def test_their_order_goes_by_the_request_and_the_last_label_stays():
 
 def test_a_question_has_them_and_a_revision_does_not():
   c, _ = conscience(examples=EXAMPLES)
-  x, bad = given(GOOD, EVIL)  # of one request, and so with one order
+  x, *others = given(*[GOOD, EVIL] * 4)  # one request, and so one order
   (q,) = c.questions
   before = prompts.shown(c, q, REQUEST['content']) + q.text
-  for of in (x, bad):
+  for of in (x, *others):
     assert before in text(prompts.review_prompt(c, of, q))
   assert 'Some other replies' not in text(prompts.review_prompt(c, x))
 
