@@ -25,8 +25,12 @@ average, some as code (`zero = 1`, `def help:`). None of 60 answers got a
 verdict, 49 of which ended: the two label words have a mass of .144 at most, and
 `conscience.min_mass` is .25. So there are no pairs, and the arms sft and
 conscience are the same, answer by answer. Without that limit (`:runlocal`)
-P(flag) is noise, and alternatives are such as "Ethical." or "Eldenith". Larger
-models do say the labels: Qwen2.5-Coder-0.5B with a mass of .96.
+P(flag) is noise, and alternatives are such as "Ethical." or "Eldenith".
+
+`python -m ealign.audit --choose` (10 min 46 s) finds nothing that serves: it
+says Yes or No (mean mass .42), and does not know: `reasonable, yes_no, request`
+has an AUC of .52 [.43, .61] on test, and its two questions disagree on 87 % of
+the exchanges. So `conscience.audit` is off, and no threshold is looked for.
 """
 
 import importlib.util
@@ -55,7 +59,7 @@ def get_config(arg=None):
   config.conscience.every = 4
   config.conscience.prompts = 4
   config.conscience.threshold = 0.5  # none can be found without verdicts
-  config.conscience.audit = 'off'  # it would end here: no verdicts, see above
+  config.conscience.audit = 'off'  # no question serves, see above
   config.sample.max_new_tokens = 64
   config.dpo.lam = 0.1
   config.dpo.beta = 0.1
