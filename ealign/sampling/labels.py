@@ -21,6 +21,7 @@ from ealign.sampling import prompts as prompting
 from ealign.sampling.requests import Labels
 from ealign.sampling.sampler import laid_out, prefill
 
+_COPIES = 2**29  # bytes of a cache's copies, one for each label
 _LABEL = 2  # labels are padded to a multiple of this many tokens
 
 
@@ -211,7 +212,7 @@ def _read(config, weights, cache, hidden_BD, next_B, slot, labels, mask):
     layout.split(config, logits_BV, (layout.ROWS, 'tensor'))
   )
 
-  def one(_, label):
+  def one(label):
     ids, seen = label  # [T], or [B, T]
     inputs_BT = jnp.broadcast_to(ids[..., :-1], (B, T))
     ahead_BT = next_B[:, None] + jnp.arange(T)
@@ -227,12 +228,16 @@ def _read(config, weights, cache, hidden_BD, next_B, slot, labels, mask):
     )
     rest_B = jnp.sum(jnp.where(seen[..., 1:], rest_BT, 0.0), axis=1)
     if ids.ndim == 1:
-      return None, first_BV[:, ids[0]] + rest_B
+      return first_BV[:, ids[0]] + rest_B
     first_B1 = jnp.take_along_axis(first_BV, ids[:, :1], axis=1)
-    return None, first_B1[:, 0] + rest_B
+    return first_B1[:, 0] + rest_B
 
-  _, logps_MB = jax.lax.scan(one, None, (labels, mask))
-  return logps_MB.T
+  # All at once where the copies of the cache are small: weights are read once.
+  copies = len(labels) * sum(x.nbytes for x in (cache['k'], cache['v']))
+  together = (
+    jax.vmap(one) if copies <= _COPIES else functools.partial(jax.lax.map, one)
+  )
+  return together((labels, mask)).T
 
 
 def _pad(labels):
