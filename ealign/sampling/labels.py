@@ -21,7 +21,7 @@ from ealign.sampling import prompts as prompting
 from ealign.sampling.requests import Labels
 from ealign.sampling.sampler import laid_out, prefill
 
-_COPIES = 2**29  # bytes of a cache's copies, one for each label
+_COPIES = 2**30  # bytes of a cache's copies, one for each label
 _LABEL = 2  # labels are padded to a multiple of this many tokens
 
 
