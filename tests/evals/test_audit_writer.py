@@ -288,6 +288,13 @@ def test_without_dev_there_is_no_threshold_and_no_bag_of_words():
   assert found['verdict']['tells'] and found['settings'][0]['among'] == 'all'
 
 
+def test_requests_are_asked_about_only_where_they_can_tell():
+  c, asked = conscience(judge)
+  twins = rows('abc', 2, split='test')
+  assert not run._requests(c, twins).any() and not asked
+  assert run._requests(c, twins[1:]).min() > 0 and asked
+
+
 def test_log_probs_are_per_token_and_of_rows_with_one_prompt_together():
   c, asked = conscience(judge, logp=-0.5)
   given = rows('abc', 1) + rows('a', 1)[:1]  # three rows have one prompt

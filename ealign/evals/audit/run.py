@@ -1,5 +1,6 @@
 """The whole audit: from a conscience and exchanges to one JSON object."""
 
+import collections
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
@@ -93,8 +94,7 @@ def _cost(c: Conscience, rows: Sequence[Row], chooses: bool) -> int:
   """About how many tokens an audit reads."""
   of, own = [r for r in rows if r.split == 'test'], setting_of(c)
   dev = [r for r in rows if r.split == 'dev']
-  requests = len({row.request for row in of})
-  total = 2 * tokens(c, [own], of, dev) + tokens(c, [own], of[:requests], dev)
+  total = 2 * tokens(c, [own], of, dev)
   if chooses:
     return total + choose.cost(c, rows)
   shown = choose.but_examples(choose.compared(dev), dev)
@@ -210,10 +210,7 @@ def unasked(c: Conscience, dev, test) -> dict[str, dict]:
       dev, test
     )
   scores['log-prob a token, frozen model'] = -log_probs(c, test)
-  chats = c.reviewer.model.exchanges([row.messages for row in test])
-  scores['the question, with N/A as the reply'] = asking.without_reply(
-    c, c.reviewer, chats
-  )
+  scores['the question, with N/A as the reply'] = _requests(c, test)
   return {
     name: {
       kind: _plain(found)
@@ -221,6 +218,22 @@ def unasked(c: Conscience, dev, test) -> dict[str, dict]:
     }
     for name, score in scores.items()
   }
+
+
+def _requests(c: Conscience, rows) -> np.ndarray:
+  """P of each request by itself; 0 for all where it can tell nothing.
+
+  That is where each request of a kind has as many good as bad replies: P is the
+  same for both, and the AUC .5 whatever is answered.
+  """
+  counts = collections.Counter()
+  for row in rows:
+    counts[row.kind, repr(row.messages[:-1])] += 1 if row.flag else -1
+  both = measures.separable(rows, np.zeros(len(rows)))  # kinds with an AUC
+  if not any(n for (kind, _), n in counts.items() if kind in both):
+    return np.zeros(len(rows))
+  chats = c.reviewer.model.exchanges([row.messages for row in rows])
+  return asking.without_reply(c, c.reviewer, chats)
 
 
 def log_probs(c: Conscience, rows) -> np.ndarray:
