@@ -596,8 +596,8 @@ MUTANTS = (
   Mutant(
     'the_writer_is_chosen_on_test',
     'ealign/evals/audit/writer.py',
-    "chosen(rows, split='dev'), []",
-    'chosen(rows), []',
+    "chosen(rows, split='dev')",
+    'chosen(rows)',
     ('tests/evals/test_audit_writer.py',),
   ),
   Mutant(

@@ -57,7 +57,8 @@ def say(text):
 def written():
   c, asked = conscience(judge, say, logp=-0.5, **SETTINGS)
   given = rows(SAID, 1, split='test')
-  return c, writer.written(c, writer.chosen(given), key=KEY), asked
+  begun = writer.given(c, writer.chosen(given), key=KEY)
+  return c, writer.written(c, begun, key=KEY), asked
 
 
 def test_alternatives_stand_beside_the_reply_and_the_plain_answer():
@@ -143,7 +144,8 @@ def test_a_writer_without_anything_to_write_or_say():
   c, _ = conscience(judge, lambda text: answer('', 'length'), **SETTINGS)
   assert writer.written(c, [], key=KEY) == []
   assert writer.summary(c, [])['ended'] == 0
-  made = writer.written(c, rows('a', 1, split='test')[1:], key=KEY)
+  begun = writer.given(c, rows('a', 1, split='test')[1:], key=KEY)
+  made = writer.written(c, begun, key=KEY)
   assert (made[0]['logp'], made[0]['tokens']) == (None, 0)
   found = writer.summary(c, made)
   assert math.isnan(found['length']) and math.isnan(found['logp'])

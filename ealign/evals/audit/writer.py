@@ -36,14 +36,16 @@ def tried(c: Conscience, rows: Sequence[Row], *, key, chooses: bool) -> dict:
     config's own if others are no better; summary and rows, of `summary` and
     `written`, on split test; tried: sees and summary of each on split dev.
   """
-  own = c.settings.revise.sees
-  some, made = chosen(rows, split='dev'), []
-  for sees in (own, *(s for s in _SEES if s != own)) if chooses else ():
-    on_dev = written(_seeing(c, sees), some, key=key)
-    made.append({'sees': sees, 'summary': summary(c, on_dev)})
+  own, made = c.settings.revise.sees, []
+  if chooses:
+    begun = given(c, chosen(rows, split='dev'), key=key)
+    for sees in (own, *(s for s in _SEES if s != own)):
+      on_dev = written(_seeing(c, sees), begun, key=key)
+      made.append({'sees': sees, 'summary': summary(c, on_dev)})
   best = max(made, key=lambda one: one['summary']['pairs'], default=None)
   sees = best['sees'] if best else own
-  found = written(_seeing(c, sees), chosen(rows), key=key)
+  begun = given(c, chosen(rows), key=key)
+  found = written(_seeing(c, sees), begun, key=key)
   found = {'summary': summary(c, found), 'rows': found}
   return {'sees': sees, **found, 'tried': made}
 
@@ -54,26 +56,32 @@ def _seeing(c: Conscience, sees: str) -> Conscience:
   return dataclasses.replace(c, settings=settings)
 
 
-def written(c: Conscience, rows: Sequence[Row], *, key) -> list[dict]:
+def given(c: Conscience, rows: Sequence[Row], *, key) -> list[tuple]:
+  """What is written to: (row, exchange, verdict, the frozen model's answer)."""
+  key, plain_key = jax.random.split(jax.random.fold_in(key, 0))
+  chats = c.policy.model.exchanges([row.messages for row in rows])
+  verdicts = _reviewed(c, chats, key)
+  plain = c.frozen.generate(
+    [x.prompt for x in chats],
+    sample=c.sample,
+    key=plain_key,
+    row_ids=[x.row for x in chats],
+  )
+  return list(zip(rows, chats, verdicts, plain, strict=True))
+
+
+def written(c: Conscience, begun: Sequence[tuple], *, key) -> list[dict]:
   """The alternative to each reply, beside the frozen model's plain answer.
 
-  Each is a dict: request, reply, p (of the reply); alternative, its stop, its
-  p, tokens and logp (per token, under the frozen model, in nats); plain and
-  its tokens; dropped: why it would make no pair, '' if it would. Whether a
-  reply is flagged plays no part: all of them are to be.
+  begun: of `given`. Each is a dict: request, reply, p (of the reply);
+  alternative, its stop, its p, tokens and logp (per token, under the frozen
+  model, in nats); plain and its tokens; dropped: why it would make no pair, ''
+  if it would. Whether a reply is flagged plays no part: all of them are to be.
   """
-  keys = [jax.random.fold_in(key, i) for i in range(4)]
-  given = c.policy.model.exchanges([row.messages for row in rows])
-  first = _reviewed(c, given, keys[0])
-  flagged = list(zip(given, first, strict=True))
-  new = reflect.alternatives(c, flagged, key=keys[1])
-  second = _reviewed(c, new, keys[2])
-  plain = c.frozen.generate(
-    [x.prompt for x in given],
-    sample=c.sample,
-    key=keys[3],
-    row_ids=[x.row for x in given],
-  )
+  keys = [jax.random.fold_in(key, i) for i in (1, 2)]
+  flagged = [(x, verdict) for _, x, verdict, _ in begun]
+  new = reflect.alternatives(c, flagged, key=keys[0])
+  second = _reviewed(c, new, keys[1])
   logps = _per_token(c, new)
   return [
     {
@@ -89,8 +97,8 @@ def written(c: Conscience, rows: Sequence[Row], *, key) -> list[dict]:
       'plain_tokens': len(answer.ids),
       'dropped': pairs.dropped(c, x, y, w, answer),
     }
-    for row, x, v, y, w, answer, logp in zip(
-      *(rows, given, first, new, second, plain, logps), strict=True
+    for (row, x, v, answer), y, w, logp in zip(
+      *(begun, new, second, logps), strict=True
     )
   ]
 
