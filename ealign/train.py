@@ -30,6 +30,7 @@ from ealign.resume import Progress, Setup
 from ealign.runtime import checkpoint, metrics, preempt, provenance
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime import profile as profile_lib
+from ealign.runtime.display import display as make_display
 from ealign.runtime.errors import NonFinite, Preempted, UserError
 from ealign.runtime.hosts import Hosts
 from ealign.workdir import folder as folder_lib
@@ -92,10 +93,13 @@ def run(
   if stop is not None:
     watching = contextlib.nullcontext(stop)
   with watching as stop:
+    shown = display or make_display(
+      config.train.steps, name, quiet=not hosts.writes
+    )
     with stop.at_once(_stopped(folder.local, 'while it was loaded')):
       s, start = _setup(config, method, folder, hosts, backend, name)
       at, stored, notes = resume.restore(s, start)
-      s, found = _examined(s, start, at, stored)
+      s, found = _examined(s, start, at, stored, shown.say)
       notes += found
     if profile and at.step > profile[0]:
       notes.append(f'no trace: step {profile[0]} is done')
@@ -104,8 +108,7 @@ def run(
       config.train.steps,
       tensorboard=config.log.tensorboard,
       prefix=name,
-      quiet=not hosts.writes,
-      shown=display,
+      shown=shown,
       after=at.step,
     )
     # On other hosts this folder is a temporary copy.
@@ -171,11 +174,12 @@ def _setup(config, method, folder, hosts, backend, name):
   return setup, Progress(0, state, replay)
 
 
-def _examined(s: Setup, start: Progress, at: Progress, stored: dict):
+def _examined(s: Setup, start: Progress, at: Progress, stored: dict, say):
   """The setup with its threshold, and notes of that and of its audit.
 
   The audit comes first: where there are no verdicts, a threshold on them is not
-  looked for. stored: what it was found on, of a checkpoint.
+  looked for. stored: what it was found on, of a checkpoint. say: shows a line
+  before what takes minutes on a real model.
   """
   at_start = s.parts, start.state.params, s.origin
   of = s.config, *threshold.reviewing(s.config, *at_start), s.backend
@@ -187,6 +191,8 @@ def _examined(s: Setup, start: Progress, at: Progress, stored: dict):
   if facts := audited.found(*of, rows, kept):
     record(audit=facts)
     audited.check(s.config, facts)
+  if s.config.calibrates and not stored:
+    say(f'conscience.threshold: asks for {len(s.parts.held)} plain answers')
   if found := threshold.found(*of, s.parts.held, stored):
     c = dataclasses.replace(s.parts.conscience, reference=found)
     s = dataclasses.replace(s, parts=dataclasses.replace(s.parts, conscience=c))

@@ -44,7 +44,9 @@ def test_a_continued_run_has_the_same_threshold(
   facts = told(tmp_path / 'whole')
   assert facts['alpha'] == 0.1 and facts['prompts_left'] == 980
   assert facts['verdicts'] + facts['without_verdict'] == 20
-  assert '980 prompts of the pool remain' in capsys.readouterr().out
+  said = capsys.readouterr().out
+  assert '980 prompts of the pool remain' in said
+  assert said.index('asks for 20 plain answers') < said.index('980 prompts')
   verdicts = [r['verdict'] for r in runs.answers(tmp_path / 'whole')]
   p = [(v['p'], v['flagged']) for v in verdicts if v['p'] is not None]
   assert p and all(flag == (x >= facts['value']) for x, flag in p)
