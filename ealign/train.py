@@ -30,7 +30,6 @@ from ealign.resume import Progress, Setup
 from ealign.runtime import checkpoint, metrics, preempt, provenance
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime import profile as profile_lib
-from ealign.runtime.display import display as make_display
 from ealign.runtime.errors import NonFinite, Preempted, UserError
 from ealign.runtime.hosts import Hosts
 from ealign.workdir import folder as folder_lib
@@ -93,24 +92,22 @@ def run(
   if stop is not None:
     watching = contextlib.nullcontext(stop)
   with watching as stop:
-    shown = display or make_display(
-      config.train.steps, name, quiet=not hosts.writes
-    )
     with stop.at_once(_stopped(folder.local, 'while it was loaded')):
       s, start = _setup(config, method, folder, hosts, backend, name)
       at, stored, notes = resume.restore(s, start)
-      s, found = _examined(s, start, at, stored, shown.say)
+      log = metrics.Metrics(
+        s.workdir,
+        config.train.steps,
+        tensorboard=config.log.tensorboard,
+        prefix=name,
+        quiet=not hosts.writes,
+        shown=display,
+        after=at.step,
+      )
+      s, found = _examined(s, start, at, stored, log.say)
       notes += found
     if profile and at.step > profile[0]:
       notes.append(f'no trace: step {profile[0]} is done')
-    log = metrics.Metrics(
-      s.workdir,
-      config.train.steps,
-      tensorboard=config.log.tensorboard,
-      prefix=name,
-      shown=shown,
-      after=at.step,
-    )
     # On other hosts this folder is a temporary copy.
     trace = profile_lib.Profile(s.workdir, profile if hosts.writes else None)
     with log, s.saved, trace:
@@ -178,8 +175,7 @@ def _examined(s: Setup, start: Progress, at: Progress, stored: dict, say):
   """The setup with its threshold, and notes of that and of its audit.
 
   The audit comes first: where there are no verdicts, a threshold on them is not
-  looked for. stored: what it was found on, of a checkpoint. say: shows a line
-  before what takes minutes on a real model.
+  looked for. stored: what it was found on, of a checkpoint. say: shows a line.
   """
   at_start = s.parts, start.state.params, s.origin
   of = s.config, *threshold.reviewing(s.config, *at_start), s.backend
@@ -191,9 +187,7 @@ def _examined(s: Setup, start: Progress, at: Progress, stored: dict, say):
   if facts := audited.found(*of, rows, kept):
     record(audit=facts)
     audited.check(s.config, facts)
-  if s.config.calibrates and not stored:
-    say(f'conscience.threshold: asks for {len(s.parts.held)} plain answers')
-  if found := threshold.found(*of, s.parts.held, stored):
+  if found := threshold.found(*of, s.parts.held, stored, say):
     c = dataclasses.replace(s.parts.conscience, reference=found)
     s = dataclasses.replace(s, parts=dataclasses.replace(s.parts, conscience=c))
     level, note = threshold.told(s.config, s.parts)

@@ -23,7 +23,13 @@ _FOUND: dict[str, Reference] = {}  # by a hash of all that it depends on
 
 
 def found(
-  config: Config, c: Conscience, origin: dict, backend: Backend, held, stored
+  config: Config,
+  c: Conscience,
+  origin: dict,
+  backend: Backend,
+  held,
+  stored,
+  say,
 ) -> Reference | None:
   """What the threshold is found on; None if it is a number, or never used.
 
@@ -33,6 +39,7 @@ def found(
     backend: of the run.
     held: the prompts that are held out.
     stored: the same of a checkpoint, as a dict; empty: there is none.
+    say: shows a line before answers are sampled, which can take minutes.
   """
   if not config.calibrates:
     return None
@@ -41,9 +48,12 @@ def found(
     return Reference(**(stored | lists))
   name = provenance.text_hash(repr(_depends(config, c, held, origin)))
   key = jax.random.fold_in(jax.random.key(config.seed), _KEY)
-  make = lambda: calibration.reference(
-    by_itself(c), held, key=key, needed=config.reflects
-  )
+
+  def make():
+    say(f'conscience.threshold: asks for {len(held)} plain answers')
+    own = by_itself(c)
+    return calibration.reference(own, held, key=key, needed=config.reflects)
+
   reference = once(_FOUND, name, make, backend)
   if config.reflects and reference.threshold == calibration.NONE:
     make()  # an arm that needs none was first; this one says what is missing

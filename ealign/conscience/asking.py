@@ -67,7 +67,7 @@ def each(c: Conscience, reviewer: Engine, asked, prompts_QB, chats):
   flat = [prompt for row in prompts_QB for prompt in row]
   forms = tuple(dict.fromkeys(f for q in asked for f in (*q.flag, *q.ok)))
   most = max(len(q.flag) + len(q.ok) for q in asked)
-  own = [forms_of(q, forms, most) for q in asked for _ in range(n)]
+  own = [_places(q, forms, most) for q in asked for _ in range(n)]
   logps = reviewer.labels(flat, forms, groups=together, own=together and own)
   found = [
     labels.verdict(
@@ -81,7 +81,7 @@ def each(c: Conscience, reviewer: Engine, asked, prompts_QB, chats):
   return np.array([p for p, _ in found]), np.array([mass for _, mass in found])
 
 
-def forms_of(question: Question, forms, count: int) -> list[int]:
+def _places(question: Question, forms, count: int) -> list[int]:
   """Where the question's labels stand, and the first again up to `count`."""
   at = [forms.index(form) for form in (*question.flag, *question.ok)]
   return at + at[:1] * (count - len(at))

@@ -135,7 +135,7 @@ def _share(value: float) -> str:
 
 def write(workdir: Any, found: Mapping) -> pathlib.Path:
   """Writes audit.html; returns its path."""
-  least = found['conscience'].get('min_mass', 0)
+  least = found['conscience']['min_mass']
   content = {
     'found': found,
     'kinds': KINDS,
@@ -154,7 +154,7 @@ def _picture(setting: Mapping, least: float) -> dict[str, Any]:
 
   least: the label mass below which a row has no verdict, and no dot.
   """
-  rows = {row['id']: row for row in setting['verdicts'] or ()}
+  rows = {row['id']: row for row in setting['verdicts']}
   groups: dict = {}
   for row in rows.values():
     own = groups.setdefault((row['kind'], row['label']), [])

@@ -7,7 +7,7 @@ template's escaping, and nothing here makes markup.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ealign.conscience.framings import FRAMINGS
+from ealign.conscience.framings import FORMS, FRAMINGS
 from ealign.evals import counts, table
 from ealign.report import excerpts, figures, summary, templates, training
 from ealign.report.runs import Run, judge_at_hand
@@ -60,13 +60,14 @@ def _method(runs) -> dict[str, Any] | None:
   run = next((run for run in mine if run.health.counts.pairs), (*mine, None)[0])
   if run is None:
     return None
+  framing = FRAMINGS.get(run.config.get('conscience.framing'))
   form = run.config.get('conscience.review.form', 'words')
+  asks = framing and form in [*FORMS]  # a damaged folder may say anything
   return {
     'idle': run.idle,
     'task': summary.task(run),
     'config': run.config,
-    'framing': (framing := FRAMINGS.get(run.config.get('conscience.framing'))),
-    'questions': framing.questions(form) if framing else (),
+    'questions': framing.questions(form) if asks else (),
     'judge': run.judge.note,
   }
 

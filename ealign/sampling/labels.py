@@ -36,28 +36,28 @@ def label_logps(request: Labels) -> np.ndarray:
   prompting.check(prompts, request.config.max_positions - longest)
   padded = _pad(labels)
   logps_BM = np.full((len(prompts), len(labels)), -np.inf, np.float32)
+  scored = _each(request, *padded)
   if starts := _starts(request):
-    for index_B, own_BM, scored_BM in _together(request, starts, *padded):
-      real_B = index_B >= 0
-      at = index_B[real_B, None], own_BM[real_B]
-      logps_BM[at] = mesh.to_host(scored_BM)[real_B]
-    return logps_BM
-  for index_B, scored_BM in _each(request, *padded):
+    scored = _together(request, starts, *padded)
+  for index_B, own_BM, scored_BM in scored:
     real_B = index_B >= 0
-    logps_BM[index_B[real_B]] = mesh.to_host(scored_BM)[real_B]
+    at = index_B[real_B, None], own_BM[real_B]
+    logps_BM[at] = mesh.to_host(scored_BM)[real_B]
   return logps_BM
 
 
 def _each(request: Labels, labels_MT, mask_MT):
-  """Reads every prompt whole. Yields (index_B, log P of its labels [B, M]).
+  """Reads every prompt whole. Yields (index_B, own_BM, log P of them [B, M]).
 
-  index_B: which prompt each row is; -1: none.
+  index_B: which prompt each row is; -1: none. own_BM: which labels.
   """
   config, weights, batches, place = laid_out(request)
   run = program(config)
   for batch in batches:
     per_row = place((batch.tokens_BT, batch.positions_BT))
-    yield batch.index, run(weights, *per_row, labels_MT, mask_MT)
+    every_BM = np.tile(np.arange(len(labels_MT)), (len(batch.index), 1))
+    scored_BM = run(weights, *per_row, labels_MT, mask_MT)
+    yield batch.index, every_BM, scored_BM
 
 
 def _starts(request: Labels) -> dict[Hashable, tuple[int, ...]]:
@@ -82,10 +82,9 @@ def _starts(request: Labels) -> dict[Hashable, tuple[int, ...]]:
 
 
 def _together(request: Labels, starts, labels_MT, mask_MT):
-  """Reads what a group's prompts begin with once.
+  """Reads what a group's prompts begin with once; yields as `_each`.
 
-  The rest of each prompt then extends a copy of the cache. Yields as `_each`,
-  with the labels of each row in between, [B, m].
+  The rest of each prompt then extends a copy of the cache.
   """
   every = [range(len(labels_MT))] * len(request.prompts)
   own_NM = np.array(request.own or every)

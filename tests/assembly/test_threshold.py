@@ -108,7 +108,7 @@ def test_a_number_holds_nothing_out(monkeypatch):
 def test_a_run_that_needs_none_finds_none():
   for off in ({}, {'conscience.threshold': 0.5}):
     settings = runs.small(**off)
-    assert threshold.found(settings, None, {}, None, (), {}) is None
+    assert threshold.found(settings, None, {}, None, (), {}, print) is None
 
 
 def test_other_examples_are_another_question():
@@ -132,6 +132,6 @@ def test_what_was_stored_is_taken():
   settings = runs.small(**{'conscience.threshold': 'auto:0.1'})
   stored = {'threshold': 0.3, 'p': [0.2, None], 'logps': [-1.0, -2.0]}
   stored['lengths'] = [3, 4]
-  found = threshold.found(settings, None, {}, None, (), stored)
+  found = threshold.found(settings, None, {}, None, (), stored, print)
   assert found.threshold == 0.3 and found.p == (0.2, None)
   assert hash(found) and found.lengths == (3, 4)

@@ -98,7 +98,8 @@ def found(tells, text):
     **{'thresholds': {}, 'moves': [], 'flips': None, 'verdicts': []},
   }
   return {
-    **{'model': text, 'reviewer': text, 'exchanges': text, 'conscience': {}},
+    **{'model': text, 'reviewer': text, 'exchanges': text},
+    'conscience': {'min_mass': 0.25},
     **{'rows': {'dev': 1, 'test': 1}, 'tried': [], 'settings': [setting]},
     **{'baselines': {}, 'verdict': {'tells': tells, 'text': 'so.'}},
     'writer': {
