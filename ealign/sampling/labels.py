@@ -21,7 +21,6 @@ from ealign.sampling import prompts as prompting
 from ealign.sampling.requests import Labels
 from ealign.sampling.sampler import laid_out, prefill
 
-_COPIES = 2**30  # bytes of a cache's copies, one for each label
 _LABEL = 2  # labels are padded to a multiple of this many tokens
 
 
@@ -231,12 +230,7 @@ def _read(config, weights, cache, hidden_BD, next_B, slot, labels, mask):
     first_B1 = jnp.take_along_axis(first_BV, ids[:, :1], axis=1)
     return first_B1[:, 0] + rest_B
 
-  # All at once where the copies of the cache are small: weights are read once.
-  copies = len(labels) * sum(x.nbytes for x in (cache['k'], cache['v']))
-  together = (
-    jax.vmap(one) if copies <= _COPIES else functools.partial(jax.lax.map, one)
-  )
-  return together((labels, mask)).T
+  return jax.lax.map(one, (labels, mask)).T
 
 
 def _pad(labels):

@@ -1,7 +1,6 @@
 """What prompts of a group begin with is read once, and changes nothing."""
 
 import dataclasses
-import functools
 import types
 
 import jax
@@ -107,28 +106,6 @@ def test_each_prompt_may_want_labels_of_its_own():
   # Where nothing is shared every label is read.
   apart = dataclasses.replace(request, own=own, groups=None)
   np.testing.assert_allclose(labels.label_logps(apart), whole, atol=1e-5)
-
-
-@pytest.mark.parametrize('copies', [0, 2**30])
-def test_labels_are_the_same_one_by_one_and_at_once(monkeypatch, copies):
-  labels.program.cache_clear()
-  monkeypatch.setattr(labels, '_COPIES', copies)
-  request = read(asked([20, 31], [3])[0], None)
-  found = labels.label_logps(request)
-  labels.program.cache_clear()  # others have the limit of the module
-  lowered = jax.jit(functools.partial(labels.score, CONFIG)).lower(
-    *(WEIGHTS, *np.zeros((2, 1, 4), np.int32), *labels._pad(LABELS))
-  )
-  loops = lowered.as_text().count('stablehlo.while')
-  assert loops == 3 + (copies == 0)  # the layers' twice, the score's; labels'
-  for prompt, logps in zip(request.prompts, found, strict=True):
-    for label, logp in zip(LABELS, logps, strict=True):
-      ids = np.array([[*prompt, *label]])
-      at = np.arange(ids.shape[1])[None]
-      hidden, *_ = transformer.forward(CONFIG, WEIGHTS, ids, at)
-      wanted = jax.nn.log_softmax(transformer.logits(CONFIG, WEIGHTS, hidden))
-      own = wanted[0, len(prompt) - 1 : -1][np.arange(len(label)), label]
-      np.testing.assert_allclose(logp, own.sum(), atol=1e-4)
 
 
 def test_on_devices_and_lanes_all_is_read_whole():
