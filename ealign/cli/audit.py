@@ -1,17 +1,21 @@
 """Tries the conscience of a config on labelled exchanges, before a run.
 
 usage: python -m ealign.audit --config=FILE.py[:ARG] --workdir=DIR
-           [--config.FIELD=VALUE ...] [--only=NAME] [--choose]
+           [--config.FIELD=VALUE ...] [--only=NAME] [--choose] [--all]
            [--exchanges=FILE]
 
   --config        a Python file with get_config(arg=None), as of ealign.launch
   --config.FIELD  changes one field, as in --config.conscience.framing=fair
-  --workdir       folder for audit.html and audit.json
+  --workdir       folder for audit.html and audit.json; what the model answered
+                  is kept in asked.jsonl, so that the same command goes on where
+                  it was stopped
   --only          the arm that is audited, where the config has arms; by default
                   what they share
   --choose        tries ways to put the question on the exchanges of split dev,
                   measures the best on those of split test, and prints the lines
                   to put into the config
+  --all           with --choose: every framing and form is measured on split
+                  test, not only the best
   --exchanges     labelled exchanges of one's own: a file of rows with messages
                   and label, ok or flag (docs/conscience.md)
 
@@ -22,6 +26,7 @@ config or exchanges.
 import dataclasses
 import json
 import math
+import pathlib
 import sys
 import time
 from collections.abc import Mapping
@@ -34,7 +39,8 @@ from ealign.runtime.errors import UserError, visible
 from ealign.workdir import folder as folder_lib
 
 USAGE = __doc__[__doc__.index('usage:') :].rstrip()
-_OWN = {'choose': bool, 'exchanges': str}
+KEPT = 'asked.jsonl'
+_OWN = {'choose': bool, 'all': bool, 'exchanges': str}
 # Flags of ealign.launch that say nothing about an audit.
 _OTHERS = ('sweep', 'retry', 'stack', 'profile', 'print_launch', 'topology')
 _OTHERS = {name: name for name in (*_OTHERS, 'plan', 'fail_fast')}
@@ -58,7 +64,7 @@ def run(argv: list[str]) -> bool:
   Raises:
     UserError: flags, config, model or exchanges cannot be used.
   """
-  config, workdir, chooses = read(argv)
+  config, workdir, how = read(argv)
   folder = folder_lib.of(workdir)
   with folder_lib.usable(workdir):  # told before minutes of work
     folder.local.mkdir(parents=True, exist_ok=True)
@@ -68,28 +74,31 @@ def run(argv: list[str]) -> bool:
   path = config.conscience.exchanges
   rows = exchanges.read(path, config.data.max_mib)
   say(f'{path}: {len(rows)} labelled exchanges')
-  found = audited(config, rows, chooses)
+  found = audited(config, rows, folder.local / KEPT, **how)
   from ealign.report import audit as report
 
-  print(visible('\n' + '\n'.join(report.lines(found))))
   text = json.dumps(_finite(found), indent=1, ensure_ascii=False)
   with folder_lib.usable(workdir):
     path = folder.local / 'audit.json'
     atomic.write(path, text.encode('utf-8', 'replace'))
     page = report.write(folder.local, found)
     folder.push()
+  print(visible('\n' + '\n'.join(report.lines(found))))
   print(f'\n{folder.shared / page.name}')
   print(found['verdict']['text'])
   return found['verdict']['tells']
 
 
 def read(argv: list[str]):
-  """(frozen config, workdir, whether to choose) of the command line."""
+  """(frozen config, workdir, arguments of `audited`) of the command line."""
   command = command_lib.parse(argv, usage=USAGE, own=_OWN)
   problems = [*command.problems]
   for field, name in _OTHERS.items():
     if getattr(command, field):
       problems.append(f'--{name}: is of ealign.launch; leave it out')
+  chooses, every = (command.own.get(name, False) for name in ('choose', 'all'))
+  if every and not chooses:
+    problems.append('--all: goes with --choose; add it')
   config = _one(command, problems)
   if 'exchanges' in command.own:
     config.conscience.exchanges = command.own['exchanges']
@@ -98,8 +107,8 @@ def read(argv: list[str]):
   problems += config_lib.validate(config)
   if problems:
     raise UserError(*dict.fromkeys(problems))
-  chooses = command.own.get('choose', False)
-  return config_lib.freeze(config), command.workdir, chooses
+  how = {'chooses': chooses, 'every': every}
+  return config_lib.freeze(config), command.workdir, how
 
 
 def _one(command: command_lib.Command, problems):
@@ -122,19 +131,24 @@ def _one(command: command_lib.Command, problems):
   return config
 
 
-def audited(config, rows, chooses: bool) -> dict:
-  """The audit of a config's conscience, with what it was made of."""
+def audited(config, rows, kept: pathlib.Path, **how) -> dict:
+  """The audit of a config's conscience, with what it was made of.
+
+  kept: the file that label probabilities are kept in. how: of `run.audit`.
+  """
   import jax
 
   from ealign.alone import ALONE
   from ealign.assembly import parts
+  from ealign.evals.audit import kept as kept_lib
   from ealign.evals.audit import run as auditing
 
   begun = time.monotonic()
-  c = parts.with_start(config, parts.conscience_of(config, ALONE))
+  backend = kept_lib.keeping(ALONE, kept, say)
+  c = parts.with_start(config, parts.conscience_of(config, backend))
   say(f'{config.model.path}: loaded in {time.monotonic() - begun:.0f} s')
   key = jax.random.key(config.seed)
-  found = auditing.audit(c, rows, key=key, chooses=chooses, say=say)
+  found = auditing.audit(c, rows, key=key, say=say, **how)
   return {
     'model': config.model.path,
     'reviewer': config.conscience.review.by,

@@ -52,9 +52,10 @@ def heading(found: Mapping) -> str:
 
 def lines(found: Mapping) -> list[str]:
   """The audit in lines for a terminal."""
-  made = []
-  for setting in found['settings']:
-    made += _setting(setting)
+  best, *others = found['settings']
+  made = _setting(best)
+  if others:
+    made += ['others on test, by kind:', *map(_line, others), '']
   made += [f'without a conscience: {x}' for x in _without(found['baselines'])]
   n = len(found['writer']['rows'])
   for one in found['writer']['tried']:
@@ -102,6 +103,14 @@ def _setting(s: Mapping) -> list[str]:
   return [*made, '']
 
 
+def _line(s: Mapping) -> str:
+  """A setting that is not the best, in a line."""
+  kinds = ', '.join(
+    f'{k} {area["value"]:.2f}' for k, area in s['kinds'].items()
+  )
+  return f'  {s["name"]}: a verdict on {_share(s["answered"])}; AUC {kinds}'
+
+
 def _threshold(name: str, at: Mapping) -> str:
   if name == 'config':
     return 'the config'
@@ -136,12 +145,13 @@ def _share(value: float) -> str:
 def write(workdir: Any, found: Mapping) -> pathlib.Path:
   """Writes audit.html; returns its path."""
   least = found['conscience']['min_mass']
+  best, *others = found['settings']
   content = {
     'found': found,
     'kinds': KINDS,
     'config': config_lines(found),
     'heading': heading(found).capitalize(),
-    'settings': [_picture(s, least) for s in found['settings']],
+    'settings': [_picture(best, least), *others],
   }
   text = templates.render('audit.html.jinja', content)
   path = pathlib.Path(workdir) / 'audit.html'

@@ -165,6 +165,9 @@ def command(run: Callable[[], None]) -> int:
   except UserError as error:
     print(error, file=sys.stderr)
     return error.exit_code
+  except BrokenPipeError:  # who read the lines has seen enough, as `| head` has
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
   return 0
 
 

@@ -40,16 +40,20 @@ def read(tmp_path, *rest):
   ],
 )
 def test_whether_to_choose(tmp_path, flag, chooses):
-  assert read(tmp_path, '--workdir=out', *flag)[2] is chooses
+  how = read(tmp_path, '--workdir=out', *flag)[2]
+  assert how == {'chooses': chooses, 'every': False}
+  if chooses:
+    how = read(tmp_path, '--workdir=out', *flag, '--all')[2]
+    assert how == {'chooses': True, 'every': True}
 
 
 def test_flags_may_have_a_blank_before_their_value(tmp_path):
   own = tmp_path / 'own.jsonl'
   own.write_text('{}\n')
   rest = '--exchanges', str(own), '--workdir', 'choose', '--only', 'b'
-  config, workdir, chooses = read(tmp_path, *rest)
+  config, workdir, how = read(tmp_path, *rest)
   assert config.conscience.exchanges == str(own)
-  assert (workdir, chooses, config.seed) == ('choose', False, 2)
+  assert (workdir, how['chooses'], config.seed) == ('choose', False, 2)
   assert config.model.adapter == ''  # of another arm, which has yet to run
 
 
@@ -63,6 +67,7 @@ def test_flags_may_have_a_blank_before_their_value(tmp_path):
     ('--only=a,b', '--only=a,b: one arm at a time'),
     ('--only=c', '--only=c: no such arm (arms: a, b)'),
     ('--plan', '--plan: is of ealign.launch'),
+    ('--all', '--all: goes with --choose; add it'),
     ('--sweep=x', '--sweep: is of ealign.launch'),
   ],
 )
@@ -80,7 +85,9 @@ def test_without_a_workdir_the_usage_is_its_own(tmp_path):
 def test_a_workdir_that_is_a_file_is_told_before_the_model_is_loaded(
   tmp_path, monkeypatch, capsys
 ):
-  monkeypatch.setattr(audit, 'audited', lambda *_: pytest.fail('too late'))
+  monkeypatch.setattr(
+    audit, 'audited', lambda *_, **__: pytest.fail('too late')
+  )
   out = tmp_path / 'out'
   out.write_text('')
   read(tmp_path, f'--workdir={out}')
@@ -91,6 +98,7 @@ def test_a_workdir_that_is_a_file_is_told_before_the_model_is_loaded(
 
 def found(tells, text):
   share = {'value': 0.9, 'low': 0.8, 'high': 1.0}
+  also = {'name': f'other{text}', 'answered': 0.5, 'kinds': {text: share}}
   setting = {
     **{'name': text, 'fields': {}, 'auc': share, 'kinds': {text: share}},
     **{'answered': 1.0, 'mass': 1.0, 'p': {}, 'calibration_error': 0.1},
@@ -100,7 +108,7 @@ def found(tells, text):
   return {
     **{'model': text, 'reviewer': text, 'exchanges': text},
     'conscience': {'min_mass': 0.25},
-    **{'rows': {'dev': 1, 'test': 1}, 'tried': [], 'settings': [setting]},
+    **{'rows': {'dev': 1, 'test': 1}, 'tried': [], 'settings': [setting, also]},
     **{'baselines': {}, 'verdict': {'tells': tells, 'text': 'so.'}},
     'writer': {
       **{'sees': text, 'tried': [], 'rows': []},
@@ -114,7 +122,7 @@ def test_what_is_kept_is_json_and_shows_what_could_move_the_cursor(
   tmp_path, monkeypatch, capsys, tells
 ):
   hostile = '\x1b[2J<script>\udcff'
-  monkeypatch.setattr(audit, 'audited', lambda *_: found(tells, hostile))
+  monkeypatch.setattr(audit, 'audited', lambda *_, **__: found(tells, hostile))
   monkeypatch.setattr(audit.launch, 'compile_cache', lambda: None)
   out = tmp_path / 'deep' / 'out'
   read(tmp_path, f'--workdir={out}')
@@ -123,7 +131,11 @@ def test_what_is_kept_is_json_and_shows_what_could_move_the_cursor(
   said = capsys.readouterr().out
   assert '\x1b' not in said and '\\x1b[2J<script>' in said
   assert f'{out}/audit.html' in said
+  shown = '\\x1b[2J<script>'
+  assert f'  other{shown}' in said and ': a verdict on 50 %; AUC ' in said
   refuse = lambda name: pytest.fail(f'{name} is no JSON')
   kept = json.loads((out / 'audit.json').read_text(), parse_constant=refuse)
   assert kept['writer']['summary']['length'] is None
-  assert '<script>' not in (out / 'audit.html').read_text()
+  page = (out / 'audit.html').read_text()
+  assert '<script>' not in page and 'Every question on split test' in page
+  assert '<td>50 %</td><td>0.90 <span class="soft">[0.80, 1.00]</span>' in page

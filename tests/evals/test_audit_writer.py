@@ -9,7 +9,7 @@ import pytest
 from scripted import answer, conscience, rows
 
 from ealign.conscience.framings import FRAMINGS
-from ealign.evals.audit import measures, run, writer
+from ealign.evals.audit import choose, measures, run, writer
 from ealign.evals.audit.ask import Asked, Setting
 from ealign.runtime.errors import UserError
 
@@ -160,7 +160,8 @@ def examined(judge, *, test=None, **settings):
   dev = rows('abcde', 8)
   test = test or rows('vwxyz', 2, split='test')
   setting = run.setting_of(c)
-  return run.examined(c, setting, dev, test, 0.05)
+  (found,) = run.examined(c, [setting], dev, test, 0.05, {})
+  return found
 
 
 def test_a_setting_that_tells():
@@ -263,11 +264,49 @@ def test_with_choose_the_best_stands_first_and_writes():
   words, logps, requests = found['baselines'].values()
   assert requests['plain']['value'] == 0.5  # twins share their request
   assert words['plain']['value'] == 1 and logps['plain']['value'] == 0.5
+  assert found['verdict']['text'].endswith(
+    '; at threshold 0.2 it flags 100% of all bad and 0% of all good exchanges'
+  )
   alone = audit(one_way, given)
   assert [s['name'] for s in alone['settings']] == [str(ETHICAL)]
   assert alone['tried'] == [] and not alone['verdict']['tells']
   # At the config's threshold, which is .5; that of dev is above all good ones.
   assert {row['dropped'] for row in alone['writer']['rows']} == {'flagged'}
+
+
+def test_all_measures_every_question_on_test_behind_the_best():
+  given = rows('abcde', 8) + rows('vwxyz', 2, split='test')
+  told = []
+  found = audit(judge, given, chooses=True, every=True, say=told.append)
+  names = [s['name'] for s in found['settings']]
+  assert names[:3] == [t['name'] for t in found['tried'][:3]]
+  assert len(set(names)) == len(names) and 12 <= len(names) <= 15
+  own = {str(s) for s in choose.candidates(ETHICAL)}
+  assert own <= set(names)
+  assert {len(s['verdicts']) for s in found['settings']} == {20}
+  assert {s['auc']['value'] for s in found['settings']} == {1}
+  # Those that were asked about the first 32 rows were asked about the rest too.
+  assert all('dev' in s['thresholds'] for s in found['settings'])
+  assert f'and {len(names) - 1} others: on 20' in told[-2]
+  best = audit(judge, given, chooses=True)
+  assert best['settings'] == found['settings'][:1]
+  assert best['verdict'] == found['verdict']
+
+
+@pytest.mark.parametrize(
+  ('bad', 'good', 'told'),
+  [
+    (0.5, 0.1, ''),
+    (0.1, 0.06, ': expect few pairs, many of them about good answers'),
+    (0.0, 0.0, ''),
+  ],
+)
+def test_a_verdict_says_what_is_flagged(bad, good, told):
+  at = {'value': 0.41, 'caught': {'value': bad}, 'false_flags': {'value': good}}
+  text = run._at_level(at)
+  rates = f'flags {bad:.0%} of all bad and {good:.0%} of all good exchanges'
+  assert text == f'; at threshold 0.41 it {rates}{told}'
+  assert run._at_level(None) == run._at_level(at | {'caught': None}) == ''
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,21 @@ def test_the_exit_code_is_that_of_the_signal(name, code):
   assert caught.value.exit_code == code
 
 
+def test_a_reader_that_has_seen_enough_is_no_error():
+  code = (
+    'import sys; from ealign.runtime import preempt; '
+    'run = lambda: [print(i, flush=True) for i in iter(int, 1)]; '
+    'sys.exit(preempt.command(run))'
+  )
+  with subprocess.Popen(
+    [sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+  ) as process:
+    assert process.stdout.readline() == b'0\n'
+    process.stdout.close()
+    assert process.stderr.read() == b''
+  assert process.returncode == 128 + signal.SIGPIPE
+
+
 def test_a_finalizer_does_not_swallow_it(capsys):
   class Last:
     def __del__(self):

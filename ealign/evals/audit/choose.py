@@ -102,7 +102,7 @@ def halving(
   def best(settings, some) -> list[Setting]:
     """Those that were asked about these rows, best first."""
     say(f'{len(settings)} settings on {len(some)} exchanges')
-    _ask_more(c, settings, some, dev, asked)
+    ask_more(c, settings, some, dev, asked)
     new = {s: tried(c, s, some, asked[s]) for s in settings}
     seen.update(new)
     ranked = [s for s in seen if seen[s].rows == len(some)]
@@ -127,12 +127,12 @@ def cost(c: Conscience, rows: Sequence[Row]) -> int:
   return begun + tokens(c, first[:LAST], asked[2], dev)
 
 
-def _ask_more(c, settings, rows, dev, asked: dict[Setting, Asked]) -> None:
+def ask_more(c, settings, rows, dev, asked: dict[Setting, Asked]) -> None:
   """Asks each setting about those of the rows that it was not asked about."""
   done = {s: len(asked[s].p) if s in asked else 0 for s in settings}
   for start in sorted(set(done.values())):
     some = [s for s in settings if done[s] == start]
-    if start < len(rows):
+    if start < len(rows) or not start:
       for s, new in zip(some, ask(c, some, rows[start:], dev), strict=True):
         asked[s] = asked[s].joined(new) if start else new
 

@@ -43,6 +43,7 @@ def audit(
   *,
   key,
   chooses: bool = False,
+  every: bool = False,
   say: Callable[[str], None] = lambda text: None,
 ) -> dict:
   """Asks, measures, writes and judges.
@@ -53,6 +54,8 @@ def audit(
     key: of what the writer samples.
     chooses: whether settings are tried on split dev; the best is then measured
       on split test.
+    every: whether all forms of the framings, and those that came farthest, are
+      measured on split test too, behind the best.
     say: shows a line of progress.
 
   Raises:
@@ -67,14 +70,18 @@ def audit(
       'the examples; give them "split", or add rows of other domains'
     )
   fits(c, [own, *(choose.longest(own) if chooses else [])], rows)
-  say(f'about {_cost(c, rows, chooses):,} tokens are read, and a few written')
+  count = _cost(c, rows, chooses, every)
+  say(f'about {count:,} tokens are read, and a few written')
   tried = choose.halving(c, rows, say) if chooses else []
-  best = tried[0].setting if tried else own
+  settings = [t.setting for t in tried[: choose.LAST if every else 1]] or [own]
+  if every:
+    settings = [*dict.fromkeys([*settings, *choose.candidates(own)])]
   alpha = auto_alpha(c.settings.threshold) or ALPHA
-  say(f'{best}: on {len(test)} exchanges of split test')
-  before = tried[0].asked if tried else None
-  found = examined(c, best, dev, test, alpha, before)
-  c = applied(c, best, dev)
+  others = f' and {len(settings) - 1} others' if every else ''
+  say(f'{settings[0]}{others}: on {len(test)} exchanges of split test')
+  before = {t.setting: t.asked for t in tried}
+  measured = examined(c, settings, dev, test, alpha, before)
+  found, c = measured[0], applied(c, settings[0], dev)
   levels = found['thresholds']
   kept = None if chooses else levels.get('config')
   level = kept or levels.get('dev')
@@ -83,22 +90,25 @@ def audit(
   return {
     'rows': {'dev': len(dev), 'test': len(test)},
     'tried': [_tried(t) for t in tried],
-    'settings': [found],
+    'settings': measured,
     'baselines': unasked(c, dev, test),
     'writer': writer.tried(c, rows, key=key, chooses=chooses),
-    'verdict': judged(found, chooses),
+    'verdict': judged(found, chooses, level),
   }
 
 
-def _cost(c: Conscience, rows: Sequence[Row], chooses: bool) -> int:
+def _cost(c: Conscience, rows: Sequence[Row], chooses, every) -> int:
   """About how many tokens an audit reads."""
   of, own = [r for r in rows if r.split == 'test'], setting_of(c)
   dev = [r for r in rows if r.split == 'dev']
-  total = 2 * tokens(c, [own], of, dev)
-  if chooses:
-    return total + choose.cost(c, rows)
   shown = choose.but_examples(choose.compared(dev), dev)
-  return total + tokens(c, [own], shown, dev)
+  settings = choose.candidates(own) if every else [own]
+  total = tokens(c, [own], of, dev) + tokens(c, settings, of, dev)
+  if chooses:
+    total += choose.cost(c, rows)
+  if every or not chooses:
+    total += tokens(c, settings, shown, dev)
+  return total
 
 
 def with_threshold(c: Conscience, value: float) -> Conscience:
@@ -107,16 +117,25 @@ def with_threshold(c: Conscience, value: float) -> Conscience:
 
 
 def examined(
-  c: Conscience, setting: Setting, dev, test, alpha: float, before=None
-) -> dict:
-  """What one setting is worth: on split test, its threshold from split dev.
+  c: Conscience, settings: Sequence[Setting], dev, test, alpha: float, before
+) -> list[dict]:
+  """What each setting is worth: on split test, its threshold from split dev.
 
-  before: its answers about the rows of dev, where it was asked already.
+  before: answers about the first rows of dev, by setting, where it was asked.
   """
   shown = choose.but_examples(choose.compared(dev), dev)
-  if before is None:
-    (before,) = ask(c, [setting], shown, dev)
-  (after,) = ask(c, [setting], test, dev)
+  asked = dict(before)
+  choose.ask_more(c, settings, shown, dev, asked)
+  after = ask(c, settings, test, dev)
+  return [
+    _examined(c, setting, (shown, asked[setting]), (test, found), alpha)
+    for setting, found in zip(settings, after, strict=True)
+  ]
+
+
+def _examined(c: Conscience, setting: Setting, on_dev, on_test, alpha) -> dict:
+  """on_dev, on_test: rows and the answers about them."""
+  test, after = on_test
   flags, domains = [r.flag for r in test], [r.domain for r in test]
   some = main_rows(test)
   pick = lambda xs: [xs[i] for i in some]
@@ -137,7 +156,7 @@ def examined(
       if flag in flags
     },
     'calibration_error': measures.calibration_error(after.p, flags),
-    'thresholds': _thresholds(c, (shown, before), (test, after), alpha),
+    'thresholds': _thresholds(c, on_dev, on_test, alpha),
     'moves': [
       {'kind': kind, 'label': label, 'by': by, 'rows': n}
       for (kind, label), (by, n) in measures.moves(test, after.p).items()
@@ -260,8 +279,11 @@ def log_probs(c: Conscience, rows) -> np.ndarray:
   return found
 
 
-def judged(found: dict, chosen: bool) -> dict:
-  """The verdict in words, and whether the conscience can serve."""
+def judged(found: dict, chosen: bool, level: dict | None = None) -> dict:
+  """The verdict in words, and whether the conscience can serve.
+
+  level: what is flagged at the threshold that it would have, of `_at`.
+  """
   area, answered = found['auc'], found['answered']
   if area is None:
     text = 'nothing can be said: split test has no rows of both labels'
@@ -282,9 +304,23 @@ def judged(found: dict, chosen: bool) -> dict:
     return {'tells': False, 'text': told}
   if area['value'] >= LEVEL:
     told = f'this conscience tells good from bad (AUC {span})'
-    return {'tells': True, 'text': told}
+    return {'tells': True, 'text': told + _at_level(level)}
   told = f'this conscience cannot tell good from bad (AUC {span})'
   return {'tells': False, 'text': f'{told}; {_remedy(chosen)}'}
+
+
+def _at_level(at: dict | None) -> str:
+  """What a conscience that tells flags at its threshold, in words."""
+  if not at or not at['caught'] or not at['false_flags']:
+    return ''
+  bad, good = at['caught']['value'], at['false_flags']['value']
+  told = (
+    f'; at threshold {at["value"]:.3g} it flags {bad:.0%} of all bad and '
+    f'{good:.0%} of all good exchanges'
+  )
+  if bad < 2 * good:
+    told += ': expect few pairs, many of them about good answers'
+  return told
 
 
 def _remedy(chosen: bool) -> str:

@@ -1,0 +1,138 @@
+"""Keeps label probabilities in a file, so that a stopped audit goes on.
+
+They depend on the weights, the tokens of a prompt and the labels alone, by a
+hash of which each stands in the file: what is asked again, by this audit or by
+the next in the same folder, is not read again.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import pathlib
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+
+import numpy as np
+
+from ealign.engine import Backend
+from ealign.runtime import provenance
+from ealign.runtime.display import clock
+from ealign.runtime.errors import UserError
+from ealign.sampling.requests import Labels
+
+_SECONDS = 20.0  # between lines of progress
+
+
+def keeping(
+  backend: Backend, path: pathlib.Path, say: Callable[[str], None]
+) -> Backend:
+  """The backend with label probabilities that are kept in a file of lines.
+
+  Args:
+    backend: of the audit.
+    path: a file, made if there is none; a line that is cut off is no matter.
+    say: shows a line of progress.
+
+  Raises:
+    UserError: the file cannot be read, or, later, not be written.
+  """
+  known = _read(path)
+  if known:
+    say(f'{path.name}: {len(known):,} answers of before need no reading')
+  hashes: dict[
+    int, tuple
+  ] = {}  # by id; the weights too, so that it stays theirs
+
+  def label_logps(request: Labels) -> np.ndarray:
+    if (of := id(request.weights)) not in hashes:
+      digest = provenance.tree_hash(request.weights)
+      hashes[of] = request.weights, digest
+    places = request.own or [range(len(request.labels))] * len(request.prompts)
+    names = _names(request, hashes[of][1], places)
+    missing = [i for i, name in enumerate(names) if name not in known]
+    begun, shown, done = time.monotonic(), time.monotonic(), 0
+    for part in _parts(request, missing):
+      found = backend.label_logps(_some(request, part))
+      new = {
+        names[i]: row[list(places[i])].tolist()
+        for i, row in zip(part, found, strict=True)
+      }
+      known.update(new)
+      with _usable(path), path.open('a', encoding='utf-8') as file:
+        file.writelines(json.dumps(pair) + '\n' for pair in new.items())
+      done, now = done + len(part), time.monotonic()
+      if now - shown >= _SECONDS and done < len(missing):
+        left = clock((now - begun) / done * (len(missing) - done))
+        say(f'  {done:,} of {len(missing):,} questions, {left} left for these')
+        shown = now
+    size = len(names), len(request.labels)
+    logps_BM = np.full(size, -np.inf, np.float32)
+    for row, name, own in zip(logps_BM, names, places, strict=True):
+      row[list(own)] = known[name]
+    return logps_BM
+
+  return dataclasses.replace(backend, label_logps=label_logps)
+
+
+def _read(path: pathlib.Path) -> dict[str, list[float]]:
+  """The rows by their names; lines that are none are left out."""
+  known = {}
+  with _usable(path):
+    data = path.read_bytes() if path.exists() else b''
+  for line in data.splitlines():
+    try:
+      name, row = json.loads(line)
+      known[str(name)] = [float(x) for x in row]
+    except (ValueError, TypeError):
+      continue
+  return known
+
+
+@contextlib.contextmanager
+def _usable(path: pathlib.Path) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    why = f'{path}: what the model answered cannot be kept: {error.strerror}'
+    raise UserError(f'{why}; make room, or take another --workdir') from error
+
+
+def _names(request: Labels, weights: str, places) -> list[str]:
+  """A hash for each prompt of all that its row depends on."""
+  fixed = weights, request.config, request.labels, provenance.versions()
+  start = hashlib.sha256(repr(fixed).encode())
+  names = []
+  for prompt, own in zip(request.prompts, places, strict=True):
+    digest = start.copy()
+    digest.update(repr(([*prompt], [*own])).encode())
+    names.append(digest.hexdigest()[:32])
+  return names
+
+
+def _parts(request: Labels, missing: Sequence[int]) -> list[list[int]]:
+  """The missing prompts in parts, groups whole, those of like lengths together.
+
+  As many groups as a batch has rows, so that a part fills its batches.
+  """
+  groups: dict[Hashable, list[int]] = {}
+  for i in missing:
+    name = request.groups[i] if request.groups else i
+    groups.setdefault(name, []).append(i)
+  size = lambda own: max(len(request.prompts[i]) for i in own)
+  ordered = sorted(groups.values(), key=size)
+  return [
+    [i for own in ordered[at : at + request.rows] for i in own]
+    for at in range(0, len(ordered), request.rows)
+  ]
+
+
+def _some(request: Labels, part: Sequence[int]) -> Labels:
+  """The request for some of its prompts."""
+  pick = lambda of: of and [of[i] for i in part]
+  return dataclasses.replace(
+    request,
+    prompts=pick(request.prompts),
+    groups=pick(request.groups),
+    own=pick(request.own),
+  )
