@@ -222,7 +222,7 @@ class Replay:
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-  lr: Amount = 1e-4
+  lr: Amount = 1e-5  # why: docs/method.md, "The rate"
   schedule: str = 'constant'  # of `align.SCHEDULES`
   warmup: Whole = 0  # steps
   weight_decay: Amount = 0.0
