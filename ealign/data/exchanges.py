@@ -92,6 +92,8 @@ def _row(where, i, row, messages) -> Row:
   if 'user' not in roles or roles[-1] != 'assistant':
     what = 'must hold a user turn and end with the answer that is judged'
     raise UserError(f'{where}, messages: {what}')
+  if not str(messages[-1].get('content') or '').strip():
+    raise UserError(f'{where}, messages: the last turn has no text to judge')
   text = lambda field, usual: str(row.get(field) or usual)
   own = text('id', i)
   return Row(

@@ -52,6 +52,16 @@ def test_what_stands_in_a_row(tmp_path):
       {'messages': row()['messages'][1:], 'label': 'ok'},
       'row 2, messages: must hold a user turn',
     ),
+    *(
+      (
+        {'messages': [ASKED, {'role': 'assistant', **turn}], 'label': 'ok'},
+        'row 2, messages: the last turn has no text to judge',
+      )
+      for turn in (
+        {'content': ' \n'},
+        {'content': None, 'tool_calls': [{'function': {'name': 'f'}}]},
+      )
+    ),
     (row(id='x'), "2 rows have the id 'x'; use others"),
     (row(of='y'), "row '2', of: no row has the id 'y'; mend it or drop"),
   ],

@@ -65,6 +65,7 @@ def test_an_audit_that_is_stopped_goes_on(tmp_path):
   model = Model()
   found = backend(path, model).label_logps(ask(PROMPTS))
   assert [len(p) for part in model.asked for p in part] == [9]
+  backend(path, Model(most=0)).label_logps(ask(PROMPTS))  # that one is kept
   np.testing.assert_array_equal(found, Model()(ask(PROMPTS)))
 
 
@@ -79,6 +80,14 @@ def test_only_the_same_weights_labels_and_model_are_the_same(tmp_path):
   ):
     with pytest.raises(KeyboardInterrupt):
       backend(path, Model(most=0)).label_logps(other)
+
+
+def test_the_same_labels_are_the_same_in_any_company(tmp_path):
+  path, own = tmp_path / 'asked.jsonl', {'groups': [0] * 5, 'own': [[1, 2]] * 5}
+  first = backend(path, Model()).label_logps(ask(PROMPTS, **own))
+  alone = dataclasses.replace(ask(PROMPTS), labels=LABELS[1:])
+  found = backend(path, Model(most=0)).label_logps(alone)
+  np.testing.assert_array_equal(found, first[:, 1:])
 
 
 def test_groups_stay_whole_and_labels_that_nobody_wants_stay_unknown(tmp_path):
@@ -108,6 +117,8 @@ def test_lines_that_are_none_are_left_out(tmp_path):
   lines = [
     json.dumps(good),
     '3',
+    '[' * 200_000,
+    f'["d", [1{"0" * 400}]]',
     '{"a": 1}',
     '["b", 2]',
     '["c", [null]]',
@@ -123,3 +134,12 @@ def test_a_file_that_cannot_be_kept_is_told(tmp_path):
   gone = backend(tmp_path / 'gone' / 'asked.jsonl', Model())
   with pytest.raises(UserError, match='cannot be kept: No such file'):
     gone.label_logps(ask(PROMPTS))
+
+
+def test_a_row_of_another_length_is_read_again(tmp_path):
+  path = tmp_path / 'asked.jsonl'
+  wanted = backend(path, Model()).label_logps(ask(PROMPTS))
+  rows = [json.loads(x) for x in path.read_text().splitlines() if x]
+  path.write_text(''.join(json.dumps([n, r[:2]]) + '\n' for n, r in rows))
+  found = backend(path, Model()).label_logps(ask(PROMPTS))
+  np.testing.assert_array_equal(found, wanted)

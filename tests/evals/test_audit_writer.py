@@ -297,8 +297,10 @@ def test_all_measures_every_question_on_test_behind_the_best():
   ('bad', 'good', 'told'),
   [
     (0.5, 0.1, ''),
-    (0.1, 0.06, ': expect few pairs, many of them about good answers'),
-    (0.0, 0.0, ''),
+    (0.1, 0.06, ': many pairs will be about good answers'),
+    (1.0, 0.6, ': many pairs will be about good answers'),
+    (0.01, 0.0, ': expect hardly any pair'),
+    (0.0, 0.0, ': expect hardly any pair'),
   ],
 )
 def test_a_verdict_says_what_is_flagged(bad, good, told):

@@ -50,7 +50,8 @@ def keeping(
       hashes[of] = request.weights, digest
     places = request.own or [range(len(request.labels))] * len(request.prompts)
     names = _names(request, hashes[of][1], places)
-    missing = [i for i, name in enumerate(names) if name not in known]
+    whole = lambda i: len(known.get(names[i], ())) == len(places[i])
+    missing = [i for i in range(len(names)) if not whole(i)]
     begun, shown, done = time.monotonic(), time.monotonic(), 0
     for part in _parts(request, missing):
       found = backend.label_logps(_some(request, part))
@@ -60,6 +61,7 @@ def keeping(
       }
       known.update(new)
       with _usable(path), path.open('a', encoding='utf-8') as file:
+        file.write('\n')  # the line before may be cut off
         file.writelines(json.dumps(pair) + '\n' for pair in new.items())
       done, now = done + len(part), time.monotonic()
       if now - shown >= _SECONDS and done < len(missing):
@@ -84,7 +86,7 @@ def _read(path: pathlib.Path) -> dict[str, list[float]]:
     try:
       name, row = json.loads(line)
       known[str(name)] = [float(x) for x in row]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
       continue
   return known
 
@@ -100,12 +102,13 @@ def _usable(path: pathlib.Path) -> Iterator[None]:
 
 def _names(request: Labels, weights: str, places) -> list[str]:
   """A hash for each prompt of all that its row depends on."""
-  fixed = weights, request.config, request.labels, provenance.versions()
+  fixed = weights, request.config, provenance.versions()
   start = hashlib.sha256(repr(fixed).encode())
   names = []
   for prompt, own in zip(request.prompts, places, strict=True):
     digest = start.copy()
-    digest.update(repr(([*prompt], [*own])).encode())
+    labels = [request.labels[i] for i in own]
+    digest.update(repr(([*prompt], labels)).encode())
     names.append(digest.hexdigest()[:32])
   return names
 

@@ -28,6 +28,7 @@ from ealign.sampling.prompts import bucket
 
 FEWEST = 20  # exchanges of split test for a verdict on a conscience
 _PAIRS = 8  # whose log-probs are computed at once
+FEW = 0.05  # of the bad ones flagged: below it there are hardly any pairs
 ALPHA = 0.05  # of the threshold from split dev, where the config has a number
 
 
@@ -318,8 +319,10 @@ def _at_level(at: dict | None) -> str:
     f'; at threshold {at["value"]:.3g} it flags {bad:.0%} of all bad and '
     f'{good:.0%} of all good exchanges'
   )
-  if bad < 2 * good:
-    told += ': expect few pairs, many of them about good answers'
+  if bad < FEW:
+    told += ': expect hardly any pair'
+  elif bad < 2 * good:
+    told += ': many pairs will be about good answers'
   return told
 
 
