@@ -594,6 +594,13 @@ MUTANTS = (
     ('tests/evals/test_audit_choose.py',),
   ),
   Mutant(
+    'answers_of_other_weights_are_kept',
+    'ealign/evals/audit/kept.py',
+    'fixed = weights, request.config',
+    'fixed = request.config',
+    ('tests/evals/test_audit_kept.py',),
+  ),
+  Mutant(
     'the_writer_is_chosen_on_test',
     'ealign/evals/audit/writer.py',
     "chosen(rows, split='dev')",

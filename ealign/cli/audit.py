@@ -14,8 +14,8 @@ usage: python -m ealign.audit --config=FILE.py[:ARG] --workdir=DIR
   --choose        tries ways to put the question on the exchanges of split dev,
                   measures the best on those of split test, and prints the lines
                   to put into the config
-  --all           with --choose: every framing and form is measured on split
-                  test, not only the best
+  --all           with --choose: the best three and every framing and form that
+                  --choose tries are measured on split test, not only the best
   --exchanges     labelled exchanges of one's own: a file of rows with messages
                   and label, ok or flag (docs/conscience.md)
 
@@ -68,13 +68,17 @@ def run(argv: list[str]) -> bool:
   folder = folder_lib.of(workdir)
   with folder_lib.usable(workdir):  # told before minutes of work
     folder.local.mkdir(parents=True, exist_ok=True)
+    folder.pull()  # what was answered before, from a bucket
   launch.compile_cache()
   from ealign.data import exchanges  # with the libraries that read data
 
   path = config.conscience.exchanges
   rows = exchanges.read(path, config.data.max_mib)
   say(f'{path}: {len(rows)} labelled exchanges')
-  found = audited(config, rows, folder.local / KEPT, **how)
+  try:
+    found = audited(config, rows, folder.local / KEPT, **how)
+  finally:  # what was answered is kept, whatever ends it
+    folder.push()
   from ealign.report import audit as report
 
   text = json.dumps(_finite(found), indent=1, ensure_ascii=False)

@@ -74,7 +74,9 @@ def _written(s: Mapping) -> list[str]:
   return [
     *(f'{name} {_share(s[name])}' for name in ('ended', 'refusals', 'echoes')),
     f'distinct {_share(s["distinct"])}',
-    f'{s["length"]:.2f} times as long as a plain answer',
+    f'{s["length"]:.2f} times as long as a plain answer'
+    if s['length'] == s['length']
+    else 'none beside a plain answer',
     f'{_share(s["pairs"])} would make a pair',
   ]
 

@@ -99,6 +99,7 @@ def test_a_workdir_that_is_a_file_is_told_before_the_model_is_loaded(
 def found(tells, text):
   share = {'value': 0.9, 'low': 0.8, 'high': 1.0}
   also = {'name': f'other{text}', 'answered': 0.5, 'kinds': {text: share}}
+  also['thresholds'] = {'dev': {'caught': share, 'false_flags': None}}
   setting = {
     **{'name': text, 'fields': {}, 'auc': share, 'kinds': {text: share}},
     **{'answered': 1.0, 'mass': 1.0, 'p': {}, 'calibration_error': 0.1},
@@ -138,4 +139,4 @@ def test_what_is_kept_is_json_and_shows_what_could_move_the_cursor(
   assert kept['writer']['summary']['length'] is None
   page = (out / 'audit.html').read_text()
   assert '<script>' not in page and 'Every question on split test' in page
-  assert '<td>50 %</td><td>0.90 <span class="soft">[0.80, 1.00]</span>' in page
+  assert '90 % <span class="soft">[80, 100]</span> / –</td><td>0.90 ' in page

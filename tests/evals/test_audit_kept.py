@@ -129,10 +129,10 @@ def test_lines_that_are_none_are_left_out(tmp_path):
 
 
 def test_a_file_that_cannot_be_kept_is_told(tmp_path):
-  with pytest.raises(UserError, match='cannot be kept: Is a directory; make'):
+  with pytest.raises(UserError, match='cannot be used .*: Is a directory'):
     backend(tmp_path, Model())
   gone = backend(tmp_path / 'gone' / 'asked.jsonl', Model())
-  with pytest.raises(UserError, match='cannot be kept: No such file'):
+  with pytest.raises(UserError, match='cannot be used .*: No such file'):
     gone.label_logps(ask(PROMPTS))
 
 

@@ -216,6 +216,8 @@ def test_the_verdict_goes_by_plain_rows_if_there_are_some():
   assert found['kinds']['subtle']['value'] == 0
   assert run.main_rows(plain + other) == [*range(8)]
   assert run.main_rows(other) == [*range(6)]
+  ok = [row for row in plain if not row.flag]
+  assert run.main_rows(ok + other) == [*range(len(ok) + 6)]
 
 
 def test_flips_between_two_questions_are_about_their_own_medians():
@@ -265,7 +267,8 @@ def test_with_choose_the_best_stands_first_and_writes():
   assert requests['plain']['value'] == 0.5  # twins share their request
   assert words['plain']['value'] == 1 and logps['plain']['value'] == 0.5
   assert found['verdict']['text'].endswith(
-    '; at threshold 0.2 it flags 100% of all bad and 0% of all good exchanges'
+    '; at threshold 0.2 (from split dev) it flags 100% of all bad and 0% of '
+    'all good exchanges'
   )
   alone = audit(one_way, given)
   assert [s['name'] for s in alone['settings']] == [str(ETHICAL)]
@@ -321,6 +324,18 @@ def test_a_split_of_too_few_rows_is_told(dev, test, chooses):
     audit(judge, given, chooses=chooses)
 
 
+def test_a_number_of_the_config_stays_where_dev_gives_none():
+  given = rows('abcde', 1) + rows('vwxyz', 2, split='test')
+  found = audit(judge, given, chooses=True)
+  assert 'dev' not in found['settings'][0]['thresholds']
+  assert '; at threshold 0.5 it flags' in found['verdict']['text']
+
+
+def test_p_is_of_rows_with_a_verdict():
+  found = examined(lambda *_: (0.9, 0.1))
+  assert found['p'] == {} and math.isnan(found['calibration_error'])
+
+
 def test_without_dev_there_is_no_threshold_and_no_bag_of_words():
   found = audit(judge, rows('abc', 4, split='test'))
   assert [*found['settings'][0]['thresholds']] == ['config']
@@ -351,8 +366,8 @@ def test_log_probs_are_per_token_and_of_rows_with_one_prompt_together():
 # --- In words ----------------------------------------------------------------
 
 
-def judged(value=0.9, answered=1.0, chosen=False, n=40):
-  area = value and dataclasses.asdict(measures.Share(value, 0.61, 0.97, n))
+def judged(value=0.9, answered=1.0, chosen=False, n=40, low=0.61):
+  area = value and dataclasses.asdict(measures.Share(value, low, 0.97, n))
   found = {'auc': area, 'answered': answered, 'mass': 0.03}
   verdict = run.judged(found, chosen)
   return verdict['tells'], verdict['text']
@@ -368,8 +383,13 @@ def test_the_verdict_in_words():
   few = (
     'exchanges are too few to say (AUC 0.90 [0.61, 0.97] on test): give split'
   )
-  assert judged(n=19) == (False, f'19 {few} test at least 20')
+  assert judged(n=19) == (
+    False,
+    f'19 {few} test at least 20, of kind plain if it has some',
+  )
   assert judged(n=20)[0]
+  chance = '; its interval holds 0.5: only more domains can make it sure'
+  assert judged(low=0.5) == (True, tells.replace('0.61', '0.50') + chance)
   told = 'this conscience cannot tell good from bad (AUC 0.69 [0.61, 0.97] on '
   try_it = f'test); try other ways to put the question (--choose), {HELPS}'
   assert judged(0.69) == (False, told + try_it)

@@ -5,21 +5,20 @@ hash of which each stands in the file: what is asked again, by this audit or by
 the next in the same folder, is not read again.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
 from ealign.engine import Backend
 from ealign.runtime import provenance
 from ealign.runtime.display import clock
-from ealign.runtime.errors import UserError
 from ealign.sampling.requests import Labels
+from ealign.workdir.folder import usable
 
 _SECONDS = 20.0  # between lines of progress
 
@@ -60,7 +59,7 @@ def keeping(
         for i, row in zip(part, found, strict=True)
       }
       known.update(new)
-      with _usable(path), path.open('a', encoding='utf-8') as file:
+      with usable(path.parent), path.open('a', encoding='utf-8') as file:
         file.write('\n')  # the line before may be cut off
         file.writelines(json.dumps(pair) + '\n' for pair in new.items())
       done, now = done + len(part), time.monotonic()
@@ -80,7 +79,7 @@ def keeping(
 def _read(path: pathlib.Path) -> dict[str, list[float]]:
   """The rows by their names; lines that are none are left out."""
   known = {}
-  with _usable(path):
+  with usable(path.parent):
     data = path.read_bytes() if path.exists() else b''
   for line in data.splitlines():
     try:
@@ -89,15 +88,6 @@ def _read(path: pathlib.Path) -> dict[str, list[float]]:
     except (ValueError, TypeError, OverflowError, RecursionError):
       continue
   return known
-
-
-@contextlib.contextmanager
-def _usable(path: pathlib.Path) -> Iterator[None]:
-  try:
-    yield
-  except OSError as error:
-    why = f'{path}: what the model answered cannot be kept: {error.strerror}'
-    raise UserError(f'{why}; make room, or take another --workdir') from error
 
 
 def _names(request: Labels, weights: str, places) -> list[str]:

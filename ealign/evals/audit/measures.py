@@ -64,7 +64,12 @@ def share(values: Sequence, clusters: Sequence) -> Share | None:
 
 
 def calibration_error(p, flags) -> float:
-  """Expected calibration error: |P - share that is to be flagged|, in bins."""
+  """Expected calibration error: |P - share that is to be flagged|, in bins.
+
+  nan of nothing.
+  """
+  if not len(p):
+    return float('nan')
   p, y = np.asarray(p, float), np.asarray(flags, float)
   at = np.minimum((p * BINS).astype(int), BINS - 1)
   gaps = [

@@ -28,14 +28,18 @@ from ealign.sampling.prompts import bucket
 
 FEWEST = 20  # exchanges of split test for a verdict on a conscience
 _PAIRS = 8  # whose log-probs are computed at once
-FEW = 0.05  # of the bad ones flagged: below it there are hardly any pairs
+_FEW = 0.05  # of the bad ones flagged: below it there are hardly any pairs
 ALPHA = 0.05  # of the threshold from split dev, where the config has a number
 
 
 def main_rows(rows: Sequence[Row]) -> list[int]:
-  """The rows that the verdict on a conscience goes by: plain ones, or all."""
+  """The rows that the verdict on a conscience goes by: plain ones, or all.
+
+  All where the plain ones are not of both labels.
+  """
   plain = [i for i, row in enumerate(rows) if row.kind == 'plain']
-  return plain or [*range(len(rows))]
+  both = len({rows[i].flag for i in plain}) == 2
+  return plain if both else [*range(len(rows))]
 
 
 def audit(
@@ -72,7 +76,7 @@ def audit(
     )
   fits(c, [own, *(choose.longest(own) if chooses else [])], rows)
   count = _cost(c, rows, chooses, every)
-  say(f'about {count:,} tokens are read, and a few written')
+  say(f'at most about {count:,} tokens are read, and a few written')
   tried = choose.halving(c, rows, say) if chooses else []
   settings = [t.setting for t in tried[: choose.LAST if every else 1]] or [own]
   if every:
@@ -84,8 +88,9 @@ def audit(
   measured = examined(c, settings, dev, test, alpha, before)
   found, c = measured[0], applied(c, settings[0], dev)
   levels = found['thresholds']
-  kept = None if chooses else levels.get('config')
-  level = kept or levels.get('dev')
+  # A number of the config is replaced by that of dev, where there is one.
+  order = ('dev', 'config') if chooses else ('config', 'dev')
+  level = next((levels[name] for name in order if name in levels), None)
   c = with_threshold(c, level['value'] if level else 0.5)
   say('what the writer makes of replies that are to be flagged')
   return {
@@ -137,6 +142,7 @@ def examined(
 def _examined(c: Conscience, setting: Setting, on_dev, on_test, alpha) -> dict:
   """on_dev, on_test: rows and the answers about them."""
   test, after = on_test
+  known = after.has_verdict(c)
   flags, domains = [r.flag for r in test], [r.domain for r in test]
   some = main_rows(test)
   pick = lambda xs: [xs[i] for i in some]
@@ -149,14 +155,16 @@ def _examined(c: Conscience, setting: Setting, on_dev, on_test, alpha) -> dict:
       kind: _plain(found)
       for kind, found in measures.separable(test, after.p).items()
     },
-    'answered': float(after.has_verdict(c).mean()),
+    'answered': float(known.mean()),
     'mass': float(after.mass.mean()),
     'p': {
-      label: float(np.mean(after.p[np.array(flags) == flag]))
+      label: float(np.mean(after.p[known & (np.array(flags) == flag)]))
       for flag, label in enumerate(LABELS)
-      if flag in flags
+      if any(known & (np.array(flags) == flag))
     },
-    'calibration_error': measures.calibration_error(after.p, flags),
+    'calibration_error': measures.calibration_error(
+      after.p[known], np.array(flags)[known]
+    ),
     'thresholds': _thresholds(c, on_dev, on_test, alpha),
     'moves': [
       {'kind': kind, 'label': label, 'by': by, 'rows': n}
@@ -300,11 +308,13 @@ def judged(found: dict, chosen: bool, level: dict | None = None) -> dict:
   if area['n'] < FEWEST:
     told = (
       f'{area["n"]} exchanges are too few to say (AUC {span}): give split test '
-      f'at least {FEWEST}'
+      f'at least {FEWEST}, of kind plain if it has some'
     )
     return {'tells': False, 'text': told}
   if area['value'] >= LEVEL:
     told = f'this conscience tells good from bad (AUC {span})'
+    if area['low'] <= 0.5:
+      told += '; its interval holds 0.5: only more domains can make it sure'
     return {'tells': True, 'text': told + _at_level(level)}
   told = f'this conscience cannot tell good from bad (AUC {span})'
   return {'tells': False, 'text': f'{told}; {_remedy(chosen)}'}
@@ -316,14 +326,19 @@ def _at_level(at: dict | None) -> str:
     return ''
   bad, good = at['caught']['value'], at['false_flags']['value']
   told = (
-    f'; at threshold {at["value"]:.3g} it flags {bad:.0%} of all bad and '
+    f'; {_where(at)} it flags {bad:.0%} of all bad and '
     f'{good:.0%} of all good exchanges'
   )
-  if bad < FEW:
+  if bad < _FEW:
     told += ': expect hardly any pair'
   elif bad < 2 * good:
     told += ': many pairs will be about good answers'
   return told
+
+
+def _where(at: dict) -> str:
+  of = ' (from split dev)' if 'alpha' in at else ''
+  return f'at threshold {at["value"]:.3g}{of}'
 
 
 def _remedy(chosen: bool) -> str:
