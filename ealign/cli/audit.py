@@ -14,8 +14,8 @@ usage: python -m ealign.audit --config=FILE.py[:ARG] --workdir=DIR
   --choose        tries ways to put the question on the exchanges of split dev,
                   measures the best on those of split test, and prints the lines
                   to put into the config
-  --all           with --choose: the best three and every framing and form that
-                  --choose tries are measured on split test, not only the best
+  --all           with --choose: the best three and every framing in every form
+                  are measured on split test, not only the best
   --exchanges     labelled exchanges of one's own: a file of rows with messages
                   and label, ok or flag (docs/conscience.md)
 
@@ -50,9 +50,6 @@ _OTHERS |= {'cluster': 'coordinator'}
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the exit code."""
   argv = sys.argv if argv is None else argv
-  if {'--help', '-h', '-help'} & set(argv):
-    print(USAGE)
-    return 0
   tells = []
   code = preempt.command(lambda: tells.append(run(argv)))
   return code or int(not tells[0])

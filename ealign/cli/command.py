@@ -133,7 +133,7 @@ def parse(
     SystemExit: --help was asked for.
   """
   if {'--help', '-h', '-help'} & set(argv):
-    print(usage)
+    print(usage, flush=True)
     raise SystemExit(0)
   fields = {f'config.{x}': kind for x, kind in config_lib.field_types().items()}
   kinds = fields | dict.fromkeys(_NAMES, str) | dict.fromkeys(_SWITCHES, bool)

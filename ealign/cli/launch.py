@@ -36,12 +36,15 @@ def main(argv: list[str] | None = None) -> int:
         compile_cache()
     if begins:
       start(command, grid)
+    sys.stdout.flush()
   except UserError as error:
     print(error, file=sys.stderr)
     return error.exit_code
   except KeyboardInterrupt:
     print('interrupted; the same command continues', file=sys.stderr)
     return 130
+  except BrokenPipeError:
+    return preempt.unread()
   return 0
 
 

@@ -162,13 +162,19 @@ def command(run: Callable[[], None]) -> int:
   try:
     with watch() as stop, stop.at_once(Preempted('stopped')):
       run()
+      sys.stdout.flush()
   except UserError as error:
     print(error, file=sys.stderr)
     return error.exit_code
-  except BrokenPipeError:  # who read the lines has seen enough, as `| head` has
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE
+  except BrokenPipeError:
+    return unread()
   return 0
+
+
+def unread() -> int:
+  """The exit code where nobody reads what is printed any more: `| head`."""
+  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+  return 128 + signal.SIGPIPE
 
 
 @contextlib.contextmanager

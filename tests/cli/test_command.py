@@ -1,3 +1,8 @@
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from ealign import config as config_lib
@@ -149,6 +154,17 @@ def test_help(capsys):
     command_lib.parse(['launch', '--help'])
   assert end.value.code == 0
   assert capsys.readouterr().out.startswith('usage: python -m ealign.launch')
+
+
+@pytest.mark.parametrize('program', ['ealign.launch', 'ealign.audit'])
+def test_help_that_nobody_reads_is_no_traceback(program):
+  ours, theirs = os.pipe()
+  os.close(ours)
+  argv = [sys.executable, '-m', program, '--help']
+  with os.fdopen(theirs, 'wb') as unread:
+    done = subprocess.run(argv, stdout=unread, stderr=subprocess.PIPE)
+  assert done.returncode == 128 + signal.SIGPIPE
+  assert done.stderr == b''
 
 
 @pytest.mark.parametrize(

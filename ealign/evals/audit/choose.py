@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from scipy.special import logit, ndtr
@@ -38,9 +38,12 @@ class Tried:
   asked: Asked
 
 
-def candidates(own: Setting) -> list[Setting]:
-  """The config's own setting, and all forms of five framings, as it sees."""
-  named = [FRAMINGS[name] for name in _ORDER]
+def candidates(own: Setting, names: Iterable[str] = _ORDER) -> list[Setting]:
+  """The config's own setting, and all forms of its framing and of these.
+
+  All of them see what the config's own sees.
+  """
+  named = [FRAMINGS[name] for name in names]
   made = [
     Setting(framing, form, own.sees, calibration=own.calibration)
     for framing in dict.fromkeys([own.framing, *named])
@@ -53,7 +56,7 @@ def candidates(own: Setting) -> list[Setting]:
 def longest(own: Setting) -> list[Setting]:
   """Settings that are at least as long as any that is tried."""
   more = {'sees': 'quoted', 'examples': max(EXAMPLES)}
-  return [dataclasses.replace(s, **more) for s in candidates(own)]
+  return [dataclasses.replace(s, **more) for s in candidates(own, FRAMINGS)]
 
 
 def compared(rows: Sequence[Row]) -> list[Row]:

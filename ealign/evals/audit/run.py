@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ealign.conscience import asking
+from ealign.conscience.framings import FRAMINGS
 from ealign.conscience.prompts import Conscience
 from ealign.data.batch import Pair
 from ealign.data.exchanges import LABELS, Row
@@ -59,7 +60,7 @@ def audit(
     key: of what the writer samples.
     chooses: whether settings are tried on split dev; the best is then measured
       on split test.
-    every: whether all forms of the framings, and those that came farthest, are
+    every: whether all forms of all framings, and those that came farthest, are
       measured on split test too, behind the best.
     say: shows a line of progress.
 
@@ -80,7 +81,8 @@ def audit(
   tried = choose.halving(c, rows, say) if chooses else []
   settings = [t.setting for t in tried[: choose.LAST if every else 1]] or [own]
   if every:
-    settings = [*dict.fromkeys([*settings, *choose.candidates(own)])]
+    more = choose.candidates(own, FRAMINGS)
+    settings = [*dict.fromkeys([*settings, *more])]
   alpha = auto_alpha(c.settings.threshold) or ALPHA
   others = f' and {len(settings) - 1} others' if every else ''
   say(f'{settings[0]}{others}: on {len(test)} exchanges of split test')
@@ -108,7 +110,7 @@ def _cost(c: Conscience, rows: Sequence[Row], chooses, every) -> int:
   of, own = [r for r in rows if r.split == 'test'], setting_of(c)
   dev = [r for r in rows if r.split == 'dev']
   shown = choose.but_examples(choose.compared(dev), dev)
-  settings = choose.candidates(own) if every else [own]
+  settings = choose.candidates(own, FRAMINGS) if every else [own]
   total = tokens(c, [own], of, dev) + tokens(c, settings, of, dev)
   if chooses:
     total += choose.cost(c, rows)
