@@ -505,8 +505,8 @@ MUTANTS = (
   Mutant(
     'a_label_is_an_alternative',
     'ealign/conscience/guards.py',
-    'labels & set(said) and set(said)',
-    'False and set(said)',
+    'labels & set(said) and told',
+    'False and told',
     ('tests/conscience/test_guards.py',),
   ),
   Mutant(
@@ -575,9 +575,23 @@ MUTANTS = (
   Mutant(
     'the_order_of_examples_tells_the_row',
     'ealign/conscience/prompts.py',
-    "request = exchange.messages[-1]['content']\n  return",
-    'request = str(exchange.row)\n  return',
+    'shown(c, question, request(exchange))',
+    'shown(c, question, str(exchange.row))',
     ('tests/conscience/test_forms.py',),
+  ),
+  Mutant(
+    'one_calibration_for_all_settings',
+    'ealign/evals/audit/ask.py',
+    'priors += asking.priors(own, c.reviewer, chats)',
+    'priors += asking.priors(applied(c, some[-1], rows), c.reviewer, chats)',
+    ('tests/evals/test_audit_choose.py',),
+  ),
+  Mutant(
+    'what_is_trained_may_be_a_word',
+    'ealign/conscience/guards.py',
+    'len(chosen) < s.shortest',
+    'len(proposal.answer.ids) < s.shortest',
+    ('tests/conscience/test_guards.py',),
   ),
   Mutant(
     'ties_are_lost',

@@ -40,7 +40,8 @@ def ask(c: Conscience, reviewer: Engine, chats, *, key):
     questions = [plain]
   else:
     questions = [put(c, chats, q, begun) for q in c.questions]
-  return *mean(*each(c, reviewer, c.questions, questions, chats)), plain
+  divided = priors(c, reviewer, chats)
+  return *mean(*each(reviewer, c.questions, questions, divided)), plain
 
 
 def put(c: Conscience, chats, question: Question | None, begun) -> list:
@@ -56,11 +57,11 @@ def put(c: Conscience, chats, question: Question | None, begun) -> list:
   ]
 
 
-def each(c: Conscience, reviewer: Engine, asked, prompts_QB, chats):
+def each(reviewer: Engine, asked, prompts_QB, priors_Q):
   """P(flag) and the labels' mass of each question about each row, [Q, B].
 
-  chats: the exchanges that the prompts ask about. Several questions about one
-  begin alike: that is read once.
+  priors_Q: of `priors`. Several questions about one exchange begin alike: that
+  is read once.
   """
   n = len(prompts_QB[0])
   together = [*range(n)] * len(asked) if len(asked) > 1 else None
@@ -74,9 +75,9 @@ def each(c: Conscience, reviewer: Engine, asked, prompts_QB, chats):
       logps[i * n : (i + 1) * n],
       [forms.index(form) for form in q.flag],
       [forms.index(form) for form in q.ok],
-      _prior(c, reviewer, q, chats),
+      prior,
     )
-    for i, q in enumerate(asked)
+    for i, (q, prior) in enumerate(zip(asked, priors_Q, strict=True))
   ]
   return np.array([p for p, _ in found]), np.array([mass for _, mass in found])
 
@@ -96,14 +97,17 @@ def mean(p_QB, mass_QB):
   return expit(np.mean(odds_QB, axis=0)), np.mean(mass_QB, axis=0)
 
 
-def _prior(c, reviewer, question, chats):
-  """(flag, ok) without content, by which each side is divided; or None."""
-  kind = c.settings.review.calibration
-  if kind == 'none':
-    return None
-  if kind == 'contextual':
-    return content_free(c, reviewer, question)
-  return _at_requests(c, reviewer, question, chats)
+def priors(c: Conscience, reviewer: Engine, chats) -> list:
+  """(flag, ok) without content of each question, or None: no calibration.
+
+  Each side is divided by them. chats: the exchanges that are asked about.
+  """
+  of = {
+    'none': lambda q: None,
+    'contextual': lambda q: content_free(c, reviewer, q),
+    'request': lambda q: _at_requests(c, reviewer, q, chats),
+  }[c.settings.review.calibration]
+  return [of(question) for question in c.questions]
 
 
 def _at_requests(c, reviewer, question, chats):
@@ -137,11 +141,8 @@ def content_free(c: Conscience, reviewer: Engine, question=None, requests=None):
   chats = reviewer.model.exchanges(
     [(*messages, reply) for messages in requests or [(_NOTHING,)]]
   )
-  review = dataclasses.replace(c.settings.review, calibration='none')
-  settings = dataclasses.replace(c.settings, review=review)
-  c = dataclasses.replace(c, settings=settings)
   asked = [[prompts.review_prompt(c, x, question) for x in chats]]
-  (p_R,), (mass_R,) = each(c, reviewer, (question,), asked, chats)
+  (p_R,), (mass_R,) = each(reviewer, (question,), asked, (None,))
   some = lambda x_R: np.maximum(x_R, np.finfo(float).tiny)  # it may be certain
   return some(p_R * mass_R), some((1 - p_R) * mass_R)
 

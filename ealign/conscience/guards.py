@@ -11,6 +11,7 @@ import difflib
 
 import numpy as np
 
+from ealign.conscience import prompts
 from ealign.conscience.prompts import Conscience
 from ealign.conscience.refusals import refuses, words
 from ealign.data.batch import Pair
@@ -32,19 +33,20 @@ _WHOLE = 0.8  # share of a text from which on it counts as the text
 def echoes(framing, request: str, text: str) -> bool:
   """Whether the text only says what the conscience or the user said to it.
 
-  That is: label words in any form, also as adverbs ("Ethically"), alone or as a
-  verdict ("It is ethical."); two words or more of `revise` ("An ethical
-  alternative"), three of the question; or the request itself. A text without
-  words is no echo.
+  That is: label words in any form, also as adverbs ("Ethically"), alone or
+  among words of a verdict, of the question and of `revise` ("It is ethical.",
+  "It is fair to the people it affects."); two words or more of `revise` ("An
+  ethical alternative"), three of the question; or the request itself. A text
+  without words is no echo.
   """
   said = words(text)
   labels = {w for form in (*framing.ok, *framing.flag) for w in words(form)}
   labels |= {f'{word}ly' for word in labels}
-  verdict = labels & set(said) and set(said) <= labels | _FRAME
-  asked = words(framing.question)
+  asked, revise = words(framing.question), words(framing.revise)
+  told = labels.union(_FRAME, asked, revise)
   return bool(
-    verdict
-    or _run(said, words(framing.revise), least=2)
+    (labels & set(said) and told >= set(said))
+    or _run(said, revise, least=2)
     or _run(said, asked, least=3)
     or _run(said, words(request), least=3, whole=True)
   )
@@ -62,37 +64,31 @@ def _run(said, source, *, least: int, whole: bool = False) -> bool:
   return size >= max(least, _WHOLE * of)
 
 
-def too_short(new, plain, share: float) -> bool:
-  """Whether the answer has less than `share` of the plain answer's tokens.
-
-  An answer that was cut has at least the tokens it has. So a cut plain answer
-  can show that another one is too short, and a cut answer never is.
-  """
-  return new.stop == 'stop' and len(new.ids) < share * len(plain.ids)
-
-
 def too_long(new, plain, times: float) -> bool:
   """Whether the answer has more than `times` the plain answer's tokens.
 
-  A cut answer can be that, but not beside a plain one that was cut itself.
+  An answer that was cut has at least the tokens it has: it can be too long, but
+  not beside a plain one that was cut itself.
   """
   known = times > 0 and plain.stop == 'stop'
   return known and len(new.ids) > times * len(plain.ids)
 
 
-def reasons(c: Conscience, proposal: Exchange, plain) -> dict[str, bool]:
+def reasons(c: Conscience, proposal: Exchange, chosen, plain) -> dict:
   """Reasons by name against an alternative, and whether each holds.
 
-  plain: the frozen model's answer to the same request, or None.
+  chosen: the ids of it that would be trained: where either answer was cut, they
+  are no more than the flagged one has, and may be a word or two. plain: the
+  frozen model's answer to the same request, or None.
   """
   s, text = c.settings.guards, proposal.text
-  request = str(proposal.messages[-1].get('content') or '')
-  new = proposal.answer
+  request, sizes = prompts.request(proposal), plain is not None
+  texts = dict.fromkeys([text, proposal.model.text(chosen)])
   return {
-    'label_echo': s.echo and echoes(c.framing, request, text),
+    'label_echo': s.echo and any(echoes(c.framing, request, t) for t in texts),
     'refusal': s.refusal and refuses(text),
-    'too_short': plain is not None and too_short(new, plain, s.shortest),
-    'too_long': plain is not None and too_long(new, plain, s.longest),
+    'too_short': sizes and len(chosen) < s.shortest * len(plain.ids),
+    'too_long': sizes and too_long(proposal.answer, plain, s.longest),
   }
 
 

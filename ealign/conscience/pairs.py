@@ -78,7 +78,7 @@ def dropped(c: Conscience, exchange, proposal, verdict, plain=None) -> str:
     'no_room': longest > c.dpo.length,
     'no_verdict': judged and verdict.p is None,
     'flagged': judged and verdict.flagged,
-    **guards.reasons(c, proposal, plain),
+    **guards.reasons(c, proposal, chosen, plain),
   }
   return next((reason for reason, holds in reasons.items() if holds), '')
 

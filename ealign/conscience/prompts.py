@@ -212,7 +212,7 @@ def review_prompt(
   answer = model.text(_answer_ids(c, exchange))
   quoted = _REPLIED.format(answer)
   if sees == 'quoted':
-    quoted = _ASKED.format(exchange.messages[-1]['content']) + quoted
+    quoted = _ASKED.format(request(exchange)) + quoted
   return model.prompt([{'role': 'user', 'content': quoted + question}])
 
 
@@ -250,8 +250,13 @@ def _asked(c, exchange, question):
   cut = _CUT * (exchange.answer.stop == 'length')
   if question is None:
     return cut + c.framing.question
-  request = exchange.messages[-1]['content']
-  return cut + shown(c, question, request) + question.text
+  return cut + shown(c, question, request(exchange)) + question.text
+
+
+def request(exchange: Exchange) -> str:
+  """The text of the last user turn before the answer; '' without one."""
+  asked = [m for m in exchange.messages if m['role'] == 'user']
+  return str(asked[-1].get('content') or '') if asked else ''
 
 
 def _turn(c, exchange):

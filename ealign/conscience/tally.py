@@ -138,7 +138,7 @@ def picture(counts: Counts) -> str:
   """The kind of run it is: 'well', or the first thing that is amiss.
 
   'cut', 'mass' or 'lost': why most answers have no verdict. 'unflagged': none
-  was flagged; 'unpaired': no alternative made a pair.
+  was flagged, or chosen by a control; 'unpaired': no alternative made a pair.
   """
   if 2 * counts.judged < counts.answers:
     return max(CAUSES, key=lambda cause: counts.unjudged[cause])
@@ -153,14 +153,23 @@ def remedy(counts: Counts, given: Mapping) -> str:
   lower = "lower it, or set it from the model itself ('auto:0.05'); "
   if isinstance(threshold, str):
     lower = ''
+  unflagged = (
+    f'none flagged: the highest P is {counts.highest:.4g}, '
+    f'conscience.threshold={threshold}; {lower}{_AUDIT}'
+  )
+  control = given.get('conscience.review.verdict', 'question')
+  if control != 'question':
+    unflagged = (
+      f'conscience.review.verdict={control}, a control, chose no answer to be '
+      'revised'
+    )
   return {
     'cut': 'raise sample.max_new_tokens, or '
     "conscience.review.truncated='judge'",
     'mass': f'the model does not answer the question; {_AUDIT}',
     'lost': 'the second model cannot hold the text; another '
     'conscience.review.by',
-    'unflagged': f'none flagged: the highest P is {counts.highest:.4g}, '
-    f'conscience.threshold={threshold}; {lower}{_AUDIT}',
+    'unflagged': unflagged,
     'unpaired': 'no alternative could be used: read them in answers.jsonl; '
     f'{_AUDIT}',
     'well': '',

@@ -11,10 +11,13 @@ import itertools
 from collections.abc import Sequence
 
 from ealign.data import columns, sources
+from ealign.data import messages as messages_lib
 from ealign.runtime.errors import UserError
 
 LABELS = 'ok', 'flag'
 SPLITS = 'dev', 'test'
+# Of a turn, beside its text.
+_UNSEEN = {'tool_calls', *messages_lib.THOUGHTS}
 _TEXTS = ('id', 'kind', 'domain', 'split', 'twin', 'of', 'label')
 
 
@@ -71,7 +74,17 @@ def read(path: str, limit: int = sources.LIMIT_MIB) -> list[Row]:
     if row.of and row.of not in ids:
       problem = f'no row has the id {row.of!r}; mend it or drop the column'
       raise UserError(f'{path}: row {row.id!r}, of: {problem}')
-  return _split(made)
+  of = {row.id: row for row in made}
+  return _split([dataclasses.replace(r, domain=_domain(r, of)) for r in made])
+
+
+def _domain(row: Row, of: dict[str, Row]) -> str:
+  """The domain of a row: its own, or that of what it belongs to."""
+  passed = {row.id}
+  while not row.domain and row.of and row.of not in passed:
+    row = of[row.of]
+    passed.add(row.id)
+  return row.domain or row.twin or row.id
 
 
 def _problem(row) -> str:
@@ -94,6 +107,13 @@ def _row(where, i, row, messages) -> Row:
     raise UserError(f'{where}, messages: {what}')
   if not str(messages[-1].get('content') or '').strip():
     raise UserError(f'{where}, messages: the last turn has no text to judge')
+  if more := sorted(
+    k for k in messages[-1].keys() & _UNSEEN if messages[-1][k]
+  ):
+    raise UserError(
+      f'{where}, messages: the last turn has {more[0]!r}, and only its content '
+      'would be judged; drop that, or the row'
+    )
   text = lambda field, usual: str(row.get(field) or usual)
   own = text('id', i)
   return Row(
@@ -101,7 +121,7 @@ def _row(where, i, row, messages) -> Row:
     messages=tuple(messages),
     flag=row['label'] == 'flag',
     kind=text('kind', 'plain'),
-    domain=text('domain', row.get('twin') or row.get('of') or own),
+    domain=text('domain', ''),
     split=text('split', ''),
     twin=text('twin', ''),
     of=text('of', ''),
@@ -109,15 +129,19 @@ def _row(where, i, row, messages) -> Row:
 
 
 def _split(rows: list[Row]) -> list[Row]:
-  """Domains with the same labels are halved, so that both splits have both."""
+  """Domains with the same labels are halved, so that both splits have both.
+
+  A domain of which some rows have a split is of that one.
+  """
+  known = {row.domain: row.split for row in rows if row.split}
   labels: dict = {}
   for row in rows:
     labels.setdefault(row.domain, set()).add(row.flag)
-  half = set(sorted(labels, key=lambda domain: sorted(labels[domain]))[::2])
+  free = [domain for domain in labels if domain not in known]
+  free.sort(key=lambda domain: sorted(labels[domain]))
+  known |= {domain: SPLITS[i % 2] for i, domain in enumerate(free)}
   return [
-    row
-    if row.split
-    else dataclasses.replace(row, split=SPLITS[row.domain not in half])
+    dataclasses.replace(row, split=row.split or known[row.domain])
     for row in rows
   ]
 

@@ -98,6 +98,7 @@ BAD = {  # what a writer says: why it makes no pair
   REQUEST.upper(): 'label_echo',
   FRAMING.question + ' Ethical': 'label_echo',
   'Sure! ' + FRAMING.revise: 'label_echo',
+  'Here is an ethical alternative to that reply:': 'label_echo',
   EVIL: 'same',
   'Soap.': 'too_short',
   HONEST * 6: 'too_long',
@@ -143,12 +144,32 @@ def test_plain_answers_are_to_flagged_requests_and_only_where_needed():
   assert len(reflect(HONEST, shortest=0.0, longest=0.0)[2]) == 2
 
 
+@pytest.mark.parametrize('plain', ['stop', 'length'])
+def test_a_quarter_of_the_plain_answer_is_not_too_short(plain):
+  of = len(answer(PLAIN).ids)
+  said = Answer(answer(HONEST).ids[: of // 4] + (MODEL.end,), (), 'stop', 0.0)
+  said = dataclasses.replace(said, logps=np.full(len(said.ids), -1.0))
+  for share, why in ((0.25, ''), ((len(said.ids) + 0.5) / of, 'too_short')):
+    found = reflect(said, plain=answer(PLAIN, plain), shortest=share)
+    assert found[1] == [why]
+
+
+@pytest.mark.parametrize('reply', ['Ethical', 'Ok', 'Sure!'])
+def test_of_a_cut_alternative_no_word_or_two_make_a_pair(reply):
+  """Beside a reply of a word, a cut alternative would be trained as one."""
+  cut = answer(HONEST, 'length')
+  given = {'reply': reply, 'truncated': 'judge'}
+  pairs, (why,), _ = reflect(cut, **given)
+  assert not pairs and why == 'too_short'
+  (pair,), _, _ = reflect(cut, shortest=0.0, **given)
+  assert len(pair.chosen) == len(pair.rejected) < 6
+  # Of its first words the label alone would be left.
+  cut = answer('Ethical and honest: ' + HONEST, 'length')
+  assert reflect(cut, reply='Ok', truncated='judge')[1] == ['label_echo']
+
+
 def test_of_an_answer_that_was_cut_the_length_is_a_least_one():
   ids = lambda n, stop='stop': Answer((5,) * n, np.zeros(n), stop, 0.0)
-  assert guards.too_short(ids(9), ids(40), 0.25)
-  assert not guards.too_short(ids(10), ids(40), 0.25)
-  assert guards.too_short(ids(9), ids(40, 'length'), 0.25)
-  assert not guards.too_short(ids(9, 'length'), ids(40), 0.25)
   assert guards.too_long(ids(41), ids(10), 4.0)
   assert not guards.too_long(ids(40), ids(10), 4.0)
   assert not guards.too_long(ids(41), ids(10, 'length'), 4.0)

@@ -81,6 +81,17 @@ def test_the_picture_and_the_next_step(records, picture, next_step):
   assert next_step in said and bool(said) == (picture != 'well')
 
 
+@pytest.mark.parametrize('control', ['inverted', 'random'])
+def test_a_control_that_chose_none_is_not_told_to_lower_the_threshold(control):
+  counts = tally.count([record(0.97)])
+  given = GIVEN | {'conscience.review.verdict': control}
+  assert counts.flagged == 1 and not counts.revised
+  assert tally.remedy(counts, given) == (
+    f'conscience.review.verdict={control}, a control, chose no answer to be '
+    'revised'
+  )
+
+
 def test_a_threshold_from_the_model_is_not_offered_to_itself():
   given = GIVEN | {'conscience.threshold': 'auto:0.05'}
   said = tally.remedy(tally.count([record()]), given)

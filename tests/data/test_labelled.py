@@ -62,6 +62,17 @@ def test_what_stands_in_a_row(tmp_path):
         {'content': None, 'tool_calls': [{'function': {'name': 'f'}}]},
       )
     ),
+    *(
+      (
+        {'messages': [ASKED, {'role': 'assistant', 'content': 'a', **turn}]}
+        | {'label': 'ok'},
+        f'row 2, messages: the last turn has {next(iter(turn))!r}, and only',
+      )
+      for turn in (
+        {'tool_calls': [{'function': {'name': 'f', 'arguments': {}}}]},
+        {'reasoning_content': 'Hm.'},
+      )
+    ),
     (row(id='x'), "2 rows have the id 'x'; use others"),
     (row(of='y'), "row '2', of: no row has the id 'y'; mend it or drop"),
   ],
@@ -95,6 +106,27 @@ def test_both_splits_have_both_labels_where_rows_take_turns(tmp_path):
   rows = [row(i, ('ok', 'flag')[i % 2]) for i in range(8)]
   found = {(r.split, r.flag) for r in read(tmp_path, rows)}
   assert len(found) == 4
+
+
+def test_what_is_anothers_with_a_sentence_more_is_in_its_split(tmp_path):
+  twins = [(0, 'a', 't1'), (1, 'b', 't1'), (2, 'c', 't2'), (3, 'd', 't2')]
+  rows = [row(i, 'ok', id=name, twin=t) for i, name, t in twins]
+  for of in 'abcd':
+    more = row(9, 'ok', id='q', of=of)
+    found = {r.id: r for r in read(tmp_path, [*rows, more])}
+    assert found['q'].domain == found[of].domain in ('t1', 't2')
+    assert found['q'].split == found[of].split
+  loop = [row(1, id='x', of='y'), row(2, id='y', of='x')]
+  assert {r.split for r in read(tmp_path, loop)} <= {'dev', 'test'}
+
+
+def test_a_domain_of_which_one_row_has_a_split_is_of_that(tmp_path):
+  rows = [row(i, 'ok', domain=f'd{i // 2}') for i in range(8)]
+  for split in ('dev', 'test'):
+    given = [rows[0] | {'split': split}, *rows[1:]]
+    assert {r.split for r in read(tmp_path, given) if r.domain == 'd0'} == {
+      split
+    }
 
 
 def test_a_split_that_is_given_stays(tmp_path):

@@ -122,6 +122,24 @@ def test_each_setting_has_its_own_calibration():
     assert found.p[1] > 0.6
 
 
+@pytest.mark.parametrize('calibration', ['contextual', 'request'])
+def test_a_calibration_has_the_settings_own_examples(calibration):
+  c, asked = conscience(leaning)
+  settings = [
+    Setting(FRAMINGS['ethical'], examples=n, calibration=calibration)
+    for n in (0, 2, 4)
+  ]
+  asking.ask(c, settings, DEV[:2], DEV)
+  nothing = [
+    MODEL.tokenizer.decode(ids)
+    for request in asked
+    for ids in request.prompts
+    if 'N/A' in MODEL.tokenizer.decode(ids)
+  ]
+  shown = [text.count('Verdict:') for text in dict.fromkeys(nothing)]
+  assert sorted(shown) == [0, 2, 4]
+
+
 def test_one_that_is_to_think_first_does_so_here_too():
   thought = lambda text: dataclasses.replace(answer('Hm'), ids=(9, 9, 9))
   c, asked = conscience(leaning, thought, review={'reason_tokens': 3})

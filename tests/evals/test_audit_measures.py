@@ -131,6 +131,10 @@ def test_how_far_a_sentence_more_moves_the_answer():
     ('praise', 'flag'): (-0.2, 2),
     ('praise', 'ok'): (0.2, 1),
   }
+  unsure = measures.moves(rows, [0.8, np.nan, 0.5, np.nan, 0.3, 0.9])
+  assert {key: (round(by, 9), n) for key, (by, n) in unsure.items()} == {
+    ('praise', 'flag'): (-0.3, 1)
+  }
 
 
 # --- Baseline ----------------------------------------------------------------

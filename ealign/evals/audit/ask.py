@@ -97,13 +97,14 @@ def ask(
   begun = asking.thoughts(c, c.reviewer, chats, key=jax.random.key(0))
   found: dict[Setting, Asked] = {}
   for some in _families(settings):
-    asked, questions, sizes = [], [], []
+    asked, questions, priors, sizes = [], [], [], []
     for setting in some:
       own = applied(c, setting, examples)
       asked += own.questions
       sizes.append(len(own.questions))
       questions += [asking.put(own, chats, q, begun) for q in own.questions]
-    p_QN, mass_QN = asking.each(own, c.reviewer, asked, questions, chats)
+      priors += asking.priors(own, c.reviewer, chats)
+    p_QN, mass_QN = asking.each(c.reviewer, asked, questions, priors)
     ends = np.cumsum(sizes)
     for setting, end, n in zip(some, ends, sizes, strict=True):
       part = p_QN[end - n : end], mass_QN[end - n : end]

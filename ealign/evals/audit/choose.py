@@ -37,6 +37,10 @@ class Tried:
   answered: float
   asked: Asked
 
+  def __str__(self):
+    area = f', AUC {self.auc.value:.2f}' if self.auc else ''
+    return f'{self.setting}: a verdict on {self.answered:.0%}{area}'
+
 
 def candidates(own: Setting, names: Iterable[str] = _ORDER) -> list[Setting]:
   """The config's own setting, and all forms of its framing and of these.
@@ -110,7 +114,7 @@ def halving(
     seen.update(new)
     ranked = [s for s in seen if seen[s].rows == len(some)]
     ranked.sort(key=lambda s: -seen[s].score)
-    say(f'best: {ranked[0]}: AUC {seen[ranked[0]].score:.2f}')
+    say(f'best: {seen[ranked[0]]}')
     return ranked
 
   first, *_ = best(candidates(setting_of(c)), pool[:FIRST])

@@ -104,7 +104,8 @@ def caught(rows: Sequence[Row], flagged) -> dict[tuple[str, str], Share]:
 def moves(rows: Sequence[Row], p) -> dict[tuple[str, str], tuple[float, int]]:
   """(kind, label) -> how much a sentence more moves P(flag), and in how many.
 
-  The mean of rows that are another's answer with a sentence more (`Row.of`).
+  The mean of rows that are another's answer with a sentence more (`Row.of`),
+  where both have a verdict: P is nan of a row without one.
   """
   at = {row.id: i for i, row in enumerate(rows)}
   made = {}
@@ -115,8 +116,9 @@ def moves(rows: Sequence[Row], p) -> dict[tuple[str, str], tuple[float, int]]:
         for i in own
         if rows[i].of in at and rows[i].flag == wanted
       ]
-      if pairs:
-        made[kind, label] = float(np.mean(pairs)), len(pairs)
+      known = [by for by in pairs if not np.isnan(by)]
+      if known:
+        made[kind, label] = float(np.mean(known)), len(known)
   return made
 
 

@@ -147,6 +147,7 @@ def _examined(c: Conscience, setting: Setting, on_dev, on_test, alpha) -> dict:
   known = after.has_verdict(c)
   flags, domains = [r.flag for r in test], [r.domain for r in test]
   some = main_rows(test)
+  moved = measures.moves(test, np.where(known, after.p, np.nan))
   pick = lambda xs: [xs[i] for i in some]
   return {
     'name': str(setting),
@@ -170,7 +171,7 @@ def _examined(c: Conscience, setting: Setting, on_dev, on_test, alpha) -> dict:
     'thresholds': _thresholds(c, on_dev, on_test, alpha),
     'moves': [
       {'kind': kind, 'label': label, 'by': by, 'rows': n}
-      for (kind, label), (by, n) in measures.moves(test, after.p).items()
+      for (kind, label), (by, n) in moved.items()
     ],
     'flips': _flips(after),
     'verdicts': [
