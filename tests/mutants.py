@@ -240,8 +240,8 @@ MUTANTS = (
   Mutant(
     'label_read_at_the_wrong_position',
     'ealign/sampling/labels.py',
-    'ahead_BT = next_B[:, None] + jnp.arange(T)',
-    'ahead_BT = next_B[:, None] + 1 + jnp.arange(T)',
+    'mask[..., :-1], next_B[:, None] + jnp',
+    'mask[..., :-1], 1 + next_B[:, None] + jnp',
     ('tests/sampling/test_labels.py',),
   ),
   Mutant(
@@ -580,10 +580,17 @@ MUTANTS = (
     ('tests/conscience/test_forms.py',),
   ),
   Mutant(
+    'labels_see_one_another',
+    'ealign/models/transformer.py',
+    '(of_S >= 0) & (of_S != branches_T[:, None])',
+    '(of_S >= 0) & (of_S < -1) & (branches_T[:, None] < 0)',
+    ('tests/sampling/test_labels.py',),
+  ),
+  Mutant(
     'one_calibration_for_all_settings',
     'ealign/evals/audit/ask.py',
-    'priors += asking.priors(own, c.reviewer, chats)',
-    'priors += asking.priors(applied(c, some[-1], rows), c.reviewer, chats)',
+    'priors += asking.priors(own, reviewer, chats)',
+    'priors += asking.priors(applied(c, some[-1], rows), reviewer, chats)',
     ('tests/evals/test_audit_choose.py',),
   ),
   Mutant(

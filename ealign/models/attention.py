@@ -56,7 +56,13 @@ def choose(config: Config, platform: str, wanted: str = 'auto') -> str:
 
 
 def attender(
-  config: Config, positions_BT, slots_BS, segments_BT=None, *, cached: bool
+  config: Config,
+  positions_BT,
+  slots_BS,
+  segments_BT=None,
+  apart_TS=None,
+  *,
+  cached: bool,
 ) -> Callable:
   """What a layer attends with: (q_BTNH, k_BSKH, v_BSKH, local) -> o_BTNH.
 
@@ -65,6 +71,8 @@ def attender(
     positions_BT: of the queries; -1 is padding.
     slots_BS: positions of the keys; -1 is seen by no one.
     segments_BT: of queries and keys alike; None: one segment a row.
+    apart_TS: keys that a query does not see, whatever their positions; only of
+      a cache.
     cached: the keys are a cache's. If not, positions must count up by one
       within a segment, and the tokens of a segment must lie together.
 
@@ -79,6 +87,8 @@ def attender(
   mask_BTS = (s_BTS >= 0) & (s_BTS <= q_BTS)
   if segments_BT is not None and not cached:
     mask_BTS &= segments_BT[:, :, None] == segments_BT[:, None, :]
+  if apart_TS is not None:
+    mask_BTS &= ~apart_TS
   near_BTS = mask_BTS
   if any(config.local):
     near_BTS = mask_BTS & (q_BTS - s_BTS < config.window)

@@ -91,6 +91,9 @@ def forward(*args, **kwargs):
     write_B: first slot the T tokens are written to; a scalar for all rows
       (one slice) or [B] (a scatter). None: the cache is empty, they are its
       first and see one another alone.
+    branches_T: which branch each token is on, where several go on from one
+      cache: a token sees those of its own branch and what was there before. It
+      needs a write_B that is a scalar.
     steer_LD: added to the residual stream after each layer.
     tap: layers whose output is returned, in taps [len(tap), B, T, D].
 
@@ -110,21 +113,25 @@ def forward_routed(
   write_B: jax.Array | None = None,
   steer_LD: jax.Array | None = None,
   tap: tuple[int, ...] = (),
+  branches_T: jax.Array | None = None,
 ):
   """`forward` and, as a fourth result, how a mixture of experts routed.
 
   routing_B2E of `moe.mixture` summed over the layers; None without experts.
   """
-  slots_BS, kv = positions_BT, None
+  slots_BS, kv, apart_TS = positions_BT, None, None
   alone = write_B is None  # what is attended to are these tokens, no others
   if cache is not None:
     kv, write_B = (cache['k'], cache['v']), 0 if alone else write_B
     filled_BS = _write(cache['positions'], positions_BT, write_B)
     slots_BS = positions_BT if alone else filled_BS
+    if branches_T is not None:
+      apart_TS = _apart(branches_T, write_B, slots_BS.shape[1])
   angles = functools.partial(rope.angles, config, positions_BT)
   call = _Call(
     attend=attention.attender(
-      config, positions_BT, slots_BS, segments_BT, cached=not alone
+      *(config, positions_BT, slots_BS, segments_BT, apart_TS),
+      cached=not alone,
     ),
     far=angles(),
     near=angles(local=True) if any(config.local) else None,
@@ -140,6 +147,14 @@ def forward_routed(
   taps = outs[0][jnp.array(tap)] if tap else None
   routing = jnp.sum(outs[1], axis=0) if config.experts else None
   return _norm(config)(x_BTD, weights['norm']), cache, taps, routing
+
+
+def _apart(branches_T, write, slots: int):
+  """Which of the slots hold a token of another branch, bool [T, S]."""
+  old_S = jnp.full(slots, -1, branches_T.dtype)  # what is seen by all
+  start = (jnp.asarray(write, jnp.int32),)
+  of_S = jax.lax.dynamic_update_slice(old_S, branches_T, start)
+  return (of_S >= 0) & (of_S != branches_T[:, None])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -163,7 +163,7 @@ def score_rest(
   """
   B, T = tokens_BT.shape
   cache, _, next_B = start
-  room, slot = T + labels[0].shape[-1] - 1, cache['positions'].shape[1]
+  room, slot = T + _room(labels[0]), cache['positions'].shape[1]
 
   def own(x, rows, free):
     """The rows that are begun with, and room behind what they hold."""
@@ -190,18 +190,29 @@ def score(config: Config, weights, tokens_BT, positions_BT, labels_MT, mask_MT):
   config is static; the prompts are padded on the left, the labels on the right,
   where mask_MT is False.
   """
-  room = labels_MT.shape[1] - 1  # the last token is only predicted
-  start = prefill(config, room, weights, tokens_BT, positions_BT)
+  start = prefill(config, _room(labels_MT), weights, tokens_BT, positions_BT)
   slot = tokens_BT.shape[1]
   return _read(config, weights, *start, slot, labels_MT, mask_MT)
+
+
+def _room(labels) -> int:
+  """Slots that the labels take: the last token of each is only predicted."""
+  return labels.shape[0] * (labels.shape[-1] - 1)
 
 
 def _read(config, weights, cache, hidden_BD, next_B, slot, labels, mask):
   """log P of each label [B, M] behind what is in the cache up to `slot`.
 
+  All labels go through the model at once, as branches of one row: the weights
+  are read once for all of them.
+
   labels, mask: [M, T], or [M, B, T] where each row has labels of its own.
   """
-  B, T = len(hidden_BD), labels.shape[-1] - 1
+  M, B, T = len(labels), len(hidden_BD), labels.shape[-1] - 1
+  if labels.ndim == 2:
+    labels, mask = (
+      jnp.broadcast_to(x[:, None], (M, B, T + 1)) for x in (labels, mask)
+    )
   head_DV = transformer.head(config, weights)
   # Each device multiplies with its columns of the head, then has its rows.
   hidden_BD = layout.of_chunk(config, hidden_BD)
@@ -209,28 +220,24 @@ def _read(config, weights, cache, hidden_BD, next_B, slot, labels, mask):
   first_BV = jax.nn.log_softmax(
     layout.split(config, logits_BV, (layout.ROWS, 'tensor'))
   )
-
-  def one(label):
-    ids, seen = label  # [T], or [B, T]
-    inputs_BT = jnp.broadcast_to(ids[..., :-1], (B, T))
-    ahead_BT = next_B[:, None] + jnp.arange(T)
-    # Each label extends the same cache; what it writes is dropped again.
-    hidden_BTD, _, _ = transformer.forward(
-      *(config, weights, inputs_BT, jnp.where(seen[..., :-1], ahead_BT, -1)),
-      cache=cache,
-      write_B=slot,
-    )
-    targets_BT = jnp.broadcast_to(ids[..., 1:], (B, T))
-    rest_BT = losses.token_logps(
-      head_DV, hidden_BTD, targets_BT, **layout.scoring(config)
-    )
-    rest_B = jnp.sum(jnp.where(seen[..., 1:], rest_BT, 0.0), axis=1)
-    if ids.ndim == 1:
-      return first_BV[:, ids[0]] + rest_B
-    first_B1 = jnp.take_along_axis(first_BV, ids[:, :1], axis=1)
-    return first_B1[:, 0] + rest_B
-
-  return jax.lax.map(one, (labels, mask)).T
+  first_BM = jnp.take_along_axis(first_BV, labels[..., 0].T, axis=1)
+  rows = lambda x_MBT: x_MBT.swapaxes(0, 1).reshape(B, M * T)
+  ahead_MBT = jnp.where(
+    mask[..., :-1], next_B[:, None] + jnp.arange(T, dtype=jnp.int32), -1
+  )
+  hidden_BTD, _, _ = transformer.forward(
+    *(config, weights, rows(labels[..., :-1]), rows(ahead_MBT)),
+    cache=cache,
+    write_B=slot,
+    branches_T=jnp.repeat(jnp.arange(M, dtype=jnp.int32), T),
+  )
+  rest_BT = losses.token_logps(
+    *(head_DV, hidden_BTD, rows(labels[..., 1:])),
+    chunk=min(512, B * T // layout.shards(config)),  # the logits of one label
+    **layout.scoring(config),
+  )
+  rest_BT = jnp.where(rows(mask[..., 1:]), rest_BT, 0.0)
+  return first_BM + jnp.sum(rest_BT.reshape(B, M, T), axis=-1)
 
 
 def _pad(labels):

@@ -12,8 +12,11 @@ from ealign.conscience.framings import Framing
 from ealign.conscience.prompts import Conscience, Example
 from ealign.data import exchanges
 from ealign.data.exchanges import Row
+from ealign.engine import Engine
 from ealign.runtime.errors import UserError
 from ealign.sampling.prompts import bucket
+
+ROWS = 32  # read at once: 1.14 times as fast as 16 (0.5B, two cores)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +96,9 @@ def ask(
   Settings that see the same are asked together, so that each exchange is read
   once for all of them. examples: rows to take examples from.
   """
-  chats = c.reviewer.model.exchanges([row.messages for row in rows])
-  begun = asking.thoughts(c, c.reviewer, chats, key=jax.random.key(0))
+  reviewer = _wide(c.reviewer)
+  chats = reviewer.model.exchanges([row.messages for row in rows])
+  begun = asking.thoughts(c, reviewer, chats, key=jax.random.key(0))
   found: dict[Setting, Asked] = {}
   for some in _families(settings):
     asked, questions, priors, sizes = [], [], [], []
@@ -103,13 +107,19 @@ def ask(
       asked += own.questions
       sizes.append(len(own.questions))
       questions += [asking.put(own, chats, q, begun) for q in own.questions]
-      priors += asking.priors(own, c.reviewer, chats)
-    p_QN, mass_QN = asking.each(c.reviewer, asked, questions, priors)
+      priors += asking.priors(own, reviewer, chats)
+    p_QN, mass_QN = asking.each(reviewer, asked, questions, priors)
     ends = np.cumsum(sizes)
     for setting, end, n in zip(some, ends, sizes, strict=True):
       part = p_QN[end - n : end], mass_QN[end - n : end]
       found[setting] = Asked(*asking.mean(*part), part[0])
   return [found[setting] for setting in settings]
+
+
+def _wide(engine: Engine) -> Engine:
+  """The engine with batches of at least `ROWS` rows, as devices split them."""
+  times = -(-ROWS // engine.rows)
+  return dataclasses.replace(engine, rows=times * engine.rows)
 
 
 def _families(settings):
