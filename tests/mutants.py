@@ -575,7 +575,7 @@ MUTANTS = (
   Mutant(
     'the_order_of_examples_tells_the_row',
     'ealign/conscience/prompts.py',
-    'shown(c, question, request(exchange))',
+    'shown(c, question, messages.request(exchange.messages))',
     'shown(c, question, str(exchange.row))',
     ('tests/conscience/test_forms.py',),
   ),

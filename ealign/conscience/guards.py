@@ -11,9 +11,9 @@ import difflib
 
 import numpy as np
 
-from ealign.conscience import prompts
 from ealign.conscience.prompts import Conscience
 from ealign.conscience.refusals import refuses, words
+from ealign.data import messages
 from ealign.data.batch import Pair
 from ealign.engine import Exchange
 
@@ -74,7 +74,9 @@ def too_long(new, plain, times: float) -> bool:
   return known and len(new.ids) > times * len(plain.ids)
 
 
-def reasons(c: Conscience, proposal: Exchange, chosen, plain) -> dict:
+def reasons(
+  c: Conscience, proposal: Exchange, chosen: tuple[int, ...], plain
+) -> dict[str, bool]:
   """Reasons by name against an alternative, and whether each holds.
 
   chosen: the ids of it that would be trained: where either answer was cut, they
@@ -82,13 +84,13 @@ def reasons(c: Conscience, proposal: Exchange, chosen, plain) -> dict:
   frozen model's answer to the same request, or None.
   """
   s, text = c.settings.guards, proposal.text
-  request, sizes = prompts.request(proposal), plain is not None
-  texts = dict.fromkeys([text, proposal.model.text(chosen)])
+  request, measured = messages.request(proposal.messages), plain is not None
+  echo = lambda said: s.echo and echoes(c.framing, request, said)
   return {
-    'label_echo': s.echo and any(echoes(c.framing, request, t) for t in texts),
+    'label_echo': echo(text) or echo(proposal.model.text(chosen)),
     'refusal': s.refusal and refuses(text),
-    'too_short': sizes and len(chosen) < s.shortest * len(plain.ids),
-    'too_long': sizes and too_long(proposal.answer, plain, s.longest),
+    'too_short': measured and len(chosen) < s.shortest * len(plain.ids),
+    'too_long': measured and too_long(proposal.answer, plain, s.longest),
   }
 
 

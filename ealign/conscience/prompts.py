@@ -12,6 +12,7 @@ import numpy as np
 
 from ealign import fields
 from ealign.conscience.framings import Framing, Question
+from ealign.data import messages
 from ealign.engine import Engine, Exchange, Model
 from ealign.runtime.errors import UserError
 from ealign.sampling.sampler import Answer
@@ -212,7 +213,7 @@ def review_prompt(
   answer = model.text(_answer_ids(c, exchange))
   quoted = _REPLIED.format(answer)
   if sees == 'quoted':
-    quoted = _ASKED.format(request(exchange)) + quoted
+    quoted = _ASKED.format(messages.request(exchange.messages)) + quoted
   return model.prompt([{'role': 'user', 'content': quoted + question}])
 
 
@@ -250,13 +251,8 @@ def _asked(c, exchange, question):
   cut = _CUT * (exchange.answer.stop == 'length')
   if question is None:
     return cut + c.framing.question
-  return cut + shown(c, question, request(exchange)) + question.text
-
-
-def request(exchange: Exchange) -> str:
-  """The text of the last user turn before the answer; '' without one."""
-  asked = [m for m in exchange.messages if m['role'] == 'user']
-  return str(asked[-1].get('content') or '') if asked else ''
+  asked = shown(c, question, messages.request(exchange.messages))
+  return cut + asked + question.text
 
 
 def _turn(c, exchange):

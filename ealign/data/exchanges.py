@@ -16,8 +16,7 @@ from ealign.runtime.errors import UserError
 
 LABELS = 'ok', 'flag'
 SPLITS = 'dev', 'test'
-# Of a turn, beside its text.
-_UNSEEN = {'tool_calls', *messages_lib.THOUGHTS}
+_UNSEEN = ('tool_calls', *messages_lib.THOUGHTS)  # of a reply, by a reviewer
 _TEXTS = ('id', 'kind', 'domain', 'split', 'twin', 'of', 'label')
 
 
@@ -40,8 +39,7 @@ class Row:
   @property
   def request(self) -> str:
     """The last user turn."""
-    asked = (m['content'] for m in self.messages[-2::-1] if m['role'] == 'user')
-    return next(asked)
+    return messages_lib.request(self.messages)
 
   @property
   def reply(self) -> str:
@@ -107,12 +105,11 @@ def _row(where, i, row, messages) -> Row:
     raise UserError(f'{where}, messages: {what}')
   if not str(messages[-1].get('content') or '').strip():
     raise UserError(f'{where}, messages: the last turn has no text to judge')
-  if more := sorted(
-    k for k in messages[-1].keys() & _UNSEEN if messages[-1][k]
-  ):
+  unseen = [name for name in _UNSEEN if messages[-1].get(name)]
+  if unseen:
     raise UserError(
-      f'{where}, messages: the last turn has {more[0]!r}, and only its content '
-      'would be judged; drop that, or the row'
+      f'{where}, messages: the last turn has {unseen[0]!r}, and only its '
+      'content would be judged; drop that, or the row'
     )
   text = lambda field, usual: str(row.get(field) or usual)
   own = text('id', i)

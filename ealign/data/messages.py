@@ -58,6 +58,12 @@ def read(value, where: str, roles=ROLES) -> list[Message]:
   return [_message(m, f'{where}[{i}]', roles) for i, m in enumerate(value)]
 
 
+def request(chat) -> str:
+  """The text of a chat's last user turn; '' without one."""
+  turns = (m for m in reversed(chat) if m['role'] == 'user')
+  return str(next(turns, {}).get('content') or '')
+
+
 def tools(value, where: str) -> list[dict]:
   """The tools of a row: mappings with a name, each of which may be JSON text.
 

@@ -279,16 +279,6 @@ def test_their_order_goes_by_the_request_and_the_last_label_stays():
     assert order.endswith('Verdict: Unethical\n\nNow your own. ')
 
 
-def test_the_request_is_the_last_user_turn():
-  turn = lambda role, said: {'role': role, 'content': said}
-  turns = [turn('user', 'Soup?'), turn('system', 'Be brief.')]
-  (x,) = MODEL.exchanges([[turns[0], turn('assistant', 'Boil it.')]])
-  of = lambda *more: dataclasses.replace(x, messages=more)
-  assert prompts.request(of(*turns)) == 'Soup?'
-  assert prompts.request(of({'role': 'user', 'content': None})) == ''
-  assert prompts.request(of(turns[1])) == ''
-
-
 def test_a_question_has_them_and_a_revision_does_not():
   c, _ = conscience(examples=EXAMPLES)
   x, *others = given(*[GOOD, EVIL] * 4)  # one request, and so one order

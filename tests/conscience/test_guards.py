@@ -147,8 +147,9 @@ def test_plain_answers_are_to_flagged_requests_and_only_where_needed():
 @pytest.mark.parametrize('plain', ['stop', 'length'])
 def test_a_quarter_of_the_plain_answer_is_not_too_short(plain):
   of = len(answer(PLAIN).ids)
-  said = Answer(answer(HONEST).ids[: of // 4] + (MODEL.end,), (), 'stop', 0.0)
-  said = dataclasses.replace(said, logps=np.full(len(said.ids), -1.0))
+  whole = answer(HONEST)
+  ids = (*whole.ids[: of // 4], MODEL.end)
+  said = dataclasses.replace(whole, ids=ids, logps=whole.logps[: len(ids)])
   for share, why in ((0.25, ''), ((len(said.ids) + 0.5) / of, 'too_short')):
     found = reflect(said, plain=answer(PLAIN, plain), shortest=share)
     assert found[1] == [why]

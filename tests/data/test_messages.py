@@ -20,6 +20,14 @@ def read(*turns):
   return messages.read(list(turns), 'f: row 1, messages')
 
 
+def test_the_request_is_the_last_user_turn():
+  turns = [USER, turn(), {'role': 'user', 'content': 'then?'}]
+  system = {'role': 'system', 'content': 'Be brief.'}
+  assert messages.request([*turns, system, turn()]) == 'then?'
+  assert messages.request([system, {'role': 'user', 'content': None}]) == ''
+  assert messages.request([system]) == ''
+
+
 # (fields of an assistant turn, those that are read)
 SAME = object()
 GOOD = [
