@@ -7,6 +7,11 @@ from ealign.fields import Config
 from ealign.plan.programs import Program, Shapes, device_bytes
 from ealign.runtime import aot, peaks
 
+# Seconds that a collective takes beside its bytes: of one link of a TPU v3
+# (https://astra-sim.github.io/astra-sim-docs/validation/hardware), and ten
+# times that, for several hops, or a host between.
+LATENCY, SLOW = 1e-6, 10e-6
+
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
@@ -27,6 +32,8 @@ class Figures:
       cores together.
     seconds: the estimate: the longest of compute, memory and links.
     bound: which of them it is.
+    slow: the estimate where each transfer takes `SLOW`.
+    transfers: how often collectives run.
     failure: why it does not compile, if that is not for lack of memory.
   """
 
@@ -45,6 +52,8 @@ class Figures:
   cpu_seconds_compile: float = 0.0
   seconds: float | None = None
   bound: str = ''
+  slow: float | None = None
+  transfers: int = 0
   failure: str = ''
 
   @property
@@ -78,10 +87,12 @@ def of(program: Program, compiled: aot.Compiled, run: Shapes) -> Figures:
       'flops': flops,
       'ratio': flops * devices / program.flops,
       'collectives': dict(counts.collectives),
+      'transfers': counts.transfers,
       'hbm_bytes': counts.hbm_bytes,
       'kernels': dict(counts.kernels),
       'seconds': seconds,
       'bound': bound,
+      'slow': estimate(run.mesh, flops, counts, SLOW)[0],
     }
   apart = ('counts', 'text')
   known |= {n: value for n, value in vars(compiled).items() if n not in apart}
@@ -111,12 +122,14 @@ def kernel_flops(program: Program, counts, train: str) -> float:
   return total
 
 
-def estimate(mesh, flops: float, counts) -> tuple[float | None, str]:
+def estimate(
+  mesh, flops: float, counts, latency: float = LATENCY
+) -> tuple[float | None, str]:
   """Seconds at the device's peaks, and what they are spent on.
 
   It is the longest of three times, as if it hid the other two: no program is
   faster, and most are slower. Links carry half of their bandwidth each way; an
-  all-reduce goes both ways.
+  all-reduce goes both ways, and each transfer takes `latency` seconds more.
   """
   peak = peaks.peak(mesh.devices.flat[0].device_kind)
   if peak is None:
@@ -125,13 +138,16 @@ def estimate(mesh, flops: float, counts) -> tuple[float | None, str]:
   times = {
     'compute': flops / peak.flops,
     'memory': counts.hbm_bytes / peak.memory_bandwidth,
-    'links': (counts.collective_bytes + reduced) / (peak.link_bandwidth / 2),
+    'links': (counts.collective_bytes + reduced) / (peak.link_bandwidth / 2)
+    + counts.transfers * latency,
   }
   bound = max(times, key=times.get)
   return times[bound], bound
 
 
-def conscience(found: dict[str, Figures], config: Config) -> dict | None:
+def conscience(
+  found: dict[str, Figures], config: Config, of: str = 'seconds'
+) -> dict | None:
   """What the conscience costs of each step, by the estimates.
 
   A reflection is taken at its dearest: every answer has all its tokens, is
@@ -139,11 +155,12 @@ def conscience(found: dict[str, Figures], config: Config) -> dict | None:
   guard compares lengths, reviewed again, and makes a pair, which are scored
   `dpo.pairs` at a time. Each update has its pairs.
   calibration_s: before the first step, of the threshold; 0 if it is a number.
+  of: the estimate of `Figures` that is taken, seconds or slow.
   """
   needed = {'sft', 'hybrid', 'prefill', 'decode', 'review', 'score'}
   if not needed <= {n for n, f in found.items() if f.seconds is not None}:
     return None
-  s = {name: figures.seconds for name, figures in found.items()}
+  s = {name: getattr(figures, of) for name, figures in found.items()}
   c = config.conscience
   scores = math.ceil(c.prompts * c.samples / config.dpo.pairs)
   reflection = s['prefill'] + 2 * s['decode'] + 3 * s['review']

@@ -79,9 +79,13 @@ def plan(
 
 def _conclude(run, found, screen, facts: dict, folder: Folder) -> None:
   """Writes the plan and says whether the run would do, or raises Unfit."""
-  cost = figures_lib.conscience(found, run.config)
+  cost, slow = (
+    figures_lib.conscience(found, run.config, of) for of in ('seconds', 'slow')
+  )
   if cost:
-    show.pairs(screen, 'estimates, from the peaks of the chips', _costs(cost))
+    title = 'estimates, from the peaks of the chips; at 1 and 10 us a transfer'
+    both = zip(_costs(cost).items(), _costs(slow).values(), strict=True)
+    show.pairs(screen, title, {k: f'{v}, {more}' for (k, v), more in both})
   problems = _problems(run, found)
   device, count = run.mesh.devices.flat[0], run.mesh.size
   facts |= {
@@ -97,6 +101,7 @@ def _conclude(run, found, screen, facts: dict, folder: Folder) -> None:
       for name, figures in found.items()
     },
     'conscience': cost,
+    'conscience_slow': slow,
     'problems': problems,
   }
   with usable(folder.shared):

@@ -82,7 +82,7 @@ def programs(console, found: list[Figures], devices: str) -> None:
   table.add_column('program', no_wrap=True)
   for name in (
     *('args', 'temps', 'output', 'beside', 'in all', 'left'),
-    *('TFLOP', 'of model', 'compiled', 'estimate', 'by'),
+    *('TFLOP', 'of model', 'compiled', 'estimate', 'by', 'at 10 us'),
   ):
     table.add_column(name, justify='right', no_wrap=True)
   for figures in found:
@@ -92,7 +92,8 @@ def programs(console, found: list[Figures], devices: str) -> None:
   for figures in found:
     kinds = (figures.collectives or {}).items()
     sent = ', '.join(f'{kind} {size(n)}' for kind, n in sorted(kinds))
-    line = f'  {figures.name}: {sent or "nothing"}'
+    often = f' in {figures.transfers:,} transfers' if sent else ''
+    line = f'  {figures.name}: {sent or "nothing"}{often}'
     console.print(rich.text.Text(line), soft_wrap=True)
   console.print()
 
@@ -111,4 +112,5 @@ def _cells(f: Figures) -> list[str]:
     f'{f.seconds_compile:.0f} s',
     seconds(f.seconds),
     f.bound,
+    seconds(f.slow),
   ]

@@ -40,6 +40,7 @@ class Counts:
     kernels: how often each Pallas kernel runs.
     unknown: loops whose trip count the text does not tell.
     gathered: (bytes, times run) of each all-gather.
+    transfers: how often collectives run, all together.
   """
 
   flops: float = 0.0
@@ -52,6 +53,7 @@ class Counts:
   )
   unknown: int = 0
   gathered: list = dataclasses.field(default_factory=list)
+  transfers: int = 0
 
   @property
   def collective_bytes(self) -> float:
@@ -123,6 +125,7 @@ class _Walk:
   def send(self, op: hlo.Op, times: int) -> None:
     kind, size = op.kind.removesuffix('-start'), _sent(op)
     self.counts.collectives[kind] += times * size
+    self.counts.transfers += times
     if kind == 'all-gather':
       self.counts.gathered.append((size, times))
 

@@ -48,6 +48,10 @@ def test_the_estimate_is_the_longest_of_three():
   assert figures.estimate(v5e, 0, counts) == (1.0, 'memory')
   counts.collectives = {'all-gather': 100e9, 'all-reduce': 200e9}
   assert figures.estimate(v5e, 0, counts) == (2.5, 'links')
+  counts.transfers = 500_000
+  assert figures.estimate(v5e, 0, counts) == (3.0, 'links')
+  assert figures.estimate(v5e, 0, counts, figures.SLOW) == (7.5, 'links')
+  assert figures.estimate(v5e, 788e12, counts) == (4.0, 'compute')
   assert figures.estimate(mesh('cpu'), 1, counts) == (None, '')
 
 
@@ -117,6 +121,28 @@ def test_the_share_of_the_conscience():
   # 200 answers of the frozen model, 15 at a time.
   assert found['calibration_s'] == pytest.approx(14 * (0.1 + 0.4 + 0.2))
   assert cost(sft=1.0) is None
+
+
+def test_the_cost_where_transfers_are_slow():
+  names = 'sft', 'hybrid', 'prefill', 'decode', 'review', 'score'
+  found = {
+    name: figures.Figures(name, 0, 0, 0, 0, None, seconds=1.0, slow=2.0)
+    for name in names
+  }
+  fast, slow = (
+    figures.conscience(found, fields.Config(), of) for of in ('seconds', 'slow')
+  )
+  assert slow['step_s'] == pytest.approx(2 * fast['step_s'])
+  assert slow['share'] == pytest.approx(fast['share'])
+
+
+def test_transfers_are_counted_of_a_program():
+  run = types.SimpleNamespace(mesh=mesh('TPU v5 lite'), resident={})
+  run.config = fields.Config()
+  counts = cost_lib.Counts(collectives={'all-reduce': 2e9}, transfers=1000)
+  found = figures.of(program(), aot.Compiled(counts=counts), run)
+  assert (found.transfers, found.bound) == (1000, 'links')
+  assert found.slow - found.seconds == pytest.approx(1000 * 9e-6)
 
 
 def test_knobs_are_those_that_would_help():

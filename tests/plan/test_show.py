@@ -29,14 +29,23 @@ def test_a_line_for_each_program():
   fits = Figures(
     *('sft', 2**30, 2**29, 0, 2**20, 4 * 2**30),
     *(2e12, 1.38, {'all-gather': 3 * 2**20}, 1.0, {}, 61.0, 60.0, 0.25),
-    'links',
+    *('links', 0.75, 1234),
   )
   large = Figures('hybrid', 0, 6 * 2**30, 0, 0, 4 * 2**30)
   said = shown(show.programs, [fits, large], '16 x TPU')
-  for text in ('1.00 GiB', '512 MiB', '1.38x', '61 s', '250.00 ms', 'links'):
+  for text in (
+    '1.00 GiB',
+    '512 MiB',
+    '1.38x',
+    '61 s',
+    '250.00 ms',
+    'links',
+    '750.00 ms',
+  ):
     assert text in said
   assert '-2.00 GiB' in said and '…' not in said
-  assert 'sft: all-gather 3 MiB' in said and 'hybrid: nothing' in said
+  assert 'sft: all-gather 3 MiB in 1,234 transfers' in said
+  assert 'hybrid: nothing\n' in said
 
 
 def test_what_does_not_compile_has_no_sizes():

@@ -94,6 +94,7 @@ def test_collectives_by_kind_and_bytes():
   }
   assert counts.collective_bytes == 4 * (8 + 2 + 2 + 2) * 16
   assert counts.gathered == [(4 * 8 * 16, 1)]
+  assert counts.transfers == 4
 
 
 def test_collectives_of_a_loop():
@@ -107,6 +108,7 @@ def test_collectives_of_a_loop():
   counts = sharded(step, ((4, 16), ('x',)), ((5, 16, 16), (None, 'x')))
   assert dict(counts.collectives) == {'all-gather': 5 * 4 * 16 * 16}
   assert counts.gathered == [(4 * 16 * 16, 5)]
+  assert counts.transfers == 5
   assert counts.flops == 5 * 2 * 1 * 16 * 16
 
 
