@@ -135,9 +135,30 @@ MUTANTS = (
   Mutant(
     'query_heads_grouped_otherwise',
     'ealign/models/attention.py',
-    'q_BTNH.reshape(B, T, k_BSKH.shape[2], -1, H)',
-    'q_BTNH.reshape(B, T, -1, k_BSKH.shape[2], H).swapaxes(2, 3)',
+    'q_BTNH.reshape(B, T, k_BKSH.shape[1], -1, H)',
+    'q_BTNH.reshape(B, T, -1, k_BKSH.shape[1], H).swapaxes(2, 3)',
     ('tests/models/test_transformer.py',),
+  ),
+  Mutant(
+    'gradient_of_scores_without_their_mean',
+    'ealign/models/attention.py',
+    'share * (dshare - mean_BKGT[..., None]) * scale',
+    'share * dshare * scale',
+    ('tests/models/test_attention.py',),
+  ),
+  Mutant(
+    'keys_of_a_layer_a_slot_early',
+    'ealign/models/transformer.py',
+    'call.write_B, axis=3)',
+    'call.write_B - 1, axis=3)',
+    ('tests/sampling/test_sampler.py',),
+  ),
+  Mutant(
+    'adapter_gradient_from_what_comes_back',
+    'ealign/models/lora.py',
+    'over_tokens(dlow, x).T, over_tokens(low, dy)',
+    'over_tokens(dlow, x).T, over_tokens(dlow, dy)',
+    ('tests/models/test_lora.py',),
   ),
   Mutant(
     'default_rope_theta',

@@ -155,5 +155,7 @@ def test_an_import_only_defines(name):
     node.lineno
     for node in MODULES[name].body
     if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)
+    # The gradient of a function is part of its definition.
+    if not ast.unparse(node.value).partition('(')[0].endswith('.defvjp')
   ]
   assert not acts, f'{name}: line {acts} does something when imported'

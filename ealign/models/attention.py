@@ -63,8 +63,9 @@ def attender(
   apart_TS=None,
   *,
   cached: bool,
+  turned: bool = False,
 ) -> Callable:
-  """What a layer attends with: (q_BTNH, k_BSKH, v_BSKH, local) -> o_BTNH.
+  """What a layer attends with: (q_BTNH, k_BKSH, v_BKSH, local) -> o_BTNH.
 
   Args:
     config: static.
@@ -75,6 +76,7 @@ def attender(
       a cache.
     cached: the keys are a cache's. If not, positions must count up by one
       within a segment, and the tokens of a segment must lie together.
+    turned: there is one query a row, and the keys are k_BKHS.
 
   In the layers' scan `local` is a traced flag; None where no layer is local.
   """
@@ -92,44 +94,98 @@ def attender(
   near_BTS = mask_BTS
   if any(config.local):
     near_BTS = mask_BTS & (q_BTS - s_BTS < config.window)
-  use = einsum
+  use = of_one_query if turned else einsum
   if config.attention == 'cudnn' and not cached and mask_BTS.shape[1] % 2 == 0:
     use = functools.partial(_cudnn, config)
 
-  def attend(q_BTNH, k_BSKH, v_BSKH, local=None):
+  def attend(q_BTNH, k_BKSH, v_BKSH, local=None):
     seen = mask_BTS if local is None else jnp.where(local, near_BTS, mask_BTS)
-    return use(q_BTNH, k_BSKH, v_BSKH, seen, scale=scale)
+    return use(q_BTNH, k_BKSH, v_BKSH, seen, scale=scale)
 
   return attend
 
 
-def einsum(q_BTNH, k_BSKH, v_BSKH, mask_BTS, *, scale):
+def einsum(q_BTNH, k_BKSH, v_BKSH, mask_BTS, *, scale):
   """Grouped-query attention; scores and softmax in float32."""
   B, T, N, H = q_BTNH.shape
-  q_BTKGH = q_BTNH.reshape(B, T, k_BSKH.shape[2], -1, H)
-  scores = jnp.einsum(
-    'btkgh,bskh->bkgts', q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
-  )
+  q_BTKGH = q_BTNH.reshape(B, T, k_BKSH.shape[1], -1, H)
+  o_BTKGH = _attend(scale, q_BTKGH, k_BKSH, v_BKSH, mask_BTS)
+  return o_BTKGH.reshape(B, T, N, H)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(scale, q_BTKGH, k_BKSH, v_BKSH, mask_BTS):
+  """Its gradient computes the scores anew: nothing as wide is kept."""
+  return _attend_fwd(scale, q_BTKGH, k_BKSH, v_BKSH, mask_BTS)[0]
+
+
+def _attend_fwd(scale, q_BTKGH, k_BKSH, v_BKSH, mask_BTS):
+  q_BKGTH = jnp.moveaxis(q_BTKGH, 1, 3)
+  scores = _scores(scale, q_BKGTH, k_BKSH, mask_BTS)
+  norm_BKGT = jax.nn.logsumexp(scores, axis=-1)
+  share = jnp.exp(scores - norm_BKGT[..., None]).astype(v_BKSH.dtype)
+  o_BKGTH = jnp.einsum('bkgts,bksh->bkgth', share, v_BKSH)
+  kept = q_BKGTH, k_BKSH, v_BKSH, mask_BTS, norm_BKGT, o_BKGTH
+  return jnp.moveaxis(o_BKGTH, 3, 1), kept
+
+
+def _attend_bwd(scale, kept, do_BTKGH):
+  """As in arXiv 2205.14135; products transpose the narrow operand only."""
+  q_BKGTH, k_BKSH, v_BKSH, mask_BTS, norm_BKGT, o_BKGTH = kept
+  do_BKGTH, dtype = jnp.moveaxis(do_BTKGH, 1, 3), q_BKGTH.dtype
+  scores = _scores(scale, q_BKGTH, k_BKSH, mask_BTS)
+  share = jnp.exp(scores - norm_BKGT[..., None])
+  f32 = lambda x: x.astype(jnp.float32)
+  mean_BKGT = jnp.sum(f32(do_BKGTH) * f32(o_BKGTH), axis=-1)
+  dshare = _dot('bkgth,bksh->bkgts', do_BKGTH, v_BKSH)
+  dscores = (share * (dshare - mean_BKGT[..., None]) * scale).astype(dtype)
+  dq_BKGTH = jnp.einsum('bkgts,bksh->bkgth', dscores, k_BKSH)
+  dk_BKHS = jnp.einsum('bkgth,bkgts->bkhs', q_BKGTH, dscores)
+  dv_BKHS = jnp.einsum('bkgth,bkgts->bkhs', do_BKGTH, share.astype(dtype))
+  dk_BKSH, dv_BKSH = dk_BKHS.swapaxes(2, 3), dv_BKHS.swapaxes(2, 3)
+  return jnp.moveaxis(dq_BKGTH, 3, 1), dk_BKSH, dv_BKSH, None
+
+
+_attend.defvjp(_attend_fwd, _attend_bwd)
+_dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+def _scores(scale, q_BKGTH, k_BKSH, mask_BTS):
+  scores = _dot('bkgth,bksh->bkgts', q_BKGTH, k_BKSH)
   # A finite floor: a padding query sees no one and must not become nan.
-  scores = jnp.where(mask_BTS[:, None, None], scores * scale, -1e30)
-  share = jax.nn.softmax(scores, axis=-1).astype(v_BSKH.dtype)
-  return jnp.einsum('bkgts,bskh->btkgh', share, v_BSKH).reshape(B, T, N, H)
+  return jnp.where(mask_BTS[:, None, None], scores * scale, -1e30)
 
 
-def _cudnn(config, q_BTNH, k_BSKH, v_BSKH, mask_BTS, *, scale):
+def of_one_query(q_B1NH, k_BKHS, v_BKSH, mask_B1S, *, scale):
+  """`einsum` for T = 1 and keys with their slots last, without a gradient.
+
+  For a product of so few rows XLA:CPU takes twice the time of this sum.
+  """
+  B, K, _, H = v_BKSH.shape
+  q_BKGH1 = q_B1NH.reshape(B, K, -1, H, 1).astype(jnp.float32)
+  scores_BKGS = jnp.sum(q_BKGH1 * k_BKHS[:, :, None], axis=3)
+  scores_BKGS = jnp.where(mask_B1S[:, None], scores_BKGS * scale, -1e30)
+  share_BKGS = jax.nn.softmax(scores_BKGS, axis=-1).astype(v_BKSH.dtype)
+  o_BKGH = jnp.einsum('bkgs,bksh->bkgh', share_BKGS, v_BKSH)
+  return o_BKGH.reshape(q_B1NH.shape)
+
+
+def _cudnn(config, q_BTNH, k_BKSH, v_BKSH, mask_BTS, *, scale):
   fused = functools.partial(
     jax.nn.dot_product_attention, scale=scale, implementation='cudnn'
   )
-  attend = lambda q, k, v, mask: fused(q, k, v, mask=mask[:, None])
-  return _each(config, attend)(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
+  attend = lambda q, k, v, mask: fused(
+    q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask=mask[:, None]
+  )
+  return _each(config, attend)(q_BTNH, k_BKSH, v_BKSH, mask_BTS)
 
 
-def _splash_layer(config, scale, ids_BT, q_BTNH, k_BSKH, v_BSKH, local=None):
+def _splash_layer(config, scale, ids_BT, q_BTNH, k_BKSH, v_BKSH, local=None):
   far, near = (
     _each(config, functools.partial(splash, config, scale, window))
     for window in (0, config.window)
   )
-  args = q_BTNH, k_BSKH, v_BSKH, ids_BT
+  args = q_BTNH, k_BKSH, v_BKSH, ids_BT
   if local is None or all(config.local):
     return (far if local is None else near)(*args)
   return jax.lax.cond(local, near, far, *args)
@@ -143,16 +199,17 @@ def _each(config, attend):
   if config.mesh is None:
     return attend
   heads, rows = P(layout.ROWS, None, 'tensor'), P(layout.ROWS)
+  keys = P(layout.ROWS, 'tensor')
   return jax.shard_map(
     attend,
     mesh=config.mesh,
-    in_specs=(heads, heads, heads, rows),
+    in_specs=(heads, keys, keys, rows),
     out_specs=heads,
     check_vma=False,  # a Pallas call does not say over what its output varies
   )
 
 
-def splash(config, scale, window, q_BTNH, k_BTKH, v_BTKH, ids_BT):
+def splash(config, scale, window, q_BTNH, k_BKTH, v_BKTH, ids_BT):
   """The Pallas kernel on one device; window 0: all tokens before.
 
   The kernel works on blocks of 128 lanes. So lengths are padded up to a
@@ -165,9 +222,9 @@ def splash(config, scale, window, q_BTNH, k_BTKH, v_BTKH, ids_BT):
   T, N, H = q_BTNH.shape[1:]
   q_BTNH = (q_BTNH.astype(jnp.float32) * scale).astype(q_BTNH.dtype)
   size, wide = -(-T // _LANES) * _LANES, -(-H // _LANES) * _LANES
-  grow = [(0, 0), (0, size - T), (0, 0), (0, wide - H)]
-  turned = lambda x: jnp.pad(x, grow).swapaxes(1, 2)  # [B, heads, T, H]
-  ids = jnp.pad(ids_BT, grow[:2], constant_values=-1)
+  grow = [(0, 0), (0, 0), (0, size - T), (0, wide - H)]
+  padded = lambda x: jnp.pad(x, grow)  # [B, heads, T, H]
+  ids = jnp.pad(ids_BT, [(0, 0), (0, size - T)], constant_values=-1)
   # The kernel masks by index, not by position: the two agree within a segment,
   # where positions count up by one.
   seen = splash_attention.CausalMask((size, size))
@@ -180,7 +237,7 @@ def splash(config, scale, window, q_BTNH, k_BTKH, v_BTKH, ids_BT):
     interpret=config.attention == 'interpret',
   )
   o = jax.vmap(kernel)(
-    *map(turned, (q_BTNH, k_BTKH, v_BTKH)),
+    *map(padded, (q_BTNH.swapaxes(1, 2), k_BKTH, v_BKTH)),
     splash_attention.SegmentIds(ids, ids),
   )
   return o.swapaxes(1, 2)[:, :T, :, :H]

@@ -37,7 +37,7 @@ RULES = (
   # Batches, and the cache of a sampler.
   ('(tokens|positions|segments|loss_mask)_BT', P(ROWS, None)),
   ('ref_logps_B|weight_P', P(ROWS)),
-  ('k|v', P(ROWS, None, 'tensor', None)),
+  ('k|v', P(ROWS, 'tensor', None, None)),
   ('positions', P(ROWS, None)),
 )
 
@@ -46,6 +46,13 @@ def rule(name: str) -> tuple[str, P] | None:
   """The first rule that fits the path of an array, such as 'layers/q'."""
   found = (each for each in RULES if re.search(f'(^|/)({each[0]})$', name))
   return next(found, None)
+
+
+def one_cpu(config: Config) -> bool:
+  """Whether the model's programs run on one CPU, not on parts of a mesh."""
+  if config.mesh is None:
+    return jax.default_backend() == 'cpu'
+  return config.mesh.devices.flat[0].platform == 'cpu' and config.mesh.size == 1
 
 
 def shards(config: Config) -> int:

@@ -32,10 +32,35 @@ def project(x, w, adapter=None, wide=False):
     return y
   a, b = adapter['a'].astype(x.dtype), adapter['b'].astype(x.dtype)
   if a.ndim == 2:
-    return y + (x @ a) @ b
+    return y + _low_rank(x, a, b)
   x_ABTD = x.reshape(a.shape[0], -1, *x.shape[1:])
-  low = jnp.einsum('abtd,adr->abtr', x_ABTD, a)
-  return y + jnp.einsum('abtr,arf->abtf', low, b).reshape(y.shape)
+  return y + jax.vmap(_low_rank)(x_ABTD, a, b).reshape(y.shape)
+
+
+@jax.custom_vjp
+def _low_rank(x, a, b):
+  """(x A) B, whose gradient never transposes what is wide.
+
+  Autodiff would contract the first axis of x and of the output's gradient, for
+  which XLA on CPUs writes a transposed copy of either.
+  """
+  return (x @ a) @ b
+
+
+def _low_rank_fwd(x, a, b):
+  low = x @ a
+  return low @ b, (x, a, b, low)
+
+
+def _low_rank_bwd(kept, dy):
+  x, a, b, low = kept
+  tokens = tuple(range(x.ndim - 1))
+  over_tokens = lambda narrow, wide: jnp.tensordot(narrow, wide, (tokens,) * 2)
+  dlow = dy @ b.T
+  return dlow @ a.T, over_tokens(dlow, x).T, over_tokens(low, dy)
+
+
+_low_rank.defvjp(_low_rank_fwd, _low_rank_bwd)
 
 
 def scale(*, rank: int, alpha: float, rslora: bool) -> float:

@@ -66,7 +66,7 @@ def shapes(config: Config) -> dict:
 
 def init_cache(config: Config, rows: int, length: int) -> dict:
   """An empty cache of `length` slots a row; position -1 marks a free slot."""
-  shape = (config.layers, rows, length, config.kv_heads, config.head_dim)
+  shape = (config.layers, rows, config.kv_heads, length, config.head_dim)
   return {
     'k': jnp.zeros(shape, config.dtype),
     'v': jnp.zeros(shape, config.dtype),
@@ -121,6 +121,7 @@ def forward_routed(
   """
   slots_BS, kv, apart_TS = positions_BT, None, None
   alone = write_B is None  # what is attended to are these tokens, no others
+  by_layer = isinstance(weights['layers'], tuple)
   if cache is not None:
     kv, write_B = (cache['k'], cache['v']), 0 if alone else write_B
     filled_BS = _write(cache['positions'], positions_BT, write_B)
@@ -132,12 +133,14 @@ def forward_routed(
     attend=attention.attender(
       *(config, positions_BT, slots_BS, segments_BT, apart_TS),
       cached=not alone,
+      turned=by_layer,
     ),
     far=angles(),
     near=angles(local=True) if any(config.local) else None,
     positions_BT=positions_BT,
     write_B=write_B,
     alone=alone,
+    by_layer=by_layer,
     tap=bool(tap),
   )
   x_BTD = _embed(config, weights, tokens_BT)
@@ -167,6 +170,7 @@ class _Call:
   positions_BT: jax.Array  # -1 for padding
   write_B: jax.Array | None
   alone: bool  # the tokens see one another only, nothing that is in the cache
+  by_layer: bool  # weights and cache are of `unstacked`
   tap: bool
 
 
@@ -195,8 +199,47 @@ def _layers(config, call: _Call, weights, steer_LD, x_BTD, kv):
     steer_LD,
     jnp.array(config.local) if any(config.local) else None,
   )
+  if call.by_layer:
+    return _each_layer(config, layer, xs, x_BTD, kv)
   unroll = 1 if config.scan else config.layers
   return jax.lax.scan(layer, (x_BTD, kv), xs, unroll=unroll)
+
+
+def _each_layer(config, layer, xs, x_BTD, kv):
+  """`_layers` of what `unstacked` gives: tuples, with an entry a layer."""
+  by_layer, new, outs = lambda x: isinstance(x, tuple), [], []
+  for i in range(config.layers):
+    take = lambda x, i=i: x[i]
+    own = [jax.tree.map(take, part, is_leaf=by_layer) for part in xs]
+    (x_BTD, of_layer), out = layer((x_BTD, [c[i] for c in kv]), own)
+    new.append(of_layer)
+    outs.append(out)
+  outs = jax.tree.map(lambda *of: jnp.stack(of), *outs)
+  return (x_BTD, tuple(zip(*new, strict=True))), outs
+
+
+def unstacked(weights: dict, cache: dict) -> tuple[dict, dict]:
+  """Weights and cache by layer, for a loop of `forward` on CPUs.
+
+  Of a stack XLA:CPU copies each layer before it is used, at every token. Here
+  each has arrays of its own, and its keys are [B, K, H, S], as they are summed
+  over H. `forward` then takes one token a row, from the slot write_B on.
+  """
+  layers = range(len(cache['k']))
+  take = lambda tree, i: jax.tree.map(lambda x: x[i], tree)
+  own = {
+    name: tuple(take(weights[name], i) for i in layers)
+    for name in ('layers', 'adapter')
+    if name in weights
+  }
+  k = tuple(cache['k'][i].swapaxes(2, 3) for i in layers)
+  return weights | own, cache | {'k': k, 'v': tuple(cache['v'])}
+
+
+def stacked(cache: dict) -> dict:
+  """The cache of `unstacked` as `init_cache` makes it."""
+  k, v = jnp.stack(cache['k']).swapaxes(3, 4), jnp.stack(cache['v'])
+  return cache | {'k': k, 'v': v}
 
 
 def _layer(config, call: _Call, carry, xs):
@@ -275,21 +318,23 @@ def _normed(x, eps):
   return x32 * jax.lax.rsqrt(var + eps)
 
 
-def _write(old, new_BT, write_B, *layer):
-  """new [B, T, ...] over old [B, S, ...] from slot write_B on.
+def _write(old, new, write_B, axis=1, layer=()):
+  """new over old from slot write_B of the axis on; rows are axis 0.
 
-  layer: its index where `old` is the stacked cache [L, B, S, ...], which the
+  layer: its index where `old` is the stacked cache [L, B, K, S, H], which the
   scan of the layers then updates in place.
   """
-  new_BT = new_BT.astype(old.dtype)
+  new = new.astype(old.dtype)
   if jnp.ndim(write_B) == 0:
-    start = (*layer, 0, write_B, *(0,) * (new_BT.ndim - 2))
-    start = [jnp.asarray(index, jnp.int32) for index in start]
-    new_BT = new_BT[(None,) * len(layer)]
-    return jax.lax.dynamic_update_slice(old, new_BT, start)
-  rows = jnp.arange(new_BT.shape[0])[:, None]
-  slots = write_B[:, None] + jnp.arange(new_BT.shape[1])[None, :]
-  return old.at[(*layer, rows, slots)].set(new_BT)
+    start = [0] * new.ndim
+    start[axis] = write_B
+    start = [jnp.asarray(index, jnp.int32) for index in (*layer, *start)]
+    return jax.lax.dynamic_update_slice(old, new[(None,) * len(layer)], start)
+  B, T = new.shape[0], new.shape[axis]
+  slots_BT = write_B[:, None] + jnp.arange(T)
+  heads = (slice(None),) * (axis - 1)
+  at = (*layer, jnp.arange(B)[:, None], *heads, slots_BT)
+  return old.at[at].set(jnp.moveaxis(new, axis, 1))
 
 
 def _dense(config, p, adapter, x, name):
@@ -308,23 +353,33 @@ def _attention(config, call: _Call, p, dense, x_BTD, kv, i, local):
   """The heads' output and the cache with the keys and values of layer i."""
   B, T, _ = x_BTD.shape
   split = lambda x: x.reshape(B, T, -1, config.head_dim)
-  q_BTNH, k_BSKH = split(dense(x_BTD, 'q')), split(dense(x_BTD, 'k'))
+  q_BTNH, k_BTKH = split(dense(x_BTD, 'q')), split(dense(x_BTD, 'k'))
   if config.traits.qk_norm:
     norm = _norm(config)
-    q_BTNH, k_BSKH = norm(q_BTNH, p['q_norm']), norm(k_BSKH, p['k_norm'])
+    q_BTNH, k_BTKH = norm(q_BTNH, p['q_norm']), norm(k_BTKH, p['k_norm'])
   angles = call.far
   if local is not None:
     pick = functools.partial(jnp.where, local)
     angles = jax.tree.map(pick, call.near, call.far)
-  q_BTNH, k_BSKH = (rope.rotate(x, angles) for x in (q_BTNH, k_BSKH))
-  v_BSKH = split(dense(x_BTD, 'v'))
+  q_BTNH, k_BTKH = (rope.rotate(x, angles) for x in (q_BTNH, k_BTKH))
+  v_BTKH = split(dense(x_BTD, 'v'))
+  k_BKSH, v_BKSH = (x.swapaxes(1, 2) for x in (k_BTKH, v_BTKH))
   if kv is not None:
-    write = lambda old, new: _write(old, new, call.write_B, i)
-    kv = write(kv[0], k_BSKH), write(kv[1], v_BSKH)
-  if not call.alone:
-    k_BSKH, v_BSKH = (
-      jax.lax.dynamic_index_in_dim(c, i, keepdims=False).astype(x_BTD.dtype)
-      for c in kv
-    )
-  o_BTNH = call.attend(q_BTNH, k_BSKH, v_BSKH, local)
+    kv, (k_BKSH, v_BKSH) = _cached(call, kv, i, k_BKSH, v_BKSH)
+  o_BTNH = call.attend(q_BTNH, k_BKSH, v_BKSH, local)
   return dense(o_BTNH.reshape(B, T, -1), 'o'), kv
+
+
+def _cached(call: _Call, kv, i, k_BKSH, v_BKSH):
+  """The cache with new keys and values of layer i, and what is attended to."""
+  if call.by_layer:
+    k_BKHS = _write(kv[0], k_BKSH.swapaxes(2, 3), call.write_B, axis=3)
+    kv = k_BKHS, _write(kv[1], v_BKSH, call.write_B, axis=2)
+    seen = kv
+  else:
+    write = functools.partial(_write, write_B=call.write_B, axis=2, layer=(i,))
+    kv = write(kv[0], k_BKSH), write(kv[1], v_BKSH)
+    if call.alone:
+      return kv, (k_BKSH, v_BKSH)
+    seen = (jax.lax.dynamic_index_in_dim(c, i, keepdims=False) for c in kv)
+  return kv, [x.astype(k_BKSH.dtype) for x in seen]

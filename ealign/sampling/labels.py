@@ -165,15 +165,15 @@ def score_rest(
   cache, _, next_B = start
   room, slot = T + _room(labels[0]), cache['positions'].shape[1]
 
-  def own(x, rows, free):
+  def own(x, rows, slots, free):
     """The rows that are begun with, and room behind what they hold."""
-    more = [(0, room * (axis == rows + 1)) for axis in range(x.ndim)]
+    more = [(0, room * (axis == slots)) for axis in range(x.ndim)]
     return jnp.pad(jnp.take(x, from_B, rows), more, constant_values=free)
 
   cache = {
-    'k': own(cache['k'], 1, 0),
-    'v': own(cache['v'], 1, 0),
-    'positions': own(cache['positions'], 0, -1),
+    'k': own(cache['k'], 1, 3, 0),
+    'v': own(cache['v'], 1, 3, 0),
+    'positions': own(cache['positions'], 0, 1, -1),
   }
   next_B = next_B[from_B]
   ahead_BT = jnp.where(positions_BT >= 0, next_B[:, None] + positions_BT, -1)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ealign.models import sharding, transformer
+from ealign.models import layout, sharding, transformer
 from ealign.models.config import Config
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import UserError
@@ -155,6 +155,9 @@ def decode(
   keys_B = jax.random.wrap_key_data(seeds_B)
   keys_B = jax.vmap(jax.random.fold_in)(keys_B, row_ids_B)
   first_slot = cache['positions'].shape[1] - room
+  by_layer = layout.one_cpu(config)
+  if by_layer:
+    weights, cache = transformer.unstacked(weights, cache)
 
   def body(state):
     cache, hidden_BD, t, live_B, out = state
@@ -176,7 +179,8 @@ def decode(
   out = _no_tokens(len(live_B), room)
   state = cache, hidden_BD, jnp.int32(0), live_B, out
   state = jax.lax.while_loop(lambda state: jnp.any(state[3]), body, state)
-  return state[0], state[-1]
+  cache = transformer.stacked(state[0]) if by_layer else state[0]
+  return cache, state[-1]
 
 
 def _no_tokens(B, T):

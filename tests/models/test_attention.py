@@ -48,8 +48,8 @@ def rows(kind):
 @functools.cache
 def arrays():
   rng = np.random.default_rng(0)
-  draw = lambda heads: rng.normal(size=(B, T, heads, H)).astype(np.float32)
-  return draw(N), draw(K), draw(K), draw(N)
+  draw = lambda *shape: rng.normal(size=(B, *shape, H)).astype(np.float32)
+  return draw(T, N), draw(K, T), draw(K, T), draw(T, N)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -107,6 +107,56 @@ def test_on_a_mesh_each_device_has_its_rows_and_heads():
   splash = both(of('interpret', mesh=mesh), 'packed')
   assert_close(splash, both(of('xla'), 'packed'))
   assert splash[1].sharding.shard_shape((B, T, N, H)) == (1, T, 2, H)
+
+
+def plain(q_BTNH, k_BKSH, v_BKSH, mask_BTS, *, scale):
+  """Attention as it is written, for JAX to differentiate."""
+  groups = q_BTNH.shape[2] // k_BKSH.shape[1]
+  k_BNSH, v_BNSH = (jnp.repeat(x, groups, 1) for x in (k_BKSH, v_BKSH))
+  scores = jnp.einsum('btnh,bnsh->bnts', q_BTNH, k_BNSH) * scale
+  share = jax.nn.softmax(jnp.where(mask_BTS[:, None], scores, -1e30))
+  return jnp.einsum('bnts,bnsh->btnh', share, v_BNSH)
+
+
+def seen():
+  positions, segments = rows('packed')
+  mask = positions[:, :, None] >= positions[:, None]
+  return mask & (segments[:, :, None] == segments[:, None])
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_the_gradient_of_the_plain_products_is_that_of_jax(dtype):
+  *qkv, seed = arrays()
+  rounded = [jnp.asarray(x, dtype) for x in qkv]
+
+  def grads(attend, *qkv):
+    total = lambda *qkv: jnp.sum(attend(*qkv, seen(), scale=0.3) * seed)
+    return jax.jit(jax.grad(total, (0, 1, 2)))(*qkv)
+
+  got = grads(attention.einsum, *rounded)
+  wanted = grads(plain, *(x.astype(jnp.float32) for x in rounded))
+  far = 2e-5 if dtype == 'float32' else 0.05
+  for one, other in zip(got, wanted, strict=True):
+    assert one.dtype == dtype
+    np.testing.assert_allclose(np.asarray(one, np.float32), other, atol=far)
+
+
+def test_nothing_as_wide_as_the_scores_is_kept_for_the_gradient():
+  of_all = functools.partial(
+    jax.vjp, lambda *x: attention.einsum(*x, seen(), scale=0.3)
+  )
+  kept = jax.tree.leaves(of_all(*arrays()[:3])[1])
+  assert max(x.size for x in kept) < B * N * T * T / 2
+  assert sum(x.size for x in kept) > B * T * N * H
+
+
+def test_one_query_is_attended_as_many_are():
+  q, k, v, _ = arrays()
+  scores = functools.partial(attention.einsum, scale=0.3)
+  for t in (0, 5, T - 1):
+    one, mask = q[:, t : t + 1], seen()[:, t : t + 1]
+    got = attention.of_one_query(one, k.swapaxes(2, 3), v, mask, scale=0.3)
+    np.testing.assert_allclose(got, scores(one, k, v, mask), atol=2e-6)
 
 
 def test_there_is_no_array_of_all_scores():

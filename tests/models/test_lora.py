@@ -74,6 +74,30 @@ def test_project_gives_each_arm_its_own_rows():
   np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize('arms', [(), (2,)])
+def test_the_gradient_is_that_of_jax(arms):
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  x, w, seed = draw(4, 3, 5), draw(5, 7), draw(4, 3, 7)
+  adapter = {'a': draw(*arms, 5, 2), 'b': draw(*arms, 2, 7)}
+
+  def plain(x, w, adapter):
+    low = jnp.einsum('abtd,adr->abtr', x.reshape(2, 2, 3, 5), adapter['a'])
+    high = jnp.einsum('abtr,arf->abtf', low, adapter['b'])
+    return x @ w + high.reshape(4, 3, 7)
+
+  def grads(project, adapter):
+    total = lambda x, adapter: jnp.sum(project(x, w, adapter) * seed)
+    return jax.grad(total, (0, 1))(x, adapter)
+
+  both = adapter if arms else jax.tree.map(lambda y: jnp.stack([y, y]), adapter)
+  got, wanted = grads(lora.project, adapter), grads(plain, both)
+  if not arms:  # one adapter has the gradient of both
+    wanted = wanted[0], jax.tree.map(lambda y: y.sum(0), wanted[1])
+  close = functools.partial(np.testing.assert_allclose, atol=1e-4)
+  jax.tree.map(close, got, wanted)
+
+
 def test_the_scale_by_hand():
   assert lora.scale(rank=16, alpha=32, rslora=False) == 2
   assert lora.scale(rank=16, alpha=32, rslora=True) == 8

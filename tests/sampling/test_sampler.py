@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ealign.models import lora, sharding, transformer
+from ealign.models import layout, lora, sharding, transformer
 from ealign.models.config import Config
 from ealign.runtime.errors import UserError
 from ealign.runtime.mesh import make
@@ -287,6 +287,48 @@ def decode_equations(truncate):
   decode = functools.partial(sampler.decode, CONFIG, T, truncate)
   args = (WEIGHTS, *start, WHO, settings, stop_K)
   return list(equations(jax.make_jaxpr(decode)(*args).jaxpr)), start[0]
+
+
+@pytest.mark.parametrize('meshed', [False, True])
+def test_by_layer_on_one_cpu_and_stacked_elsewhere(monkeypatch, meshed):
+  on = {'mesh': make(devices=jax.devices()[:1])} if meshed else {}
+  by_layer = sample(**on)
+  monkeypatch.setattr(layout, 'one_cpu', lambda config: False)
+  sampler.programs.cache_clear()
+  try:
+    stacked = sample(**on)
+    layers = [eqn.params['length'] for eqn in scans()]
+    assert CONFIG.layers in layers
+  finally:
+    sampler.programs.cache_clear()
+  same(stacked, by_layer)
+  monkeypatch.undo()
+  assert CONFIG.layers not in [eqn.params['length'] for eqn in scans()]
+
+
+def scans():
+  found = decode_equations(None)[0]
+  return [eqn for eqn in found if eqn.primitive.name == 'scan']
+
+
+def test_the_cache_that_decode_returns_holds_the_answer():
+  batch = next(prompting.batches(PROMPTS, 4))
+  read, sample = sampler.programs(CONFIG, T, None)
+  start = read(WEIGHTS, batch.tokens_BT, batch.positions_BT)
+  slot = batch.tokens_BT.shape[1]
+  settings = sampler._traced(Sampling(max_new_tokens=T), 4, T, None)
+  cache, out = sample(WEIGHTS, *start, WHO, settings, sampler.pad_stops(()))
+  tokens = np.concatenate([batch.tokens_BT, out['ids_BT']], 1)
+  next_BT = batch.positions_BT[:, -1:] + 1 + np.arange(T)
+  positions = np.concatenate([batch.positions_BT, next_BT], 1)
+  _, wanted, _ = transformer.forward(
+    *(CONFIG, WEIGHTS, tokens, positions),
+    cache=transformer.init_cache(CONFIG, 4, slot + T),
+  )
+  real = (positions >= 0)[None, :, None, :, None]
+  for name in ('k', 'v'):
+    got = np.where(real, cache[name], 0)
+    np.testing.assert_allclose(got, np.where(real, wanted[name], 0), atol=1e-4)
 
 
 def test_no_sort_in_the_program_when_both_are_off():

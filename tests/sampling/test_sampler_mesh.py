@@ -144,7 +144,7 @@ def test_decode_neither_gathers_nor_selects():
   text, cache = compiled_decode(shape)
   local = cache['k'].sharding.shard_shape(cache['k'].shape)
   parts = shape[0] * shape[1], shape[2]
-  assert (cache['k'].shape[1] // local[1], CONFIG.kv_heads // local[3]) == parts
+  assert (cache['k'].shape[1] // local[1], CONFIG.kv_heads // local[2]) == parts
   assert not re.findall('all-gather|all-to-all|collective-permute', text)
   # Of a layer's cache, in any shape: written in place, never selected from.
   size = math.prod(local[1:])
