@@ -87,7 +87,7 @@ def forward(*args, **kwargs):
       segment a row. Not used with a cache.
     cache: from `init_cache` or an earlier call. A query at position p sees
       the slots with 0 <= position <= p, so left padding, holes and refilled
-      slots need no mask of their own.
+      slots need no mask of their own. Weights and cache may be `unstacked`.
     write_B: first slot the T tokens are written to; a scalar for all rows
       (one slice) or [B] (a scatter). None: the cache is empty, they are its
       first and see one another alone.
