@@ -39,7 +39,7 @@ SIZES = {
   'head_dim': 64,
   'intermediate_size': 1536,
 }
-PARAMETERS = 28.3e6  # of which each takes part in one product a token
+PARAMETERS = 28.4e6  # of which each takes part in one product a token
 RANK, ALPHA, BETA, LR = 32, 64, 0.1, 5e-6
 PAIRS, PROMPT, ANSWER = 8, 64, 192
 ROWS, NEW = 32, 128

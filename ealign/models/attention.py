@@ -123,8 +123,8 @@ def _attend_fwd(scale, q_BTKGH, k_BKSH, v_BKSH, mask_BTS):
   q_BKGTH = jnp.moveaxis(q_BTKGH, 1, 3)
   scores = _scores(scale, q_BKGTH, k_BKSH, mask_BTS)
   norm_BKGT = jax.nn.logsumexp(scores, axis=-1)
-  share = jnp.exp(scores - norm_BKGT[..., None]).astype(v_BKSH.dtype)
-  o_BKGTH = jnp.einsum('bkgts,bksh->bkgth', share, v_BKSH)
+  share = _share(scores, norm_BKGT, mask_BTS)
+  o_BKGTH = jnp.einsum('bkgts,bksh->bkgth', share.astype(v_BKSH.dtype), v_BKSH)
   kept = q_BKGTH, k_BKSH, v_BKSH, mask_BTS, norm_BKGT, o_BKGTH
   return jnp.moveaxis(o_BKGTH, 3, 1), kept
 
@@ -134,7 +134,7 @@ def _attend_bwd(scale, kept, do_BTKGH):
   q_BKGTH, k_BKSH, v_BKSH, mask_BTS, norm_BKGT, o_BKGTH = kept
   do_BKGTH, dtype = jnp.moveaxis(do_BTKGH, 1, 3), q_BKGTH.dtype
   scores = _scores(scale, q_BKGTH, k_BKSH, mask_BTS)
-  share = jnp.exp(scores - norm_BKGT[..., None])
+  share = _share(scores, norm_BKGT, mask_BTS)
   f32 = lambda x: x.astype(jnp.float32)
   mean_BKGT = jnp.sum(f32(do_BKGTH) * f32(o_BKGTH), axis=-1)
   dshare = _dot('bkgth,bksh->bkgts', do_BKGTH, v_BKSH)
@@ -156,6 +156,12 @@ def _scores(scale, q_BKGTH, k_BKSH, mask_BTS):
   return jnp.where(mask_BTS[:, None, None], scores * scale, -1e30)
 
 
+def _share(scores, norm_BKGT, mask_BTS):
+  """The softmax of the scores; 0 where a key is not seen."""
+  share = jnp.exp(scores - norm_BKGT[..., None])
+  return jnp.where(mask_BTS[:, None, None], share, 0)
+
+
 def of_one_query(q_B1NH, k_BKHS, v_BKSH, mask_B1S, *, scale):
   """`einsum` for T = 1 and keys with their slots last, without a gradient.
 
@@ -165,7 +171,10 @@ def of_one_query(q_B1NH, k_BKHS, v_BKSH, mask_B1S, *, scale):
   q_BKGH1 = q_B1NH.reshape(B, K, -1, H, 1).astype(jnp.float32)
   scores_BKGS = jnp.sum(q_BKGH1 * k_BKHS[:, :, None], axis=3)
   scores_BKGS = jnp.where(mask_B1S[:, None], scores_BKGS * scale, -1e30)
-  share_BKGS = jax.nn.softmax(scores_BKGS, axis=-1).astype(v_BKSH.dtype)
+  share_BKGS = jnp.where(
+    mask_B1S[:, None], jax.nn.softmax(scores_BKGS, axis=-1), 0
+  )
+  share_BKGS = share_BKGS.astype(v_BKSH.dtype)
   o_BKGH = jnp.einsum('bkgs,bksh->bkgh', share_BKGS, v_BKSH)
   return o_BKGH.reshape(q_B1NH.shape)
 

@@ -127,9 +127,10 @@ def estimate(
 ) -> tuple[float | None, str]:
   """Seconds at the device's peaks, and what they are spent on.
 
-  It is the longest of three times, as if it hid the other two: no program is
-  faster, and most are slower. Links carry half of their bandwidth each way; an
-  all-reduce goes both ways, and each transfer takes `latency` seconds more.
+  It is the longest of three times, as if it hid the other two: most programs
+  are slower. Links carry half of their bandwidth each way; an all-reduce goes
+  both ways, and each transfer takes `latency` seconds more, as if one began
+  where another ends.
   """
   peak = peaks.peak(mesh.devices.flat[0].device_kind)
   if peak is None:

@@ -155,7 +155,9 @@ def decode(
   keys_B = jax.random.wrap_key_data(seeds_B)
   keys_B = jax.vmap(jax.random.fold_in)(keys_B, row_ids_B)
   first_slot = cache['positions'].shape[1] - room
-  by_layer = layout.one_cpu(config)
+  # Not of int8 leaves: XLA would keep them in float32 for the whole loop.
+  arrays = not any(isinstance(w, dict) for w in weights['layers'].values())
+  by_layer = layout.one_cpu(config) and arrays
   if by_layer:
     weights, cache = transformer.unstacked(weights, cache)
 

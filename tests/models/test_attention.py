@@ -147,6 +147,19 @@ def test_the_gradient_in_bfloat16_is_as_exact_as_that_of_jax():
     assert 0 < own < 1.25 * other
 
 
+def test_a_query_that_sees_no_key_gives_nothing_and_changes_nothing():
+  q, k, v, seed = arrays()
+  mask = seen().copy()
+  mask[0, 5] = False
+  total = lambda *qkv: jnp.sum(
+    attention.einsum(*qkv, mask, scale=0.3)[0, 5] * seed[0, 5]
+  )
+  value, found = jax.value_and_grad(total, (0, 1, 2))(q, k, v)
+  assert value == 0 and not any(np.any(x) for x in found)
+  one = q[:, 5:6], k.swapaxes(2, 3), v, mask[:, 5:6]
+  assert not np.any(attention.of_one_query(*one, scale=0.3)[0])
+
+
 def test_nothing_as_wide_as_the_scores_is_kept_for_the_gradient():
   of_all = functools.partial(
     jax.vjp, lambda *x: attention.einsum(*x, seen(), scale=0.3)

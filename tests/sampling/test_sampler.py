@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ealign.models import layout, lora, sharding, transformer
+from ealign.models import int8, layout, lora, sharding, transformer
 from ealign.models.config import Config
 from ealign.runtime.errors import UserError
 from ealign.runtime.mesh import make
@@ -278,14 +278,14 @@ def equations(jaxpr):
         yield from equations(inner)
 
 
-def decode_equations(truncate):
+def decode_equations(truncate, weights=WEIGHTS):
   batch = next(prompting.batches(PROMPTS, 4))
-  prefill = functools.partial(sampler.prefill, CONFIG, T, WEIGHTS)
+  prefill = functools.partial(sampler.prefill, CONFIG, T, weights)
   start = jax.eval_shape(prefill, batch.tokens_BT, batch.positions_BT)
   settings = sampler._traced(Sampling(max_new_tokens=T), 4, T, None)
   stop_K = np.full(8, -1, np.int32)
   decode = functools.partial(sampler.decode, CONFIG, T, truncate)
-  args = (WEIGHTS, *start, WHO, settings, stop_K)
+  args = (weights, *start, WHO, settings, stop_K)
   return list(equations(jax.make_jaxpr(decode)(*args).jaxpr)), start[0]
 
 
@@ -306,8 +306,14 @@ def test_by_layer_on_one_cpu_and_stacked_elsewhere(monkeypatch, meshed):
   assert CONFIG.layers not in [eqn.params['length'] for eqn in scans()]
 
 
-def scans():
-  found = decode_equations(None)[0]
+def test_int8_leaves_stay_stacked():
+  """By layer they would lie there in float32 while answers are sampled."""
+  quantized = int8.quantize(WEIGHTS, lora.TARGETS)
+  assert CONFIG.layers in [eqn.params['length'] for eqn in scans(quantized)]
+
+
+def scans(weights=WEIGHTS):
+  found = decode_equations(None, weights)[0]
   return [eqn for eqn in found if eqn.primitive.name == 'scan']
 
 
