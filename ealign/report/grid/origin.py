@@ -20,7 +20,8 @@ _FOLLOWS = {
   'others': ('conscience.',),
 }
 _LOUD = 'cells differ: do not compare them'
-_LEFT_OUT = ('seed', 'hashes.config')
+# And what a run found out itself, before its first step.
+_LEFT_OUT = ('seed', 'hashes.config', 'audit', 'threshold')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,8 @@ def _of(cell: Result) -> dict[str, Any]:
   hashes = cell.status.get('hashes') or {}
   found = cell.run.info | {f'hashes.{name}': h for name, h in hashes.items()}
   found['host'] = cell.status.get('host')
-  return {name: value for name, value in found.items() if name not in _LEFT_OUT}
+  kept = lambda name: not {name, name.split('.')[0]} & {*_LEFT_OUT}
+  return {name: value for name, value in found.items() if kept(name)}
 
 
 def _fact(name, known, same_code) -> Fact:
