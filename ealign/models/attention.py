@@ -105,6 +105,37 @@ def attender(
   return attend
 
 
+def apart(branches_T, start, slots: int):
+  """Which keys are of another branch, bool [T, slots].
+
+  branches_T: of the queries, whose keys lie from slot `start` on; what lies
+  elsewhere is seen by all.
+  """
+  old_S = jnp.full(slots, -1, branches_T.dtype)
+  at = (jnp.asarray(start, jnp.int32),)
+  of_S = jax.lax.dynamic_update_slice(old_S, branches_T, at)
+  return (of_S >= 0) & (of_S != branches_T[:, None])
+
+
+def branching(config: Config, positions_BT, branches_T) -> Callable:
+  """`attender` for a beginning and branches behind it that go on from it.
+
+  branches_T: of the last tokens; each sees its own branch and the beginning.
+  """
+  T = positions_BT.shape[1] - len(branches_T)
+  start_BT, rest_BT = positions_BT[:, :T], positions_BT[:, T:]
+  apart_TS = apart(branches_T, T, positions_BT.shape[1])
+  start = attender(config, start_BT, start_BT, cached=False)
+  rest = attender(config, rest_BT, positions_BT, apart_TS=apart_TS, cached=True)
+
+  def attend(q_BTNH, k_BKSH, v_BKSH, local=None):
+    of_start = q_BTNH[:, :T], k_BKSH[:, :, :T], v_BKSH[:, :, :T]
+    both = start(*of_start, local), rest(q_BTNH[:, T:], k_BKSH, v_BKSH, local)
+    return jnp.concatenate(both, axis=1)
+
+  return attend
+
+
 def einsum(q_BTNH, k_BKSH, v_BKSH, mask_BTS, *, scale):
   """Grouped-query attention; scores and softmax in float32."""
   B, T, N, H = q_BTNH.shape

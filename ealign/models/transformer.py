@@ -92,8 +92,10 @@ def forward(*args, **kwargs):
       (one slice) or [B] (a scatter). None: the cache is empty, they are its
       first and see one another alone.
     branches_T: which branch each token is on, where several go on from one
-      cache: a token sees those of its own branch and what was there before. It
-      needs a write_B that is a scalar.
+      beginning: a token sees those of its own branch and what was there
+      before. With a cache, of all the tokens, and it needs a write_B that is a
+      scalar; without one, of the last tokens, behind a beginning of one
+      segment.
     steer_LD: added to the residual stream after each layer.
     tap: layers whose output is returned, in taps [len(tap), B, T, D].
 
@@ -127,14 +129,17 @@ def forward_routed(
     filled_BS = _write(cache['positions'], positions_BT, write_B)
     slots_BS = positions_BT if alone else filled_BS
     if branches_T is not None:
-      apart_TS = _apart(branches_T, write_B, slots_BS.shape[1])
+      apart_TS = attention.apart(branches_T, write_B, slots_BS.shape[1])
   angles = functools.partial(rope.angles, config, positions_BT)
+  attend = attention.attender(
+    *(config, positions_BT, slots_BS, segments_BT, apart_TS),
+    cached=not alone,
+    turned=by_layer,
+  )
+  if alone and branches_T is not None:
+    attend = attention.branching(config, positions_BT, branches_T)
   call = _Call(
-    attend=attention.attender(
-      *(config, positions_BT, slots_BS, segments_BT, apart_TS),
-      cached=not alone,
-      turned=by_layer,
-    ),
+    attend=attend,
     far=angles(),
     near=angles(local=True) if any(config.local) else None,
     positions_BT=positions_BT,
@@ -150,14 +155,6 @@ def forward_routed(
   taps = outs[0][jnp.array(tap)] if tap else None
   routing = jnp.sum(outs[1], axis=0) if config.experts else None
   return _norm(config)(x_BTD, weights['norm']), cache, taps, routing
-
-
-def _apart(branches_T, write, slots: int):
-  """Which of the slots hold a token of another branch, bool [T, S]."""
-  old_S = jnp.full(slots, -1, branches_T.dtype)  # what is seen by all
-  start = (jnp.asarray(write, jnp.int32),)
-  of_S = jax.lax.dynamic_update_slice(old_S, branches_T, start)
-  return (of_S >= 0) & (of_S != branches_T[:, None])
 
 
 @dataclasses.dataclass(frozen=True)

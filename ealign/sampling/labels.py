@@ -185,14 +185,20 @@ def score_rest(
 
 
 def score(config: Config, weights, tokens_BT, positions_BT, labels_MT, mask_MT):
-  """log P(label | prompt) [B, M]: the prompt is read once, then each label.
+  """log P(label | prompt) [B, M]: the prompt and all labels in one pass.
 
-  config is static; the prompts are padded on the left, the labels on the right,
-  where mask_MT is False.
+  The labels are branches that go on from the prompt, so the weights are read,
+  and on a mesh gathered, once. config is static; the prompts are padded on the
+  left, the labels on the right, where mask_MT is False.
   """
-  start = prefill(config, _room(labels_MT), weights, tokens_BT, positions_BT)
-  slot = tokens_BT.shape[1]
-  return _read(config, weights, *start, slot, labels_MT, mask_MT)
+  T, next_B = tokens_BT.shape[1], positions_BT[:, -1] + 1
+  labels, tokens, ahead, branches_T = _branches(next_B, labels_MT, mask_MT)
+  join = lambda *both: jnp.concatenate(both, axis=1)
+  hidden_BTD, _, _ = transformer.forward(
+    *(config, weights, join(tokens_BT, tokens), join(positions_BT, ahead)),
+    branches_T=branches_T,
+  )
+  return _scored(config, weights, hidden_BTD[:, T - 1 :], *labels)
 
 
 def _room(labels) -> int:
@@ -201,42 +207,61 @@ def _room(labels) -> int:
 
 
 def _read(config, weights, cache, hidden_BD, next_B, slot, labels, mask):
-  """log P of each label [B, M] behind what is in the cache up to `slot`.
+  """log P of each label [B, M] behind what is in the cache up to `slot`."""
+  labels, tokens, ahead, branches_T = _branches(next_B, labels, mask)
+  hidden_BTD, _, _ = transformer.forward(
+    *(config, weights, tokens, ahead),
+    cache=cache,
+    write_B=slot,
+    branches_T=branches_T,
+  )
+  hidden_BTD = jnp.concatenate([hidden_BD[:, None], hidden_BTD], axis=1)
+  return _scored(config, weights, hidden_BTD, *labels)
 
-  All labels go through the model at once, as branches of one row: the weights
-  are read once for all of them.
+
+def _branches(next_B, labels, mask):
+  """All labels of a row as branches that go on from its prompt.
 
   labels, mask: [M, T], or [M, B, T] where each row has labels of its own.
+
+  Returns:
+    labels and mask as [M, B, T], tokens and positions [B, M (T - 1)], and
+    which branch each of them is on.
   """
-  M, B, T = len(labels), len(hidden_BD), labels.shape[-1] - 1
+  M, B, T = len(labels), len(next_B), labels.shape[-1] - 1
   if labels.ndim == 2:
     labels, mask = (
       jnp.broadcast_to(x[:, None], (M, B, T + 1)) for x in (labels, mask)
     )
+  ahead_MBT = jnp.where(
+    mask[..., :-1], next_B[:, None] + jnp.arange(T, dtype=jnp.int32), -1
+  )
+  branches_T = jnp.repeat(jnp.arange(M, dtype=jnp.int32), T)
+  tokens, ahead = _by_row(labels[..., :-1]), _by_row(ahead_MBT)
+  return (labels, mask), tokens, ahead, branches_T
+
+
+def _by_row(x_MBT):
+  return x_MBT.swapaxes(0, 1).reshape(x_MBT.shape[1], -1)
+
+
+def _scored(config, weights, hidden_BTD, labels, mask):
+  """log P [B, M] from the hidden states of the last token and the branches."""
+  M, B, T = len(labels), len(hidden_BTD), labels.shape[-1] - 1
   head_DV = transformer.head(config, weights)
   # Each device multiplies with its columns of the head, then has its rows.
-  hidden_BD = layout.of_chunk(config, hidden_BD)
+  hidden_BD = layout.of_chunk(config, hidden_BTD[:, 0])
   logits_BV = transformer.project_logits(head_DV, hidden_BD)
   first_BV = jax.nn.log_softmax(
     layout.split(config, logits_BV, (layout.ROWS, 'tensor'))
   )
   first_BM = jnp.take_along_axis(first_BV, labels[..., 0].T, axis=1)
-  rows = lambda x_MBT: x_MBT.swapaxes(0, 1).reshape(B, M * T)
-  ahead_MBT = jnp.where(
-    mask[..., :-1], next_B[:, None] + jnp.arange(T, dtype=jnp.int32), -1
-  )
-  hidden_BTD, _, _ = transformer.forward(
-    *(config, weights, rows(labels[..., :-1]), rows(ahead_MBT)),
-    cache=cache,
-    write_B=slot,
-    branches_T=jnp.repeat(jnp.arange(M, dtype=jnp.int32), T),
-  )
   rest_BT = losses.token_logps(
-    *(head_DV, hidden_BTD, rows(labels[..., 1:])),
+    *(head_DV, hidden_BTD[:, 1:], _by_row(labels[..., 1:])),
     chunk=min(512, B * T // layout.shards(config)),  # the logits of one label
     **layout.scoring(config),
   )
-  rest_BT = jnp.where(rows(mask[..., 1:]), rest_BT, 0.0)
+  rest_BT = jnp.where(_by_row(mask[..., 1:]), rest_BT, 0.0)
   return first_BM + jnp.sum(rest_BT.reshape(B, M, T), axis=-1)
 
 

@@ -1,5 +1,6 @@
 """Label probabilities: exact, complete, independent of how they are run."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -11,7 +12,8 @@ from ealign.models import transformer
 from ealign.models.config import Config
 from ealign.runtime.errors import UserError
 from ealign.runtime.mesh import make
-from ealign.sampling import labels, requests
+from ealign.sampling import labels, requests, sampler
+from ealign.sampling import prompts as prompting
 
 V, EOT = 5, 4
 CONFIG = Config(
@@ -37,6 +39,24 @@ def every_label():
 
 
 LABELS = every_label()
+
+
+@pytest.mark.parametrize('attention', ['xla', 'interpret'])
+def test_one_pass_is_what_labels_behind_a_cache_are(attention):
+  of_layers = {'local': (True, False), 'window': 6}
+  config = dataclasses.replace(CONFIG, attention=attention, **of_layers)
+  batch = next(prompting.batches(PROMPTS, 4))
+  ids = batch.tokens_BT, batch.positions_BT
+  padded = labels._pad([(1, 2, 3, EOT), (0, EOT), (2, 2, EOT)])
+
+  @jax.jit
+  def twice(tokens_BT, positions_BT):
+    room = labels._room(padded[0])
+    start = sampler.prefill(config, room, WEIGHTS, tokens_BT, positions_BT)
+    return labels._read(config, WEIGHTS, *start, tokens_BT.shape[1], *padded)
+
+  once = labels.program(config)(WEIGHTS, *ids, *padded)
+  np.testing.assert_allclose(once, twice(*ids), atol=1e-5)
 
 
 @jax.jit
