@@ -71,11 +71,13 @@ def token_logps(head_DV, hidden, targets, **sizes):
   return over_tokens(fn, head_DV, hidden, targets, **sizes)
 
 
-def token_stats(head_DV, hidden, targets, **sizes):
+def token_stats(head_DV, hidden, targets, *, frozen: bool = False, **sizes):
   """logp of the target, entropy (nats), top1 hit (0/1), mean logit.
 
-  float32 dict, each shaped as targets; only logp carries a gradient. sizes:
-  chunk, shards and place, as in `over_tokens`.
+  float32 dict, each shaped as targets; only logp carries a gradient. frozen:
+  whether the head is: then the gradient by the hidden states comes of the same
+  pass, and no logits are computed again for it. sizes: chunk, shards and place,
+  as in `over_tokens`.
   """
 
   def fn(head_DV, hidden_CD, targets_C):
@@ -85,14 +87,54 @@ def token_stats(head_DV, hidden, targets, **sizes):
     fixed_CV = jax.lax.stop_gradient(logits_CV)
     share_CV = jnp.exp(fixed_CV - jax.lax.stop_gradient(norm_C)[:, None])
     mean_C = jnp.sum(share_CV * fixed_CV, axis=-1)
-    return {
+    stats = {
       'logp': logp_C,
       'entropy': jax.lax.stop_gradient(norm_C) - mean_C,
       'top1': _is_first(fixed_CV, targets_C).astype(jnp.float32),
       'logit': jnp.mean(fixed_CV, axis=-1),
     }
+    if frozen:
+      stats['slope'] = _slope(head_DV, hidden_CD, targets_C, share_CV)
+    return stats
 
-  return over_tokens(fn, head_DV, hidden, targets, **sizes)
+  if not frozen:
+    return over_tokens(fn, head_DV, hidden, targets, **sizes)
+  fixed = jax.lax.stop_gradient(hidden)
+  stats = over_tokens(fn, head_DV, fixed, targets, **sizes)
+  slope = stats.pop('slope')
+  return stats | {'logp': _sloped(hidden, slope, stats['logp'])}
+
+
+def _slope(head_DV, hidden_CD, targets_C, share_CV):
+  """The gradient of the target's log p by the hidden state, [C, D]."""
+  column_CV = jax.lax.broadcasted_iota(targets_C.dtype, share_CV.shape, 1)
+  is_target_CV = column_CV == targets_C[:, None]
+  by_logit_CV = jnp.where(is_target_CV, 1 - share_CV, -share_CV)
+  return jnp.einsum(
+    'cv,dv->cd',
+    by_logit_CV.astype(hidden_CD.dtype),
+    head_DV.astype(hidden_CD.dtype),
+  )
+
+
+@jax.custom_vjp
+def _sloped(hidden, slope, logp):
+  """logp [...], whose gradient by hidden [..., D] is `slope`."""
+  del hidden, slope
+  return logp
+
+
+def _sloped_fwd(hidden, slope, logp):
+  del hidden
+  return logp, slope
+
+
+def _sloped_bwd(slope, dlogp):
+  dhidden = dlogp[..., None] * slope.astype(jnp.float32)
+  return dhidden.astype(slope.dtype), None, None
+
+
+_sloped.defvjp(_sloped_fwd, _sloped_bwd)
 
 
 def _is_first(logits_CV, targets_C):

@@ -1,3 +1,4 @@
+import functools
 import itertools
 import math
 import pathlib
@@ -100,13 +101,22 @@ def test_the_gradient_equals_the_unchunked_one():
     got = jax.grad(chunked, (0, 1))(head, hidden, of)
     for g, w in zip(got, wanted, strict=True):
       np.testing.assert_allclose(g, w, atol=2e-5)
+  frozen = functools.partial(losses.token_stats, frozen=True)
+  got = jax.grad(chunked, 1)(head, hidden, frozen)
+  np.testing.assert_allclose(got, wanted[1], atol=2e-5)
+  # Of a frozen head no logits are computed again: a product forward, one back.
+  for of, products in ((losses.token_stats, 3), (frozen, 2)):
+    by_hidden = functools.partial(jax.grad(chunked, 1), of=of)
+    text = str(jax.make_jaxpr(by_hidden)(head, hidden))
+    assert text.count('dot_general[') == products
 
 
-def test_only_the_log_prob_carries_a_gradient():
+@pytest.mark.parametrize('frozen', [False, True])
+def test_only_the_log_prob_carries_a_gradient(frozen):
   head, hidden, targets = example()
 
   def rest(head, hidden):
-    stats = losses.token_stats(head, hidden, targets, chunk=5)
+    stats = losses.token_stats(head, hidden, targets, frozen=frozen, chunk=5)
     return sum(jnp.sum(stats[k]) for k in ('entropy', 'top1', 'logit'))
 
   for grad in jax.grad(rest, (0, 1))(head, hidden):

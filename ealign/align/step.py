@@ -151,8 +151,10 @@ def objective(update: Update, hp: Hp, count: dict, weights, piece: Batch):
   batch without pairs is plain SFT, one without SFT rows is lambda L_DPO alone.
   """
   read, *_ = piece.parts.values()  # by the one forward pass
+  # Adapters leave the head as it is.
+  fn = functools.partial(losses.token_stats, frozen=update.bind is not full)
   of_read, routing_B2E = of_targets(
-    losses.token_stats, update.model, weights, read, chunk=update.chunk
+    fn, update.model, weights, read, chunk=update.chunk
   )
   of_read |= {'routing': routing_B2E}
   loss, metrics = jnp.zeros(()), {}
