@@ -20,6 +20,7 @@ from ealign.models.attention import choose
 from ealign.models.config import Config
 from ealign.models.layout import ROWS, rule
 from ealign.runtime import mesh as meshes
+from ealign.runtime import peaks
 from ealign.runtime.errors import UserError
 
 
@@ -115,43 +116,84 @@ def constrain(config: Config, tree: Any) -> Any:
   return jax.lax.with_sharding_constraint(tree, where)
 
 
-def gathered(config: Config, mesh: Mesh, weights: Any):
+def gathered(
+  config: Config, mesh: Mesh, weights: Any, rows: int = 1, new: int = 0
+):
   """Weights laid out for sampling: none is gathered again for every token.
 
   The weights lie whole on each device, or split over `tensor`. Where they do
-  not fit the memory, part of `fsdp` splits them like `tensor` does, which
-  sends activations instead of weights. Where even that does not fit, they stay
-  as they are and each layer is gathered as it is used.
+  not fit the memory, or where few rows make that faster by estimate, more
+  devices split them like `tensor` does, which sends activations instead of
+  weights. Where nothing fits, they stay as they are and each layer is gathered
+  as it is used.
+
+  Args:
+    config: the model.
+    mesh: the devices.
+    weights: as the rules have them.
+    rows: that are sampled at a time, on all devices together.
+    new: tokens of an answer; 0: prompts are read, nothing is sampled.
 
   Returns:
     the model, the mesh and the weights on it.
   """
   size = sum(x.nbytes for x in jax.tree.leaves(weights))
-  model, wide = widened(config, mesh, size)
+  model, wide = widened(config, mesh, size, rows, new)
   weights = padded(model, unpadded(config, weights))
   return model, wide, place(wide, weights)
 
 
-def widened(config: Config, mesh: Mesh, size: int) -> tuple[Config, Mesh]:
+def widened(
+  config: Config, mesh: Mesh, size: int, rows: int = 1, new: int = 0
+) -> tuple[Config, Mesh]:
   """The model and the mesh of `gathered`, for weights of `size` bytes."""
-  fsdp, tensor = mesh.shape['fsdp'], mesh.shape['tensor']
+  shape = mesh.shape
+  fsdp, tensor = shape['fsdp'], shape['tensor']
+  spread = shape['data'] * fsdp
   # The other half is for the cache and the state.
   room = meshes.memory(mesh.devices.flat[0]) / 2
   ways = [
     tensor * n
-    for n in range(1, fsdp + 1)
-    if not (fsdp % n or config.kv_heads % (tensor * n))
+    for n in range(1, spread + 1)
+    if not any(x % (tensor * n) for x in (config.kv_heads, config.d_ff))
+    and spread % n == 0
   ]
-  way = next((way for way in ways if size / way <= room), None)
-  if way is None and 'stack' not in mesh.shape:
+  fitting = [way for way in ways if size / way <= room]
+  if not fitting and 'stack' not in shape:
     return config, mesh
   # Rows go lane by lane: what is split over `data` may be over `stack` too.
-  split = (1, way) if way else (fsdp, tensor)
+  split = (fsdp, tensor)
+  if fitting:
+    split = (1, _fastest(config, mesh, fitting, size, rows, new))
   devices = mesh.devices.reshape(-1, *split)
   wide = Mesh(
     devices, meshes.AXES, axis_types=mesh.axis_types[-len(meshes.AXES) :]
   )
   return resized(config, wide), wide
+
+
+def _fastest(config, mesh, ways: list[int], size: int, rows: int, new: int):
+  """Over how many devices the weights are split while answers are sampled.
+
+  Each token reads them once, and where they are split each layer adds up two
+  partial results of all rows of the group. The first way where nothing is
+  sampled, or the device's speed is not known.
+  """
+  peak = peaks.peak(mesh.devices.flat[0].device_kind)
+  if not new or peak is None:
+    return ways[0]
+  of_row = config.d_model * jnp.dtype(config.dtype).itemsize
+
+  def seconds(way):
+    moved = size / way / (peak.link_bandwidth / 2)
+    token = size / way / peak.memory_bandwidth
+    if way > 1:
+      sent = 2 * of_row * rows * way / mesh.size  # a sum goes both ways
+      one = sent / (peak.link_bandwidth / 2) + peaks.SLOW
+      token += 2 * config.layers * one
+    return moved + new * token
+
+  return min(ways, key=seconds)
 
 
 def resized(config: Config, mesh: Mesh) -> Config:

@@ -3,14 +3,8 @@
 import dataclasses
 import math
 
-from ealign.fields import Config
 from ealign.plan.programs import Program, Shapes, device_bytes
 from ealign.runtime import aot, peaks
-
-# Seconds that a collective takes beside its bytes: of one link of a TPU v3
-# (https://astra-sim.github.io/astra-sim-docs/validation/hardware), and ten
-# times that, for several hops, or a host between.
-LATENCY, SLOW = 1e-6, 10e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +24,9 @@ class Figures:
     kernels: Pallas kernels and how often they run.
     seconds_compile: that the compilation took; cpu_seconds_compile on all
       cores together.
-    seconds: the estimate: the longest of compute, memory and links.
+    seconds: the estimate (`estimate`).
     bound: which of them it is.
-    slow: the estimate where each transfer takes `SLOW`.
+    slow: the estimate where each transfer takes `peaks.SLOW`.
     transfers: how often collectives run.
     failure: why it does not compile, if that is not for lack of memory.
   """
@@ -92,7 +86,7 @@ def of(program: Program, compiled: aot.Compiled, run: Shapes) -> Figures:
       'kernels': dict(counts.kernels),
       'seconds': seconds,
       'bound': bound,
-      'slow': estimate(run.mesh, flops, counts, SLOW)[0],
+      'slow': estimate(run.mesh, flops, counts, peaks.SLOW)[0],
     }
   apart = ('counts', 'text')
   known |= {n: value for n, value in vars(compiled).items() if n not in apart}
@@ -123,14 +117,14 @@ def kernel_flops(program: Program, counts, train: str) -> float:
 
 
 def estimate(
-  mesh, flops: float, counts, latency: float = LATENCY
+  mesh, flops: float, counts, latency: float = peaks.LATENCY
 ) -> tuple[float | None, str]:
-  """Seconds at the device's peaks, and what they are spent on.
+  """Seconds at the device's peaks, and what most of them are spent on.
 
-  It is the longest of three times, as if it hid the other two: most programs
-  are slower. Links carry half of their bandwidth each way; an all-reduce goes
-  both ways, and each transfer takes `latency` seconds more, as if one began
-  where another ends.
+  It is the longest of compute, memory and links, as if it hid the other two,
+  and `latency` seconds for each transfer, as if nothing hid these. Most
+  programs are slower. Links carry half of their bandwidth each way; an
+  all-reduce goes both ways.
   """
   peak = peaks.peak(mesh.devices.flat[0].device_kind)
   if peak is None:
@@ -139,45 +133,12 @@ def estimate(
   times = {
     'compute': flops / peak.flops,
     'memory': counts.hbm_bytes / peak.memory_bandwidth,
-    'links': (counts.collective_bytes + reduced) / (peak.link_bandwidth / 2)
-    + counts.transfers * latency,
+    'links': (counts.collective_bytes + reduced) / (peak.link_bandwidth / 2),
   }
-  bound = max(times, key=times.get)
-  return times[bound], bound
-
-
-def conscience(
-  found: dict[str, Figures], config: Config, of: str = 'seconds'
-) -> dict | None:
-  """What the conscience costs of each step, by the estimates.
-
-  A reflection is taken at its dearest: every answer has all its tokens, is
-  flagged, rewritten (read with the review's length), answered plainly where a
-  guard compares lengths, reviewed again, and makes a pair, which are scored
-  `dpo.pairs` at a time. Each update has its pairs.
-  calibration_s: before the first step, of the threshold; 0 if it is a number.
-  of: the estimate of `Figures` that is taken, seconds or slow.
-  """
-  needed = {'sft', 'hybrid', 'prefill', 'decode', 'review', 'score'}
-  if not needed <= {n for n, f in found.items() if f.seconds is not None}:
-    return None
-  s = {name: getattr(figures, of) for name, figures in found.items()}
-  c = config.conscience
-  scores = math.ceil(c.prompts * c.samples / config.dpo.pairs)
-  reflection = s['prefill'] + 2 * s['decode'] + 3 * s['review']
-  if c.guards.measures:
-    reflection += s['prefill'] + s['decode']
-  reflection += scores * s['score']
-  step = s['hybrid'] + reflection / c.every
-  batches = math.ceil(c.held_out / (c.prompts * c.samples)) * config.calibrates
-  return {
-    'calibration_s': batches * (s['prefill'] + s['decode'] + s['review']),
-    'reflection_s': reflection,
-    'step_s': step,
-    'share': 1 - s['sft'] / step,
-    'share_pairs': (s['hybrid'] - s['sft']) / step,
-    'share_reflections': reflection / c.every / step,
-  }
+  waits = counts.transfers * latency
+  seconds = max(times.values()) + waits
+  times['latency'] = waits
+  return seconds, max(times, key=times.get)
 
 
 def knobs(config, figures: Figures, mesh) -> list[str]:

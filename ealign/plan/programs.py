@@ -115,6 +115,7 @@ def shapes(
   arms = rows_lib.width(1, arms, arms, groups)
   state = _stacked(placed(mesh, state), arms, 'stack' if groups > 1 else None)
   frozen = functools.partial(_frozen, config)
+  new = config.sample.max_new_tokens
   resident = {
     'params': state.params,
     'rest': state.replace(params=None),
@@ -129,8 +130,8 @@ def shapes(
     mesh=mesh,
     update=update,
     state=state,
-    policy=_gathered(model, mesh, policy),
-    reviewer=_gathered(other or model, mesh, frozen),
+    policy=_gathered(model, mesh, policy, _rows(config, arms), new),
+    reviewer=_gathered(other or model, mesh, frozen, _rows(config, arms), 0),
     resident=resident,
     arms=arms,
   )
@@ -158,10 +159,10 @@ def _stacked(tree, arms: int, axis: str | None):
   return jax.tree.map(stack, tree)
 
 
-def _gathered(model, mesh, shapes):
+def _gathered(model, mesh, shapes, rows: int, new: int):
   """Model, mesh and weights to sample with, as shapes(model) has them."""
   size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes(model)))
-  model, wide = sharding.widened(model, mesh, size)
+  model, wide = sharding.widened(model, mesh, size, rows, new)
   return model, wide, placed(wide, shapes(model))
 
 
@@ -245,9 +246,9 @@ def _update(run, name, *, pairs: bool):
   )
 
 
-def _rows(run):
-  c = run.config.conscience
-  return run.arms * c.prompts * c.samples
+def _rows(config, arms: int) -> int:
+  c = config.conscience
+  return arms * c.prompts * c.samples
 
 
 def _by_row(mesh, x):
@@ -272,7 +273,7 @@ def _reading(model, rows, length) -> dict:
 
 def _sampling(run, sizes):
   """The two programs of `sampler`: they have the same weights and rows."""
-  c, rows = run.config.sample, _rows(run)
+  c, rows = run.config.sample, _rows(run.config, run.arms)
   model, mesh, weights = run.policy
   read, sample = sampler.programs(model, c.max_new_tokens, c.candidates)
   prompt_BT = _by_row(mesh, Shape((rows, sizes.prompt), jnp.int32))
@@ -312,7 +313,7 @@ def _decoded(mesh, cache, hidden_BD, next_B):
 
 def _review(run, sizes):
   model, mesh, weights = run.reviewer
-  rows, (count, tokens) = _rows(run), LABELS
+  rows, (count, tokens) = _rows(run.config, run.arms), LABELS
   prompt_BT = _by_row(mesh, Shape((rows, sizes.review), jnp.int32))
   forms = Shape(LABELS, jnp.int32), Shape(LABELS, bool)
   work = _reading(model, rows, sizes.review)

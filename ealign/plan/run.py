@@ -17,10 +17,10 @@ from ealign.conscience import prompts
 from ealign.fields import Config, reflects
 from ealign.method import Method
 from ealign.models import flops, layout
+from ealign.plan import costs, programs, show, stack
 from ealign.plan import data as data_lib
 from ealign.plan import figures as figures_lib
-from ealign.plan import programs, show, stack
-from ealign.runtime import aot, atomic, topology
+from ealign.runtime import aot, atomic, peaks, topology
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import Unfit
 from ealign.sampling.prompts import bucket
@@ -74,18 +74,43 @@ def plan(
   trained = _trained(run, screen)
   found = _compiled(run, sizes, screen, slice_name)
   facts = {'arm': name, 'slice': slice_name, **read, **trained, 'arms': arms}
+  facts['conscience'] = _cost(run, sizes, found, screen)
   _conclude(run, found, screen, facts, folder)
+
+
+def _cost(run, sizes, found, screen) -> dict | None:
+  """Shows what the conscience costs of a step, and what would make it less."""
+  if not costs.known(found):
+    return None
+  model, _, weights = run.policy
+  # Rows of several arms are never fewer than they are planned for.
+  rows = run.config.conscience.prompts * run.config.conscience.samples
+  base = costs.Base(
+    *(found, run.config, run.mesh),
+    weights=programs.device_bytes(weights),
+    reviewer=programs.device_bytes(run.reviewer[2]),
+    review=sizes.review,
+    parts=layout.shards(model) if run.arms == 1 else rows,
+  )
+  cases = {
+    f'{case}{slow}': costs.cost(base, expected=expected, latency=latency)
+    for case, expected in (('expected', True), ('worst', False))
+    for slow, latency in (('', peaks.LATENCY), ('_slow', peaks.SLOW))
+  }
+  show.costs(screen, cases)
+  levers = costs.levers(base)
+  show.levers(screen, cases, levers)
+  return {
+    **{name: case.as_dict() for name, case in cases.items()},
+    'levers': [
+      {'fields': fields, 'expected_s': few.step, 'worst_s': most.step}
+      for fields, few, most in levers
+    ],
+  }
 
 
 def _conclude(run, found, screen, facts: dict, folder: Folder) -> None:
   """Writes the plan and says whether the run would do, or raises Unfit."""
-  cost, slow = (
-    figures_lib.conscience(found, run.config, of) for of in ('seconds', 'slow')
-  )
-  if cost:
-    title = 'estimates, from the peaks of the chips; at 1 and 10 us a transfer'
-    both = zip(_costs(cost).items(), _costs(slow).values(), strict=True)
-    show.pairs(screen, title, {k: f'{v}, {more}' for (k, v), more in both})
   problems = _problems(run, found)
   device, count = run.mesh.devices.flat[0], run.mesh.size
   facts |= {
@@ -100,8 +125,6 @@ def _conclude(run, found, screen, facts: dict, folder: Folder) -> None:
       | {key: getattr(figures, key) for key in ('bytes', 'headroom', 'excess')}
       for name, figures in found.items()
     },
-    'conscience': cost,
-    'conscience_slow': slow,
     'problems': problems,
   }
   with usable(folder.shared):
@@ -253,21 +276,6 @@ def _compiled(run, sizes, screen, slice_name) -> dict[str, figures_lib.Figures]:
   if found:
     show.programs(screen, list(found.values()), where + chips)
   return found
-
-
-def _costs(cost: dict) -> dict:
-  return {
-    **(
-      {'before the first step': show.seconds(cost['calibration_s'])}
-      if cost['calibration_s']
-      else {}
-    ),
-    'a step': show.seconds(cost['step_s']),
-    'a reflection': show.seconds(cost['reflection_s']),
-    'share of the conscience': show.percent(cost['share']),
-    '  of it pairs in the update': show.percent(cost['share_pairs']),
-    '  of it reflections': show.percent(cost['share_reflections']),
-  }
 
 
 def _problems(run, found) -> list[str]:

@@ -11,7 +11,7 @@ import rich.text
 from ealign.plan.figures import Figures
 from ealign.runtime.errors import visible
 
-WIDTH = 110  # columns
+WIDTH = 114  # columns
 NOTHING = '–'
 
 
@@ -37,7 +37,7 @@ def size(value: float | None) -> str:
     if value < 1024:
       return f'{value:.0f} {unit}'
     value /= 1024
-  return f'{value:.2f} GiB'
+  return f'{value:.2f} GiB' if value < 10 else f'{value:.1f} GiB'
 
 
 def percent(share: float | None) -> str:
@@ -47,7 +47,7 @@ def percent(share: float | None) -> str:
 def seconds(value: float | None) -> str:
   if value is None:
     return NOTHING
-  return f'{value:.2f} s' if value >= 1 else f'{1000 * value:.2f} ms'
+  return f'{value:.2f} s' if value >= 0.9995 else f'{1000 * value:.3g} ms'
 
 
 def row(console, example: dict, number: int) -> None:
@@ -69,6 +69,54 @@ def pairs(console, title: str, found: dict) -> None:
   for name, value in found.items():
     console.print(rich.text.Text(f'  {name:<{wide}}  {value}'), soft_wrap=True)
   console.print()
+
+
+def costs(console, cases: dict) -> None:
+  """What the conscience costs of a step: a column a case, a line a part."""
+  heads = {
+    'expected': 'a tenth flagged',
+    'worst': 'all flagged',
+    'expected_slow': 'a tenth, 10 us',
+    'worst_slow': 'all, 10 us',
+  }
+  lines = {
+    'an update without pairs': lambda c: seconds(c.sft),
+    'pairs, of each step': lambda c: seconds(c.pairs),
+    'reflections, of each step': lambda c: seconds(c.reflection / c.every),
+    'a step': lambda c: seconds(c.step),
+    'times an update without pairs': lambda c: f'{c.step / c.sft:.2f}x',
+    'share of the conscience': lambda c: percent(c.share),
+    'a reflection': lambda c: seconds(c.reflection),
+    'before the first step': lambda c: seconds(c.calibration),
+  }
+  table = rich.table.Table(
+    title='estimates, from the peaks of the chips; 1 us a transfer, and 10',
+    title_justify='left',
+    box=rich.box.SIMPLE_HEAD,
+    padding=0,
+  )
+  table.add_column('', no_wrap=True)
+  for name in cases:
+    table.add_column(heads[name], justify='right', no_wrap=True)
+  for name, of in lines.items():
+    table.add_row(name, *map(of, cases.values()))
+  console.print(table)
+
+
+def levers(console, cases: dict, found: list) -> None:
+  """What would save most of a step, if anything does."""
+  now = cases['expected'].step, cases['worst'].step
+  saving = [lever for lever in found if lever[1].step < 0.98 * now[0]]
+  if not saving:
+    return
+  of = lambda fields: ' '.join(f'{k}={v}' for k, v in fields.items())
+  told = {
+    of(fields): f'{seconds(few.step)}, {seconds(most.step)}'
+    for fields, few, most in saving
+  }
+  title = f'instead of {seconds(now[0])}, at worst {seconds(now[1])}, a step '
+  title += 'would take (docs/speed.md says what it costs in alignment)'
+  pairs(console, title, told)
 
 
 def programs(console, found: list[Figures], devices: str) -> None:

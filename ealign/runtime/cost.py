@@ -238,6 +238,14 @@ def _fused(program, op: hlo.Op, ops, held) -> float:
 _PASSED = {'parameter', 'custom-call', 'tuple', *COLLECTIVES}
 
 
+def _in_place(use: hlo.Op, array: hlo.Op) -> bool:
+  """Whether a fusion is the array itself, in another tiling."""
+  if use.kind != 'fusion' or use.root:
+    return False
+  at = re.search(r'output_to_operand_aliasing=\{\{\}: \((\d+), ', use.rest)
+  return bool(at) and use.operands[int(at[1])] == array.name
+
+
 def _read(program, inside, array: hlo.Op) -> float:
   """Bytes that a fused computation reads of an array in it."""
   if array.root:  # handed on in another shape: who takes it reads all of it
@@ -249,7 +257,7 @@ def _read(program, inside, array: hlo.Op) -> float:
     first = use.operands[0] == array.name
     if use.kind in ('dynamic-slice', 'slice', 'gather') and first:
       total += use.arrays[0].bytes
-    elif use.kind == 'bitcast':
+    elif use.kind == 'bitcast' or _in_place(use, array):
       total += _read(program, inside, use)
     elif use.kind == 'fusion':
       within = program[next(hlo.called(use, 'calls'))]

@@ -5,6 +5,10 @@ import dataclasses
 from ealign.runtime.topology import CHIPS
 
 GIB = 2**30
+# Seconds that a collective takes beside its bytes: of one link of a TPU v3
+# (https://astra-sim.github.io/astra-sim-docs/validation/hardware), and ten
+# times that, for several hops, or a host between.
+LATENCY, SLOW = 1e-6, 10e-6
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,6 +27,15 @@ def bucket(length: int) -> int:
   return -(-length // 512) * 512
 
 
+def width(count: int, rows: int, parts: int = 1) -> int:
+  """Rows of a batch of `count` prompts: a quarter of `rows` where they fit.
+
+  parts: that the rows of a batch are split into, and must divide by.
+  """
+  few = -(-rows // (4 * parts)) * parts
+  return few if count <= few else rows
+
+
 def batches(
   prompts: list[list[int]], rows: int, *, lanes: Sequence[int] = (), count=1
 ) -> Iterator[Batch]:

@@ -95,10 +95,16 @@ def laid_out(request):
   """
   config, weights, place = request.config, request.weights, lambda rows: rows
   if request.mesh is not None:
-    config, mesh, weights = sharding.gathered(config, request.mesh, weights)
+    how = request.rows, getattr(request, 'max_tokens', 0)
+    config, mesh, weights = sharding.gathered(
+      config, request.mesh, weights, *how
+    )
     place = functools.partial(sharding.shard_rows, mesh)
-  own = {'lanes': request.lanes, 'count': _lane_count(weights)}
-  batches = prompting.batches(request.prompts, request.rows, **own)
+  count, rows = _lane_count(weights), request.rows
+  if count == 1:
+    rows = prompting.width(len(request.prompts), rows, layout.shards(config))
+  own = {'lanes': request.lanes, 'count': count}
+  batches = prompting.batches(request.prompts, rows, **own)
   return config, weights, batches, place
 
 

@@ -4,6 +4,7 @@ import pytest
 import rich.console
 
 from ealign.plan import show
+from ealign.plan.costs import Cost
 from ealign.plan.figures import Figures
 
 
@@ -38,9 +39,9 @@ def test_a_line_for_each_program():
     '512 MiB',
     '1.38x',
     '61 s',
-    '250.00 ms',
+    '250 ms',
     'links',
-    '750.00 ms',
+    '750 ms',
   ):
     assert text in said
   assert '-2.00 GiB' in said and '…' not in said
@@ -57,7 +58,39 @@ def test_what_does_not_compile_has_no_sizes():
 
 @pytest.mark.parametrize(
   'value, text',
-  [(None, show.NOTHING), (0, '0'), (1023, '1023 B'), (2**40, '1024.00 GiB')],
+  [(None, show.NOTHING), (0, '0'), (1023, '1023 B'), (2**40, '1024.0 GiB')],
 )
 def test_sizes(value, text):
   assert show.size(value) == text
+
+
+def test_seconds():
+  values = (0.00123, 0.9994, 0.9996, 12.3)
+  told = ['1.23 ms', '999 ms', '1.00 s', '12.30 s']
+  assert [*map(show.seconds, values)] == told
+
+
+def test_what_the_conscience_costs_and_what_would_save():
+  of = lambda pairs, reflection: Cost(0.125, pairs, reflection, 40, 3.5)
+  cases = {
+    'expected': of(0.025, 3.5),
+    'worst': of(0.25, 7.0),
+    'expected_slow': of(0.026, 4.5),
+    'worst_slow': of(0.26, 8.0),
+  }
+  said = shown(show.costs, cases)
+  assert '…' not in said
+  step = next(x for x in said.splitlines() if x.startswith(' a step'))
+  assert step.split()[2:] == [
+    *('238', 'ms', '550', 'ms', '264', 'ms', '585', 'ms')
+  ]
+  assert '1.90x' in said and '3.50 s' in said
+  levers = [
+    ({'sample.max_new_tokens': 128}, of(0.025, 1.0), of(0.25, 2.0)),
+    ({'dpo.length': 512}, of(0.0249, 3.5), of(0.06, 7.0)),  # saves nothing
+  ]
+  said = shown(show.levers, cases, levers)
+  assert 'instead of 238 ms, at worst 550 ms' in said
+  assert 'sample.max_new_tokens=128  175 ms, 425 ms' in said
+  assert 'dpo.length' not in said
+  assert not shown(show.levers, cases, levers[1:])

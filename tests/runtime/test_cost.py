@@ -196,6 +196,36 @@ def test_a_loop_reads_its_slice_of_a_stack():
   assert whole <= counts.hbm_bytes < 4 * whole  # not 5 times the whole
 
 
+TILED_ANEW = """
+%tile (p: s8[36,8,4]) -> s8[36,8,4] {
+  %p = s8[36,8,4]{2,1,0} parameter(0)
+  ROOT %c = s8[36,8,4]{2,1,0} copy(%p)
+}
+
+%layer (w: s8[36,8,4], i: s32[]) -> s8[1,8,4] {
+  %w = s8[36,8,4]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %z = s32[] constant(0)
+  %t = s8[36,8,4]{2,1,0} fusion(%w), kind=kLoop, ALIAS calls=%tile
+  ROOT %s = s8[1,8,4]{2,1,0} dynamic-slice(%t, %i, %z, %z)
+}
+
+ENTRY %main (w: s8[36,8,4], i: s32[]) -> s8[1,8,4] {
+  %w = s8[36,8,4]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %f = s8[1,8,4]{2,1,0} fusion(%w, %i), kind=kLoop, calls=%layer
+}
+"""
+
+
+def test_what_is_only_tiled_anew_is_read_where_it_is_used():
+  alias = 'output_to_operand_aliasing={{}: (0, {})},'
+  of_layer, whole = 8 * 4, 36 * 8 * 4
+  seen = lambda text: cost.count(text).hbm_bytes
+  assert seen(TILED_ANEW.replace('ALIAS', alias)) == 2 * of_layer + 4
+  assert seen(TILED_ANEW.replace('ALIAS', '')) == whole + of_layer + 4
+
+
 AT_ONCE = """
 ENTRY %main (p: bf16[64,8]) -> bf16[4,8] {
   %p = bf16[64,8]{1,0} parameter(0)

@@ -31,3 +31,20 @@ def test_lanes_have_rows_of_their_own():
   first, second = prompting.batches(prompts, 4, **kw)
   np.testing.assert_array_equal(first.index, [1, 3, 4, 2])
   np.testing.assert_array_equal(second.index, [-1, -1, 0, -1])
+
+
+@pytest.mark.parametrize(
+  'count, rows, parts, wide',
+  [
+    (16, 16, 1, 16),
+    (5, 16, 1, 16),
+    (4, 16, 1, 4),
+    (1, 2, 1, 1),
+    (1, 1, 1, 1),
+    (3, 16, 8, 8),  # a row for each part at least
+    (9, 16, 8, 16),
+    (40, 160, 2, 40),
+  ],
+)
+def test_few_prompts_take_a_quarter_of_the_rows(count, rows, parts, wide):
+  assert prompting.width(count, rows, parts) == wide

@@ -5,14 +5,17 @@ import functools
 import itertools
 import math
 import re
+import types
 
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 from ealign.models import sharding, transformer
 from ealign.models.config import Config
 from ealign.runtime import mesh as mesh_lib
+from ealign.runtime import peaks
 from ealign.sampling import labels as labels_lib
 from ealign.sampling import prompts as prompting
 from ealign.sampling import requests, sampler
@@ -59,8 +62,8 @@ def placed(shape, config=CONFIG):
   return model, mesh, sharding.place(mesh, weights)
 
 
-def say(model, mesh, weights, temperature, truncate):
-  request = requests.Answers(
+def of(model, weights, temperature=1.0, truncate=8, mesh=None):
+  return requests.Answers(
     model,
     weights,
     PROMPTS,
@@ -72,7 +75,10 @@ def say(model, mesh, weights, temperature, truncate):
     truncate=truncate,
     mesh=mesh,
   )
-  return generate(request)
+
+
+def say(model, mesh, weights, temperature, truncate):
+  return generate(of(model, weights, temperature, truncate, mesh))
 
 
 @functools.cache
@@ -122,6 +128,91 @@ def test_weights_are_gathered_once_or_else_split_like_heads(monkeypatch):
   # What fits in no way stays as it is, each layer gathered as it is used.
   monkeypatch.setattr(mesh_lib, 'memory', lambda device: 1.0)
   assert shapes() == dict(mesh.shape)
+
+
+QWEN3_4B = dataclasses.replace(
+  CONFIG,
+  d_model=2560,
+  layers=36,
+  heads=32,
+  head_dim=128,
+  d_ff=9728,
+  vocab_size=151_936,
+  dtype='bfloat16',
+)
+V5E = peaks.peak('TPU v5 lite')
+
+
+@pytest.mark.parametrize(
+  'rows, new, ways',
+  [
+    (16, 600, 8),  # a row a chip: weights are most of what a token reads
+    (160, 600, 8),
+    (16 * 4096, 600, 1),  # sums of so many rows take longer than the weights
+    (16, 0, 1),  # nothing is sampled
+  ],
+)
+def test_weights_are_split_where_few_rows_are_sampled(
+  rows, new, ways, monkeypatch
+):
+  monkeypatch.setattr(peaks, 'peak', lambda kind: V5E)
+  monkeypatch.setattr(mesh_lib, 'memory', lambda device: V5E.memory)
+  size = int(7.5 * 2**30)
+
+  def split(shape):
+    mesh = _mesh_of(shape)
+    return dict(sharding.widened(QWEN3_4B, mesh, size, rows, new)[1].shape)
+
+  wanted = {'data': 16 // ways, 'fsdp': 1, 'tensor': ways}
+  assert split((1, 16, 1)) == split((16, 1, 1)) == split((2, 8, 1)) == wanted
+
+
+def test_weights_are_split_over_no_more_than_divide_them(monkeypatch):
+  monkeypatch.setattr(peaks, 'peak', lambda kind: V5E)
+  monkeypatch.setattr(mesh_lib, 'memory', lambda device: V5E.memory)
+  odd = dataclasses.replace(QWEN3_4B, d_ff=4 * 2431)
+  wide = sharding.widened(odd, _mesh_of((1, 16, 1)), 8 * 10**9, 16, 600)[1]
+  assert wide.shape['tensor'] == 4
+
+
+def _mesh_of(shape):
+  """A mesh of 16 devices, which need not be there to be reshaped."""
+  devices = np.resize(np.array(jax.devices(), object), 16).reshape(shape)
+  return types.SimpleNamespace(
+    devices=devices,
+    shape=dict(zip(mesh_lib.AXES, shape, strict=True)),
+    axis_types=(AxisType.Auto,) * 3,
+    size=16,
+  )
+
+
+def test_answers_are_the_same_where_weights_are_split_for_speed(monkeypatch):
+  slow = dataclasses.replace(V5E, memory_bandwidth=1.0, link_bandwidth=1e15)
+  monkeypatch.setattr(peaks, 'peak', lambda kind: slow)
+  shape = (1, jax.device_count(), 1)
+  model, mesh, weights = placed(shape)
+  split = sharding.gathered(model, mesh, weights, 8, T)[1].shape
+  assert split['tensor'] == jax.device_count()
+  got = say(model, mesh, weights, 1.0, 8)
+  assert [x.ids for x in got] == [x.ids for x in alone(1.0)]
+
+
+def test_few_prompts_are_read_in_fewer_rows():
+  few = dataclasses.replace(of(CONFIG, weights_of(CONFIG)), prompts=PROMPTS[:2])
+  shapes, read = [], sampler.prefill
+
+  def spy(config, room, weights, tokens_BT, positions_BT):
+    shapes.append(tokens_BT.shape)
+    return read(config, room, weights, tokens_BT, positions_BT)
+
+  whole = generate(of(CONFIG, weights_of(CONFIG)))
+  sampler.programs.cache_clear()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(sampler, 'prefill', spy)
+    got = generate(few)
+  sampler.programs.cache_clear()
+  assert shapes == [(2, 32)]  # a quarter of 8
+  assert [x.ids for x in got] == [x.ids for x in whole[:2]]
 
 
 def compiled_decode(shape):
