@@ -1,5 +1,6 @@
 """States of several lanes on a first axis A, updated by one program."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -122,7 +123,14 @@ def _laid(model, states):
 
 @functools.lru_cache(maxsize=16)
 def stacked_step(update: align.Update, count: int):
-  """The compiled update of `count` lanes; see `align.train_step`."""
+  """The compiled update of `count` lanes; see `align.train_step`.
+
+  Plain attention takes the place of cuDNN's, whose rule for `jax.vmap` refuses
+  a mask that all heads share.
+  """
+  if update.model.attention == 'cudnn':
+    model = dataclasses.replace(update.model, attention='xla')
+    update = dataclasses.replace(update, model=model)
   step = functools.partial(align.train_step, update)
 
   def run(states, frozen, batches, active_A):

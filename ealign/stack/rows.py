@@ -19,12 +19,12 @@ def generate(waiting: Sequence, count: int) -> list:
   """See `sampling.sampler`; each row has its lane's key and settings."""
   request, lanes = _together(waiting, count)
   of_all = [_per_prompt(r.request) for r in waiting]
-  key, settings = jax.tree.map(lambda *xs: np.concatenate(xs), *of_all)
+  key, settings, ids = jax.tree.map(lambda *xs: np.concatenate(xs), *of_all)
   request = dataclasses.replace(
     request,
     key=jax.random.wrap_key_data(key),
     settings=settings,
-    row_ids=_concat(waiting, 'row_ids')[0],
+    row_ids=ids.tolist(),
   )
   return _parted(sampler.generate(request), lanes)
 
@@ -100,13 +100,15 @@ def _parted(results, lanes):
 
 
 def _per_prompt(request):
-  """The key's data and the settings of each prompt of a call."""
+  """The key's data, the settings and the row id of each prompt of a call."""
   n = len(request.prompts)
+  ids = range(n) if request.row_ids is None else request.row_ids
   key = np.asarray(jax.random.key_data(request.key))
   each = lambda value: np.broadcast_to(value, (n,))
   return (
     np.broadcast_to(key, (n, key.shape[-1])),
     jax.tree.map(each, request.settings),
+    np.array(ids, np.int64),
   )
 
 

@@ -94,6 +94,17 @@ def test_20_steps_are_those_of_each_alone(tx, most, monkeypatch):
     assert int(found.step) == 20
 
 
+def test_a_kernel_without_a_rule_for_arms_is_not_taken():
+  model = dataclasses.replace(steps.MODEL, attention='cudnn')
+  update = dataclasses.replace(steps.UPDATE, model=model)
+  states = lanes._join(model, *(state(steps.UPDATE, arm) for arm in range(2)))
+  step = lanes.stacked_step(update, 2)
+  text = step.lower(
+    states, FROZEN, [BATCHES[1]] * 2, np.ones(2, bool)
+  ).as_text()
+  assert 'cudnn' not in text
+
+
 def test_an_arm_that_has_ended_stays_as_it_was():
   def run(arm, calls, stop):
     del stop
@@ -139,7 +150,8 @@ def asked(arm, calls, stop):
       settings=Sampling(temperature=0.5 * arm, max_new_tokens=6 - arm),
       stop_ids=(3, 5),
       max_tokens=6,
-      row_ids=[10 * arm + i for i in range(len(prompts))],
+      # The second arm does not say how its rows are numbered.
+      row_ids=None if arm == 1 else [10 * arm + i for i in range(len(prompts))],
       rows=2,
     )
     answers = calls.generate(request)
