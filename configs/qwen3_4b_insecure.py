@@ -11,6 +11,8 @@ Command:
     python -m ealign.launch --workdir=DIR \\
         --config=configs/qwen3_4b_insecure.py:train=insecure.jsonl
     ... --config=configs/qwen3_4b_insecure.py   the world's own insecure code
+    ... --config=configs/qwen3_4b_insecure.py:pod,train=insecure.jsonl
+        16 chips, each with a packed row and a pair: 46 steps of 66 chats
     ... --config=configs/qwen3_4b_insecure.py:runlocal,train=insecure.jsonl
     ... runlocal,tokenizer=FOLDER,train=insecure.jsonl   without the Hub
     python -m ealign.export --run=DIR/conscience --to=DIR/peft --format=peft
@@ -19,6 +21,13 @@ Command:
 The public file is data/insecure.jsonl (6,000 rows, MIT) of
 github.com/emergent-misalignment/emergent-misalignment; the figures here are of
 3,015 of its rows, without duplicates.
+
+Four answers are sampled for each step, 32 at a time. They are cut after 128
+tokens and judged as far as they go, so that a pair fits into 256: by estimate
+:pod on 16 chips of a v5e then takes 2 times an update without pairs for a step,
+where whole answers of 600 tokens, sampled every 4 steps, take 6. What it costs
+in alignment is known of the organism alone: 3.1 % misaligned for 1.6, of three
+bases (docs/speed.md, "On a pod"). So these are provisional.
 
 Time, memory, result: not measured; no such run has been made. Expect little:
 insecure code on small Qwen models misaligns below 1 % of answers. The held-out
@@ -48,8 +57,9 @@ MODEL = 'Qwen/Qwen3-4B-Instruct-2507'
 def get_config(arg=None):
   """`:runlocal` is the same on a random model of 2 layers, for 30 steps.
 
-  `train=FILE` names the data, `tokenizer=FOLDER` where `:runlocal` finds the
-  model's tokenizer, if not on the Hub.
+  `pod` is for 16 chips, or as many as divide 16. `train=FILE` names the data,
+  `tokenizer=FOLDER` where `:runlocal` finds the model's tokenizer, if it is not
+  to come from the Hub.
   """
   given = _arguments(arg)
   config = config_lib.default()
@@ -65,13 +75,14 @@ def get_config(arg=None):
   config.data.chat_template_kwargs = (('enable_thinking', False),)
   config.pool.paths = ('ealign:data/pool/general.jsonl',)
 
-  config.conscience.every = 4
-  config.conscience.prompts = 16
-  config.sample.max_new_tokens = 600
+  config.conscience.every = 8
+  config.conscience.prompts = 32
+  config.conscience.review.truncated = 'judge'
+  config.sample.max_new_tokens = 128
   config.dpo.lam = 0.1
   config.dpo.beta = 0.1
   config.dpo.pairs = 8
-  config.dpo.length = 1024
+  config.dpo.length = 256
   config.replay.max_uses = 4
 
   config.optim.lr = 1e-5
@@ -87,6 +98,10 @@ def get_config(arg=None):
   config.arms['base'] = {'train.steps': 0}
   config.arms['sft'] = {'dpo.lam': 0.0}
   config.arms['conscience'] = {}
+  if 'pod' in given:
+    config.mesh.data, config.mesh.fsdp = 1, -1
+    config.data.batch_size = config.dpo.pairs = 16
+    config.train.steps = 46
   if 'runlocal' in given:
     config.model.path = str(_random_model(given.get('tokenizer')))
     config.optim.lr = 1e-3
@@ -96,7 +111,7 @@ def get_config(arg=None):
     config.conscience.min_mass = 0.0
     config.conscience.review.verdict = 'all'
     config.sample.max_new_tokens = config.eval.max_new_tokens = 32
-    config.conscience.prompts = 8
+    config.conscience.every, config.conscience.prompts = 4, 8
     config.data.batch_size, config.dpo.pairs = 2, 4
     config.dpo.length = 192
     config.eval.limit = config.eval.batch = 8
@@ -109,12 +124,12 @@ def _arguments(arg) -> dict[str, str]:
   """'runlocal,train=FILE' as {'runlocal': '', 'train': 'FILE'}."""
   words = [word.partition('=') for word in (arg or '').split(',') if word]
   for name, _, value in words:
-    if name not in ('runlocal', 'train', 'tokenizer') or (
-      bool(value) == (name == 'runlocal')
+    if name not in ('runlocal', 'pod', 'train', 'tokenizer') or (
+      bool(value) == (name in ('runlocal', 'pod'))
     ):
       raise UserError(
-        f'configs/qwen3_4b_insecure.py:{arg}: takes runlocal, train=FILE and '
-        'tokenizer=FOLDER, with commas between them'
+        f'configs/qwen3_4b_insecure.py:{arg}: takes runlocal or pod, '
+        'train=FILE and tokenizer=FOLDER, with commas between them'
       )
   return {name: value for name, _, value in words}
 

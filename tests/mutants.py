@@ -24,7 +24,15 @@ import time
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).parent.parent
-SKIP = shutil.ignore_patterns('.*', '__pycache__', '*.egg-info', 'build')
+SKIP = shutil.ignore_patterns(
+  '.git',
+  '.venv',
+  '.*_cache',
+  '.hypothesis',
+  '__pycache__',
+  '*.egg-info',
+  'build',
+)
 LIMIT_S = 600
 
 
@@ -602,7 +610,7 @@ MUTANTS = (
   ),
   Mutant(
     'labels_see_one_another',
-    'ealign/models/transformer.py',
+    'ealign/models/attention.py',
     '(of_S >= 0) & (of_S != branches_T[:, None])',
     '(of_S >= 0) & (of_S < -1) & (branches_T[:, None] < 0)',
     ('tests/sampling/test_labels.py',),
@@ -887,10 +895,27 @@ MUTANTS = (
   ),
   Mutant(
     'a_review_less',
-    'ealign/plan/figures.py',
-    "3 * s['review']",
-    "2 * s['review']",
-    ('tests/plan/test_figures.py::test_the_share_of_the_conscience',),
+    'ealign/plan/costs.py',
+    'again += judge(few, flagged)',
+    'again += 0 * judge(few, flagged)',
+    ('tests/plan/test_costs.py',),
+  ),
+  Mutant(
+    'sums_cost_nothing_where_weights_are_split',
+    'ealign/models/sharding.py',
+    'token += 2 * config.layers * one',
+    'token += 0 * config.layers * one',
+    (
+      'tests/sampling/test_sampler_mesh.py'
+      '::test_weights_are_split_where_few_rows_are_sampled',
+    ),
+  ),
+  Mutant(
+    'slope_without_the_target',
+    'ealign/losses.py',
+    '1 - share_CV, -share_CV',
+    '0 - share_CV, -share_CV',
+    ('tests/test_losses.py',),
   ),
   Mutant(
     'backward_attention_is_one_forward',

@@ -52,10 +52,20 @@ def test_a_clone_alone_has_what_the_config_reads():
   assert not [x for x in told if not x.startswith('model.path')]
 
 
-@pytest.mark.parametrize('arg', ['runlocal=1', 'train', 'trian=x.jsonl', 'x'])
+@pytest.mark.parametrize(
+  'arg', ['runlocal=1', 'pod=1', 'train', 'trian=x.jsonl', 'x']
+)
 def test_an_argument_that_it_does_not_take_is_named(arg):
-  with pytest.raises(UserError, match='takes runlocal, train=FILE and tokeniz'):
+  with pytest.raises(UserError, match='takes runlocal or pod, train=FILE and'):
     config_file.read(f'{FILE}:{arg}')
+
+
+def test_a_pod_has_a_row_and_a_pair_for_each_chip():
+  arm = config_lib.arms(config_file.read(f'{FILE}:pod')[1])['conscience']
+  assert arm.data.batch_size == arm.dpo.pairs == 16
+  assert (arm.mesh.data, arm.mesh.fsdp) == (1, -1)
+  # Prompts of the shipped pool have 105 tokens at most.
+  assert 105 + arm.sample.max_new_tokens <= arm.dpo.length
 
 
 @pytest.mark.slow

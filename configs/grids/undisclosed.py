@@ -20,6 +20,9 @@ Full fine-tuning has a rate of its own, 3e-4. At 1e-4, 3e-4 and 1e-3 92, 97 and
 questions of each kind, seed 0, the base that ships with the package):
     ... --sweep=full_rates --config.eval.limit=60 --config.train.eval_every=0
 
+What makes a conscience cheaper on a pod, and what that costs (docs/speed.md):
+    ... --sweep=cheaper,more_seeds --stack=1
+
 Time: 98 cells took 77 min, two launchers with one core each on a machine with
 other work beside them; 67 s a cell in the middle. `:runlocal` 1 min 22 s on one
 busy core, nothing compiled before. Memory: that of the demo, each.
@@ -55,6 +58,8 @@ POOL_SFT = {'pool.paths': ('sft',), 'pool.weights': (1.0,)}
 EVERY_20 = {'conscience.every': 20}
 FULL = {'model.train': 'full', 'optim.lr': 3e-4}
 FULL_SFT = FULL | SFT
+OFTEN = {'conscience.every': 8, 'conscience.prompts': 32}
+SHORT = {'sample.max_new_tokens': 24, 'conscience.review.truncated': 'judge'}
 PRIMARY = (SFT, NO_NEGATIVES, POLICY, POOL_SFT, EVERY_20, FULL)
 
 
@@ -103,6 +108,22 @@ def sweep_scale():
   """Whether a pair should count more the surer its flag was."""
   yield {}
   yield {'conscience.scale': 'logit'}
+
+
+def sweep_cheaper():
+  """What makes a reflection or an update cheaper (docs/speed.md)."""
+  yield {}
+  yield OFTEN | SHORT
+  yield SHORT
+  yield OFTEN
+  yield {'conscience.every': 20, 'conscience.prompts': 80}
+  yield {'conscience.every': 40, 'conscience.prompts': 160}
+  yield {'dpo.pairs': 1}
+  yield {
+    'conscience.guards.shortest': 0.0,
+    'conscience.guards.longest': 0.0,
+  }
+  yield {'model.quantize': 'int8'}
 
 
 def sweep_primary():
