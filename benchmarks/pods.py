@@ -123,8 +123,8 @@ def base(name: str, kept: dict) -> costs.Base:
     program: figures.Figures(**values)
     for program, values in kept['figures'].items()
   }
-  own = kept['weights'], kept['reviewer'], SIZES.review, kept['parts']
-  return costs.Base(found, shipped(rows), mesh, *own)
+  read = kept['weights'], kept['reviewer'], SIZES.prompt, SIZES.review
+  return costs.Base(found, shipped(rows), mesh, *read, kept['parts'])
 
 
 def table(found: dict) -> str:
@@ -149,7 +149,7 @@ def table(found: dict) -> str:
       reflection = f'{cases[0].reflection:.2f} s'
       lines.append(f'| {name} | {title} | {steps} | {times} | {reflection} |')
     decode, slow = (
-      costs._seconds(known, known.config, latency, 'decode')
+      costs.program_seconds(known, known.config, latency, 'decode')
       for latency in (peaks.LATENCY, peaks.SLOW)
     )
     rows = known.config.conscience.prompts

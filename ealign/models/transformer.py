@@ -131,13 +131,14 @@ def forward_routed(
     if branches_T is not None:
       apart_TS = attention.apart(branches_T, write_B, slots_BS.shape[1])
   angles = functools.partial(rope.angles, config, positions_BT)
-  attend = attention.attender(
-    *(config, positions_BT, slots_BS, segments_BT, apart_TS),
-    cached=not alone,
-    turned=by_layer,
-  )
-  if alone and branches_T is not None:
+  if cache is None and branches_T is not None:
     attend = attention.branching(config, positions_BT, branches_T)
+  else:
+    attend = attention.attender(
+      *(config, positions_BT, slots_BS, segments_BT, apart_TS),
+      cached=not alone,
+      turned=by_layer,
+    )
   call = _Call(
     attend=attend,
     far=angles(),

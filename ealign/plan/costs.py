@@ -22,9 +22,8 @@ from ealign.sampling import prompts
 # Tokens of the longest of n answers, on average: of Qwen2.5-Coder-0.5B to the
 # shipped pool (python benchmarks/lengths.py --model=FOLDER --count=64).
 LONGEST = {1: 161, 4: 316, 16: 426, 64: 497, 160: 524}
-FLAGGED = (
-  0.1  # of the answers; a conscience at 'auto:0.05' starts at half of it
-)
+# Of the answers; a threshold of 'auto:0.05' begins with half as many at most.
+FLAGGED = 0.1
 PROGRAMS = 'sft', 'hybrid', 'prefill', 'decode', 'review', 'score'
 
 
@@ -39,7 +38,7 @@ class Base:
     weights: bytes of a device that each token of a decode reads, however many
       rows there are.
     reviewer: likewise of a review.
-    review: tokens that a review reads of a row.
+    prompt, review: tokens that are read of a row, to sample and to review.
     parts: that the rows of a decode are split into.
   """
 
@@ -48,6 +47,7 @@ class Base:
   mesh: object
   weights: float
   reviewer: float
+  prompt: int
   review: int
   parts: int = 1
 
@@ -106,7 +106,7 @@ def cost(
   """
   c = config or base.config
   own, new, rows = c.conscience, c.sample.max_new_tokens, _rows(c)
-  time = functools.partial(_seconds, base, c, latency)
+  time = functools.partial(program_seconds, base, c, latency)
   flagged = math.ceil(_flagged(own) * rows) if expected else rows
   few = min(rows, prompts.width(flagged, rows, base.parts))
   at = lambda width: width / _rows(base.config)
@@ -180,8 +180,14 @@ def _longest(limit: int, rows: int, expected: bool) -> float:
   return min(limit, float(np.interp(np.log(rows), np.log(n), tokens)))
 
 
-def _seconds(base, c, latency, name, *, rows=1.0, trips=None) -> float:
-  """The estimate of a program for so many times the rows, or other tokens."""
+def program_seconds(
+  base: Base, c: Config, latency: float, name: str, *, rows=1.0, trips=None
+) -> float:
+  """The estimate of a program of a config, as `cost` takes it.
+
+  rows: how many times those that were compiled. trips: of the loop of a decode,
+  by default all.
+  """
   f, decodes = base.found[name], name == 'decode'
   most = base.config.sample.max_new_tokens if decodes else 1
   times = 1.0 if trips is None else trips / most
@@ -210,20 +216,25 @@ def levers(base: Base) -> list[tuple[dict, Cost, Cost]]:
   """
   c = base.config
   own, dpo, new = c.conscience, c.dpo, c.sample.max_new_tokens
-  short = {'sample.max_new_tokens': 128, 'conscience.review.truncated': 'judge'}
+  cut, half = 128, dpo.length // 2
+  short = {
+    'sample.max_new_tokens': cut,
+    'conscience.review.truncated': 'judge',
+    'dpo.length': min(dpo.length, prompts.bucket(base.prompt + cut)),
+  }
   plain = {'conscience.guards.shortest': 0.0, 'conscience.guards.longest': 0.0}
   rare = {
     'conscience.every': 10 * own.every,
     'conscience.prompts': 10 * own.prompts,
   }
   possible = (
-    (True, rare),
-    (new > 128, short),
+    (10 * own.every < c.train.steps, rare),
+    (new > cut, short),
     (
       c.model.quantize == 'none' and c.model.train == 'lora',
       {'model.quantize': 'int8'},
     ),
-    (dpo.length >= 512, {'dpo.length': dpo.length // 2}),
+    (half >= base.prompt + new, {'dpo.length': half}),
     (own.guards.measures, plain),
   )
   found = []

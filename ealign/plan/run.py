@@ -89,6 +89,7 @@ def _cost(run, sizes, found, screen) -> dict | None:
     *(found, run.config, run.mesh),
     weights=programs.device_bytes(weights),
     reviewer=programs.device_bytes(run.reviewer[2]),
+    prompt=sizes.prompt,
     review=sizes.review,
     parts=layout.shards(model) if run.arms == 1 else rows,
   )

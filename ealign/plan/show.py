@@ -74,10 +74,10 @@ def pairs(console, title: str, found: dict) -> None:
 def costs(console, cases: dict) -> None:
   """What the conscience costs of a step: a column a case, a line a part."""
   heads = {
-    'expected': 'a tenth flagged',
-    'worst': 'all flagged',
-    'expected_slow': 'a tenth, 10 us',
-    'worst_slow': 'all, 10 us',
+    'expected': 'expected',
+    'worst': 'at worst',
+    'expected_slow': 'expected, 10 us',
+    'worst_slow': 'at worst, 10 us',
   }
   lines = {
     'an update without pairs': lambda c: seconds(c.sft),

@@ -62,7 +62,7 @@ def generate(request: Answers) -> list[Answer]:
   settings = _traced(r.settings, n, r.max_tokens, r.truncate)
   limit = int(np.max(settings.max_new_tokens))
   prompting.check(r.prompts, r.config.max_positions - limit)
-  config, weights, batches, place = laid_out(r)
+  config, weights, batches, place = laid_out(r, r.max_tokens)
   read, sample = programs(config, r.max_tokens, r.truncate)
   stop_K = pad_stops(r.stop_ids)
   ids_N = range(n) if r.row_ids is None else r.row_ids
@@ -86,8 +86,10 @@ def generate(request: Answers) -> list[Answer]:
   return answers
 
 
-def laid_out(request):
+def laid_out(request, new: int = 0):
   """How the prompts of a request (`sampling.requests`) are read, in batches.
+
+  new: tokens that may be sampled behind each; 0: none are.
 
   Returns:
     the model and its weights as they are gathered to be sampled from, the
@@ -95,10 +97,8 @@ def laid_out(request):
   """
   config, weights, place = request.config, request.weights, lambda rows: rows
   if request.mesh is not None:
-    how = request.rows, getattr(request, 'max_tokens', 0)
-    config, mesh, weights = sharding.gathered(
-      config, request.mesh, weights, *how
-    )
+    of = config, request.mesh, weights
+    config, mesh, weights = sharding.gathered(*of, request.rows, new)
     place = functools.partial(sharding.shard_rows, mesh)
   count, rows = _lane_count(weights), request.rows
   if count == 1:

@@ -43,7 +43,7 @@ def base(of=None, weights=0.0, **decode):
   if decode:
     found['decode'] = figures('decode', 1.0, **{'flops': 0.0} | decode)
   return costs.Base(
-    found, of or config(), MESH, weights, reviewer=0.0, review=1024
+    found, of or config(), MESH, weights, reviewer=0.0, prompt=128, review=1024
   )
 
 
@@ -98,7 +98,7 @@ def test_more_rows_read_the_weights_as_often():
   # Of 10 GB a token 8 are weights; 600 tokens.
   own = {'hbm_bytes': 600 * 10e9, 'transfers': 600 * 76}
   known = base(weights=8e9, **own)
-  time = lambda c, **how: costs._seconds(
+  time = lambda c, **how: costs.program_seconds(
     known, c, peaks.LATENCY, 'decode', **how
   )
   waits = 600 * 76e-6
@@ -124,6 +124,13 @@ def test_the_lever_that_saves_most_comes_first():
   assert expected == costs.cost(known, changed, expected=True)
   assert worst.step > expected.step
   names = [name for fields, _, _ in found for name in fields]
+  # A run of 200 steps, and pairs that have to hold 128 + 600 tokens.
+  later = dataclasses.replace(known.config, train=fields.Train(steps=40))
+  others = costs.levers(dataclasses.replace(known, config=later))
+  assert all('conscience.every' not in own for own, _, _ in others)
+  assert {'dpo.length': 512} not in [own for own, _, _ in found]
+  short = next(own for own, _, _ in found if 'sample.max_new_tokens' in own)
+  assert short['dpo.length'] == 256
   full = dataclasses.replace(known.config, model=fields.Model(train='full'))
   trained = costs.levers(dataclasses.replace(known, config=full))
   assert all('model.quantize' not in own for own, _, _ in trained)
@@ -160,7 +167,7 @@ def test_weights_are_gathered_once_for_any_number_of_rows():
   sent = {'all-gather': 200e9, 'all-reduce': 20e9}
   review = figures('review', 0.0, collectives=sent)
   known.found['review'] = dataclasses.replace(review, seconds=1.0)
-  time = lambda rows: costs._seconds(
+  time = lambda rows: costs.program_seconds(
     known, known.config, 0.0, 'review', rows=rows
   )
   assert time(1) == pytest.approx((200 + 2 * 20) / 200)

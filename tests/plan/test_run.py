@@ -1,6 +1,8 @@
 """`--plan` on the devices that are here, and all it can refuse."""
 
+import importlib
 import json
+import pathlib
 import types
 
 import pytest
@@ -13,9 +15,10 @@ from ealign.config import file as config_file
 from ealign.method import Method
 from ealign.plan import figures, programs
 from ealign.plan import run as plan_lib
-from ealign.runtime import aot
+from ealign.runtime import aot, peaks, topology
 from ealign.workdir import folder as folder_lib
 
+ROOT = pathlib.Path(__file__).parents[2]
 FILE = """
 from ealign import config as config_lib
 DATA = 'ealign:world/data/'
@@ -232,3 +235,14 @@ def test_the_terms_of_the_method_are_planned(compiled, tmp_path, monkeypatch):
   plan_lib.plan(config, folder_lib.of(tmp_path), method=method)
   plan_lib.plan(config, folder_lib.of(tmp_path))
   assert seen == [own, align.hybrid()]
+
+
+def test_the_machines_of_the_table_are_slices(monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+  pods = importlib.import_module('pods')
+  for name, (where, kind, rows) in pods.MACHINES.items():
+    found = topology.parse(where)
+    assert rows % found.chips == 0, name
+    assert peaks.peak(kind or found.chip.device_kind), name
+  config = pods.shipped(32)
+  assert (config.conscience.prompts, config.dpo.pairs) == (32, 32)
