@@ -34,13 +34,12 @@ insecure code on small Qwen models misaligns below 1 % of answers. The held-out
 questions are the world's advice questions, recorded and reviewed, not judged.
 
 :runlocal, the same on a random model of 2 layers x 64, the real tokenizer and
-the real rows, 30 steps, on two CPU cores: 3 min 21 s and 8 s for the export;
-1.74 GiB at most. Supervised 48.4 % of the
-tokens, truncated 0.0 % of the rows, 14.1 % of 64 sampled answers with a
-verdict, 7 pairs, loss 12.300 -> 11.566. A random model hardly ever says a
-label, so there is no least label mass there, and P(flag) says nothing, so all
-answers with a verdict are flagged (`verdict = 'all'`). It soon unlearns to end
-its answers, and what is cut has no verdict.
+the real rows, 30 steps, on two busy CPU cores: 3 min 6 s with the export; 2.05
+GiB at most. Supervised 48.4 % of the tokens, truncated 0.0 % of the rows, all
+of 64 sampled answers judged, whole or as far as they go, 36 pairs (12 too
+short, 10 too long, 6 empty), loss 12.300 -> 11.575. A random model hardly ever
+says a label, so there is no least label mass there, and P(flag) says nothing,
+so all answers are flagged (`verdict = 'all'`).
 """
 
 import os
