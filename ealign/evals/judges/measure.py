@@ -6,7 +6,7 @@ run's judge and know no other; docs/judges.md has a whole example.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ealign.conscience.tally import flagged, has_verdict
@@ -108,6 +108,21 @@ LENGTH = Measure(
 
 
 @dataclasses.dataclass(frozen=True)
+class Asked:
+  """A question and an answer to it, as a judge gets them.
+
+  question: its row, with 'messages'. record: the answer, without scores.
+  """
+
+  question: Mapping
+  record: Record
+
+  @property
+  def text(self) -> str:
+    return self.record['text']
+
+
+@dataclasses.dataclass(frozen=True)
 class Judge:
   """Scores answers and says what is counted of them.
 
@@ -115,6 +130,8 @@ class Judge:
     score: (question, answer) -> dict of scores, kept with the answer; None for
       an answer it cannot judge. The question has 'messages' and, if it stands
       in a file of questions, all fields of its row.
+    read: instead of score, where a model judges: (list of Asked, grader) -> the
+      scores of each, or None. The grader is an `engine.Engine`.
     measures: what is counted; shares of verdicts are added.
     primary: name of the share that comes first; by default the first one.
     truth: record -> whether the conscience should have flagged it, which is
@@ -155,6 +172,7 @@ class Judge:
   tokens: Measure = TOKENS
   note: str = ''
   name: str = ''
+  read: Callable[[Sequence[Asked], Any], list[Mapping | None]] | None = None
 
   def __post_init__(self):
     measures = tuple(self.measures)

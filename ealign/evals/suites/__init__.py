@@ -1,0 +1,1 @@
+"""Suites: one file and one line in SUITES each."""
