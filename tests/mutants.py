@@ -645,10 +645,10 @@ MUTANTS = (
   ),
   Mutant(
     'answers_of_other_weights_are_kept',
-    'ealign/evals/audit/kept.py',
-    'fixed = weights, request.config',
-    'fixed = request.config',
-    ('tests/evals/test_audit_kept.py',),
+    'ealign/evals/kept.py',
+    'fixed = type(request).__name__, weights, request.config',
+    'fixed = type(request).__name__, request.config',
+    ('tests/evals/test_kept.py',),
   ),
   Mutant(
     'the_writer_is_chosen_on_test',
