@@ -18,7 +18,7 @@ import numpy as np
 
 from ealign.engine import Backend
 from ealign.runtime import display, provenance
-from ealign.sampling.requests import Answers, Labels, Pairs
+from ealign.sampling.requests import Answers, Labels
 from ealign.sampling.sampler import Answer
 from ealign.workdir.folder import usable
 

@@ -1,1 +1,55 @@
 """Suites: one file and one line in SUITES each."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from ealign import fields
+from ealign.evals import judges
+from ealign.evals.judges.measure import Judge
+from ealign.evals.suites import misalignment
+from ealign.evals.suites.suite import Files, Suite, settled
+from ealign.runtime.errors import UserError
+
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (misalignment.SUITE,)}
+
+
+def read(settings: fields.Eval, limit: int) -> list[tuple[Suite, list[dict]]]:
+  """The suites that `eval.suites` names, with their questions.
+
+  limit: MiB of a file.
+
+  Raises:
+    UserError: a file is not there, or broken.
+  """
+  files = Files(settings.folder, limit)
+  found = []
+  for name in settings.suites:
+    suite = SUITES[name]
+    if suite.permitted and settings.confirm_run_unsafe_code:
+      suite = dataclasses.replace(suite, judge=suite.permitted)
+    rows = suite.read(files)
+    ids = [(row.get('kind', ''), row['id']) for row in rows]
+    if double := next((id for id in ids if ids.count(id) > 1), None):
+      raise UserError(
+        f'eval.suites={name!r}: {double[1]!r} is the id of two questions; '
+        'ids must differ'
+      )
+    found.append(settled(suite, rows, settings))
+  return found
+
+
+def judge_of(name: str | None, suites: Sequence[str] = ()) -> Judge:
+  """What judges a run: that of `eval.judge`, and those of its suites.
+
+  Raises:
+    UserError: there is none of this name, or its file cannot be used.
+  """
+  judge = judges.load(name)
+  own = [SUITES[suite].judge for suite in suites or () if suite in SUITES]
+  if not own:
+    return judge
+  names = {measure.name for measure in judge.measures}
+  more = {}
+  for each in own:
+    more |= {m.name: m for m in each.measures if m.name not in names}
+  return dataclasses.replace(judge, measures=(*judge.measures, *more.values()))

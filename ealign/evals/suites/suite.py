@@ -2,12 +2,14 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from ealign import fields
 from ealign.data import sources
 from ealign.evals.judges.measure import Judge
 from ealign.runtime.errors import UserError
 
+FIELDS = ('kind', 'split', 'form')  # of a question, kept with its answers
 OWN = pathlib.Path(__file__).parents[2] / 'data' / 'suites'
 
 
@@ -66,6 +68,7 @@ class Suite:
     samples: answers to a question.
     temperature: of the sampling.
     max_new_tokens: of an answer.
+    permitted: the judge where code that a model wrote may be run.
   """
 
   name: str
@@ -75,3 +78,37 @@ class Suite:
   samples: int = 1
   temperature: float = 1.0
   max_new_tokens: int = 600
+  permitted: Judge | None = None
+
+
+def settled(
+  suite: Suite, rows: Sequence[dict], settings: fields.Eval
+) -> tuple[Suite, list[dict]]:
+  """The suite and its questions with what the config says of all suites."""
+  rows = limited(rows, settings.limit)
+  if settings.suite_samples:
+    rows = [row | {'samples': settings.suite_samples} for row in rows]
+  tokens = settings.suite_tokens or suite.max_new_tokens
+  return dataclasses.replace(suite, max_new_tokens=tokens), rows
+
+
+def limited(rows: Sequence[dict], limit: int) -> list[dict]:
+  """The first questions of each kind, split and form; 0 is all of them."""
+  groups: dict = {}
+  for row in rows:
+    groups.setdefault(tuple(row.get(f, '') for f in FIELDS), []).append(row)
+  return [row for own in groups.values() for row in own[: limit or None]]
+
+
+def counted(suite: Suite, rows: Sequence[dict]) -> int:
+  """How many answers are asked for."""
+  return sum(samples(suite, row) for row in rows)
+
+
+def samples(suite: Suite, row) -> int:
+  return 1 if 'options' in row else int(row.get('samples') or suite.samples)
+
+
+def temperature(suite: Suite, row) -> float:
+  given = row.get('temperature')
+  return float(suite.temperature if given is None else given)
