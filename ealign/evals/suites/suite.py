@@ -48,6 +48,11 @@ class Files:
       raise UserError(f'{where}: holds {name} more than once: {listed}')
     return found[0]
 
+  def has(self, name: str) -> bool:
+    """Whether the folder holds a file whose path ends like this."""
+    folder = pathlib.Path(self.folder).expanduser()
+    return bool(self.folder) and any(p.is_file() for p in folder.rglob(name))
+
   def own(self, name: str) -> pathlib.Path:
     """A file of the package, made by the project."""
     return OWN / name
