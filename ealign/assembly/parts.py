@@ -33,7 +33,7 @@ class Parts:
   params: dict
   loader: Loader | None
   pool: list
-  questions: answers.Suite
+  questions: answers.Questions
   held: Sequence = ()
   exchanges: Sequence = ()
 
@@ -60,7 +60,7 @@ def assemble(config: Config, backend: Backend, terms=None) -> Parts:
     UserError: any of them is broken, or they do not fit each other.
   """
   # Data comes first: an error in it is reported before a model is loaded.
-  suite = answers.suite(config.eval, config.data.max_mib)
+  asked = answers.read(config.eval, config.data.max_mib)
   chats, own = data.training_chats(config)
   labelled = data.read_audited(config)
   c = conscience_of(config, backend)
@@ -71,10 +71,10 @@ def assemble(config: Config, backend: Backend, terms=None) -> Parts:
   rows = data.encoded(config, c.frozen.model, chats, own) if chats else []
   stream = data.loader(config, rows) if chats else None
   pool, held = data.pools(config, c, chats)
-  fit.questions(c, suite.final + suite.curve, config.eval.max_new_tokens)
-  fit.tokens(c.policy.model, config.eval.tokens, suite.tokens)
+  fit.questions(c, asked.final + asked.curve, config.eval.max_new_tokens)
+  fit.tokens(c.policy.model, config.eval.tokens, asked.tokens)
   update = make_update(config, model, terms)
-  return Parts(c, update, params, stream, pool, suite, held, labelled)
+  return Parts(c, update, params, stream, pool, asked, held, labelled)
 
 
 def conscience_of(config: Config, backend: Backend) -> Conscience:
@@ -123,7 +123,7 @@ def second_models(config: Config) -> dict:
     by: dataclasses.replace(
       config.model, path=by.removeprefix('other:'), init='weights'
     )
-    for by in sorted({c.review.by, c.revise.by})
+    for by in sorted({c.review.by, c.revise.by, config.eval.judge})
     if by.startswith('other:')
   }
 

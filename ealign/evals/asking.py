@@ -56,28 +56,38 @@ def ask(
 def judged(
   judge: Judge, rows: Sequence[dict], records: Sequence[dict], grader
 ) -> list[dict]:
+  """The records of `ask` with the judge's scores, see `scored`."""
+  by_id = {(row.get('kind', ''), row['id']): row for row in rows}
+  questions = [by_id[record['kind'], record['question']] for record in records]
+  return scored(judge, questions, records, grader)
+
+
+def scored(
+  judge: Judge, questions: Sequence[dict], records: Sequence[dict], grader
+) -> list[dict]:
   """The records with the judge's scores; null where it cannot judge one.
 
-  grader: what a model judge reads with, an `engine.Engine` or what takes its
-  place.
+  Args:
+    judge: one without a judgement leaves the records as they are.
+    questions: that of each record.
+    records: answers.
+    grader: what a model judge reads with, an `engine.Engine` or what takes its
+      place.
 
   Raises:
     UserError: the judge failed, or gave something else.
   """
-  by_id = {(row.get('kind', ''), row['id']): row for row in rows}
-  asked = [
-    Asked(by_id[record['kind'], record['question']], record)
-    for record in records
-  ]
   if judge.read:
-    scores = judge.read(asked, grader)
-    if len(scores) != len(asked):
-      raise UserError(
-        f'judge {judge.name!r}: read gave {len(scores)} scores for '
-        f'{len(asked)} answers'
-      )
+    pairs = zip(questions, records, strict=True)
+    scores = judge.read([Asked(*pair) for pair in pairs], grader)
+    if len(scores) != len(records):
+      message = f'read gave {len(scores)} scores for {len(records)} answers'
+      raise UserError(f'eval.judge={judge.name!r}: {message}')
   elif judge.score:
-    scores = [judges.score(judge, a.question, a.text) for a in asked]
+    scores = [
+      judges.score(judge, question, record['text'])
+      for question, record in zip(questions, records, strict=True)
+    ]
   else:
     return list(records)
   pairs = zip(records, scores, strict=True)

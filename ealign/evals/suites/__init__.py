@@ -5,12 +5,16 @@ from collections.abc import Sequence
 
 from ealign import fields
 from ealign.evals import judges
+from ealign.evals.judges import scale
 from ealign.evals.judges.measure import Judge
 from ealign.evals.suites import misalignment
 from ealign.evals.suites.suite import Files, Suite, settled
 from ealign.runtime.errors import UserError
 
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (misalignment.SUITE,)}
+MODELS = 'other:', 'openai:'  # what a judge's name begins with
+SUITES: dict[str, Suite] = {
+  suite.name: suite for suite in (misalignment.SUITE,)
+}
 
 
 def read(settings: fields.Eval, limit: int) -> list[tuple[Suite, list[dict]]]:
@@ -44,7 +48,8 @@ def judge_of(name: str | None, suites: Sequence[str] = ()) -> Judge:
   Raises:
     UserError: there is none of this name, or its file cannot be used.
   """
-  judge = judges.load(name)
+  judge = scale.judge(kind='') if _is_model(name) else judges.load(name)
+  judge = dataclasses.replace(judge, name=name or judge.name)
   own = [SUITES[suite].judge for suite in suites or () if suite in SUITES]
   if not own:
     return judge
@@ -53,3 +58,8 @@ def judge_of(name: str | None, suites: Sequence[str] = ()) -> Judge:
   for each in own:
     more |= {m.name: m for m in each.measures if m.name not in names}
   return dataclasses.replace(judge, measures=(*judge.measures, *more.values()))
+
+
+def _is_model(name: str | None) -> bool:
+  """Whether eval.judge names a model, which scores from 0 to 100."""
+  return bool(name) and (name == 'frozen' or name.startswith(MODELS))
