@@ -611,8 +611,8 @@ MUTANTS = (
   Mutant(
     'labels_see_one_another',
     'ealign/models/attention.py',
-    '(of_S >= 0) & (of_S != branches_T[:, None])',
-    '(of_S >= 0) & (of_S < -1) & (branches_T[:, None] < 0)',
+    'update_slice_in_dim(all_BTS, sees_BTT, start',
+    'update_slice_in_dim(all_BTS, sees_BTT | True, start',
     ('tests/sampling/test_labels.py',),
   ),
   Mutant(

@@ -24,6 +24,7 @@ from ealign.fields import Config
 from ealign.models import config as models
 from ealign.models import flops, layout, sharding, transformer
 from ealign.sampling import labels, sampler
+from ealign.sampling import tree as tree_lib
 from ealign.stack import lanes
 from ealign.stack import rows as rows_lib
 
@@ -315,7 +316,7 @@ def _review(run, sizes):
   model, mesh, weights = run.reviewer
   rows, (count, tokens) = _rows(run.config, run.arms), LABELS
   prompt_BT = _by_row(mesh, Shape((rows, sizes.review), jnp.int32))
-  forms = Shape(LABELS, jnp.int32), Shape(LABELS, bool)
+  tree = tree_lib.of([(0,) * tokens] * count)  # of any labels as many
   work = _reading(model, rows, sizes.review)
   extended = rows * count * (tokens - 1)
   work['flops'] += 2.0 * extended * flops.multiplied(model)
@@ -323,7 +324,7 @@ def _review(run, sizes):
   return Program(
     'review',
     labels.program(model),
-    (weights, prompt_BT, prompt_BT, *forms),
+    (weights, prompt_BT, prompt_BT, tree),
     holds=_holds(run, mesh, 'other' if 'other' in run.resident else 'frozen'),
     **work,
   )

@@ -14,6 +14,7 @@ from ealign.runtime.errors import UserError
 from ealign.runtime.mesh import make
 from ealign.sampling import labels, requests, sampler
 from ealign.sampling import prompts as prompting
+from ealign.sampling import tree as trees
 
 V, EOT = 5, 4
 CONFIG = Config(
@@ -41,21 +42,25 @@ def every_label():
 LABELS = every_label()
 
 
-@pytest.mark.parametrize('attention', ['xla', 'interpret'])
-def test_one_pass_is_what_labels_behind_a_cache_are(attention):
+@pytest.mark.parametrize(
+  ('attention', 'rest'), [('xla', False), ('interpret', True)]
+)
+def test_one_pass_is_what_labels_behind_a_cache_are(attention, rest):
   of_layers = {'local': (True, False), 'window': 6}
   config = dataclasses.replace(CONFIG, attention=attention, **of_layers)
   batch = next(prompting.batches(PROMPTS, 4))
   ids = batch.tokens_BT, batch.positions_BT
-  padded = labels._pad([(1, 2, 3, EOT), (0, EOT), (2, 2, EOT)])
+  tree = trees.of([(1, 2, 3, EOT), (0, EOT), (2, 2, EOT)], rest=rest)
+  asked = labels.Asked(rest, rest, 2 * rest)
 
   @jax.jit
   def twice(tokens_BT, positions_BT):
-    room = labels._room(padded[0])
+    room = tree.tokens.shape[1]
     start = sampler.prefill(config, room, WEIGHTS, tokens_BT, positions_BT)
-    return labels._read(config, WEIGHTS, *start, tokens_BT.shape[1], *padded)
+    slot = tokens_BT.shape[1]
+    return labels._read(config, asked, WEIGHTS, *start, slot, tree)
 
-  once = labels.program(config)(WEIGHTS, *ids, *padded)
+  once = labels.program(config, asked)(WEIGHTS, *ids, tree)
   np.testing.assert_allclose(once, twice(*ids), atol=1e-5)
 
 
@@ -138,8 +143,19 @@ def test_devices_change_nothing(devices):
 def test_one_program_serves_other_prompts_and_labels():
   plain()
   size = labels.program(CONFIG)._cache_size()
-  others = [[0, 0, 0, EOT]] * len(LABELS)
+  # Another tree of as many labels, with nearly as many nodes.
+  turned = [[(3 - t) % 5 for t in label] for label in LABELS]
+  others = [[EOT] if label[:2] == [3, 0] else label for label in turned]
   read(PROMPTS[:3], others)
+  assert labels.program(CONFIG)._cache_size() == size
+
+
+def test_one_program_serves_any_few_labels_of_a_length():
+  few = [[1, 2, EOT], [1, 3, EOT], [2, 2, 2, EOT]]
+  read(PROMPTS, few)
+  size = labels.program(CONFIG)._cache_size()
+  read(PROMPTS, [[0, 0, 0, EOT], [1, EOT], [1, EOT]])
+  read(PROMPTS, [[3, 2, EOT]] * 3)
   assert labels.program(CONFIG)._cache_size() == size
 
 
