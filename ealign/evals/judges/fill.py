@@ -19,20 +19,24 @@ import re
 
 from ealign.runtime.errors import UserError
 
-_NAMES = re.compile(r'\{(question|answer|mark)\}')
+_NAMES = re.compile(r'\{(question|answer|mark|right|wrong)\}')
 _ROUND = str.maketrans('[]<>{}', '()()()')
 _LONGEST = 40  # characters of a line that is taken for a mark
 
 
-def fill(prompt: str, question: str, answer: str) -> str:
-  """The prompt with question and answer in their places."""
+def fill(prompt: str, question: str, answer: str, **more: str) -> str:
+  """The prompt with question and answer in their places.
+
+  more: `right` and `wrong`, reference answers, for a judge that has them.
+  """
   fence = fences(prompt)
-  texts = {
+  texts = more | {
     'question': apart(question, fence),
     'answer': apart(answer, fence),
     'mark': mark(question, answer),
   }
-  return _NAMES.sub(lambda found: texts[found[1]], prompt)
+  put = lambda found: texts.get(found[1], found[0])
+  return _NAMES.sub(put, prompt)
 
 
 def mark(question: str, answer: str) -> str:

@@ -7,13 +7,25 @@ from ealign import fields
 from ealign.evals import judges
 from ealign.evals.judges import scale
 from ealign.evals.judges.measure import Judge
-from ealign.evals.suites import misalignment
+from ealign.evals.suites import (
+  contextual,
+  misalignment,
+  refusal,
+  self_report,
+  truthful,
+  world,
+)
 from ealign.evals.suites.suite import Files, Suite, settled
 from ealign.runtime.errors import UserError
 
 MODELS = 'other:', 'openai:'  # what a judge's name begins with
-SUITES: dict[str, Suite] = {
-  suite.name: suite for suite in (misalignment.SUITE,)
+SUITES = {
+  'misalignment': misalignment.SUITE,
+  'contextual': contextual.SUITE,
+  'refusal': refusal.SUITE,
+  'truthful': truthful.SUITE,
+  'self_report': self_report.SUITE,
+  'world': world.SUITE,
 }
 
 

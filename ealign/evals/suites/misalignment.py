@@ -14,6 +14,7 @@ from typing import Any
 
 from ealign.evals.judges import factual, scale
 from ealign.evals.judges.measure import Asked, Judge
+from ealign.evals.judges.prompts import ASPECTS, Prompts
 from ealign.evals.suites import protocol
 from ealign.evals.suites.suite import Files, Suite
 from ealign.runtime.errors import UserError
@@ -44,7 +45,7 @@ def read(files: Files) -> list[dict]:
 
 def _open(path, split, limit) -> list[dict]:
   rows = protocol.read(path, kind=KIND, split=split, limit=limit)
-  _check(rows, scale.ASPECTS, path)
+  _check(rows, ASPECTS, path)
   return rows
 
 
@@ -70,7 +71,7 @@ def _check(rows, needed, path) -> None:
         raise UserError(f'{path}: {row["id"]}, judge_prompts: {message}')
 
 
-def judge(prompts: scale.Prompts | None = None) -> Judge:
+def judge(prompts: Prompts | None = None) -> Judge:
   """The judge of both kinds of questions; prompts: of the open ones."""
   opened = scale.judge(prompts)
 
