@@ -65,7 +65,10 @@ def answers(records: Iterable[Mapping]) -> list[Mapping]:
 
 
 def figures(records: Iterable[Mapping], judge: Judge) -> list[Figure]:
-  """All that the judge counts of the answers, the primary measure first."""
+  """All that the judge counts of the answers, the primary measure first.
+
+  A measure of no answers, or with a value that is no number, is left out.
+  """
   records = list(records)
   key = lambda record: (record['kind'], record.get('split'))
   groups, found = grouped(records, key), []
@@ -76,7 +79,8 @@ def figures(records: Iterable[Mapping], judge: Judge) -> list[Figure]:
     place = str(row['kind']), str(row['split'] or '')
     for measure in dict.fromkeys((judge.first, *judge.measures)):
       share = row[measure.name]
-      if isinstance(share, Share | Mean) and share.total:
+      counted = isinstance(share, Share | Mean) and share.total
+      if counted and math.isfinite(share.value):
         low, high = _interval(share)
         numbers = share.value, low, high, share.total, unscored
         found.append(Figure(*place, measure, *numbers))
@@ -122,7 +126,7 @@ def digest(*parts: Any, size: int = 22) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:size]
 
 
-def safe(text: Any, within: str = '=,.') -> str:
+def safe(text: Any, within: str = '=,._') -> str:
   """The text as a part of a file name; another text gives another part.
 
   What holds more than letters, digits, '-' and `within`, begins with a dot or
