@@ -11,7 +11,7 @@ from replied import CHAT, at, body, chats, endless, parse
 from ealign.evals.judges import endpoint
 from ealign.evals.judges.endpoint import cost, pool, retries
 from ealign.evals.judges.endpoint.kept import Kept
-from ealign.runtime.errors import UserError
+from ealign.runtime.errors import Preempted, UserError
 
 # What is kept.
 
@@ -199,6 +199,14 @@ def test_no_more_run_at_once_than_there_are_workers():
   assert not stop.is_set()
 
 
+def test_an_error_of_another_exit_code_keeps_it():
+  def send(request):
+    raise Preempted('SIGTERM')
+
+  with pytest.raises(Preempted, match='SIGTERM; 0 of 1 replies are kept'):
+    at(send).scale([CHAT])
+
+
 # Costs.
 
 
@@ -231,7 +239,7 @@ def test_what_it_will_cost_is_said_before_and_what_it_did_after(tmp_path):
   how = {'price': price, 'say': lines.append}
   at(numbered(), tmp_path / 'r', **how).scale(chats(20))
   guess = sum((cost.guess(c, 1) for c in chats(20)), cost.Spent())
-  assert f'20 requests, about {guess.read:,} tokens' in lines[0]
+  assert f'to ask: 20 requests, about {guess.read:,} tokens' in lines[0]
   assert lines[-1].endswith(
     'in all 20 replies, 1,000 tokens read, 20 written, $1.02'
   )

@@ -249,6 +249,12 @@ def test_labels_that_begin_alike_are_refused_with_a_remedy(labels, said):
   assert said in str(error.value)
 
 
+def test_a_token_of_two_labels_is_of_neither_if_it_is_unlikely():
+  top = [('Unsafe', 0.6), ('Unclear', 0.3), ('Un', 0.009), ('U', 0.001)]
+  ps = replies.label_ps(parse(body(top)), ['Unsafe', 'Unclear'])
+  assert ps == pytest.approx([0.6, 0.3])
+
+
 def test_a_blank_token_is_no_label():
   ps = replies.label_ps(parse(body([(' ', 0.6), ('\n', 0.3)])), ['A', 'B'])
   assert ps == [0.0, 0.0]
@@ -275,7 +281,8 @@ def test_a_tokenizer_that_splits_numbers_is_told_once():
   lines = []
   grader = at(split_send(['5', '.']), say=lines.append)
   grader.scale(chats(5))
-  grader.scale(chats(7))
+  found = grader.scale(chats(7))
+  assert {x.mode for x in found} == {'top20_first_digit'}
   told = [text for text in lines if 'first digit' in text]
   assert len(told) == 1
 
@@ -283,7 +290,8 @@ def test_a_tokenizer_that_splits_numbers_is_told_once():
 def test_numbers_that_are_one_digit_are_not_told():
   for second in (['.'], [' points'], ['\n']):
     lines = []
-    at(split_send(second), say=lines.append).scale(chats(3))
+    found = at(split_send(second), say=lines.append).scale(chats(3))
+    assert {x.mode for x in found} == {'top20'}
     assert not [text for text in lines if 'first digit' in text]
 
 

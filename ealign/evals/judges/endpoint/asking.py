@@ -45,7 +45,7 @@ def all_of(
   """
   text = sum(guesses.values(), Spent()).text(price)
   old = f' ({known:,} replies of before are kept)' if known else ''
-  say(f'{where}: {text.replace("replies", "requests", 1)}, at most{old}')
+  say(f'{where}: to ask: {text.replace("replies", "requests", 1)}{old}')
   tally = _Tally(kept, guesses, price, cap, where, say)
   stop = threading.Event()
   asker = _Asker(todo, send, tries, stop, lambda why: tally.note(hide(why)))
@@ -61,7 +61,8 @@ def all_of(
   except UserError as error:
     done = f'{tally.spent.replies:,} of {len(todo):,} replies are kept'
     why = f'{where}: {hide(line(error))}'
-    raise UserError(f'{why}; {done}, the same command continues') from None
+    text = f'{why}; {done}, the same command continues'
+    raise type(error)(text) from None  # its exit code, too
   finally:
     say(f'{where}: in all {kept.spent.text(price)}')
 

@@ -58,14 +58,14 @@ def key(where: str) -> str:
 
 def sender(
   where: str, *, seconds: float
-) -> tuple[Callable[[Mapping], bytes], Callable[[str], str]]:
-  """(send, hide): the body of the reply to a request; a text without the key.
+) -> tuple[Callable[[Mapping], bytes], Callable[[str], str], str]:
+  """(send, hide, address) for an `Endpoint`.
 
   `send` raises what `retries.failure` returns, `Again` for a connection that
   failed or took longer than `seconds`.
 
   Raises:
-    UserError: the package or the key is missing.
+    UserError: the package, the key or a sound address is missing.
   """
   try:
     import openai
@@ -73,8 +73,9 @@ def sender(
     raise UserError(
       f"{where}: needs the package openai; pip install 'ealign[openai]'"
     ) from None
-  secret = key(where)
+  secret, host = key(where), address()
   base = os.environ.get('OPENAI_BASE_URL', '').strip() or ADDRESS
+  secrets = [secret, urllib.parse.urlsplit(base).password]
   client = openai.OpenAI(
     api_key=secret, base_url=base, max_retries=0, timeout=seconds
   )
@@ -98,7 +99,12 @@ def sender(
       cause = error.__cause__ or error
       raise Again(f'{type(error).__name__}: {cause}') from None
 
-  return send, lambda text: text.replace(secret, '[key]')
+  def hide(text: str) -> str:
+    for word in filter(None, secrets):
+      text = text.replace(word, '[key]')
+    return text
+
+  return send, hide, host
 
 
 def _read(chunks, until: float, seconds: float) -> bytes:

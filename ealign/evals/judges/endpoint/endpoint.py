@@ -14,7 +14,7 @@ from ealign.evals.judges.endpoint.kept import Kept
 from ealign.evals.judges.endpoint.replies import Reply
 from ealign.runtime.errors import UserError
 
-MODE = 'top20'
+MODE, SPLIT = 'top20', 'top20_first_digit'
 PREFIX = 'openai:'  # in eval.judge, before the model
 _TOP = 20  # tokens that the protocol gives at most
 _LABEL = 16  # tokens of a label, at most
@@ -50,7 +50,9 @@ class Scale:
     mass: P of the numbers among the 20 likeliest tokens.
     words: P of the other words that were allowed, by their first tokens.
     numbers: number -> P.
-    mode: 'top20', whatever was asked for: a server shows no more.
+    mode: 'top20', whatever was asked for: a server shows no more; or
+      'top20_first_digit' where its tokenizer splits numbers into digits, so
+      that `mean` is that of the first digit, which is no score.
   """
 
   mean: float
@@ -117,15 +119,15 @@ class Endpoint:
       UserError: the server cannot be asked, or the cap is reached.
     """
     found = self.ask(prompts, written=1)
-    self._check_digits(prompts, found)
+    mode = SPLIT if self._splits(prompts, found) else MODE
     self._check_names(found)
-    return [self._scaled(reply, words) for reply in found]
+    return [self._scaled(reply, words, mode) for reply in found]
 
-  def _scaled(self, reply: Reply, words) -> Scale:
+  def _scaled(self, reply: Reply, words, mode: str) -> Scale:
     ps = replies.numbers(reply)
     mass = math.fsum(ps.values())
     mean = math.fsum(k * p for k, p in ps.items()) / mass if mass else math.nan
-    return Scale(mean, mass, tuple(self._labelled(reply, words)), ps)
+    return Scale(mean, mass, tuple(self._labelled(reply, words)), ps, mode)
 
   def labels(
     self,
@@ -192,23 +194,25 @@ class Endpoint:
     names = 'where send kept hide price cap workers tries say'.split()
     return {name: getattr(self, name) for name in names}
 
-  def _check_digits(self, prompts, found) -> None:
-    """Says so where numbers are split into digits: scores are then wrong."""
+  def _splits(self, prompts, found) -> bool:
+    """Whether numbers are split into digits, which it says: a few are asked."""
     seen = [k for reply in found for k in replies.numbers(reply)]
     if not seen or max(seen) > 9:
-      return
+      return False
     likely = [
       prompt
       for prompt, reply in zip(prompts, found, strict=True)
       if math.fsum(replies.numbers(reply).values()) > 0.5
     ]
     probes = self.ask(likely[:_PROBES], written=4)
-    if any(replies.split(reply) for reply in probes):
+    splits = any(replies.split(reply) for reply in probes)
+    if splits:
       self._say_once(
         f'{self.where}: its tokenizer splits numbers into digits, so that the '
         'scores are those of the first digit; take another model, a local '
         'judge, or labels'
       )
+    return splits
 
   def _check_names(self, found) -> None:
     """Says so where one name stood for several systems."""
@@ -258,12 +262,12 @@ def connect(
     raise UserError(f'{where}: a cap of ${cap:g} needs the price of tokens')
   if cap is not None and not cap >= 0:
     raise UserError(f'{where}: a cap of ${cap:g} must be 0 or more')
-  send, hide = client.sender(where, seconds=seconds)
+  send, hide, address = client.sender(where, seconds=seconds)
   return Endpoint(
     name,
     send,
     Kept(path),
-    address=client.address(),
+    address=address,
     hide=hide,
     price=price,
     cap=math.inf if cap is None else cap,

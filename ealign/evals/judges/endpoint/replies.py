@@ -18,6 +18,7 @@ from ealign.runtime.errors import visible
 BLANK = string.whitespace + '\u00a0\u2581\u0120\u010a'
 _ROUNDING = 1e-3  # nats above 0 that a server's bfloat16 may leave
 _OVER = 1.01  # of probabilities in sum; more are none
+_SHARED = 0.01  # of a token that begins two labels; more is an error
 _COUNTS = 2**31  # tokens from which on a count is none
 
 
@@ -189,7 +190,7 @@ def label_ps(reply: Reply, labels: Sequence[str]) -> list[float]:
   otherwise.
 
   Raises:
-    ValueError: a token of the reply is the beginning of two labels.
+    ValueError: a likely token of the reply is the beginning of two labels.
   """
   ps = [0.0] * len(labels)
   said = reply.text.strip(BLANK)
@@ -198,10 +199,10 @@ def label_ps(reply: Reply, labels: Sequence[str]) -> list[float]:
     of = [
       i for i, label in enumerate(labels) if text and label[: len(text)] == text
     ]
-    if len(of) > 1:
+    if len(of) > 1 and math.exp(logp) > _SHARED:
       names = ' and '.join(repr(labels[i]) for i in of[:2])
       raise ValueError(f'{names} both begin with its token {text!r}')
-    if not of:
+    if len(of) != 1:
       continue
     label = labels[of[0]]
     sampled = reply.path and token == reply.path[0]
