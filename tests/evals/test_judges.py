@@ -1,7 +1,6 @@
 """Judges: how they are found, what they score, their errors in one line."""
 
 import json
-import types
 
 import pytest
 
@@ -54,10 +53,7 @@ def test_the_world_scores_no_question_of_another_world():
 def test_a_suite_has_the_judge_of_its_config(tmp_path):
   file = tmp_path / 'mine.py'
   file.write_text(JUDGE)
-  empty = dict(questions=(), curve=(), tokens='', kinds=(), limit=0)
-  settings = types.SimpleNamespace(
-    judge=f'{file}:judge', curve_limit=0, **empty
-  )
+  settings = fields.Eval(judge=f'{file}:judge')
   assert answers.read(settings).judge.first.name == 'short'
 
 
