@@ -11,7 +11,7 @@ from ealign.report.evaluation.groups import Part
 from ealign.report.excerpts import draw
 
 LOWEST, DIFFER = 2, 3  # of each model; of each part
-SHOWN = 600  # characters before the rest is folded away
+SHOWN, FOLDED = 350, 500  # characters shown of an answer of more than FOLDED
 MOST = 8000  # characters of an answer that the page has at all
 
 
@@ -124,7 +124,8 @@ def _card(part, question, answers, why, chosen) -> dict[str, Any]:
 def _shown(part, record) -> dict[str, Any]:
   text = str(record.get('text') or '')
   return {
-    'text': text[:MOST],
+    'text': text[:SHOWN] if len(text) > FOLDED else text,
+    'more': text[SHOWN:MOST] if len(text) > FOLDED else '',
     'length': len(text),
     'cut': record.get('stop') == 'length',
     'chosen': bool(record.get('options')),

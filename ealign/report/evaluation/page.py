@@ -10,8 +10,8 @@ from ealign.evals.judges.measure import scores
 from ealign.evals.suites.suite import Suite
 from ealign.report import figures
 from ealign.report.evaluation import answers as answers_lib
+from ealign.report.evaluation import bars, groups, tables
 from ealign.report.evaluation import figures as drawn
-from ealign.report.evaluation import groups, tables
 from ealign.report.evaluation.groups import Part
 
 _MANY = 0.2  # share of answers without a number that is worth a warning
@@ -59,7 +59,7 @@ def collect(
     parts = groups.parts(suite, own)
     problems += _problems(suite, parts)
     shown = [
-      _part(part, slots, reference, against, judge_card, judge or {}, losses)
+      _part(part, slots, reference, against, judge_card, judge or {})
       for part in parts
     ]
     problems += [x for part in shown for x in part.pop('warnings')]
@@ -70,6 +70,7 @@ def collect(
         'note': suite.judge.note,
         'asked': _asked(suite, own),
         'files': list((files or {}).get(suite.name, ())),
+        'loss': parts and drawn.against_loss(parts[0], losses or {}, slots),
         'parts': shown,
       }
     )
@@ -79,7 +80,7 @@ def collect(
     'slots': slots,
     'suites': made,
     'summary': [
-      f'{suite["title"]}: {said}'
+      (suite['title'], said)
       for suite in made
       for part in suite['parts']
       for said in part['said']
@@ -100,7 +101,7 @@ def _slots(names, reference) -> dict[str, int]:
   return {name: own.get(name, 0) for name in names}
 
 
-def _part(part: Part, slots, reference, against, card, judge, losses) -> dict:
+def _part(part: Part, slots, reference, against, card, judge) -> dict:
   by = 'answers' if len(part.heads) > 1 else ''
   made = {
     'title': part.title,
@@ -108,8 +109,7 @@ def _part(part: Part, slots, reference, against, card, judge, losses) -> dict:
     'block': tables.counted(part, part.heads, part.title, by),
     'plain': None,
     'apart': [
-      tables.counted(part, own, f'By {name}', name)
-      for name, own in part.apart.items()
+      _taken(part, name, own, slots) for name, own in part.apart.items()
     ],
     'power': [
       (group.name if by else '', said)
@@ -120,8 +120,7 @@ def _part(part: Part, slots, reference, against, card, judge, losses) -> dict:
     'forests': drawn.forests(part, slots),
     'scatters': drawn.scatters(part, slots),
     'most': drawn.DOTS,
-    'bars': drawn.bars(part, slots),
-    'loss': drawn.against_loss(part, losses or {}, slots),
+    'bars': bars.by_question(part, slots),
     'cards': answers_lib.cards(part),
     'corrected': None,
     'warnings': [],
@@ -131,6 +130,14 @@ def _part(part: Part, slots, reference, against, card, judge, losses) -> dict:
     found = tables.corrected(part, card, judge)
     made['corrected'], made['warnings'] = found or (None, [])
   return made
+
+
+def _taken(part: Part, name: str, own, slots) -> tuple:
+  """The table of groups by which answers are taken apart, and its figure."""
+  plain = next((g for g in part.heads if g.name == groups.PLAIN), None)
+  plain = plain if part.first and len(part.heads) > 1 else None
+  block = tables.counted(part, own, f'By {name}', name, plain)
+  return block, bars.by_group(part, own, name, slots)
 
 
 def _correctable(part: Part) -> bool:
@@ -181,9 +188,9 @@ def _apart(measure, group, reference) -> str:
   best = found[model]
   low, high = best.interval
   ends = f'[{table.points(low)}, {table.points(high)}]'
-  sure = 'more' if low > 0 else 'less' if high < 0 else 'no clear difference'
+  sure = '' if low > 0 or high < 0 else ', no clear difference'
   size = f'{table.points(best.value)} points {ends}'
-  return f' {model} against {reference}, by question: {size}, {sure}.'
+  return f' {model} against {reference}, by question: {size}{sure}.'
 
 
 def _asked(suite: Suite, answers) -> str:
@@ -276,7 +283,7 @@ def _card(card: Calibration | None) -> list[tuple[str, str]]:
 
 def lines(content: Mapping[str, Any]) -> list[str]:
   """The results in sentences, for a terminal."""
-  said = [*content['summary']]
+  said = [': '.join(pair) for pair in content['summary']]
   for suite in content['suites']:
     for part in suite['parts']:
       said += [f'{part["title"]}: {text}' for _, text in part['power']]

@@ -68,10 +68,17 @@ def cell(measure: Measure, found: Share | Mean | None) -> Entry:
   return Entry(figure(measure, found.value), interval, hint, found.value)
 
 
-def counted(part: Part, groups: Sequence[Group], title: str, by='') -> Block:
+def counted(
+  part: Part,
+  groups: Sequence[Group],
+  title: str,
+  by: str = '',
+  plain: Group | None = None,
+) -> Block:
   """A line for each group and model.
 
-  by: the title of the column of groups; '' leaves it out.
+  by: the title of the column of groups; '' leaves it out. plain: the group from
+  which the others' differences are shown, paired by question.
   """
   every = [r for g in groups for own in g.answers.values() for r in own]
   more = [m for m in (_CUT, _UNJUDGED) if any(map(m.of, every))]
@@ -82,11 +89,25 @@ def counted(part: Part, groups: Sequence[Group], title: str, by='') -> Block:
       names = [model, *([group.name] if by else []), f'{len(records):,}']
       found = (counts.count(m, records) for m in measures)
       cells = (cell(m, x) for m, x in zip(measures, found, strict=True))
+      cells = [*cells, *_above(part, group, plain, model)]
       lines.append((*map(Entry, names), *cells))
   titles = ['model', *([by] if by else [])]
-  heads = table.columns(titles, ['n', *(m.short for m in measures)])
+  above = [f'above {plain.name}'] if plain else []
+  heads = table.columns(titles, ['n', *(m.short for m in measures), *above])
   note = f'{table.note(measures, f"{_NOTE} n: answers;")}'
+  if plain:
+    note += f' above {plain.name}: points of {part.first.short}, by question.'
   return table.without_empty(Block(title, note, heads, lines))
+
+
+def _above(part, group, plain, model) -> list[Entry]:
+  """The difference from the plain group, of the measure that comes first."""
+  if plain is None:
+    return []
+  base, own = plain.answers.get(model), group.answers[model]
+  if group.name == plain.name or not base:
+    return [Entry(NOTHING)]
+  return [_difference(compare(part.first, own, base))]
 
 
 def plainer(block: Block, part: Part) -> Block:
@@ -223,13 +244,13 @@ def _about(card: Calibration) -> str:
   right = lambda of: f'{of.count:g} of {of.total:g}'
   way = 'under' if card.reading.below else 'from'
   return (
-    f'By {card.n:,} answers to {card.clusters:,} questions that people labelled '
-    f'({card.gold or "no name"}): a score {way} {card.reading.threshold:g} '
-    f'flags, and did so rightly with {right(card.bad)} that should be flagged, '
-    f'rightly not with {right(card.good)} others. The intervals are over both '
-    'samples. They hold if the judge errs on these answers as it did on those: '
-    'those came of other models, or of other questions, and nothing here can '
-    'tell.'
+    f'Of {card.n:,} answers to {card.clusters:,} questions with labels by '
+    f'people ({card.gold or "no name"}), the judge flagged rightly '
+    f'{right(card.bad)} and rightly did not flag {right(card.good)}; a score '
+    f'{way} {card.reading.threshold:g} flags. The intervals are over those '
+    'answers and these. They hold if the judge errs here as it did there: '
+    'those came of other models, or of other questions, and nothing on this '
+    'page can tell.'
   )
 
 
