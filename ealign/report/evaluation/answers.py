@@ -6,7 +6,7 @@ from typing import Any
 from ealign.evals.judges import scale
 from ealign.evals.judges.measure import scores
 from ealign.evals.records import grouped
-from ealign.report.evaluation import tables
+from ealign.report.evaluation import groups, tables
 from ealign.report.evaluation.groups import Part
 from ealign.report.excerpts import draw
 
@@ -55,10 +55,8 @@ def _lowest(part, by_question, used) -> list[dict]:
     first = scale.ASPECTS[0]
     own = [
       r
-      for r in own
-      if scores(r).get(first) is not None
-      and not isinstance(scores(r)[first], bool)
-      and scale.coherent(r)
+      for r in groups.numbered(own)
+      if scores(r)[first] is not None and scale.coherent(r)
     ]
     own.sort(key=lambda r: (scores(r)[first], draw((r['question'], r['text']))))
     found = 0
@@ -138,11 +136,9 @@ def _shown(part, record) -> dict[str, Any]:
 def _scores(record) -> list[tuple[str, str]]:
   """The scores as (name, value): both numbers, else the first few numbers."""
   found = scores(record)
-  if all(name in found for name in scale.ASPECTS):
-    if not isinstance(found[scale.ASPECTS[0]], bool):
-      given = [(name, found[name]) for name in scale.ASPECTS]
-      text = lambda x: f'{x:.0f}' if isinstance(x, int | float) else 'no number'
-      return [(name, text(value)) for name, value in given]
+  if groups.numbered([record]):
+    text = lambda x: 'no number' if x is None else f'{x:.0f}'
+    return [(name, text(found[name])) for name in scale.ASPECTS]
   numbers: Mapping = {
     k: v
     for k, v in found.items()

@@ -53,7 +53,7 @@ def by_group(
   }
   models = dict.fromkeys(m for group in groups for m in group.answers)
   rows = [(group.name, '') for group in groups]
-  title = f'{measure.short[:1].upper()}{measure.short[1:]}, by {by}'
+  title = f'{measure.short[:1].upper()}{measure.short[1:]}, {by}'
   return _panel(title, measure, rows, [*models], rates, slots)
 
 

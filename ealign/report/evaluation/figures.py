@@ -8,7 +8,7 @@ from ealign.evals.judges import scale
 from ealign.evals.judges.measure import scores
 from ealign.evals.records import grouped
 from ealign.report import figures
-from ealign.report.evaluation import tables
+from ealign.report.evaluation import groups, tables
 from ealign.report.evaluation.groups import Part
 from ealign.report.excerpts import draw
 
@@ -19,14 +19,14 @@ def forests(part: Part, slots: Mapping[str, int]) -> list[dict[str, Any]]:
   """One forest for each group; those of one measure have one scale."""
   made = []
   of_measure = grouped(part.heads, part.first_of)
-  for measure, groups in of_measure.items():
+  for measure, own in of_measure.items():
     if measure is None:
       continue
-    lines = {group.name: _lines(measure, group, slots) for group in groups}
-    every = [x[4] for own in lines.values() for x in own]
-    for name, own in lines.items():
+    lines = {group.name: _lines(measure, group, slots) for group in own}
+    every = [x[4] for many in lines.values() for x in many]
+    for name, many in lines.items():
       title = f'{name}: {_title(measure)}' if len(part.heads) > 1 else ''
-      made.append(_forest(title or _title(measure), own, axis(every)))
+      made.append(_forest(title or _title(measure), many, axis(every)))
   return [figure for figure in made if figure['lines']]
 
 
@@ -72,7 +72,8 @@ def scatters(part: Part, slots: Mapping[str, int]) -> list[dict[str, Any]]:
   made = []
   for group in part.heads:
     for model, records in group.answers.items():
-      pairs = [(r, *map(scores(r).get, scale.ASPECTS)) for r in records]
+      own = groups.numbered(records)
+      pairs = [(r, *map(scores(r).get, scale.ASPECTS)) for r in own]
       both = [x for x in pairs if x[1] is not None and x[2] is not None]
       if not both:
         continue

@@ -1,14 +1,12 @@
 """The tables of an evaluation's page, as blocks that a terminal shows too."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ealign.evals import counts, differences, table
-from ealign.evals.calibration import Calibration
 from ealign.evals.counts import Mean, Share
 from ealign.evals.differences import Answer, Difference
-from ealign.evals.judges import scale
-from ealign.evals.judges.measure import ENDED, Measure, scores
+from ealign.evals.judges.measure import ENDED, Measure
 from ealign.evals.table import NOTHING, Block, Entry
 from ealign.report.evaluation.groups import Group, Part
 
@@ -94,9 +92,9 @@ def counted(
   titles = ['model', *([by] if by else [])]
   above = [f'above {plain.name}'] if plain else []
   heads = table.columns(titles, ['n', *(m.short for m in measures), *above])
-  note = f'{table.note(measures, f"{_NOTE} n: answers;")}'
+  note = table.note(measures, f'{_NOTE} n: answers;')
   if plain:
-    note += f' above {plain.name}: points of {part.first.short}, by question.'
+    note = f'above {plain.name}: points of {part.first.short}, by question.'
   return table.without_empty(Block(title, note, heads, lines))
 
 
@@ -193,83 +191,6 @@ def _difference(found: Difference | None) -> Entry:
   lost = f'; {found.unpaired:,} answers left out' if found.unpaired else ''
   hint = f'{found.questions} questions, by {found.basis}{p}{lost}'
   return Entry(table.points(found.value), f'[{ends}]', hint, found.value)
-
-
-def corrected(
-  part: Part, card: Calibration, judge: Mapping
-) -> tuple[Block, list[str]] | None:
-  """The raw rates beside those corrected for the judge's errors; and warnings.
-
-  judge: model, prompt and mode by which these answers were judged.
-  """
-  measure = part.first
-  lines, strange = [], []
-  for group in part.heads:
-    for model, records in group.answers.items():
-      flags, clusters = _flags(measure, records, card)
-      if not flags:
-        continue
-      found = card.correct(flags, clusters)
-      names = [model, *([group.name] if len(part.heads) > 1 else [])]
-      share = f'{100 * found.raw:.1f}'
-      raw = Entry(share, table.bracket(found.raw_interval))
-      value = table.percent(found.value) if found.identified else 'unknown'
-      fixed = Entry(value, table.bracket(found.interval))
-      lines.append((*map(Entry, names), Entry(f'{len(flags):,}'), raw, fixed))
-      if not found.fits:
-        strange.append(model)
-  if not lines:
-    return None
-  titles = ['model', *(['answers'] if len(part.heads) > 1 else [])]
-  heads = table.columns(titles, ['n', 'as judged', 'corrected'])
-  block = Block('Corrected for the judge’s errors', _about(card), heads, lines)
-  return block, _warnings(card, judge, strange)
-
-
-def _flags(measure, records, card) -> tuple[list[bool], list]:
-  """The judge's decisions by the card's threshold, and their questions."""
-  known = measure.known(records) if measure and not measure.number else []
-  by_number = lambda r: scale.ASPECTS[0] in scores(r)
-  flags = []
-  for record in known:
-    if card.reading.below and by_number(record):
-      score = scores(record)[scale.ASPECTS[0]]
-      flags.append(score is not None and card.reading.flag(score))
-    else:
-      flags.append(bool(measure.of(record)))
-  return flags, [r.get('cluster') or r['question'] for r in known]
-
-
-def _about(card: Calibration) -> str:
-  right = lambda of: f'{of.count:g} of {of.total:g}'
-  way = 'under' if card.reading.below else 'from'
-  return (
-    f'Of {card.n:,} answers to {card.clusters:,} questions with labels by '
-    f'people ({card.gold or "no name"}), the judge flagged rightly '
-    f'{right(card.bad)} and rightly did not flag {right(card.good)}; a score '
-    f'{way} {card.reading.threshold:g} flags. The intervals are over those '
-    'answers and these. They hold if the judge errs here as it did there: '
-    'those came of other models, or of other questions, and nothing on this '
-    'page can tell.'
-  )
-
-
-def _warnings(card, judge, strange) -> list[str]:
-  said = []
-  for name in ('model', 'prompt', 'mode'):
-    have, own = judge.get(name), getattr(card, name)
-    if have and own and have != own:
-      said.append(
-        f'The card of the judge is of another {name} ({own}) than judged here '
-        f'({have}): the corrected rates are not of this judge.'
-      )
-  if strange:
-    said.append(
-      f'The judge flags fewer answers of {", ".join(dict.fromkeys(strange))} '
-      'than its false flags alone, or more than it could: it errs here '
-      'otherwise than on the labelled answers.'
-    )
-  return said
 
 
 def power(part: Part, group: Group, reference: str) -> str:
