@@ -29,7 +29,6 @@ import datetime
 import json
 import pathlib
 import sys
-import time
 
 from ealign import config as config_lib
 from ealign import fields
@@ -40,7 +39,6 @@ from ealign.runtime.errors import UserError, visible
 from ealign.workdir import folder as folder_lib
 
 USAGE = __doc__[__doc__.index('usage:') :].rstrip()
-KEPT = 'kept.jsonl'
 _OWN = {'model': str, 'run': str, 'suite': str, 'judge': str}
 _OWN |= {'questions': str, 'limit': int, 'samples': int}
 _OWN |= {'confirm_run_unsafe_code': bool}
@@ -80,7 +78,11 @@ def run(argv: list[str]) -> None:
     folder.pull()
   launch.compile_cache()
   try:
-    evaluate(config, subjects(config, chosen), folder.local)
+    from ealign.assembly import evaluation
+
+    found = subjects(config, chosen)
+    made = evaluation.evaluate(config, found, folder.local, say)
+    write(made, found, config, folder.local)
   finally:
     folder.push()
 
@@ -180,103 +182,42 @@ def _text(path: pathlib.Path, run: str) -> str:
   raise UserError(f'--run={run}: {message}')
 
 
-def evaluate(config: fields.Config, found: list, folder: pathlib.Path) -> None:
-  """Asks, judges and writes what came out, in a folder for each model."""
-  import jax
+def write(made, found, config: fields.Config, folder: pathlib.Path) -> None:
+  """Writes the records, figures and pages, and prints the tables."""
+  from ealign.evals import counts, table
+  from ealign.report import exports
 
-  from ealign.alone import ALONE
-  from ealign.assembly import subjects as lib
-  from ealign.evals import asking, kept, suites
-  from ealign.evals.suites.suite import counted
-  from ealign.runtime import mesh as mesh_lib
-
-  begun = time.monotonic()
-  asked = suites.read(config.eval, config.data.max_mib)
-  for line in costs(asked, found, config.eval.judge):
-    say(line)
-  backend = kept.keeping(ALONE, folder / KEPT, say)
-  mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
-  load = lib.Loader(mesh, backend, config.eval.batch, config.seed)
-  key, made = jax.random.key(config.seed), {}
-  for subject in found:
-    engine = load.engine(subject)
-    for suite, rows in asked:
-      say(f'{subject.name}: {suite.title}, {counted(suite, rows)} answers')
-      made[subject.name, suite.name] = asking.ask(suite, rows, engine, key=key)
-  grader = grader_of(config, found, load)
-  for (name, suite_name), records in made.items():
-    suite, rows = next(x for x in asked if x[0].name == suite_name)
-    say(f'{name}: {suite.title} is judged')
-    records = asking.judged(suite.judge, rows, records, grader)
-    tag = {'run': folder.name, 'arm': name, 'seed': config.seed, 'step': 0}
-    made[name, suite_name] = [
-      tag | {'phase': 'eval'} | record for record in records
-    ]
-  spent = time.monotonic() - begun
-  write(config, found, asked, made, folder, seconds=spent)
-
-
-def grader_of(config: fields.Config, found: list, load):
-  """What judges: the engine of a model."""
-  from ealign.assembly import subjects as lib
-
-  judge = config.eval.judge
-  if judge.startswith('other:'):
-    model = dataclasses.replace(config.model, adapter='', frozen_adapter='')
-    template = config.data.chat_template_kwargs
-    other = lib.of_folder(judge.removeprefix('other:'), model, template)
-    return load.engine(other)
-  return load.base(found[0])
-
-
-def costs(asked, found, judge: str) -> list[str]:
-  """What is about to be done, a line for each suite."""
-  from ealign.evals.suites.suite import counted
-
-  lines = []
-  for suite, rows in asked:
-    answers = counted(suite, rows)
-    most = suite.max_new_tokens
-    chosen = sum('options' in row for row in rows)
-    sampled = answers - chosen
-    parts = [f'{len(rows)} questions']
-    parts += [f'{sampled:,} answers of at most {most} tokens'] * bool(sampled)
-    parts += [f'{chosen:,} of them by their options'] * bool(chosen)
-    many = f', for each of {len(found)} models' * (len(found) > 1)
-    by = ''
-    if suite.judge.read:
-      by = f'; judged by {judge or "frozen"}'
-    lines.append(f'{suite.name}: {", ".join(parts)}{many}{by}')
-  return lines
-
-
-def write(config, found, asked, made, folder, *, seconds: float) -> None:
-  """The records of each model, and what is counted of them."""
-  from ealign.evals import counts, suites, table
-
-  judge = suites.judge_of('', config.eval.suites)
-  lines = []
   for subject in found:
     own = folder / subject.name
     own.mkdir(exist_ok=True)
-    records = [
-      x
-      for (name, _), part in made.items()
-      if name == subject.name
-      for x in part
-    ]
-    text = '\n'.join(json.dumps(r, ensure_ascii=False) for r in records) + '\n'
-    atomic.write(
-      own / 'answers.jsonl', text.encode('utf-8', 'backslashreplace')
+    text = ''.join(
+      json.dumps(record, ensure_ascii=False) + '\n'
+      for record in made.of(subject.name)
     )
-    lines += counts.rows(records, judge=judge)
-  table.show(table.blocks(lines, judge))
-  say(f'{display.clock(seconds)}; {folder}')
+    atomic.write(own / 'answers.jsonl', text.encode('utf-8', 'replace'))
+  about = {'judge': made.judge, 'models': made.models}
+  about |= {'settings': dataclasses.asdict(config.eval)}
+  text = json.dumps(about, indent=1, ensure_ascii=False)
+  atomic.write(folder / 'evaluation.json', text.encode('utf-8', 'replace'))
+  cells, now = [], datetime.datetime.now(datetime.UTC)
+  for suite, _ in made.suites:
+    rows = []
+    for subject in found:
+      records = made.records[subject.name, suite.name]
+      cells.append((subject.name, suite.name, records, suite.judge))
+      rows += counts.rows(records, judge=suite.judge)
+      exports.write(
+        *(folder, subject.name, records, suite.judge),
+        suite=suite.name,
+        model=made.models[subject.name],
+        created=now,
+        settings=dataclasses.asdict(config.eval),
+      )
+    say(f'\n{suite.title}')
+    table.show(table.blocks(rows, suite.judge))
+  atomic.write(folder / 'results.csv', exports.results_csv(cells))
+  say(f'{display.clock(made.seconds)}; {folder}')
 
 
 def say(text: str) -> None:
   print(visible(text), flush=True)
-
-
-def created() -> datetime.datetime:
-  return datetime.datetime.now(datetime.UTC)

@@ -326,6 +326,7 @@ def _files(flat) -> Iterator[tuple]:
 
   names = [*_MODEL, 'data.train', 'pool.paths', 'eval.questions', 'eval.curve']
   names += ['eval.tokens', 'conscience.exchanges', 'eval.folder']
+  names += ['eval.judge_prompts']
   others = [*BY, 'eval.judge']
   names += [n for n in others if flat[n].startswith('other:')]
   of_data = functools.partial(sources.absent, limit=flat['data.max_mib'])

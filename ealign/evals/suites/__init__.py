@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from ealign import fields
 from ealign.evals import judges
+from ealign.evals.judges import prompts as prompts_lib
 from ealign.evals.judges import scale
 from ealign.evals.judges.measure import Judge
 from ealign.evals.suites import (
@@ -43,6 +44,9 @@ def read(settings: fields.Eval, limit: int) -> list[tuple[Suite, list[dict]]]:
     suite = SUITES[name]
     if suite.permitted and settings.confirm_run_unsafe_code:
       suite = dataclasses.replace(suite, judge=suite.permitted)
+    if suite.prompted and settings.judge_prompts:
+      prompts = prompts_lib.read(settings.judge_prompts, limit)
+      suite = dataclasses.replace(suite, judge=suite.prompted(prompts))
     rows = suite.read(files)
     ids = [(row.get('kind', ''), row['id']) for row in rows]
     if double := next((id for id in ids if ids.count(id) > 1), None):
@@ -65,11 +69,16 @@ def judge_of(name: str | None, suites: Sequence[str] = ()) -> Judge:
   own = [SUITES[suite].judge for suite in suites or () if suite in SUITES]
   if not own:
     return judge
-  names = {measure.name for measure in judge.measures}
-  more = {}
+  measures = {measure.name: measure for measure in judge.measures}
   for each in own:
-    more |= {m.name: m for m in each.measures if m.name not in names}
-  return dataclasses.replace(judge, measures=(*judge.measures, *more.values()))
+    for measure in each.measures:
+      if measure.needs == 'verdict':
+        continue  # their answers are not reviewed
+      if measure.name in measures:  # of another kind of questions
+        name = f'{measure.kind}_{measure.name}'
+        measure = dataclasses.replace(measure, name=name)
+      measures[measure.name] = measure
+  return dataclasses.replace(judge, measures=tuple(measures.values()))
 
 
 def _is_model(name: str | None) -> bool:

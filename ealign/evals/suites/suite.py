@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ealign import fields
 from ealign.data import sources
@@ -74,6 +75,7 @@ class Suite:
     temperature: of the sampling.
     max_new_tokens: of an answer.
     permitted: the judge where code that a model wrote may be run.
+    prompted: the judge with prompts of the user's own (`judges.prompts`).
   """
 
   name: str
@@ -84,6 +86,7 @@ class Suite:
   temperature: float = 1.0
   max_new_tokens: int = 600
   permitted: Judge | None = None
+  prompted: Callable[[Any], Judge] | None = None
 
 
 def settled(
