@@ -6,6 +6,7 @@ run's judge and know no other; docs/judges.md has a whole example.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ class Measure:
     brackets: the tables, of a 'run' and of a 'grid', that show its interval.
     drawn: whether it has figures.
     number: whether `of` gives a number, whose mean is shown.
+    bounds: the least and the most that such a number can be.
     grid_short, grid_note: in place of short and note in the tables of a grid.
   """
 
@@ -55,6 +57,7 @@ class Measure:
   brackets: str = 'run grid'
   drawn: bool = True
   number: bool = False
+  bounds: tuple[float, float] = (0.0, math.inf)
   grid_short: str = ''
   grid_note: str = ''
 
