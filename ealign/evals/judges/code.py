@@ -20,7 +20,7 @@ from ealign.evals.sandbox import run
 
 KIND = 'humaneval'
 _FENCE = re.compile(
-  r'^[ \t]*(`{3,}|~{3,})[ \t]*([\w+.#-]*)[^\n]*\n(.*?)(?:^[ \t]*\1|\Z)',
+  r'^[ \t]*(`{3,9}|~{3,9})[ \t]*([\w+.#-]*)[^\n]*\n(.*?)(?:^[ \t]*\1|\Z)',
   re.DOTALL | re.MULTILINE,
 )
 _STARTS = re.compile(r'(def|class|import|from|@|async def)\b|@')
