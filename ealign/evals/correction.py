@@ -27,7 +27,7 @@ from ealign.evals import stats
 from ealign.evals.stats import Interval
 
 _GRID = 200  # values of theta tried, before the ends are made exact
-_PARTS, _ROUNDS = 20, 4
+_PARTS, _ROUNDS = 100, 2
 _HALVINGS = 45  # of [0, 1]
 _KNOWN = 1e12  # answers: the size of a sample that leaves no doubt
 
@@ -239,7 +239,6 @@ def _root(count, size, pull_N):
   """The x in [0, 1] with count / x - (size - count) / (1 - x) = pull."""
   sum_N = size + pull_N
   root_N = np.sqrt(np.maximum(sum_N**2 - 4 * pull_N * count, 0))
-  with np.errstate(divide='ignore', invalid='ignore'):
-    near = 2 * count / (sum_N + root_N)
-    far = (sum_N - root_N) / (2 * pull_N)
-  return np.clip(np.where(sum_N >= 0, near, far), 0, 1)
+  above_N = np.where(sum_N >= 0, 2 * count, sum_N - root_N)
+  below_N = np.where(sum_N >= 0, sum_N + root_N, 2 * pull_N)
+  return np.minimum(above_N / np.where(below_N, below_N, 1), 1)
