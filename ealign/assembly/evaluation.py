@@ -110,6 +110,8 @@ def costs(asked, found, settings: fields.Eval) -> list[str]:
     parts += [f'{chosen:,} by the probability of options'] * bool(chosen)
     parts += ['read by a judge'] * bool(suite.judge.read)
     lines.append(f'{suite.name}: {", ".join(parts)}')
+    if suite.remarks:
+      lines += suite.remarks(settings.confirm_run_unsafe_code)
     answers += counted(suite, rows)
     tokens += sampled * most
     judged += counted(suite, rows) * bool(suite.judge.read)

@@ -9,6 +9,7 @@ from ealign.evals.judges import prompts as prompts_lib
 from ealign.evals.judges import scale
 from ealign.evals.judges.measure import Judge
 from ealign.evals.suites import (
+  capability,
   contextual,
   misalignment,
   refusal,
@@ -24,6 +25,7 @@ SUITES = {
   'misalignment': misalignment.SUITE,
   'contextual': contextual.SUITE,
   'refusal': refusal.SUITE,
+  'capability': capability.SUITE,
   'truthful': truthful.SUITE,
   'self_report': self_report.SUITE,
   'world': world.SUITE,

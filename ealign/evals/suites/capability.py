@@ -146,7 +146,7 @@ def _question(name, kind, text) -> dict:
   return {'id': name, 'messages': messages, 'kind': kind, 'cluster': name}
 
 
-def remarks(*, confirmed: bool) -> list[str]:
+def remarks(confirmed: bool) -> list[str]:
   """What the user should know before anything is sampled, a line each."""
   told = []
   if not confirmed:
@@ -212,10 +212,7 @@ SUITE = Suite(
   'Capability',
   read=read,
   judge=judge(confirmed=False),
+  permitted=judge(confirmed=True),
+  remarks=remarks,
   max_new_tokens=512,
 )
-
-
-def confirmed() -> Suite:
-  """The suite where the user has allowed that code of the model runs."""
-  return dataclasses.replace(SUITE, judge=judge(confirmed=True))

@@ -75,6 +75,7 @@ class Suite:
     temperature: of the sampling.
     max_new_tokens: of an answer.
     permitted: the judge where code that a model wrote may be run.
+    remarks: (whether it may) -> what to say before anything is sampled.
     prompted: the judge with prompts of the user's own (`judges.prompts`).
   """
 
@@ -86,6 +87,7 @@ class Suite:
   temperature: float = 1.0
   max_new_tokens: int = 600
   permitted: Judge | None = None
+  remarks: Callable[[bool], list[str]] | None = None
   prompted: Callable[[Any], Judge] | None = None
 
 
