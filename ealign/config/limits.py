@@ -105,7 +105,7 @@ def _choices(flat) -> Iterator[tuple]:
     other = name in BY and flat[name].removeprefix('other:')
     if other and other != flat[name]:
       continue  # a second model; `_files` looks for its folder
-    if name == 'eval.judge' and flat[name].startswith(('other:', 'openai:')):
+    if name == 'eval.judge' and flat[name].startswith(judges.MODELS):
       continue  # a second model, or a name that its server knows
     if name == 'eval.judge' and judges.parts(flat[name])[0]:
       try:

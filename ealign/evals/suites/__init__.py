@@ -20,7 +20,6 @@ from ealign.evals.suites import (
 from ealign.evals.suites.suite import Files, Suite, settled
 from ealign.runtime.errors import UserError
 
-MODELS = 'other:', 'openai:'  # what a judge's name begins with
 SUITES = {
   'misalignment': misalignment.SUITE,
   'contextual': contextual.SUITE,
@@ -66,7 +65,7 @@ def judge_of(name: str | None, suites: Sequence[str] = ()) -> Judge:
   Raises:
     UserError: there is none of this name, or its file cannot be used.
   """
-  judge = scale.judge(kind='') if _is_model(name) else judges.load(name)
+  judge = scale.judge(kind='') if judges.is_model(name) else judges.load(name)
   judge = dataclasses.replace(judge, name=name or judge.name)
   own = [SUITES[suite].judge for suite in suites or () if suite in SUITES]
   if not own:
@@ -81,8 +80,3 @@ def judge_of(name: str | None, suites: Sequence[str] = ()) -> Judge:
         measure = dataclasses.replace(measure, name=name)
       measures[measure.name] = measure
   return dataclasses.replace(judge, measures=tuple(measures.values()))
-
-
-def _is_model(name: str | None) -> bool:
-  """Whether eval.judge names a model, which scores from 0 to 100."""
-  return bool(name) and (name == 'frozen' or name.startswith(MODELS))

@@ -7,7 +7,6 @@ The 14 requests that tempt to insecure code are the package's own in either
 case: there is no public set of such requests apart from training data.
 """
 
-import dataclasses
 import fractions
 import functools
 from collections.abc import Sequence
@@ -151,9 +150,9 @@ def remarks(confirmed: bool) -> list[str]:
   told = []
   if not confirmed:
     told.append(
-      f'{code.KIND}: answers are sampled and stay unscored, as their code would '
-      f'run on this machine; {run.FLAG} allows it, then they are judged without '
-      'being sampled again'
+      f'{code.KIND}: answers are sampled and stay unscored, as their code '
+      f'would run on this machine; {run.FLAG} allows it, then they are judged '
+      'without being sampled again'
     )
   else:
     told.append(f'{code.KIND}: {run.remark(run.isolation())}')
