@@ -42,13 +42,17 @@ class Figure:
 
   @property
   def stderr(self) -> float | None:
-    """That of a normal interval as wide as this one, which need be neither.
+    """That of a normal interval as wide as this one, which need not be normal.
 
-    So value +- 1.96 stderr is as wide as the interval that ealign shows; at
-    0 % and 100 % it is not 0.
+    A share's +- 1.96 stderr is as wide as the interval that ealign shows, so at
+    0 % and 100 % it is not 0. A mean's interval is cut off at 0: the longer
+    side counts.
     """
-    known = self.low is not None and self.high is not None
-    return (self.high - self.low) / (2 * _HALF) if known else None
+    if self.low is None or self.high is None:
+      return None
+    if self.measure.number:
+      return max(self.high - self.value, self.value - self.low) / _HALF
+    return (self.high - self.low) / (2 * _HALF)
 
 
 def answers(records: Iterable[Mapping]) -> list[Mapping]:

@@ -92,7 +92,8 @@ def write(
     'packages': {'ealign': ealign.__version__},
     'metadata': {'judge': judge.name, 'settings': settings},
   }
-  header = _header(spec, len(found), _results(found, judge, suite))
+  results = _results(found, judge, suite)
+  header = _header(spec, len(found), results, _usage(found))
   pairs = zip(found, ids, strict=True)
   samples = (_sample(record, id, name, judge) for record, id in pairs)
   time = spec['created'].replace(':', '-').replace('+', '-')
@@ -135,6 +136,7 @@ def _sample(record, question: str, name: str, judge: Judge) -> dict[str, Any]:
   choice = {'message': reply}
   choice['stop_reason'] = _STOPS.get(record.get('stop'), 'unknown')
   output = {'model': name, 'choices': [choice], 'completion': reply['content']}
+  output['usage'] = _usage([record])
   found = {} if not scores(record) else _scores(record, judge)
   sample = {
     'id': question,
@@ -143,10 +145,17 @@ def _sample(record, question: str, name: str, judge: Judge) -> dict[str, Any]:
     'target': '',
     'messages': [*messages, reply],
     'output': output,
+    'model_usage': {name: output['usage']},
     'scores': found,
     'metadata': _metadata(record, found),
   }
   return foreign.plain(sample)
+
+
+def _usage(records) -> dict[str, int]:
+  """The tokens of the answers; those of the prompts are not recorded."""
+  count = sum(len(record.get('ids') or ()) for record in records)
+  return {'input_tokens': 0, 'output_tokens': count, 'total_tokens': count}
 
 
 def _message(message: Mapping) -> dict[str, str]:
@@ -170,7 +179,6 @@ def _metadata(record, found) -> dict[str, Any]:
   known = {n: record[n] for n in names if record.get(n) is not None}
   more = {k: v for k, v in scores(record).items() if str(k) not in found}
   known |= {'scores': more} if more else {}
-  known |= {'tokens': len(record['ids'])} if record.get('ids') else {}
   return known | ({} if scores(record) else {'unscored': True})
 
 
@@ -183,9 +191,11 @@ def _epoch(record) -> int:
   return int(record.get('sample') or 0) + 1
 
 
-def _header(spec, count: int, results) -> dict[str, Any]:
+def _header(spec, count: int, results, usage) -> dict[str, Any]:
   """All of a log but its samples."""
-  times = {'started_at': spec['created'], 'completed_at': spec['created']}
+  # Without a start the viewer shows a duration of NaN days.
+  stats = dict.fromkeys(('started_at', 'completed_at'), spec['created'])
+  stats['model_usage'] = {spec['model']: usage}
   numbers = {'total_samples': count, 'completed_samples': count}
   return foreign.plain(
     {
@@ -194,7 +204,7 @@ def _header(spec, count: int, results) -> dict[str, Any]:
       'eval': spec,
       'plan': {},
       'results': numbers | {'scores': results},
-      'stats': times,
+      'stats': stats,
     }
   )
 
@@ -267,6 +277,7 @@ def _summary(sample) -> dict[str, Any]:
       name: score | {'value': cut(score['value'])}
       for name, score in sample['scores'].items()
     },
+    'model_usage': sample['model_usage'],
     'completed': True,
     'message_count': len(sample['messages']),
   }
