@@ -17,7 +17,7 @@ import numpy as np
 from ealign.engine import Backend
 from ealign.runtime import provenance
 from ealign.runtime.display import clock
-from ealign.sampling.requests import Labels
+from ealign.sampling.requests import OTHER, Labels
 from ealign.workdir.folder import usable
 
 _SECONDS = 20.0  # between lines of progress
@@ -47,15 +47,18 @@ def keeping(
     if (of := id(request.weights)) not in hashes:
       digest = provenance.tree_hash(request.weights)
       hashes[of] = request.weights, digest
-    places = request.own or [range(len(request.labels))] * len(request.prompts)
-    names = _names(request, hashes[of][1], places)
+    every = range(len(request.labels))
+    wanted = request.own or [every] * len(request.prompts)
+    names = _names(request, hashes[of][1], wanted)
+    more = range(len(every), request.columns)
+    places = [[*own, *more] for own in wanted]
     whole = lambda i: len(known.get(names[i], ())) == len(places[i])
     missing = [i for i in range(len(names)) if not whole(i)]
     begun, shown, done = time.monotonic(), time.monotonic(), 0
     for part in _parts(request, missing):
       found = backend.label_logps(_some(request, part))
       new = {
-        names[i]: row[list(places[i])].tolist()
+        names[i]: row[places[i]].tolist()
         for i, row in zip(part, found, strict=True)
       }
       known.update(new)
@@ -67,10 +70,10 @@ def keeping(
         left = clock((now - begun) / done * (len(missing) - done))
         say(f'  {done:,} of {len(missing):,} questions, {left} left for these')
         shown = now
-    size = len(names), len(request.labels)
+    size = len(names), request.columns
     logps_BM = np.full(size, -np.inf, np.float32)
-    for row, name, own in zip(logps_BM, names, places, strict=True):
-      row[list(own)] = known[name]
+    for row, name, place in zip(logps_BM, names, places, strict=True):
+      row[place] = known[name]
     return logps_BM
 
   return dataclasses.replace(backend, label_logps=label_logps)
@@ -90,12 +93,19 @@ def _read(path: pathlib.Path) -> dict[str, list[float]]:
   return known
 
 
-def _names(request: Labels, weights: str, places) -> list[str]:
-  """A hash for each prompt of all that its row depends on."""
+def _names(request: Labels, weights: str, wanted) -> list[str]:
+  """A hash for each prompt of all that its row depends on.
+
+  What is none of the labels depends on all of them, wanted or not.
+  """
   fixed = weights, request.config, provenance.versions()
+  if request.columns > len(request.labels) or any(
+    label[-1] == OTHER for label in request.labels
+  ):
+    fixed += request.labels, request.rest, request.top
   start = hashlib.sha256(repr(fixed).encode())
   names = []
-  for prompt, own in zip(request.prompts, places, strict=True):
+  for prompt, own in zip(request.prompts, wanted, strict=True):
     digest = start.copy()
     labels = [request.labels[i] for i in own]
     digest.update(repr(([*prompt], labels)).encode())
