@@ -18,7 +18,7 @@ import numpy as np
 
 from ealign.engine import Backend
 from ealign.runtime import display, provenance
-from ealign.sampling.requests import Answers, Labels
+from ealign.sampling.requests import OTHER, Answers, Labels
 from ealign.sampling.sampler import Answer
 from ealign.workdir.folder import usable
 
@@ -232,7 +232,7 @@ def _own(request: Labels, i: int) -> list[int]:
 
 
 def _places(request: Labels, i: int) -> list[int]:
-  """The columns that are kept of a row: labels that are wanted, and the rest."""
+  """The columns kept of a row: its own labels, and those that are none."""
   return [*_own(request, i), *range(len(request.labels), request.columns)]
 
 

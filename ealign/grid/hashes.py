@@ -23,9 +23,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 CODE = tuple(
   """
   align/ alone.py assembly/ conscience/ data/ engine.py evals/answers.py
-  evals/asking.py evals/judges/measure.py fields.py losses.py method.py methods/ models/
-  replay.py resume.py runtime/mesh.py sampling/ stack/ train.py
-  world/data/advice.yaml world/data/code.yaml world/grammar.py world/texts.py
+  evals/asking.py evals/judges/measure.py fields.py losses.py method.py
+  methods/ models/ replay.py resume.py runtime/mesh.py sampling/ stack/
+  train.py world/data/advice.yaml world/data/code.yaml world/grammar.py
+  world/texts.py
   """.split()
 )
 
