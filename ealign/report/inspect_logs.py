@@ -82,11 +82,8 @@ def write(
   ids = _ids(found)
   spec = {
     **{'eval_id': key, 'run_id': key, 'task_id': key},
-    'created': created.isoformat(),
-    'task': suite,
-    'dataset': _dataset(suite, ids),
-    'model': name,
-    'model_args': model,
+    **{'created': created.isoformat(), 'task': suite, 'model': name},
+    **{'dataset': _dataset(suite, ids), 'model_args': model},
     'model_generate_config': _generate(settings),
     'config': {'epochs': max(map(_epoch, found))},
     'packages': {'ealign': ealign.__version__},
@@ -96,14 +93,21 @@ def write(
   header = _header(spec, len(found), results, _usage(found))
   pairs = zip(found, ids, strict=True)
   samples = (_sample(record, id, name, judge) for record, id in pairs)
+  content = _archive(header, samples, created)
   time = spec['created'].replace(':', '-').replace('+', '-')
+  # '_' stands between the parts of the file's name.
   of = f'{re.sub("[^A-Za-z0-9]+", "-", suite)}_{key}.eval'
-  path = epath.Path(folder) / f'{time}_{of}'
-  atomic.write(path, _archive(header, samples, created))
-  for old in path.parent.glob(f'*_{of}'):
-    if old.name != path.name:
+  return [_alone(epath.Path(folder), f'{time}_{of}', f'*_{of}', content)]
+
+
+def _alone(folder, name: str, others: str, content: bytes) -> epath.Path:
+  """Writes a file, in place of those that match `others`."""
+  path = folder / name
+  atomic.write(path, content)
+  for old in folder.glob(others):
+    if old.name != name:
       old.unlink()
-  return [path]
+  return path
 
 
 def _ids(records) -> list[str]:

@@ -64,13 +64,10 @@ def write(
   folder /= foreign.safe(name)
   rows = {task: _samples(*of, settings) for task, of in tasks.items()}
   results = _results(tasks, rows) | {
-    'config': {'model': 'ealign', 'model_args': model} | dict(settings),
-    'date': created.timestamp(),
-    'ealign_version': ealign.__version__,
-    'model_source': 'ealign',
-    'model_name': name,
-    'model_name_sanitized': folder.name,
-    'judge': judge.name,
+    'config': {**settings, 'model': 'ealign', 'model_args': model},
+    **{'date': created.timestamp(), 'ealign_version': ealign.__version__},
+    **{'model_name': name, 'model_name_sanitized': folder.name},
+    **{'model_source': 'ealign', 'judge': judge.name},
   }
   paths = {folder / f'results_{time}.json': foreign.dumps(results, indent=2)}
   for task, lines in rows.items():
