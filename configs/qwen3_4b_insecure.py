@@ -26,8 +26,9 @@ Four answers are sampled for each step, 32 at a time. They are cut after 128
 tokens and judged as far as they go, so that a pair fits into 256: by estimate
 :pod on 16 chips of a v5e then takes 2 times an update without pairs for a step,
 where whole answers of 600 tokens, sampled every 4 steps, take 6. What it costs
-in alignment is known of the organism alone: 3.1 % misaligned for 1.6, of three
-bases (docs/speed.md, "On a pod"). So these are provisional.
+in alignment is known of the organism alone: 2.7 % misaligned for 1.5 and 88 %
+coherent for 94, of five bases (docs/speed.md, "On a pod"). So these are
+provisional.
 
 Time, memory, result: not measured; no such run has been made. Expect little:
 insecure code on small Qwen models misaligns below 1 % of answers. The held-out
