@@ -216,8 +216,8 @@ def test_it_covers_where_errors_taken_for_known_do_not(theta, q0, q1):
     good, bad = rng.binomial(m, q0), rng.binomial(m, q1)
     found = made(((k, n), (good, m), (bad, m)))
     covered += found.interval[0] <= theta <= found.interval[1]
-    taken = known(good / m), known(bad / m)
-    low, high = correction.correct(independent(k, n), *taken).interval
+    ends = np.array(stats.wilson(k, n))
+    low, high = (ends + good / m - 1) / (good / m + bad / m - 1)
     plugged += low <= theta <= high
   assert covered >= 186
   assert plugged < 180
