@@ -120,8 +120,8 @@ def fit(x_NF: np.ndarray, y_N: np.ndarray, power: float, decay: float) -> Map:
     value += decay / 2 * (w_FC**2).sum() + 5e-4 * (b_C**2).sum()
     return value, np.concatenate([part.ravel() for part in slopes])
 
-  best = minimize(loss, np.zeros(F * C + C), jac=True, method='L-BFGS-B').x
-  return Map(mean_F, scale_F, best[: F * C].reshape(F, C), best[F * C :])
+  flat = minimize(loss, np.zeros(F * C + C), jac=True, method='L-BFGS-B').x
+  return Map(mean_F, scale_F, flat[: F * C].reshape(F, C), flat[F * C :])
 
 
 def confusion(y_N, guess_N) -> np.ndarray:
@@ -173,14 +173,14 @@ def crossed(
       own = (file_N != file) & (fold_N != at)
       if not mine_N.any():
         continue
-      best = _best(candidates, settings, y_N, file_N, fold_N, own)
-      x_NF = candidates[best[0]]
-      p_NC[mine_N] = fit(x_NF[own], y_N[own], *best[1])(x_NF[mine_N])
-      chosen.append((int(file), int(at), *best))
+      found = best(candidates, y_N, file_N, fold_N, own, settings)
+      x_NF = candidates[found[0]]
+      p_NC[mine_N] = fit(x_NF[own], y_N[own], *found[1])(x_NF[mine_N])
+      chosen.append((int(file), int(at), *found))
   return p_NC, chosen
 
 
-def _best(candidates, settings, y_N, file_N, fold_N, own):
+def best(candidates, y_N, file_N, fold_N, own, settings=SETTINGS):
   """(candidate, setting) with the best macro-F1 within the rows `own`."""
   if len(candidates) * len(settings) == 1:
     return 0, settings[0]
