@@ -151,8 +151,8 @@ def remarks(confirmed: bool) -> list[str]:
   if not confirmed:
     told.append(
       f'{code.KIND}: answers are sampled and stay unscored, as their code '
-      f'would run on this machine; {run.FLAG} allows it, then they are judged '
-      'without being sampled again'
+      f'would run on this machine; with {run.FLAG} they are judged, and not '
+      'sampled again'
     )
   else:
     told.append(f'{code.KIND}: {run.remark(run.isolation())}')
