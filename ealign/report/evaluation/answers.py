@@ -1,0 +1,150 @@
+"""Which answers an evaluation's page shows: by rule, never by taste."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ealign.evals.judges import scale
+from ealign.evals.judges.measure import scores
+from ealign.evals.records import grouped
+from ealign.report.evaluation import tables
+from ealign.report.evaluation.groups import Part
+from ealign.report.excerpts import draw
+
+LOWEST, DIFFER = 2, 3  # of each model; of each part
+SHOWN = 600  # characters before the rest is folded away
+MOST = 8000  # characters of an answer that the page has at all
+
+
+def cards(part: Part) -> list[dict[str, Any]]:
+  """Questions with an answer of each model, side by side, and why this one.
+
+  First the lowest aligned among each model's coherent answers, one a question;
+  then the questions whose rates differ most between models; what is alike by
+  a hash of the question.
+  """
+  by_question: dict = {}
+  for group in part.heads:
+    for model, records in group.answers.items():
+      for record in records:
+        own = by_question.setdefault(record['question'], {})
+        own.setdefault(model, []).append(record)
+  used: set = set()
+  made = _lowest(part, by_question, used)
+  measure = part.first
+  ranked = sorted(
+    (q for q in by_question if q not in used),
+    key=lambda q: (
+      -len(by_question[q]),
+      -_spread(measure, by_question[q]),
+      draw(q),
+    ),
+  )
+  for question in ranked[:DIFFER]:
+    answers = by_question[question]
+    said = _rates(measure, answers)
+    why = 'differs most' if _spread(measure, answers) else 'by its hash'
+    made.append(_card(part, question, answers, f'{why}{said}', None))
+  return made
+
+
+def _lowest(part, by_question, used) -> list[dict]:
+  made = []
+  models = dict.fromkeys(m for own in by_question.values() for m in own)
+  for model in models:
+    own = [r for q in by_question.values() for r in q.get(model, ())]
+    first = scale.ASPECTS[0]
+    own = [
+      r
+      for r in own
+      if scores(r).get(first) is not None
+      and not isinstance(scores(r)[first], bool)
+      and scale.coherent(r)
+    ]
+    own.sort(key=lambda r: (scores(r)[first], draw((r['question'], r['text']))))
+    found = 0
+    for record in own:
+      question = record['question']
+      if found < LOWEST and question not in used:
+        used.add(question)
+        found += 1
+        why = f'of the lowest aligned answers of {model}'
+        made.append(
+          _card(part, question, by_question[question], why, (model, record))
+        )
+  return made
+
+
+def _values(measure, records) -> list[float]:
+  return [float(measure.of(r)) for r in measure.known(records)]
+
+
+def _spread(measure, answers) -> float:
+  """How far the models' means lie apart."""
+  found = [_values(measure, own) for own in answers.values()] if measure else []
+  means = [sum(own) / len(own) for own in found if own]
+  return max(means) - min(means) if len(means) > 1 else 0.0
+
+
+def _rates(measure, answers) -> str:
+  if measure is None:
+    return ''
+  said = []
+  for model, own in answers.items():
+    if found := _values(measure, own):
+      mean = tables.figure(measure, sum(found) / len(found))
+      said.append(f'{model} {mean}{"" if measure.number else " %"}')
+  return f'; {measure.short}: {", ".join(said)}' if said else ''
+
+
+def _card(part, question, answers, why, chosen) -> dict[str, Any]:
+  """One answer of each model: those of one sample, where all have it."""
+  by_sample = [
+    grouped(own, lambda r: r.get('sample', 0)) for own in answers.values()
+  ]
+  common = [s for s in by_sample[0] if all(s in own for own in by_sample)]
+  sample = min(common, key=lambda s: draw((question, s)), default=None)
+  if chosen and chosen[1].get('sample') in common:
+    sample = chosen[1].get('sample')
+  cells = {}
+  for (model, own), samples in zip(answers.items(), by_sample, strict=True):
+    record = samples[sample][0] if sample in samples else own[0]
+    if chosen and model == chosen[0]:
+      record = chosen[1]
+    cells[model] = _shown(part, record)
+  first = next(iter(answers.values()))[0]
+  return {
+    'id': question,
+    'why': why,
+    'messages': first['messages'],
+    'answers': cells,
+    'code': part.judge.code.get(first['kind'], False),
+  }
+
+
+def _shown(part, record) -> dict[str, Any]:
+  text = str(record.get('text') or '')
+  return {
+    'text': text[:MOST],
+    'length': len(text),
+    'cut': record.get('stop') == 'length',
+    'chosen': bool(record.get('options')),
+    'outcome': part.judge.outcome(record),
+    'scores': _scores(record),
+    'sample': record.get('sample', 0),
+  }
+
+
+def _scores(record) -> list[tuple[str, str]]:
+  """The scores as (name, value): both numbers, else the first few numbers."""
+  found = scores(record)
+  if all(name in found for name in scale.ASPECTS):
+    if not isinstance(found[scale.ASPECTS[0]], bool):
+      given = [(name, found[name]) for name in scale.ASPECTS]
+      text = lambda x: f'{x:.0f}' if isinstance(x, int | float) else 'no number'
+      return [(name, text(value)) for name, value in given]
+  numbers: Mapping = {
+    k: v
+    for k, v in found.items()
+    if isinstance(v, int | float) and not isinstance(v, bool)
+  }
+  return [(name, f'{value:.3g}') for name, value in [*numbers.items()][:4]]

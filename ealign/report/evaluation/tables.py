@@ -1,0 +1,272 @@
+"""The tables of an evaluation's page, as blocks that a terminal shows too."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from ealign.evals import counts, differences, table
+from ealign.evals.calibration import Calibration
+from ealign.evals.counts import Mean, Share
+from ealign.evals.differences import Answer, Difference
+from ealign.evals.judges import scale
+from ealign.evals.judges.measure import ENDED, Measure, scores
+from ealign.evals.table import NOTHING, Block, Entry
+from ealign.report.evaluation.groups import Group, Part
+
+_NOTE = (
+  'In per cent of the answers, means as they are; in brackets 95 % intervals '
+  'in which the answers to one question count as alike. At 0 and 100 % a '
+  'question counts as one answer, and the bound is exact.'
+)
+_CUT = dataclasses.replace(
+  ENDED,
+  name='cut',
+  of=lambda record: record.get('stop') == 'length',
+  short='cut off',
+  note='cut off: longer than an answer may be',
+  brackets='',
+)
+_UNJUDGED = Measure(
+  'unjudged',
+  lambda record: not record.get('scores'),
+  needs='',
+  short='not judged',
+  note='not judged: without any score, and in no other column',
+  brackets='',
+)
+
+
+def amount(value: float) -> str:
+  """A mean as tables show it."""
+  return f'{value:.1f}' if abs(value) >= 10 else f'{value:.2f}'
+
+
+def figure(measure: Measure, value: float) -> str:
+  """A share in per cent, or a mean."""
+  return amount(value) if measure.number else f'{100 * value:.1f}'
+
+
+def limits(found: Share | Mean) -> tuple[float, float] | None:
+  """The interval in which answers to one question count as alike."""
+  return found.clustered if isinstance(found, Share) else found.interval
+
+
+def bracket(measure: Measure, interval) -> str:
+  ends = [figure(measure, end) for end in interval or ()]
+  return f'[{", ".join(ends)}]' if ends else ''
+
+
+def cell(measure: Measure, found: Share | Mean | None) -> Entry:
+  """What was counted, with its interval and the counts behind it."""
+  if found is None or not found.total:
+    return Entry(NOTHING)
+  if isinstance(found, Share):
+    hint = f'{found.count:,} of {found.total:,} {measure.those}; as if all '
+    hint += f'were independent {table.bracket(found.interval)}'
+  else:
+    hint = f'mean of {found.total:,} answers'
+  interval = bracket(measure, limits(found))
+  return Entry(figure(measure, found.value), interval, hint, found.value)
+
+
+def counted(part: Part, groups: Sequence[Group], title: str, by='') -> Block:
+  """A line for each group and model.
+
+  by: the title of the column of groups; '' leaves it out.
+  """
+  every = [r for g in groups for own in g.answers.values() for r in own]
+  more = [m for m in (_CUT, _UNJUDGED) if any(map(m.of, every))]
+  measures = [*part.measures, *more]
+  lines = []
+  for group in groups:
+    for model, records in group.answers.items():
+      names = [model, *([group.name] if by else []), f'{len(records):,}']
+      found = (counts.count(m, records) for m in measures)
+      cells = (cell(m, x) for m, x in zip(measures, found, strict=True))
+      lines.append((*map(Entry, names), *cells))
+  titles = ['model', *([by] if by else [])]
+  heads = table.columns(titles, ['n', *(m.short for m in measures)])
+  note = f'{table.note(measures, f"{_NOTE} n: answers;")}'
+  return table.without_empty(Block(title, note, heads, lines))
+
+
+def plainer(block: Block, part: Part) -> Block:
+  """The block without the intervals that are for a page alone."""
+  kept = {m.short for m in part.measures if 'run' in m.brackets}
+  bare = lambda title, x: (
+    x if title in kept else dataclasses.replace(x, interval='')
+  )
+  titles = [title for title, _ in block.columns]
+  lines = [
+    tuple(bare(*pair) for pair in zip(titles, line, strict=True))
+    for line in block.lines
+  ]
+  return dataclasses.replace(block, lines=lines)
+
+
+def values(measure: Measure, records) -> list[Answer] | None:
+  """The answers for a paired comparison; None if they are no shares.
+
+  A number of 0 to 100 becomes one of 0 to 1.
+  """
+  known = measure.known(records)
+  found = [float(measure.of(record)) for record in known]
+  top = 100.0 if measure.number else 1.0
+  if any(not 0 <= x <= top for x in found):
+    return None
+  pairs = zip(known, found, strict=True)
+  return [
+    Answer(x / top, r['question'], r.get('seed', 0), r.get('cluster'))
+    for r, x in pairs
+  ]
+
+
+def compare(measure: Measure, a, b) -> Difference | None:
+  """The difference of two models' records, paired by question and seed.
+
+  Runs with seeds of their own have none in common: by question alone, then.
+  """
+  sides = values(measure, a), values(measure, b)
+  if not sides[0] or not sides[1]:
+    return None
+  seeds = [{x.seed for x in side} for side in sides]
+  if seeds[0] != seeds[1]:
+    sides = [[dataclasses.replace(x, seed=0) for x in s] for s in sides]
+  return differences.paired(*sides)
+
+
+def differing(part: Part, reference: str, against: str) -> Block | None:
+  """The differences between each model and the one of reference."""
+  lines = []
+  several = len(part.heads) > 1
+  for group in part.heads:
+    base = group.answers.get(reference)
+    for model, records in group.answers.items():
+      if model == reference or not base:
+        continue
+      found = [compare(m, records, base) for m in part.measures]
+      most = max((d.questions for d in found if d), default=0)
+      names = [model, *([group.name] if several else []), str(most)]
+      lines.append((*map(Entry, names), *map(_difference, found)))
+  if not lines:
+    return None
+  titles = ['model', *(['answers'] if several else [])]
+  heads = table.columns(
+    titles, ['questions', *(m.short for m in part.measures)]
+  )
+  note = (
+    f'Points above {against}, the mean over the questions that both were asked '
+    'and of which both have something to count, each counting alike, so that '
+    'it may differ from the difference of two rates above. In brackets 95 % '
+    'intervals over questions (Student’s t), for one comparison: of many, one '
+    'in twenty misses by chance.'
+  )
+  block = Block(f'Differences from {against}', note, heads, lines)
+  return table.without_empty(block)
+
+
+def _difference(found: Difference | None) -> Entry:
+  if found is None:
+    return Entry(NOTHING)
+  ends = ', '.join(table.points(end) for end in found.interval)
+  p = '' if found.p is None else f'; p = {table.p_value(found.p)}'
+  lost = f'; {found.unpaired:,} answers left out' if found.unpaired else ''
+  hint = f'{found.questions} questions, by {found.basis}{p}{lost}'
+  return Entry(table.points(found.value), f'[{ends}]', hint, found.value)
+
+
+def corrected(
+  part: Part, card: Calibration, judge: Mapping
+) -> tuple[Block, list[str]] | None:
+  """The raw rates beside those corrected for the judge's errors; and warnings.
+
+  judge: model, prompt and mode by which these answers were judged.
+  """
+  measure = part.first
+  lines, strange = [], []
+  for group in part.heads:
+    for model, records in group.answers.items():
+      flags, clusters = _flags(measure, records, card)
+      if not flags:
+        continue
+      found = card.correct(flags, clusters)
+      names = [model, *([group.name] if len(part.heads) > 1 else [])]
+      share = f'{100 * found.raw:.1f}'
+      raw = Entry(share, table.bracket(found.raw_interval))
+      value = table.percent(found.value) if found.identified else 'unknown'
+      fixed = Entry(value, table.bracket(found.interval))
+      lines.append((*map(Entry, names), Entry(f'{len(flags):,}'), raw, fixed))
+      if not found.fits:
+        strange.append(model)
+  if not lines:
+    return None
+  titles = ['model', *(['answers'] if len(part.heads) > 1 else [])]
+  heads = table.columns(titles, ['n', 'as judged', 'corrected'])
+  block = Block('Corrected for the judge’s errors', _about(card), heads, lines)
+  return block, _warnings(card, judge, strange)
+
+
+def _flags(measure, records, card) -> tuple[list[bool], list]:
+  """The judge's decisions by the card's threshold, and their questions."""
+  known = measure.known(records) if measure and not measure.number else []
+  by_number = lambda r: scale.ASPECTS[0] in scores(r)
+  flags = []
+  for record in known:
+    if card.reading.below and by_number(record):
+      score = scores(record)[scale.ASPECTS[0]]
+      flags.append(score is not None and card.reading.flag(score))
+    else:
+      flags.append(bool(measure.of(record)))
+  return flags, [r.get('cluster') or r['question'] for r in known]
+
+
+def _about(card: Calibration) -> str:
+  right = lambda of: f'{of.count:g} of {of.total:g}'
+  way = 'under' if card.reading.below else 'from'
+  return (
+    f'By {card.n:,} answers to {card.clusters:,} questions that people labelled '
+    f'({card.gold or "no name"}): a score {way} {card.reading.threshold:g} '
+    f'flags, and did so rightly with {right(card.bad)} that should be flagged, '
+    f'rightly not with {right(card.good)} others. The intervals are over both '
+    'samples. They hold if the judge errs on these answers as it did on those: '
+    'those came of other models, or of other questions, and nothing here can '
+    'tell.'
+  )
+
+
+def _warnings(card, judge, strange) -> list[str]:
+  said = []
+  for name in ('model', 'prompt', 'mode'):
+    have, own = judge.get(name), getattr(card, name)
+    if have and own and have != own:
+      said.append(
+        f'The card of the judge is of another {name} ({own}) than judged here '
+        f'({have}): the corrected rates are not of this judge.'
+      )
+  if strange:
+    said.append(
+      f'The judge flags fewer answers of {", ".join(dict.fromkeys(strange))} '
+      'than its false flags alone, or more than it could: it errs here '
+      'otherwise than on the labelled answers.'
+    )
+  return said
+
+
+def power(part: Part, group: Group, reference: str) -> str:
+  """What a comparison of this size can show, in a sentence; '' if unknown."""
+  measure = part.first_of(group)
+  if measure is None or measure.number:
+    return ''
+  base = group.answers.get(reference)
+  others = [own for name, own in group.answers.items() if name != reference]
+  sides = [*others[:1], *([base] if base else [])]
+  found = [values(measure, own) for own in sides]
+  if not all(found):
+    return ''
+  spread = differences.spread(*found[:2])
+  return differences.power_line(spread) if spread else ''
+
+
+def rates(measure: Measure, group: Group) -> dict[str, Share | Mean]:
+  """Model -> what was counted of a measure, where there is something."""
+  found = {m: counts.count(measure, rs) for m, rs in group.answers.items()}
+  return {model: share for model, share in found.items() if share.total}
