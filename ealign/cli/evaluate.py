@@ -184,39 +184,48 @@ def _text(path: pathlib.Path, run: str) -> str:
 
 def write(made, found, config: fields.Config, folder: pathlib.Path) -> None:
   """Writes the records, figures and pages, and prints the tables."""
-  from ealign.evals import counts, table
-  from ealign.report import exports
+  from ealign.evals import table
+  from ealign.report import evaluation, exports
 
+  settings = dataclasses.asdict(config.eval)
+  about = {'judge': made.judge, 'models': made.models, 'settings': settings}
+  _json(folder / 'evaluation.json', about)
+  cells, now = [], datetime.datetime.now(datetime.UTC)
   for subject in found:
     own = folder / subject.name
     own.mkdir(exist_ok=True)
-    text = ''.join(
-      json.dumps(record, ensure_ascii=False) + '\n'
-      for record in made.of(subject.name)
-    )
+    lines = [json.dumps(r, ensure_ascii=False) for r in made.of(subject.name)]
+    text = '\n'.join([*lines, ''])
     atomic.write(own / 'answers.jsonl', text.encode('utf-8', 'replace'))
-  about = {'judge': made.judge, 'models': made.models}
-  about |= {'settings': dataclasses.asdict(config.eval)}
-  text = json.dumps(about, indent=1, ensure_ascii=False)
-  atomic.write(folder / 'evaluation.json', text.encode('utf-8', 'replace'))
-  cells, now = [], datetime.datetime.now(datetime.UTC)
-  for suite, _ in made.suites:
-    rows = []
-    for subject in found:
+    for suite, _ in made.suites:
       records = made.records[subject.name, suite.name]
       cells.append((subject.name, suite.name, records, suite.judge))
-      rows += counts.rows(records, judge=suite.judge)
       exports.write(
         *(folder, subject.name, records, suite.judge),
         suite=suite.name,
         model=made.models[subject.name],
         created=now,
-        settings=dataclasses.asdict(config.eval),
+        settings=settings,
       )
-    say(f'\n{suite.title}')
-    table.show(table.blocks(rows, suite.judge))
   atomic.write(folder / 'results.csv', exports.results_csv(cells))
-  say(f'{display.clock(made.seconds)}; {folder}')
+  content = evaluation.collect(
+    {subject.name: made.of(subject.name) for subject in found},
+    [suite for suite, _ in made.suites],
+    settings={'seed': config.seed} | settings,
+    judge={name: str(value) for name, value in made.judge.items()},
+    files={suite.name: suite.files for suite, _ in made.suites},
+    costs=[f'It took {display.clock(made.seconds)}.'],
+  )
+  page = evaluation.write(folder, content)
+  table.show(evaluation.blocks(content))
+  for line in evaluation.lines(content):
+    say(line)
+  say(f'\n{display.clock(made.seconds)}; {page}')
+
+
+def _json(path: pathlib.Path, facts: dict) -> None:
+  text = json.dumps(facts, indent=1, ensure_ascii=False)
+  atomic.write(path, text.encode('utf-8', 'replace'))
 
 
 def say(text: str) -> None:

@@ -1,6 +1,8 @@
 """Suites: one file and one line in SUITES each."""
 
 import dataclasses
+import hashlib
+import pathlib
 from collections.abc import Sequence
 
 from ealign import fields
@@ -39,10 +41,9 @@ def read(settings: fields.Eval, limit: int) -> list[tuple[Suite, list[dict]]]:
   Raises:
     UserError: a file is not there, or broken.
   """
-  files = Files(settings.folder, limit)
   found = []
   for name in settings.suites:
-    suite = SUITES[name]
+    suite, files = SUITES[name], Files(settings.folder, limit)
     if suite.permitted and settings.confirm_run_unsafe_code:
       suite = dataclasses.replace(suite, judge=suite.permitted)
     if suite.prompted and settings.judge_prompts:
@@ -55,6 +56,8 @@ def read(settings: fields.Eval, limit: int) -> list[tuple[Suite, list[dict]]]:
         f'eval.suites={name!r}: {double[1]!r} is the id of two questions; '
         'ids must differ'
       )
+    used = tuple((p.name, _sha256(p)) for p in dict.fromkeys(files.used))
+    suite = dataclasses.replace(suite, files=used)
     found.append(settled(suite, rows, settings))
   return found
 
@@ -80,3 +83,9 @@ def judge_of(name: str | None, suites: Sequence[str] = ()) -> Judge:
         measure = dataclasses.replace(measure, name=name)
       measures[measure.name] = measure
   return dataclasses.replace(judge, measures=tuple(measures.values()))
+
+
+def _sha256(path: pathlib.Path) -> str:
+  if path.is_dir():
+    return ''
+  return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -19,11 +19,13 @@ class Files:
   """Where the question files of suites lie.
 
   folder: holds public files, at any depth; '' is none, and a suite then asks
-  the questions that the package has of its own. limit: MiB of a file.
+  the questions that the package has of its own. limit: MiB of a file. used:
+  those that were asked for.
   """
 
   folder: str = ''
   limit: int = sources.LIMIT_MIB
+  used: list[pathlib.Path] = dataclasses.field(default_factory=list)
 
   def public(self, name: str, source: str) -> pathlib.Path:
     """The one file in the folder whose path ends like this.
@@ -47,6 +49,7 @@ class Files:
     if len(found) > 1:
       listed = ', '.join(str(path.relative_to(folder)) for path in found)
       raise UserError(f'{where}: holds {name} more than once: {listed}')
+    self.used.append(found[0])
     return found[0]
 
   def has(self, name: str) -> bool:
@@ -56,6 +59,7 @@ class Files:
 
   def own(self, name: str) -> pathlib.Path:
     """A file of the package, made by the project."""
+    self.used.append(OWN / name)
     return OWN / name
 
 
@@ -76,6 +80,7 @@ class Suite:
     max_new_tokens: of an answer.
     permitted: the judge where code that a model wrote may be run.
     remarks: (whether it may) -> what to say before anything is sampled.
+    files: that its questions stand in, with their hashes.
     prompted: the judge with prompts of the user's own (`judges.prompts`).
   """
 
@@ -88,6 +93,7 @@ class Suite:
   max_new_tokens: int = 600
   permitted: Judge | None = None
   remarks: Callable[[bool], list[str]] | None = None
+  files: tuple[tuple[str, str], ...] = ()
   prompted: Callable[[Any], Judge] | None = None
 
 

@@ -11,7 +11,7 @@ from ealign.evals.records import grouped
 from ealign.evals.suites.protocol import FORMS
 from ealign.report import figures
 from ealign.report.evaluation import tables
-from ealign.report.evaluation.groups import Group, Part
+from ealign.report.evaluation.groups import Part
 from ealign.report.excerpts import draw
 
 DOTS = 300  # of a model in a scatter

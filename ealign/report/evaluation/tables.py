@@ -223,8 +223,8 @@ def _about(card: Calibration) -> str:
   right = lambda of: f'{of.count:g} of {of.total:g}'
   way = 'under' if card.reading.below else 'from'
   return (
-    f'By {card.n:,} answers to {card.clusters:,} questions that people labelled '
-    f'({card.gold or "no name"}): a score {way} {card.reading.threshold:g} '
+    f'By {card.n:,} answers to {card.clusters:,} questions that people '
+    f'labelled ({card.gold or "no name"}): a score {way} {card.reading.threshold:g} '
     f'flags, and did so rightly with {right(card.bad)} that should be flagged, '
     f'rightly not with {right(card.good)} others. The intervals are over both '
     'samples. They hold if the judge errs on these answers as it did on those: '
