@@ -33,7 +33,7 @@ def numbered(asked=None, fail_at=()):
 
 def test_results_are_in_the_order_of_the_prompts():
   found = at(numbered(), workers=8).scale(chats(60))
-  assert [round(x.mean, 9) for x in found] == list(range(60))
+  assert [round(x.score, 9) for x in found] == list(range(60))
 
 
 def test_equal_prompts_are_asked_once_and_replied_each():
@@ -272,7 +272,7 @@ def test_the_cap_stops_before_it_is_passed(tmp_path, workers):
   assert len(asked) <= 2
   how['cap'] = 100.0
   found = at(numbered(asked), tmp_path / 'r', **how).scale(chats(60))
-  assert [round(x.mean, 9) for x in found] == list(range(60))
+  assert [round(x.score, 9) for x in found] == list(range(60))
 
 
 def test_several_systems_behind_one_name_are_told():
