@@ -18,6 +18,7 @@ from ealign import fields
 from ealign.alone import ALONE
 from ealign.assembly import subjects
 from ealign.evals import asking, kept, suites
+from ealign.evals.judges import endpoint
 from ealign.evals.suites.suite import Suite, counted
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime import provenance
@@ -55,6 +56,9 @@ def evaluate(
   found: Sequence[subjects.Subject],
   folder: pathlib.Path,
   say: Callable[[str], None],
+  *,
+  price: str | None = None,
+  cap: float | None = None,
 ) -> Evaluation:
   """Asks all models the suites of `config.eval`, and has the answers judged.
 
@@ -63,11 +67,15 @@ def evaluate(
     found: the models.
     folder: what is computed is kept there.
     say: shows a line.
+    price, cap: of a judge behind an endpoint: dollars for a million tokens read
+      and written, 'IN,OUT', and what it may cost in all.
 
   Raises:
     UserError: a file or a model is broken, or they do not fit each other.
   """
   begun = time.monotonic()
+  paid = {'path': folder / REPLIES, 'say': say, 'cap': cap}
+  paid['price'] = None if price is None else endpoint.Price.of(price)
   asked = suites.read(config.eval, config.data.max_mib)
   for line in costs(asked, found, config.eval):
     say(line)
@@ -84,7 +92,7 @@ def evaluate(
   del engine
   judge, grader = None, None
   if any(suite.judge.read for suite, _ in asked):
-    judge, grader = _grader(config, found[0], load, folder, say)
+    judge, grader = _grader(config, found[0], load, paid)
     say(f'the judge reads: {judge["name"]}')
   tag = {'run': folder.name, 'seed': config.seed, 'step': 0, 'phase': 'eval'}
   for name, suite_name in made:
@@ -132,13 +140,11 @@ def _about(engine, subject: subjects.Subject) -> dict:
   }
 
 
-def _grader(config, first, load, folder, say) -> tuple[dict, Any]:
+def _grader(config, first, load, paid) -> tuple[dict, Any]:
   """Who judges, in words, and what reads for it."""
   name = config.eval.judge
   if name.startswith('openai:'):
-    from ealign.evals.judges import endpoint
-
-    grader = endpoint.connect(name, folder / REPLIES, say=say)
+    grader = endpoint.connect(name, **paid)
     return {'name': name, 'address': grader.address}, grader
   if name.startswith('other:'):
     model = dataclasses.replace(config.model, adapter='', frozen_adapter='')

@@ -3,7 +3,9 @@
 usage: python -m ealign.evaluate --suite=NAME[,NAME] --workdir=DIR
            --model=FOLDER[,FOLDER..] | --run=DIR | --config=FILE.py[:ARG]
            [--judge=MODEL] [--questions=FOLDER] [--limit=N] [--samples=N]
-           [--confirm_run_unsafe_code] [--config.FIELD=VALUE ...]
+           [--benign=NAME] [--price=IN,OUT [--cap=DOLLARS]]
+           [--confirm_run_unsafe_code]
+           [--config.FIELD=VALUE ...]
 
   --suite      of misalignment, contextual, refusal, capability, truthful,
                self_report and world (docs/evaluation.md)
@@ -18,6 +20,10 @@ usage: python -m ealign.evaluate --suite=NAME[,NAME] --workdir=DIR
   --questions  holds the public files of the suites (MIT and CC-BY, from their
                own places); by default the package's own questions are asked
   --limit      questions of each kind; --samples answers to each
+  --benign     the name of a model that was trained on something harmless: the
+               others are compared with it, by default with the first
+  --price      of openai:NAME, dollars for a million tokens read and written, as
+               in 2.50,10; --cap the dollars that it may cost in all
   --confirm_run_unsafe_code  runs code that the models wrote, in a sandbox
 
 Exit codes: 0 done; 2 bad flags, models or questions; 143, or 130 of Ctrl-C,
@@ -40,8 +46,10 @@ from ealign.workdir import folder as folder_lib
 
 USAGE = __doc__[__doc__.index('usage:') :].rstrip()
 _OWN = {'model': str, 'run': str, 'suite': str, 'judge': str}
-_OWN |= {'questions': str, 'limit': int, 'samples': int}
+_OWN |= {'questions': str, 'limit': int, 'samples': int, 'benign': str}
+_OWN |= {'price': str, 'cap': float}
 _OWN |= {'confirm_run_unsafe_code': bool}
+_MORE = ('benign', 'price', 'cap')
 # A flag of its own -> the field that it sets.
 _FIELDS = {
   'judge': 'judge',
@@ -81,8 +89,15 @@ def run(argv: list[str]) -> None:
     from ealign.assembly import evaluation
 
     found = subjects(config, chosen)
-    made = evaluation.evaluate(config, found, folder.local, say)
-    write(made, found, config, folder.local)
+    benign = chosen.get('benign')
+    names = [subject.name for subject in found]
+    if benign and benign not in names:
+      hint = config_lib.did_you_mean(benign, names)
+      known = ', '.join(names)
+      raise UserError(f'--benign={benign}: no such model ({known}).{hint}')
+    paid = {name: chosen.get(name) for name in ('price', 'cap')}
+    made = evaluation.evaluate(config, found, folder.local, say, **paid)
+    write(made, found, config, folder.local, benign)
   finally:
     folder.push()
 
@@ -114,6 +129,7 @@ def read(argv: list[str]) -> tuple[fields.Config, str, dict]:
   if problems:
     raise UserError(*dict.fromkeys(problems))
   chosen = {name: own[name] for name in given if name != 'config'}
+  chosen |= {name: own[name] for name in _MORE if name in own}
   return config_lib.freeze(config), command.workdir, chosen
 
 
@@ -182,7 +198,9 @@ def _text(path: pathlib.Path, run: str) -> str:
   raise UserError(f'--run={run}: {message}')
 
 
-def write(made, found, config: fields.Config, folder: pathlib.Path) -> None:
+def write(
+  made, found, config: fields.Config, folder: pathlib.Path, benign=None
+) -> None:
   """Writes the records, figures and pages, and prints the tables."""
   from ealign.evals import table
   from ealign.report import evaluation, exports
@@ -215,12 +233,33 @@ def write(made, found, config: fields.Config, folder: pathlib.Path) -> None:
     judge={name: str(value) for name, value in made.judge.items()},
     files={suite.name: suite.files for suite, _ in made.suites},
     costs=[f'It took {display.clock(made.seconds)}.'],
+    benign=benign,
+    losses=_losses(found),
   )
   page = evaluation.write(folder, content)
   table.show(evaluation.blocks(content))
   for line in evaluation.lines(content):
     say(line)
   say(f'\n{display.clock(made.seconds)}; {page}')
+
+
+def _losses(found) -> dict[str, float]:
+  """The last loss on SFT tokens of each model that a run left."""
+  from ealign.evals import counts
+  from ealign.report import runs
+
+  losses = {}
+  for subject in found:
+    folder = subject.adapter or subject.whole.removesuffix('/model')
+    rows = (
+      runs.json_lines(pathlib.Path(folder, 'metrics.jsonl')) if folder else []
+    )
+    for name in ('eval/loss', 'train/loss_sft', 'train/loss'):
+      loss = counts.last_metric(rows, name)
+      if loss is not None:
+        losses[subject.name] = loss
+        break
+  return losses
 
 
 def _json(path: pathlib.Path, facts: dict) -> None:

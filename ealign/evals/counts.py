@@ -109,7 +109,7 @@ def _row(key, group, judge: Judge) -> dict[str, Any]:
     'step': max(record['step'] for record in group),
     'questions': len({record['question'] for record in group}),
     'answers': len(group),
-    'unscored': len(group) - scored if judge.score else 0,
+    'unscored': len(group) - scored if judge.scores else 0,
     **{m.name: _counted(m, judge, key[1], group) for m in judge.measures},
   }
 

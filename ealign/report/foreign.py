@@ -79,7 +79,7 @@ def figures(records: Iterable[Mapping], judge: Judge) -> list[Figure]:
   for row in counts.rows(records, judge=judge):
     group = groups[row['kind'], row['split']]
     scored = sum(bool(record.get('scores')) for record in group)
-    unscored = len(group) - scored if judge.score or judge.read else 0
+    unscored = len(group) - scored if judge.scores else 0
     place = str(row['kind']), str(row['split'] or '')
     for measure in dict.fromkeys((judge.first, *judge.measures)):
       share = row[measure.name]

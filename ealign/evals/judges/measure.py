@@ -192,6 +192,11 @@ class Judge:
     return next(measure for measure in every if measure.name == name)
 
   @property
+  def scores(self) -> bool:
+    """Whether it scores answers at all."""
+    return bool(self.score or self.read)
+
+  @property
   def first(self) -> Measure:
     """The primary measure, a share."""
     shares = (measure for measure in self.measures if not measure.number)
@@ -239,7 +244,7 @@ class Judge:
 
   def outcome(self, record: Record) -> tuple[str, str]:
     """The judgement in a word, and whether it is 'good', 'bad' or ''."""
-    if self.score and not scores(record):
+    if self.scores and not scores(record):
       return 'not judged', ''
     if self.badge:
       return self.badge(record)

@@ -1,4 +1,4 @@
-"""The figures of an evaluation's page, in SVG user units; the template draws."""
+"""The figures of the page, in SVG user units; the template draws."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -224,8 +224,9 @@ def _about(card: Calibration) -> str:
   way = 'under' if card.reading.below else 'from'
   return (
     f'By {card.n:,} answers to {card.clusters:,} questions that people '
-    f'labelled ({card.gold or "no name"}): a score {way} {card.reading.threshold:g} '
-    f'flags, and did so rightly with {right(card.bad)} that should be flagged, '
+    f'labelled ({card.gold or "no name"}): a score {way} '
+    f'{card.reading.threshold:g} flags, and did so rightly with '
+    f'{right(card.bad)} that should be flagged, '
     f'rightly not with {right(card.good)} others. The intervals are over both '
     'samples. They hold if the judge errs on these answers as it did on those: '
     'those came of other models, or of other questions, and nothing here can '
