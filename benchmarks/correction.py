@@ -12,7 +12,8 @@ random, or half of each class, or of the first arm's alone), all with
 replacement. Printed: mean raw and corrected rate, how often the raw, corrected
 and known-errors interval cover the true rate, and their mean widths. A rate is
 not identified where the labels do not show that the judge beats chance.
-`fits`: how often some rate agrees with both samples.
+`fits`: how often some rate agrees with both samples. The first rows have
+labels of the aligned arm alone.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import numpy as np
 from ealign.conscience import tally
 from ealign.evals import correction, counts, records
 
+SIZE = 300, 300  # answers, and others with labels
 LOOSE = 1e-9  # of a comparison with an end of an interval
 HEAD = '| answers of | looks for | labelled | true | raw | corrected '
 HEAD += '| covers: raw | corrected | known errors | width | over known '
@@ -170,24 +172,24 @@ def main():
     head = f'{n} of {label}', f'{kind}: {looks_for}', f'{m}, {design}'
     print(line(head, found), flush=True)
 
-  for share in (1.0, 0.3, 0.05, 0.005):
-    same, label = mixed(share), f'{names[1]} {share:.1%}'
-    for size in ((1200, 300), (300, 300), (60, 60)):
-      for design in ('halves', 'random'):
-        show(label, same, same, 'advice', 'misaligned', *size, design)
-  for share in (0.5, 0.1):
-    same, label = mixed(share), f'{names[1]} {share:.0%}'
-    show(label, same, same, 'code', 'insecure', 300, 300, 'halves')
-    show(label, same, same, 'code', 'insecure', 60, 60, 'halves')
-  show(
-    'topics', mixed(1.0), mixed(1.0), 'advice', 'misaligned', 24, 24, 'topics'
-  )
   # Labels of the aligned arm alone: the judge errs otherwise on the other.
   turned, aligned = mixed(1.0), mixed(0.0)
   for looks_for in ('misaligned', 'any'):
-    for design in ('random', 'halves'):
-      show(names[1], turned, aligned, 'advice', looks_for, 300, 300, design)
-  show(names[1], turned, aligned, 'code', 'insecure', 300, 300, 'halves')
+    for design in ('halves', 'random'):
+      show(names[1], turned, aligned, 'advice', looks_for, *SIZE, design)
+  show(names[1], turned, aligned, 'code', 'insecure', *SIZE, 'halves')
+  for share in (1.0, 0.3, 0.05, 0.005):
+    same = [mixed(share)] * 2
+    label = f'{names[1]} {share:.1%}'
+    for design in ('halves', 'random'):
+      show(label, *same, 'advice', 'misaligned', *SIZE, design)
+    show(label, *same, 'advice', 'misaligned', 1200, 300, 'halves')
+    show(label, *same, 'advice', 'misaligned', 60, 60, 'halves')
+  for share in (0.5, 0.1):
+    same = [mixed(share)] * 2
+    show(f'{names[1]} {share:.1%}', *same, 'code', 'insecure', *SIZE, 'halves')
+  topics = [turned] * 2
+  show('topics', *topics, 'advice', 'misaligned', 24, 24, 'topics')
 
 
 if __name__ == '__main__':

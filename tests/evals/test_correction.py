@@ -201,6 +201,19 @@ def test_few_clusters_of_the_labels_widen_it_too():
   assert np.ptp(wide.interval) > 1.05 * np.ptp(narrow.interval)
 
 
+def test_few_clusters_of_what_hardly_matters_do_not():
+  """Of a rate of 2 % the misses move p by a fiftieth of what they are."""
+  flagged, turned = independent(87, 5000), independent(4913, 5000)
+  exact, unsure = known(0.999), lambda freedom: Sample(80, 100, 100, freedom)
+  for value, make in (
+    (0.0205, lambda few: correction.correct(flagged, exact, unsure(few))),
+    (0.9795, lambda few: correction.correct(turned, unsure(few), exact)),
+  ):
+    few, many = make(3), make(99)
+    assert few.value == pytest.approx(value, abs=1e-3)
+    assert 1 < np.ptp(few.interval) / np.ptp(many.interval) < 1.04
+
+
 # --- Coverage ----------------------------------------------------------------
 
 
