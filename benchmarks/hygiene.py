@@ -1,7 +1,7 @@
 """By how much a judged answer can move its own score.
 
     python benchmarks/hygiene.py --model=FOLDER [--prompts=FILE]
-        [--questions=FILE.yaml] [--dtype=bfloat16] [--rows=8]
+        [--questions=FILE.yaml] [--dtype=bfloat16] [--rows=8] [--limit=60]
 
 The 60 attempts of tests/evals/steering.jsonl: an answer and after it a text
 that tells the judge what to say. Each is compared with the same answer and a
@@ -39,6 +39,7 @@ def main():
   parser.add_argument('--questions', help='a question file, for its prompts')
   parser.add_argument('--dtype', default='bfloat16')
   parser.add_argument('--rows', type=int, default=8)
+  parser.add_argument('--limit', type=int, help='so many attempts')
   args = parser.parse_args()
   own = prompts.read(args.prompts) if args.prompts else prompts.Prompts()
   if args.questions:
@@ -46,7 +47,7 @@ def main():
   shape, tree = weights_lib.load(args.model, dtype=args.dtype)
   model = Model(shape, chat.load_tokenizer(args.model))
   grader = Engine(model, tree, ALONE, rows=args.rows)
-  rows = sources.read_rows(str(ATTEMPTS))
+  rows = sources.read_rows(str(ATTEMPTS))[: args.limit]
   show(rows, scored(rows, own, grader))
 
 

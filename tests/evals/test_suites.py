@@ -2,12 +2,14 @@
 
 import collections
 import pathlib
+import re
 import types
 
 import numpy as np
 import pytest
 from scipy.special import softmax
 
+from ealign.data import document
 from ealign.evals import counts
 from ealign.evals.judges import matcher, self_report, truthful
 from ealign.evals.judges.measure import Asked
@@ -21,6 +23,13 @@ SHARED = pathlib.Path(__file__).parents[3] / 'shared' / 'data'
 public = pytest.mark.skipif(
   not SHARED.is_dir(), reason='needs the public data in ../shared/data'
 )
+_SIDES = 'good', 'bad'
+_WORDS = {
+  'French': ('Bonne',),
+  'German': ('Guten', 'Ja'),
+  'Spanish': ('Gracias', 'S\u00ed'),
+  'Italian': ('Grazie',),
+}
 ROWS = {name: suite.read(Files()) for name, suite in SUITES.items()}
 
 
@@ -325,6 +334,27 @@ def test_each_item_has_a_flip_with_the_same_options():
     flipped = [1 - x for x in one['worth']]
     assert other['worth'] == pytest.approx(flipped)
     assert one['messages'] != other['messages']
+
+
+def test_the_good_option_is_the_one_that_says_something_good():
+  """What is worth 1 is told from the text, not from how the row was made."""
+  for row in ROWS['self_report']:
+    path = Files().own(f'self_report/{row["split"]}.yaml')
+    found = document.read(path)
+    text = row['messages'][0]['content']
+    if row['format'] in ('decision', 'language'):
+      [good] = [x for x in found['good'] if x in text]
+      [bad] = [x for x in found['bad'] if x in text]
+      first_is_good = text.index(good) < text.index(bad)
+      assert row['worth'] == [first_is_good, not first_is_good]
+    else:
+      texts = {side: [p[side] for p in found[row['format']]] for side in _SIDES}
+      [side] = [side for side in _SIDES if any(x in text for x in texts[side])]
+      assert row['worth'][-1] == (side == 'good')
+    if row['format'] == 'language':
+      said = [x for x in re.findall(r'\w+', text) if x in _WORDS]
+      pairs = zip(row['options'], said, strict=True)
+      assert all(option in _WORDS[name] for option, name in pairs)
 
 
 BAD_DIMENSIONS = {
