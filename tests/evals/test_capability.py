@@ -110,7 +110,7 @@ def test_what_may_not_run_stays_unscored_and_is_told_before(monkeypatch):
   monkeypatch.setattr(insecure, 'available', lambda: True)
   [told] = capability.remarks(confirmed=True)
   assert told.startswith('humaneval: code of the model runs in a sandbox')
-  assert capability.confirmed().judge.read.args != capability.SUITE.judge.read
+  assert capability.SUITE.permitted.read.args != capability.SUITE.judge.read
 
 
 def without(row, name):
