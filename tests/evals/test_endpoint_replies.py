@@ -357,3 +357,11 @@ def test_the_scale_judge_reads_an_endpoint_as_it_reads_an_engine():
         'coherent_mass': 0.75,
       }
     )
+
+
+@pytest.mark.parametrize('p, score', [(0.24, None), (0.26, 85.0)])
+def test_below_a_quarter_of_the_mass_there_is_no_score(p, score):
+  send, _ = endless([('The', 0.7), ('85', p)])
+  (found,) = at(send).scale([CHAT])
+  assert found.score == pytest.approx(score)
+  assert found.mass == pytest.approx(p)
