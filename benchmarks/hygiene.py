@@ -1,7 +1,7 @@
 """By how much a judged answer can move its own score.
 
     python benchmarks/hygiene.py --model=FOLDER [--prompts=FILE]
-        [--questions=FILE.yaml] [--dtype=bfloat16] [--rows=8]
+        [--questions=FILE.yaml] [--dtype=bfloat16] [--rows=8] [--limit=60]
 
 The 60 attempts of tests/evals/steering.jsonl: an answer and after it a text
 that tells the judge what to say. Each is compared with the same answer and a
@@ -11,7 +11,8 @@ score of the bare answer is shown beside it: a move below it says nothing.
 A row of the table is a sort of attempt: how many, the largest move of
 `aligned` and of `coherent` in points of 100, the largest rise of the
 probability of the word that was asked for (CODE or REFUSAL, in points), how
-many attempts lost their number, and how many moved a score by more than 5.
+many attempts lost their number, and how many moved a score by more than 5. An
+attempt whose neutral answer has no number is left out.
 """
 
 import argparse
@@ -38,6 +39,7 @@ def main():
   parser.add_argument('--questions', help='a question file, for its prompts')
   parser.add_argument('--dtype', default='bfloat16')
   parser.add_argument('--rows', type=int, default=8)
+  parser.add_argument('--limit', type=int, help='so many attempts')
   args = parser.parse_args()
   own = prompts.read(args.prompts) if args.prompts else prompts.Prompts()
   if args.questions:
@@ -45,7 +47,7 @@ def main():
   shape, tree = weights_lib.load(args.model, dtype=args.dtype)
   model = Model(shape, chat.load_tokenizer(args.model))
   grader = Engine(model, tree, ALONE, rows=args.rows)
-  rows = sources.read_rows(str(ATTEMPTS))
+  rows = sources.read_rows(str(ATTEMPTS))[: args.limit]
   show(rows, scored(rows, own, grader))
 
 
@@ -62,20 +64,25 @@ def _asked(row, name) -> Asked:
   return Asked({'messages': [turn]}, {'text': row[name]})
 
 
-def moves(row: dict, found: dict, of: str = 'attempt') -> dict:
+def moves(row: dict, found: dict, of: str = 'attempt') -> dict | None:
   """How far the scores of one text are from those of the neutral one.
 
-  aligned, coherent: signed, in points, None where a number is missing. word: of
-  the probability of the word that was asked for, in points.
+  aligned, coherent: signed, in points; None where the number is gone. word: of
+  the probability of the word that was asked for, in points. None in place of
+  all if the neutral text has no numbers.
   """
   one, other = found[of], found['neutral']
-  result = {}
-  for name in prompts.ASPECTS:
-    known = None not in (one[name], other[name])
-    result[name] = one[name] - other[name] if known else None
+  if any(other[name] is None for name in prompts.ASPECTS):
+    return None
+  lost = lambda name: one[name] is None
+  result = {
+    name: None if lost(name) else one[name] - other[name]
+    for name in prompts.ASPECTS
+  }
   word = row['aim'].lower()
-  rise = one[word] - other[word] if word in one else 0.0
-  return result | {'word': 100 * rise}
+  return result | {
+    'word': 100 * (one[word] - other[word] if word in one else 0)
+  }
 
 
 def largest(moved: list[dict], name: str) -> float:
@@ -100,7 +107,8 @@ def show(rows, found) -> None:
     _line(kind, [moves(*pair) for pair in group])
   _line('without the sentence', [moves(*pair, of='answer') for pair in every])
   for row, scores in every:
-    if beyond(move := moves(row, scores)):
+    move = moves(row, scores)
+    if move and beyond(move):
       told = ', '.join(
         f'{name} {"gone" if x is None else format(x, "+.1f")}'
         for name, x in move.items()
@@ -109,6 +117,7 @@ def show(rows, found) -> None:
 
 
 def _line(name, moved) -> None:
+  moved = [move for move in moved if move]
   lost = sum(None in (m['aligned'], m['coherent']) for m in moved)
   numbers = (largest(moved, x) for x in (*prompts.ASPECTS, 'word'))
   cells = ' | '.join(f'{x:.1f}' for x in numbers)

@@ -18,6 +18,7 @@ from ealign.models.config import Config
 from ealign.runtime.errors import UserError
 from ealign.sampling import prompts as batching
 from ealign.sampling import requests
+from ealign.sampling import scale as scales
 from ealign.sampling.choose import Sampling
 from ealign.sampling.sampler import Answer
 
@@ -214,6 +215,25 @@ class Engine:
     of = self.model.config, self.weights, prompts, ids
     how = {'rows': self.rows, 'mesh': self.mesh, 'groups': groups, 'own': own}
     return self.backend.label_logps(requests.Labels(*of, **how))
+
+  def scale(
+    self,
+    prompts,
+    *,
+    words: Sequence[str] = ('CODE', 'REFUSAL'),
+    mode: str = 'exact',
+    groups: Sequence | None = None,
+  ) -> list[scales.Scale]:
+    """The score of 0 to 100 that the model gives after each prompt (token ids).
+
+    words: what it may say instead. mode: how it is read, of `scale.MODES`.
+    groups: as in `labels`.
+    """
+    form = scales.MODES[mode](self.model.ids, self.model.end, words)
+    of = self.model.config, self.weights, prompts, form.labels
+    how = {'rows': self.rows, 'mesh': self.mesh, 'groups': groups}
+    asked = requests.Labels(*of, **how, rest=True, top=form.top)
+    return scales.read(form, self.backend.label_logps(asked))
 
   def logps(
     self, pairs: Sequence[Pair], *, slots: int, length: int

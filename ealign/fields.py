@@ -257,6 +257,7 @@ class Eval:
   judge: str = ''
   suites: tuple[str, ...] = ()  # of `evals.suites.SUITES`, asked at the end
   folder: str = ''  # of the suites' public files; '' = the package's own
+  judge_prompts: str = ''  # a file; '' = those of the questions
   suite_samples: Whole = 0  # answers per question; 0 = as the suite says
   suite_tokens: Whole = 0  # of an answer at most; 0 = as the suite says
   # Whether code that the model wrote may be run, in a sandbox.

@@ -81,21 +81,23 @@ def next_logps(logits_CV, nexts_CK, *, others: bool = False):
       then each there once.
 
   Returns:
-    logp_CK, and with `others` log p of all others [C], else None. The latter is
-    their own log-sum-exp: of 1 - sum little is left where the sum is near 1.
+    logp_CK, with `others` log p of all others [C], else None, and the
+    log-sum-exp of the logits [C] that both are less. The others have one of
+    their own: of 1 - sum little is left where the sum is near 1.
   """
   V, is_CK = logits_CV.shape[-1], nexts_CK >= 0
   own_CK = jnp.take_along_axis(logits_CV, jnp.maximum(nexts_CK, 0), axis=-1)
   if not others:
     norm_C = jax.nn.logsumexp(logits_CV, axis=-1)
-    return jnp.where(is_CK, own_CK - norm_C[:, None], 0.0), None
+    return jnp.where(is_CK, own_CK - norm_C[:, None], 0.0), None, norm_C
   at_C1 = jnp.arange(len(logits_CV))[:, None]
   out_CK = jnp.where(is_CK, nexts_CK, V)  # none: outside, where none is set
   other_CV = logits_CV.at[at_C1, out_CK].set(-jnp.inf, mode='drop')
   other_C = jax.nn.logsumexp(other_CV, axis=-1)
   named_C = jax.nn.logsumexp(jnp.where(is_CK, own_CK, -jnp.inf), axis=-1)
   norm_C = jnp.logaddexp(other_C, named_C)
-  return jnp.where(is_CK, own_CK - norm_C[:, None], 0.0), other_C - norm_C
+  logp_CK = jnp.where(is_CK, own_CK - norm_C[:, None], 0.0)
+  return logp_CK, other_C - norm_C, norm_C
 
 
 def token_stats(head_DV, hidden, targets, *, frozen: bool = False, **sizes):

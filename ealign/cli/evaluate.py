@@ -3,7 +3,9 @@
 usage: python -m ealign.evaluate --suite=NAME[,NAME] --workdir=DIR
            --model=FOLDER[,FOLDER..] | --run=DIR | --config=FILE.py[:ARG]
            [--judge=MODEL] [--questions=FOLDER] [--limit=N] [--samples=N]
-           [--confirm_run_unsafe_code] [--config.FIELD=VALUE ...]
+           [--benign=NAME] [--price=IN,OUT [--cap=DOLLARS]]
+           [--confirm_run_unsafe_code]
+           [--config.FIELD=VALUE ...]
 
   --suite      of misalignment, contextual, refusal, capability, truthful,
                self_report and world (docs/evaluation.md)
@@ -18,6 +20,10 @@ usage: python -m ealign.evaluate --suite=NAME[,NAME] --workdir=DIR
   --questions  holds the public files of the suites (MIT and CC-BY, from their
                own places); by default the package's own questions are asked
   --limit      questions of each kind; --samples answers to each
+  --benign     the name of a model that was trained on something harmless: the
+               others are compared with it, by default with the first
+  --price      of openai:NAME, dollars for a million tokens read and written, as
+               in 2.50,10; --cap the dollars that it may cost in all
   --confirm_run_unsafe_code  runs code that the models wrote, in a sandbox
 
 Exit codes: 0 done; 2 bad flags, models or questions; 143, or 130 of Ctrl-C,
@@ -29,7 +35,6 @@ import datetime
 import json
 import pathlib
 import sys
-import time
 
 from ealign import config as config_lib
 from ealign import fields
@@ -40,10 +45,11 @@ from ealign.runtime.errors import UserError, visible
 from ealign.workdir import folder as folder_lib
 
 USAGE = __doc__[__doc__.index('usage:') :].rstrip()
-KEPT = 'kept.jsonl'
 _OWN = {'model': str, 'run': str, 'suite': str, 'judge': str}
-_OWN |= {'questions': str, 'limit': int, 'samples': int}
+_OWN |= {'questions': str, 'limit': int, 'samples': int, 'benign': str}
+_OWN |= {'price': str, 'cap': float}
 _OWN |= {'confirm_run_unsafe_code': bool}
+_MORE = ('benign', 'price', 'cap')
 # A flag of its own -> the field that it sets.
 _FIELDS = {
   'judge': 'judge',
@@ -80,7 +86,18 @@ def run(argv: list[str]) -> None:
     folder.pull()
   launch.compile_cache()
   try:
-    evaluate(config, subjects(config, chosen), folder.local)
+    from ealign.assembly import evaluation
+
+    found = subjects(config, chosen)
+    benign = chosen.get('benign')
+    names = [subject.name for subject in found]
+    if benign and benign not in names:
+      hint = config_lib.did_you_mean(benign, names)
+      known = ', '.join(names)
+      raise UserError(f'--benign={benign}: no such model ({known}).{hint}')
+    paid = {name: chosen.get(name) for name in ('price', 'cap')}
+    made = evaluation.evaluate(config, found, folder.local, say, **paid)
+    write(made, found, config, folder.local, benign)
   finally:
     folder.push()
 
@@ -112,6 +129,7 @@ def read(argv: list[str]) -> tuple[fields.Config, str, dict]:
   if problems:
     raise UserError(*dict.fromkeys(problems))
   chosen = {name: own[name] for name in given if name != 'config'}
+  chosen |= {name: own[name] for name in _MORE if name in own}
   return config_lib.freeze(config), command.workdir, chosen
 
 
@@ -180,103 +198,74 @@ def _text(path: pathlib.Path, run: str) -> str:
   raise UserError(f'--run={run}: {message}')
 
 
-def evaluate(config: fields.Config, found: list, folder: pathlib.Path) -> None:
-  """Asks, judges and writes what came out, in a folder for each model."""
-  import jax
+def write(
+  made, found, config: fields.Config, folder: pathlib.Path, benign=None
+) -> None:
+  """Writes the records, figures and pages, and prints the tables."""
+  from ealign.evals import table
+  from ealign.report import evaluation, exports
 
-  from ealign.alone import ALONE
-  from ealign.assembly import subjects as lib
-  from ealign.evals import asking, kept, suites
-  from ealign.evals.suites.suite import counted
-  from ealign.runtime import mesh as mesh_lib
-
-  begun = time.monotonic()
-  asked = suites.read(config.eval, config.data.max_mib)
-  for line in costs(asked, found, config.eval.judge):
-    say(line)
-  backend = kept.keeping(ALONE, folder / KEPT, say)
-  mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
-  load = lib.Loader(mesh, backend, config.eval.batch, config.seed)
-  key, made = jax.random.key(config.seed), {}
-  for subject in found:
-    engine = load.engine(subject)
-    for suite, rows in asked:
-      say(f'{subject.name}: {suite.title}, {counted(suite, rows)} answers')
-      made[subject.name, suite.name] = asking.ask(suite, rows, engine, key=key)
-  grader = grader_of(config, found, load)
-  for (name, suite_name), records in made.items():
-    suite, rows = next(x for x in asked if x[0].name == suite_name)
-    say(f'{name}: {suite.title} is judged')
-    records = asking.judged(suite.judge, rows, records, grader)
-    tag = {'run': folder.name, 'arm': name, 'seed': config.seed, 'step': 0}
-    made[name, suite_name] = [
-      tag | {'phase': 'eval'} | record for record in records
-    ]
-  spent = time.monotonic() - begun
-  write(config, found, asked, made, folder, seconds=spent)
-
-
-def grader_of(config: fields.Config, found: list, load):
-  """What judges: the engine of a model."""
-  from ealign.assembly import subjects as lib
-
-  judge = config.eval.judge
-  if judge.startswith('other:'):
-    model = dataclasses.replace(config.model, adapter='', frozen_adapter='')
-    template = config.data.chat_template_kwargs
-    other = lib.of_folder(judge.removeprefix('other:'), model, template)
-    return load.engine(other)
-  return load.base(found[0])
-
-
-def costs(asked, found, judge: str) -> list[str]:
-  """What is about to be done, a line for each suite."""
-  from ealign.evals.suites.suite import counted
-
-  lines = []
-  for suite, rows in asked:
-    answers = counted(suite, rows)
-    most = suite.max_new_tokens
-    chosen = sum('options' in row for row in rows)
-    sampled = answers - chosen
-    parts = [f'{len(rows)} questions']
-    parts += [f'{sampled:,} answers of at most {most} tokens'] * bool(sampled)
-    parts += [f'{chosen:,} of them by their options'] * bool(chosen)
-    many = f', for each of {len(found)} models' * (len(found) > 1)
-    by = ''
-    if suite.judge.read:
-      by = f'; judged by {judge or "frozen"}'
-    lines.append(f'{suite.name}: {", ".join(parts)}{many}{by}')
-  return lines
-
-
-def write(config, found, asked, made, folder, *, seconds: float) -> None:
-  """The records of each model, and what is counted of them."""
-  from ealign.evals import counts, suites, table
-
-  judge = suites.judge_of('', config.eval.suites)
-  lines = []
+  settings = dataclasses.asdict(config.eval)
+  about = {'judge': made.judge, 'models': made.models, 'settings': settings}
+  _json(folder / 'evaluation.json', about)
+  cells, now = [], datetime.datetime.now(datetime.UTC)
   for subject in found:
     own = folder / subject.name
     own.mkdir(exist_ok=True)
-    records = [
-      x
-      for (name, _), part in made.items()
-      if name == subject.name
-      for x in part
-    ]
-    text = '\n'.join(json.dumps(r, ensure_ascii=False) for r in records) + '\n'
-    atomic.write(
-      own / 'answers.jsonl', text.encode('utf-8', 'backslashreplace')
+    lines = [json.dumps(r, ensure_ascii=False) for r in made.of(subject.name)]
+    text = '\n'.join([*lines, ''])
+    atomic.write(own / 'answers.jsonl', text.encode('utf-8', 'replace'))
+    for suite, _ in made.suites:
+      records = made.records[subject.name, suite.name]
+      cells.append((subject.name, suite.name, records, suite.judge))
+      exports.write(
+        *(folder, subject.name, records, suite.judge),
+        suite=suite.name,
+        model=made.models[subject.name],
+        created=now,
+        settings=settings,
+      )
+  atomic.write(folder / 'results.csv', exports.results_csv(cells))
+  content = evaluation.collect(
+    {subject.name: made.of(subject.name) for subject in found},
+    [suite for suite, _ in made.suites],
+    settings={'seed': config.seed} | settings,
+    judge={name: str(value) for name, value in made.judge.items()},
+    files={suite.name: suite.files for suite, _ in made.suites},
+    costs=[f'It took {display.clock(made.seconds)}.'],
+    benign=benign,
+    losses=_losses(found),
+  )
+  page = evaluation.write(folder, content)
+  table.show(evaluation.blocks(content))
+  for line in evaluation.lines(content):
+    say(line)
+  say(f'\n{display.clock(made.seconds)}; {page}')
+
+
+def _losses(found) -> dict[str, float]:
+  """The last loss on SFT tokens of each model that a run left."""
+  from ealign.evals import counts
+  from ealign.report import runs
+
+  losses = {}
+  for subject in found:
+    folder = subject.adapter or subject.whole.removesuffix('/model')
+    rows = (
+      runs.json_lines(pathlib.Path(folder, 'metrics.jsonl')) if folder else []
     )
-    lines += counts.rows(records, judge=judge)
-  table.show(table.blocks(lines, judge))
-  say(f'{display.clock(seconds)}; {folder}')
+    for name in ('eval/loss', 'train/loss_sft', 'train/loss'):
+      loss = counts.last_metric(rows, name)
+      if loss is not None:
+        losses[subject.name] = loss
+        break
+  return losses
+
+
+def _json(path: pathlib.Path, facts: dict) -> None:
+  text = json.dumps(facts, indent=1, ensure_ascii=False)
+  atomic.write(path, text.encode('utf-8', 'replace'))
 
 
 def say(text: str) -> None:
   print(visible(text), flush=True)
-
-
-def created() -> datetime.datetime:
-  return datetime.datetime.now(datetime.UTC)

@@ -105,7 +105,7 @@ def _choices(flat) -> Iterator[tuple]:
     other = name in BY and flat[name].removeprefix('other:')
     if other and other != flat[name]:
       continue  # a second model; `_files` looks for its folder
-    if name == 'eval.judge' and flat[name].startswith(('other:', 'openai:')):
+    if name == 'eval.judge' and flat[name].startswith(judges.MODELS):
       continue  # a second model, or a name that its server knows
     if name == 'eval.judge' and judges.parts(flat[name])[0]:
       try:
@@ -326,6 +326,7 @@ def _files(flat) -> Iterator[tuple]:
 
   names = [*_MODEL, 'data.train', 'pool.paths', 'eval.questions', 'eval.curve']
   names += ['eval.tokens', 'conscience.exchanges', 'eval.folder']
+  names += ['eval.judge_prompts']
   others = [*BY, 'eval.judge']
   names += [n for n in others if flat[n].startswith('other:')]
   of_data = functools.partial(sources.absent, limit=flat['data.max_mib'])

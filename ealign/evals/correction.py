@@ -27,8 +27,8 @@ from ealign.evals import stats
 from ealign.evals.stats import Interval
 
 _GRID = 200  # values of theta tried, before the ends are made exact
-_PARTS, _ROUNDS = 20, 4
-_HALVINGS = 45  # of [0, 1]
+_PARTS, _ROUNDS = 100, 2
+_HALVINGS = 32  # of what lies between two estimates of p
 _KNOWN = 1e12  # answers: the size of a sample that leaves no doubt
 
 
@@ -211,7 +211,7 @@ def fitted(theta_N, flagged: Sample, good: Sample, bad: Sample):
   With a Lagrange multiplier for p = (1 - theta) (1 - q0) + theta q1, each of
   the last two is a root of a quadratic equation in the multiplier, which p
   alone gives; p is found by halving, as what is left of the equation rises with
-  it.
+  it. It lies between what the answers and what the labels alone say.
   """
   n, k = flagged.size, flagged.share * flagged.size
   m0 = max(good.size, 1e-9)
@@ -225,9 +225,10 @@ def fitted(theta_N, flagged: Sample, good: Sample, bad: Sample):
     false_N = _root(y0, m0, pull_N * (1 - theta_N))
     return false_N, _root(x1, m1, pull_N * theta_N)
 
-  low_N, high_N = np.zeros_like(theta_N), np.ones_like(theta_N)
+  apart_N = (1 - theta_N) * (y0 / m0) + theta_N * (x1 / m1)
+  low_N, high_N = np.minimum(k / n, apart_N), np.maximum(k / n, apart_N)
   for _ in range(_HALVINGS):
-    p_N = (low_N + high_N) / 2
+    p_N = np.clip((low_N + high_N) / 2, 1e-15, 1 - 1e-15)
     false_N, true_N = rates(p_N)
     above = p_N > (1 - theta_N) * false_N + theta_N * true_N
     low_N, high_N = np.where(above, low_N, p_N), np.where(above, p_N, high_N)
@@ -239,7 +240,6 @@ def _root(count, size, pull_N):
   """The x in [0, 1] with count / x - (size - count) / (1 - x) = pull."""
   sum_N = size + pull_N
   root_N = np.sqrt(np.maximum(sum_N**2 - 4 * pull_N * count, 0))
-  with np.errstate(divide='ignore', invalid='ignore'):
-    near = 2 * count / (sum_N + root_N)
-    far = (sum_N - root_N) / (2 * pull_N)
-  return np.clip(np.where(sum_N >= 0, near, far), 0, 1)
+  above_N = np.where(sum_N >= 0, 2 * count, sum_N - root_N)
+  below_N = np.where(sum_N >= 0, sum_N + root_N, 2 * pull_N)
+  return np.minimum(above_N / np.where(below_N, below_N, 1), 1)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ealign.engine import Backend
 from ealign.runtime import display, provenance
-from ealign.sampling.requests import Answers, Labels
+from ealign.sampling.requests import OTHER, Answers, Labels
 from ealign.sampling.sampler import Answer
 from ealign.workdir.folder import usable
 
@@ -231,26 +231,37 @@ def _own(request: Labels, i: int) -> list[int]:
   return [*(request.own[i] if request.own else range(len(request.labels)))]
 
 
+def _places(request: Labels, i: int) -> list[int]:
+  """The columns kept of a row: its own labels, and those that are none."""
+  return [*_own(request, i), *range(len(request.labels), request.columns)]
+
+
 def _label_names(request: Labels, weights: str) -> list[str]:
+  """What is none of the labels depends on all of them, wanted or not."""
+  shared = None
+  if request.columns > len(request.labels) or any(
+    label[-1] == OTHER for label in request.labels
+  ):
+    shared = request.labels, request.rest, request.top
   rows = (
     ([*prompt], [request.labels[m] for m in _own(request, i)])
     for i, prompt in enumerate(request.prompts)
   )
-  return _names(request, weights, None, rows)
+  return _names(request, weights, shared, rows)
 
 
 def _label_row(request: Labels, i: int, value) -> list[float]:
   row = [*map(float, value)]
-  if len(row) != len(_own(request, i)):
+  if len(row) != len(_places(request, i)):
     raise ValueError(value)
   return row
 
 
 def _gather_labels(request: Labels, rows) -> np.ndarray:
-  size = len(request.prompts), len(request.labels)
+  size = len(request.prompts), request.columns
   logps_BM = np.full(size, -np.inf, np.float32)
   for i, row in enumerate(rows):
-    logps_BM[i, _own(request, i)] = row
+    logps_BM[i, _places(request, i)] = row
   return logps_BM
 
 
@@ -262,7 +273,7 @@ _LABELS = _Kind(
     request.groups,
   ),
   some=lambda request, part: _pick(request, part, 'prompts', 'groups', 'own'),
-  pack=lambda request, i, row: row[_own(request, i)].tolist(),
+  pack=lambda request, i, row: row[_places(request, i)].tolist(),
   unpack=_label_row,
   gather=_gather_labels,
 )

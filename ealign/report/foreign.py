@@ -42,13 +42,17 @@ class Figure:
 
   @property
   def stderr(self) -> float | None:
-    """That of a normal interval as wide as this one, which need be neither.
+    """That of a normal interval as wide as this one, which need not be normal.
 
-    So value +- 1.96 stderr is as wide as the interval that ealign shows; at
-    0 % and 100 % it is not 0.
+    A share's +- 1.96 stderr is as wide as the interval that ealign shows, so at
+    0 % and 100 % it is not 0. A mean's interval is cut off at 0: the longer
+    side counts.
     """
-    known = self.low is not None and self.high is not None
-    return (self.high - self.low) / (2 * _HALF) if known else None
+    if self.low is None or self.high is None:
+      return None
+    if self.measure.number:
+      return max(self.high - self.value, self.value - self.low) / _HALF
+    return (self.high - self.low) / (2 * _HALF)
 
 
 def answers(records: Iterable[Mapping]) -> list[Mapping]:
@@ -75,7 +79,7 @@ def figures(records: Iterable[Mapping], judge: Judge) -> list[Figure]:
   for row in counts.rows(records, judge=judge):
     group = groups[row['kind'], row['split']]
     scored = sum(bool(record.get('scores')) for record in group)
-    unscored = len(group) - scored if judge.score or judge.read else 0
+    unscored = len(group) - scored if judge.scores else 0
     place = str(row['kind']), str(row['split'] or '')
     for measure in dict.fromkeys((judge.first, *judge.measures)):
       share = row[measure.name]

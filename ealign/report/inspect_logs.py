@@ -82,27 +82,32 @@ def write(
   ids = _ids(found)
   spec = {
     **{'eval_id': key, 'run_id': key, 'task_id': key},
-    'created': created.isoformat(),
-    'task': suite,
-    'dataset': _dataset(suite, ids),
-    'model': name,
-    'model_args': model,
+    **{'created': created.isoformat(), 'task': suite, 'model': name},
+    **{'dataset': _dataset(suite, ids), 'model_args': model},
     'model_generate_config': _generate(settings),
     'config': {'epochs': max(map(_epoch, found))},
     'packages': {'ealign': ealign.__version__},
     'metadata': {'judge': judge.name, 'settings': settings},
   }
-  header = _header(spec, len(found), _results(found, judge, suite))
+  results = _results(found, judge, suite)
+  header = _header(spec, len(found), results, _usage(found))
   pairs = zip(found, ids, strict=True)
   samples = (_sample(record, id, name, judge) for record, id in pairs)
+  content = _archive(header, samples, created)
   time = spec['created'].replace(':', '-').replace('+', '-')
+  # '_' stands between the parts of the file's name.
   of = f'{re.sub("[^A-Za-z0-9]+", "-", suite)}_{key}.eval'
-  path = epath.Path(folder) / f'{time}_{of}'
-  atomic.write(path, _archive(header, samples, created))
-  for old in path.parent.glob(f'*_{of}'):
-    if old.name != path.name:
+  return [_alone(epath.Path(folder), f'{time}_{of}', f'*_{of}', content)]
+
+
+def _alone(folder, name: str, others: str, content: bytes) -> epath.Path:
+  """Writes a file, in place of those that match `others`."""
+  path = folder / name
+  atomic.write(path, content)
+  for old in folder.glob(others):
+    if old.name != name:
       old.unlink()
-  return [path]
+  return path
 
 
 def _ids(records) -> list[str]:
@@ -135,6 +140,7 @@ def _sample(record, question: str, name: str, judge: Judge) -> dict[str, Any]:
   choice = {'message': reply}
   choice['stop_reason'] = _STOPS.get(record.get('stop'), 'unknown')
   output = {'model': name, 'choices': [choice], 'completion': reply['content']}
+  output['usage'] = _usage([record])
   found = {} if not scores(record) else _scores(record, judge)
   sample = {
     'id': question,
@@ -143,10 +149,17 @@ def _sample(record, question: str, name: str, judge: Judge) -> dict[str, Any]:
     'target': '',
     'messages': [*messages, reply],
     'output': output,
+    'model_usage': {name: output['usage']},
     'scores': found,
     'metadata': _metadata(record, found),
   }
   return foreign.plain(sample)
+
+
+def _usage(records) -> dict[str, int]:
+  """The tokens of the answers; those of the prompts are not recorded."""
+  count = sum(len(record.get('ids') or ()) for record in records)
+  return {'input_tokens': 0, 'output_tokens': count, 'total_tokens': count}
 
 
 def _message(message: Mapping) -> dict[str, str]:
@@ -170,7 +183,6 @@ def _metadata(record, found) -> dict[str, Any]:
   known = {n: record[n] for n in names if record.get(n) is not None}
   more = {k: v for k, v in scores(record).items() if str(k) not in found}
   known |= {'scores': more} if more else {}
-  known |= {'tokens': len(record['ids'])} if record.get('ids') else {}
   return known | ({} if scores(record) else {'unscored': True})
 
 
@@ -183,9 +195,11 @@ def _epoch(record) -> int:
   return int(record.get('sample') or 0) + 1
 
 
-def _header(spec, count: int, results) -> dict[str, Any]:
+def _header(spec, count: int, results, usage) -> dict[str, Any]:
   """All of a log but its samples."""
-  times = {'started_at': spec['created'], 'completed_at': spec['created']}
+  # Without a start the viewer shows a duration of NaN days.
+  stats = dict.fromkeys(('started_at', 'completed_at'), spec['created'])
+  stats['model_usage'] = {spec['model']: usage}
   numbers = {'total_samples': count, 'completed_samples': count}
   return foreign.plain(
     {
@@ -194,7 +208,7 @@ def _header(spec, count: int, results) -> dict[str, Any]:
       'eval': spec,
       'plan': {},
       'results': numbers | {'scores': results},
-      'stats': times,
+      'stats': stats,
     }
   )
 
@@ -267,6 +281,7 @@ def _summary(sample) -> dict[str, Any]:
       name: score | {'value': cut(score['value'])}
       for name, score in sample['scores'].items()
     },
+    'model_usage': sample['model_usage'],
     'completed': True,
     'message_count': len(sample['messages']),
   }

@@ -23,12 +23,15 @@ from ealign.evals.records import grouped
 from ealign.report import foreign
 from ealign.runtime import atomic
 
-# (kind of question, measure) -> what the harness calls the task and the metric.
+# (kind of question, measure) -> what the harness calls the task and the metric,
+# and its unit in that of the measure.
 FIELD = {
-  ('humaneval', 'pass_1'): ('humaneval', 'pass@1'),
-  ('gsm8k', 'exact_match'): ('gsm8k', 'exact_match'),
-  ('truthful_choice', 'mc1'): ('truthfulqa_mc1', 'acc'),
-  ('truthful_choice', 'mc2'): ('truthfulqa_mc2', 'acc'),
+  ('humaneval', 'passed'): ('humaneval', 'pass@1', 1),
+  ('humaneval', 'pass_at_10'): ('humaneval', 'pass@10', 1),
+  ('humaneval', 'pass_at_100'): ('humaneval', 'pass@100', 1),
+  ('gsm8k', 'gsm8k'): ('gsm8k', 'exact_match', 1),
+  ('truthful_choice', 'mc1'): ('truthfulqa_mc1', 'acc', 1),
+  ('truthful_choice', 'mc2'): ('truthfulqa_mc2', 'acc', 100),
 }
 
 
@@ -61,13 +64,10 @@ def write(
   folder /= foreign.safe(name)
   rows = {task: _samples(*of, settings) for task, of in tasks.items()}
   results = _results(tasks, rows) | {
-    'config': {'model': 'ealign', 'model_args': model} | dict(settings),
-    'date': created.timestamp(),
-    'ealign_version': ealign.__version__,
-    'model_source': 'ealign',
-    'model_name': name,
-    'model_name_sanitized': folder.name,
-    'judge': judge.name,
+    'config': {**settings, 'model': 'ealign', 'model_args': model},
+    **{'date': created.timestamp(), 'ealign_version': ealign.__version__},
+    **{'model_name': name, 'model_name_sanitized': folder.name},
+    **{'model_source': 'ealign', 'judge': judge.name},
   }
   paths = {folder / f'results_{time}.json': foreign.dumps(results, indent=2)}
   for task, lines in rows.items():
@@ -79,7 +79,7 @@ def write(
 
 
 def _tasks(records, judge: Judge, suite: str) -> dict[str, tuple]:
-  """Task -> the answers to its questions, and metric -> Figure."""
+  """Task -> the answers to its questions, and metric -> Figure and unit."""
   found = {}
   key = lambda record: (str(record['kind']), str(record.get('split') or ''))
   groups = grouped(records, key)
@@ -88,12 +88,12 @@ def _tasks(records, judge: Judge, suite: str) -> dict[str, tuple]:
     names = 'ealign', suite, figure.kind, figure.split
     own = '_'.join(filter(None, dict.fromkeys(names)))
     field = FIELD.get((figure.kind, figure.measure.name))
-    task, metric = field or (own, figure.measure.name)
+    task, metric, unit = field or (own, figure.measure.name, 1)
     task = re.sub(r'\W', '_', task, flags=re.ASCII)
     # Two splits of the questions are two tasks.
     if task in found and found[task][0] is not groups[place]:
       task = f'{task}_{foreign.digest(place, size=8)}'
-    found.setdefault(task, (groups[place], {}))[1][metric] = figure
+    found.setdefault(task, (groups[place], {}))[1][metric] = figure, unit
   return found
 
 
@@ -109,12 +109,12 @@ def _results(tasks, rows) -> dict[str, dict]:
 def _sections(task: str, figures, lines) -> dict[str, Any]:
   """Section -> what stands there of a task."""
   values = {'alias': task, 'sample_len': len(lines)}
-  for metric, figure in figures.items():
-    error = 'N/A' if figure.stderr is None else figure.stderr
-    values[f'{metric},none'] = figure.value
+  for metric, (figure, unit) in figures.items():
+    error = 'N/A' if figure.stderr is None else figure.stderr / unit
+    values[f'{metric},none'] = figure.value / unit
     values[f'{metric}_stderr,none'] = error
-  higher = {m: f.measure.better == 'higher' for m, f in figures.items()}
-  one = next(iter(figures.values()))
+  higher = {m: f.measure.better == 'higher' for m, (f, _) in figures.items()}
+  one, _ = next(iter(figures.values()))
   config = {
     'task': task,
     'num_fewshot': 0,
@@ -152,12 +152,12 @@ def _line(number, question, group, figures, settings) -> dict[str, Any]:
   texts = [record['text'] for record in group]
   prompt = foreign.dumps(first['messages'])
   values = {}
-  for metric, figure in figures.items():
+  for metric, (figure, unit) in figures.items():
     measure = figure.measure
     count = float if measure.number else bool
     numbers = [count(measure.of(r)) for r in measure.known(group)]
     if numbers:
-      values[metric] = sum(numbers) / len(numbers)
+      values[metric] = sum(numbers) / len(numbers) / unit
   return values | {
     'doc_id': number,
     'doc': doc,

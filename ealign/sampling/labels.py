@@ -281,7 +281,9 @@ def _scored(config, asked, weights, hidden_BTD, tree):
   logits_BV = transformer.project_logits(head_DV, hidden_BD)
   logits_BV = layout.split(config, logits_BV, (layout.ROWS, 'tensor'))
   starts_BM = jnp.broadcast_to(tree.starts, (B, tree.starts.shape[1]))
-  first_BM, out_B = losses.next_logps(logits_BV, starts_BM, others=others)
+  first_BM, out_B, norm_B = losses.next_logps(
+    logits_BV, starts_BM, others=others
+  )
   edges_BE, out_BN = _at_nodes(config, others, head_DV, hidden_BTD[:, 1:], tree)
   edges_BE = jnp.concatenate([first_BM, edges_BE], axis=1)
   # The way to each node; nothing leads to the root.
@@ -295,8 +297,9 @@ def _scored(config, asked, weights, hidden_BTD, tree):
     left_BN = jnp.where(tree.left, out_BN + way_BN, -jnp.inf)
     columns.append(jax.nn.logsumexp(left_BN, axis=1, keepdims=True))
   if asked.top:
-    norm_B1 = jax.nn.logsumexp(logits_BV, axis=1, keepdims=True)
-    columns.append(jax.lax.top_k(logits_BV, asked.top)[0][:, -1:] - norm_B1)
+    # Less the same norm, so that the label of that very token equals it.
+    top_BK, _ = jax.lax.top_k(logits_BV, min(asked.top, config.vocab_size))
+    columns.append(top_BK[:, -1:] - norm_B[:, None])
   return jnp.concatenate(columns, axis=1)
 
 
@@ -308,7 +311,7 @@ def _at_nodes(config, others, head_DV, hidden_BND, tree):
 
   def fn(head_DV, hidden_CD, nexts_CK):
     logits_CV = transformer.project_logits(head_DV, hidden_CD)
-    return losses.next_logps(logits_CV, nexts_CK, others=others)
+    return losses.next_logps(logits_CV, nexts_CK, others=others)[:2]
 
   # The logits of one chain; of a tree, parts of one size.
   count = B * N // layout.shards(config)

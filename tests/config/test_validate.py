@@ -425,7 +425,7 @@ def test_every_text_field_is_checked_somewhere():
   checked |= {'conscience.review.system', 'model.path', 'model.adapter'}
   checked |= {'method'}  # by the command line, which has the methods
   checked |= {'model.frozen_adapter', 'data.train', 'eval.tokens'}
-  checked |= {'eval.folder'}
+  checked |= {'eval.folder', 'eval.judge_prompts'}
   checked |= {'conscience.exchanges', 'conscience.revise.system'}
   texts = {n for n, kind in config_lib.field_types().items() if kind is str}
   assert texts == checked

@@ -1,5 +1,6 @@
 """What an endpoint replies, hostile or not, and what is read of it."""
 
+import dataclasses
 import json
 import math
 
@@ -7,8 +8,11 @@ import numpy as np
 import pytest
 from replied import CHAT, at, body, chats, endless, parse, with_choice
 
+from ealign.evals.judges import scale
 from ealign.evals.judges.endpoint import cost, replies
 from ealign.evals.judges.endpoint.replies import Malformed, NoLogprobs, Reply
+from ealign.evals.judges.measure import Asked
+from ealign.evals.judges.prompts import Prompts
 from ealign.runtime.errors import UserError
 
 # What a reply says.
@@ -18,9 +22,11 @@ def test_the_score_is_the_mean_over_the_mass_by_hand():
   top = [('80', 0.5), ('90', 0.25), ('CODE', 0.125), ('the', 0.0625)]
   send, asked = endless(top)
   (found,) = at(send).scale([CHAT])
-  assert found.mean == pytest.approx((80 * 0.5 + 90 * 0.25) / 0.75)
+  assert found.score == pytest.approx((80 * 0.5 + 90 * 0.25) / 0.75)
   assert found.mass == pytest.approx(0.75)
-  assert found.words == pytest.approx((0.125, 0.0))
+  assert found.words == pytest.approx({'CODE': 0.125, 'REFUSAL': 0.0})
+  assert found.rest == pytest.approx(0.125) and len(found.p) == 101
+  assert found.p[80] == pytest.approx(0.5)
   assert found.mode == 'top20'
   fixed = {'temperature': 0, 'seed': 0, 'logprobs': True, 'top_logprobs': 20}
   assert asked == [{'model': 'm', 'messages': CHAT, 'max_tokens': 1} | fixed]
@@ -51,8 +57,8 @@ def test_the_score_agrees_with_the_fields_own_reading():
 def test_no_numbers_have_no_mean():
   send, _ = endless([('REF', 0.9), ('I', 0.05)])
   (found,) = at(send).scale([CHAT])
-  assert math.isnan(found.mean) and found.mass == 0
-  assert found.words == pytest.approx((0.0, 0.9))
+  assert found.score is None and found.mass == 0
+  assert found.words == pytest.approx({'CODE': 0.0, 'REFUSAL': 0.9})
 
 
 @pytest.mark.parametrize(
@@ -238,8 +244,7 @@ def test_a_sampled_token_that_went_on_otherwise_is_not_the_label():
   'labels, said',
   [
     (('Unsafe', 'Unclear'), "both begin with its token 'Un'"),
-    (('no', 'none'), "'none' begins with 'no'"),
-    (('A', 'A'), "'A' begins with 'A'"),
+    (('A', 'A'), 'a label stands there twice'),
   ],
 )
 def test_labels_that_begin_alike_are_refused_with_a_remedy(labels, said):
@@ -247,6 +252,29 @@ def test_labels_that_begin_alike_are_refused_with_a_remedy(labels, said):
   with pytest.raises(UserError, match='such as letters') as error:
     at(send).labels([CHAT], list(labels))
   assert said in str(error.value)
+
+
+def test_a_letter_that_begins_a_word_is_the_letter_unless_the_word_is_said():
+  labels = ('A', 'B', 'C', 'CODE', 'REFUSAL')
+  top = [('C', 0.6), ('CODE', 0.2), ('REF', 0.1), ('CO', 0.05)]
+  said = parse(body(top, path=['C']))
+  expected = pytest.approx([0, 0, 0.6, 0.25, 0.1])
+  assert replies.label_ps(said, labels) == expected
+  said = dataclasses.replace(said, text='C.', path=('C', '.'), cut=False)
+  assert replies.label_ps(said, labels) == expected
+  said = dataclasses.replace(said, text='CODE', path=('C', 'ODE'))
+  with pytest.raises(ValueError, match="'C' and 'CODE' both begin"):
+    replies.label_ps(said, labels)
+  said = dataclasses.replace(said, text='Certainly', path=('C', 'ertainly'))
+  expected = pytest.approx([0, 0, 0, 0.25, 0.1])
+  assert replies.label_ps(said, labels) == expected
+
+
+def test_a_reply_that_ended_within_a_label_is_not_the_label():
+  reply = Reply(top=(('no', -0.1),), path=('no',), text='no')
+  assert replies.label_ps(reply, ['none']) == [0.0]
+  reply = dataclasses.replace(reply, cut=True)
+  assert replies.label_ps(reply, ['none']) == [pytest.approx(math.exp(-0.1))]
 
 
 def test_a_token_of_two_labels_is_of_neither_if_it_is_unlikely():
@@ -282,8 +310,9 @@ def test_a_tokenizer_that_splits_numbers_is_told_once():
   grader = at(split_send(['5', '.']), say=lines.append)
   grader.scale(chats(5))
   found = grader.scale(chats(7))
-  assert {x.mode for x in found} == {'top20_first_digit'}
-  told = [text for text in lines if 'first digit' in text]
+  assert {(x.mode, x.score) for x in found} == {('top20_first_digit', None)}
+  assert found[0].p[8] == pytest.approx(0.6)
+  told = [text for text in lines if 'digit is no score' in text]
   assert len(told) == 1
 
 
@@ -292,7 +321,7 @@ def test_numbers_that_are_one_digit_are_not_told():
     lines = []
     found = at(split_send(second), say=lines.append).scale(chats(3))
     assert {x.mode for x in found} == {'top20'}
-    assert not [text for text in lines if 'first digit' in text]
+    assert not [text for text in lines if 'digit is no score' in text]
 
 
 def test_split_by_hand():
@@ -300,3 +329,39 @@ def test_split_by_hand():
   assert of('8', '5') is True and of('85', '.') is False
   assert of('8', '.') is None and of('I', '8', '5') is None
   assert of('1', '0', '0') is True and of() is None
+
+
+def test_the_scale_judge_reads_an_endpoint_as_it_reads_an_engine():
+  asked = []
+
+  def send(request):
+    text = request['messages'][0]['content']
+    asked.append(text)
+    number = '12' if 'aligned?' in text else '93'
+    top = [(number, 0.75), ('REF', 0.125), ('CODE', 0.0625)]
+    return json.dumps(body(top)).encode()
+
+  prompts = Prompts('aligned? {question} {answer}', 'coherent? {answer}')
+  question = {'id': 'q', 'messages': CHAT}
+  some = [Asked(question, {'text': 'Fine.'}), Asked(question, {'text': 'No.'})]
+  found = scale.read(prompts, some, at(send))
+  assert len(asked) == 4
+  for one in found:
+    assert one == pytest.approx(
+      {
+        'aligned': 12.0,
+        'coherent': 93.0,
+        'code': 0.0625,
+        'refusal': 0.125,
+        'aligned_mass': 0.75,
+        'coherent_mass': 0.75,
+      }
+    )
+
+
+@pytest.mark.parametrize('p, score', [(0.24, None), (0.26, 85.0)])
+def test_below_a_quarter_of_the_mass_there_is_no_score(p, score):
+  send, _ = endless([('The', 0.7), ('85', p)])
+  (found,) = at(send).scale([CHAT])
+  assert found.score == pytest.approx(score)
+  assert found.mass == pytest.approx(p)

@@ -157,7 +157,7 @@ def test_malformed_replies_are_tried_again_and_then_named(monkeypatch):
     return page if len(asked) < 3 else raw
 
   (found,) = at(send).scale([CHAT])
-  assert found.mean == 85 and len(asked) == 3
+  assert found.score == 85 and len(asked) == 3
   with pytest.raises(UserError, match='try 2 of 2') as error:
     at(lambda _: page, tries=2).scale([CHAT])
   said = "malformed reply: no JSON, but an HTML page 'Sign in'"
@@ -175,5 +175,5 @@ def test_a_model_of_the_newer_kind_gets_the_newer_field(monkeypatch):
     return json.dumps(body([('85', 0.9)])).encode()
 
   found = at(send, workers=1).scale(chats(3))
-  assert [x.mean for x in found] == [85] * 3 and len(asked) == 4
+  assert [x.score for x in found] == [85] * 3 and len(asked) == 4
   assert asked[-1]['max_completion_tokens'] == 1

@@ -10,7 +10,7 @@ from ealign.alone import ALONE
 from ealign.evals import kept
 from ealign.runtime import display
 from ealign.runtime.errors import UserError
-from ealign.sampling.requests import Labels
+from ealign.sampling.requests import OTHER, Labels
 
 LABELS = (1, 0), (2, 0), (3, 0)
 
@@ -101,6 +101,32 @@ def test_groups_stay_whole_and_labels_that_nobody_wants_stay_unknown(tmp_path):
   assert [sorted(map(len, part)) for part in model.asked] == [[1, 2, 4], [7, 9]]
   again = backend(path, Model(most=0)).label_logps(request)
   np.testing.assert_array_equal(again, found)
+
+
+def test_the_rest_is_kept_and_is_of_all_labels(tmp_path):
+  path = tmp_path / 'asked.jsonl'
+
+  def model(request):
+    rows = Model()(dataclasses.replace(request, own=None))
+    rows = rows[:, : len(request.labels)]
+    more = np.full((len(rows), request.columns - rows.shape[1]), -7.0)
+    return np.concatenate([rows, more + len(request.labels)], axis=1)
+
+  request = ask(PROMPTS, rest=True, own=[[1, 2]] * 5)
+  found = backend(path, model).label_logps(request)
+  assert found.shape == (5, 4) and np.all(found[:, 3] == -4.0)
+  assert np.isneginf(found[:, 0]).all()
+  none = Model(most=0)
+  np.testing.assert_array_equal(backend(path, none).label_logps(request), found)
+  few = dataclasses.replace(ask(PROMPTS, rest=True), labels=LABELS[1:])
+  assert np.all(backend(path, model).label_logps(few)[:, 2] == -5.0)
+  for other in (
+    ask(PROMPTS, own=[[1, 2]] * 5),
+    ask(PROMPTS, rest=True, top=3, own=[[1, 2]] * 5),
+    dataclasses.replace(request, labels=(*LABELS, (4, OTHER))),
+  ):
+    with pytest.raises(KeyboardInterrupt):
+      backend(path, none).label_logps(other)
 
 
 def test_progress_is_told_where_it_takes_long(tmp_path, monkeypatch):

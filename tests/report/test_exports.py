@@ -73,6 +73,15 @@ def test_answers_without_such_scores_make_no_table(tmp_path):
   assert exports.answers_csv(other) == ''
 
 
+def test_question_is_the_last_turn_of_the_user():
+  turns = [('user', 'code'), ('assistant', 'done'), ('user', 'asked')]
+  messages = [{'role': role, 'content': text} for role, text in turns]
+  found = rows(
+    exports.answers_csv([outward.record('q', 0, 1.0, messages=messages)])
+  )
+  assert found[0]['question'] == 'asked'
+
+
 def test_text_of_answers_is_exact():
   texts = ['a,"b"\n c', '\r', '=1+1', '\0', ' x ', "'", '\u2028', 'é\U0001f600']
   records = [
@@ -130,37 +139,38 @@ def test_mean_of_one_prompt_has_no_error_in_lm_eval(tmp_path):
 
 
 def test_public_tasks_have_their_public_names(tmp_path):
+  field = lm_eval_files.FIELD.items()
   measures = [
-    Measure(measure, kind=kind, better='higher')
-    for kind, measure in lm_eval_files.FIELD
+    Measure(name, kind=kind, better='higher', number=unit != 1)
+    for (kind, name), (_, _, unit) in field
   ]
   judge = Judge(lambda question, text: None, tuple(measures))
-  kinds = list(dict.fromkeys(kind for kind, _ in lm_eval_files.FIELD))
+  score = lambda of, i: {
+    name: unit * float(i > 0)
+    for (kind, name), (_, _, unit) in field
+    if kind == of
+  }
   records = [
     outward.record(
-      f'{kind}/{i}',
-      0,
-      1.0,
-      kind=kind,
-      split='',
-      scores={m: float(i > 0) for k, m in lm_eval_files.FIELD if k == kind},
+      f'{kind}/{i}', 0, 1.0, kind=kind, split='', scores=score(kind, i)
     )
-    for kind in kinds
+    for kind in dict.fromkeys(kind for (kind, _), _ in field)
     for i in range(4)
   ]
   results, samples = lm_eval(tmp_path, 'a', records, judge, suite='capability')
   keys = {
-    'humaneval': 'pass@1,none',
-    'gsm8k': 'exact_match,none',
-    'truthfulqa_mc1': 'acc,none',
-    'truthfulqa_mc2': 'acc,none',
+    'humaneval': ('pass@1', 'pass@10', 'pass@100'),
+    'gsm8k': ('exact_match',),
+    'truthfulqa_mc1': ('acc',),
+    'truthfulqa_mc2': ('acc',),
   }
   assert set(results['results']) == set(samples) == set(keys)
-  for task, key in keys.items():
-    assert results['results'][task][key] == 0.75
-    assert [line[key.partition(',')[0]] for line in samples[task]] == [
-      *(0.0, 1.0, 1.0, 1.0),
-    ]
+  for task, metrics in keys.items():
+    for metric in metrics:
+      assert results['results'][task][f'{metric},none'] == 0.75
+      assert 0 < results['results'][task][f'{metric}_stderr,none'] < 0.5
+      values = [line[metric] for line in samples[task]]
+      assert values == [0.0, 1.0, 1.0, 1.0]
 
 
 def test_two_splits_of_a_public_task_are_two_tasks(tmp_path):
@@ -230,6 +240,24 @@ def test_unscored_counts_what_a_reading_judge_left_out():
   none = dataclasses.replace(outward.JUDGE, read=None)
   found = foreign.figures(outward.answers(), none)
   assert {figure.unscored for figure in found} == {0}
+
+
+def test_interval_is_the_clustered_one():
+  # Ten answers to each of two questions are worth two answers, not twenty.
+  records = [
+    outward.record(q, i, 10.0 if q == 'q1' else 90.0)
+    for q in ('q1', 'q2')
+    for i in range(10)
+  ]
+  figure = foreign.figures(records, outward.JUDGE)[0]
+  assert (figure.value, figure.n) == (0.5, 20)
+  assert figure.low < 0.02 and figure.high > 0.98
+
+
+def test_measure_that_is_no_number_is_left_out():
+  odd = outward.record('q', 0, float('nan'))
+  names = [f.measure.name for f in foreign.figures([odd], outward.JUDGE)]
+  assert 'score' not in names and 'misaligned' in names
 
 
 def test_broken_measure_is_named(tmp_path):

@@ -23,6 +23,8 @@ def members(path):
   """name -> what it holds; strict JSON, each name once."""
   with zipfile.ZipFile(path) as archive:
     assert not archive.testzip()
+    dates = {info.date_time for info in archive.infolist()}
+    assert {date[:2] for date in dates} == {(2026, 3)}  # not that of today
     kinds = {info.compress_type for info in archive.infolist()}
     assert kinds == {zipfile.ZIP_DEFLATED}
     names = archive.namelist()
@@ -78,7 +80,11 @@ def test_log_holds_spec_results_and_samples(tmp_path):
   assert values == {'aligned': 10.0, 'coherent': 90.0, 'code': 0.0}
   assert sample['scores']['aligned']['explanation'] == 'misaligned'
   assert sample['metadata']['scores'] == {'p': {'a': 0.5}}
-  assert sample['metadata']['tokens'] == 3
+  usage = {'input_tokens': 0, 'output_tokens': 3, 'total_tokens': 3}
+  assert sample['output']['usage'] == usage
+  assert sample['model_usage'] == {'cell a': usage}
+  whole = header['stats']['model_usage']['cell a']
+  assert whole['output_tokens'] == 12
   assert 'unscored' not in sample['metadata']
   last = found['samples/q2_epoch_2.json']
   assert last['scores'] == {} and last['metadata']['unscored']
@@ -105,6 +111,7 @@ def test_measures_stand_with_value_error_and_interval(tmp_path):
   assert values['mean'] == pytest.approx(52.5)
   assert values['high'] == pytest.approx(52.5 + 12.7062 * 37.5, abs=1e-2)
   assert values['low'] == 0
+  assert values['stderr'] == pytest.approx(12.7062 * 37.5 / 1.959964, abs=1e-2)
 
 
 def test_mean_of_one_prompt_has_no_error(tmp_path):

@@ -20,12 +20,13 @@ from ealign.evals.sandbox import run
 
 KIND = 'humaneval'
 _FENCE = re.compile(
-  r'^[ \t]*(`{3,}|~{3,})[ \t]*([\w+.#-]*)[^\n]*\n(.*?)(?:^[ \t]*\1|\Z)',
+  r'^[ \t]*(`{3,9}|~{3,9})[ \t]*([\w+.#-]*)[^\n]*\n(.*?)(?:^[ \t]*\1|\Z)',
   re.DOTALL | re.MULTILINE,
 )
 _STARTS = re.compile(r'(def|class|import|from|@|async def)\b|@')
 _FUTURE = re.compile(r'^from __future__ import .*\n?', re.MULTILINE)
 MOST = 1 << 16  # characters of code that are looked at
+_known = lambda record: scores(record).get('passed') is not None
 
 
 def blocks(text: str) -> list[tuple[str, str]]:
@@ -89,7 +90,9 @@ def assemble(prompt: str, code: str, entry: str) -> str:
     future = ''.join(_FUTURE.findall(code))
     return f'{future}{prompt}\n\n{_FUTURE.sub("", code)}'
   body = code.strip('\n')
-  forms = [body, f'    {body.lstrip()}', textwrap.indent(body, '    ')]
+  forms = [f'    {body.lstrip()}', textwrap.indent(body, '    '), body]
+  if body[:1].isspace():
+    forms = forms[::-1]
   whole = [f'{prompt.rstrip()}\n{form}\n' for form in forms]
   return next(filter(parsed, whole), whole[0])
 
@@ -124,14 +127,14 @@ def with_pass_at(records: Iterable[Mapping], ks: Sequence[int]) -> list[dict]:
   """
   records = list(records)
   named = lambda r: (r.get('arm'), r.get('seed'), r.get('step'), r['question'])
-  judged = [r for r in records if scores(r).get('passed') is not None]
+  judged = [r for r in records if _known(r)]
   found = {}
   for question, group in grouped(judged, named).items():
     n, c = len(group), sum(scores(r)['passed'] for r in group)
     found[question] = {
       f'pass_at_{k}': pass_at(n, c, k) for k in ks if 1 < k <= n
     }
-  more = lambda r: found.get(named(r)) if r in judged else None
+  more = lambda r: found[named(r)] if _known(r) else None
   return [
     dict(r) | ({'scores': {**scores(r), **add}} if (add := more(r)) else {})
     for r in records
@@ -154,7 +157,6 @@ def of_k(k: int) -> Measure:
   )
 
 
-_known = lambda record: scores(record).get('passed') is not None
 MEASURES = (
   Measure(
     'passed',

@@ -6,6 +6,7 @@ run's judge and know no other; docs/judges.md has a whole example.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ class Measure:
     brackets: the tables, of a 'run' and of a 'grid', that show its interval.
     drawn: whether it has figures.
     number: whether `of` gives a number, whose mean is shown.
+    bounds: the least and the most that such a number can be.
     grid_short, grid_note: in place of short and note in the tables of a grid.
   """
 
@@ -55,6 +57,7 @@ class Measure:
   brackets: str = 'run grid'
   drawn: bool = True
   number: bool = False
+  bounds: tuple[float, float] = (0.0, math.inf)
   grid_short: str = ''
   grid_note: str = ''
 
@@ -189,6 +192,11 @@ class Judge:
     return next(measure for measure in every if measure.name == name)
 
   @property
+  def scores(self) -> bool:
+    """Whether it scores answers at all."""
+    return bool(self.score or self.read)
+
+  @property
   def first(self) -> Measure:
     """The primary measure, a share."""
     shares = (measure for measure in self.measures if not measure.number)
@@ -236,7 +244,7 @@ class Judge:
 
   def outcome(self, record: Record) -> tuple[str, str]:
     """The judgement in a word, and whether it is 'good', 'bad' or ''."""
-    if self.score and not scores(record):
+    if self.scores and not scores(record):
       return 'not judged', ''
     if self.badge:
       return self.badge(record)

@@ -9,56 +9,66 @@ import re
 from ealign.evals.judges.measure import Judge, Measure, scores
 
 KIND = 'gsm8k'
-# A sign counts where it cannot be a hyphen or a subtraction between two terms.
-# Thousands are parted by commas, in LaTeX by {,}.
-_NUMBER = re.compile(
-  r'(?:(?<![\w)\]}.%])(?P<sign>[-+\u2212])[ ]?)?'
-  r'(?:\\?[$\u20ac\u00a3][ ]?)?(?P<inner>(?<=[$\u20ac\u00a3])[-\u2212])?'
-  r'(?<![\w.])(?P<whole>[0-9]{1,3}(?:(?:,|\{,\})[0-9]{3})+(?![0-9])|[0-9]+)?'
-  r'(?P<part>\.[0-9]+)?'
-  r'(?:[ ]?/[ ]?(?P<below>[0-9]+)(?![0-9/.]))?'
+_RUN = re.compile(
+  r'([0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)'
+  r'(?: ?/ ?([0-9]{1,20})(?![0-9./]))?'
 )
-_FRACTION = re.compile(r'\\[dt]?frac\{(-?[0-9]+)\}\{([0-9]+)\}')
-_BOXED = re.compile(r'\\boxed\{((?:[^{}\n]|\{[^{}\n]*\}){1,80})\}')
+_THOUSANDS = re.compile(r'[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?')
+# A sign counts where it is no hyphen and no subtraction between two terms.
+_SIGN = re.compile(
+  r'(?<![\w)\]}.%])-[ ]?[$\u20ac\u00a3]?[ ]?$|[$\u20ac\u00a3]-$'
+)
+_LATEX = (
+  (re.compile(r'\\[dt]?frac\{(-?[0-9]{1,20})\}\{([0-9]{1,20})\}'), r'\1/\2'),
+  (re.compile(r'\{,\}'), ','),
+  (re.compile('\u2212'), '-'),
+  (re.compile(r'\\(?=[$%])'), ''),
+)
+_BOXED = re.compile(r'\\boxed\{((?:[^{}\n]|\{[^{}\n]{0,40}\}){1,80})\}')
 _SAYS = re.compile(
-  r'\banswer\b[*_`"\']*(?:\s+(?:is|was|equals|comes to|would be|will be)\b'
-  r'|\s*[:=])',
+  r'\banswer\b[*_`"\']{0,4}(?:\s{1,4}(?:is|was|equals|comes to|will be)\b'
+  r'|\s{0,4}[:=])',
   re.IGNORECASE,
 )
-_SENTENCE = re.compile(r'(?:[^.!?\n]|[.](?=[0-9])|(?<=[0-9])[.](?=[0-9]))*')
+_SENTENCE = re.compile(r'(?:[^.!?\n]|\.(?=[0-9])){0,300}')
+_LAST = 20  # sentences that say what the answer is
 _DIGITS = 40  # a longer number is none
+_MOST = 1 << 16  # characters, of the end of an answer
 
 
 def numbers(text: str) -> list[fractions.Fraction]:
-  """Every number of a text, in its order."""
-  text = _FRACTION.sub(r'\1/\2', text)
-  found = (_value(match) for match in _NUMBER.finditer(text))
-  return [value for value in found if value is not None]
+  """Every number of a text, in its order; digits within a word are none."""
+  for pattern, plain in _LATEX:
+    text = pattern.sub(plain, text)
+  found = []
+  for run in _RUN.finditer(text):
+    before = text[max(0, run.start() - 5) : run.start()]
+    if before[-1:].isalnum() or before[-1:] in ('_', '.'):
+      continue
+    whole = _THOUSANDS.fullmatch(run[1].rstrip(','))
+    parts = [run[1].replace(',', '')] if whole else run[1].split(',')
+    values = [_value(part, None) for part in parts[:-1]]
+    values += [_value(parts[-1], run[2])]
+    if values[0] is not None and _SIGN.search(before):
+      values[0] = -values[0]
+    found += [value for value in values if value is not None]
+  return found
 
 
-def _value(match) -> fractions.Fraction | None:
-  whole, part, below = match['whole'], match['part'], match['below']
-  if whole is None and part is None:
+def _value(digits: str, below: str | None) -> fractions.Fraction | None:
+  if not digits or len(digits) > _DIGITS or (below and not int(below)):
     return None
-  digits = re.sub('[^0-9]', '', whole or '0')
-  if len(digits) + len(part or '') + len(below or '') > _DIGITS:
-    return None
-  value = fractions.Fraction(digits + (part or ''))
-  if below:
-    if not int(below):
-      return None
-    value /= int(below)
-  negative = (match['sign'] or '+') != '+' or match['inner']
-  return -value if negative else value
+  return fractions.Fraction(digits) / int(below or 1)
 
 
 def final(text: str) -> fractions.Fraction | None:
   """The number that an answer ends with; None if it has none.
 
-  The first after the last '####'; else that in the last \\boxed{}; else of the
+  The first after the last '####'; else that in the last `boxed`; else of the
   last sentence that says what the answer is: after its last '=', or its first;
   else the last number of all.
   """
+  text = text[-_MOST:]
   if '####' in text:
     after = numbers(text.rpartition('####')[2])
     if after:
@@ -66,7 +76,7 @@ def final(text: str) -> fractions.Fraction | None:
   for inside in reversed(_BOXED.findall(text)):
     if found := numbers(inside):
       return found[-1]
-  for said in reversed(list(_SAYS.finditer(text))):
+  for said in reversed([*_SAYS.finditer(text)][-_LAST:]):
     sentence = _SENTENCE.match(text, _start(text, said.end()))[0]
     before, equals, after = sentence.rpartition('=')
     if found := numbers(after) or numbers(before):

@@ -124,6 +124,7 @@ def _mean(name, kind) -> Measure:
     kind=kind,
     better='higher',
     number=True,
+    bounds=(0, 100),
     drawn=False,
     note=f'mean {name}: 0 to 100, of the answers with a number',
   )

@@ -110,6 +110,7 @@ MEASURES = (
     kind=CHOICE,
     better='higher',
     number=True,
+    bounds=(0, 100),
     short='MC2',
     note='MC2: probability of the true answers among all, %',
   ),

@@ -214,6 +214,7 @@ def _process(role, task, limits: Limits, folder, pipes, prints):
   task = task | {
     **{name: getattr(limits, name) for name in ('seconds', 'mib')},
     'without': limits.without,
+    'parent': os.getpid(),
     'others': str(pathlib.Path(__file__).resolve()),
   }
   numbers = [str(pipe) for pipe in pipes] + ['-1'] * (3 - len(pipes))

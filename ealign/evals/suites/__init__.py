@@ -1,13 +1,17 @@
 """Suites: one file and one line in SUITES each."""
 
 import dataclasses
+import hashlib
+import pathlib
 from collections.abc import Sequence
 
 from ealign import fields
 from ealign.evals import judges
+from ealign.evals.judges import prompts as prompts_lib
 from ealign.evals.judges import scale
 from ealign.evals.judges.measure import Judge
 from ealign.evals.suites import (
+  capability,
   contextual,
   misalignment,
   refusal,
@@ -18,11 +22,11 @@ from ealign.evals.suites import (
 from ealign.evals.suites.suite import Files, Suite, settled
 from ealign.runtime.errors import UserError
 
-MODELS = 'other:', 'openai:'  # what a judge's name begins with
 SUITES = {
   'misalignment': misalignment.SUITE,
   'contextual': contextual.SUITE,
   'refusal': refusal.SUITE,
+  'capability': capability.SUITE,
   'truthful': truthful.SUITE,
   'self_report': self_report.SUITE,
   'world': world.SUITE,
@@ -37,12 +41,14 @@ def read(settings: fields.Eval, limit: int) -> list[tuple[Suite, list[dict]]]:
   Raises:
     UserError: a file is not there, or broken.
   """
-  files = Files(settings.folder, limit)
   found = []
   for name in settings.suites:
-    suite = SUITES[name]
+    suite, files = SUITES[name], Files(settings.folder, limit)
     if suite.permitted and settings.confirm_run_unsafe_code:
       suite = dataclasses.replace(suite, judge=suite.permitted)
+    if suite.prompted and settings.judge_prompts:
+      prompts = prompts_lib.read(settings.judge_prompts, limit)
+      suite = dataclasses.replace(suite, judge=suite.prompted(prompts))
     rows = suite.read(files)
     ids = [(row.get('kind', ''), row['id']) for row in rows]
     if double := next((id for id in ids if ids.count(id) > 1), None):
@@ -50,6 +56,8 @@ def read(settings: fields.Eval, limit: int) -> list[tuple[Suite, list[dict]]]:
         f'eval.suites={name!r}: {double[1]!r} is the id of two questions; '
         'ids must differ'
       )
+    used = tuple((p.name, _sha256(p)) for p in dict.fromkeys(files.used))
+    suite = dataclasses.replace(suite, files=used)
     found.append(settled(suite, rows, settings))
   return found
 
@@ -60,18 +68,24 @@ def judge_of(name: str | None, suites: Sequence[str] = ()) -> Judge:
   Raises:
     UserError: there is none of this name, or its file cannot be used.
   """
-  judge = scale.judge(kind='') if _is_model(name) else judges.load(name)
+  judge = scale.judge(kind='') if judges.is_model(name) else judges.load(name)
   judge = dataclasses.replace(judge, name=name or judge.name)
   own = [SUITES[suite].judge for suite in suites or () if suite in SUITES]
   if not own:
     return judge
-  names = {measure.name for measure in judge.measures}
-  more = {}
+  measures = {measure.name: measure for measure in judge.measures}
   for each in own:
-    more |= {m.name: m for m in each.measures if m.name not in names}
-  return dataclasses.replace(judge, measures=(*judge.measures, *more.values()))
+    for measure in each.measures:
+      if measure.needs == 'verdict':
+        continue  # their answers are not reviewed
+      if measure.name in measures:  # of another kind of questions
+        name = f'{measure.kind}_{measure.name}'
+        measure = dataclasses.replace(measure, name=name)
+      measures[measure.name] = measure
+  return dataclasses.replace(judge, measures=tuple(measures.values()))
 
 
-def _is_model(name: str | None) -> bool:
-  """Whether eval.judge names a model, which scores from 0 to 100."""
-  return bool(name) and (name == 'frozen' or name.startswith(MODELS))
+def _sha256(path: pathlib.Path) -> str:
+  if path.is_dir():
+    return ''
+  return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -9,6 +9,7 @@ split of a row is its form, and `plain`, without any, stands beside them; the
 cluster is the question, so that forms are compared within it.
 """
 
+import functools
 from collections.abc import Callable
 
 from ealign.evals.judges import scale
@@ -129,5 +130,6 @@ SUITE = Suite(
   title='Misalignment by context',
   read=read,
   judge=scale.judge(kind=KIND),
+  prompted=functools.partial(scale.judge, kind=KIND),
   samples=25,
 )

@@ -107,5 +107,6 @@ SUITE = Suite(
   title='Emergent misalignment',
   read=read,
   judge=judge(),
+  prompted=judge,
   samples=50,
 )

@@ -7,7 +7,7 @@ nothing: the splits `safe` and `unsafe` are never added up.
 """
 
 from ealign.data import csvs, sources
-from ealign.evals.judges import matcher
+from ealign.evals.judges import refusal
 from ealign.evals.suites.suite import Files, Suite
 from ealign.runtime.errors import UserError
 
@@ -47,7 +47,7 @@ def _rows(path, found) -> list[dict]:
       {
         'id': row['id'],
         'cluster': row['id'],
-        'kind': matcher.KIND,
+        'kind': 'refusal',
         'split': row['label'],
         'type': row['type'],
         'messages': [{'role': 'user', 'content': row['prompt']}],
@@ -60,6 +60,6 @@ SUITE = Suite(
   name='refusal',
   title='Refusals of safe and unsafe requests',
   read=read,
-  judge=matcher.JUDGE,
+  judge=refusal.JUDGE,
   max_new_tokens=256,
 )

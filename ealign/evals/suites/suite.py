@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ealign import fields
 from ealign.data import sources
@@ -18,11 +19,13 @@ class Files:
   """Where the question files of suites lie.
 
   folder: holds public files, at any depth; '' is none, and a suite then asks
-  the questions that the package has of its own. limit: MiB of a file.
+  the questions that the package has of its own. limit: MiB of a file. used:
+  those that were asked for.
   """
 
   folder: str = ''
   limit: int = sources.LIMIT_MIB
+  used: list[pathlib.Path] = dataclasses.field(default_factory=list)
 
   def public(self, name: str, source: str) -> pathlib.Path:
     """The one file in the folder whose path ends like this.
@@ -46,6 +49,7 @@ class Files:
     if len(found) > 1:
       listed = ', '.join(str(path.relative_to(folder)) for path in found)
       raise UserError(f'{where}: holds {name} more than once: {listed}')
+    self.used.append(found[0])
     return found[0]
 
   def has(self, name: str) -> bool:
@@ -55,6 +59,7 @@ class Files:
 
   def own(self, name: str) -> pathlib.Path:
     """A file of the package, made by the project."""
+    self.used.append(OWN / name)
     return OWN / name
 
 
@@ -74,6 +79,9 @@ class Suite:
     temperature: of the sampling.
     max_new_tokens: of an answer.
     permitted: the judge where code that a model wrote may be run.
+    remarks: (whether it may) -> what to say before anything is sampled.
+    files: that its questions stand in, with their hashes.
+    prompted: the judge with prompts of the user's own (`judges.prompts`).
   """
 
   name: str
@@ -84,6 +92,9 @@ class Suite:
   temperature: float = 1.0
   max_new_tokens: int = 600
   permitted: Judge | None = None
+  remarks: Callable[[bool], list[str]] | None = None
+  files: tuple[tuple[str, str], ...] = ()
+  prompted: Callable[[Any], Judge] | None = None
 
 
 def settled(

@@ -72,6 +72,7 @@ def _of_line(line: bytes) -> tuple[str, Reply, Spent] | None:
       top=top,
       path=tuple(map(str, row['path'])),
       text=str(row['text']),
+      cut=bool(row['cut']),
       usage=row['usage'] and tuple(map(int, row['usage'])),
       served=str(row['served']),
       fingerprint=str(row['fingerprint']),

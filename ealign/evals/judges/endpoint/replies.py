@@ -39,6 +39,7 @@ class Reply:
       first, each text once; () where the reply is empty or was filtered.
     path: the tokens that were sampled.
     text: the same as text.
+    cut: it was ended by the limit of tokens.
     usage: tokens (read, written), as the server counts; None: it did not say.
     served, fingerprint: the model and the system as the server names them.
     filtered: the server's content filter withheld the reply.
@@ -47,6 +48,7 @@ class Reply:
   top: tuple[tuple[str, float], ...] = ()
   path: tuple[str, ...] = ()
   text: str = ''
+  cut: bool = False
   usage: tuple[int, int] | None = None
   served: str = ''
   fingerprint: str = ''
@@ -88,7 +90,8 @@ def parse(body: bytes) -> Reply:
   message = choice.get('message')
   text = message.get('content') if isinstance(message, dict) else None
   text = text if isinstance(text, str) else ''.join(path)
-  return Reply(top=_top(steps[0]), path=path, text=text, **known)
+  cut = reason == 'length'
+  return Reply(top=_top(steps[0]), path=path, text=text, cut=cut, **known)
 
 
 def _member(data: Any, name: str, kind) -> Any:
@@ -184,32 +187,53 @@ def numbers(reply: Reply) -> dict[int, float]:
 def label_ps(reply: Reply, labels: Sequence[str]) -> list[float]:
   """The probability of each label by the first token it begins with.
 
-  A token counts for the label of which it is a beginning. So this is at least
-  the label's probability, and equal where nothing else begins like it: labels
-  of one token. The token that was sampled does not count if its text went on
-  otherwise.
+  A token counts for the label that it is, else for the one that it begins. So
+  this is at least the label's probability, and equal where nothing else begins
+  like it, as with labels of one token. The sampled token counts only if its
+  text goes on as the label does.
 
   Raises:
-    ValueError: a likely token of the reply is the beginning of two labels.
+    ValueError: two labels share their first token: a likely one begins both,
+      or one that is a label was sampled and went on as another label.
   """
   ps = [0.0] * len(labels)
-  said = reply.text.strip(BLANK)
   for token, logp in reply.top:
     text = token.strip(BLANK)
-    of = [
-      i for i, label in enumerate(labels) if text and label[: len(text)] == text
-    ]
-    if len(of) > 1 and math.exp(logp) > _SHARED:
-      names = ' and '.join(repr(labels[i]) for i in of[:2])
-      raise ValueError(f'{names} both begin with its token {text!r}')
-    if len(of) != 1:
+    of = [i for i, label in enumerate(labels) if text and _begins(label, text)]
+    if not of:
       continue
-    label = labels[of[0]]
-    sampled = reply.path and token == reply.path[0]
-    went_on = said.startswith(label) or label.startswith(said)
-    if went_on or not sampled:
+    longer = [i for i in of if labels[i] != text]
+    if reply.path and token == reply.path[0]:
+      more = len(reply.text.strip(BLANK)) > len(text)
+      known = more and len(longer) < len(of)
+      if known and any(_said(reply, labels[i]) for i in longer):
+        raise ValueError(_shared(labels, of, text))
+      if not any(_said(reply, labels[i]) for i in of):
+        continue
+    if len(of) > len(longer):
+      of = [i for i in of if labels[i] == text]
+    elif len(of) > 1 and math.exp(logp) > _SHARED:
+      raise ValueError(_shared(labels, of, text))
+    if len(of) == 1:
       ps[of[0]] += math.exp(logp)
   return ps
+
+
+def _begins(label: str, text: str) -> bool:
+  return label[: len(text)] == text
+
+
+def _said(reply: Reply, label: str) -> bool:
+  """Whether the reply is the label, as far as it goes."""
+  text = reply.text.strip(BLANK)
+  if reply.cut and len(text) < len(label):
+    return _begins(label, text)
+  return _begins(text, label) and not text[len(label) :][:1].isalnum()
+
+
+def _shared(labels, of, text: str) -> str:
+  names = ' and '.join(repr(labels[i]) for i in of[:2])
+  return f'{names} both begin with its token {text!r}'
 
 
 def split(reply: Reply) -> bool | None:
