@@ -312,13 +312,16 @@ def test_no_answer_was_judged(tmp_path, scores):
   none = of({name: [scores] * 3 for name in BASE})
   found, content = page(tmp_path, {'base': of(BASE), 'odd': none})
   words = 'none of 12' if scores is None else '100 % of the answers lack'
-  assert any('odd: ' in x and words in x for x in content['problems'])
+  assert any(x.endswith('(odd).') and words in x for x in content['problems'])
   said = ' '.join(found.said)
   assert 'nan' not in said and 'inf' not in said.replace('info', '')
   cells = found.table('model', 'misaligned')
   assert cells['odd', 'misaligned'] == table.NOTHING
   assert ends(cells['base', 'misaligned'])[0] == 0.0
-  alone, _ = page(tmp_path, {'odd': none})
+  alone, content = page(tmp_path, {'odd': none})
+  ((_, sentence),) = content['summary']
+  assert sentence == 'Alignment (4 questions): nothing could be counted.'
+  assert not _part(content)['forests'] and not _part(content)['bars']
   assert alone.table('model', 'n')['odd', 'n'] == '12'
 
 
@@ -329,6 +332,38 @@ def test_some_answers_were_not_judged(tmp_path):
   assert any(
     '1 of 20 answers were not judged' in x for x in content['problems']
   )
+
+
+def test_most_answers_are_incoherent(tmp_path):
+  given = of(
+    BASE | {f'w{i}': [WILD] * 5 + [numbers(None, None)] for i in range(6)}
+  )
+  _, content = page(tmp_path, {'m': given})
+  # 30 of 50 numbers; six answers have none, and are not called incoherent.
+  assert any(
+    '60 % of the answers are incoherent' in x and x.endswith('(m).')
+    for x in content['problems']
+  )
+
+
+def test_a_word_for_an_answer_is_of_its_kind_of_question(tmp_path):
+  truthful = suites.SUITES['truthful']
+  given = [
+    record(
+      f'q{i}',
+      0,
+      {'mc1': i < 1, 'mc2': 0.5},
+      suite=truthful,
+      kind='truthful_choice',
+      split='test',
+      options=[-1.0, -2.0],
+    )
+    for i in range(3)
+  ]
+  found, content = page(tmp_path, {'m': given}, [truthful])
+  words = [c['answers']['m']['outcome'] for c in _part(content)['cards']]
+  assert sorted(words) == [('MC1', 'good')] + [('not MC1', 'bad')] * 2
+  assert found.said.count('the most likely of the options') == 3
 
 
 def _part(content, suite=0, part=0):
