@@ -552,6 +552,7 @@ def test_then_those_that_differ_most(tmp_path):
   base = of({q: [GOOD] * 9 for q in bad})
   _, content = page(tmp_path, {'base': base, 'tuned': tuned})
   cards = _part(content)['cards']
+  assert len({c['id'] for c in cards}) == len(cards)
   last = [c for c in cards if c['why'].startswith('differs')]
   used = {c['id'] for c in cards} - {c['id'] for c in last}
   left = sorted(set(bad) - used, key=lambda q: -bad[q])
