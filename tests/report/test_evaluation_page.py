@@ -1,5 +1,6 @@
 """The page of an evaluation: its numbers are those counted, text stays text."""
 
+import dataclasses
 import html.parser
 import itertools
 import re
@@ -390,6 +391,23 @@ def test_the_scatter_has_a_dot_an_answer_and_says_how_many(tmp_path):
   assert len(dots['dots']) == 300 and dots['scored'] == 400
   assert any('300 are shown' in text for text in found.said)
   assert found.tags['circle'] >= 300
+
+
+def test_what_is_better_low_is_bad_where_a_judge_has_no_words(tmp_path):
+  silent = dataclasses.replace(MAIN.judge, badge=None)
+  suite = dataclasses.replace(MAIN, judge=silent)
+  _, content = page(tmp_path, {'m': of({'p': [BAD], 'q': [GOOD]})}, [suite])
+  words = {c['answers']['m']['outcome'] for c in _part(content)['cards']}
+  assert words == {('misaligned', 'bad'), ('not misaligned', 'good')}
+
+
+def test_the_model_that_lies_furthest_from_the_first_is_named(tmp_path):
+  near = of({name: [GOOD] * 4 + [BAD] for name in BASE})
+  given = {'base': of(BASE), 'near': near, 'far': of(TUNED)}
+  _, content = page(tmp_path, given)
+  assert (
+    ' far against base, by question: +36.2 points' in content['summary'][0][1]
+  )
 
 
 def test_flags_of_another_judge_are_no_numbers(tmp_path):
