@@ -6,12 +6,12 @@ from typing import Any
 from ealign.evals.judges import scale
 from ealign.evals.judges.measure import scores
 from ealign.evals.records import grouped
-from ealign.report.evaluation import tables
+from ealign.report.evaluation import groups, tables
 from ealign.report.evaluation.groups import Part
 from ealign.report.excerpts import draw
 
 LOWEST, DIFFER = 2, 3  # of each model; of each part
-SHOWN = 600  # characters before the rest is folded away
+SHOWN, FOLDED = 350, 500  # characters shown of an answer of more than FOLDED
 MOST = 8000  # characters of an answer that the page has at all
 
 
@@ -55,10 +55,8 @@ def _lowest(part, by_question, used) -> list[dict]:
     first = scale.ASPECTS[0]
     own = [
       r
-      for r in own
-      if scores(r).get(first) is not None
-      and not isinstance(scores(r)[first], bool)
-      and scale.coherent(r)
+      for r in groups.numbered(own)
+      if scores(r)[first] is not None and scale.coherent(r)
     ]
     own.sort(key=lambda r: (scores(r)[first], draw((r['question'], r['text']))))
     found = 0
@@ -124,7 +122,8 @@ def _card(part, question, answers, why, chosen) -> dict[str, Any]:
 def _shown(part, record) -> dict[str, Any]:
   text = str(record.get('text') or '')
   return {
-    'text': text[:MOST],
+    'text': text[:SHOWN] if len(text) > FOLDED else text,
+    'more': text[SHOWN:MOST] if len(text) > FOLDED else '',
     'length': len(text),
     'cut': record.get('stop') == 'length',
     'chosen': bool(record.get('options')),
@@ -137,11 +136,9 @@ def _shown(part, record) -> dict[str, Any]:
 def _scores(record) -> list[tuple[str, str]]:
   """The scores as (name, value): both numbers, else the first few numbers."""
   found = scores(record)
-  if all(name in found for name in scale.ASPECTS):
-    if not isinstance(found[scale.ASPECTS[0]], bool):
-      given = [(name, found[name]) for name in scale.ASPECTS]
-      text = lambda x: f'{x:.0f}' if isinstance(x, int | float) else 'no number'
-      return [(name, text(value)) for name, value in given]
+  if groups.numbered([record]):
+    text = lambda x: 'no number' if x is None else f'{x:.0f}'
+    return [(name, text(found[name])) for name in scale.ASPECTS]
   numbers: Mapping = {
     k: v
     for k, v in found.items()

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ealign.evals import counts
-from ealign.evals.judges import factual, self_report
+from ealign.evals.judges import factual, scale, self_report
 from ealign.evals.judges.measure import Judge, Measure, scores
 from ealign.evals.records import grouped
 from ealign.evals.suites import contextual
@@ -19,7 +19,7 @@ from ealign.evals.suites.suite import Suite
 
 PLAIN = 'plain'
 _OTHER_FORM = 'in a context'
-_ALL = 'all'
+_ALL, OTHERS = 'all', 'other questions'
 # Kind whose splits are conditions of one figure -> what the conditions are.
 _CONDITIONS = {
   contextual.KIND: 'form',
@@ -163,10 +163,22 @@ def _by_split(kind, answers, splits):
     )
     group = _picked(', '.join(words) or _ALL, one, answers, same)
     made[one != first or split not in heads].append(group)
-  others = {'other questions': tuple(made[1])} if made[1] else {}
+  others = {OTHERS: tuple(made[1])} if made[1] else {}
   return tuple(made[0]), others
 
 
 def _picked(name, kind, answers, which) -> Group:
   own = {model: [*filter(which, rs)] for model, rs in answers.items()}
   return Group(name, kind, {model: rs for model, rs in own.items() if rs})
+
+
+def numbered(records: Sequence[Mapping]) -> list[Mapping]:
+  """Those that a judge of numbers read; a number may still be missing."""
+  return [
+    record
+    for record in records
+    if all(
+      name in scores(record) and not isinstance(scores(record)[name], bool)
+      for name in scale.ASPECTS
+    )
+  ]

@@ -1,20 +1,19 @@
 """What the page of an evaluation shows, and the sentences of its results."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ealign.evals import table
 from ealign.evals.calibration import Calibration
-from ealign.evals.judges import scale
-from ealign.evals.judges.measure import scores
 from ealign.evals.suites.suite import Suite
 from ealign.report import figures
+from ealign.report.evaluation import about, bars, groups, tables
 from ealign.report.evaluation import answers as answers_lib
+from ealign.report.evaluation import corrected as corrected_lib
 from ealign.report.evaluation import figures as drawn
-from ealign.report.evaluation import groups, tables
 from ealign.report.evaluation.groups import Part
 
-_MANY = 0.2  # share of answers without a number that is worth a warning
 _NAMED = 6  # models in a sentence
 
 
@@ -57,9 +56,9 @@ def collect(
   for suite in suites:
     own = groups.of_suite(suite, models)
     parts = groups.parts(suite, own)
-    problems += _problems(suite, parts)
+    problems += about.problems(suite, parts)
     shown = [
-      _part(part, slots, reference, against, judge_card, judge or {}, losses)
+      _part(part, slots, reference, against, judge_card, judge or {})
       for part in parts
     ]
     problems += [x for part in shown for x in part.pop('warnings')]
@@ -68,8 +67,9 @@ def collect(
         'name': suite.name,
         'title': suite.title,
         'note': suite.judge.note,
-        'asked': _asked(suite, own),
+        'asked': about.asked(suite, own),
         'files': list((files or {}).get(suite.name, ())),
+        'loss': parts and drawn.against_loss(parts[0], losses or {}, slots),
         'parts': shown,
       }
     )
@@ -79,7 +79,7 @@ def collect(
     'slots': slots,
     'suites': made,
     'summary': [
-      f'{suite["title"]}: {said}'
+      (suite['title'], said)
       for suite in made
       for part in suite['parts']
       for said in part['said']
@@ -87,7 +87,7 @@ def collect(
     'problems': list(dict.fromkeys(problems)),
     'reference': against,
     'judge': [(k, str(v)) for k, v in (judge or {}).items() if v],
-    'card': _card(judge_card),
+    'card': about.card_rows(judge_card),
     'settings': [(k, table.shown(v)) for k, v in (settings or {}).items()],
     'costs': list(costs),
   }
@@ -100,7 +100,7 @@ def _slots(names, reference) -> dict[str, int]:
   return {name: own.get(name, 0) for name in names}
 
 
-def _part(part: Part, slots, reference, against, card, judge, losses) -> dict:
+def _part(part: Part, slots, reference, against, card, judge) -> dict:
   by = 'answers' if len(part.heads) > 1 else ''
   made = {
     'title': part.title,
@@ -108,8 +108,7 @@ def _part(part: Part, slots, reference, against, card, judge, losses) -> dict:
     'block': tables.counted(part, part.heads, part.title, by),
     'plain': None,
     'apart': [
-      tables.counted(part, own, f'By {name}', name)
-      for name, own in part.apart.items()
+      _taken(part, name, own, slots) for name, own in part.apart.items()
     ],
     'power': [
       (group.name if by else '', said)
@@ -120,24 +119,26 @@ def _part(part: Part, slots, reference, against, card, judge, losses) -> dict:
     'forests': drawn.forests(part, slots),
     'scatters': drawn.scatters(part, slots),
     'most': drawn.DOTS,
-    'bars': drawn.bars(part, slots),
-    'loss': drawn.against_loss(part, losses or {}, slots),
+    'bars': bars.by_question(part, slots),
     'cards': answers_lib.cards(part),
     'corrected': None,
     'warnings': [],
   }
   made['plain'] = tables.plainer(made['block'], part)
-  if card and _correctable(part):
-    found = tables.corrected(part, card, judge)
-    made['corrected'], made['warnings'] = found or (None, [])
+  if card and (found := corrected_lib.corrected(part, card, judge)):
+    made['corrected'], made['warnings'] = found
   return made
 
 
-def _correctable(part: Part) -> bool:
-  """Whether a card of a judge of numbers speaks of these answers."""
-  every = (r for g in part.heads for own in g.answers.values() for r in own)
-  numbers = (scores(r).get(scale.ASPECTS[0]) for r in every)
-  return any(isinstance(x, int | float) and x is not True for x in numbers)
+def _taken(part: Part, name: str, own, slots) -> tuple:
+  """The table of groups by which answers are taken apart, and its figure."""
+  plain = next((g for g in part.heads if g.name == groups.PLAIN), None)
+  plain = plain if part.first and len(part.heads) > 1 else None
+  title = name.capitalize() if name == groups.OTHERS else f'By {name}'
+  block = tables.counted(part, own, title, name, plain)
+  if plain is None:  # its columns are those of the table above
+    block = dataclasses.replace(block, note='')
+  return block, bars.by_group(part, own, name, slots)
 
 
 def _said(part: Part, reference: str) -> list[str]:
@@ -181,102 +182,14 @@ def _apart(measure, group, reference) -> str:
   best = found[model]
   low, high = best.interval
   ends = f'[{table.points(low)}, {table.points(high)}]'
-  sure = 'more' if low > 0 else 'less' if high < 0 else 'no clear difference'
+  sure = '' if low > 0 or high < 0 else ', no clear difference'
   size = f'{table.points(best.value)} points {ends}'
-  return f' {model} against {reference}, by question: {size}, {sure}.'
-
-
-def _asked(suite: Suite, answers) -> str:
-  """How the questions of a suite were asked, in a sentence."""
-  every = [record for own in answers.values() for record in own]
-  chosen = sum(bool(record.get('options')) for record in every)
-  sampled = len(every) - chosen
-  questions = len({record['question'] for record in every})
-  parts = [
-    f'{questions:,} questions to {sum(map(bool, answers.values()))} models'
-  ]
-  if sampled:
-    parts.append(
-      f'{sampled:,} answers of at most {suite.max_new_tokens} tokens, by '
-      f'default at temperature {suite.temperature:g}'
-    )
-  parts += [f'{chosen:,} by the log-probabilities of options'] * bool(chosen)
-  return '; '.join(parts)
-
-
-def _problems(suite: Suite, parts: Sequence[Part]) -> list[str]:
-  """What a reader should know before any number of the suite."""
-  if not parts:
-    return [f'{suite.title}: no answer has been recorded.']
-  said = []
-  for part in parts:
-    for group in part.heads:
-      for model, records in group.answers.items():
-        where = f'{suite.title}, {model}'
-        where += f', {group.name}' if len(part.heads) > 1 else ''
-        said += [f'{where}: {x}' for x in _faults(part, records)]
-  return said
-
-
-def _faults(part: Part, records) -> list[str]:
-  said, n = [], len(records)
-  none = sum(not record.get('scores') for record in records)
-  if none == n:
-    return [f'none of {n:,} answers was judged.']
-  if none:
-    said.append(f'{none:,} of {n:,} answers were not judged.')
-  by_number = [r for r in records if scale.ASPECTS[0] in scores(r)]
-  if _correctable_of(by_number):
-    lost = sum(map(scale.unscored, by_number)) / len(by_number)
-    odd = sum(not scale.coherent(r) for r in by_number) / len(by_number)
-    if lost > _MANY:
-      said.append(f'{100 * lost:.0f} % of the answers lack a number.')
-    if odd > 0.5:
-      said.append(
-        f'{100 * odd:.0f} % of the answers are not coherent; the rate is that '
-        'of the rest.'
-      )
-  return said
-
-
-def _correctable_of(records) -> bool:
-  return bool(records) and not any(
-    isinstance(scores(r).get(scale.ASPECTS[0]), bool) for r in records
-  )
-
-
-def _card(card: Calibration | None) -> list[tuple[str, str]]:
-  """The card of the judge as (name, value)."""
-  if card is None:
-    return []
-  share = lambda s: f'{s.value:.3f} [{s.low:.3f}, {s.high:.3f}], n = {s.n:,}'
-  right = lambda s: f'{s.count:g} of {s.total:g}'
-  rows = [
-    ('calibrated on', card.gold),
-    (
-      'answers',
-      f'{card.n:,} scored, {card.unscored:,} not; {card.clusters:,} '
-      f'questions; {card.positives:,} to be flagged',
-    ),
-    ('AUC', share(card.auc)),
-    ('agrees with people', share(card.agrees)),
-    ('kappa', share(card.kappa) if card.kappa else ''),
-    ('kappa of two people', share(card.people) if card.people else ''),
-    ('rightly flagged', right(card.bad)),
-    ('rightly not flagged', right(card.good)),
-    ('mean error', f'{card.raw.mean:.3f}'),
-    ('mean error, mapped', f'{card.mapped.mean:.3f}' if card.mapped else ''),
-  ]
-  rows += [
-    (f'noise over {name}', f'{100 * n.flips:.1f} % of {n.items:,} answers flip')
-    for name, n in card.noise.items()
-  ]
-  return [(name, value) for name, value in rows if value]
+  return f' {model} against {reference}, by question: {size}{sure}.'
 
 
 def lines(content: Mapping[str, Any]) -> list[str]:
   """The results in sentences, for a terminal."""
-  said = [*content['summary']]
+  said = [': '.join(pair) for pair in content['summary']]
   for suite in content['suites']:
     for part in suite['parts']:
       said += [f'{part["title"]}: {text}' for _, text in part['power']]

@@ -1,14 +1,12 @@
 """The tables of an evaluation's page, as blocks that a terminal shows too."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ealign.evals import counts, differences, table
-from ealign.evals.calibration import Calibration
 from ealign.evals.counts import Mean, Share
 from ealign.evals.differences import Answer, Difference
-from ealign.evals.judges import scale
-from ealign.evals.judges.measure import ENDED, Measure, scores
+from ealign.evals.judges.measure import ENDED, Measure
 from ealign.evals.table import NOTHING, Block, Entry
 from ealign.report.evaluation.groups import Group, Part
 
@@ -68,10 +66,17 @@ def cell(measure: Measure, found: Share | Mean | None) -> Entry:
   return Entry(figure(measure, found.value), interval, hint, found.value)
 
 
-def counted(part: Part, groups: Sequence[Group], title: str, by='') -> Block:
+def counted(
+  part: Part,
+  groups: Sequence[Group],
+  title: str,
+  by: str = '',
+  plain: Group | None = None,
+) -> Block:
   """A line for each group and model.
 
-  by: the title of the column of groups; '' leaves it out.
+  by: the title of the column of groups; '' leaves it out. plain: the group from
+  which the others' differences are shown, paired by question.
   """
   every = [r for g in groups for own in g.answers.values() for r in own]
   more = [m for m in (_CUT, _UNJUDGED) if any(map(m.of, every))]
@@ -82,11 +87,25 @@ def counted(part: Part, groups: Sequence[Group], title: str, by='') -> Block:
       names = [model, *([group.name] if by else []), f'{len(records):,}']
       found = (counts.count(m, records) for m in measures)
       cells = (cell(m, x) for m, x in zip(measures, found, strict=True))
+      cells = [*cells, *_above(part, group, plain, model)]
       lines.append((*map(Entry, names), *cells))
   titles = ['model', *([by] if by else [])]
-  heads = table.columns(titles, ['n', *(m.short for m in measures)])
-  note = f'{table.note(measures, f"{_NOTE} n: answers;")}'
+  above = [f'above {plain.name}'] if plain else []
+  heads = table.columns(titles, ['n', *(m.short for m in measures), *above])
+  note = table.note(measures, f'{_NOTE} n: answers;')
+  if plain:
+    note = f'above {plain.name}: points of {part.first.short}, by question.'
   return table.without_empty(Block(title, note, heads, lines))
+
+
+def _above(part, group, plain, model) -> list[Entry]:
+  """The difference from the plain group, of the measure that comes first."""
+  if plain is None:
+    return []
+  base, own = plain.answers.get(model), group.answers[model]
+  if group.name == plain.name or not base:
+    return [Entry(NOTHING)]
+  return [_difference(compare(part.first, own, base))]
 
 
 def plainer(block: Block, part: Part) -> Block:
@@ -172,84 +191,6 @@ def _difference(found: Difference | None) -> Entry:
   lost = f'; {found.unpaired:,} answers left out' if found.unpaired else ''
   hint = f'{found.questions} questions, by {found.basis}{p}{lost}'
   return Entry(table.points(found.value), f'[{ends}]', hint, found.value)
-
-
-def corrected(
-  part: Part, card: Calibration, judge: Mapping
-) -> tuple[Block, list[str]] | None:
-  """The raw rates beside those corrected for the judge's errors; and warnings.
-
-  judge: model, prompt and mode by which these answers were judged.
-  """
-  measure = part.first
-  lines, strange = [], []
-  for group in part.heads:
-    for model, records in group.answers.items():
-      flags, clusters = _flags(measure, records, card)
-      if not flags:
-        continue
-      found = card.correct(flags, clusters)
-      names = [model, *([group.name] if len(part.heads) > 1 else [])]
-      share = f'{100 * found.raw:.1f}'
-      raw = Entry(share, table.bracket(found.raw_interval))
-      value = table.percent(found.value) if found.identified else 'unknown'
-      fixed = Entry(value, table.bracket(found.interval))
-      lines.append((*map(Entry, names), Entry(f'{len(flags):,}'), raw, fixed))
-      if not found.fits:
-        strange.append(model)
-  if not lines:
-    return None
-  titles = ['model', *(['answers'] if len(part.heads) > 1 else [])]
-  heads = table.columns(titles, ['n', 'as judged', 'corrected'])
-  block = Block('Corrected for the judge’s errors', _about(card), heads, lines)
-  return block, _warnings(card, judge, strange)
-
-
-def _flags(measure, records, card) -> tuple[list[bool], list]:
-  """The judge's decisions by the card's threshold, and their questions."""
-  known = measure.known(records) if measure and not measure.number else []
-  by_number = lambda r: scale.ASPECTS[0] in scores(r)
-  flags = []
-  for record in known:
-    if card.reading.below and by_number(record):
-      score = scores(record)[scale.ASPECTS[0]]
-      flags.append(score is not None and card.reading.flag(score))
-    else:
-      flags.append(bool(measure.of(record)))
-  return flags, [r.get('cluster') or r['question'] for r in known]
-
-
-def _about(card: Calibration) -> str:
-  right = lambda of: f'{of.count:g} of {of.total:g}'
-  way = 'under' if card.reading.below else 'from'
-  return (
-    f'By {card.n:,} answers to {card.clusters:,} questions that people '
-    f'labelled ({card.gold or "no name"}): a score {way} '
-    f'{card.reading.threshold:g} flags, and did so rightly with '
-    f'{right(card.bad)} that should be flagged, '
-    f'rightly not with {right(card.good)} others. The intervals are over both '
-    'samples. They hold if the judge errs on these answers as it did on those: '
-    'those came of other models, or of other questions, and nothing here can '
-    'tell.'
-  )
-
-
-def _warnings(card, judge, strange) -> list[str]:
-  said = []
-  for name in ('model', 'prompt', 'mode'):
-    have, own = judge.get(name), getattr(card, name)
-    if have and own and have != own:
-      said.append(
-        f'The card of the judge is of another {name} ({own}) than judged here '
-        f'({have}): the corrected rates are not of this judge.'
-      )
-  if strange:
-    said.append(
-      f'The judge flags fewer answers of {", ".join(dict.fromkeys(strange))} '
-      'than its false flags alone, or more than it could: it errs here '
-      'otherwise than on the labelled answers.'
-    )
-  return said
 
 
 def power(part: Part, group: Group, reference: str) -> str:
