@@ -22,6 +22,9 @@ from ealign.sampling.requests import OTHER, Answers, Labels
 from ealign.sampling.sampler import Answer
 from ealign.workdir.folder import usable
 
+_PIECE = 2  # batches of a group that are computed at a time
+_MOST = 8  # batches that are, of whatever groups
+
 
 @dataclasses.dataclass(frozen=True)
 class _Kind:
@@ -156,16 +159,27 @@ def _batches(
 ) -> list[list[int]]:
   """The missing rows in parts, groups whole, those of like sizes together.
 
-  As many groups as a batch has rows, so that a part fills its batches.
+  As many groups as a batch has rows, so that a part fills its batches; a large
+  group is taken in pieces, else nothing would be kept until all of it is done.
   """
   by_group: dict[Hashable, list[int]] = {}
-  for i in missing:
+  for i in sorted(missing, key=size):
     by_group.setdefault(groups[i] if groups else i, []).append(i)
-  ordered = sorted(by_group.values(), key=lambda own: max(map(size, own)))
-  return [
-    [i for own in ordered[at : at + rows] for i in own]
-    for at in range(0, len(ordered), rows)
+  pieces = [
+    own[at : at + _PIECE * rows]
+    for own in by_group.values()
+    for at in range(0, len(own), _PIECE * rows)
   ]
+  parts, groups_in = [[]], 0
+  for piece in sorted(pieces, key=lambda own: max(map(size, own))):
+    if parts[-1] and (
+      groups_in == rows or len(parts[-1]) + len(piece) > _MOST * rows
+    ):
+      parts.append([])
+      groups_in = 0
+    parts[-1] += piece
+    groups_in += 1
+  return [part for part in parts if part]
 
 
 # --- Answers -----------------------------------------------------------------
