@@ -340,7 +340,7 @@ def _review(run, sizes):
   return scoring(run, 'review', run.reviewer, shape, tree, holds)
 
 
-def scoring(run, name, by, shape, tree, holds, asked=labels.Asked()):
+def scoring(run, name, by, shape, tree, holds, asked=labels.PLAIN):
   """Prompts of a shape [rows, tokens] and the labels of a tree behind each."""
   model, mesh, weights = by
   rows, length = shape

@@ -39,7 +39,7 @@ class Asked(NamedTuple):
   top: int = 0
 
 
-_PLAIN = Asked()
+PLAIN = Asked()
 
 
 def label_logps(request: Labels) -> np.ndarray:
@@ -186,12 +186,12 @@ def verdict(
   return expit(odds_B), mass_B
 
 
-def program(config: Config, asked: Asked = _PLAIN):
+def program(config: Config, asked: Asked = PLAIN):
   """The jitted scorer; compiled once for every bucket it meets."""
   return _programs(config, asked)[0]
 
 
-def shared_programs(config: Config, asked: Asked = _PLAIN):
+def shared_programs(config: Config, asked: Asked = PLAIN):
   """`prefill` without more room, and `score_rest`, jitted."""
   return _programs(config, asked)[1:]
 

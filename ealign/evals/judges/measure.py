@@ -74,6 +74,11 @@ class Measure:
     for name, value in defaults.items():
       object.__setattr__(self, name, getattr(self, name) or value)
 
+  def value(self, record: Record) -> float:
+    """What the record counts: its number, or 1 or 0."""
+    found = self.of(record)
+    return float(found if self.number else bool(found))
+
   def known(self, records) -> list[Record]:
     """Those of the records that the measure applies to."""
     have = (r for r in records if not self.needs or r.get(self.needs))
