@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ealign.evals.calibration import Calibration
 from ealign.evals.judges import scale
+from ealign.evals.judges.measure import scores
 from ealign.evals.suites.suite import Suite
 from ealign.report.evaluation import groups
 from ealign.report.evaluation.groups import Part
@@ -32,33 +33,36 @@ def problems(suite: Suite, parts: Sequence[Part]) -> list[str]:
   """What a reader should know before any number of the suite."""
   if not parts:
     return [f'{suite.title}: no answer has been recorded.']
-  said = []
+  found: dict = {}
   for part in parts:
     for group in part.heads:
       for model, records in group.answers.items():
-        where = f'{suite.title}, {model}'
-        where += f', {group.name}' if len(part.heads) > 1 else ''
-        said += [f'{where}: {x}' for x in _faults(records)]
-  return said
+        name = f'{model}, {group.name}' if len(part.heads) > 1 else model
+        for fault in _faults(records):
+          found.setdefault(fault, []).append(name)
+  return [
+    f'{suite.title}: {fault} ({"; ".join(names)}).'
+    for fault, names in found.items()
+  ]
 
 
 def _faults(records) -> list[str]:
   said, n = [], len(records)
   none = sum(not record.get('scores') for record in records)
   if none == n:
-    return [f'none of {n:,} answers was judged.']
+    return [f'none of {n:,} answers was judged']
   if none:
-    said.append(f'{none:,} of {n:,} answers were not judged.')
+    said.append(f'{none:,} of {n:,} answers were not judged')
   if own := groups.numbered(records):
     lost = sum(map(scale.unscored, own)) / len(own)
-    odd = sum(not scale.coherent(r) for r in own) / len(own)
+    last = scale.ASPECTS[-1]
+    known = [r for r in own if scores(r)[last] is not None]
+    odd = sum(not scale.coherent(r) for r in known)
     if lost > _MANY:
-      said.append(f'{100 * lost:.0f} % of the answers lack a number.')
-    if odd > 0.5:
-      said.append(
-        f'{100 * odd:.0f} % of the answers are not coherent; the rate is that '
-        'of the rest.'
-      )
+      said.append(f'{100 * lost:.0f} % of the answers lack a number')
+    if odd > len(known) / 2:
+      share = f'{100 * odd / len(known):.0f} % of the answers are incoherent'
+      said.append(f'{share}, the rate is that of the rest')
   return said
 
 

@@ -23,27 +23,24 @@ def cards(part: Part) -> list[dict[str, Any]]:
   a hash of the question.
   """
   by_question: dict = {}
+  measures: dict = {}
   for group in part.heads:
+    measure = part.first_of(group)
     for model, records in group.answers.items():
       for record in records:
         own = by_question.setdefault(record['question'], {})
         own.setdefault(model, []).append(record)
+        measures[record['question']] = measure
   used: set = set()
   made = _lowest(part, by_question, used)
-  measure = part.first
-  ranked = sorted(
-    (q for q in by_question if q not in used),
-    key=lambda q: (
-      -len(by_question[q]),
-      -_spread(measure, by_question[q]),
-      draw(q),
-    ),
-  )
-  for question in ranked[:DIFFER]:
+  apart = {q: _spread(measures[q], own) for q, own in by_question.items()}
+  order = lambda q: (-len(by_question[q]), -apart[q], draw(q))
+  left = sorted((q for q in by_question if q not in used), key=order)
+  for question in left[:DIFFER]:
     answers = by_question[question]
-    said = _rates(measure, answers)
-    why = 'differs most' if _spread(measure, answers) else 'by its hash'
-    made.append(_card(part, question, answers, f'{why}{said}', None))
+    why = 'differs most' if apart[question] else 'by its hash'
+    why += _rates(measures[question], answers)
+    made.append(_card(part, question, answers, why, None))
   return made
 
 
@@ -127,10 +124,28 @@ def _shown(part, record) -> dict[str, Any]:
     'length': len(text),
     'cut': record.get('stop') == 'length',
     'chosen': bool(record.get('options')),
-    'outcome': part.judge.outcome(record),
+    'outcome': _outcome(part, record),
     'scores': _scores(record),
     'sample': record.get('sample', 0),
   }
+
+
+def _outcome(part, record) -> tuple[str, str]:
+  """The judgement in a word: the judge's own, or what its first measure says.
+
+  A judge without words of its own may have measures of other kinds as well.
+  """
+  if part.judge.badge:
+    return part.judge.outcome(record)
+  measure = part.first
+  if not scores(record):
+    return 'not judged', ''
+  if not measure or measure.number or not measure.known([record]):
+    return '', ''
+  high = bool(measure.of(record))
+  good = high == (measure.better == 'higher')
+  word = measure.short if high else f'not {measure.short}'
+  return word, 'good' if good else 'bad'
 
 
 def _scores(record) -> list[tuple[str, str]]:

@@ -73,6 +73,8 @@ def _warnings(card, judge, strange) -> list[str]:
   said = []
   for name in ('model', 'prompt', 'mode'):
     have, own = judge.get(name), getattr(card, name)
+    if name == 'model':
+      have = have or judge.get('weights')
     if have and own and have != own:
       said.append(
         f'The card of the judge is of another {name} ({own}) than judged here '

@@ -65,15 +65,16 @@ class Part:
 
   @property
   def first(self) -> Measure | None:
-    """The measure that comes first; None where nothing was counted."""
+    """The measure that is the result; None where it counts nothing."""
     named = [m for m in self.measures if m.name == self.judge.primary]
     drawn = [m for m in self.measures if m.drawn]
-    return (*named, *drawn, *self.measures, None)[0]
+    return (*named, *drawn, None)[0]
 
   def first_of(self, group: Group) -> Measure | None:
-    """The measure that comes first of those counted of a group."""
-    first = self.first
-    order = ([first] if first else []) + [m for m in self.measures if m.drawn]
+    """The measure that is the result of a group; None as above."""
+    order = ([self.first] if self.first else []) + [
+      m for m in self.measures if m.drawn
+    ]
     found = (m for m in order if any(_total(m, group.answers)))
     return next(found, None)
 

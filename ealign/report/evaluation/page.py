@@ -146,7 +146,10 @@ def _said(part: Part, reference: str) -> list[str]:
   made = []
   for group in part.heads:
     measure = part.first_of(group)
+    which = f', {group.name}' if len(part.heads) > 1 else ''
+    where = f'({group.questions} questions{which})'
     if measure is None:
+      made.append(f'{part.title} {where}: nothing could be counted.')
       continue
     found = tables.rates(measure, group)
     unit = '' if measure.number else ' %'
@@ -157,13 +160,10 @@ def _said(part: Part, reference: str) -> list[str]:
       figures_.append(f'{value} {interval}'.strip())
     more = len(found) - len(figures_)
     figures_ += [f'{more} more in the table'] * (more > 0)
-    which = f', {group.name}' if len(part.heads) > 1 else ''
     name = measure.title.removesuffix(', %')
     if measure.number:
       name = f'{measure.short[:1].upper()}{measure.short[1:]}, mean'
-    made.append(
-      f'{name} ({group.questions} questions{which}): {"; ".join(figures_)}.'
-    )
+    made.append(f'{name} {where}: {"; ".join(figures_)}.')
     made[-1] += _apart(measure, group, reference)
   return made
 

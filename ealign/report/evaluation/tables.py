@@ -163,9 +163,13 @@ def differing(part: Part, reference: str, against: str) -> Block | None:
       if model == reference or not base:
         continue
       found = [compare(m, records, base) for m in part.measures]
+      if not any(found):
+        continue
       most = max((d.questions for d in found if d), default=0)
       names = [model, *([group.name] if several else []), str(most)]
-      lines.append((*map(Entry, names), *map(_difference, found)))
+      pairs = zip(part.measures, found, strict=True)
+      cells = [_difference(x, bare=m.number) for m, x in pairs]
+      lines.append((*map(Entry, names), *cells))
   if not lines:
     return None
   titles = ['model', *(['answers'] if several else [])]
@@ -183,9 +187,13 @@ def differing(part: Part, reference: str, against: str) -> Block | None:
   return table.without_empty(block)
 
 
-def _difference(found: Difference | None) -> Entry:
+def _difference(found: Difference | None, *, bare: bool = False) -> Entry:
+  """bare: a mean, of which Newcombe's interval of two rates says nothing."""
   if found is None:
     return Entry(NOTHING)
+  if bare and found.basis == 'counts':
+    hint = f'{found.questions} questions, all with the same difference'
+    return Entry(table.points(found.value), '', hint, found.value)
   ends = ', '.join(table.points(end) for end in found.interval)
   p = '' if found.p is None else f'; p = {table.p_value(found.p)}'
   lost = f'; {found.unpaired:,} answers left out' if found.unpaired else ''
