@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ealign.evals import table
+from ealign.evals import readings, table
 from ealign.evals.calibration import Calibration
 from ealign.evals.judges import scale
 from ealign.evals.judges.measure import scores
@@ -127,17 +127,17 @@ def _part(part: Part, slots, reference, against, card, judge, losses) -> dict:
     'warnings': [],
   }
   made['plain'] = tables.plainer(made['block'], part)
-  if card and _correctable(part):
+  if card and _correctable(part, card):
     found = tables.corrected(part, card, judge)
     made['corrected'], made['warnings'] = found or (None, [])
   return made
 
 
-def _correctable(part: Part) -> bool:
-  """Whether a card of a judge of numbers speaks of these answers."""
+def _correctable(part: Part, card: Calibration) -> bool:
+  """Whether the card is of the judge of these answers."""
+  kind = readings.KINDS.get(card.suite)
   every = (r for g in part.heads for own in g.answers.values() for r in own)
-  numbers = (scores(r).get(scale.ASPECTS[0]) for r in every)
-  return any(isinstance(x, int | float) and x is not True for x in numbers)
+  return bool(kind) and any(kind.number(scores(r)) is not None for r in every)
 
 
 def _said(part: Part, reference: str) -> list[str]:

@@ -3,11 +3,10 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from ealign.evals import counts, differences, table
+from ealign.evals import counts, differences, readings, table
 from ealign.evals.calibration import Calibration
 from ealign.evals.counts import Mean, Share
 from ealign.evals.differences import Answer, Difference
-from ealign.evals.judges import scale
 from ealign.evals.judges.measure import ENDED, Measure, scores
 from ealign.evals.table import NOTHING, Block, Entry
 from ealign.report.evaluation.groups import Group, Part
@@ -181,11 +180,10 @@ def corrected(
 
   judge: model, prompt and mode by which these answers were judged.
   """
-  measure = part.first
   lines, strange = [], []
   for group in part.heads:
     for model, records in group.answers.items():
-      flags, clusters = _flags(measure, records, card)
+      flags, clusters = _flags(records, card)
       if not flags:
         continue
       found = card.correct(flags, clusters)
@@ -200,23 +198,18 @@ def corrected(
   if not lines:
     return None
   titles = ['model', *(['answers'] if len(part.heads) > 1 else [])]
-  heads = table.columns(titles, ['n', 'as judged', 'corrected'])
+  kind = readings.KINDS[card.suite].flagged
+  heads = table.columns(titles, ['n', f'{kind}, as judged', 'corrected'])
   block = Block('Corrected for the judge’s errors', _about(card), heads, lines)
   return block, _warnings(card, judge, strange)
 
 
-def _flags(measure, records, card) -> tuple[list[bool], list]:
-  """The judge's decisions by the card's threshold, and their questions."""
-  known = measure.known(records) if measure and not measure.number else []
-  by_number = lambda r: scale.ASPECTS[0] in scores(r)
-  flags = []
-  for record in known:
-    if card.reading.below and by_number(record):
-      score = scores(record)[scale.ASPECTS[0]]
-      flags.append(score is not None and card.reading.flag(score))
-    else:
-      flags.append(bool(measure.of(record)))
-  return flags, [r.get('cluster') or r['question'] for r in known]
+def _flags(records, card) -> tuple[list[bool], list]:
+  """The decisions that the card is of, and the questions of the answers."""
+  kind = readings.KINDS[card.suite]
+  known = [r for r in records if scores(r) and kind.among(r)]
+  clusters = [r.get('cluster') or r['question'] for r in known]
+  return [kind.flag(record) for record in known], clusters
 
 
 def _about(card: Calibration) -> str:
