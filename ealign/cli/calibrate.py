@@ -89,7 +89,7 @@ def read(argv: list[str]) -> tuple[fields.Config, str, dict]:
   for field, name in _OTHERS.items():
     if getattr(command, field):
       problems.append(f'--{name}: is of another command; leave it out')
-  missing = [name for name in _NEEDED if not own.get(name)]
+  missing = [name for name in _NEEDED if name not in own]
   problems += [
     f'--{name} is missing; --help says what it is' for name in missing
   ]
