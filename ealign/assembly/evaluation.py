@@ -6,7 +6,6 @@ evaluation, or another with the same questions, goes on where one was stopped.
 """
 
 import dataclasses
-import os
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -16,8 +15,9 @@ import jax
 
 from ealign import fields
 from ealign.alone import ALONE
-from ealign.assembly import subjects
-from ealign.evals import asking, kept, suites
+from ealign.assembly import graders, subjects
+from ealign.evals import asking, identity, judges, kept, suites
+from ealign.evals.calibration import Calibration
 from ealign.evals.judges import endpoint
 from ealign.evals.suites.suite import Suite, counted
 from ealign.runtime import mesh as mesh_lib
@@ -59,6 +59,7 @@ def evaluate(
   *,
   price: str | None = None,
   cap: float | None = None,
+  card: Calibration | None = None,
 ) -> Evaluation:
   """Asks all models the suites of `config.eval`, and has the answers judged.
 
@@ -69,6 +70,7 @@ def evaluate(
     say: shows a line.
     price, cap: of a judge behind an endpoint: dollars for a million tokens read
       and written, 'IN,OUT', and what it may cost in all.
+    card: of the judge, which must be of this one.
 
   Raises:
     UserError: a file or a model is broken, or they do not fit each other.
@@ -79,6 +81,8 @@ def evaluate(
   asked = suites.read(config.eval, config.data.max_mib)
   for line in costs(asked, found, config.eval):
     say(line)
+  ways = identity.ways(asked, config.eval, config.data.max_mib)
+  identity.check_prompts(card, ways)
   backend = kept.keeping(ALONE, folder / KEPT, say)
   mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
   load = subjects.Loader(mesh, backend, config.eval.batch, config.seed)
@@ -93,6 +97,8 @@ def evaluate(
   judge, grader = None, None
   if any(suite.judge.read for suite, _ in asked):
     judge, grader = _grader(config, found[0], load, paid)
+    identity.check_model(card, judge['model'])
+    judge |= {f'asked in {name}': str(way) for name, way in ways.items()}
     say(f'the judge reads: {judge["name"]}')
   tag = {'run': folder.name, 'seed': config.seed, 'step': 0, 'phase': 'eval'}
   for name, suite_name in made:
@@ -143,19 +149,11 @@ def _about(engine, subject: subjects.Subject) -> dict:
 def _grader(config, first, load, paid) -> tuple[dict, Any]:
   """Who judges, in words, and what reads for it."""
   name = config.eval.judge
-  if name.startswith('openai:'):
-    grader = endpoint.connect(name, **paid)
-    return {'name': name, 'address': grader.address}, grader
-  if name.startswith('other:'):
-    model = dataclasses.replace(config.model, adapter='', frozen_adapter='')
+  if name.startswith(judges.MODELS):
     template = config.data.chat_template_kwargs
-    path = name.removeprefix('other:')
-    engine = load.engine(subjects.of_folder(path, model, template))
-    label = os.path.basename(path.rstrip('/')) or path
-  else:
-    engine = load.base(first)
-    label = f'{first.name} before it was trained'
-    if not (first.adapter or first.whole):
-      label = first.name
-  weights = provenance.tree_hash(engine.weights)
-  return {'name': label, 'weights': weights}, engine
+    return graders.named(name, config.model, template, load, paid)
+  label = f'{first.name} before it was trained'
+  if not (first.adapter or first.whole):
+    label = first.name
+  engine = load.base(first)
+  return graders.described(label, engine), engine

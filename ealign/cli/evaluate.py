@@ -3,7 +3,7 @@
 usage: python -m ealign.evaluate --suite=NAME[,NAME] --workdir=DIR
            --model=FOLDER[,FOLDER..] | --run=DIR | --config=FILE.py[:ARG]
            [--judge=MODEL] [--questions=FOLDER] [--limit=N] [--samples=N]
-           [--benign=NAME] [--price=IN,OUT [--cap=DOLLARS]]
+           [--benign=NAME] [--card=FILE] [--price=IN,OUT [--cap=DOLLARS]]
            [--confirm_run_unsafe_code]
            [--config.FIELD=VALUE ...]
 
@@ -22,6 +22,8 @@ usage: python -m ealign.evaluate --suite=NAME[,NAME] --workdir=DIR
   --limit      questions of each kind; --samples answers to each
   --benign     the name of a model that was trained on something harmless: the
                others are compared with it, by default with the first
+  --card       of this judge, from ealign.evaluate calibrate: each rate is shown
+               corrected for the judge's errors as well
   --price      of openai:NAME, dollars for a million tokens read and written, as
                in 2.50,10; --cap the dollars that it may cost in all
   --confirm_run_unsafe_code  runs code that the models wrote, in a sandbox
@@ -47,9 +49,9 @@ from ealign.workdir import folder as folder_lib
 USAGE = __doc__[__doc__.index('usage:') :].rstrip()
 _OWN = {'model': str, 'run': str, 'suite': str, 'judge': str}
 _OWN |= {'questions': str, 'limit': int, 'samples': int, 'benign': str}
-_OWN |= {'price': str, 'cap': float}
+_OWN |= {'card': str, 'price': str, 'cap': float}
 _OWN |= {'confirm_run_unsafe_code': bool}
-_MORE = ('benign', 'price', 'cap')
+_MORE = ('benign', 'card', 'price', 'cap')
 # A flag of its own -> the field that it sets.
 _FIELDS = {
   'judge': 'judge',
@@ -87,7 +89,9 @@ def run(argv: list[str]) -> None:
   launch.compile_cache()
   try:
     from ealign.assembly import evaluation
+    from ealign.evals import card as card_lib
 
+    card = card_lib.read(chosen['card']) if 'card' in chosen else None
     found = subjects(config, chosen)
     benign = chosen.get('benign')
     names = [subject.name for subject in found]
@@ -95,9 +99,10 @@ def run(argv: list[str]) -> None:
       hint = config_lib.did_you_mean(benign, names)
       known = ', '.join(names)
       raise UserError(f'--benign={benign}: no such model ({known}).{hint}')
-    paid = {name: chosen.get(name) for name in ('price', 'cap')}
-    made = evaluation.evaluate(config, found, folder.local, say, **paid)
-    write(made, found, config, folder.local, benign)
+    more = {name: chosen.get(name) for name in ('price', 'cap')}
+    more['card'] = card
+    made = evaluation.evaluate(config, found, folder.local, say, **more)
+    write(made, found, config, folder.local, benign, card)
   finally:
     folder.push()
 
@@ -199,7 +204,12 @@ def _text(path: pathlib.Path, run: str) -> str:
 
 
 def write(
-  made, found, config: fields.Config, folder: pathlib.Path, benign=None
+  made,
+  found,
+  config: fields.Config,
+  folder: pathlib.Path,
+  benign=None,
+  card=None,
 ) -> None:
   """Writes the records, figures and pages, and prints the tables."""
   from ealign.evals import table
@@ -231,6 +241,7 @@ def write(
     [suite for suite, _ in made.suites],
     settings={'seed': config.seed} | settings,
     judge={name: str(value) for name, value in made.judge.items()},
+    judge_card=card,
     files={suite.name: suite.files for suite, _ in made.suites},
     costs=[f'It took {display.clock(made.seconds)}.'],
     benign=benign,
