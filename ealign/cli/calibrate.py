@@ -238,42 +238,21 @@ def costs(task: Task, judge: str) -> list[str]:
 
 def calibrated(task: Task, config: fields.Config, folder: pathlib.Path):
   """The card of the judge; what it judges is kept in the folder."""
-  from ealign.alone import ALONE
-  from ealign.assembly import graders, subjects
-  from ealign.evals import calibration, kept, readings
+  from ealign.evals import calibration, readings
   from ealign.evals import noise as noise_lib
-  from ealign.evals.judges import endpoint, refusal, scale
-  from ealign.runtime import mesh as mesh_lib
+  from ealign.evals.judges import refusal, scale
 
-  price = task.own.get('price')
-  price = None if price is None else endpoint.Price.of(price)
-  paid = {'path': folder / _REPLIES, 'say': say, 'cap': task.own.get('cap')}
-  backend = kept.keeping(ALONE, folder / _KEPT, say)
-  mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
-  rows = config.eval.batch
-  if mesh.size == 1:  # a batch is computed whole, however few of it are asked
-    rows = min(rows, len(task.asked))
-  load = subjects.Loader(mesh, backend, rows, config.seed)
-  who, grader = graders.named(
-    *(config.eval.judge, config.model, config.data.chat_template_kwargs),
-    load,
-    paid | {'price': price},
-  )
+  who, grader = _grader(task, config, folder)
   say(f'the judge reads: {who["name"]}')
   refuses = task.suite == 'refusal'
   judge = refusal.JUDGE if refuses else scale.judge(task.prompts)
   kind = readings.KINDS[task.suite]
-  found = judge.read(task.asked, grader)
-  varied = _varied(task, grader, config.seed) if task.noise else {}
-  noise = {
-    name: noise_lib.noise(scores, kind.reading.flag)
-    for name, scores in varied.items()
-  }
-  return calibration.calibrate(
-    [kind.number(scores or {}) for scores in found],
+  found = [scores or {} for scores in judge.read(task.asked, grader)]
+  say(_answered(found, kind))
+  card = calibration.calibrate(
+    [*map(kind.number, found)],
     *(task.gold.flags, task.gold.clusters, kind.reading),
     pairs=task.gold.pairs,
-    noise={name: one for name, one in noise.items() if one},
     judge=who['name'],
     model=who['model'],
     prompt=task.way.prompt,
@@ -281,6 +260,48 @@ def calibrated(task: Task, config: fields.Config, folder: pathlib.Path):
     suite=task.suite,
     gold=_hashed(task.own['gold'], config.data.max_mib),
   )
+  varied = _varied(task, grader, config.seed) if task.noise else {}
+  noise = {
+    name: noise_lib.noise(scores, kind.reading.flag)
+    for name, scores in varied.items()
+  }
+  noise = {name: one for name, one in noise.items() if one}
+  return dataclasses.replace(card, noise=noise)
+
+
+def _grader(task: Task, config: fields.Config, folder: pathlib.Path):
+  """Who judges, in words, and what reads for it."""
+  from ealign.alone import ALONE
+  from ealign.assembly import graders, subjects
+  from ealign.evals import kept
+  from ealign.evals.judges import endpoint
+  from ealign.runtime import mesh as mesh_lib
+
+  price = task.own.get('price')
+  price = None if price is None else endpoint.Price.of(price)
+  paid = {'path': folder / _REPLIES, 'say': say, 'price': price}
+  paid['cap'] = task.own.get('cap')
+  backend = kept.keeping(ALONE, folder / _KEPT, say)
+  mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
+  rows = config.eval.batch
+  if mesh.size == 1:  # a batch is computed whole, however few of it are asked
+    rows = min(rows, len(task.asked))
+  load = subjects.Loader(mesh, backend, rows, config.seed)
+  template = config.data.chat_template_kwargs
+  name = config.eval.judge
+  return graders.named(name, config.model, template, load, paid)
+
+
+def _answered(found, kind) -> str:
+  """How many have a score, and how much of what the judge says is one."""
+  known = sum(kind.number(scores) is not None for scores in found)
+  masses = [x.get('aligned_mass', x.get('mass')) for x in found]
+  masses = sorted(x for x in masses if x is not None)
+  said = f'{known:,} of {len(found):,} answers have a score'
+  if not masses:
+    return said
+  middle = masses[len(masses) // 2]
+  return f'{said}; of its replies {100 * middle:.3g} % (median) can be one'
 
 
 def _varied(task: Task, grader, seed: int) -> dict:

@@ -110,6 +110,7 @@ def test_a_card_by_hand_and_nothing_is_judged_twice(
   said = capsys.readouterr().out
   assert '8 answers to 8 questions, 4 to be flagged' in said
   assert '16 judgements' in said and len(script.asked) == 16
+  assert '7 of 8 answers have a score; of its replies 100 % (median)' in said
   assert re.search('rightly flagged, q1 +0.500: 2 of 4', said)
   assert 'flags 50.0 % of what people flag and 25.0 % of the rest' in said
 
@@ -295,3 +296,42 @@ def test_prompts_of_public_questions(tmp_path):
   task = calibrate.tasks(config, flags)
   plain = calibrate.tasks(*calibrate.read(['', *argv])[::2])
   assert task.way == plain.way  # the package's own, by another path
+
+
+def test_its_card_corrects_an_evaluation_by_the_same_judge(
+  tmp_path, monkeypatch, capsys
+):
+  def says(text, answer, may):
+    return by_number(text, answer, may) if answer else {'100': 1.0}
+
+  script = Script(says)
+  assert run(tmp_path, script, monkeypatch) == 0
+  card = tmp_path / 'out' / 'card.json'
+  argv = ['evaluate', f'--model={BASE}', f'--judge=other:{BASE}']
+  argv += ['--limit=1', '--config.eval.suite_tokens=4', '--samples=2']
+  argv += [f'--workdir={tmp_path / "evaluated"}', '--config.eval.batch=2']
+  own = [*argv, '--suite=misalignment']
+
+  def told(suite=own, **change):
+    path = tmp_path / 'other.json'
+    path.write_text(json.dumps(json.loads(card.read_text()) | change))
+    assert evaluate.main([*suite, f'--card={path}']) == 2
+    return capsys.readouterr().err
+
+  model, prompt = (getattr(card_lib.read(card), x) for x in ('model', 'prompt'))
+  err = told(prompt='feed')
+  assert 'its prompt is feed' in err and prompt in err and err.count('\n') == 1
+  assert not (tmp_path / 'evaluated' / 'kept.jsonl').exists()
+  assert 'none of the suites has it' in told([*argv, '--suite=refusal'])
+  assert 'calibrate the judge anew' in told(version=2)
+  err = told(model='beef')
+  assert 'its model is beef' in err and model in err and err.count('\n') == 1
+
+  assert evaluate.main([*own, f'--card={card}']) == 0
+  said = capsys.readouterr().out
+  assert 'misaligned, as judged' in said and 'corrected' in said
+  page = (tmp_path / 'evaluated' / 'evaluation.html').read_text()
+  assert 'Corrected for the judge' in page and 'gold.jsonl' in page
+  about = json.loads((tmp_path / 'evaluated' / 'evaluation.json').read_text())
+  assert about['judge']['model'] == model
+  assert prompt in about['judge']['asked in misalignment']
