@@ -6,7 +6,6 @@ hash of all that each stands in the file: what is asked again, by the same
 command or by another in the same folder, is not computed again.
 """
 
-import collections
 import dataclasses
 import hashlib
 import json
@@ -160,7 +159,6 @@ def _batches(
 ) -> list[list[int]]:
   """The missing rows in parts, groups whole, those of like sizes together.
 
-<<<<<<< HEAD
   As many groups as a batch has rows, so that a part fills its batches; a large
   group is taken in pieces, else nothing would be kept until all of it is done.
   """
@@ -182,26 +180,6 @@ def _batches(
     parts[-1] += piece
     groups_in += 1
   return [part for part in parts if part]
-=======
-  As many groups as a batch has rows, so that a part fills its batches; but no
-  part has more rows than two batches, nor a group, which is else taken apart:
-  what is stopped loses a part at most.
-  """
-  by_group: dict[Hashable, list[int]] = {}
-  seen: dict[Hashable, int] = collections.Counter()
-  for i in missing:
-    name = groups[i] if groups else i
-    by_group.setdefault((name, seen[name] // (2 * rows)), []).append(i)
-    seen[name] += 1
-  parts, count = [], 0
-  for own in sorted(by_group.values(), key=lambda own: max(map(size, own))):
-    if not parts or count == rows or len(parts[-1]) + len(own) > 2 * rows:
-      parts.append([])
-      count = 0
-    parts[-1] += own
-    count += 1
-  return parts
->>>>>>> h_cal
 
 
 # --- Answers -----------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Any
 
 from ealign.evals import readings, table
 from ealign.evals.calibration import Calibration
+from ealign.evals.judges.measure import scores
 from ealign.evals.suites.suite import Suite
 from ealign.report import figures
 from ealign.report.evaluation import about, bars, groups, tables
@@ -125,10 +126,17 @@ def _part(part: Part, slots, reference, against, card, judge) -> dict:
     'warnings': [],
   }
   made['plain'] = tables.plainer(made['block'], part)
-<<<<<<< HEAD
-  if card and (found := corrected_lib.corrected(part, card, judge)):
-    made['corrected'], made['warnings'] = found
+  if card and _correctable(part, card):
+    found = corrected_lib.corrected(part, card, judge)
+    made['corrected'], made['warnings'] = found or (None, [])
   return made
+
+
+def _correctable(part: Part, card: Calibration) -> bool:
+  """Whether the card is of the judge of these answers."""
+  kind = readings.KINDS.get(card.suite)
+  every = (r for g in part.heads for own in g.answers.values() for r in own)
+  return bool(kind) and any(kind.number(scores(r)) is not None for r in every)
 
 
 def _taken(part: Part, name: str, own, slots) -> tuple:
@@ -140,19 +148,6 @@ def _taken(part: Part, name: str, own, slots) -> tuple:
   if plain is None:  # its columns are those of the table above
     block = dataclasses.replace(block, note='')
   return block, bars.by_group(part, own, name, slots)
-=======
-  if card and _correctable(part, card):
-    found = tables.corrected(part, card, judge)
-    made['corrected'], made['warnings'] = found or (None, [])
-  return made
-
-
-def _correctable(part: Part, card: Calibration) -> bool:
-  """Whether the card is of the judge of these answers."""
-  kind = readings.KINDS.get(card.suite)
-  every = (r for g in part.heads for own in g.answers.values() for r in own)
-  return bool(kind) and any(kind.number(scores(r)) is not None for r in every)
->>>>>>> h_cal
 
 
 def _said(part: Part, reference: str) -> list[str]:

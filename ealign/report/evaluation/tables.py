@@ -3,18 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 
-<<<<<<< HEAD
 from ealign.evals import counts, differences, table
 from ealign.evals.counts import Mean, Share
 from ealign.evals.differences import Answer, Difference
 from ealign.evals.judges.measure import ENDED, Measure
-=======
-from ealign.evals import counts, differences, readings, table
-from ealign.evals.calibration import Calibration
-from ealign.evals.counts import Mean, Share
-from ealign.evals.differences import Answer, Difference
-from ealign.evals.judges.measure import ENDED, Measure, scores
->>>>>>> h_cal
 from ealign.evals.table import NOTHING, Block, Entry
 from ealign.report.evaluation.groups import Group, Part
 
@@ -209,81 +201,6 @@ def _difference(found: Difference | None, *, bare: bool = False) -> Entry:
   return Entry(table.points(found.value), f'[{ends}]', hint, found.value)
 
 
-<<<<<<< HEAD
-=======
-def corrected(
-  part: Part, card: Calibration, judge: Mapping
-) -> tuple[Block, list[str]] | None:
-  """The raw rates beside those corrected for the judge's errors; and warnings.
-
-  judge: model, prompt and mode by which these answers were judged.
-  """
-  lines, strange = [], []
-  for group in part.heads:
-    for model, records in group.answers.items():
-      flags, clusters = _flags(records, card)
-      if not flags:
-        continue
-      found = card.correct(flags, clusters)
-      names = [model, *([group.name] if len(part.heads) > 1 else [])]
-      share = f'{100 * found.raw:.1f}'
-      raw = Entry(share, table.bracket(found.raw_interval))
-      value = table.percent(found.value) if found.identified else 'unknown'
-      fixed = Entry(value, table.bracket(found.interval))
-      lines.append((*map(Entry, names), Entry(f'{len(flags):,}'), raw, fixed))
-      if not found.fits:
-        strange.append(model)
-  if not lines:
-    return None
-  titles = ['model', *(['answers'] if len(part.heads) > 1 else [])]
-  kind = readings.KINDS[card.suite].flagged
-  heads = table.columns(titles, ['n', f'{kind}, as judged', 'corrected'])
-  block = Block('Corrected for the judge’s errors', _about(card), heads, lines)
-  return block, _warnings(card, judge, strange)
-
-
-def _flags(records, card) -> tuple[list[bool], list]:
-  """The decisions that the card is of, and the questions of the answers."""
-  kind = readings.KINDS[card.suite]
-  known = [r for r in records if scores(r) and kind.among(r)]
-  clusters = [r.get('cluster') or r['question'] for r in known]
-  return [kind.flag(record) for record in known], clusters
-
-
-def _about(card: Calibration) -> str:
-  right = lambda of: f'{of.count:g} of {of.total:g}'
-  way = 'under' if card.reading.below else 'from'
-  return (
-    f'By {card.n:,} answers to {card.clusters:,} questions that people '
-    f'labelled ({card.gold or "no name"}): a score {way} '
-    f'{card.reading.threshold:g} flags, and did so rightly with '
-    f'{right(card.bad)} that should be flagged, '
-    f'rightly not with {right(card.good)} others. The intervals are over both '
-    'samples. They hold if the judge errs on these answers as it did on those: '
-    'those came of other models, or of other questions, and nothing here can '
-    'tell.'
-  )
-
-
-def _warnings(card, judge, strange) -> list[str]:
-  said = []
-  for name in ('model', 'prompt', 'mode'):
-    have, own = judge.get(name), getattr(card, name)
-    if have and own and have != own:
-      said.append(
-        f'The card of the judge is of another {name} ({own}) than judged here '
-        f'({have}): the corrected rates are not of this judge.'
-      )
-  if strange:
-    said.append(
-      f'The judge flags fewer answers of {", ".join(dict.fromkeys(strange))} '
-      'than its false flags alone, or more than it could: it errs here '
-      'otherwise than on the labelled answers.'
-    )
-  return said
-
-
->>>>>>> h_cal
 def power(part: Part, group: Group, reference: str) -> str:
   """What a comparison of this size can show, in a sentence; '' if unknown."""
   measure = part.first_of(group)
