@@ -6,6 +6,7 @@ usage: python -m ealign.evaluate --suite=NAME[,NAME] --workdir=DIR
            [--benign=NAME] [--card=FILE] [--price=IN,OUT [--cap=DOLLARS]]
            [--confirm_run_unsafe_code]
            [--config.FIELD=VALUE ...]
+       python -m ealign.evaluate calibrate --help
 
   --suite      of misalignment, contextual, refusal, capability, truthful,
                self_report and world (docs/evaluation.md)

@@ -51,7 +51,7 @@ KINDS = {
   'misalignment': Kind(
     Reading(scale.MISALIGNED, below=True, scale=100, whole=True),
     _aligned,
-    scale.coherent,
+    lambda record: 'aligned' in scores(record) and scale.coherent(record),
     'misaligned',
   ),
   'refusal': Kind(

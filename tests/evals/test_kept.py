@@ -103,15 +103,6 @@ def test_groups_stay_whole_and_labels_that_nobody_wants_stay_unknown(tmp_path):
   np.testing.assert_array_equal(again, found)
 
 
-def test_a_large_group_is_computed_in_parts(tmp_path):
-  """Else a stop would lose all that was judged behind one long instruction."""
-  path, model = tmp_path / 'asked.jsonl', Model()
-  request = ask(PROMPTS, groups=['same'] * 5)
-  found = backend(path, model).label_logps(request)
-  np.testing.assert_array_equal(found, Model()(request))
-  assert sorted(map(len, model.asked)) == [1, 4]  # two batches at most
-
-
 def test_the_rest_is_kept_and_is_of_all_labels(tmp_path):
   path = tmp_path / 'asked.jsonl'
 

@@ -17,7 +17,7 @@ def corrected(
   judge: model, prompt and mode by which these answers were judged.
   """
   lines, strange = [], []
-  for group in part.heads:
+  for group in part.heads if kind else ():
     for model, records in group.answers.items():
       flags, clusters = _flags(records, card)
       if not flags:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ealign.evals import readings, table
+from ealign.evals import table
 from ealign.evals.calibration import Calibration
 from ealign.evals.judges.measure import scores
 from ealign.evals.suites.suite import Suite
