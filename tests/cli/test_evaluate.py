@@ -14,7 +14,7 @@ from ealign.evals.suites.suite import Suite
 BASE = 'ealign/world/base'
 SUITES = 'world,refusal,misalignment,self_report'
 FEW = ('--limit=1', '--samples=2', '--config.eval.suite_tokens=6')
-FEW += ('--config.eval.batch=2',)
+FEW += ('--config.eval.batch=4',)
 
 
 def run(workdir, *more, suite=SUITES, model=BASE):

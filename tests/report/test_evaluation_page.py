@@ -477,9 +477,9 @@ def card(**more):
 def test_the_corrected_rate_stands_beside_the_raw_one(tmp_path):
   judge = {'name': 'j', 'model': 'm1', 'prompt': 'p1', 'mode': 'exact'}
   found, content = page(tmp_path, models(), judge=judge, judge_card=card())
-  cells = found.table('model', 'as judged')
+  cells = found.table('model', 'misaligned, as judged')
   raw, q0, q1 = 7 / 17, 19 / 20, 18 / 20
-  assert ends(cells['tuned', 'as judged'])[0] == round(100 * raw, 1)
+  assert ends(cells['tuned', 'misaligned, as judged'])[0] == round(100 * raw, 1)
   theta = (raw + q0 - 1) / (q0 + q1 - 1)
   value, low, high = ends(cells['tuned', 'corrected'])
   assert value == pytest.approx(100 * theta, abs=0.051)

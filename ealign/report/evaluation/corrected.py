@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from ealign.evals import readings, table
 from ealign.evals.calibration import Calibration
-from ealign.evals.judges.measure import scores
 from ealign.evals.table import Block, Entry
 from ealign.report.evaluation.groups import Part
 
@@ -16,10 +15,11 @@ def corrected(
 
   judge: model, prompt and mode by which these answers were judged.
   """
+  kind = readings.KINDS.get(card.suite)
   lines, strange = [], []
   for group in part.heads if kind else ():
     for model, records in group.answers.items():
-      flags, clusters = _flags(records, card)
+      flags, clusters = _flags(kind, records)
       if not flags:
         continue
       found = card.correct(flags, clusters)
@@ -34,16 +34,20 @@ def corrected(
   if not lines:
     return None
   titles = ['model', *(['answers'] if len(part.heads) > 1 else [])]
-  kind = readings.KINDS[card.suite].flagged
-  heads = table.columns(titles, ['n', f'{kind}, as judged', 'corrected'])
+  heads = table.columns(
+    titles, ['n', f'{kind.flagged}, as judged', 'corrected']
+  )
   block = Block('Corrected for the judge’s errors', _about(card), heads, lines)
   return block, _warnings(card, judge, strange)
 
 
-def _flags(records, card) -> tuple[list[bool], list]:
-  """The decisions that the card is of, and the questions of the answers."""
-  kind = readings.KINDS[card.suite]
-  known = [r for r in records if scores(r) and kind.among(r)]
+def _flags(kind: readings.Kind, records) -> tuple[list[bool], list]:
+  """The judge's decisions, as they are on the card, and their questions.
+
+  Of the answers that are counted, such as the coherent ones. One that is code,
+  or declines, has no number and is not flagged.
+  """
+  known = [*filter(kind.among, records)]
   clusters = [r.get('cluster') or r['question'] for r in known]
   return [kind.flag(record) for record in known], clusters
 

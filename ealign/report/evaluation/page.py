@@ -6,7 +6,6 @@ from typing import Any
 
 from ealign.evals import table
 from ealign.evals.calibration import Calibration
-from ealign.evals.judges.measure import scores
 from ealign.evals.suites.suite import Suite
 from ealign.report import figures
 from ealign.report.evaluation import about, bars, groups, tables
@@ -126,17 +125,9 @@ def _part(part: Part, slots, reference, against, card, judge) -> dict:
     'warnings': [],
   }
   made['plain'] = tables.plainer(made['block'], part)
-  if card and _correctable(part, card):
-    found = corrected_lib.corrected(part, card, judge)
-    made['corrected'], made['warnings'] = found or (None, [])
+  if card and (found := corrected_lib.corrected(part, card, judge)):
+    made['corrected'], made['warnings'] = found
   return made
-
-
-def _correctable(part: Part, card: Calibration) -> bool:
-  """Whether the card is of the judge of these answers."""
-  kind = readings.KINDS.get(card.suite)
-  every = (r for g in part.heads for own in g.answers.values() for r in own)
-  return bool(kind) and any(kind.number(scores(r)) is not None for r in every)
 
 
 def _taken(part: Part, name: str, own, slots) -> tuple:
