@@ -26,7 +26,7 @@ FEW = 10  # questions that differ, below which their mean is far from normal
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-  """What was found of an answer (a flag, or a number), and what it answers.
+  """What was found of an answer (0, 1 or a share), and what it answers.
 
   question: what the two models are paired by; cluster: questions that are
   alike (paraphrases of one) share it. seed: of the run, paired as well.
@@ -72,7 +72,7 @@ class Difference:
 def paired(a: Iterable[Answer], b: Iterable[Answer]) -> Difference | None:
   """The difference of two models; None where they share no question and seed.
 
-  Values are shares: 0 or 1, or between.
+  One `Answer` an answer: the mean of several would count as one.
   """
   cells_a, cells_b = _cells(a), _cells(b)
   both = [cell for cell in cells_a if cell in cells_b]
