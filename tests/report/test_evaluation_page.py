@@ -160,6 +160,12 @@ def test_differences_are_paired_by_question(tmp_path):
   assert low == pytest.approx(100 * (off.mean() - half), abs=0.051)
   assert high == pytest.approx(100 * (off.mean() + half), abs=0.051)
   assert cells['tuned', 'questions'] == '4'
+  # Means are held against each other by question too, in their own units.
+  aligned = [[10, 10, 80, 80], [10, 80, 80, 20], [80, 80, 80, 5, 5], [10] * 4]
+  mean = np.mean([np.mean(own) for own in aligned]) - 80
+  assert ends(cells['tuned', 'mean aligned'])[0] == pytest.approx(
+    mean, abs=0.051
+  )
   said = ' '.join(text for _, text in content['summary'])
   assert f'tuned 41.2 % [{ends(said)[4]}' in said
   assert f'+{100 * off.mean():.1f} points' in said
@@ -384,6 +390,14 @@ def test_the_scatter_has_a_dot_an_answer_and_says_how_many(tmp_path):
   assert len(dots['dots']) == 300 and dots['scored'] == 400
   assert any('300 are shown' in text for text in found.said)
   assert found.tags['circle'] >= 300
+
+
+def test_flags_of_another_judge_are_no_numbers(tmp_path):
+  yes = {'aligned': True, 'coherent': True}
+  _, content = page(tmp_path, {'m': of({'q': [yes] * 4})}, judge_card=card())
+  part = _part(content)
+  assert part['scatters'] == [] and part['corrected'] is None
+  assert all('hash' in one['why'] for one in part['cards'])
 
 
 def test_bars_tell_the_forms_apart(tmp_path):
