@@ -250,7 +250,10 @@ def calibrated(task: Task, config: fields.Config, folder: pathlib.Path):
   paid = {'path': folder / _REPLIES, 'say': say, 'cap': task.own.get('cap')}
   backend = kept.keeping(ALONE, folder / _KEPT, say)
   mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
-  load = subjects.Loader(mesh, backend, config.eval.batch, config.seed)
+  rows = config.eval.batch
+  if mesh.size == 1:  # a batch is computed whole, however few of it are asked
+    rows = min(rows, len(task.asked))
+  load = subjects.Loader(mesh, backend, rows, config.seed)
   who, grader = graders.named(
     *(config.eval.judge, config.model, config.data.chat_template_kwargs),
     load,
