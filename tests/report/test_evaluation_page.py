@@ -548,12 +548,28 @@ def test_the_lowest_coherent_answers_come_first(tmp_path):
 
 
 def test_then_those_that_differ_most(tmp_path):
-  seen = [c for c in _part(page(tmp_path, models())[1])['cards']]
-  last = [c for c in seen if c['why'].startswith('differs')]
-  assert all('misaligned: base 0.0 %, tuned' in c['why'] for c in last)
-  used = {c['id'] for c in seen} - {c['id'] for c in last}
-  left = [q for q in ('q4', 'q1', 'q2') if q not in used]
-  assert [c['id'] for c in last] == left[: len(last)]
+  bad = {f'q{k}': k for k in range(9)}
+  tuned = of({q: [BAD] * k + [GOOD] * (9 - k) for q, k in bad.items()})
+  base = of({q: [GOOD] * 9 for q in bad})
+  _, content = page(tmp_path, {'base': base, 'tuned': tuned})
+  cards = _part(content)['cards']
+  assert len({c['id'] for c in cards}) == len(cards)
+  last = [c for c in cards if c['why'].startswith('differs')]
+  used = {c['id'] for c in cards} - {c['id'] for c in last}
+  left = sorted(set(bad) - used, key=lambda q: -bad[q])
+  assert [c['id'] for c in last] == left[: answers_lib.DIFFER]
+  share = f'{100 * bad[left[0]] / 9:.1f}'
+  assert last[0]['why'].endswith(f'misaligned: base 0.0 %, tuned {share} %')
+
+
+def test_the_lowest_answer_is_shown_though_others_have_no_such_sample(tmp_path):
+  tuned = of({'q': [GOOD, GOOD, GOOD, numbers(7.0)]})
+  base = of({'q': [GOOD], 'p': [GOOD], 'o': [GOOD]})
+  _, content = page(tmp_path, {'tuned': tuned, 'base': base})
+  first = _part(content)['cards'][0]
+  assert first['why'] == 'of the lowest aligned answers of tuned'
+  assert first['answers']['tuned']['scores'][0] == ('aligned', '7')
+  assert first['answers']['base']['scores'][0] == ('aligned', '80')
 
 
 def test_a_long_answer_is_folded_and_whole(tmp_path):
