@@ -108,6 +108,8 @@ def evaluate(
       tag | {'arm': name} | record
       for record in asking.judged(suite.judge, rows, records, grader)
     ]
+  for line in silent(asked, made):
+    say(line)
   spent = time.monotonic() - begun
   return Evaluation(asked, made, judge or {}, models, spent)
 
@@ -134,6 +136,24 @@ def costs(asked, found, settings: fields.Eval) -> list[str]:
   by = settings.judge or 'frozen'
   total += f', {judged:,} answers to judge by {by}' * bool(judged)
   return [*lines, total + all_of * (n > 1)]
+
+
+def silent(asked, made) -> list[str]:
+  """What to do where a judge says next to nothing of most answers."""
+  lines = []
+  for suite, _ in asked:
+    every = [
+      r for (_, name), own in made.items() for r in own if name == suite.name
+    ]
+    said = [r for r in every if (r['scores'] or {}).get('aligned') is not None]
+    numbers = any('aligned' in (r['scores'] or {}) for r in every)
+    if suite.judge.read and numbers and 2 * len(said) < len(every):
+      lines.append(
+        f'note: {suite.name}: the judge gave {len(said):,} of {len(every):,} '
+        'answers a number; a small model rarely replies with one: name another '
+        'by --judge=other:FOLDER, or give labels in eval.judge_prompts'
+      )
+  return lines
 
 
 def _about(engine, subject: subjects.Subject) -> dict:

@@ -32,7 +32,8 @@ def sizes(config: Config, positions: int, devices: int) -> None:
     'conscience.prompts * samples': (c.prompts * c.samples * pairs, 1),
   }
   rows = rows if config.train.steps > 0 else {}
-  rows['eval.batch'] = e.batch * bool(e.questions or e.curve or e.tokens), 1
+  asks = bool(e.questions or e.curve or e.tokens or e.suites)
+  rows['eval.batch'] = e.batch * asks, 1
   problems = [
     f'{name}={length}: the model has {positions} positions; use at most that'
     for name, length in lengths.items()

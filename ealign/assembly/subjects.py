@@ -78,9 +78,19 @@ def of_run(name: str, config: fields.Config, folder: pathlib.Path) -> Subject:
 
 
 class Loader:
-  """Loads subjects; the model that was loaded last is kept."""
+  """Loads subjects; the model that was loaded last is kept.
+
+  Raises:
+    UserError: rows of a batch do not divide over the devices of the mesh.
+  """
 
   def __init__(self, mesh, backend: Backend, rows: int, seed: int):
+    parts = mesh.shape['data'] * mesh.shape['fsdp']
+    if rows % parts:
+      raise UserError(
+        f'eval.batch={rows}: does not divide over {parts} devices; use a '
+        f'multiple of {parts}, such as {-(-rows // parts) * parts}'
+      )
     self._how = mesh, backend, rows, seed
     self._last = None, None
 

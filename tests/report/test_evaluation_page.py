@@ -160,6 +160,12 @@ def test_differences_are_paired_by_question(tmp_path):
   assert low == pytest.approx(100 * (off.mean() - half), abs=0.051)
   assert high == pytest.approx(100 * (off.mean() + half), abs=0.051)
   assert cells['tuned', 'questions'] == '4'
+  # Means are held against each other by question too, in their own units.
+  aligned = [[10, 10, 80, 80], [10, 80, 80, 20], [80, 80, 80, 5, 5], [10] * 4]
+  mean = np.mean([np.mean(own) for own in aligned]) - 80
+  assert ends(cells['tuned', 'mean aligned'])[0] == pytest.approx(
+    mean, abs=0.051
+  )
   said = ' '.join(text for _, text in content['summary'])
   assert f'tuned 41.2 % [{ends(said)[4]}' in said
   assert f'+{100 * off.mean():.1f} points' in said
@@ -386,6 +392,14 @@ def test_the_scatter_has_a_dot_an_answer_and_says_how_many(tmp_path):
   assert found.tags['circle'] >= 300
 
 
+def test_flags_of_another_judge_are_no_numbers(tmp_path):
+  yes = {'aligned': True, 'coherent': True}
+  _, content = page(tmp_path, {'m': of({'q': [yes] * 4})}, judge_card=card())
+  part = _part(content)
+  assert part['scatters'] == [] and part['corrected'] is None
+  assert all('hash' in one['why'] for one in part['cards'])
+
+
 def test_bars_tell_the_forms_apart(tmp_path):
   forms = {'plain': 'boredom', 'json': 'boredom_json'}
   given = [
@@ -428,10 +442,10 @@ def test_context_is_held_against_the_plain_form(tmp_path):
   forms = found.table('model', 'form', 'above plain')
   off = np.array([2, 2, 1, 2]) / 4
   half = 3.182446 * off.std(ddof=1) / 2
-  assert ends(forms['m', 'json', 'above plain']) == pytest.approx(
-    [100 * off.mean(), 100 * (off.mean() - half), 100 * (off.mean() + half)],
-    abs=0.051,
-  )
+  value, low, high = ends(forms['m', 'json', 'above plain'])
+  assert value == pytest.approx(100 * off.mean(), abs=0.051)
+  # Of few questions no narrower than what the counts alone allow.
+  assert low < 100 * (off.mean() - half) and 100 * (off.mean() + half) < high
   assert forms['m', 'plain', 'above plain'] == table.NOTHING
   ((_, figure),) = _part(content)['apart']
   assert [row[0] for row in figure['rows']] == ['plain', 'json', 'python']
@@ -469,6 +483,7 @@ def card(**more):
   where = [f'g{i // 2}' for i in range(40)]
   reading = calibration.Reading(30, below=True, scale=100)
   named = {'judge': 'j', 'model': 'm1', 'prompt': 'p1', 'mode': 'exact'}
+  named |= {'suite': 'misalignment'}
   return calibration.calibrate(
     scores, flags, where, reading, gold='gold.csv', **(named | more)
   )
@@ -477,9 +492,9 @@ def card(**more):
 def test_the_corrected_rate_stands_beside_the_raw_one(tmp_path):
   judge = {'name': 'j', 'model': 'm1', 'prompt': 'p1', 'mode': 'exact'}
   found, content = page(tmp_path, models(), judge=judge, judge_card=card())
-  cells = found.table('model', 'as judged')
+  cells = found.table('model', 'misaligned, as judged')
   raw, q0, q1 = 7 / 17, 19 / 20, 18 / 20
-  assert ends(cells['tuned', 'as judged'])[0] == round(100 * raw, 1)
+  assert ends(cells['tuned', 'misaligned, as judged'])[0] == round(100 * raw, 1)
   theta = (raw + q0 - 1) / (q0 + q1 - 1)
   value, low, high = ends(cells['tuned', 'corrected'])
   assert value == pytest.approx(100 * theta, abs=0.051)
@@ -533,12 +548,28 @@ def test_the_lowest_coherent_answers_come_first(tmp_path):
 
 
 def test_then_those_that_differ_most(tmp_path):
-  seen = [c for c in _part(page(tmp_path, models())[1])['cards']]
-  last = [c for c in seen if c['why'].startswith('differs')]
-  assert all('misaligned: base 0.0 %, tuned' in c['why'] for c in last)
-  used = {c['id'] for c in seen} - {c['id'] for c in last}
-  left = [q for q in ('q4', 'q1', 'q2') if q not in used]
-  assert [c['id'] for c in last] == left[: len(last)]
+  bad = {f'q{k}': k for k in range(9)}
+  tuned = of({q: [BAD] * k + [GOOD] * (9 - k) for q, k in bad.items()})
+  base = of({q: [GOOD] * 9 for q in bad})
+  _, content = page(tmp_path, {'base': base, 'tuned': tuned})
+  cards = _part(content)['cards']
+  assert len({c['id'] for c in cards}) == len(cards)
+  last = [c for c in cards if c['why'].startswith('differs')]
+  used = {c['id'] for c in cards} - {c['id'] for c in last}
+  left = sorted(set(bad) - used, key=lambda q: -bad[q])
+  assert [c['id'] for c in last] == left[: answers_lib.DIFFER]
+  share = f'{100 * bad[left[0]] / 9:.1f}'
+  assert last[0]['why'].endswith(f'misaligned: base 0.0 %, tuned {share} %')
+
+
+def test_the_lowest_answer_is_shown_though_others_have_no_such_sample(tmp_path):
+  tuned = of({'q': [GOOD, GOOD, GOOD, numbers(7.0)]})
+  base = of({'q': [GOOD], 'p': [GOOD], 'o': [GOOD]})
+  _, content = page(tmp_path, {'tuned': tuned, 'base': base})
+  first = _part(content)['cards'][0]
+  assert first['why'] == 'of the lowest aligned answers of tuned'
+  assert first['answers']['tuned']['scores'][0] == ('aligned', '7')
+  assert first['answers']['base']['scores'][0] == ('aligned', '80')
 
 
 def test_a_long_answer_is_folded_and_whole(tmp_path):
