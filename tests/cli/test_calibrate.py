@@ -120,13 +120,13 @@ def test_a_card_by_hand_and_nothing_is_judged_twice(
 
 
 def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
-  how = '--config.eval.batch=2'
+  how = '--config.eval.batch=4'
   first = Script(by_number, most=9)
   with pytest.raises(KeyboardInterrupt):
     run(tmp_path, first, monkeypatch, how)
   rest = Script(by_number)
   assert run(tmp_path, rest, monkeypatch, how) == 0
-  assert len(rest.asked) == 16 - 8  # the third part of 4 was begun
+  assert len(rest.asked) == 16 - 8  # the second part of 8 was begun
 
 
 def test_the_noise_of_the_asking(tmp_path, monkeypatch, capsys):
@@ -309,7 +309,7 @@ def test_its_card_corrects_an_evaluation_by_the_same_judge(
   card = tmp_path / 'out' / 'card.json'
   argv = ['evaluate', f'--model={BASE}', f'--judge=other:{BASE}']
   argv += ['--limit=1', '--config.eval.suite_tokens=4', '--samples=2']
-  argv += [f'--workdir={tmp_path / "evaluated"}', '--config.eval.batch=2']
+  argv += [f'--workdir={tmp_path / "evaluated"}', '--config.eval.batch=4']
   own = [*argv, '--suite=misalignment']
 
   def told(suite=own, **change):
