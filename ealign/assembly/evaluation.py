@@ -15,7 +15,7 @@ import jax
 
 from ealign import fields
 from ealign.alone import ALONE
-from ealign.assembly import graders, subjects
+from ealign.assembly import fit, graders, subjects
 from ealign.evals import asking, identity, judges, kept, suites
 from ealign.evals.calibration import Calibration
 from ealign.evals.judges import endpoint
@@ -85,17 +85,19 @@ def evaluate(
   identity.check_prompts(card, ways)
   backend = kept.keeping(ALONE, folder / KEPT, say)
   mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
-  load = subjects.Loader(mesh, backend, config.eval.batch, config.seed)
+  load = subjects.Loader(mesh, backend, config.eval.batch)
   key, made, models = jax.random.key(config.seed), {}, {}
   for subject in found:
+    engine = None  # frees the one before
     engine = load.engine(subject)
     models[subject.name] = _about(engine, subject)
     for suite, rows in asked:
+      fit.asked(engine.model, rows, suite.max_new_tokens)
+    for suite, rows in asked:
       say(f'{subject.name}: {counted(suite, rows):,} answers to {suite.name}')
       made[subject.name, suite.name] = asking.ask(suite, rows, engine, key=key)
-  del engine
-  judge, grader = None, None
-  if any(suite.judge.read for suite, _ in asked):
+  engine, judge, grader = None, None, None
+  if any(suite.judge.asks for suite, _ in asked):
     judge, grader = _grader(config, found[0], load, paid)
     identity.check_model(card, judge['model'])
     judge |= {f'asked in {name}': str(way) for name, way in ways.items()}
@@ -124,13 +126,13 @@ def costs(asked, found, settings: fields.Eval) -> list[str]:
     parts = [f'{len(rows):,} questions']
     parts += [f'{sampled:,} answers of at most {most} tokens'] * bool(sampled)
     parts += [f'{chosen:,} by the probability of options'] * bool(chosen)
-    parts += ['read by a judge'] * bool(suite.judge.read)
+    parts += ['read by a judge'] * suite.judge.asks
     lines.append(f'{suite.name}: {", ".join(parts)}')
     if suite.remarks:
       lines += suite.remarks(settings.confirm_run_unsafe_code)
     answers += counted(suite, rows)
     tokens += sampled * most
-    judged += counted(suite, rows) * bool(suite.judge.read)
+    judged += counted(suite, rows) * suite.judge.asks
   n, all_of = len(found), f' (for each of {len(found)} models)'
   total = f'in all {answers:,} answers, {tokens:,} tokens to sample at most'
   by = settings.judge or 'frozen'

@@ -97,6 +97,14 @@ def questions(c: Conscience, rows: Iterable[dict], new: int) -> None:
   _complete(c.policy.model, named)
 
 
+def asked(model: Model, rows: Iterable[dict], new: int) -> None:
+  """Raises a UserError if a suite's question leaves no room for its answer."""
+  named = [(f'question {row["id"]!r}', row['messages']) for row in rows]
+  room = model.config.max_positions - new
+  _prompts(model, named, room, 'lower eval.suite_tokens')
+  _complete(model, named)
+
+
 def rows(model: Model, encoded) -> None:
   """Raises a UserError of a row with a token that the embedding lacks."""
   for row in encoded:

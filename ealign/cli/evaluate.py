@@ -52,6 +52,9 @@ _OWN = {'model': str, 'run': str, 'suite': str, 'judge': str}
 _OWN |= {'questions': str, 'limit': int, 'samples': int, 'benign': str}
 _OWN |= {'card': str, 'price': str, 'cap': float}
 _OWN |= {'confirm_run_unsafe_code': bool}
+# What stands in a workdir beside the folders of models.
+_FILES = ('inspect', 'lm_eval', 'csv', 'kept.jsonl', 'replies.jsonl')
+_FILES += ('results.csv', 'evaluation.json', 'evaluation.html', 'card.json')
 _MORE = ('benign', 'card', 'price', 'cap')
 # A flag of its own -> the field that it sets.
 _FIELDS = {
@@ -161,16 +164,30 @@ def subjects(config: fields.Config, chosen: dict) -> list:
   elif 'run' in chosen:
     found = _of_runs(chosen['run'])
   else:
-    plain = dataclasses.replace(config.model, adapter='')
-    adapter = config.model.adapter
-    found = [lib.Subject('model', plain, adapter, template=template)]
-  names = [subject.name for subject in found]
-  return [  # two folders may have the same name
-    dataclasses.replace(s, name=f'{s.name}-{i}')
-    if names.count(s.name) > 1
-    else s
-    for i, s in enumerate(found, start=1)
-  ]
+    plain = {'adapter': '', 'frozen_adapter': ''}
+    plain = dataclasses.replace(config.model, **plain)
+    own = {'adapter': config.model.adapter, 'seed': config.seed}
+    own |= {'frozen_adapter': config.model.frozen_adapter}
+    found = [lib.Subject('model', plain, template=template, **own)]
+  for subject in found:
+    lib.check(subject)
+  return _told_apart(found)
+
+
+def _told_apart(found: list) -> list:
+  """The models with names that differ and are those of folders here."""
+  from ealign.report import foreign
+
+  used, made = set(_FILES), []
+  for subject in found:
+    name = at = foreign.safe(subject.name)
+    number = 1
+    while at in used:
+      number += 1
+      at = f'{name}-{number}'
+    used.add(at)
+    made.append(dataclasses.replace(subject, name=at))
+  return made
 
 
 def _of_runs(path: str) -> list:
@@ -189,7 +206,7 @@ def _of_runs(path: str) -> list:
     if not (own / 'DONE').exists():
       message = 'is not finished: the command that began it continues it'
       raise UserError(f'--run={own}: {message}')
-    found.append(lib.of_run(own.name, config, own.resolve()))
+    found.append(lib.of_run(own.resolve().name, config, own.resolve()))
   return found
 
 

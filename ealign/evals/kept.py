@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import weakref
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -22,8 +23,8 @@ from ealign.sampling.requests import OTHER, Answers, Labels
 from ealign.sampling.sampler import Answer
 from ealign.workdir.folder import usable
 
-_PIECE = 2  # batches of a group that are computed at a time
-_MOST = 8  # batches that are, of whatever groups
+_PIECE = 1  # batches of a group that are computed at a time
+_MOST = 4  # batches that are, of whatever groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +69,16 @@ def keeping(
   known = _read(path)
   if known:
     say(f'{path.name}: {len(known):,} results of before need no computing')
-  of: dict[int, tuple] = {}  # by id; the weights too, so that it stays theirs
+  of: dict[tuple, tuple] = {}  # weights that are gone must not be held by it
 
   def weights_hash(weights) -> str:
-    if id(weights) not in of:
-      of[id(weights)] = weights, hashes(weights)
-    return of[id(weights)][1]
+    leaves = jax.tree.leaves(weights)
+    name = tuple(map(id, leaves))
+    held, digest = of.get(name, ((), ''))
+    if not held or any(ref() is not x for ref, x in zip(held, leaves)):  # noqa: B905
+      held, digest = tuple(map(_weak, leaves)), hashes(weights)
+      of[name] = held, digest
+    return digest
 
   def kept(kind: _Kind, compute: Callable) -> Callable:
     def answered(request):
@@ -102,6 +107,14 @@ def keeping(
     label_logps=kept(_LABELS, backend.label_logps),
     pair_logps=kept(_PAIRS, backend.pair_logps),
   )
+
+
+def _weak(leaf) -> Callable:
+  """A reference that does not keep an array; NumPy's numbers have none."""
+  try:
+    return weakref.ref(leaf)
+  except TypeError:
+    return lambda: leaf
 
 
 def _row(kind: _Kind, request, i: int, value):

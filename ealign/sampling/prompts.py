@@ -27,9 +27,7 @@ def bucket(length: int) -> int:
   return -(-length // 512) * 512
 
 
-def width(
-  count: int, rows: int, parts: int = 1, *, apart: bool = False
-) -> int:
+def width(count: int, rows: int, parts: int = 1, *, apart: bool = False) -> int:
   """Rows of a batch of `count` prompts: a quarter of `rows` where they fit.
 
   parts: that the rows of a batch are split into, and must divide by. apart:
