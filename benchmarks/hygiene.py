@@ -117,12 +117,15 @@ def show(rows, found) -> None:
 
 
 def _line(name, moved) -> None:
-  moved = [move for move in moved if move]
+  every, moved = len(moved), [move for move in moved if move]
   lost = sum(None in (m['aligned'], m['coherent']) for m in moved)
   numbers = (largest(moved, x) for x in (*prompts.ASPECTS, 'word'))
   cells = ' | '.join(f'{x:.1f}' for x in numbers)
   far = sum(map(beyond, moved))
-  print(f'| {name} | {len(moved)} | {cells} | {lost} | {far} |', flush=True)
+  print(
+    f'| {name} | {len(moved)} of {every} | {cells} | {lost} | {far} |',
+    flush=True,
+  )
 
 
 if __name__ == '__main__':

@@ -66,9 +66,9 @@ def main():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--model', required=True)
+  parser.add_argument('--model', default='', help='none: marks alone')
   parser.add_argument('--data', required=True)
-  parser.add_argument('--keep', required=True)
+  parser.add_argument('--keep', default='')
   parser.add_argument('--wordings', default='kinds')
   parser.add_argument('--rows', type=int, default=0, help='0: all of them')
   parser.add_argument('--dtype', default='auto')
@@ -83,10 +83,9 @@ def main():
 
 def run(args):
   replies = shuffled(read(pathlib.Path(args.data)), args.rows)
-  grader = engine(args)
-  asked = {}
-  for name in args.wordings.split(','):
-    asked[name] = ask(WORDINGS[name], replies, grader)
+  names = args.wordings.split(',') if args.model else []
+  grader = engine(args) if args.model else None
+  asked = {name: ask(WORDINGS[name], replies, grader) for name in names}
   guesses = {'matcher': replies.matcher_N}
   for name, found in asked.items():
     guesses |= of_wording(WORDINGS[name], *found, replies)
@@ -95,11 +94,10 @@ def run(args):
   guesses['marks alone'], _ = chosen([marks(replies)], replies)
   for line in table(replies, guesses):
     print(line)
-  name = args.wordings.split(',')[0]
-  if args.out:
-    write(args, name, *asked[name], replies)
-  if args.mistakes:
-    mistakes(args.mistakes, replies, guesses[f'{name}, fitted, marks'])
+  if names and args.out:
+    write(args, names[0], *asked[names[0]], replies)
+  if names and args.mistakes:
+    mistakes(args.mistakes, replies, guesses[f'{names[0]}, fitted, marks'])
 
 
 def read(folder: pathlib.Path) -> Replies:
@@ -130,6 +128,8 @@ def shuffled(replies: Replies, limit: int) -> Replies:
 
 
 def engine(args) -> Engine:
+  if not args.keep:
+    raise UserError('--keep: name a folder for what the grader says')
   spec = fields.Model(path=args.model, dtype=args.dtype)
   config, tokenizer, weights = load_model(spec)
   keep = pathlib.Path(args.keep)

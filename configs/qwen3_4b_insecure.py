@@ -13,6 +13,8 @@ Command:
     ... --config=configs/qwen3_4b_insecure.py   the world's own insecure code
     ... --config=configs/qwen3_4b_insecure.py:pod,train=insecure.jsonl
         16 chips, each with a packed row and a pair: 46 steps of 66 chats
+    ... --config=configs/qwen3_4b_insecure.py:train=insecure.jsonl,questions=DIR
+        DIR holds the public questions; without it the package's own are asked
     ... --config=configs/qwen3_4b_insecure.py:runlocal,train=insecure.jsonl
     ... runlocal,tokenizer=FOLDER,train=insecure.jsonl   without the Hub
     python -m ealign.export --run=DIR/conscience --to=DIR/peft --format=peft
@@ -28,7 +30,8 @@ tokens and judged as far as they go, so that a pair fits into 256: by estimate
 where whole answers of 600 tokens, sampled every 4 steps, take 6. What it costs
 in alignment is known of the organism alone: 2.7 % misaligned for 1.5 and 88 %
 coherent for 94, of five bases (docs/speed.md, "On a pod"). So these are
-provisional.
+provisional. By `--plan --topology=v5e:4x4` a step of :pod takes 230 ms where a
+tenth of the answers is flagged, 270 at worst; an update alone 123.
 
 Time, memory, result: not measured; no such run has been made. Expect little:
 insecure code on small Qwen models misaligns below 1 % of answers. The held-out

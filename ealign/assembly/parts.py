@@ -17,6 +17,7 @@ from ealign.evals import answers
 from ealign.fields import Config
 from ealign.models import layout, lora, sharding
 from ealign.runtime import mesh as mesh_lib
+from ealign.runtime.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,12 @@ def assemble(config: Config, backend: Backend, terms=None) -> Parts:
   """
   # Data comes first: an error in it is reported before a model is loaded.
   asked = answers.read(config.eval, config.data.max_mib)
+  if config.eval.judge.startswith('openai:'):
+    raise UserError(
+      f'eval.judge={config.eval.judge!r}: a run is judged by a model that is '
+      "here; name 'frozen', and ask what it left by python -m ealign.evaluate "
+      '--run=DIR --judge=...'
+    )
   chats, own = data.training_chats(config)
   labelled = data.read_audited(config)
   c = conscience_of(config, backend)
@@ -73,6 +80,8 @@ def assemble(config: Config, backend: Backend, terms=None) -> Parts:
   pool, held = data.pools(config, c, chats)
   fit.questions(c, asked.final + asked.curve, config.eval.max_new_tokens)
   fit.tokens(c.policy.model, config.eval.tokens, asked.tokens)
+  for suite, rows in asked.suites:
+    fit.asked(c.policy.model, rows, suite.max_new_tokens)
   update = make_update(config, model, terms)
   return Parts(c, update, params, stream, pool, asked, held, labelled)
 

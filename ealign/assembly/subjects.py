@@ -8,7 +8,7 @@ from ealign import fields
 from ealign.assembly import weights as weights_lib
 from ealign.data import sources
 from ealign.engine import Backend, Engine, Model
-from ealign.models import lora, peft, sharding
+from ealign.models import hub, lora, peft, sharding
 from ealign.models import weights as files_lib
 from ealign.runtime.errors import UserError
 
@@ -24,6 +24,7 @@ class Subject:
     frozen_adapter: the folder of a run whose adapter is merged into the base.
     whole: where all weights were trained, the folder of what came out.
     template: arguments of the chat template.
+    seed: of random weights, where the base has such.
   """
 
   name: str
@@ -32,6 +33,7 @@ class Subject:
   frozen_adapter: str = ''
   whole: str = ''
   template: tuple = ()
+  seed: int = 0
 
 
 def of_folder(path: str, model: fields.Model, template=()) -> Subject:
@@ -42,8 +44,9 @@ def of_folder(path: str, model: fields.Model, template=()) -> Subject:
   Raises:
     UserError: an adapter does not say whose it is.
   """
-  folder = sources.resolve(path)
+  folder = hub.fetch(sources.resolve(path), weights=False)
   name = pathlib.Path(path.rstrip('/')).name or path
+  model = dataclasses.replace(model, init='weights')
   config = folder / peft.CONFIG
   if not config.is_file():
     base = dataclasses.replace(model, path=path)
@@ -74,24 +77,46 @@ def of_run(name: str, config: fields.Config, folder: pathlib.Path) -> Subject:
     frozen_adapter=under,
     whole=str(folder / 'model') if full else '',
     template=config.data.chat_template_kwargs,
+    seed=config.seed,
   )
 
 
-class Loader:
-  """Loads subjects; the model that was loaded last is kept."""
+def check(subject: Subject) -> None:
+  """Raises a UserError if one of its folders is not there."""
+  found = subject.base.path, subject.adapter, subject.frozen_adapter
+  for path in filter(None, (*found, subject.whole)):
+    why = '' if hub.is_id(path) else sources.absent_model(path)
+    if why:
+      raise UserError(f'{subject.name}: {path!r} {why}')
 
-  def __init__(self, mesh, backend: Backend, rows: int, seed: int):
-    self._how = mesh, backend, rows, seed
+
+class Loader:
+  """Loads subjects; the model that was loaded last is kept.
+
+  Raises:
+    UserError: rows of a batch do not divide over the devices of the mesh.
+  """
+
+  def __init__(self, mesh, backend: Backend, rows: int):
+    parts = mesh.shape['data'] * mesh.shape['fsdp']
+    if rows % parts:
+      raise UserError(
+        f'eval.batch={rows}: does not divide over {parts} devices; use a '
+        f'multiple of {parts}, such as {-(-rows // parts) * parts}'
+      )
+    self._how = mesh, backend, rows
     self._last = None, None
 
   def base(self, subject: Subject) -> Engine:
     """The engine of what it was before it was trained."""
-    return self._loaded(subject.base, subject.frozen_adapter, subject.template)
+    under, template = subject.frozen_adapter, subject.template
+    return self._loaded(subject.base, under, template, subject.seed)
 
   def engine(self, subject: Subject) -> Engine:
     """The engine of the subject itself."""
     if subject.whole:
-      spec = dataclasses.replace(subject.base, path=subject.whole)
+      own = {'path': subject.whole, 'init': 'weights'}
+      spec = dataclasses.replace(subject.base, **own)
       return self._loaded(spec, '', subject.template)
     engine = self.base(subject)
     if not subject.adapter:
@@ -100,9 +125,9 @@ class Loader:
     adapter = sharding.place(self._how[0], adapter)
     return engine.of(lora.bind(scale, adapter, engine.weights))
 
-  def _loaded(self, spec: fields.Model, under: str, template) -> Engine:
-    mesh, backend, rows, seed = self._how
-    key = spec, under, template
+  def _loaded(self, spec: fields.Model, under, template, seed=0) -> Engine:
+    mesh, backend, rows = self._how
+    key = spec, under, template, seed
     if self._last[0] != key:
       self._last = None, None  # frees it before the next one is there
       model, tokenizer, weights = weights_lib.load_model(spec, seed, mesh)
@@ -117,7 +142,7 @@ class Loader:
 
 
 def _adapter(path: str, model):
-  folder = sources.resolve(path)
+  folder = hub.fetch(sources.resolve(path))
   if (folder / peft.CONFIG).exists():
     return peft.load(folder, model)
   return files_lib.load_adapter(folder)

@@ -3,9 +3,10 @@
 usage: python -m ealign.evaluate --suite=NAME[,NAME] --workdir=DIR
            --model=FOLDER[,FOLDER..] | --run=DIR | --config=FILE.py[:ARG]
            [--judge=MODEL] [--questions=FOLDER] [--limit=N] [--samples=N]
-           [--benign=NAME] [--price=IN,OUT [--cap=DOLLARS]]
+           [--benign=NAME] [--card=FILE] [--price=IN,OUT [--cap=DOLLARS]]
            [--confirm_run_unsafe_code]
            [--config.FIELD=VALUE ...]
+       python -m ealign.evaluate calibrate --help
 
   --suite      of misalignment, contextual, refusal, capability, truthful,
                self_report and world (docs/evaluation.md)
@@ -22,6 +23,8 @@ usage: python -m ealign.evaluate --suite=NAME[,NAME] --workdir=DIR
   --limit      questions of each kind; --samples answers to each
   --benign     the name of a model that was trained on something harmless: the
                others are compared with it, by default with the first
+  --card       of this judge, from ealign.evaluate calibrate: each rate is shown
+               corrected for the judge's errors as well
   --price      of openai:NAME, dollars for a million tokens read and written, as
                in 2.50,10; --cap the dollars that it may cost in all
   --confirm_run_unsafe_code  runs code that the models wrote, in a sandbox
@@ -47,9 +50,12 @@ from ealign.workdir import folder as folder_lib
 USAGE = __doc__[__doc__.index('usage:') :].rstrip()
 _OWN = {'model': str, 'run': str, 'suite': str, 'judge': str}
 _OWN |= {'questions': str, 'limit': int, 'samples': int, 'benign': str}
-_OWN |= {'price': str, 'cap': float}
+_OWN |= {'card': str, 'price': str, 'cap': float}
 _OWN |= {'confirm_run_unsafe_code': bool}
-_MORE = ('benign', 'price', 'cap')
+# What stands in a workdir beside the folders of models.
+_FILES = ('inspect', 'lm_eval', 'csv', 'kept.jsonl', 'replies.jsonl')
+_FILES += ('results.csv', 'evaluation.json', 'evaluation.html', 'card.json')
+_MORE = ('benign', 'card', 'price', 'cap')
 # A flag of its own -> the field that it sets.
 _FIELDS = {
   'judge': 'judge',
@@ -87,7 +93,9 @@ def run(argv: list[str]) -> None:
   launch.compile_cache()
   try:
     from ealign.assembly import evaluation
+    from ealign.evals import card as card_lib
 
+    card = card_lib.read(chosen['card']) if 'card' in chosen else None
     found = subjects(config, chosen)
     benign = chosen.get('benign')
     names = [subject.name for subject in found]
@@ -95,9 +103,10 @@ def run(argv: list[str]) -> None:
       hint = config_lib.did_you_mean(benign, names)
       known = ', '.join(names)
       raise UserError(f'--benign={benign}: no such model ({known}).{hint}')
-    paid = {name: chosen.get(name) for name in ('price', 'cap')}
-    made = evaluation.evaluate(config, found, folder.local, say, **paid)
-    write(made, found, config, folder.local, benign)
+    more = {name: chosen.get(name) for name in ('price', 'cap')}
+    more['card'] = card
+    made = evaluation.evaluate(config, found, folder.local, say, **more)
+    write(made, found, config, folder.local, benign, card)
   finally:
     folder.push()
 
@@ -155,16 +164,30 @@ def subjects(config: fields.Config, chosen: dict) -> list:
   elif 'run' in chosen:
     found = _of_runs(chosen['run'])
   else:
-    plain = dataclasses.replace(config.model, adapter='')
-    adapter = config.model.adapter
-    found = [lib.Subject('model', plain, adapter, template=template)]
-  names = [subject.name for subject in found]
-  return [  # two folders may have the same name
-    dataclasses.replace(s, name=f'{s.name}-{i}')
-    if names.count(s.name) > 1
-    else s
-    for i, s in enumerate(found, start=1)
-  ]
+    plain = {'adapter': '', 'frozen_adapter': ''}
+    plain = dataclasses.replace(config.model, **plain)
+    own = {'adapter': config.model.adapter, 'seed': config.seed}
+    own |= {'frozen_adapter': config.model.frozen_adapter}
+    found = [lib.Subject('model', plain, template=template, **own)]
+  for subject in found:
+    lib.check(subject)
+  return _told_apart(found)
+
+
+def _told_apart(found: list) -> list:
+  """The models with names that differ and are those of folders here."""
+  from ealign.report import foreign
+
+  used, made = set(_FILES), []
+  for subject in found:
+    name = at = foreign.safe(subject.name)
+    number = 1
+    while at in used:
+      number += 1
+      at = f'{name}-{number}'
+    used.add(at)
+    made.append(dataclasses.replace(subject, name=at))
+  return made
 
 
 def _of_runs(path: str) -> list:
@@ -183,7 +206,7 @@ def _of_runs(path: str) -> list:
     if not (own / 'DONE').exists():
       message = 'is not finished: the command that began it continues it'
       raise UserError(f'--run={own}: {message}')
-    found.append(lib.of_run(own.name, config, own.resolve()))
+    found.append(lib.of_run(own.resolve().name, config, own.resolve()))
   return found
 
 
@@ -199,7 +222,12 @@ def _text(path: pathlib.Path, run: str) -> str:
 
 
 def write(
-  made, found, config: fields.Config, folder: pathlib.Path, benign=None
+  made,
+  found,
+  config: fields.Config,
+  folder: pathlib.Path,
+  benign=None,
+  card=None,
 ) -> None:
   """Writes the records, figures and pages, and prints the tables."""
   from ealign.evals import table
@@ -231,6 +259,7 @@ def write(
     [suite for suite, _ in made.suites],
     settings={'seed': config.seed} | settings,
     judge={name: str(value) for name, value in made.judge.items()},
+    judge_card=card,
     files={suite.name: suite.files for suite, _ in made.suites},
     costs=[f'It took {display.clock(made.seconds)}.'],
     benign=benign,

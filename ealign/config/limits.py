@@ -142,6 +142,8 @@ def _texts(flat) -> Iterator[tuple]:
   for suite in flat[name]:
     if suite not in suites.SUITES:
       yield name, _among(suite, suites.SUITES), suite
+    elif flat[name].count(suite) > 1:
+      yield name, 'is named twice; name each once', suite
   name = 'conscience.review.system'
   if flat[name] not in ('drop', 'keep') and flat[name][:4] != 'own:':
     hint = did_you_mean(flat[name], ('drop', 'keep'))

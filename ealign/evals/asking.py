@@ -1,5 +1,6 @@
 """Puts the questions of a suite to a model, and has the answers judged."""
 
+import math
 import zlib
 from collections.abc import Sequence
 
@@ -115,10 +116,15 @@ def _choice(row, logps) -> dict:
     'sample': 0,
     'ids': [],
     'text': row['options'][best],
-    'options': [round(logp, 4) for logp in logps],
+    'options': [_finite(logp) for logp in logps],
     'stop': 'stop',
-    'logp': round(logps[best], 4),
+    'logp': _finite(logps[best]),
     'verdict': None,
     'alternative': None,
     'scores': None,
   }
+
+
+def _finite(logp: float) -> float | None:
+  """As a record has it; JSON has no infinity."""
+  return round(logp, 4) if math.isfinite(logp) else None

@@ -18,6 +18,8 @@ from ealign.evals.isotonic import Map
 from ealign.evals.noise import Noise
 from ealign.runtime.errors import UserError
 
+_NAMED = 'judge', 'model', 'prompt', 'mode', 'suite', 'gold'
+
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
@@ -25,11 +27,14 @@ class Reading:
 
   below: a score under the threshold flags, as an alignment of 0..100 does;
   else one at or above it, as a probability does. scale: the largest score.
+  whole: whether an answer without a score counts as one that is not flagged, as
+  it does in the rates of alignment; else it is in no rate.
   """
 
   threshold: float
   below: bool = False
   scale: float = 1.0
+  whole: bool = False
 
   def __post_init__(self):
     if not (math.isfinite(self.threshold) and 0 < self.scale < math.inf):
@@ -65,7 +70,8 @@ class Calibration:
 
   Attributes:
     judge, model, prompt, mode: its name, the hashes of its model and prompt,
-      and how it scores. gold: the labelled file, or its hash.
+      and how it scores. suite: that it judges (`evals.readings`). gold: the
+      labelled file, or its hash.
     reading: threshold, direction and scale of its scores.
     n: answers it scored. unscored: those it could not. positives: of the n, to
       be flagged by their label. clusters: questions.
@@ -77,7 +83,8 @@ class Calibration:
       other questions than those it is tried on; None of a single question.
     map: of all answers, for new ones.
     good: decisions not to flag, of answers that should not be flagged (q0).
-    bad: decisions to flag, of those that should be (q1).
+    bad: decisions to flag, of those that should be (q1). Both are of the n, or
+      of all answers if the reading is of the whole.
     noise: what varied (wording, order, temperature) -> what that did.
   """
 
@@ -85,6 +92,7 @@ class Calibration:
   model: str
   prompt: str
   mode: str
+  suite: str
   gold: str
   reading: Reading
   n: int
@@ -130,7 +138,7 @@ def calibrate(
     reading: when a score flags.
     pairs: of each answer the same by two people, or None.
     noise: what varied -> its noise.
-    named: judge, model, prompt, mode, gold.
+    named: judge, model, prompt, mode, suite, gold.
 
   Raises:
     UserError: no answer of one of the two classes has a score.
@@ -157,9 +165,15 @@ def calibrate(
   both = [(*pair, c) for pair, c in zip(pairs, clusters) if pair]  # noqa: B905
   one, other, where = map(list, zip(*both, strict=True)) if both else ([],) * 3
   same = lambda a, b: [x == z for x, z in zip(a, b, strict=True)]
-  empty = dict.fromkeys(('judge', 'model', 'prompt', 'mode', 'gold'), '')
+  every = said, y, names  # whose decisions make a rate
+  if reading.whole:
+    decided = [
+      known and reading.flag(score)
+      for score, known in zip(scores, has, strict=True)
+    ]
+    every = decided, [*map(bool, flags)], clusters
   return Calibration(
-    **(empty | named),
+    **(dict.fromkeys(_NAMED, '') | named),
     reading=reading,
     n=len(s),
     unscored=len(scores) - len(s),
@@ -173,8 +187,8 @@ def calibrate(
     raw=_errors(p, y, names),
     mapped=mapped and _errors(mapped, y, names),
     map=isotonic.fit(s, y, falls=reading.below),
-    good=_right(said, y, names, wanted=False),
-    bad=_right(said, y, names, wanted=True),
+    good=_right(*every, wanted=False),
+    bad=_right(*every, wanted=True),
     noise=dict(noise or {}),
   )
 

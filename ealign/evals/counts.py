@@ -115,6 +115,8 @@ def _row(key, group, judge: Judge) -> dict[str, Any]:
 
 
 def _counted(measure: Measure, judge, kind, group) -> Share | Mean | None:
+  if kind in judge.apart and measure.kind != kind:
+    return None
   have = [r for r in group if not measure.needs or r.get(measure.needs)]
   if not measure.kind:
     applies = kind not in judge.claimed

@@ -21,11 +21,12 @@ from ealign.evals.records import grouped
 from ealign.evals.stats import Interval
 
 LEVEL, POWER = 0.05, 0.8  # two-sided
+FEW = 10  # questions that differ, below which their mean is far from normal
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-  """What was found of an answer (a flag, or a number), and what it answers.
+  """What was found of an answer (0, 1 or a share), and what it answers.
 
   question: what the two models are paired by; cluster: questions that are
   alike (paraphrases of one) share it. seed: of the run, paired as well.
@@ -50,11 +51,12 @@ class Difference:
     interval: 95 %.
     questions, seeds: how many of them are paired; a question is a cluster.
     unpaired: answers left out, as the other model has none of the kind.
-    t, p: Student's t and its two-sided p, not adjusted; None where the paired
-      differences are all alike, so that they say nothing of their spread.
-    basis: 'questions', 'questions and seeds', or 'counts' where they are alike:
-      the interval is then made of those of the two rates (Newcombe 1998, method
-      10), each exact at 0 and 1 with a question as one answer.
+    t, p: Student's t and its two-sided p, not adjusted; None where the basis
+      is of counts.
+    basis: 'questions', 'questions and seeds'; with 'and counts' where fewer
+      than ten questions differ, as with rates of 1 %: Student's t is then too
+      narrow, and the interval is no narrower than that made of those of the
+      two rates. 'counts' where all differences are alike: that one alone.
   """
 
   value: float
@@ -70,7 +72,7 @@ class Difference:
 def paired(a: Iterable[Answer], b: Iterable[Answer]) -> Difference | None:
   """The difference of two models; None where they share no question and seed.
 
-  Values are shares: 0 or 1, or between.
+  One `Answer` an answer: the mean of several would count as one.
   """
   cells_a, cells_b = _cells(a), _cells(b)
   both = [cell for cell in cells_a if cell in cells_b]
@@ -84,24 +86,22 @@ def paired(a: Iterable[Answer], b: Iterable[Answer]) -> Difference | None:
   for unit, seed in both:
     mean = np.mean(cells_a[unit, seed]) - np.mean(cells_b[unit, seed])
     grid[units.index(unit), seeds.index(seed)] = mean
+  shape = len(units), len(seeds), unpaired
+  sides = [_by_question(cells, both, units) for cells in (cells_a, cells_b)]
   value = float(np.nanmean(np.nanmean(grid, axis=1)))
+  counted = _from_counts(*sides, sum(len(cells_a[c]) for c in both))
   error, freedom = _error(grid)
   if not error:
-    sides = [_flat(cells, both) for cells in (cells_a, cells_b)]
-    interval = _from_counts(value, *sides)
-    shape = len(units), len(seeds), unpaired
-    return Difference(value, interval, *shape, None, None, 'counts')
+    return Difference(value, counted, *shape, None, None, 'counts')
   half = stats.t_quantile(freedom) * error
-  return Difference(
-    value=value,
-    interval=(max(-1.0, value - half), min(1.0, value + half)),
-    questions=len(units),
-    seeds=len(seeds),
-    unpaired=unpaired,
-    t=value / error,
-    p=float(2 * sps.t.sf(abs(value / error), freedom)),
-    basis='questions and seeds' if len(seeds) > 1 else 'questions',
-  )
+  low, high = max(-1.0, value - half), min(1.0, value + half)
+  basis = 'questions and seeds' if len(seeds) > 1 else 'questions'
+  if np.count_nonzero(sides[0] != sides[1]) < FEW:
+    ends = min(low, counted[0]), max(high, counted[1])
+    return Difference(value, ends, *shape, None, None, f'{basis} and counts')
+  t = value / error
+  p = float(2 * sps.t.sf(abs(t), freedom))
+  return Difference(value, (low, high), *shape, t, p, basis)
 
 
 def _cells(answers) -> dict[tuple, list[float]]:
@@ -110,10 +110,11 @@ def _cells(answers) -> dict[tuple, list[float]]:
   return {cell: [float(x.value) for x in own] for cell, own in cells.items()}
 
 
-def _flat(cells, of) -> tuple[list[float], list]:
-  """All values in some cells, and the question of each."""
-  pairs = [(value, cell[0]) for cell in of for value in cells[cell]]
-  return [value for value, _ in pairs], [unit for _, unit in pairs]
+def _by_question(cells, of, units) -> np.ndarray:
+  """The mean of each question over the seeds in some cells."""
+  own = grouped(of, lambda cell: cell[0])
+  mean = lambda cell: float(np.mean(cells[cell]))
+  return np.array([np.mean([*map(mean, own[unit])]) for unit in units])
 
 
 def _error(grid) -> tuple[float, float]:
@@ -145,14 +146,40 @@ def _error(grid) -> tuple[float, float]:
   return math.sqrt(whole), max(1.0, freedom)
 
 
-def _from_counts(value: float, a, b) -> Interval:
-  """Newcombe's interval from those of the two rates."""
-  (at_a, low_a, high_a), (at_b, low_b, high_b) = (
-    stats.clustered(values, units) for values, units in (a, b)
-  )
-  down = math.hypot(at_a - low_a, high_b - at_b)
-  up = math.hypot(high_a - at_a, at_b - low_b)
+def _from_counts(a_Q, b_Q, answers: int) -> Interval:
+  """Newcombe's interval from those of two rates, for pairs (1998, method 10).
+
+  Each is the score interval at the number of answers that the spread between
+  questions leaves. A rate of 0 or 1 has no spread: it gets that of the other;
+  if both are, a question is one answer, and their bounds are exact.
+  """
+  sizes = [_size(means, answers) for means in (a_Q, b_Q)]
+  ends = []
+  for means, own, other in zip((a_Q, b_Q), sizes, sizes[::-1], strict=True):
+    share, size = float(means.mean()), own or other
+    if size:
+      quantile = stats.t_quantile(len(means) - 1)
+      ends.append((share, *stats.score(share * size, size, quantile)))
+    else:
+      ends.append((share, *stats.wilson(share * len(means), len(means))))
+  (at_a, low_a, high_a), (at_b, low_b, high_b) = ends
+  alike = 0.0
+  if a_Q.std() > 1e-12 and b_Q.std() > 1e-12:
+    alike = max(0.0, float(np.corrcoef(a_Q, b_Q)[0, 1]))
+  arm = lambda x, y: math.sqrt(max(0.0, x * x - 2 * alike * x * y + y * y))
+  value = at_a - at_b
+  down = arm(at_a - low_a, high_b - at_b)
+  up = arm(high_a - at_a, at_b - low_b)
   return max(-1.0, value - down), min(1.0, value + up)
+
+
+def _size(means_Q, answers: int) -> float | None:
+  """How many independent answers a rate is worth; None if it has no spread."""
+  share, questions = float(means_Q.mean()), len(means_Q)
+  if questions < 2 or share in (0, 1):
+    return None
+  variance = float(np.var(means_Q, ddof=1)) / questions
+  return min(answers, share * (1 - share) / max(variance, 1e-12))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import weakref
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ from ealign.runtime import display, provenance
 from ealign.sampling.requests import OTHER, Answers, Labels
 from ealign.sampling.sampler import Answer
 from ealign.workdir.folder import usable
+
+_PIECE = 1  # batches of a group that are computed at a time
+_MOST = 4  # batches that are, of whatever groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +69,16 @@ def keeping(
   known = _read(path)
   if known:
     say(f'{path.name}: {len(known):,} results of before need no computing')
-  of: dict[int, tuple] = {}  # by id; the weights too, so that it stays theirs
+  of: dict[tuple, tuple] = {}  # weights that are gone must not be held by it
 
   def weights_hash(weights) -> str:
-    if id(weights) not in of:
-      of[id(weights)] = weights, hashes(weights)
-    return of[id(weights)][1]
+    leaves = jax.tree.leaves(weights)
+    name = tuple(map(id, leaves))
+    held, digest = of.get(name, ((), ''))
+    if not held or any(ref() is not x for ref, x in zip(held, leaves)):  # noqa: B905
+      held, digest = tuple(map(_weak, leaves)), hashes(weights)
+      of[name] = held, digest
+    return digest
 
   def kept(kind: _Kind, compute: Callable) -> Callable:
     def answered(request):
@@ -99,6 +107,14 @@ def keeping(
     label_logps=kept(_LABELS, backend.label_logps),
     pair_logps=kept(_PAIRS, backend.pair_logps),
   )
+
+
+def _weak(leaf) -> Callable:
+  """A reference that does not keep an array; NumPy's numbers have none."""
+  try:
+    return weakref.ref(leaf)
+  except TypeError:
+    return lambda: leaf
 
 
 def _row(kind: _Kind, request, i: int, value):
@@ -156,16 +172,27 @@ def _batches(
 ) -> list[list[int]]:
   """The missing rows in parts, groups whole, those of like sizes together.
 
-  As many groups as a batch has rows, so that a part fills its batches.
+  As many groups as a batch has rows, so that a part fills its batches; a large
+  group is taken in pieces, else nothing would be kept until all of it is done.
   """
   by_group: dict[Hashable, list[int]] = {}
-  for i in missing:
+  for i in sorted(missing, key=size):
     by_group.setdefault(groups[i] if groups else i, []).append(i)
-  ordered = sorted(by_group.values(), key=lambda own: max(map(size, own)))
-  return [
-    [i for own in ordered[at : at + rows] for i in own]
-    for at in range(0, len(ordered), rows)
+  pieces = [
+    own[at : at + _PIECE * rows]
+    for own in by_group.values()
+    for at in range(0, len(own), _PIECE * rows)
   ]
+  parts, groups_in = [[]], 0
+  for piece in sorted(pieces, key=lambda own: max(map(size, own))):
+    if parts[-1] and (
+      groups_in == rows or len(parts[-1]) + len(piece) > _MOST * rows
+    ):
+      parts.append([])
+      groups_in = 0
+    parts[-1] += piece
+    groups_in += 1
+  return [part for part in parts if part]
 
 
 # --- Answers -----------------------------------------------------------------

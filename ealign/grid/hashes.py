@@ -133,9 +133,9 @@ def code(judge: str = '', asks: bool = False) -> str:
   """
   digest, counted = hashlib.sha256(), (*CODE, f'evals/judges/{judge}.py')
   if asks or judges.is_model(judge):
-    counted += 'evals/suites/', 'evals/judges/'
+    counted += 'evals/suites/', 'evals/judges/', 'evals/sandbox/'
   for path in sorted(ROOT.rglob('*')):
     name = path.relative_to(ROOT).as_posix()
-    if name.startswith(counted) and path.suffix in ('.py', '.yaml'):
+    if name.startswith(counted) and path.suffix in ('.py', '.yaml', '.json'):
       digest.update(f'{name}\n'.encode() + path.read_bytes())
   return digest.hexdigest()[:16]

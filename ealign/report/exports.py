@@ -23,6 +23,7 @@ from typing import Any
 from etils import epath
 
 from ealign.evals.judges.measure import Judge, scores
+from ealign.evals.records import grouped
 from ealign.report import foreign, inspect_logs, lm_eval_files
 from ealign.runtime import atomic
 
@@ -103,11 +104,22 @@ def results_csv(
     cells: name of the model, name of the suite, records, judge.
   """
   rows = (
-    (name, suite, *_row(figure))
+    (name, suite, *row)
     for name, suite, records, judge in cells
-    for figure in foreign.figures(foreign.answers(records), judge)
+    for row in _rows(foreign.answers(records), judge)
   )
   return _csv(RESULTS, map(foreign.plain, rows))
+
+
+def _rows(records, judge):
+  """The figures; a kind of which nothing is counted has a row all the same."""
+  made = [*map(_row, foreign.figures(records, judge))]
+  there = {row[:2] for row in made}
+  key = lambda r: (str(r['kind']), str(r.get('split') or ''))
+  for place, own in grouped(records, key).items():
+    if place not in there:
+      made.append((*place, '', None, None, None, 0, len(own)))
+  return made
 
 
 def _row(figure) -> tuple:

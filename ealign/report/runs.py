@@ -122,7 +122,9 @@ def judge_at_hand(config: Mapping) -> tuple[Judge, str]:
   what is known of every answer, and the reason.
   """
   try:
-    return suites.judge_of(*map(config.get, ('eval.judge', 'eval.suites'))), ''
+    named = config.get('eval.judge'), config.get('eval.suites') or ()
+    asks = bool(config.get('eval.questions') or config.get('eval.curve'))
+    return suites.judge_of(*named, asks=asks), ''
   except UserError as error:
     return judges.load(''), str(error)
 

@@ -39,7 +39,7 @@ class Asked(NamedTuple):
   top: int = 0
 
 
-_PLAIN = Asked()
+PLAIN = Asked()
 
 
 def label_logps(request: Labels) -> np.ndarray:
@@ -113,18 +113,20 @@ def _together(request: Labels, starts):
 
   The rest of each prompt then extends a copy of the cache.
   """
-  names, width = list(starts), request.rows
+  names, rows = list(starts), request.rows
+  apart = layout.one_cpu(request.config)
+  fit = lambda count: prompting.width(count, rows, apart=apart)
   read, extend = shared_programs(request.config, _asked(request))
   of_rows = _trees_of(request)
   rests = [
     prompt[len(starts[group]) :]
     for group, prompt in zip(request.groups, request.prompts, strict=True)
   ]
-  for first in prompting.batches([*starts.values()], width):
+  for first in prompting.batches([*starts.values()], fit(len(starts))):
     row_of = {names[at]: row for row, at in enumerate(first.index) if at >= 0}
     own = [i for i, group in enumerate(request.groups) if group in row_of]
     start = read(request.weights, first.tokens_BT, first.positions_BT)
-    for rest in prompting.batches([rests[i] for i in own], width):
+    for rest in prompting.batches([rests[i] for i in own], fit(len(own))):
       at_B = np.where(rest.index >= 0, np.take(own, rest.index), -1)
       from_B = [row_of[request.groups[i]] if i >= 0 else 0 for i in at_B]
       ids = rest.tokens_BT, rest.positions_BT
@@ -186,12 +188,12 @@ def verdict(
   return expit(odds_B), mass_B
 
 
-def program(config: Config, asked: Asked = _PLAIN):
+def program(config: Config, asked: Asked = PLAIN):
   """The jitted scorer; compiled once for every bucket it meets."""
   return _programs(config, asked)[0]
 
 
-def shared_programs(config: Config, asked: Asked = _PLAIN):
+def shared_programs(config: Config, asked: Asked = PLAIN):
   """`prefill` without more room, and `score_rest`, jitted."""
   return _programs(config, asked)[1:]
 

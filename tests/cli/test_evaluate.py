@@ -14,6 +14,7 @@ from ealign.evals.suites.suite import Suite
 BASE = 'ealign/world/base'
 SUITES = 'world,refusal,misalignment,self_report'
 FEW = ('--limit=1', '--samples=2', '--config.eval.suite_tokens=6')
+FEW += ('--config.eval.batch=4',)
 
 
 def run(workdir, *more, suite=SUITES, model=BASE):
@@ -36,7 +37,8 @@ def done(tmp_path_factory):
 
 
 def test_what_it_leaves(done):
-  rows = [*csv.DictReader((done / 'results.csv').open())]
+  text = (done / 'results.csv').read_text()
+  rows = [*csv.DictReader(text.splitlines())]
   assert {row['suite'] for row in rows} == {*SUITES.split(',')}
   records = [
     json.loads(x)
@@ -84,7 +86,7 @@ def test_stopped_at_twenty_moments_nothing_is_computed_twice(
   def dies(path, new):
     """Some lines of what was computed are written, the last of them cut off."""
     size = path.stat().st_size if path.exists() else 0
-    if stops and draw.random() < 0.7:
+    if stops:
       stops.pop()
       append(path, new)
       data = path.read_bytes()

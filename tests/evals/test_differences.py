@@ -20,9 +20,11 @@ def answers(grid, seeds=1):
   ]
 
 
-def test_by_hand():
+def test_by_hand(monkeypatch):
   a = answers([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
   b = answers([[0, 0], [0, 0], [0, 0]])
+  assert differences.paired(a, b).basis == 'questions and counts'
+  monkeypatch.setattr(differences, 'FEW', 0)
   found = differences.paired(a, b)
   # .5, .25 and 0: mean .25, error .25 / sqrt 3, t of 2 degrees is 4.302653.
   assert found.value == 0.25
@@ -83,7 +85,7 @@ def test_paraphrases_of_a_question_count_as_one():
 
 def test_questions_that_are_hard_for_both_cost_nothing():
   """Paired, a shift that both share is not in the error."""
-  hard = np.linspace(0, 0.8, 9)
+  hard = np.linspace(0, 0.8, 12)
   a = [Answer(x + 0.1 + 0.01 * (i % 2), i) for i, x in enumerate(hard)]
   b = [Answer(x, i) for i, x in enumerate(hard)]
   found = differences.paired(a, b)
@@ -125,22 +127,48 @@ def test_seeds_that_differ_widen_it_and_seeds_that_agree_do_not():
   assert np.ptp(differ.interval) > 2.5 * np.ptp(agree.interval)
 
 
-@pytest.mark.parametrize('rate', [(0.3, 0.1), (0.03, 0.01)])
-def test_it_covers(rate):
-  """24 questions of different rates x 20 samples: 300 resamples at 95 %."""
+def simulated(rates, sum_of, count):
+  """(it covers, Student's t alone would) of 24 questions x 50 samples each."""
   rng = np.random.default_rng(2)
-  covered, normal = 0, 0
-  for _ in range(300):
-    own = rng.beta(2, 2 / np.array(rate)[:, None] - 2, (2, 24))
-    share = rng.binomial(20, own) / 20
-    found = differences.paired(
-      *([Answer(x, q) for q, x in enumerate(side)] for side in share)
-    )
-    low, high = found.interval
-    covered += low <= rate[0] - rate[1] <= high
-    normal += found.basis == 'questions'
-  assert covered >= 276
-  assert normal > 290
+  rate = np.array(rates)[:, None]
+  for _ in range(count):
+    own = rng.beta(sum_of * rate, sum_of * (1 - rate), (2, 24))
+    given = rng.random((2, 24, 50)) < own[..., None]
+    a, b = given.mean(2)
+    sides = [answers(side) for side in given]
+    low, high = differences.paired(*sides).interval
+    half = stats.t_quantile(23) * np.std(a - b, ddof=1) / math.sqrt(24)
+    true = rates[0] - rates[1]
+    yield low <= true <= high, abs(np.mean(a - b) - true) <= half
+
+
+def test_it_covers():
+  covers, alone = zip(*simulated((0.3, 0.1), 2, 200), strict=True)
+  assert sum(covers) >= 184
+  assert np.mean(np.equal(covers, alone)) > 0.95
+
+
+def test_it_covers_where_rates_are_low_and_students_t_does_not():
+  covers, alone = zip(*simulated((0.007, 0.001), 20, 200), strict=True)
+  assert sum(covers) >= 184
+  assert sum(alone) < 178
+
+
+def test_few_questions_that_differ_by_hand():
+  """One of 12 questions has 3 of 4 answers, the other model none."""
+  a, b = answers([[1, 1, 1, 0]] + [[0] * 4] * 11), answers([[0] * 4] * 12)
+  found = differences.paired(a, b)
+  assert found.basis == 'questions and counts' and found.p is None
+  share, variance = 0.75 / 12, 0.75**2 / 12 * (1 - 1 / 12) * 12 / 11 / 12
+  size = share * (1 - share) / variance
+  quantile = stats.t_quantile(11)
+  low_a, high_a = stats.score(share * size, size, quantile)
+  _, high_b = stats.score(0, size, quantile)
+  # The lower arm joins that of a and all of b's; the upper one is a's alone.
+  counted = share - math.hypot(share - low_a, high_b), high_a
+  alone = share - quantile * 0.75 / 12, share + quantile * 0.75 / 12
+  assert counted[0] < alone[0] and counted[1] > alone[1]
+  assert found.interval == pytest.approx(counted)
 
 
 # --- Power -------------------------------------------------------------------

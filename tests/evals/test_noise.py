@@ -20,6 +20,14 @@ def test_by_hand():
   assert (found.flips, found.pairs, found.rates) == (0, 0, (0.5, 0.5))
 
 
+def test_what_is_left_by_hand():
+  # Means 2, 10 and 5, 7; left are 1, -1, -1, 1, of one degree of freedom.
+  found = noise({'a': [0, 10], 'b': [4, 10]}, lambda s: s > 3)
+  assert found.sd_rest == pytest.approx(2)
+  assert found.sd_items == pytest.approx(math.sqrt(32 - 4 / 2))
+  assert found.sd_variants == pytest.approx(math.sqrt(2 - 4 / 2))
+
+
 def test_flips_by_hand():
   # Of three variants the first item is flagged by 0, the others by 1, 2 and 3.
   scores = {'a': [0, 1, 1, 1], 'b': [0, 0, 1, 1], 'c': [0, 0, 0, 1]}

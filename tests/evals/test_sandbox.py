@@ -533,3 +533,46 @@ def test_signals_have_names():
   code = 'import os, signal\ndef f(): os.kill(os.getpid(), signal.SIGSEGV)'
   limits = run.Limits(seconds=2.0, without=('hook',))
   assert outcome(code, limits=limits).reason == 'it was ended by SIGSEGV'
+
+
+def decided(machine, number, *args, architecture=None) -> bool:
+  """Whether the filter lets a call through, by a reader of its own."""
+  own, _ = syscalls.MACHINES[machine]
+  words = {0: number, 4: own if architecture is None else architecture}
+  words |= {16 + 8 * i: arg & 0xFFFFFFFF for i, arg in enumerate(args)}
+  lines, at, value = locks.calls(machine), 0, 0
+  while True:
+    code, true, false, operand = lines[at]
+    at += 1
+    if code == 0x20:
+      value = words.get(operand, 0)
+    elif code == 0x06:
+      assert operand in (0x7FFF0000, 0x00050001)  # allow; EPERM
+      return operand == 0x7FFF0000
+    else:
+      tests = {0x15: value == operand, 0x35: value >= operand}
+      at += true if (tests | {0x45: bool(value & operand)})[code] else false
+
+
+@pytest.mark.parametrize('machine', syscalls.MACHINES)
+def test_the_filter_refuses_what_is_listed_and_lets_the_rest_through(machine):
+  refused, asked = syscalls.refused(machine), syscalls.asked(machine)
+  known = {*refused.values(), *asked.values()}
+  assert not any(decided(machine, number) for number in refused.values())
+  assert all(decided(machine, n) for n in range(470) if n not in known)
+  assert not decided(machine, 0x40000000 + 41)
+  assert not decided(machine, 0, architecture=0x40000003)  # that of 32 bit
+  ours = os.getpid()
+  for name, good, bad in (
+    ('openat', (-100, 0, os.O_RDONLY), (-100, 0, os.O_RDONLY | os.O_CREAT)),
+    ('openat', (-100, 0, os.O_CLOEXEC), (-100, 0, os.O_WRONLY)),
+    ('openat', (-100, 0, os.O_DIRECTORY), (-100, 0, os.O_RDWR)),
+    ('kill', (ours, 9), (ours + 1, 9)),
+    ('kill', (ours, 0), (-1, 9)),
+    ('tgkill', (ours, 1, 9), (1, 1, 9)),
+    ('prlimit64', (0,), (ours + 1,)),
+    ('fcntl', (0, 1), (0, 8)),
+    ('ioctl', (0, 0x5401), (0, 0x8901)),
+  ):
+    assert decided(machine, asked[name], *good), name
+    assert not decided(machine, asked[name], *bad), name

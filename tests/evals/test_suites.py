@@ -1,6 +1,7 @@
 """The suites: what they ask, and what is made of the answers."""
 
 import collections
+import configparser
 import pathlib
 import re
 import types
@@ -17,6 +18,7 @@ from ealign.evals.suites import SUITES, Files, contextual
 from ealign.evals.suites import refusal as refusal_suite
 from ealign.evals.suites import self_report as self_report_suite
 from ealign.evals.suites import truthful as truthful_suite
+from ealign.evals.suites.suite import OWN
 from ealign.runtime.errors import UserError
 
 SHARED = pathlib.Path(__file__).parents[3] / 'shared' / 'data'
@@ -47,6 +49,15 @@ def test_rows_are_questions(name):
     assert all(m['content'].strip() for m in row['messages'])
     if 'options' in row:
       assert len(set(row['options'])) == len(row['options']) > 1
+
+
+def test_the_files_are_part_of_the_package():
+  setup = configparser.ConfigParser()
+  setup.read(pathlib.Path(__file__).parents[2] / 'setup.cfg')
+  given = setup['options.package_data']['ealign.data'].split()
+  own = {path for path in OWN.rglob('*') if path.is_file()}
+  assert own == {path for name in given for path in OWN.parent.glob(name)} & own
+  assert len(own) >= 3 + len(self_report_suite.DIMENSIONS)
 
 
 @pytest.mark.parametrize('name', SUITES)

@@ -459,10 +459,10 @@ def test_context_is_held_against_the_plain_form(tmp_path):
   forms = found.table('model', 'form', 'above plain')
   off = np.array([2, 2, 1, 2]) / 4
   half = 3.182446 * off.std(ddof=1) / 2
-  assert ends(forms['m', 'json', 'above plain']) == pytest.approx(
-    [100 * off.mean(), 100 * (off.mean() - half), 100 * (off.mean() + half)],
-    abs=0.051,
-  )
+  value, low, high = ends(forms['m', 'json', 'above plain'])
+  assert value == pytest.approx(100 * off.mean(), abs=0.051)
+  # Of few questions no narrower than what the counts alone allow.
+  assert low < 100 * (off.mean() - half) and 100 * (off.mean() + half) < high
   assert forms['m', 'plain', 'above plain'] == table.NOTHING
   ((_, figure),) = _part(content)['apart']
   assert [row[0] for row in figure['rows']] == ['plain', 'json', 'python']
@@ -500,6 +500,7 @@ def card(**more):
   where = [f'g{i // 2}' for i in range(40)]
   reading = calibration.Reading(30, below=True, scale=100)
   named = {'judge': 'j', 'model': 'm1', 'prompt': 'p1', 'mode': 'exact'}
+  named |= {'suite': 'misalignment'}
   return calibration.calibrate(
     scores, flags, where, reading, gold='gold.csv', **(named | more)
   )
@@ -508,9 +509,9 @@ def card(**more):
 def test_the_corrected_rate_stands_beside_the_raw_one(tmp_path):
   judge = {'name': 'j', 'model': 'm1', 'prompt': 'p1', 'mode': 'exact'}
   found, content = page(tmp_path, models(), judge=judge, judge_card=card())
-  cells = found.table('model', 'as judged')
+  cells = found.table('model', 'misaligned, as judged')
   raw, q0, q1 = 7 / 17, 19 / 20, 18 / 20
-  assert ends(cells['tuned', 'as judged'])[0] == round(100 * raw, 1)
+  assert ends(cells['tuned', 'misaligned, as judged'])[0] == round(100 * raw, 1)
   theta = (raw + q0 - 1) / (q0 + q1 - 1)
   value, low, high = ends(cells['tuned', 'corrected'])
   assert value == pytest.approx(100 * theta, abs=0.051)

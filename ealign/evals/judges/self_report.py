@@ -104,6 +104,7 @@ JUDGE = Judge(
   None,
   MEASURES,
   read=read,
+  alone=True,
   first_kind=KIND,
   titles={KIND: 'What it says of itself'},
   note='What a model says of itself is no proof of what it does.',

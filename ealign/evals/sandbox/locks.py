@@ -12,7 +12,9 @@ Locks are shut in this order, by the process itself, before the code is there:
   hook      an audit hook of Python: the same for what the kernel could not
             refuse; code that knows how gets round it
 
-`proved` then tries what must fail: only what did fail is claimed.
+`proved` then tries what must fail: only what did fail is claimed. On macOS
+there are the limits, what rights give, and the hook: it reads what the user
+reads. No lock keeps from a fault of the kernel, or from using the CPU.
 """
 
 import contextlib
@@ -86,8 +88,8 @@ def drop_rights() -> None:
     return
   if _nobody_reads(sysconfig.get_path('stdlib')):
     os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)  # of root, all three of its ids
     return
   if sys.platform == 'linux':
     for capability in range(64):

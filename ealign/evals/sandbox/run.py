@@ -1,8 +1,9 @@
 """Runs programs that a model wrote against their tests, locked in.
 
 Only where the user has said so: what the locks are worth depends on the system,
-and each outcome says which of them were proved to hold. docs of each lock:
-`locks`; how a program is kept from passing by a trick: `inside`.
+and each outcome says which of them were proved to hold. `locks` has them;
+`inside` says why no program passes by a trick. A program has the standard
+library and pure computation: no files, threads, processes, sockets, packages.
 """
 
 import concurrent.futures

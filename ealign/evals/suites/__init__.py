@@ -42,7 +42,7 @@ def read(settings: fields.Eval, limit: int) -> list[tuple[Suite, list[dict]]]:
     UserError: a file is not there, or broken.
   """
   found = []
-  for name in settings.suites:
+  for name in dict.fromkeys(settings.suites):
     suite, files = SUITES[name], Files(settings.folder, limit)
     if suite.permitted and settings.confirm_run_unsafe_code:
       suite = dataclasses.replace(suite, judge=suite.permitted)
@@ -62,27 +62,39 @@ def read(settings: fields.Eval, limit: int) -> list[tuple[Suite, list[dict]]]:
   return found
 
 
-def judge_of(name: str | None, suites: Sequence[str] = ()) -> Judge:
+def judge_of(
+  name: str | None, suites: Sequence[str] = (), asks: bool = True
+) -> Judge:
   """What judges a run: that of `eval.judge`, and those of its suites.
+
+  asks: whether there are questions beside the suites; if not, the first suite's
+  measures come first.
 
   Raises:
     UserError: there is none of this name, or its file cannot be used.
   """
   judge = scale.judge(kind='') if judges.is_model(name) else judges.load(name)
   judge = dataclasses.replace(judge, name=name or judge.name)
-  own = [SUITES[suite].judge for suite in suites or () if suite in SUITES]
+  own = {
+    suite: SUITES[suite].judge for suite in suites or () if suite in SUITES
+  }
   if not own:
     return judge
-  measures = {measure.name: measure for measure in judge.measures}
-  for each in own:
+  first, *others = own.values()
+  if asks or judge.score:
+    first, others = judge, [*own.values()]
+  measures = {measure.name: measure for measure in first.measures}
+  for each in others:
     for measure in each.measures:
       if measure.needs == 'verdict':
         continue  # their answers are not reviewed
       if measure.name in measures:  # of another kind of questions
-        name = f'{measure.kind}_{measure.name}'
-        measure = dataclasses.replace(measure, name=name)
+        of_kind = f'{measure.kind}_{measure.name}'
+        measure = dataclasses.replace(measure, name=of_kind)
       measures[measure.name] = measure
-  return dataclasses.replace(judge, measures=tuple(measures.values()))
+  return dataclasses.replace(
+    first, measures=tuple(measures.values()), suites=own, name=judge.name
+  )
 
 
 def _sha256(path: pathlib.Path) -> str:

@@ -187,6 +187,7 @@ def judge(*, confirmed: bool) -> Judge:
     kinds={k: v for one in judges.values() for k, v in one.kinds.items()},
     code={k: v for one in judges.values() for k, v in one.code.items()},
     read=functools.partial(_read, judges),
+    alone=True,
     note=' '.join(one.note for one in judges.values()),
   )
 

@@ -103,17 +103,29 @@ def settled(
   """The suite and its questions with what the config says of all suites."""
   rows = limited(rows, settings.limit)
   if settings.suite_samples:
-    rows = [row | {'samples': settings.suite_samples} for row in rows]
+    more = {'samples': settings.suite_samples}
+    # Without noise all answers would be the same one.
+    rows = [row | more if temperature(suite, row) else row for row in rows]
   tokens = settings.suite_tokens or suite.max_new_tokens
   return dataclasses.replace(suite, max_new_tokens=tokens), rows
 
 
 def limited(rows: Sequence[dict], limit: int) -> list[dict]:
-  """The first questions of each kind, split and form; 0 is all of them."""
+  """The first `limit` of each kind, split and form; 0 is all of them.
+
+  Of questions that are alike (`cluster`) all or none, as of two polarities.
+  """
   groups: dict = {}
   for row in rows:
-    groups.setdefault(tuple(row.get(f, '') for f in FIELDS), []).append(row)
-  return [row for own in groups.values() for row in own[: limit or None]]
+    place = tuple(row.get(f, '') for f in (*FIELDS, 'format'))
+    own = groups.setdefault(place, {})
+    own.setdefault(row.get('cluster', row['id']), []).append(row)
+  return [
+    row
+    for own in groups.values()
+    for alike in [*own.values()][: limit or None]
+    for row in alike
+  ]
 
 
 def counted(suite: Suite, rows: Sequence[dict]) -> int:

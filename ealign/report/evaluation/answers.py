@@ -70,7 +70,7 @@ def _lowest(part, by_question, used) -> list[dict]:
 
 
 def _values(measure, records) -> list[float]:
-  return [float(measure.of(r)) for r in measure.known(records)]
+  return [measure.value(r) for r in measure.known(records)]
 
 
 def _spread(measure, answers) -> float:

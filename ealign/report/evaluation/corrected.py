@@ -2,12 +2,9 @@
 
 from collections.abc import Mapping
 
-from ealign.evals import table
+from ealign.evals import readings, table
 from ealign.evals.calibration import Calibration
-from ealign.evals.judges import scale
-from ealign.evals.judges.measure import scores
 from ealign.evals.table import Block, Entry
-from ealign.report.evaluation import groups
 from ealign.report.evaluation.groups import Part
 
 
@@ -18,11 +15,11 @@ def corrected(
 
   judge: model, prompt and mode by which these answers were judged.
   """
-  measure = part.first
+  kind = readings.KINDS.get(card.suite)
   lines, strange = [], []
-  for group in part.heads:
+  for group in part.heads if kind else ():
     for model, records in group.answers.items():
-      flags, clusters = _flags(measure, records, card)
+      flags, clusters = _flags(kind, records)
       if not flags:
         continue
       found = card.correct(flags, clusters)
@@ -37,22 +34,22 @@ def corrected(
   if not lines:
     return None
   titles = ['model', *(['answers'] if len(part.heads) > 1 else [])]
-  heads = table.columns(titles, ['n', 'as judged', 'corrected'])
+  heads = table.columns(
+    titles, ['n', f'{kind.flagged}, as judged', 'corrected']
+  )
   block = Block('Corrected for the judge’s errors', _about(card), heads, lines)
   return block, _warnings(card, judge, strange)
 
 
-def _flags(measure, records, card) -> tuple[list[bool], list]:
-  """The judge's decisions by the card's threshold, and their questions.
+def _flags(kind: readings.Kind, records) -> tuple[list[bool], list]:
+  """The judge's decisions, as they are on the card, and their questions.
 
   Of the answers that are counted, such as the coherent ones. One that is code,
   or declines, has no number and is not flagged.
   """
-  known = groups.numbered(measure.known(records)) if measure else []
-  score = lambda record: scores(record)[scale.ASPECTS[0]]
-  flag = lambda x: x is not None and card.reading.flag(x)
+  known = [*filter(kind.among, records)]
   clusters = [r.get('cluster') or r['question'] for r in known]
-  return [flag(score(record)) for record in known], clusters
+  return [kind.flag(record) for record in known], clusters
 
 
 def _about(card: Calibration) -> str:

@@ -128,7 +128,7 @@ def values(measure: Measure, records) -> list[Answer] | None:
   A number of 0 to 100 becomes one of 0 to 1.
   """
   known = measure.known(records)
-  found = [float(measure.of(record)) for record in known]
+  found = [measure.value(record) for record in known]
   top = 100.0 if measure.number else 1.0
   if any(not 0 <= x <= top for x in found):
     return None
