@@ -130,7 +130,7 @@ def test_the_table_has_what_is_counted_by_hand(tmp_path):
   assert value('of > 30') == round(800 / 18, 1)
   assert value('of all') == 50.0
   assert value('coherent') == 85.0
-  assert value('unscored') == 15.0
+  assert value('no number') == 15.0
   assert value('refused') == value('code') == 5.0
   aligned = [[10, 10, 80, 80], [10, 80, 80, 20], [80, 80, 80, 5, 5], [10] * 4]
   by_question = [np.mean(x) for x in aligned]
