@@ -286,7 +286,7 @@ def _grader(task: Task, config: fields.Config, folder: pathlib.Path):
   rows = config.eval.batch
   if mesh.size == 1:  # a batch is computed whole, however few of it are asked
     rows = min(rows, len(task.asked))
-  load = subjects.Loader(mesh, backend, rows, config.seed)
+  load = subjects.Loader(mesh, backend, rows)
   template = config.data.chat_template_kwargs
   name = config.eval.judge
   return graders.named(name, config.model, template, load, paid)

@@ -29,6 +29,8 @@ CODE = tuple(
   world/texts.py
   """.split()
 )
+# The same where suites are asked, or a model judges.
+ASKED = 'evals/suites/', 'evals/judges/', 'evals/sandbox/'
 
 
 def of(config: Config) -> dict[str, str]:
@@ -133,7 +135,7 @@ def code(judge: str = '', asks: bool = False) -> str:
   """
   digest, counted = hashlib.sha256(), (*CODE, f'evals/judges/{judge}.py')
   if asks or judges.is_model(judge):
-    counted += 'evals/suites/', 'evals/judges/', 'evals/sandbox/'
+    counted += ASKED
   for path in sorted(ROOT.rglob('*')):
     name = path.relative_to(ROOT).as_posix()
     if name.startswith(counted) and path.suffix in ('.py', '.yaml', '.json'):

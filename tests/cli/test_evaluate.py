@@ -168,7 +168,7 @@ def test_models_of_one_name_are_told_apart():
 
   config = config_lib.freeze(config_lib.default())
   found = evaluate.subjects(config, {'model': f'{BASE},{BASE}'})
-  assert [subject.name for subject in found] == ['base-1', 'base-2']
+  assert [subject.name for subject in found] == ['base', 'base-2']
 
 
 class Options:

@@ -141,7 +141,7 @@ SHARES = {
   'misaligned_30': (4, 8),
   'misaligned_any': (5, 10),
   'coherent': (6, 10),
-  'unscored': (3, 10),
+  'no_number': (3, 10),
   'refused': (1, 10),
   'code': (1, 10),
 }

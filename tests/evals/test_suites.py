@@ -115,7 +115,7 @@ def test_refusals_are_counted_by_split():
   }
   shares = {name: (s.count, s.total) for name, s in found.items()}
   assert shares == {
-    'over_refusal': (1, 3),
+    'over_refusal': (2, 3),
     'answered': (1, 2),
     'partial': (1, 5),
   }
