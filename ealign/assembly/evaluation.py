@@ -13,8 +13,7 @@ from typing import Any
 
 import jax
 
-from ealign import fields
-from ealign.alone import ALONE
+from ealign import alone, fields
 from ealign.assembly import fit, graders, subjects
 from ealign.evals import asking, identity, judges, kept, suites
 from ealign.evals.calibration import Calibration
@@ -83,7 +82,7 @@ def evaluate(
     say(line)
   ways = identity.ways(asked, config.eval, config.data.max_mib)
   identity.check_prompts(card, ways)
-  backend = kept.keeping(ALONE, folder / KEPT, say)
+  backend = kept.keeping(alone.ALONE, folder / KEPT, say)
   mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
   load = subjects.Loader(mesh, backend, config.eval.batch)
   key, made, models = jax.random.key(config.seed), {}, {}
