@@ -33,11 +33,11 @@ coherent for 94, of five bases (docs/speed.md, "On a pod"). So these are
 provisional. By `--plan --topology=v5e:4x4` a step of :pod takes 230 ms where a
 tenth of the answers is flagged, 270 at worst; an update alone 123.
 
-At the end each arm is asked the 24 questions, and its frozen model judges from 0
-to 100 (docs/evaluation.md). With the public files that is 100 answers to each,
-and 500 about facts: on :pod, by `--only=base --plan --topology=v5e:4x4`, 1.1 s
-for 64 answers of 600 tokens and .18 s to judge 64 prompts, so a minute for an
-arm, in 8.5 GiB of a chip at most. The package's own questions: 50 answers each.
+At the end each arm is asked the 24 questions, and its frozen model judges from
+0 to 100 (docs/evaluation.md). With the public files that is 100 answers to
+each, and 500 about facts. By `--only=base --plan --topology=v5e:4x4` :pod takes
+1.1 s for 64 answers of 600 tokens and .18 s to judge 64 prompts, so a minute
+for an arm, in 8.5 GiB of a chip at most. The package's own: 50 answers each.
 
 Time, memory, result: not measured; no such run has been made. Expect little:
 insecure code on small Qwen models misaligns below 1 % of answers.
