@@ -6,6 +6,7 @@ predicts each row by a map that has seen neither its file nor its prompt.
 """
 
 import dataclasses
+import itertools
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -96,12 +97,16 @@ class Map:
     return made
 
 
-def fit(x_NF: np.ndarray, y_N: np.ndarray, power: float, decay: float) -> Map:
+def fit(
+  x_NF: np.ndarray, y_N: np.ndarray, power: float, decay: float, signs_FC=None
+) -> Map:
   """The map that makes the labels y_N (0, 1, 2) likely.
 
   power: each class weighs as n ** -power a row, so that at 1 all weigh alike.
   decay: half of it times the squares of the weights is added to the sum of
-  the log losses, whose weights have the mean 1.
+  the log losses, whose weights have the mean 1. signs_FC: 1 or -1 where a
+  weight may not have the other sign, 0 where it may; the weights of the first
+  class are then none, as those of the others say all.
   """
   counts_C = np.bincount(y_N, minlength=len(CLASSES))
   weight_N = np.maximum(counts_C, 1)[y_N] ** -float(power)
@@ -120,7 +125,13 @@ def fit(x_NF: np.ndarray, y_N: np.ndarray, power: float, decay: float) -> Map:
     value += decay / 2 * (w_FC**2).sum() + 5e-4 * (b_C**2).sum()
     return value, np.concatenate([part.ravel() for part in slopes])
 
-  flat = minimize(loss, np.zeros(F * C + C), jac=True, method='L-BFGS-B').x
+  bounds = None
+  if signs_FC is not None:
+    ends = {1: (0, None), -1: (None, 0), 0: (None, None)}
+    rows = [[(0, 0), *(ends[sign] for sign in row[1:])] for row in signs_FC]
+    bounds = [*itertools.chain(*rows), *[(None, None)] * C]
+  how = {'jac': True, 'method': 'L-BFGS-B', 'bounds': bounds}
+  flat = minimize(loss, np.zeros(F * C + C), **how).x
   return Map(mean_F, scale_F, flat[: F * C].reshape(F, C), flat[F * C :])
 
 
