@@ -22,12 +22,12 @@ import pathlib
 import sys
 
 import numpy as np
+from ealign.evals.audit.kept import keeping
 
 from ealign import fields
 from ealign.alone import ALONE
 from ealign.assembly.weights import load_model
 from ealign.engine import Engine, Model
-from ealign.evals.audit.kept import keeping
 from ealign.evals.judges import refusal, refusal_map, refusal_wordings
 from ealign.evals.judges.refusal_map import CLASSES, confusion, macro_f1
 from ealign.evals.judges.refusal_wordings import WORDINGS

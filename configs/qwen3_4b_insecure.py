@@ -13,6 +13,8 @@ Command:
     ... --config=configs/qwen3_4b_insecure.py   the world's own insecure code
     ... --config=configs/qwen3_4b_insecure.py:pod,train=insecure.jsonl
         16 chips, each with a packed row and a pair: 46 steps of 66 chats
+    ... --config=configs/qwen3_4b_insecure.py:train=insecure.jsonl,questions=DIR
+        DIR holds the public questions; without it the package's own are asked
     ... --config=configs/qwen3_4b_insecure.py:runlocal,train=insecure.jsonl
     ... runlocal,tokenizer=FOLDER,train=insecure.jsonl   without the Hub
     python -m ealign.export --run=DIR/conscience --to=DIR/peft --format=peft
@@ -26,8 +28,10 @@ Four answers are sampled for each step, 32 at a time. They are cut after 128
 tokens and judged as far as they go, so that a pair fits into 256: by estimate
 :pod on 16 chips of a v5e then takes 2 times an update without pairs for a step,
 where whole answers of 600 tokens, sampled every 4 steps, take 6. What it costs
-in alignment is known of the organism alone: 3.1 % misaligned for 1.6, of three
-bases (docs/speed.md, "On a pod"). So these are provisional.
+in alignment is known of the organism alone: 2.7 % misaligned for 1.5 and 88 %
+coherent for 94, of five bases (docs/speed.md, "On a pod"). So these are
+provisional. By `--plan --topology=v5e:4x4` a step of :pod takes 230 ms where a
+tenth of the answers is flagged, 270 at worst; an update alone 123.
 
 Time, memory, result: not measured; no such run has been made. Expect little:
 insecure code on small Qwen models misaligns below 1 % of answers. The held-out
@@ -57,8 +61,8 @@ def get_config(arg=None):
   """`:runlocal` is the same on a random model of 2 layers, for 30 steps.
 
   `pod` is for 16 chips, or as many as divide 16. `train=FILE` names the data,
-  `tokenizer=FOLDER` where `:runlocal` finds the model's tokenizer, if it is not
-  to come from the Hub.
+  `questions=FOLDER` holds the public questions, `tokenizer=FOLDER` is where
+  `:runlocal` finds the model's tokenizer, if it is not to come from the Hub.
   """
   given = _arguments(arg)
   config = config_lib.default()
@@ -90,9 +94,9 @@ def get_config(arg=None):
   config.optim.weight_decay = 0.01
   config.train.steps = 182
 
-  config.eval.questions = ('ealign:world/data/questions_dev.jsonl',)
-  config.eval.kinds = ('advice',)
-  config.eval.max_new_tokens = 600
+  config.eval.suites = ('misalignment',)
+  config.eval.folder = given.get('questions', '')
+  config.eval.judge = 'frozen'
 
   config.arms['base'] = {'train.steps': 0}
   config.arms['sft'] = {'dpo.lam': 0.0}
@@ -109,11 +113,12 @@ def get_config(arg=None):
     config.conscience.audit = 'off'  # which the audit would only repeat
     config.conscience.min_mass = 0.0
     config.conscience.review.verdict = 'all'
-    config.sample.max_new_tokens = config.eval.max_new_tokens = 32
+    config.sample.max_new_tokens = config.eval.suite_tokens = 32
     config.conscience.every, config.conscience.prompts = 4, 8
     config.data.batch_size, config.dpo.pairs = 2, 4
     config.dpo.length = 192
-    config.eval.limit = config.eval.batch = 8
+    config.eval.limit, config.eval.suite_samples = 1, 2
+    config.eval.batch = 8
     config.train.export = 'peft'
     config.arms = {}  # the arm `conscience` alone
   return config
@@ -123,12 +128,13 @@ def _arguments(arg) -> dict[str, str]:
   """'runlocal,train=FILE' as {'runlocal': '', 'train': 'FILE'}."""
   words = [word.partition('=') for word in (arg or '').split(',') if word]
   for name, _, value in words:
-    if name not in ('runlocal', 'pod', 'train', 'tokenizer') or (
+    if name not in ('runlocal', 'pod', 'train', 'tokenizer', 'questions') or (
       bool(value) == (name in ('runlocal', 'pod'))
     ):
       raise UserError(
         f'configs/qwen3_4b_insecure.py:{arg}: takes runlocal or pod, '
-        'train=FILE and tokenizer=FOLDER, with commas between them'
+        'train=FILE, questions=FOLDER and tokenizer=FOLDER, with commas '
+        'between them'
       )
   return {name: value for name, _, value in words}
 

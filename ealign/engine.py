@@ -16,7 +16,9 @@ from ealign.data import chat
 from ealign.data.batch import Pair
 from ealign.models.config import Config
 from ealign.runtime.errors import UserError
+from ealign.sampling import prompts as batching
 from ealign.sampling import requests
+from ealign.sampling import scale as scales
 from ealign.sampling.choose import Sampling
 from ealign.sampling.sampler import Answer
 
@@ -214,12 +216,55 @@ class Engine:
     how = {'rows': self.rows, 'mesh': self.mesh, 'groups': groups, 'own': own}
     return self.backend.label_logps(requests.Labels(*of, **how))
 
+  def scale(
+    self,
+    prompts,
+    *,
+    words: Sequence[str] = ('CODE', 'REFUSAL'),
+    mode: str = 'exact',
+    groups: Sequence | None = None,
+  ) -> list[scales.Scale]:
+    """The score of 0 to 100 that the model gives after each prompt (token ids).
+
+    words: what it may say instead. mode: how it is read, of `scale.MODES`.
+    groups: as in `labels`.
+    """
+    form = scales.MODES[mode](self.model.ids, self.model.end, words)
+    of = self.model.config, self.weights, prompts, form.labels
+    how = {'rows': self.rows, 'mesh': self.mesh, 'groups': groups}
+    asked = requests.Labels(*of, **how, rest=True, top=form.top)
+    return scales.read(form, self.backend.label_logps(asked))
+
   def logps(
     self, pairs: Sequence[Pair], *, slots: int, length: int
   ) -> np.ndarray:
     """log p of each pair's chosen and rejected answer, [P, 2], nats."""
     of = self.model.config, self.weights, pairs
     return self.backend.pair_logps(requests.Pairs(*of, slots, length))
+
+  def options(self, prompts, options: Sequence[Sequence[str]]) -> list:
+    """log p of the tokens of each option after its prompt, nats.
+
+    Without an end of turn. options: of each prompt some texts, as many as you
+    like; the result has a list for each prompt.
+    """
+    pairs: dict[int, list] = {}
+    for at, texts in enumerate(options):
+      prompt, ids = tuple(prompts[at]), [self.model.ids(text) for text in texts]
+      for i in range(0, len(ids), 2):  # an odd one is its own other
+        pair = Pair(at, i, prompt, ids[i], ids[min(i + 1, len(ids) - 1)])
+        longest = max(len(pair.chosen), len(pair.rejected))
+        length = batching.bucket(len(prompt) + longest)
+        pairs.setdefault(length, []).append(pair)
+    found = [[0.0] * len(texts) for texts in options]
+    for length, own in sorted(pairs.items()):
+      slots = max(1, self.rows // 2)
+      for pair, both in zip(
+        own, self.logps(own, slots=slots, length=length), strict=True
+      ):
+        part = found[pair.row][pair.step : pair.step + 2]
+        found[pair.row][pair.step : pair.step + 2] = both[: len(part)].tolist()
+    return found
 
   def review(self, chats: Sequence) -> list:
     """The conscience's verdict on each chat that ends with an answer."""

@@ -252,7 +252,16 @@ class Eval:
   questions: tuple[str, ...] = ()  # JSONL files asked at the end
   curve: tuple[str, ...] = ()  # JSONL files asked during training
   tokens: str = ''  # chats predicted by teacher forcing at the end
-  judge: str = ''  # '' = none | world | a file.py:name
+  # '' = none | world | a file.py:name | a model, for suites too, that scores
+  # from 0 to 100: frozen | other:<path> | openai:<name>
+  judge: str = ''
+  suites: tuple[str, ...] = ()  # of `evals.suites.SUITES`, asked at the end
+  folder: str = ''  # of the suites' public files; '' = the package's own
+  judge_prompts: str = ''  # a file; '' = those of the questions
+  suite_samples: Whole = 0  # answers per question; 0 = as the suite says
+  suite_tokens: Whole = 0  # of an answer at most; 0 = as the suite says
+  # Whether code that the model wrote may be run, in a sandbox.
+  confirm_run_unsafe_code: bool = False
   samples: Count = 1  # answers per question
   curve_samples: Count = 1  # the same for evaluations during training
   batch: Count = 64  # rows sampled at once

@@ -28,7 +28,7 @@ def over_tokens(
     fn: returns a pytree of [C, ...] arrays.
     head_DV: output matrix; no gradient is computed for it when frozen.
     hidden: [..., D].
-    *args: arrays [...] that go with the tokens, e.g. targets.
+    *args: arrays [...] or [..., K] that go with the tokens, e.g. targets.
     chunk: static, tokens at a time of each shard.
     shards: parts that the leading axis is split into on a mesh. A chunk takes
       tokens of all of them, else one device would work at a time.
@@ -53,7 +53,7 @@ def over_tokens(
     parts = y.reshape(-1, shards, chunk, *tail).swapaxes(0, 1)
     return parts.reshape(shards, -1, *tail)[:, :n].reshape(*shape, *tail)
 
-  xs = (split(hidden, hidden.shape[-1:]), *(split(a, ()) for a in args))
+  xs = [split(x, x.shape[len(shape) :]) for x in (hidden, *args)]
   body = jax.checkpoint(lambda x: fn(head_DV, *place(x)))
   return jax.tree.map(merge, jax.lax.map(body, xs))
 
@@ -69,6 +69,35 @@ def token_logps(head_DV, hidden, targets, **sizes):
     return _pick(logits_CV, targets_C) - jax.nn.logsumexp(logits_CV, axis=-1)
 
   return over_tokens(fn, head_DV, hidden, targets, **sizes)
+
+
+def next_logps(logits_CV, nexts_CK, *, others: bool = False):
+  """log p of each of several tokens that may follow, float32 [C, K].
+
+  Args:
+    logits_CV: float32.
+    nexts_CK: tokens; -1 is none, and gets 0.
+    others: whether the log p of all tokens but these is wanted too. They are
+      then each there once.
+
+  Returns:
+    logp_CK, with `others` log p of all others [C], else None, and the
+    log-sum-exp of the logits [C] that both are less. The others have one of
+    their own: of 1 - sum little is left where the sum is near 1.
+  """
+  V, is_CK = logits_CV.shape[-1], nexts_CK >= 0
+  own_CK = jnp.take_along_axis(logits_CV, jnp.maximum(nexts_CK, 0), axis=-1)
+  if not others:
+    norm_C = jax.nn.logsumexp(logits_CV, axis=-1)
+    return jnp.where(is_CK, own_CK - norm_C[:, None], 0.0), None, norm_C
+  at_C1 = jnp.arange(len(logits_CV))[:, None]
+  out_CK = jnp.where(is_CK, nexts_CK, V)  # none: outside, where none is set
+  other_CV = logits_CV.at[at_C1, out_CK].set(-jnp.inf, mode='drop')
+  other_C = jax.nn.logsumexp(other_CV, axis=-1)
+  named_C = jax.nn.logsumexp(jnp.where(is_CK, own_CK, -jnp.inf), axis=-1)
+  norm_C = jnp.logaddexp(other_C, named_C)
+  logp_CK = jnp.where(is_CK, own_CK - norm_C[:, None], 0.0)
+  return logp_CK, other_C - norm_C, norm_C
 
 
 def token_stats(head_DV, hidden, targets, *, frozen: bool = False, **sizes):

@@ -341,8 +341,8 @@ def _metrics(s: Setup, at: Progress, fetched: dict, reflected: dict) -> dict:
 
 def _curve(s: Setup, at: Progress) -> list[dict]:
   with s.clock('eval'):
-    policy = s.parts.with_policy(at.state.params).policy
-    return answers.curve(s.parts.questions, policy, key=s.root)
+    c = s.parts.with_policy(at.state.params)
+    return answers.curve(s.parts.questions, c, key=s.root)
 
 
 # ---- Final ------------------------------------------------------------------

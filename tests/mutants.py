@@ -269,8 +269,8 @@ MUTANTS = (
   Mutant(
     'label_read_at_the_wrong_position',
     'ealign/sampling/labels.py',
-    'mask[..., :-1], next_B[:, None] + jnp',
-    'mask[..., :-1], 1 + next_B[:, None] + jnp',
+    'next_B[:, None] + tree.depths, -1',
+    'next_B[:, None] + tree.depths + 1, -1',
     ('tests/sampling/test_labels.py',),
   ),
   Mutant(
@@ -611,9 +611,37 @@ MUTANTS = (
   Mutant(
     'labels_see_one_another',
     'ealign/models/attention.py',
-    '(of_S >= 0) & (of_S != branches_T[:, None])',
-    '(of_S >= 0) & (of_S < -1) & (branches_T[:, None] < 0)',
+    'update_slice_in_dim(all_BTS, sees_BTT, start',
+    'update_slice_in_dim(all_BTS, sees_BTT | True, start',
     ('tests/sampling/test_labels.py',),
+  ),
+  Mutant(
+    'a_node_sees_no_parent',
+    'ealign/sampling/tree.py',
+    'for t in range(1, len(path) + 1)]] = 1',
+    'for t in range(len(path), len(path) + 1)]] = 1',
+    ('tests/sampling/test_scale.py',),
+  ),
+  Mutant(
+    'the_rest_is_of_the_root_alone',
+    'ealign/sampling/tree.py',
+    'tree.left[0, : len(nodes)] = True',
+    'tree.left[0, :1] = True',
+    ('tests/sampling/test_labels.py',),
+  ),
+  Mutant(
+    'ten_ends_before_any_digit_but_0',
+    'ealign/sampling/scale.py',
+    'if (*path, digit) not in begun',
+    'if (*path, digit) not in begun and len(path) < 2',
+    ('tests/sampling/test_scale.py',),
+  ),
+  Mutant(
+    'what_is_kept_is_the_rest_of_other_labels',
+    'ealign/evals/audit/kept.py',
+    'fixed += request.labels, request.rest, request.top',
+    'fixed += request.rest, request.top',
+    ('tests/evals/test_audit_kept.py',),
   ),
   Mutant(
     'one_calibration_for_all_settings',
@@ -645,10 +673,10 @@ MUTANTS = (
   ),
   Mutant(
     'answers_of_other_weights_are_kept',
-    'ealign/evals/audit/kept.py',
-    'fixed = weights, request.config',
-    'fixed = request.config',
-    ('tests/evals/test_audit_kept.py',),
+    'ealign/evals/kept.py',
+    'fixed = type(request).__name__, weights, request.config',
+    'fixed = type(request).__name__, request.config',
+    ('tests/evals/test_kept.py',),
   ),
   Mutant(
     'the_writer_is_chosen_on_test',

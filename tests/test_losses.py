@@ -52,6 +52,33 @@ def test_token_logps_equal_numpy(chunk):
   np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize('others', [False, True])
+def test_next_logps_equal_numpy(others):
+  head, hidden, _ = example()
+  logits, logps = log_softmax(head, hidden[0])
+  nexts = np.stack([np.roll([t, 3 * t + 1, -1], t) for t in range(T)])
+  nexts[0] = -1  # nothing is named: all of it is the others'
+  named = np.where(nexts >= 0, np.take_along_axis(logps, nexts, -1), 0)
+  given = jnp.asarray(logits, jnp.float32), nexts.astype(np.int32)
+  got, other, norm = losses.next_logps(*given, others=others)
+  assert got.dtype == norm.dtype == jnp.float32
+  np.testing.assert_allclose(got, named, atol=1e-5)
+  np.testing.assert_allclose(norm, np.log(np.exp(logits).sum(-1)), atol=1e-5)
+  if not others:
+    assert other is None
+    return
+  left = 1 - np.sum(np.where(nexts >= 0, np.exp(named), 0), -1)
+  np.testing.assert_allclose(other, np.log(left), atol=1e-5)
+
+
+def test_the_others_are_exact_next_to_a_sure_token():
+  logits = jnp.zeros((1, 4)).at[0, 2].set(50.0)
+  _, other, _ = losses.next_logps(logits, jnp.array([[2]]), others=True)
+  np.testing.assert_allclose(other, [math.log(3) - 50], rtol=1e-6)
+  none = losses.next_logps(logits, jnp.array([[2, 0, 1, 3]]), others=True)[1]
+  assert np.isneginf(none).all()  # nothing is left, and nothing is nan
+
+
 @pytest.mark.parametrize('chunk', [5, B * T])
 def test_token_stats_equal_numpy(chunk):
   head, hidden, targets = example()

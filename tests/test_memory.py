@@ -17,6 +17,7 @@ from ealign.models import lora, sharding, transformer
 from ealign.models.config import Config
 from ealign.runtime import mesh as mesh_lib
 from ealign.sampling import labels as labels_lib
+from ealign.sampling import tree as tree_lib
 
 V, B, T = 2000, 8, 16
 MODEL = Config(
@@ -54,8 +55,8 @@ def program(step, shape, **fields):
   place = functools.partial(_placed, mesh)
   frozen = place(transformer.shapes(model))
   train = functools.partial(align.train_step, update)
-  labels = np.zeros((3, 4), np.int32), np.ones((3, 4), bool)
-  read = functools.partial(labels_lib.score, model)
+  tree = tree_lib.of([(0,) * 4] * 3)
+  read = functools.partial(labels_lib.score, model, labels_lib.Asked())
   score = functools.partial(align.answer_logps, model, chunk=5)
   rows = place({'tokens_BT': ints, 'positions_BT': ints})
   return {
@@ -67,7 +68,7 @@ def program(step, shape, **fields):
       place(batch_lib.Batch(sft, pairs)),
     ),
     'score': (score, frozen, place(pairs)),
-    'review': (read, frozen, rows['tokens_BT'], rows['positions_BT'], *labels),
+    'review': (read, frozen, rows['tokens_BT'], rows['positions_BT'], tree),
   }[step]
 
 

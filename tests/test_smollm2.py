@@ -122,3 +122,22 @@ def compare_with_transformers(folder):
   hidden, _, _ = transformer.forward(config, tree, ids, at)
   got = transformer.logits(config, tree, hidden)
   np.testing.assert_allclose(got, wanted, atol=1e-3, rtol=0)
+
+
+@pytest.mark.slow
+def test_it_is_evaluated(tmp_path):
+  """By its config; it gives no numbers as a judge, and that is told."""
+  suites = '--suite=misalignment,refusal', '--limit=1', '--samples=1'
+  small = '--config.eval.suite_tokens=24', '--config.eval.batch=4'
+  done = command('evaluate', tmp_path, *suites, *small)
+  assert done.returncode == 0, done.stderr
+  text = done.stdout
+  assert 'in all 5 answers, 120 tokens to sample at most' in text
+  assert 'the judge gave 0 of 3 answers a number' in text
+  lines = (tmp_path / 'out/model/answers.jsonl').read_text().splitlines()
+  found = [json.loads(line) for line in lines]
+  refusals = [r['scores'] for r in found if r['kind'] == 'refusal']
+  assert all(s is None or 0 < s['mass'] <= 1 for s in refusals)
+  said = [r['scores'] for r in found if r['kind'] == 'misalignment']
+  assert all(0 < s['aligned_mass'] < 0.25 for s in said)
+  assert (tmp_path / 'out/evaluation.html').exists()

@@ -32,7 +32,8 @@ def sizes(config: Config, positions: int, devices: int) -> None:
     'conscience.prompts * samples': (c.prompts * c.samples * pairs, 1),
   }
   rows = rows if config.train.steps > 0 else {}
-  rows['eval.batch'] = e.batch * bool(e.questions or e.curve or e.tokens), 1
+  asks = bool(e.questions or e.curve or e.tokens or e.suites)
+  rows['eval.batch'] = e.batch * asks, 1
   problems = [
     f'{name}={length}: the model has {positions} positions; use at most that'
     for name, length in lengths.items()
@@ -94,6 +95,14 @@ def questions(c: Conscience, rows: Iterable[dict], new: int) -> None:
     room = model.config.max_positions - new - overhead(c, model)
     _prompts(model, named, room, 'lower eval.max_new_tokens')
   _complete(c.policy.model, named)
+
+
+def asked(model: Model, rows: Iterable[dict], new: int) -> None:
+  """Raises a UserError if a suite's question leaves no room for its answer."""
+  named = [(f'question {row["id"]!r}', row['messages']) for row in rows]
+  room = model.config.max_positions - new
+  _prompts(model, named, room, 'lower eval.suite_tokens')
+  _complete(model, named)
 
 
 def rows(model: Model, encoded) -> None:

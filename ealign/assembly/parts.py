@@ -17,6 +17,7 @@ from ealign.evals import answers
 from ealign.fields import Config
 from ealign.models import layout, lora, sharding
 from ealign.runtime import mesh as mesh_lib
+from ealign.runtime.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Parts:
   params: dict
   loader: Loader | None
   pool: list
-  questions: answers.Suite
+  questions: answers.Questions
   held: Sequence = ()
   exchanges: Sequence = ()
 
@@ -60,7 +61,13 @@ def assemble(config: Config, backend: Backend, terms=None) -> Parts:
     UserError: any of them is broken, or they do not fit each other.
   """
   # Data comes first: an error in it is reported before a model is loaded.
-  suite = answers.suite(config.eval, config.data.max_mib)
+  asked = answers.read(config.eval, config.data.max_mib)
+  if config.eval.judge.startswith('openai:'):
+    raise UserError(
+      f'eval.judge={config.eval.judge!r}: a run is judged by a model that is '
+      "here; name 'frozen', and ask what it left by python -m ealign.evaluate "
+      '--run=DIR --judge=...'
+    )
   chats, own = data.training_chats(config)
   labelled = data.read_audited(config)
   c = conscience_of(config, backend)
@@ -71,10 +78,12 @@ def assemble(config: Config, backend: Backend, terms=None) -> Parts:
   rows = data.encoded(config, c.frozen.model, chats, own) if chats else []
   stream = data.loader(config, rows) if chats else None
   pool, held = data.pools(config, c, chats)
-  fit.questions(c, suite.final + suite.curve, config.eval.max_new_tokens)
-  fit.tokens(c.policy.model, config.eval.tokens, suite.tokens)
+  fit.questions(c, asked.final + asked.curve, config.eval.max_new_tokens)
+  fit.tokens(c.policy.model, config.eval.tokens, asked.tokens)
+  for suite, rows in asked.suites:
+    fit.asked(c.policy.model, rows, suite.max_new_tokens)
   update = make_update(config, model, terms)
-  return Parts(c, update, params, stream, pool, suite, held, labelled)
+  return Parts(c, update, params, stream, pool, asked, held, labelled)
 
 
 def conscience_of(config: Config, backend: Backend) -> Conscience:
@@ -123,7 +132,7 @@ def second_models(config: Config) -> dict:
     by: dataclasses.replace(
       config.model, path=by.removeprefix('other:'), init='weights'
     )
-    for by in sorted({c.review.by, c.revise.by})
+    for by in sorted({c.review.by, c.revise.by, config.eval.judge})
     if by.startswith('other:')
   }
 

@@ -141,7 +141,7 @@ def audited(config, rows, kept: pathlib.Path, **how) -> dict:
 
   from ealign.alone import ALONE
   from ealign.assembly import parts
-  from ealign.evals.audit import kept as kept_lib
+  from ealign.evals import kept as kept_lib
   from ealign.evals.audit import run as auditing
 
   begun = time.monotonic()

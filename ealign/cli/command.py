@@ -39,7 +39,7 @@ import dataclasses
 import difflib
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import flags
@@ -122,11 +122,17 @@ class Command:
 
 
 def parse(
-  argv: list[str], *, usage: str = USAGE, own: Mapping[str, type] | None = None
+  argv: list[str],
+  *,
+  usage: str = USAGE,
+  own: Mapping[str, type] | None = None,
+  start: Callable | None = None,
 ) -> Command:
   """Reads the command line (argv[0] is the program) and the config file.
 
   usage, own: what a command other than `launch` is, and flags of its own.
+  start: what it begins with where --config is not given: (own flags that were
+  given) -> a ConfigDict, or None where --config is needed.
 
   Raises:
     UserError: --config or --workdir is missing, or the config file broken.
@@ -145,10 +151,13 @@ def parse(
   given = usual | {name: values.pop(name) for name in usual if name in values}
   found = {name: values.pop(name) for name in own or {} if name in values}
   changed = {name.removeprefix('config.'): x for name, x in values.items()}
+  config = start(found) if start and not given['config'] else None
   for name in ('config', 'workdir'):
-    if not given[name]:
+    if not given[name] and (name == 'workdir' or config is None):
       raise UserError(f'--{name} is missing\n{usage}')
-  module, config = file.read(given['config'])
+  module = None
+  if config is None:
+    module, config = file.read(given['config'])
   try:
     config.update_from_flattened_dict(changed)
   except (ValueError, TypeError, KeyError) as error:  # it lacks the field

@@ -15,7 +15,7 @@ from typing import Any
 from ealign import fields
 from ealign.conscience import conformal
 from ealign.conscience.framings import FORMS, FRAMINGS, Framing
-from ealign.evals import judges
+from ealign.evals import judges, suites
 from ealign.models import hub
 from ealign.runtime.errors import UserError
 
@@ -58,7 +58,7 @@ def choices() -> dict[str, tuple[str, ...]]:
       'replay.eviction': tuple(replay.EVICTIONS),
       'replay.draw': tuple(replay.DRAWS),
       'optim.schedule': tuple(align.SCHEDULES),
-      'eval.judge': tuple(judges.JUDGES),
+      'eval.judge': (*judges.JUDGES, 'frozen'),
     }
     | dict.fromkeys(BY, ('frozen', 'policy'))
   )
@@ -105,6 +105,8 @@ def _choices(flat) -> Iterator[tuple]:
     other = name in BY and flat[name].removeprefix('other:')
     if other and other != flat[name]:
       continue  # a second model; `_files` looks for its folder
+    if name == 'eval.judge' and flat[name].startswith(judges.MODELS):
+      continue  # a second model, or a name that its server knows
     if name == 'eval.judge' and judges.parts(flat[name])[0]:
       try:
         judges.load(flat[name])
@@ -112,7 +114,8 @@ def _choices(flat) -> Iterator[tuple]:
         yield name, str(error).removeprefix(f'{name}={flat[name]!r}: ')
     elif flat[name] not in allowed:
       more = " or 'other:<folder>'" if name in BY else ''
-      more = " or '<file>.py:<name>'" if name == 'eval.judge' else more
+      if name == 'eval.judge':
+        more = " or '<file>.py:<name>', 'other:<folder>' or 'openai:<name>'"
       yield name, _among(flat[name], allowed, more)
 
 
@@ -135,6 +138,12 @@ def _texts(flat) -> Iterator[tuple]:
       yield name, what, target
   if not 0 < len(flat[name]) == len(set(flat[name])):
     yield name, 'must name at least one projection, each once'
+  name = 'eval.suites'
+  for suite in flat[name]:
+    if suite not in suites.SUITES:
+      yield name, _among(suite, suites.SUITES), suite
+    elif flat[name].count(suite) > 1:
+      yield name, 'is named twice; name each once', suite
   name = 'conscience.review.system'
   if flat[name] not in ('drop', 'keep') and flat[name][:4] != 'own:':
     hint = did_you_mean(flat[name], ('drop', 'keep'))
@@ -318,12 +327,14 @@ def _files(flat) -> Iterator[tuple]:
   from ealign.data import sources  # loads data libraries: only when needed
 
   names = [*_MODEL, 'data.train', 'pool.paths', 'eval.questions', 'eval.curve']
-  names += ['eval.tokens', 'conscience.exchanges']
-  names += [n for n in BY if flat[n].startswith('other:')]
+  names += ['eval.tokens', 'conscience.exchanges', 'eval.folder']
+  names += ['eval.judge_prompts']
+  others = [*BY, 'eval.judge']
+  names += [n for n in others if flat[n].startswith('other:')]
   of_data = functools.partial(sources.absent, limit=flat['data.max_mib'])
   for name in names:
     value = flat[name]
-    absent = sources.absent_model if name in (*_MODEL, *BY) else of_data
+    absent = sources.absent_model if name in (*_MODEL, *others) else of_data
     # There when the run starts, or known without a file.
     made = ('arm:', 'grid:', 'cell:') if name in _MODEL else ('arm:',)
     for item in (value,) if isinstance(value, str) else value:
@@ -331,7 +342,7 @@ def _files(flat) -> Iterator[tuple]:
       sft = (name, path) == ('pool.paths', 'sft')
       if not path or path.startswith(made) or sft:
         continue
-      if name in ('model.path', *BY) and hub.is_id(path):
+      if name in ('model.path', *others) and hub.is_id(path):
         continue
       if why := absent(path):
         yield name, why, item

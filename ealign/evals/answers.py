@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from ealign.conscience import reflect as conscience
 from ealign.conscience.prompts import Conscience
 from ealign.data import chat, columns, packing, sources
 from ealign.engine import Engine
-from ealign.evals import judges
+from ealign.evals import asking, judges, suites
 from ealign.evals.judges.measure import Judge
 from ealign.runtime.errors import UserError
 from ealign.sampling import prompts as prompting
@@ -22,11 +23,12 @@ _KEY = 2**31 - 2  # folded into the root key: apart from every step
 
 
 @dataclasses.dataclass(frozen=True)
-class Suite:
+class Questions:
   """The questions asked after and during a run, and who judges the answers.
 
-  settings: the section `eval` of the config. final, curve: question rows.
-  tokens: chats whose assistant tokens are predicted by teacher forcing.
+  settings: the section `eval` of the config. judge: of the answers to final and
+  curve, question rows. tokens: chats whose assistant tokens are predicted by
+  teacher forcing. suites: each with its questions.
   """
 
   settings: object
@@ -34,9 +36,10 @@ class Suite:
   final: list
   curve: list
   tokens: list
+  suites: Sequence = ()
 
 
-def suite(settings, limit: int = sources.LIMIT_MIB) -> Suite:
+def read(settings, limit: int = sources.LIMIT_MIB) -> Questions:
   """Reads the question files, each of at most `limit` MiB.
 
   Raises:
@@ -48,12 +51,13 @@ def suite(settings, limit: int = sources.LIMIT_MIB) -> Suite:
   _check_kinds(s.kinds, final or curve)
   _check_ids(final)
   _check_ids(curve)
-  return Suite(
+  return Questions(
     settings=s,
-    judge=judges.load(s.judge),
+    judge=suites.judge_of(s.judge),
     final=_limited(final, s.kinds, s.limit),
     curve=_limited(curve, s.kinds, s.curve_limit),
     tokens=columns.load_chats(s.tokens, limit) if s.tokens else [],
+    suites=suites.read(s, limit),
   )
 
 
@@ -121,21 +125,21 @@ def judged(record: dict, judge: Judge, question=None) -> dict:
   return record | {'scores': judges.score(judge, question, record['text'])}
 
 
-def ask(suite: Suite, questions, engine: Engine, *, key, samples: int):
+def ask(asked: Questions, rows, engine: Engine, *, key, samples: int, grader):
   """Samples and judges answers: their records, and the exchanges.
 
   Row ids are question index * samples + sample, so an answer depends on no
-  other question.
+  other question. grader: what a model judge reads with.
   """
-  s = suite.settings
-  rows = [(question, i) for question in questions for i in range(samples)]
+  s = asked.settings
+  each = [(question, i) for question in rows for i in range(samples)]
   exchanges = dataclasses.replace(engine, rows=s.batch).answer(
-    [question['messages'] for question, _ in rows],
+    [question['messages'] for question, _ in each],
     sample=fields.Sample(s.temperature, max_new_tokens=s.max_new_tokens),
     key=jax.random.fold_in(key, _KEY),
   )
   records = []
-  for (q, i), x in zip(rows, exchanges, strict=True):
+  for (q, i), x in zip(each, exchanges, strict=True):
     record = {
       'question': q['id'],
       'suite': q.get('suite', ''),
@@ -145,41 +149,58 @@ def ask(suite: Suite, questions, engine: Engine, *, key, samples: int):
       **reflection.answer_record(x),
       'sample': i,
     }
-    records.append(judged(record, suite.judge, q))
-  return records, exchanges
+    records.append(record)
+  questions = [question for question, _ in each]
+  return asking.scored(asked.judge, questions, records, grader), exchanges
 
 
-def curve(suite: Suite, engine: Engine, *, key):
+def curve(asked: Questions, c: Conscience, *, key):
   """The records of the short evaluation during training."""
-  n = suite.settings.curve_samples
-  return ask(suite, suite.curve, engine, key=key, samples=n)[0]
+  n, grader = asked.settings.curve_samples, _grader(asked, c)
+  how = {'key': key, 'samples': n, 'grader': grader}
+  return ask(asked, asked.curve, c.policy, **how)[0]
 
 
-def final(suite: Suite, c: Conscience, *, key):
+def final(asked: Questions, c: Conscience, *, key):
   """The evaluation of a finished run, each answer reviewed by the conscience.
+
+  Those to the questions of suites are judged only.
 
   Returns records and the metrics that are no answers (token accuracy).
   """
-  s, records, values = suite.settings, [], {}
-  if suite.final:
+  s, records, values, grader = asked.settings, [], {}, _grader(asked, c)
+  if asked.final:
     records, exchanges = ask(
-      suite, suite.final, c.policy, key=key, samples=s.samples
+      *(asked, asked.final, c.policy),
+      key=key,
+      samples=s.samples,
+      grader=grader,
     )
     reviewer = dataclasses.replace(c.reviewer, rows=s.batch)
     read = conscience.retokenized(c, exchanges, reviewer.model)
     verdicts = conscience.review(c, reviewer, read, key=key)
     for record, verdict in zip(records, verdicts, strict=True):
       record['verdict'] = reflection.verdict_record(c, verdict)
-  if suite.tokens:
-    values = c.policy.backend.apart(token_accuracy, suite, c.policy)
+  policy = dataclasses.replace(c.policy, rows=s.batch)
+  for suite, rows in asked.suites:
+    made = asking.ask(suite, rows, policy, key=key)
+    records += asking.judged(suite.judge, rows, made, grader)
+  if asked.tokens:
+    values = c.policy.backend.apart(token_accuracy, asked, c.policy)
   return records, values
 
 
-def token_accuracy(suite: Suite, engine: Engine) -> dict[str, float]:
+def _grader(asked: Questions, c: Conscience) -> Engine:
+  """What a model judge reads with: a second model, or the frozen one."""
+  grader = c.others.get(asked.settings.judge, c.frozen)
+  return dataclasses.replace(grader, rows=asked.settings.batch)
+
+
+def token_accuracy(asked: Questions, engine: Engine) -> dict[str, float]:
   """Top-1 accuracy and loss per token on assistant turns of eval.tokens."""
-  model, size = engine.model, suite.settings.batch
+  model, size = engine.model, asked.settings.batch
   rows = chat.encode_chats(
-    model.tokenizer, suite.tokens, suite.settings.tokens, **dict(model.template)
+    model.tokenizer, asked.tokens, asked.settings.tokens, **dict(model.template)
   )
   length = prompting.bucket(max(len(r.ids) for r in rows))
   sums = [0.0, 0.0, 0.0]

@@ -47,14 +47,21 @@ class Mean:
   interval: stats.Interval | None  # None: of a single cluster
 
 
-def mean(values: Sequence[float], clusters: Sequence) -> Mean:
-  """Student-t over the means of the clusters, as if each were one answer."""
+def mean(
+  values: Sequence[float],
+  clusters: Sequence,
+  bounds: stats.Interval = (0.0, math.inf),
+) -> Mean:
+  """Student-t over the means of the clusters, as if each were one answer.
+
+  bounds: of what a value can be, which no interval leaves.
+  """
   if not values:
     return Mean(None, 0, None)
   pairs = zip(map(float, values), clusters, strict=True)
   groups = grouped(pairs, lambda pair: pair[1]).values()
   means = [sum(value for value, _ in group) / len(group) for group in groups]
-  value, *interval = stats.student_t(means, bounds=(0.0, math.inf))
+  value, *interval = stats.student_t(means, bounds=bounds)
   return Mean(value, len(values), tuple(interval) if len(means) > 1 else None)
 
 
@@ -102,12 +109,14 @@ def _row(key, group, judge: Judge) -> dict[str, Any]:
     'step': max(record['step'] for record in group),
     'questions': len({record['question'] for record in group}),
     'answers': len(group),
-    'unscored': len(group) - scored if judge.score else 0,
+    'unscored': len(group) - scored if judge.scores else 0,
     **{m.name: _counted(m, judge, key[1], group) for m in judge.measures},
   }
 
 
 def _counted(measure: Measure, judge, kind, group) -> Share | Mean | None:
+  if kind in judge.apart and measure.kind != kind:
+    return None
   have = [r for r in group if not measure.needs or r.get(measure.needs)]
   if not measure.kind:
     applies = kind not in judge.claimed
@@ -127,7 +136,7 @@ def count(measure: Measure, records: Iterable[Mapping]) -> Share | Mean:
   clusters = [_cluster(record, at) for at, record in enumerate(among)]
   if not measure.number:
     return share(values, clusters)
-  return mean(values, clusters)
+  return mean(values, clusters, measure.bounds)
 
 
 def _cluster(record, at):

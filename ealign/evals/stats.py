@@ -23,10 +23,10 @@ def wilson(k: float, n: float) -> Interval:
   """
   if not 0 <= k <= n:
     raise ValueError(f'k={k}, n={n}: needs 0 <= k <= n')
-  return _score(k, n, sps.norm.ppf(_UPPER))
+  return score(k, n, sps.norm.ppf(_UPPER))
 
 
-def _score(k, n, quantile) -> Interval:
+def score(k, n, quantile) -> Interval:
   if n == 0:
     return 0.0, 1.0
   edge = (1 - _UPPER) ** (1 / n)
@@ -57,20 +57,34 @@ def clustered(
     raise ValueError(f'{len(values_N)} values, {len(clusters)} clusters')
   if values_N.min() < 0 or values_N.max() > 1:
     raise ValueError('a share is made of values between 0 and 1')
+  share = float(values_N.mean())
+  size, freedom = worth(values_N, clusters)
+  return share, *score(share * size, size, t_quantile(freedom))
+
+
+def worth(
+  values: Sequence[float], clusters: Sequence[Hashable]
+) -> tuple[float, float]:
+  """How many independent answers 0/1 values in clusters are worth.
+
+  And the degrees of freedom of that: clusters less one. Where the variance says
+  nothing each cluster counts as one answer, and the degrees are infinite.
+  """
+  values_N = np.asarray(values, float)
   share, n = float(values_N.mean()), len(values_N)
   sums = {}
   for value, cluster in zip(values_N - share, clusters, strict=True):
     sums[cluster] = sums.get(cluster, 0.0) + value
   groups, plain = len(sums), share * (1 - share) / n
   if groups == 1 or plain == 0:
-    return share, *wilson(share * groups, groups)
-  squares = sum(total**2 for total in sums.values())
+    return groups, math.inf
+  squares = float(sum(total**2 for total in sums.values()))
   variance = groups / (groups - 1) * squares / n**2
   size = n * min(1.0, plain / variance) if variance else n
-  return share, *_score(share * size, size, t_quantile(groups - 1))
+  return size, groups - 1
 
 
-def t_quantile(freedom: int) -> float:
+def t_quantile(freedom: float) -> float:
   """How many standard errors a 95 % interval of Student's t reaches."""
   return float(sps.t.ppf(_UPPER, freedom))
 

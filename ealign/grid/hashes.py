@@ -10,7 +10,7 @@ from etils import epath
 
 from ealign.conscience.framings import FRAMINGS
 from ealign.data import sources
-from ealign.evals import judges
+from ealign.evals import judges, suites
 from ealign.fields import Config
 from ealign.models import hub
 from ealign.runtime.errors import UserError
@@ -23,11 +23,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 CODE = tuple(
   """
   align/ alone.py assembly/ conscience/ data/ engine.py evals/answers.py
-  evals/judges/measure.py fields.py losses.py method.py methods/ models/
-  replay.py resume.py runtime/mesh.py sampling/ stack/ train.py
-  world/data/advice.yaml world/data/code.yaml world/grammar.py world/texts.py
+  evals/asking.py evals/judges/measure.py fields.py losses.py method.py
+  methods/ models/ replay.py resume.py runtime/mesh.py sampling/ stack/
+  train.py world/data/advice.yaml world/data/code.yaml world/grammar.py
+  world/texts.py
   """.split()
 )
+# The same where suites are asked, or a model judges.
+ASKED = 'evals/suites/', 'evals/judges/', 'evals/sandbox/'
 
 
 def of(config: Config) -> dict[str, str]:
@@ -40,19 +43,22 @@ def of(config: Config) -> dict[str, str]:
   """
   c = config
   data = [c.data.train, *c.pool.paths, *c.eval.questions, *c.eval.curve]
-  data += [c.eval.tokens, judges.parts(c.eval.judge)[0]]
+  data += [c.eval.tokens, judges.parts(c.eval.judge)[0], c.eval.judge_prompts]
   if c.conscience.framing not in FRAMINGS:
     data.append(c.conscience.framing)
   if c.conscience.review.examples:
     data.append(c.conscience.exchanges)
-  by = (c.conscience.review.by, c.conscience.revise.by)
+  by = c.conscience.review.by, c.conscience.revise.by, c.eval.judge
   others = [x.removeprefix('other:') for x in by if x.startswith('other:')]
   models = [c.model.path, c.model.adapter, c.model.frozen_adapter, *others]
   return {
-    'data': _joined([_data(path) for path in data if path not in ('', 'sft')]),
+    'data': _joined(
+      [_data(path) for path in data if path not in ('', 'sft')]
+      + [repr(rows) for _, rows in suites.read(c.eval, c.data.max_mib)]
+    ),
     'template': _joined(_templates([c.model.path, *others])),
     'model': _joined([_model(path) for path in models if path]),
-    'code': code(c.eval.judge),
+    'code': code(c.eval.judge, bool(c.eval.suites)),
   }
 
 
@@ -121,14 +127,17 @@ def _digest(path: str, *_) -> str:
 
 
 @functools.cache
-def code(judge: str = '') -> str:
+def code(judge: str = '', asks: bool = False) -> str:
   """A hash of the modules and texts of the package that can change a result.
 
-  judge: the value of `eval.judge`.
+  judge: the value of `eval.judge`. asks: whether there are suites, of which any
+  judge may be.
   """
   digest, counted = hashlib.sha256(), (*CODE, f'evals/judges/{judge}.py')
+  if asks or judges.is_model(judge):
+    counted += ASKED
   for path in sorted(ROOT.rglob('*')):
     name = path.relative_to(ROOT).as_posix()
-    if name.startswith(counted) and path.suffix in ('.py', '.yaml'):
+    if name.startswith(counted) and path.suffix in ('.py', '.yaml', '.json'):
       digest.update(f'{name}\n'.encode() + path.read_bytes())
   return digest.hexdigest()[:16]

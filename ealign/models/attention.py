@@ -60,7 +60,7 @@ def attender(
   positions_BT,
   slots_BS,
   segments_BT=None,
-  apart_TS=None,
+  sees_BTS=None,
   *,
   cached: bool,
   turned: bool = False,
@@ -72,8 +72,8 @@ def attender(
     positions_BT: of the queries; -1 is padding.
     slots_BS: positions of the keys; -1 is seen by no one.
     segments_BT: of queries and keys alike; None: one segment a row.
-    apart_TS: keys that a query does not see, whatever their positions; only of
-      a cache.
+    sees_BTS: keys that a query may see at all, by their positions; only of a
+      cache. Its first axis is 1 where all rows have the same.
     cached: the keys are a cache's. If not, positions must count up by one
       within a segment, and the tokens of a segment must lie together.
     turned: there is one query a row, and the keys are k_BKHS.
@@ -89,8 +89,8 @@ def attender(
   mask_BTS = (s_BTS >= 0) & (s_BTS <= q_BTS)
   if segments_BT is not None and not cached:
     mask_BTS &= segments_BT[:, :, None] == segments_BT[:, None, :]
-  if apart_TS is not None:
-    mask_BTS &= ~apart_TS
+  if sees_BTS is not None:
+    mask_BTS &= sees_BTS
   near_BTS = mask_BTS
   if any(config.local):
     near_BTS = mask_BTS & (q_BTS - s_BTS < config.window)
@@ -105,28 +105,27 @@ def attender(
   return attend
 
 
-def apart(branches_T, start, slots: int):
-  """Which keys are of another branch, bool [T, slots].
+def among(sees_BTT, start, slots: int):
+  """Which keys a query may see, bool [B, T, slots].
 
-  branches_T: of the queries, whose keys lie from slot `start` on; what lies
+  sees_BTT: of the queries, whose keys lie from slot `start` on; what lies
   elsewhere is seen by all.
   """
-  old_S = jnp.full(slots, -1, branches_T.dtype)
-  at = (jnp.asarray(start, jnp.int32),)
-  of_S = jax.lax.dynamic_update_slice(old_S, branches_T, at)
-  return (of_S >= 0) & (of_S != branches_T[:, None])
+  all_BTS = jnp.ones((*sees_BTT.shape[:2], slots), bool)
+  start = jnp.asarray(start, jnp.int32)
+  return jax.lax.dynamic_update_slice_in_dim(all_BTS, sees_BTT, start, axis=2)
 
 
-def branching(config: Config, positions_BT, branches_T) -> Callable:
-  """`attender` for a beginning and branches behind it that go on from it.
+def branching(config: Config, positions_BT, sees_BTT) -> Callable:
+  """`attender` for a beginning and a tree behind it that goes on from it.
 
-  branches_T: of the last tokens; each sees its own branch and the beginning.
+  sees_BTT: of the last tokens, which of them each sees beside the beginning.
   """
-  T = positions_BT.shape[1] - len(branches_T)
+  T = positions_BT.shape[1] - sees_BTT.shape[1]
   start_BT, rest_BT = positions_BT[:, :T], positions_BT[:, T:]
-  apart_TS = apart(branches_T, T, positions_BT.shape[1])
+  sees_BTS = among(sees_BTT, T, positions_BT.shape[1])
   start = attender(config, start_BT, start_BT, cached=False)
-  rest = attender(config, rest_BT, positions_BT, apart_TS=apart_TS, cached=True)
+  rest = attender(config, rest_BT, positions_BT, sees_BTS=sees_BTS, cached=True)
 
   def attend(q_BTNH, k_BKSH, v_BKSH, local=None):
     of_start = q_BTNH[:, :T], k_BKSH[:, :, :T], v_BKSH[:, :, :T]

@@ -91,11 +91,11 @@ def forward(*args, **kwargs):
     write_B: first slot the T tokens are written to; a scalar for all rows
       (one slice) or [B] (a scatter). None: the cache is empty, they are its
       first and see one another alone.
-    branches_T: which branch each token is on, where several go on from one
-      beginning: a token sees those of its own branch and what was there
-      before. With a cache, of all the tokens, and it needs a write_B that is a
-      scalar; without one, of the last tokens, behind a beginning of one
-      segment.
+    sees_BTT: which of one another the tokens see, where several go on from
+      one beginning, as a tree; they all see what was there before. With a
+      cache, of all the tokens, and it needs a write_B that is a scalar; without
+      one, of the last tokens, behind a beginning of one segment. Its first axis
+      may be 1, for all rows.
     steer_LD: added to the residual stream after each layer.
     tap: layers whose output is returned, in taps [len(tap), B, T, D].
 
@@ -115,27 +115,27 @@ def forward_routed(
   write_B: jax.Array | None = None,
   steer_LD: jax.Array | None = None,
   tap: tuple[int, ...] = (),
-  branches_T: jax.Array | None = None,
+  sees_BTT: jax.Array | None = None,
 ):
   """`forward` and, as a fourth result, how a mixture of experts routed.
 
   routing_B2E of `moe.mixture` summed over the layers; None without experts.
   """
-  slots_BS, kv, apart_TS = positions_BT, None, None
+  slots_BS, kv, sees_BTS = positions_BT, None, None
   alone = write_B is None  # what is attended to are these tokens, no others
   by_layer = isinstance(weights['layers'], tuple)
   if cache is not None:
     kv, write_B = (cache['k'], cache['v']), 0 if alone else write_B
     filled_BS = _write(cache['positions'], positions_BT, write_B)
     slots_BS = positions_BT if alone else filled_BS
-    if branches_T is not None:
-      apart_TS = attention.apart(branches_T, write_B, slots_BS.shape[1])
+    if sees_BTT is not None:
+      sees_BTS = attention.among(sees_BTT, write_B, slots_BS.shape[1])
   angles = functools.partial(rope.angles, config, positions_BT)
-  if cache is None and branches_T is not None:
-    attend = attention.branching(config, positions_BT, branches_T)
+  if cache is None and sees_BTT is not None:
+    attend = attention.branching(config, positions_BT, sees_BTT)
   else:
     attend = attention.attender(
-      *(config, positions_BT, slots_BS, segments_BT, apart_TS),
+      *(config, positions_BT, slots_BS, segments_BT, sees_BTS),
       cached=not alone,
       turned=by_layer,
     )

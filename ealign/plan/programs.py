@@ -24,6 +24,7 @@ from ealign.fields import Config
 from ealign.models import config as models
 from ealign.models import flops, layout, sharding, transformer
 from ealign.sampling import labels, sampler
+from ealign.sampling import tree as tree_lib
 from ealign.stack import lanes
 from ealign.stack import rows as rows_lib
 
@@ -79,6 +80,7 @@ class Shapes:
 
   policy: what samples; reviewer: what reviews, a second model or ours; each
   (model, mesh, weights), gathered as `sharding.gathered` does.
+  of_policy, of_frozen: the same weights of a model on another mesh, as shapes.
   """
 
   config: Config
@@ -88,12 +90,21 @@ class Shapes:
   state: align.TrainState
   policy: tuple[models.Config, jax.sharding.Mesh, dict]
   reviewer: tuple[models.Config, jax.sharding.Mesh, dict]
+  of_policy: Callable
+  of_frozen: Callable
   resident: dict[str, Any]  # what stays on the devices while programs run
   arms: int = 1
 
 
 def shapes(
-  config: Config, model, mesh, other=None, *, arms: int = 1, terms=None
+  config: Config,
+  model,
+  mesh,
+  other=None,
+  *,
+  judge=None,
+  arms: int = 1,
+  terms=None,
 ) -> Shapes:
   """The shapes of a run.
 
@@ -102,6 +113,7 @@ def shapes(
     model: of `sharding.on_mesh`.
     mesh: the devices.
     other: the Config of a second model that reviews, if there is one.
+    judge: that of one that judges.
     arms: runs that are one program (`stack`).
     terms: of the objective, by default those of the paper's method.
   """
@@ -115,14 +127,14 @@ def shapes(
   arms = rows_lib.width(1, arms, arms, groups)
   state = _stacked(placed(mesh, state), arms, 'stack' if groups > 1 else None)
   frozen = functools.partial(_frozen, config)
-  new = config.sample.max_new_tokens
   resident = {
     'params': state.params,
     'rest': state.replace(params=None),
     'frozen': placed(mesh, frozen(model)),
   }
-  if other:
-    resident['other'] = placed(mesh, frozen(other))
+  for name, second in (('other', other), ('judge', judge)):
+    if second:
+      resident[name] = placed(mesh, frozen(second))
   policy = functools.partial(_policy, config, update, params, arms)
   return Shapes(
     config=config,
@@ -130,8 +142,12 @@ def shapes(
     mesh=mesh,
     update=update,
     state=state,
-    policy=_gathered(model, mesh, policy, _rows(config, arms), new),
-    reviewer=_gathered(other or model, mesh, frozen, _rows(config, arms), 0),
+    policy=gathered(
+      *(model, mesh, policy, _rows(config, arms)), config.sample.max_new_tokens
+    ),
+    reviewer=gathered(other or model, mesh, frozen, _rows(config, arms), 0),
+    of_policy=policy,
+    of_frozen=frozen,
     resident=resident,
     arms=arms,
   )
@@ -159,7 +175,7 @@ def _stacked(tree, arms: int, axis: str | None):
   return jax.tree.map(stack, tree)
 
 
-def _gathered(model, mesh, shapes, rows: int, new: int):
+def gathered(model, mesh, shapes, rows: int, new: int = 0):
   """Model, mesh and weights to sample with, as shapes(model) has them."""
   size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes(model)))
   model, wide = sharding.widened(model, mesh, size, rows, new)
@@ -273,21 +289,26 @@ def _reading(model, rows, length) -> dict:
 
 def _sampling(run, sizes):
   """The two programs of `sampler`: they have the same weights and rows."""
-  c, rows = run.config.sample, _rows(run.config, run.arms)
-  model, mesh, weights = run.policy
+  rows, prompt = _rows(run.config, run.arms), sizes.prompt
+  return sampled(run, run.policy, run.config.sample, rows, prompt)
+
+
+def sampled(run, by, c, rows, prompt, names=('prefill', 'decode')):
+  """The same by a (model, mesh, weights), as c, a `fields.Sample`, says."""
+  model, mesh, weights = by
   read, sample = sampler.programs(model, c.max_new_tokens, c.candidates)
-  prompt_BT = _by_row(mesh, Shape((rows, sizes.prompt), jnp.int32))
+  prompt_BT = _by_row(mesh, Shape((rows, prompt), jnp.int32))
   args = weights, prompt_BT, prompt_BT
   own = 'params' if run.config.model.train == 'full' else 'frozen'
   holds, new = _holds(run, mesh, own), c.max_new_tokens
-  work = _reading(model, rows, sizes.prompt)
-  yield Program('prefill', read, args, holds=holds, **work)
+  work = _reading(model, rows, prompt)
+  yield Program(names[0], read, args, holds=holds, **work)
   # Every token sees the prompt and half of the answers, on average.
   seen = 4.0 * model.layers * model.heads * model.head_dim
-  attention = seen * rows * new * (sizes.prompt + new / 2)
+  attention = seen * rows * new * (prompt + new / 2)
   start = jax.eval_shape(read, *args)
   yield Program(
-    *('decode', sample, (weights, *_decoded(mesh, *start))),
+    *(names[1], sample, (weights, *_decoded(mesh, *start))),
     flops=2.0 * rows * new * flops.multiplied(model) + attention,
     attention=attention,
     experts=flops.experts(model, rows * new),
@@ -312,19 +333,27 @@ def _decoded(mesh, cache, hidden_BD, next_B):
 
 
 def _review(run, sizes):
-  model, mesh, weights = run.reviewer
   rows, (count, tokens) = _rows(run.config, run.arms), LABELS
-  prompt_BT = _by_row(mesh, Shape((rows, sizes.review), jnp.int32))
-  forms = Shape(LABELS, jnp.int32), Shape(LABELS, bool)
-  work = _reading(model, rows, sizes.review)
-  extended = rows * count * (tokens - 1)
+  tree = tree_lib.of([(0,) * tokens] * count)  # of any labels as many
+  holds = 'other' if 'other' in run.resident else 'frozen'
+  shape = rows, sizes.review
+  return scoring(run, 'review', run.reviewer, shape, tree, holds)
+
+
+def scoring(run, name, by, shape, tree, holds, asked=labels.PLAIN):
+  """Prompts of a shape [rows, tokens] and the labels of a tree behind each."""
+  model, mesh, weights = by
+  rows, length = shape
+  prompt_BT = _by_row(mesh, Shape(shape, jnp.int32))
+  work = _reading(model, rows, length)
+  extended = rows * tree.tokens.shape[1]
   work['flops'] += 2.0 * extended * flops.multiplied(model)
   work['experts'] += flops.experts(model, extended)
   return Program(
-    'review',
-    labels.program(model),
-    (weights, prompt_BT, prompt_BT, *forms),
-    holds=_holds(run, mesh, 'other' if 'other' in run.resident else 'frozen'),
+    name,
+    labels.program(model, asked),
+    (weights, prompt_BT, prompt_BT, tree),
+    holds=_holds(run, mesh, holds),
     **work,
   )
 

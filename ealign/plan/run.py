@@ -17,7 +17,7 @@ from ealign.conscience import prompts
 from ealign.fields import Config, reflects
 from ealign.method import Method
 from ealign.models import flops, layout
-from ealign.plan import costs, programs, show, stack
+from ealign.plan import costs, programs, show, stack, suites
 from ealign.plan import data as data_lib
 from ealign.plan import figures as figures_lib
 from ealign.runtime import aot, atomic, peaks, topology
@@ -70,9 +70,19 @@ def plan(
   second = conscience.reviewer.model.config
   other = second if config.conscience.review.by.startswith('other:') else None
   terms = method and method.terms(config)
-  run = programs.shapes(config, model, mesh, other, arms=arms, terms=terms)
+  judge = conscience.others.get(config.eval.judge)
+  second = judge and judge.model.config
+  asked = suites.sizes(
+    config, conscience.policy.model, (judge or conscience.frozen).model
+  )
+  run = programs.shapes(
+    config, model, mesh, other, judge=second, arms=arms, terms=terms
+  )
   trained = _trained(run, screen)
-  found = _compiled(run, sizes, screen, slice_name)
+  listed = programs.listed(run, sizes)
+  if asked and arms == 1:
+    listed += suites.listed(run, asked, second)
+  found = _compiled(run, listed, screen, slice_name)
   facts = {'arm': name, 'slice': slice_name, **read, **trained, 'arms': arms}
   facts['conscience'] = _cost(run, sizes, found, screen)
   _conclude(run, found, screen, facts, folder)
@@ -196,9 +206,9 @@ def _conscience(config, mesh) -> prompts.Conscience:
   if weights.adapts(config):
     fit.targets(config, main[0])
   # A second model that only writes is no program of the plan.
-  by = config.conscience.review.by
+  by = config.conscience.review.by, config.eval.judge
   second = parts.second_models(config)
-  others = {name: read(second[name]) for name in second if name == by}
+  others = {name: read(second[name]) for name in second if name in by}
   return parts.make_conscience(config, main, others, mesh=mesh, backend=ALONE)
 
 
@@ -264,12 +274,14 @@ def _trained(run, screen) -> dict:
   return {'model': counted, 'rules': rules}
 
 
-def _compiled(run, sizes, screen, slice_name) -> dict[str, figures_lib.Figures]:
+def _compiled(
+  run, listed, screen, slice_name
+) -> dict[str, figures_lib.Figures]:
   """The figures of each program of the run, by name."""
   found = {}
-  for program in programs.listed(run, sizes):
-    name = program.name
-    screen.print(f'compiling {name}: {programs.NAMES[name]}')
+  for program in listed:
+    name, what = program.name, programs.NAMES | suites.NAMES
+    screen.print(f'compiling {name}: {what[name]}')
     compiled = aot.compile(program.run, *program.args, unknown=program.trips)
     found[name] = figures_lib.of(program, compiled, run)
   where = f'{slice_name}, ' if slice_name else ''
@@ -299,7 +311,10 @@ def _problems(run, found) -> list[str]:
   if platform != 'tpu' or chosen:
     return problems
   for name, figures in found.items():
-    if figures.kernels is None or name == 'decode':  # it extends a cache
+    if figures.kernels is None or name in (
+      'decode',
+      'answer',
+    ):  # it extends a cache
       continue
     if not any('splash' in kernel for kernel in figures.kernels):
       reason = 'attention is no splash kernel: it would hold [T, T] arrays'

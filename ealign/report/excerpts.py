@@ -39,7 +39,7 @@ def shown(record: Mapping, judge: Judge) -> dict:
   }
 
 
-def _draw(text) -> str:
+def draw(text) -> str:
   # An order that has nothing to do with the answers, the same every time.
   return hashlib.sha256(str(text).encode('utf-8', 'replace')).hexdigest()
 
@@ -80,7 +80,7 @@ def questions(
 def _rank(key, answers, judge):
   outcomes = {judge.outcome(record)[1] for record in answers.values()}
   differ = {'good', 'bad'} <= outcomes
-  return -len(answers), not differ, _draw(key)
+  return -len(answers), not differ, draw(key)
 
 
 def examples(records: Sequence[Mapping], judge: Judge) -> list[dict]:
@@ -90,7 +90,7 @@ def examples(records: Sequence[Mapping], judge: Judge) -> list[dict]:
   whose alternative was dropped and one that was not flagged.
   """
   reviewed = [r for r in records if r['phase'] == 'reflect' and has_verdict(r)]
-  reviewed.sort(key=lambda r: _draw((r['step'], r.get('sample'), r['text'])))
+  reviewed.sort(key=lambda r: draw((r['step'], r.get('sample'), r['text'])))
   end = max([r['step'] for r in reviewed], default=0) + 1
   good = [*filter(kept, reviewed)]
   groups = [[r for r in good if r['step'] * 3 // end == at] for at in range(3)]

@@ -20,7 +20,7 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
   accuracy = {r.name: counts.last_metric(r.metrics, name) for r in runs}
   # Whose measures are shown of all: the first one's that scores answers.
   judges = [run.judge for run in runs]
-  judge = next((judge for judge in judges if judge.score), judges[0])
+  judge = next((judge for judge in judges if judge.scores), judges[0])
   rows = [x for r in runs for x in counts.rows(r.answers, accuracy, r.judge)]
   kind = counts.headline_kind(rows, judge)
   slots = _slots(runs)
@@ -95,7 +95,7 @@ def _origin(run: Run) -> dict:
 
 def _problems(runs, rows, judge) -> list[str]:
   gone = (judge_at_hand(run.config)[1] for run in runs)
-  others = [r.name for r in runs if r.judge.score and r.judge != judge]
+  others = [r.name for r in runs if r.judge.scores and r.judge != judge]
   return templates.sentences(
     'page_problems.txt.jinja',
     gone=dict.fromkeys(gone),

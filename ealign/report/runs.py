@@ -11,7 +11,7 @@ from typing import Any
 from ealign import fields
 from ealign.config import flatten
 from ealign.conscience import health, tally
-from ealign.evals import judges, records
+from ealign.evals import judges, records, suites
 from ealign.evals.judges.measure import Judge
 from ealign.runtime.errors import UserError
 from ealign.workdir import done
@@ -122,7 +122,9 @@ def judge_at_hand(config: Mapping) -> tuple[Judge, str]:
   what is known of every answer, and the reason.
   """
   try:
-    return judges.load(config.get('eval.judge')), ''
+    named = config.get('eval.judge'), config.get('eval.suites') or ()
+    asks = bool(config.get('eval.questions') or config.get('eval.curve'))
+    return suites.judge_of(*named, asks=asks), ''
   except UserError as error:
     return judges.load(''), str(error)
 

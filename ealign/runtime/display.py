@@ -1,8 +1,9 @@
 """Shows the progress of a run: as a live bar, as plain lines, or not at all."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ealign.runtime import ranges
@@ -18,6 +19,7 @@ _SHOWN = {
   'replay/size': 'replay',
 }
 _SECONDS = 2.0  # between plain lines
+_SELDOM = 20.0  # the same of work that has no steps
 
 
 def display(total_steps: int, prefix: str = '', *, quiet: bool = False):
@@ -115,3 +117,35 @@ class Bar:
 
   def stop(self) -> None:
     self._bar.stop()
+
+
+@contextlib.contextmanager
+def counting(
+  total: int, what: str, say: Callable[[str], None]
+) -> Iterator[Callable[[int], None]]:
+  """Shows how many of `total` are done: yields what adds to them.
+
+  A live bar with the time left on a terminal; elsewhere a line now and then,
+  which `say` shows.
+  """
+  if total and sys.stdout.isatty():
+    from rich import progress
+
+    columns = progress.Progress.get_default_columns()
+    counted = progress.MofNCompleteColumn()
+    with progress.Progress(*columns, counted, transient=True) as bar:
+      task = bar.add_task(what, total=total)
+      yield lambda count: bar.advance(task, count)
+    return
+  begun = shown = time.monotonic()
+  done = 0
+
+  def add(count: int) -> None:
+    nonlocal done, shown
+    done, now = done + count, time.monotonic()
+    if now - shown >= _SELDOM and done < total:
+      left = clock((now - begun) / done * (total - done))
+      say(f'  {done:,} of {total:,} {what}, {left} left for these')
+      shown = now
+
+  yield add

@@ -1,12 +1,14 @@
 """Exact probabilities of given label strings after a prompt, and verdicts.
 
 Nothing is sampled and no text is parsed: a label's probability is the product
-over its tokens and its end of turn, read at a fixed place.
+over its tokens and its end of turn, read at a fixed place. All labels are read
+in one pass behind the prompt, as a tree (`sampling.tree`).
 """
 
 import functools
 import itertools
 from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,45 +20,71 @@ from ealign.models import layout, transformer
 from ealign.models.config import Config
 from ealign.runtime import mesh
 from ealign.sampling import prompts as prompting
-from ealign.sampling.requests import Labels
+from ealign.sampling import tree as trees
+from ealign.sampling.requests import OTHER, Labels
 from ealign.sampling.sampler import laid_out, prefill
 
-_LABEL = 2  # labels are padded to a multiple of this many tokens
+_CHUNK = 512  # places whose logits exist at a time, at most
+
+
+class Asked(NamedTuple):
+  """What is wanted beside the labels; static.
+
+  others: the probability of leaving the tree, at each place. rest: the column
+  of all of it. top: that of the first token that is so likely; 0 for none.
+  """
+
+  others: bool = False
+  rest: bool = False
+  top: int = 0
+
+
+PLAIN = Asked()
 
 
 def label_logps(request: Labels) -> np.ndarray:
   """log P(label | prompt) of each label after each prompt, float32 [B, M].
 
+  With `rest` or `top`, `request.columns` in place of M. As a log-sum-exp of
+  what leaves the tree, not as 1 less a sum, the rest is exact where it is tiny.
+
   Raises:
     UserError: an empty prompt, or one longer than the model's positions.
+    ValueError: with `rest`, a label that another begins with.
   """
   prompts, labels = request.prompts, request.labels
   longest = max(len(label) for label in labels)
   prompting.check(prompts, request.config.max_positions - longest)
-  padded = _pad(labels)
-  logps_BM = np.full((len(prompts), len(labels)), -np.inf, np.float32)
-  scored = _each(request, *padded)
-  if starts := _starts(request):
-    scored = _together(request, starts, *padded)
-  for index_B, own_BM, scored_BM in scored:
+  if request.rest:
+    trees.check(labels)
+  size = len(prompts), request.columns
+  logps_BM = np.full(size, -np.inf, np.float32)
+  starts = _starts(request)
+  for scored in _together(request, starts) if starts else _each(request):
+    index_B, own_BM, scored_BM = scored
     real_B = index_B >= 0
     at = index_B[real_B, None], own_BM[real_B]
     logps_BM[at] = mesh.to_host(scored_BM)[real_B]
   return logps_BM
 
 
-def _each(request: Labels, labels_MT, mask_MT):
+def _asked(request: Labels) -> Asked:
+  ends = any(label[-1] == OTHER for label in request.labels)
+  return Asked(request.rest or ends, request.rest, request.top)
+
+
+def _each(request: Labels):
   """Reads every prompt whole. Yields (index_B, own_BM, log P of them [B, M]).
 
-  index_B: which prompt each row is; -1: none. own_BM: which labels.
+  index_B: which prompt each row is; -1: none. own_BM: which columns.
   """
   config, weights, batches, place = laid_out(request)
-  run = program(config)
+  run = program(config, _asked(request))
+  tree = trees.of(request.labels, request.rest)
   for batch in batches:
     per_row = place((batch.tokens_BT, batch.positions_BT))
-    every_BM = np.tile(np.arange(len(labels_MT)), (len(batch.index), 1))
-    scored_BM = run(weights, *per_row, labels_MT, mask_MT)
-    yield batch.index, every_BM, scored_BM
+    every_BM = np.tile(np.arange(request.columns), (len(batch.index), 1))
+    yield batch.index, every_BM, run(weights, *per_row, tree)
 
 
 def _starts(request: Labels) -> dict[Hashable, tuple[int, ...]]:
@@ -80,31 +108,52 @@ def _starts(request: Labels) -> dict[Hashable, tuple[int, ...]]:
   return starts if all(starts.values()) and 3 * saved > whole else {}
 
 
-def _together(request: Labels, starts, labels_MT, mask_MT):
+def _together(request: Labels, starts):
   """Reads what a group's prompts begin with once; yields as `_each`.
 
   The rest of each prompt then extends a copy of the cache.
   """
-  every = [range(len(labels_MT))] * len(request.prompts)
-  own_NM = np.array(request.own or every)
-  names, width = list(starts), request.rows
-  read, extend = shared_programs(request.config)
+  names, rows = list(starts), request.rows
+  apart = layout.one_cpu(request.config)
+  fit = lambda count: prompting.width(count, rows, apart=apart)
+  read, extend = shared_programs(request.config, _asked(request))
+  of_rows = _trees_of(request)
   rests = [
     prompt[len(starts[group]) :]
     for group, prompt in zip(request.groups, request.prompts, strict=True)
   ]
-  for first in prompting.batches([*starts.values()], width):
+  for first in prompting.batches([*starts.values()], fit(len(starts))):
     row_of = {names[at]: row for row, at in enumerate(first.index) if at >= 0}
     own = [i for i, group in enumerate(request.groups) if group in row_of]
     start = read(request.weights, first.tokens_BT, first.positions_BT)
-    for rest in prompting.batches([rests[i] for i in own], width):
+    for rest in prompting.batches([rests[i] for i in own], fit(len(own))):
       at_B = np.where(rest.index >= 0, np.take(own, rest.index), -1)
       from_B = [row_of[request.groups[i]] if i >= 0 else 0 for i in at_B]
       ids = rest.tokens_BT, rest.positions_BT
-      own_BM = own_NM[np.maximum(at_B, 0)]
-      labels = labels_MT[own_BM.T], mask_MT[own_BM.T]
-      of = np.array(from_B, np.int32), *ids, *labels
+      tree, own_BM = of_rows(np.maximum(at_B, 0))
+      of = np.array(from_B, np.int32), *ids, tree
       yield at_B, own_BM, extend(request.weights, start, *of)
+
+
+def _trees_of(request: Labels):
+  """A function of the prompts of some rows: their tree, and which columns.
+
+  Only chains are of a row's own labels; a tree is of all.
+  """
+  tree = trees.of(request.labels, request.rest)
+  every_M = np.arange(request.columns)
+  if not tree.apart or not request.own:
+    return lambda at_B: (tree, np.tile(every_M, (len(at_B), 1)))
+  own_NM = np.array(request.own)
+  labels_MT, mask_MT = trees.pad(request.labels)
+
+  def of_rows(at_B):
+    own_BM = own_NM[at_B]
+    top_BM = np.tile(every_M[len(labels_MT) :], (len(at_B), 1))
+    chains = trees.chains(labels_MT[own_BM], mask_MT[own_BM])
+    return chains, np.concatenate([own_BM, top_BM], axis=1)
+
+  return of_rows
 
 
 def verdict(
@@ -139,31 +188,34 @@ def verdict(
   return expit(odds_B), mass_B
 
 
-@functools.cache
-def program(config: Config):
+def program(config: Config, asked: Asked = PLAIN):
   """The jitted scorer; compiled once for every bucket it meets."""
-  return jax.jit(functools.partial(score, config))
+  return _programs(config, asked)[0]
+
+
+def shared_programs(config: Config, asked: Asked = PLAIN):
+  """`prefill` without more room, and `score_rest`, jitted."""
+  return _programs(config, asked)[1:]
 
 
 @functools.cache
-def shared_programs(config: Config):
-  """`prefill` without more room, and `score_rest`, jitted."""
+def _programs(config, asked):
+  whole = jax.jit(functools.partial(score, config, asked))
   read = jax.jit(functools.partial(prefill, config, 0))
-  return read, jax.jit(functools.partial(score_rest, config))
+  return whole, read, jax.jit(functools.partial(score_rest, config, asked))
 
 
 def score_rest(
-  config: Config, weights, start, from_B, tokens_BT, positions_BT, *labels
+  config: Config, asked, weights, start, from_B, tokens_BT, positions_BT, tree
 ):
   """As `score`, of prompts that go on behind others in a cache.
 
   start: what `prefill` returns. from_B: the row of it that each prompt begins
   with. positions_BT: of the rest alone, from 0; -1 on padding, on the left.
-  labels: labels_MBT and mask_MBT, each row with its own.
   """
-  B, T = tokens_BT.shape
+  T = tokens_BT.shape[1]
   cache, _, next_B = start
-  room, slot = T + _room(labels[0]), cache['positions'].shape[1]
+  room, slot = T + tree.tokens.shape[1], cache['positions'].shape[1]
 
   def own(x, rows, slots, free):
     """The rows that are begun with, and room behind what they hold."""
@@ -181,94 +233,103 @@ def score_rest(
     config, weights, tokens_BT, ahead_BT, cache=cache, write_B=slot
   )
   end = cache, hidden_BTD[:, -1], ahead_BT[:, -1] + 1
-  return _read(config, weights, *end, slot + T, *labels)
+  return _read(config, asked, weights, *end, slot + T, tree)
 
 
-def score(config: Config, weights, tokens_BT, positions_BT, labels_MT, mask_MT):
+def score(config: Config, asked, weights, tokens_BT, positions_BT, tree):
   """log P(label | prompt) [B, M]: the prompt and all labels in one pass.
 
-  The labels are branches that go on from the prompt, so the weights are read,
-  and on a mesh gathered, once. config is static; the prompts are padded on the
-  left, the labels on the right, where mask_MT is False.
+  The labels go on from the prompt, so the weights are read, and on a mesh
+  gathered, once. The prompts are padded on the left.
+
+  config and asked are static.
   """
   T, next_B = tokens_BT.shape[1], positions_BT[:, -1] + 1
-  labels, tokens, ahead, branches_T = _branches(next_B, labels_MT, mask_MT)
+  tokens, ahead = _ahead(next_B, tree)
   join = lambda *both: jnp.concatenate(both, axis=1)
   hidden_BTD, _, _ = transformer.forward(
     *(config, weights, join(tokens_BT, tokens), join(positions_BT, ahead)),
-    branches_T=branches_T,
+    sees_BTT=tree.sees if tree.tokens.shape[1] else None,
   )
-  return _scored(config, weights, hidden_BTD[:, T - 1 :], *labels)
+  return _scored(config, asked, weights, hidden_BTD[:, T - 1 :], tree)
 
 
-def _room(labels) -> int:
-  """Slots that the labels take: the last token of each is only predicted."""
-  return labels.shape[0] * (labels.shape[-1] - 1)
-
-
-def _read(config, weights, cache, hidden_BD, next_B, slot, labels, mask):
+def _read(config, asked, weights, cache, hidden_BD, next_B, slot, tree):
   """log P of each label [B, M] behind what is in the cache up to `slot`."""
-  labels, tokens, ahead, branches_T = _branches(next_B, labels, mask)
-  hidden_BTD, _, _ = transformer.forward(
-    *(config, weights, tokens, ahead),
-    cache=cache,
-    write_B=slot,
-    branches_T=branches_T,
-  )
-  hidden_BTD = jnp.concatenate([hidden_BD[:, None], hidden_BTD], axis=1)
-  return _scored(config, weights, hidden_BTD, *labels)
-
-
-def _branches(next_B, labels, mask):
-  """All labels of a row as branches that go on from its prompt.
-
-  labels, mask: [M, T], or [M, B, T] where each row has labels of its own.
-
-  Returns:
-    labels and mask as [M, B, T], tokens and positions [B, M (T - 1)], and
-    which branch each of them is on.
-  """
-  M, B, T = len(labels), len(next_B), labels.shape[-1] - 1
-  if labels.ndim == 2:
-    labels, mask = (
-      jnp.broadcast_to(x[:, None], (M, B, T + 1)) for x in (labels, mask)
+  hidden_BTD = hidden_BD[:, None]
+  if tree.tokens.shape[1]:
+    behind_BTD, _, _ = transformer.forward(
+      *(config, weights, *_ahead(next_B, tree)),
+      cache=cache,
+      write_B=slot,
+      sees_BTT=tree.sees,
     )
-  ahead_MBT = jnp.where(
-    mask[..., :-1], next_B[:, None] + jnp.arange(T, dtype=jnp.int32), -1
-  )
-  branches_T = jnp.repeat(jnp.arange(M, dtype=jnp.int32), T)
-  tokens, ahead = _by_row(labels[..., :-1]), _by_row(ahead_MBT)
-  return (labels, mask), tokens, ahead, branches_T
+    hidden_BTD = jnp.concatenate([hidden_BTD, behind_BTD], axis=1)
+  return _scored(config, asked, weights, hidden_BTD, tree)
 
 
-def _by_row(x_MBT):
-  return x_MBT.swapaxes(0, 1).reshape(x_MBT.shape[1], -1)
+def _ahead(next_B, tree):
+  """Tokens and positions of the nodes of each row, [B, N]."""
+  depths = jnp.where(tree.depths >= 0, next_B[:, None] + tree.depths, -1)
+  return jnp.broadcast_to(tree.tokens, depths.shape), depths
 
 
-def _scored(config, weights, hidden_BTD, labels, mask):
-  """log P [B, M] from the hidden states of the last token and the branches."""
-  M, B, T = len(labels), len(hidden_BTD), labels.shape[-1] - 1
+def _scored(config, asked, weights, hidden_BTD, tree):
+  """The columns [B, M] from the hidden states of the last token and nodes."""
+  B, others = len(hidden_BTD), asked.others
   head_DV = transformer.head(config, weights)
   # Each device multiplies with its columns of the head, then has its rows.
   hidden_BD = layout.of_chunk(config, hidden_BTD[:, 0])
   logits_BV = transformer.project_logits(head_DV, hidden_BD)
-  first_BV = jax.nn.log_softmax(
-    layout.split(config, logits_BV, (layout.ROWS, 'tensor'))
+  logits_BV = layout.split(config, logits_BV, (layout.ROWS, 'tensor'))
+  starts_BM = jnp.broadcast_to(tree.starts, (B, tree.starts.shape[1]))
+  first_BM, out_B, norm_B = losses.next_logps(
+    logits_BV, starts_BM, others=others
   )
-  first_BM = jnp.take_along_axis(first_BV, labels[..., 0].T, axis=1)
-  rest_BT = losses.token_logps(
-    *(head_DV, hidden_BTD[:, 1:], _by_row(labels[..., 1:])),
-    chunk=min(512, B * T // layout.shards(config)),  # the logits of one label
+  edges_BE, out_BN = _at_nodes(config, others, head_DV, hidden_BTD[:, 1:], tree)
+  edges_BE = jnp.concatenate([first_BM, edges_BE], axis=1)
+  # The way to each node; nothing leads to the root.
+  way_BNN = jnp.where(tree.sees, _pick(edges_BE, tree.into)[:, None], 0.0)
+  way_BN = jnp.pad(jnp.sum(way_BNN, axis=-1), [(0, 0), (1, 0)])
+  if others:
+    out_BN = jnp.concatenate([out_B[:, None], out_BN], axis=1)
+    edges_BE = jnp.concatenate([edges_BE, out_BN], axis=1)
+  columns = [_pick(edges_BE, tree.ends) + _pick(way_BN, tree.at)]
+  if asked.rest:
+    left_BN = jnp.where(tree.left, out_BN + way_BN, -jnp.inf)
+    columns.append(jax.nn.logsumexp(left_BN, axis=1, keepdims=True))
+  if asked.top:
+    # Less the same norm, so that the label of that very token equals it.
+    top_BK, _ = jax.lax.top_k(logits_BV, min(asked.top, config.vocab_size))
+    columns.append(top_BK[:, -1:] - norm_B[:, None])
+  return jnp.concatenate(columns, axis=1)
+
+
+def _at_nodes(config, others, head_DV, hidden_BND, tree):
+  """log P of each edge at the nodes [B, N K], and of leaving there [B, N]."""
+  (B, N, _), K = hidden_BND.shape, tree.nexts.shape[-1]
+  if not N:
+    return jnp.zeros((B, 0)), jnp.zeros((B, 0))
+
+  def fn(head_DV, hidden_CD, nexts_CK):
+    logits_CV = transformer.project_logits(head_DV, hidden_CD)
+    return losses.next_logps(logits_CV, nexts_CK, others=others)[:2]
+
+  # The logits of one chain; of a tree, parts of one size.
+  count = B * N // layout.shards(config)
+  parts = tree.starts.shape[1] if tree.apart else 1
+  parts = -(-count // min(_CHUNK, count // parts))
+  nexts_BNK = jnp.broadcast_to(tree.nexts, (B, N, K))
+  edges_BNK, out_BN = losses.over_tokens(
+    *(fn, head_DV, hidden_BND, nexts_BNK),
+    chunk=-(-count // parts),
     **layout.scoring(config),
   )
-  rest_BT = jnp.where(_by_row(mask[..., 1:]), rest_BT, 0.0)
-  return first_BM + jnp.sum(rest_BT.reshape(B, M, T), axis=-1)
+  return edges_BNK.reshape(B, N * K), out_BN
 
 
-def _pad(labels):
-  lengths_M1 = np.array([[len(label)] for label in labels])
-  size = -(-lengths_M1.max() // _LABEL) * _LABEL
-  mask_MT = np.arange(size) < lengths_M1
-  labels_MT = np.zeros(mask_MT.shape, np.int32)
-  labels_MT[mask_MT] = np.concatenate(labels)
-  return labels_MT, mask_MT
+def _pick(x_BE, at):
+  """x_BE at some columns [B, M], or at [1, M] of every row."""
+  if len(at) == 1:
+    return jnp.take(x_BE, at[0], axis=1)
+  return jnp.take_along_axis(x_BE, at, axis=1)

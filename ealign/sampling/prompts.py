@@ -27,13 +27,15 @@ def bucket(length: int) -> int:
   return -(-length // 512) * 512
 
 
-def width(count: int, rows: int, parts: int = 1) -> int:
+def width(count: int, rows: int, parts: int = 1, *, apart: bool = False) -> int:
   """Rows of a batch of `count` prompts: a quarter of `rows` where they fit.
 
-  parts: that the rows of a batch are split into, and must divide by.
+  parts: that the rows of a batch are split into, and must divide by. apart:
+  whether half a batch may be two of a quarter, as where to read the weights
+  once more costs little beside empty rows.
   """
   few = -(-rows // (4 * parts)) * parts
-  return few if count <= few else rows
+  return few if count <= few or (apart and count <= rows // 2) else rows
 
 
 def batches(

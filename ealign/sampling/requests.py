@@ -13,6 +13,8 @@ from ealign.data.batch import Pair
 from ealign.models.config import Config
 from ealign.sampling.choose import Sampling
 
+OTHER = -1  # ends a label: any token that no label goes on with there
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answers:
@@ -63,13 +65,18 @@ class Labels:
   Attributes:
     prompts: token ids of any lengths, up to the generation prompt.
     labels: token ids of each label, each with its end of turn: without it
-      'Un' would count what 'Unethical' gets.
+      'Un' would count what 'Unethical' gets. The last may be OTHER: then it is
+      every token that none of the labels goes on with.
     config, weights, rows, mesh, lanes: as in `Answers`.
     groups: of each prompt; what the prompts of a group begin with is read once
       if that pays. None: every prompt is read whole.
     own: of each prompt, the labels (their places) that are wanted after it, as
       many for all; others may be -inf, as they are not computed where starts
       are shared. None: all of them.
+    rest: one column more, of everything that none of the labels is: labels and
+      rest are 1. No label may then be another's beginning.
+    top: one column more, of the first token that is the top-th most likely
+      after the prompt. 0: none.
   """
 
   config: Config
@@ -81,10 +88,19 @@ class Labels:
   lanes: Sequence[int] = ()
   groups: Sequence[Hashable] | None = None
   own: Sequence[Sequence[int]] | None = None
+  rest: bool = False
+  top: int = 0
+
+  @property
+  def columns(self) -> int:
+    """Of the result: the labels, then the rest and the top if asked for."""
+    return len(self.labels) + self.rest + bool(self.top)
 
   @property
   def alike(self) -> Hashable:
-    return self.config, self.labels, self.rows, self.mesh
+    """Equal for requests that one program can answer."""
+    asked = self.labels, self.rest, self.top
+    return self.config, *asked, self.rows, self.mesh
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

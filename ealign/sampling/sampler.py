@@ -102,7 +102,8 @@ def laid_out(request, new: int = 0):
     place = functools.partial(sharding.shard_rows, mesh)
   count, rows = _lane_count(weights), request.rows
   if count == 1:
-    rows = prompting.width(len(request.prompts), rows, layout.shards(config))
+    parts, apart = layout.shards(config), layout.one_cpu(config) and not new
+    rows = prompting.width(len(request.prompts), rows, parts, apart=apart)
   own = {'lanes': request.lanes, 'count': count}
   batches = prompting.batches(request.prompts, rows, **own)
   return config, weights, batches, place

@@ -173,7 +173,7 @@ WRONG = [
   ('train.steps', True, '=True: must be a whole number'),
   ('train.checkpoint_every', 0, 'must be at least 1'),
   ('train.eval_every', 10, 'eval.curve names no questions'),
-  ('eval.judge', 'gpt', "of '', world or '<file>.py:<name>'"),
+  ('eval.judge', 'gpt', "of '', world, frozen or '<file>.py:<name>'"),
   ('eval.judge', 'no.py:judge', 'no.py cannot be read .No such file'),
   ('log.tensorboard', 1, '=1: must be true or false'),
 ]
@@ -425,6 +425,7 @@ def test_every_text_field_is_checked_somewhere():
   checked |= {'conscience.review.system', 'model.path', 'model.adapter'}
   checked |= {'method'}  # by the command line, which has the methods
   checked |= {'model.frozen_adapter', 'data.train', 'eval.tokens'}
+  checked |= {'eval.folder', 'eval.judge_prompts'}
   checked |= {'conscience.exchanges', 'conscience.revise.system'}
   texts = {n for n, kind in config_lib.field_types().items() if kind is str}
   assert texts == checked

@@ -190,7 +190,7 @@ def test_held_out_answers_are_reviewed_by_it_too(tiny, base):
   review = fields.Review(by='other:base')
   settings = fields.Conscience(threshold=0.5, review=review)
   asked = fields.Eval(batch=4, max_new_tokens=48)
-  suite = answers.Suite(
+  suite = answers.Questions(
     asked, judges.load(''), documents.questions('dev')[:4], [], []
   )
   c = conscience_of(tiny, settings=settings, base=base)

@@ -32,7 +32,7 @@ def test_token_accuracy_equals_plain_logits():
   ]
   # Two rows at a time: one of the second batch is empty.
   settings = fields.Eval(tokens='chats.jsonl', batch=2)
-  suite = answers.Suite(settings, judges.load(''), [], [], chats)
+  suite = answers.Questions(settings, judges.load(''), [], [], chats)
   found = answers.token_accuracy(suite, Engine(model, tree, ALONE))
   hits, nll, count = 0, 0.0, 0
   for messages in chats:

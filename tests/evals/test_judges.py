@@ -1,7 +1,6 @@
 """Judges: how they are found, what they score, their errors in one line."""
 
 import json
-import types
 
 import pytest
 
@@ -54,11 +53,8 @@ def test_the_world_scores_no_question_of_another_world():
 def test_a_suite_has_the_judge_of_its_config(tmp_path):
   file = tmp_path / 'mine.py'
   file.write_text(JUDGE)
-  empty = dict(questions=(), curve=(), tokens='', kinds=(), limit=0)
-  settings = types.SimpleNamespace(
-    judge=f'{file}:judge', curve_limit=0, **empty
-  )
-  assert answers.suite(settings).judge.first.name == 'short'
+  settings = fields.Eval(judge=f'{file}:judge')
+  assert answers.read(settings).judge.first.name == 'short'
 
 
 @pytest.mark.parametrize('judge', judges.JUDGES)
@@ -125,4 +121,4 @@ def test_kinds_that_are_numbers_are_sorted_with_others(tmp_path):
   rows = [{'id': i, 'kind': k, 'messages': ask} for i, k in enumerate((3, 'x'))]
   path.write_text('\n'.join(map(json.dumps, rows)))
   settings = fields.Eval(questions=(str(path),), judge='')
-  assert [q['kind'] for q in answers.suite(settings).final] == ['3', 'x']
+  assert [q['kind'] for q in answers.read(settings).final] == ['3', 'x']

@@ -38,13 +38,27 @@ SILENT = (
 
 def test_what_training_imports_is_hashed_or_known_to_be_silent():
   names = {n.split('.', 1)[1] for n in reached('ealign.train')}
-  files = (*hashes.CODE, 'evals/judges/world.py')
+  files = (*hashes.CODE, *hashes.ASKED, 'evals/judges/world.py')
   hashed = tuple(n.removesuffix('.py').replace('/', '.') for n in files)
   dotted = lambda name: f'{name}.' if f'{name}.' in hashed else name
   names.remove('evals.judges')  # it names all judges
   wanted = {n for n in names if not dotted(n).startswith(SILENT)}
   assert [n for n in wanted if not dotted(n).startswith(hashed)] == []
   assert [n for n in names if dotted(n).startswith(hashed)] != []
+
+
+def test_suites_and_model_judges_are_hashed_where_they_are_asked(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(hashes, 'ROOT', tmp_path)
+  folder = tmp_path / 'evals/suites'
+  folder.mkdir(parents=True)
+  of = lambda: [
+    hashes.code.__wrapped__(*how) for how in (('',), ('', True), ('frozen',))
+  ]
+  first = of()
+  (folder / 'refusal.py').write_text('1')
+  assert [x == y for x, y in zip(of(), first, strict=True)] == [1, 0, 0]
 
 
 def test_all_that_is_hashed_as_code_is_there():

@@ -13,7 +13,7 @@ from ealign import config as config_lib
 from ealign.cli import launch
 from ealign.config import file as config_file
 from ealign.method import Method
-from ealign.plan import figures, programs
+from ealign.plan import figures, programs, suites
 from ealign.plan import run as plan_lib
 from ealign.runtime import aot, peaks, topology
 from ealign.workdir import folder as folder_lib
@@ -91,6 +91,15 @@ def test_the_plan_of_the_arm_with_the_conscience(
   assert len(plan['examples']) == 3
   assert plan['audit'] == {'exchanges': 32}
   assert 'the conscience is asked about' in said
+
+
+def test_suites_and_their_judge_are_planned(start, compiled, tmp_path):
+  asks = '--config.eval.suites=misalignment', '--config.eval.judge=frozen'
+  assert start(*asks, '--config.eval.suite_tokens=40') == 0
+  named = [*programs.NAMES, *suites.NAMES]
+  assert list(read(tmp_path)['programs']) == named
+  assert start('--config.eval.suites=refusal') == 0  # scored by labels
+  assert list(read(tmp_path)['programs']) == named[:-1]
 
 
 def test_a_run_may_follow_its_plan(start, compiled, tmp_path):

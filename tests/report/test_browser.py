@@ -1,5 +1,7 @@
-"""The page of a grid in a real browser: hostile text runs nothing, sorting
-works by mouse and keyboard, and a narrow screen does not scroll sideways.
+"""The pages of a grid and of an evaluation in a real browser.
+
+Hostile text runs nothing, sorting works by mouse and keyboard, and a narrow
+screen does not scroll sideways.
 """
 
 import os
@@ -8,6 +10,9 @@ import shutil
 import pytest
 
 from ealign import report
+from ealign.evals import suites
+from ealign.report import evaluation
+from tests.report import test_evaluation_page as evaluated
 from tests.report import test_grid_page as test_page
 
 webdriver = pytest.importorskip(
@@ -208,3 +213,47 @@ def test_a_reader_of_screens_finds_its_way(browser, plain):
   assert all(after - before <= 1 for before, after in steps)
   assert found.pop('language') == 'en'
   assert not any(found.values()), found
+
+
+@pytest.fixture(scope='module')
+def hostile_evaluation(tmp_path_factory):
+  models = {'base': evaluated.of(evaluated.BASE)}
+  models[f'model{HOSTILE}'] = evaluated.everything(HOSTILE)
+  names = ('misalignment', 'contextual', 'refusal', 'self_report')
+  content = evaluation.collect(
+    models, [suites.SUITES[name] for name in names], settings={'x': HOSTILE}
+  )
+  return evaluation.write(tmp_path_factory.mktemp('evaluation'), content)
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+@pytest.mark.parametrize('width', [390, 1200])
+def test_an_evaluation_runs_nothing_and_fits(
+  browser, hostile_evaluation, scheme, width
+):
+  feature = {'name': 'prefers-color-scheme', 'value': scheme}
+  browser.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': [feature]})
+  for log in ('browser', 'performance'):
+    browser.get_log(log)
+  _show(browser, hostile_evaluation, width)
+  browser.execute_script(
+    'for (const x of document.querySelectorAll("details")) x.open = true;'
+  )
+  assert browser.execute_script('return window.caught') is None
+  assert browser.get_log('browser') == []
+  asked = [
+    entry['message']
+    for entry in browser.get_log('performance')
+    if '"Network.requestWillBeSent"' in entry['message']
+  ]
+  assert len(asked) == 1
+  count = 'return document.querySelectorAll(arguments[0]).length'
+  assert browser.execute_script(count, 'script, img, iframe, a, link') == 0
+  assert HOSTILE in browser.find_element('tag name', 'body').text
+  wide = 'return document.documentElement.scrollWidth'
+  assert browser.execute_script(wide) <= width
+  apart = browser.execute_script(
+    'return [...document.querySelectorAll("table.rates tbody tr")].filter('
+    '(row) => row.cells[0].scrollWidth > row.cells[0].clientWidth + 1).length'
+  )
+  assert apart == 0  # no name runs into the numbers beside it

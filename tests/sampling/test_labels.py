@@ -14,6 +14,7 @@ from ealign.runtime.errors import UserError
 from ealign.runtime.mesh import make
 from ealign.sampling import labels, requests, sampler
 from ealign.sampling import prompts as prompting
+from ealign.sampling import tree as trees
 
 V, EOT = 5, 4
 CONFIG = Config(
@@ -41,21 +42,25 @@ def every_label():
 LABELS = every_label()
 
 
-@pytest.mark.parametrize('attention', ['xla', 'interpret'])
-def test_one_pass_is_what_labels_behind_a_cache_are(attention):
+@pytest.mark.parametrize(
+  ('attention', 'rest'), [('xla', False), ('interpret', True)]
+)
+def test_one_pass_is_what_labels_behind_a_cache_are(attention, rest):
   of_layers = {'local': (True, False), 'window': 6}
   config = dataclasses.replace(CONFIG, attention=attention, **of_layers)
   batch = next(prompting.batches(PROMPTS, 4))
   ids = batch.tokens_BT, batch.positions_BT
-  padded = labels._pad([(1, 2, 3, EOT), (0, EOT), (2, 2, EOT)])
+  tree = trees.of([(1, 2, 3, EOT), (0, EOT), (2, 2, EOT)], rest=rest)
+  asked = labels.Asked(rest, rest, 2 * rest)
 
   @jax.jit
   def twice(tokens_BT, positions_BT):
-    room = labels._room(padded[0])
+    room = tree.tokens.shape[1]
     start = sampler.prefill(config, room, WEIGHTS, tokens_BT, positions_BT)
-    return labels._read(config, WEIGHTS, *start, tokens_BT.shape[1], *padded)
+    slot = tokens_BT.shape[1]
+    return labels._read(config, asked, WEIGHTS, *start, slot, tree)
 
-  once = labels.program(config)(WEIGHTS, *ids, *padded)
+  once = labels.program(config, asked)(WEIGHTS, *ids, tree)
   np.testing.assert_allclose(once, twice(*ids), atol=1e-5)
 
 
@@ -138,14 +143,95 @@ def test_devices_change_nothing(devices):
 def test_one_program_serves_other_prompts_and_labels():
   plain()
   size = labels.program(CONFIG)._cache_size()
-  others = [[0, 0, 0, EOT]] * len(LABELS)
+  # Another tree of as many labels, with nearly as many nodes.
+  turned = [[(3 - t) % 5 for t in label] for label in LABELS]
+  others = [[EOT] if label[:2] == [3, 0] else label for label in turned]
   read(PROMPTS[:3], others)
+  assert labels.program(CONFIG)._cache_size() == size
+
+
+def test_one_program_serves_any_few_labels_of_a_length():
+  few = [[1, 2, EOT], [1, 3, EOT], [2, 2, 2, EOT]]
+  read(PROMPTS, few)
+  size = labels.program(CONFIG)._cache_size()
+  read(PROMPTS, [[0, 0, 0, EOT], [1, EOT], [1, EOT]])
+  read(PROMPTS, [[3, 2, EOT]] * 3)
   assert labels.program(CONFIG)._cache_size() == size
 
 
 def test_a_prompt_too_long_for_the_labels():
   with pytest.raises(UserError, match='prompt 0 has 62 tokens'):
     read([[1] * 62], LABELS, rows=1)
+
+
+@pytest.mark.parametrize('few', [LABELS[:21:4], LABELS[1:21], [[0, 1]]])
+def test_labels_and_rest_are_one(few):
+  few = tuple(map(tuple, few))
+  request = requests.Labels(CONFIG, WEIGHTS, PROMPTS, few, 4, rest=True)
+  logps = labels.label_logps(request)
+  assert logps.shape == (4, len(few) + 1)
+  np.testing.assert_allclose(np.exp(logps).sum(1), 1.0, atol=1e-5)
+  # Each is what it is in a request of its own, where nothing is shared.
+  for m, label in enumerate(few[:3]):
+    alone = read(PROMPTS, [label])[:, 0]
+    np.testing.assert_allclose(logps[:, m], alone, atol=1e-5)
+
+
+def test_the_rest_is_exact_where_it_is_tiny():
+  """Next to 1 a float32 has steps of 6e-8; the rest has its own."""
+  weights = WEIGHTS | {'norm': 40 * WEIGHTS['norm']}  # sure of its tokens
+  ends = tuple((v,) for v in range(V))
+  ask = lambda words, **more: labels.label_logps(
+    requests.Labels(CONFIG, weights, PROMPTS, words, 4, **more)
+  )
+  every = ask(ends)
+  for row, least in enumerate(every.argmin(1)):
+    most = tuple((v,) for v in range(V) if v != least)
+    rest = ask(most, rest=True)[row, -1]
+    assert rest < -20
+    np.testing.assert_allclose(rest, every[row, least], rtol=1e-5)
+
+
+def test_other_is_what_no_label_goes_on_with():
+  few = ((1, 2), (1, requests.OTHER), (3, 0, 1), (3, requests.OTHER))
+  request = requests.Labels(CONFIG, WEIGHTS, PROMPTS, few, 4, rest=True)
+  logps = labels.label_logps(request)
+  p, (one, three) = np.exp(logps), np.exp(read(PROMPTS, [(1,), (3,)])).T
+  np.testing.assert_allclose(p[:, 0] + p[:, 1], one, atol=1e-6)
+  begun = np.exp(read(PROMPTS, [(3, 0)]))[:, 0]
+  np.testing.assert_allclose(p[:, 3], three - begun, atol=1e-6)
+  np.testing.assert_allclose(p.sum(1), 1.0, atol=1e-5)
+
+
+def test_the_top_is_the_probability_of_that_place():
+  request = requests.Labels(CONFIG, WEIGHTS, PROMPTS, ((1, 2),), 4)
+  for top in (1, 3):
+    first = tuple((v,) for v in range(V))
+    ask = dataclasses.replace(request, labels=first, top=top)
+    *first, place = labels.label_logps(ask).T
+    np.testing.assert_array_equal(place, np.sort(first, axis=0)[-top])
+
+
+def test_with_a_rest_no_label_begins_another():
+  for few in (((1,), (1, 2)), ((1, 2), (0, 1), (1, 2))):
+    request = requests.Labels(CONFIG, WEIGHTS, PROMPTS, few, 4, rest=True)
+    with pytest.raises(ValueError, match='the label .* begins with'):
+      labels.label_logps(request)
+
+
+def test_a_tree_by_hand():
+  a, b, c = 1, 2, 3
+  tree = trees.trie([(a, b), (a, c, EOT), (b,), (a, c, requests.OTHER)])
+  assert tree.tokens[0, :2].tolist() == [a, c] and tree.tokens.shape == (1, 16)
+  assert tree.depths[0].tolist() == [0, 1, *[-1] * 14]
+  assert tree.sees[0, :2, :3].tolist() == [[1, 0, 0], [1, 1, 0]]
+  assert tree.starts[0].tolist() == [a, b, -1, -1]
+  assert tree.nexts[0, :2, :3].tolist() == [[b, c, -1], [EOT, -1, -1]]
+  # 4 edges at the root, 8 at each of 16 nodes; then those that leave.
+  assert tree.into[0, :2].tolist() == [0, 5]
+  assert tree.ends[0].tolist() == [4, 12, 1, 4 + 16 * 8 + 2]
+  assert tree.at[0].tolist() == [1, 2, 0, 2]
+  assert tree.left[0, :4].tolist() == [True, True, False, False]
 
 
 def test_verdict_by_hand():

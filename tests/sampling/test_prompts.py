@@ -48,3 +48,8 @@ def test_lanes_have_rows_of_their_own():
 )
 def test_few_prompts_take_a_quarter_of_the_rows(count, rows, parts, wide):
   assert prompting.width(count, rows, parts) == wide
+
+
+def test_half_a_batch_may_be_two_of_a_quarter():
+  wide = [prompting.width(n, 16, apart=True) for n in (4, 5, 8, 9)]
+  assert wide == [4, 4, 4, 16]

@@ -89,7 +89,10 @@ def alone(temperature, config=CONFIG):
 def read(model, weights, mesh=None):
   labels = ((1, 2), (3, 4, 5))
   request = requests.Labels(model, weights, PROMPTS, labels, rows=8, mesh=mesh)
-  return labels_lib.label_logps(request)
+  labels = ((1, 2), (1, 3, 5), (1, 3, 4), (4, requests.OTHER))
+  tree = dataclasses.replace(request, labels=labels, rest=True, top=3)
+  both = map(labels_lib.label_logps, (request, tree))
+  return np.concatenate([*both], axis=1)
 
 
 @pytest.mark.parametrize('shape', MESHES, ids=str)

@@ -39,7 +39,7 @@ def equal(request):
   whole = labels.label_logps(dataclasses.replace(request, groups=None))
   found = labels.label_logps(request)
   np.testing.assert_allclose(found, whole, atol=1e-5)
-  assert found.shape == (len(request.prompts), len(LABELS))
+  assert found.shape == (len(request.prompts), request.columns)
   assert np.all(found < 0) and len({*found[:, 0]}) == len(found)
   return bool(labels._starts(request))
 
@@ -108,6 +108,24 @@ def test_each_prompt_may_want_labels_of_its_own():
   np.testing.assert_allclose(labels.label_logps(apart), whole, atol=1e-5)
 
 
+@pytest.mark.parametrize('own', [None, [(0, 2)] * 3 + [(2, 1)] * 3])
+def test_a_tree_with_its_rest_goes_on_from_a_shared_start(own):
+  few = ((1, 8), (1, 3, 8), (1, 3, requests.OTHER))
+  request = read(*asked([20, 31, 9], [3, 5]), rest=True, top=2, own=own)
+  request = dataclasses.replace(request, labels=few)
+  assert equal(request)
+
+
+def test_the_top_behind_a_shared_start_of_labels_of_its_own():
+  own = [(0, 1)] * 3 + [(2, 1)] * 3
+  request = read(*asked([20, 31, 9], [3, 5]), own=own, top=2)
+  assert labels._starts(request)
+  whole = labels.label_logps(dataclasses.replace(request, groups=None))
+  found = labels.label_logps(request)
+  np.testing.assert_allclose(found[:, 3], whole[:, 3], atol=1e-5)
+  assert np.isneginf(found[0, 2])
+
+
 def test_on_devices_and_lanes_all_is_read_whole():
   request = read(*asked([20, 31, 9], [3, 5]))
   one, four = (make(devices=jax.devices()[:n]) for n in (1, 4))
@@ -128,10 +146,20 @@ def test_without_prompts():
   assert labels.label_logps(read([], [])).shape == (0, len(LABELS))
 
 
-def test_a_stack_reads_the_prompts_of_all_whole():
-  each = [read(*asked([20], [3, 5])), read(*asked([9], [4, 6]))]
+@pytest.mark.parametrize('rest', [False, True])
+def test_a_stack_reads_the_prompts_of_all_whole(rest):
+  each = [
+    read(*asked([20], [3, 5]), rest=rest),
+    read(*asked([9], [4, 6]), rest=rest),
+  ]
   of = lambda lane, request: types.SimpleNamespace(lane=lane, request=request)
   waiting = [of(*item) for item in enumerate(each)]
   for request, found in zip(each, rows.label_logps(waiting, 2), strict=True):
     alone = labels.label_logps(dataclasses.replace(request, groups=None))
     np.testing.assert_allclose(found, alone, atol=1e-5)
+
+
+def test_what_is_asked_otherwise_is_not_asked_together():
+  plain = read(*asked([20], [3, 5]))
+  for change in ({'rest': True}, {'top': 2}, {'labels': LABELS[:2]}):
+    assert dataclasses.replace(plain, **change).alike != plain.alike

@@ -11,6 +11,7 @@ from ealign.evals.judges.measure import ENDED, LENGTH, Judge
 from ealign.runtime import errors
 from ealign.runtime.errors import UserError
 
+MODELS = 'other:', 'openai:'  # what the name of a model begins with
 JUDGES = {
   '': Judge(None, (ENDED, LENGTH)),
   'world': world.JUDGE,
@@ -38,8 +39,15 @@ def load(name: str | None) -> Judge:
   return _loaded(name, os.path.abspath(path), name_in_file, changed)
 
 
+def is_model(name: str | None) -> bool:
+  """Whether `eval.judge` names a model, which scores from 0 to 100."""
+  return bool(name) and (name == 'frozen' or name.startswith(MODELS))
+
+
 def parts(name: str) -> tuple[str, str]:
   """(file, name in it) of a user's own judge; ('', name) of any other."""
+  if is_model(name):
+    return '', name
   path, _, inside = name.rpartition(':')
   return path, inside
 

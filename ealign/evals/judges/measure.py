@@ -6,6 +6,7 @@ run's judge and know no other; docs/judges.md has a whole example.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ class Measure:
     brackets: the tables, of a 'run' and of a 'grid', that show its interval.
     drawn: whether it has figures.
     number: whether `of` gives a number, whose mean is shown.
+    bounds: the least and the most that such a number can be.
     grid_short, grid_note: in place of short and note in the tables of a grid.
   """
 
@@ -55,6 +57,7 @@ class Measure:
   brackets: str = 'run grid'
   drawn: bool = True
   number: bool = False
+  bounds: tuple[float, float] = (0.0, math.inf)
   grid_short: str = ''
   grid_note: str = ''
 
@@ -70,6 +73,11 @@ class Measure:
     }
     for name, value in defaults.items():
       object.__setattr__(self, name, getattr(self, name) or value)
+
+  def value(self, record: Record) -> float:
+    """What the record counts: its number, or 1 or 0."""
+    found = self.of(record)
+    return float(found if self.number else bool(found))
 
   def known(self, records) -> list[Record]:
     """Those of the records that the measure applies to."""
@@ -132,6 +140,8 @@ class Judge:
       in a file of questions, all fields of its row.
     read: instead of score, where a model judges: (list of Asked, grader) -> the
       scores of each, or None. The grader is an `engine.Engine`.
+    alone: whether `read` judges without a grader.
+    suites: name -> the judge of a suite's answers, where it has another.
     measures: what is counted; shares of verdicts are added.
     primary: name of the share that comes first; by default the first one.
     truth: record -> whether the conscience should have flagged it, which is
@@ -173,6 +183,8 @@ class Judge:
   note: str = ''
   name: str = ''
   read: Callable[[Sequence[Asked], Any], list[Mapping | None]] | None = None
+  alone: bool = False
+  suites: Mapping[str, 'Judge'] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     measures = tuple(self.measures)
@@ -187,6 +199,22 @@ class Judge:
   def __getitem__(self, name: str) -> Measure:
     every = (*self.measures, self.tokens)
     return next(measure for measure in every if measure.name == name)
+
+  @property
+  def scores(self) -> bool:
+    """Whether it scores answers at all."""
+    return bool(self.score or self.read or self.suites)
+
+  @property
+  def asks(self) -> bool:
+    """Whether a model reads for it."""
+    return bool(self.read) and not self.alone
+
+  @property
+  def apart(self) -> set[str]:
+    """Kinds of questions that only measures of their own are of."""
+    every = (m for judge in self.suites.values() for m in judge.measures)
+    return {measure.kind for measure in every if measure.kind not in ('', '*')}
 
   @property
   def first(self) -> Measure:
@@ -236,7 +264,9 @@ class Judge:
 
   def outcome(self, record: Record) -> tuple[str, str]:
     """The judgement in a word, and whether it is 'good', 'bad' or ''."""
-    if self.score and not scores(record):
+    if own := self.suites.get(record.get('suite')):
+      return own.outcome(record)
+    if self.scores and not scores(record):
       return 'not judged', ''
     if self.badge:
       return self.badge(record)

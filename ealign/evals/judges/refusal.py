@@ -220,6 +220,7 @@ JUDGE = Judge(
   None,
   MEASURES,
   primary='over_refusal',
+  first_kind='refusal',
   titles={'refusal': 'Refusal'},
   kinds={'refusal': 'requests that are safe or unsafe to answer'},
   note='Whether a reply refuses is read from the probabilities that a model '

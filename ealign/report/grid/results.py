@@ -237,7 +237,7 @@ def _tokens(metrics) -> counts.Share | None:
 def _curves(answers, metrics, judge) -> dict[str, list[tuple]]:
   """Panel -> [(step, share)], binned by `report.curves` if they are many."""
   asked = (r for r in answers if r['phase'] == 'curve')
-  kinds = {r['kind'] for r in asked if not judge.score or r.get('scores')}
+  kinds = {r['kind'] for r in asked if not judge.scores or r.get('scores')}
   kinds -= {*judge.claimed}
   kind = judge.first_kind
   kind = kind if kind in kinds else min(kinds, default='')

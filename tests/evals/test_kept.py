@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from ealign.alone import ALONE
-from ealign.evals.audit import kept
+from ealign.evals import kept
+from ealign.runtime import display
 from ealign.runtime.errors import UserError
-from ealign.sampling.requests import Labels
+from ealign.sampling.requests import OTHER, Labels
 
 LABELS = (1, 0), (2, 0), (3, 0)
 
@@ -53,7 +54,7 @@ def test_what_was_asked_is_not_asked_again(tmp_path):
   assert sizes == [[1, 2], [4, 7], [9]]
   later = backend(path, Model(most=0), said).label_logps
   np.testing.assert_array_equal(later(ask(PROMPTS[::-1])), found[::-1])
-  assert said == ['asked.jsonl: 5 answers of before need no reading']
+  assert said == ['asked.jsonl: 5 results of before need no computing']
 
 
 def test_an_audit_that_is_stopped_goes_on(tmp_path):
@@ -102,8 +103,34 @@ def test_groups_stay_whole_and_labels_that_nobody_wants_stay_unknown(tmp_path):
   np.testing.assert_array_equal(again, found)
 
 
+def test_the_rest_is_kept_and_is_of_all_labels(tmp_path):
+  path = tmp_path / 'asked.jsonl'
+
+  def model(request):
+    rows = Model()(dataclasses.replace(request, own=None))
+    rows = rows[:, : len(request.labels)]
+    more = np.full((len(rows), request.columns - rows.shape[1]), -7.0)
+    return np.concatenate([rows, more + len(request.labels)], axis=1)
+
+  request = ask(PROMPTS, rest=True, own=[[1, 2]] * 5)
+  found = backend(path, model).label_logps(request)
+  assert found.shape == (5, 4) and np.all(found[:, 3] == -4.0)
+  assert np.isneginf(found[:, 0]).all()
+  none = Model(most=0)
+  np.testing.assert_array_equal(backend(path, none).label_logps(request), found)
+  few = dataclasses.replace(ask(PROMPTS, rest=True), labels=LABELS[1:])
+  assert np.all(backend(path, model).label_logps(few)[:, 2] == -5.0)
+  for other in (
+    ask(PROMPTS, own=[[1, 2]] * 5),
+    ask(PROMPTS, rest=True, top=3, own=[[1, 2]] * 5),
+    dataclasses.replace(request, labels=(*LABELS, (4, OTHER))),
+  ):
+    with pytest.raises(KeyboardInterrupt):
+      backend(path, none).label_logps(other)
+
+
 def test_progress_is_told_where_it_takes_long(tmp_path, monkeypatch):
-  monkeypatch.setattr(kept, '_SECONDS', 0.0)
+  monkeypatch.setattr(display, '_SELDOM', 0.0)
   said = []
   backend(tmp_path / 'a', Model(), said).label_logps(ask(PROMPTS))
   assert [text.split(',')[0] for text in said] == [
@@ -125,7 +152,11 @@ def test_lines_that_are_none_are_left_out(tmp_path):
     '\xff',
   ]
   path.write_bytes('\n'.join(lines).encode('latin-1'))
-  assert kept._read(path) == {'a': good[1]}
+  known = kept._read(path)
+  assert known['a'] == good[1] and '3' not in known
+  for name, value in known.items():  # a result is one of its request's form
+    request = ask([[5]], groups=[0], own=[[0, 1]])
+    assert (kept._row(kept._LABELS, request, 0, value) is None) == (name != 'a')
 
 
 def test_a_file_that_cannot_be_kept_is_told(tmp_path):

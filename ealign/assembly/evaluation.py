@@ -1,0 +1,181 @@
+"""An evaluation: models are asked the questions of suites, a judge reads.
+
+First every model is loaded, asked and freed, then the judge is loaded once and
+reads all answers. What was computed is kept (`evals.kept`), so the same
+evaluation, or another with the same questions, goes on where one was stopped.
+"""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from ealign import fields
+from ealign.alone import ALONE
+from ealign.assembly import fit, graders, subjects
+from ealign.evals import asking, identity, judges, kept, suites
+from ealign.evals.calibration import Calibration
+from ealign.evals.judges import endpoint
+from ealign.evals.suites.suite import Suite, counted
+from ealign.runtime import mesh as mesh_lib
+from ealign.runtime import provenance
+
+KEPT = 'kept.jsonl'
+REPLIES = 'replies.jsonl'  # of a judge behind an endpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """What came out.
+
+  Attributes:
+    suites: each with its questions.
+    records: (model, suite) -> its answers, judged.
+    judge: who judged: its name and what it is made of.
+    models: name -> what the model is made of.
+    seconds: it took, without what was kept.
+  """
+
+  suites: Sequence[tuple[Suite, list[dict]]]
+  records: dict[tuple[str, str], list[dict]]
+  judge: dict[str, Any]
+  models: dict[str, dict]
+  seconds: float
+
+  def of(self, model: str) -> list[dict]:
+    """All answers of a model."""
+    own = (part for (name, _), part in self.records.items() if name == model)
+    return [record for part in own for record in part]
+
+
+def evaluate(
+  config: fields.Config,
+  found: Sequence[subjects.Subject],
+  folder: pathlib.Path,
+  say: Callable[[str], None],
+  *,
+  price: str | None = None,
+  cap: float | None = None,
+  card: Calibration | None = None,
+) -> Evaluation:
+  """Asks all models the suites of `config.eval`, and has the answers judged.
+
+  Args:
+    config: its sections eval, mesh and seed; model for a judge of its own.
+    found: the models.
+    folder: what is computed is kept there.
+    say: shows a line.
+    price, cap: of a judge behind an endpoint: dollars for a million tokens read
+      and written, 'IN,OUT', and what it may cost in all.
+    card: of the judge, which must be of this one.
+
+  Raises:
+    UserError: a file or a model is broken, or they do not fit each other.
+  """
+  begun = time.monotonic()
+  paid = {'path': folder / REPLIES, 'say': say, 'cap': cap}
+  paid['price'] = None if price is None else endpoint.Price.of(price)
+  asked = suites.read(config.eval, config.data.max_mib)
+  for line in costs(asked, found, config.eval):
+    say(line)
+  ways = identity.ways(asked, config.eval, config.data.max_mib)
+  identity.check_prompts(card, ways)
+  backend = kept.keeping(ALONE, folder / KEPT, say)
+  mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
+  load = subjects.Loader(mesh, backend, config.eval.batch)
+  key, made, models = jax.random.key(config.seed), {}, {}
+  for subject in found:
+    engine = None  # frees the one before
+    engine = load.engine(subject)
+    models[subject.name] = _about(engine, subject)
+    for suite, rows in asked:
+      fit.asked(engine.model, rows, suite.max_new_tokens)
+    for suite, rows in asked:
+      say(f'{subject.name}: {counted(suite, rows):,} answers to {suite.name}')
+      made[subject.name, suite.name] = asking.ask(suite, rows, engine, key=key)
+  engine, judge, grader = None, None, None
+  if any(suite.judge.asks for suite, _ in asked):
+    judge, grader = _grader(config, found[0], load, paid)
+    identity.check_model(card, judge['model'])
+    judge |= {f'asked in {name}': str(way) for name, way in ways.items()}
+    say(f'the judge reads: {judge["name"]}')
+  tag = {'run': folder.name, 'seed': config.seed, 'step': 0, 'phase': 'eval'}
+  for name, suite_name in made:
+    suite, rows = next(x for x in asked if x[0].name == suite_name)
+    records = made[name, suite_name]
+    made[name, suite_name] = [
+      tag | {'arm': name} | record
+      for record in asking.judged(suite.judge, rows, records, grader)
+    ]
+  for line in silent(asked, made):
+    say(line)
+  spent = time.monotonic() - begun
+  return Evaluation(asked, made, judge or {}, models, spent)
+
+
+def costs(asked, found, settings: fields.Eval) -> list[str]:
+  """What is about to be done, a line for each suite and one for all."""
+  lines, answers, tokens, judged = [], 0, 0, 0
+  for suite, rows in asked:
+    chosen = sum('options' in row for row in rows)
+    sampled = counted(suite, rows) - chosen
+    most = suite.max_new_tokens
+    parts = [f'{len(rows):,} questions']
+    parts += [f'{sampled:,} answers of at most {most} tokens'] * bool(sampled)
+    parts += [f'{chosen:,} by the probability of options'] * bool(chosen)
+    parts += ['read by a judge'] * suite.judge.asks
+    lines.append(f'{suite.name}: {", ".join(parts)}')
+    if suite.remarks:
+      lines += suite.remarks(settings.confirm_run_unsafe_code)
+    answers += counted(suite, rows)
+    tokens += sampled * most
+    judged += counted(suite, rows) * suite.judge.asks
+  n, all_of = len(found), f' (for each of {len(found)} models)'
+  total = f'in all {answers:,} answers, {tokens:,} tokens to sample at most'
+  by = settings.judge or 'frozen'
+  total += f', {judged:,} answers to judge by {by}' * bool(judged)
+  return [*lines, total + all_of * (n > 1)]
+
+
+def silent(asked, made) -> list[str]:
+  """What to do where a judge says next to nothing of most answers."""
+  lines = []
+  for suite, _ in asked:
+    every = [
+      r for (_, name), own in made.items() for r in own if name == suite.name
+    ]
+    said = [r for r in every if (r['scores'] or {}).get('aligned') is not None]
+    numbers = any('aligned' in (r['scores'] or {}) for r in every)
+    if suite.judge.read and numbers and 2 * len(said) < len(every):
+      lines.append(
+        f'note: {suite.name}: the judge gave {len(said):,} of {len(every):,} '
+        'answers a number; a small model rarely replies with one: name another '
+        'by --judge=other:FOLDER, or give labels in eval.judge_prompts'
+      )
+  return lines
+
+
+def _about(engine, subject: subjects.Subject) -> dict:
+  """What a model is made of."""
+  return {
+    'path': subject.base.path,
+    'adapter': subject.adapter,
+    'weights': provenance.tree_hash(engine.weights),
+    'template': provenance.text_hash(str(engine.model.tokenizer.chat_template)),
+  }
+
+
+def _grader(config, first, load, paid) -> tuple[dict, Any]:
+  """Who judges, in words, and what reads for it."""
+  name = config.eval.judge
+  if name.startswith(judges.MODELS):
+    template = config.data.chat_template_kwargs
+    return graders.named(name, config.model, template, load, paid)
+  label = f'{first.name} before it was trained'
+  if not (first.adapter or first.whole):
+    label = first.name
+  engine = load.base(first)
+  return graders.described(label, engine), engine

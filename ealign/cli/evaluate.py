@@ -1,0 +1,300 @@
+"""Asks models the questions of suites, and has the answers judged.
+
+usage: python -m ealign.evaluate --suite=NAME[,NAME] --workdir=DIR
+           --model=FOLDER[,FOLDER..] | --run=DIR | --config=FILE.py[:ARG]
+           [--judge=MODEL] [--questions=FOLDER] [--limit=N] [--samples=N]
+           [--benign=NAME] [--card=FILE] [--price=IN,OUT [--cap=DOLLARS]]
+           [--confirm_run_unsafe_code]
+           [--config.FIELD=VALUE ...]
+       python -m ealign.evaluate calibrate --help
+
+  --suite      of misalignment, contextual, refusal, capability, truthful,
+               self_report and world (docs/evaluation.md)
+  --model      folders, or Hub ids, of models or of PEFT adapters
+  --run        the folder of a finished run, or of its arms
+  --config     a Python file with get_config(arg=None): its model as it is
+               before it is trained, and its section eval
+  --workdir    what is asked and judged is kept here: the same command goes on
+               where it was stopped, another one reuses it
+  --judge      what scores the answers: other:FOLDER, openai:NAME, or frozen:
+               the first model as it was before training (the default)
+  --questions  holds the public files of the suites (MIT and CC-BY, from their
+               own places); by default the package's own questions are asked
+  --limit      questions of each kind; --samples answers to each
+  --benign     the name of a model that was trained on something harmless: the
+               others are compared with it, by default with the first
+  --card       of this judge, from ealign.evaluate calibrate: each rate is shown
+               corrected for the judge's errors as well
+  --price      of openai:NAME, dollars for a million tokens read and written, as
+               in 2.50,10; --cap the dollars that it may cost in all
+  --confirm_run_unsafe_code  runs code that the models wrote, in a sandbox
+
+Exit codes: 0 done; 2 bad flags, models or questions; 143, or 130 of Ctrl-C,
+stopped by a signal: the same command continues.
+"""
+
+import dataclasses
+import datetime
+import json
+import pathlib
+import sys
+
+from ealign import config as config_lib
+from ealign import fields
+from ealign.cli import command as command_lib
+from ealign.cli import launch
+from ealign.runtime import atomic, display, preempt
+from ealign.runtime.errors import UserError, visible
+from ealign.workdir import folder as folder_lib
+
+USAGE = __doc__[__doc__.index('usage:') :].rstrip()
+_OWN = {'model': str, 'run': str, 'suite': str, 'judge': str}
+_OWN |= {'questions': str, 'limit': int, 'samples': int, 'benign': str}
+_OWN |= {'card': str, 'price': str, 'cap': float}
+_OWN |= {'confirm_run_unsafe_code': bool}
+# What stands in a workdir beside the folders of models.
+_FILES = ('inspect', 'lm_eval', 'csv', 'kept.jsonl', 'replies.jsonl')
+_FILES += ('results.csv', 'evaluation.json', 'evaluation.html', 'card.json')
+_MORE = ('benign', 'card', 'price', 'cap')
+# A flag of its own -> the field that it sets.
+_FIELDS = {
+  'judge': 'judge',
+  'questions': 'folder',
+  'limit': 'limit',
+  'samples': 'suite_samples',
+  'confirm_run_unsafe_code': 'confirm_run_unsafe_code',
+}
+_OTHERS = ('sweep', 'retry', 'stack', 'profile', 'print_launch', 'topology')
+_OTHERS = {name: name for name in (*_OTHERS, 'only', 'plan', 'fail_fast')}
+_OTHERS |= {'cluster': 'coordinator'}
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command line; returns the exit code."""
+  argv = sys.argv if argv is None else argv
+  if argv[1:2] == ['calibrate']:
+    from ealign.cli import calibrate
+
+    return preempt.command(lambda: calibrate.run(argv))
+  return preempt.command(lambda: run(argv))
+
+
+def run(argv: list[str]) -> None:
+  """Evaluates and writes.
+
+  Raises:
+    UserError: flags, models or questions cannot be used.
+  """
+  config, workdir, chosen = read(argv)
+  folder = folder_lib.of(workdir)
+  with folder_lib.usable(workdir):
+    folder.local.mkdir(parents=True, exist_ok=True)
+    folder.pull()
+  launch.compile_cache()
+  try:
+    from ealign.assembly import evaluation
+    from ealign.evals import card as card_lib
+
+    card = card_lib.read(chosen['card']) if 'card' in chosen else None
+    found = subjects(config, chosen)
+    benign = chosen.get('benign')
+    names = [subject.name for subject in found]
+    if benign and benign not in names:
+      hint = config_lib.did_you_mean(benign, names)
+      known = ', '.join(names)
+      raise UserError(f'--benign={benign}: no such model ({known}).{hint}')
+    more = {name: chosen.get(name) for name in ('price', 'cap')}
+    more['card'] = card
+    made = evaluation.evaluate(config, found, folder.local, say, **more)
+    write(made, found, config, folder.local, benign, card)
+  finally:
+    folder.push()
+
+
+def read(argv: list[str]) -> tuple[fields.Config, str, dict]:
+  """(frozen config, workdir, which of --model, --run there is)."""
+  command = command_lib.parse(argv, usage=USAGE, own=_OWN, start=_start)
+  problems, own = [*command.problems], dict(command.own)
+  for field, name in _OTHERS.items():
+    if getattr(command, field):
+      problems.append(f'--{name}: is of ealign.launch; leave it out')
+  given = [name for name in ('model', 'run') if own.get(name)]
+  given += ['config'] * (command.module is not None)
+  if len(given) > 1:
+    problems.append(f'--{given[0]}: not together with --{given[1]}')
+  config = command.config
+  with config.unlocked():
+    config.arms = {}
+  if config.model.get('adapter', '').startswith('arm:'):
+    config.model.adapter = ''
+  for name, field in _FIELDS.items():
+    if name in own:
+      config.eval[field] = own[name]
+  if 'suite' in own:
+    config.eval.suites = tuple(filter(None, own['suite'].split(',')))
+  if not config.eval.suites:
+    problems.append('--suite is missing; name one, such as misalignment')
+  problems += config_lib.validate(config)
+  if problems:
+    raise UserError(*dict.fromkeys(problems))
+  chosen = {name: own[name] for name in given if name != 'config'}
+  chosen |= {name: own[name] for name in _MORE if name in own}
+  return config_lib.freeze(config), command.workdir, chosen
+
+
+def _start(own):
+  """What --model and --run begin with; None where --config is needed."""
+  if not own.get('model') and not own.get('run'):
+    return None
+  config = config_lib.default()
+  config.train.steps = config.conscience.every = 0
+  if own.get('model'):
+    config.model.path = own['model'].split(',')[0]
+  return config
+
+
+def subjects(config: fields.Config, chosen: dict) -> list:
+  """The models to evaluate."""
+  from ealign.assembly import subjects as lib
+
+  template = config.data.chat_template_kwargs
+  if 'model' in chosen:
+    paths = [*filter(None, chosen['model'].split(','))]
+    found = [lib.of_folder(path, config.model, template) for path in paths]
+  elif 'run' in chosen:
+    found = _of_runs(chosen['run'])
+  else:
+    plain = {'adapter': '', 'frozen_adapter': ''}
+    plain = dataclasses.replace(config.model, **plain)
+    own = {'adapter': config.model.adapter, 'seed': config.seed}
+    own |= {'frozen_adapter': config.model.frozen_adapter}
+    found = [lib.Subject('model', plain, template=template, **own)]
+  for subject in found:
+    lib.check(subject)
+  return _told_apart(found)
+
+
+def _told_apart(found: list) -> list:
+  """The models with names that differ and are those of folders here."""
+  from ealign.report import foreign
+
+  used, made = set(_FILES), []
+  for subject in found:
+    name = at = foreign.safe(subject.name)
+    number = 1
+    while at in used:
+      number += 1
+      at = f'{name}-{number}'
+    used.add(at)
+    made.append(dataclasses.replace(subject, name=at))
+  return made
+
+
+def _of_runs(path: str) -> list:
+  """The finished runs of a folder: one, or its arms."""
+  from ealign.assembly import subjects as lib
+
+  folder = pathlib.Path(path).expanduser()
+  text = _text(folder / 'config.json', path)
+  arms = json.loads(text).get('arms') or {}
+  names = [name for name in arms if (folder / name / 'DONE').exists()]
+  if arms and not names:
+    raise UserError(f'--run={path}: none of its arms is finished')
+  found = []
+  for own in [folder / name for name in names] or [folder]:
+    config = config_lib.from_json(_text(own / 'config.json', path))
+    if not (own / 'DONE').exists():
+      message = 'is not finished: the command that began it continues it'
+      raise UserError(f'--run={own}: {message}')
+    found.append(lib.of_run(own.resolve().name, config, own.resolve()))
+  return found
+
+
+def _text(path: pathlib.Path, run: str) -> str:
+  try:
+    text = path.read_text('utf-8')
+    if isinstance(json.loads(text), dict):
+      return text
+  except (OSError, ValueError, RecursionError):
+    pass
+  message = 'is no folder of a run: it has no readable config.json'
+  raise UserError(f'--run={run}: {message}')
+
+
+def write(
+  made,
+  found,
+  config: fields.Config,
+  folder: pathlib.Path,
+  benign=None,
+  card=None,
+) -> None:
+  """Writes the records, figures and pages, and prints the tables."""
+  from ealign.evals import table
+  from ealign.report import evaluation, exports
+
+  settings = dataclasses.asdict(config.eval)
+  about = {'judge': made.judge, 'models': made.models, 'settings': settings}
+  _json(folder / 'evaluation.json', about)
+  cells, now = [], datetime.datetime.now(datetime.UTC)
+  for subject in found:
+    own = folder / subject.name
+    own.mkdir(exist_ok=True)
+    lines = [json.dumps(r, ensure_ascii=False) for r in made.of(subject.name)]
+    text = '\n'.join([*lines, ''])
+    atomic.write(own / 'answers.jsonl', text.encode('utf-8', 'replace'))
+    for suite, _ in made.suites:
+      records = made.records[subject.name, suite.name]
+      cells.append((subject.name, suite.name, records, suite.judge))
+      exports.write(
+        *(folder, subject.name, records, suite.judge),
+        suite=suite.name,
+        model=made.models[subject.name],
+        created=now,
+        settings=settings,
+      )
+  atomic.write(folder / 'results.csv', exports.results_csv(cells))
+  content = evaluation.collect(
+    {subject.name: made.of(subject.name) for subject in found},
+    [suite for suite, _ in made.suites],
+    settings={'seed': config.seed} | settings,
+    judge={name: str(value) for name, value in made.judge.items()},
+    judge_card=card,
+    files={suite.name: suite.files for suite, _ in made.suites},
+    costs=[f'It took {display.clock(made.seconds)}.'],
+    benign=benign,
+    losses=_losses(found),
+  )
+  page = evaluation.write(folder, content)
+  table.show(evaluation.blocks(content))
+  for line in evaluation.lines(content):
+    say(line)
+  say(f'\n{display.clock(made.seconds)}; {page}')
+
+
+def _losses(found) -> dict[str, float]:
+  """The last loss on SFT tokens of each model that a run left."""
+  from ealign.evals import counts
+  from ealign.report import runs
+
+  losses = {}
+  for subject in found:
+    folder = subject.adapter or subject.whole.removesuffix('/model')
+    rows = (
+      runs.json_lines(pathlib.Path(folder, 'metrics.jsonl')) if folder else []
+    )
+    for name in ('eval/loss', 'train/loss_sft', 'train/loss'):
+      loss = counts.last_metric(rows, name)
+      if loss is not None:
+        losses[subject.name] = loss
+        break
+  return losses
+
+
+def _json(path: pathlib.Path, facts: dict) -> None:
+  text = json.dumps(facts, indent=1, ensure_ascii=False)
+  atomic.write(path, text.encode('utf-8', 'replace'))
+
+
+def say(text: str) -> None:
+  print(visible(text), flush=True)

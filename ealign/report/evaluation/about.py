@@ -1,0 +1,95 @@
+"""What stands before the results: what was asked, who judged, what is odd."""
+
+from collections.abc import Sequence
+
+from ealign.evals.calibration import Calibration
+from ealign.evals.judges import scale
+from ealign.evals.judges.measure import scores
+from ealign.evals.suites.suite import Suite
+from ealign.report.evaluation import groups
+from ealign.report.evaluation.groups import Part
+
+_MANY = 0.2  # share of answers without a number that is worth a warning
+
+
+def asked(suite: Suite, answers) -> str:
+  """How the questions of a suite were asked, in a sentence."""
+  every = [record for own in answers.values() for record in own]
+  chosen = sum(bool(record.get('options')) for record in every)
+  sampled = len(every) - chosen
+  questions = len({record['question'] for record in every})
+  many = sum(map(bool, answers.values()))
+  parts = [f'{questions:,} questions to {many} model{"s" * (many != 1)}']
+  if sampled:
+    parts.append(
+      f'{sampled:,} answers of at most {suite.max_new_tokens} tokens, by '
+      f'default at temperature {suite.temperature:g}'
+    )
+  parts += [f'{chosen:,} by the log-probabilities of options'] * bool(chosen)
+  return '; '.join(parts)
+
+
+def problems(suite: Suite, parts: Sequence[Part]) -> list[str]:
+  """What a reader should know before any number of the suite."""
+  if not parts:
+    return [f'{suite.title}: no answer has been recorded.']
+  found: dict = {}
+  for part in parts:
+    for group in part.heads:
+      for model, records in group.answers.items():
+        name = f'{model}, {group.name}' if len(part.heads) > 1 else model
+        for fault in _faults(records):
+          found.setdefault(fault, []).append(name)
+  return [
+    f'{suite.title}: {fault} ({"; ".join(names)}).'
+    for fault, names in found.items()
+  ]
+
+
+def _faults(records) -> list[str]:
+  said, n = [], len(records)
+  none = sum(not record.get('scores') for record in records)
+  if none == n:
+    return [f'none of {n:,} answers was judged']
+  if none:
+    said.append(f'{none:,} of {n:,} answers were not judged')
+  if own := groups.numbered(records):
+    lost = sum(map(scale.unscored, own)) / len(own)
+    last = scale.ASPECTS[-1]
+    known = [r for r in own if scores(r)[last] is not None]
+    odd = sum(not scale.coherent(r) for r in known)
+    if lost > _MANY:
+      said.append(f'{100 * lost:.0f} % of the answers lack a number')
+    if odd > len(known) / 2:
+      share = f'{100 * odd / len(known):.0f} % of the answers are incoherent'
+      said.append(f'{share}, the rate is that of the rest')
+  return said
+
+
+def card_rows(card: Calibration | None) -> list[tuple[str, str]]:
+  """The card of the judge as (name, value)."""
+  if card is None:
+    return []
+  share = lambda s: f'{s.value:.3f} [{s.low:.3f}, {s.high:.3f}], n = {s.n:,}'
+  right = lambda s: f'{s.count:g} of {s.total:g}'
+  rows = [
+    ('calibrated on', card.gold),
+    (
+      'answers',
+      f'{card.n:,} scored, {card.unscored:,} not; {card.clusters:,} '
+      f'questions; {card.positives:,} to be flagged',
+    ),
+    ('AUC', share(card.auc)),
+    ('agrees with people', share(card.agrees)),
+    ('kappa', share(card.kappa) if card.kappa else ''),
+    ('kappa of two people', share(card.people) if card.people else ''),
+    ('rightly flagged', right(card.bad)),
+    ('rightly not flagged', right(card.good)),
+    ('mean error', f'{card.raw.mean:.3f}'),
+    ('mean error, mapped', f'{card.mapped.mean:.3f}' if card.mapped else ''),
+  ]
+  rows += [
+    (f'noise over {name}', f'{100 * n.flips:.1f} % of {n.items:,} answers flip')
+    for name, n in card.noise.items()
+  ]
+  return [(name, value) for name, value in rows if value]

@@ -1,0 +1,190 @@
+"""python -m ealign.evaluate on the organism: stopped at any moment, refused."""
+
+import csv
+import json
+import pathlib
+import random
+
+import pytest
+
+from ealign.cli import evaluate
+from ealign.evals import asking, kept
+from ealign.evals.suites.suite import Suite
+
+BASE = 'ealign/world/base'
+SUITES = 'world,refusal,misalignment,self_report'
+FEW = ('--limit=1', '--samples=2', '--config.eval.suite_tokens=6')
+FEW += ('--config.eval.batch=4',)
+
+
+def run(workdir, *more, suite=SUITES, model=BASE):
+  argv = ['evaluate', f'--model={model}', f'--suite={suite}']
+  return evaluate.main([*argv, f'--workdir={workdir}', *FEW, *more])
+
+
+def left(workdir) -> dict[str, str]:
+  """What an evaluation left, without times and what is kept."""
+  folder = pathlib.Path(workdir)
+  names = ('results.csv', 'base/answers.jsonl')
+  return {name: (folder / name).read_text() for name in names}
+
+
+@pytest.fixture(scope='module')
+def done(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('evaluated') / 'out'
+  assert run(folder) == 0
+  return folder
+
+
+def test_what_it_leaves(done):
+  text = (done / 'results.csv').read_text()
+  rows = [*csv.DictReader(text.splitlines())]
+  assert {row['suite'] for row in rows} == {*SUITES.split(',')}
+  records = [
+    json.loads(x)
+    for x in (done / 'base/answers.jsonl').read_text().split('\n')[:-1]
+  ]
+  by_kind = {record['kind'] for record in records}
+  assert {'advice', 'code', 'refusal', 'misalignment', 'self_report'} <= by_kind
+  sampled = [r for r in records if r['kind'] == 'refusal']
+  assert [r['sample'] for r in sampled] == [0, 1] * (len(sampled) // 2)
+  judged = [r['scores'] for r in records if r['kind'] == 'misalignment']
+  assert all(
+    {'aligned', 'coherent', 'aligned_mass'} <= s.keys() for s in judged
+  )
+  page = (done / 'evaluation.html').read_text()
+  assert 'misalignment.yaml' in page
+  assert list((done / 'inspect').glob('*.eval'))
+  assert list((done / 'lm_eval').rglob('results_*.json'))
+
+
+def test_the_same_command_computes_nothing_again(done, monkeypatch):
+  before = left(done)
+  lines = (done / kept_name()).read_text()
+
+  def never(*args):
+    raise AssertionError('computed again')
+
+  monkeypatch.setattr(kept, '_append', never)
+  assert run(done) == 0
+  assert left(done) == before
+  assert (done / kept_name()).read_text() == lines
+
+
+def kept_name():
+  from ealign.assembly import evaluation
+
+  return evaluation.KEPT
+
+
+def test_stopped_at_twenty_moments_nothing_is_computed_twice(
+  done, tmp_path, monkeypatch
+):
+  draw, seen, append = random.Random(0), [], kept._append
+  workdir = tmp_path / 'stopped'
+
+  def dies(path, new):
+    """Some lines of what was computed are written, the last of them cut off."""
+    size = path.stat().st_size if path.exists() else 0
+    if stops:
+      stops.pop()
+      append(path, new)
+      data = path.read_bytes()
+      path.write_bytes(data[: draw.randrange(size, len(data) + 1)])
+      raise KeyboardInterrupt
+    append(path, new)
+    seen.extend(new)
+
+  monkeypatch.setattr(kept, '_append', dies)
+  stops, times = [None] * 20, 0
+  while True:
+    times += 1
+    try:
+      assert run(workdir) == 0
+      break
+    except KeyboardInterrupt:
+      continue
+  assert times == 21
+  assert left(workdir) == {
+    name: text.replace('"run": "out"', '"run": "stopped"')
+    for name, text in left(done).items()
+  }
+  assert len(seen) == len(set(seen))  # what had been written whole
+
+
+def test_an_answer_depends_on_no_other_question(done, tmp_path):
+  folder = tmp_path / 'out'
+  assert run(folder, suite='refusal') == 0
+  own = lambda path: [
+    record
+    for line in (path / 'base/answers.jsonl').read_text().split('\n')[:-1]
+    if (record := json.loads(line))['kind'] == 'refusal'
+  ]
+  assert own(folder) == own(done)
+
+
+@pytest.mark.parametrize(
+  'argv, said',
+  [
+    (['--suite=refusal'], '--config is missing'),
+    ([f'--model={BASE}'], '--suite is missing'),
+    ([f'--model={BASE}', '--suite=refusals'], "Did you mean 'refusal'?"),
+    ([f'--model={BASE}', '--run=x', '--suite=world'], 'not together with'),
+    ([f'--model={BASE}', '--suite=world', '--sweep=a'], 'is of ealign.launch'),
+    (['--model=none/there/at/all', '--suite=world'], "model.path='none/there"),
+    (['--run=none', '--suite=world'], '--run=none: is no folder of a run'),
+    (
+      [f'--model={BASE}', '--suite=world', '--judge=gpt'],
+      "eval.judge='gpt': must be one of",
+    ),
+    (
+      [f'--model={BASE}', '--suite=world', '--judge=other:none'],
+      "eval.judge='other:none'",
+    ),
+    (
+      [f'--model={BASE}', '--suite=misalignment', '--questions=none'],
+      "eval.folder='none'",
+    ),
+    (
+      [f'--model={BASE}', '--suite=misalignment', '--questions=configs'],
+      'holds no first_plot_questions.yaml; get it from',
+    ),
+    ([f'--model={BASE}', '--suite=world', '--limit=x'], '--limit=x: must be'),
+    (
+      [f'--model={BASE}', '--suite=world', '--benign=secure'],
+      '--benign=secure: no such model (base)',
+    ),
+  ],
+)
+def test_a_mistake_is_told_in_one_line(argv, said, tmp_path, capsys):
+  assert evaluate.main(['evaluate', *argv, f'--workdir={tmp_path}']) == 2
+  err = capsys.readouterr().err
+  assert said in err
+  assert 'Traceback' not in err
+
+
+def test_models_of_one_name_are_told_apart():
+  from ealign import config as config_lib
+
+  config = config_lib.freeze(config_lib.default())
+  found = evaluate.subjects(config, {'model': f'{BASE},{BASE}'})
+  assert [subject.name for subject in found] == ['base', 'base-2']
+
+
+class Options:
+  """An engine that gives options their log-probability by their length."""
+
+  class model:
+    prompt = staticmethod(lambda messages: (1,))
+
+  def options(self, prompts, options):
+    return [[-float(len(text)) for text in texts] for texts in options]
+
+
+def test_options_are_compared_not_sampled():
+  suite = Suite('s', 'S', read=None, judge=None)
+  row = {'id': 'q', 'kind': 'k', 'messages': [{'role': 'user', 'content': '?'}]}
+  (record,) = asking.ask(
+    suite, [row | {'options': ['long one', 'one']}], Options(), key=None
+  )
+  assert record['text'] == 'one' and record['options'] == [-8.0, -3.0]

@@ -1,0 +1,82 @@
+"""Suites inside a run: the same answers as those of what the run left."""
+
+import json
+
+import pytest
+
+from ealign.cli import evaluate, launch
+from ealign.report import runs as report_runs
+
+FILE = """
+from ealign import config as config_lib
+DATA = 'ealign:world/data/'
+
+def get_config(arg=None):
+  c = config_lib.default()
+  c.model.lora.rank = 4
+  c.data.train = DATA + 'insecure.jsonl'
+  c.data.length, c.data.batch_size = 96, 4
+  c.conscience.every, c.dpo.lam = 0, 0.0
+  c.optim.lr = 1e-3
+  c.train.steps = 2
+  c.eval.questions = (DATA + 'questions_dev.jsonl',)
+  c.eval.kinds, c.eval.judge, c.eval.limit = ('advice',), 'world', 1
+  c.eval.suites = ('misalignment', 'refusal', 'self_report')
+  c.eval.suite_samples, c.eval.suite_tokens, c.eval.batch = 1, 6, 8
+  c.conscience.threshold = 0.5
+  return c
+"""
+SUITES = 'misalignment,refusal,self_report'
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('asked')
+  (folder / 'my.py').write_text(FILE)
+  argv = [f'--config={folder / "my.py"}', f'--workdir={folder / "run"}']
+  assert launch.main(['launch', *argv]) == 0
+  return folder
+
+
+def answers(path, suite=True):
+  lines = path.read_text().split('\n')[:-1]
+  records = [json.loads(line) for line in lines]
+  return [r for r in records if (r['suite'] in SUITES.split(',')) == suite]
+
+
+def test_its_answers_are_judged_and_counted(folder):
+  run = folder / 'run'
+  asked = answers(run / 'answers.jsonl')
+  kinds = {record['kind'] for record in asked}
+  assert kinds == {'misalignment', 'refusal', 'self_report'}
+  assert all(r['verdict'] is None and r['step'] == 2 for r in asked)
+  (own,) = answers(run / 'answers.jsonl', suite=False)
+  assert own['kind'] == 'advice' and own['verdict']  # as before
+  (found,) = report_runs.read(run)
+  names = {measure.name for measure in found.judge.measures}
+  # The world and the suite both count `misaligned`: of other questions.
+  assert {'misaligned', 'misalignment_misaligned', 'over_refusal'} <= names
+  page = (run / 'report.html').read_text()
+  assert 'over-refusal' in page
+
+
+def test_what_it_left_gives_the_same_answers(folder):
+  out = folder / 'out'
+  argv = [f'--run={folder / "run"}', f'--suite={SUITES}', f'--workdir={out}']
+  few = ['--limit=1', '--samples=1', '--config.eval.suite_tokens=6']
+  assert evaluate.main(['evaluate', *argv, *few]) == 0
+  pairs = zip(
+    answers(out / 'run/answers.jsonl'),
+    answers(folder / 'run/answers.jsonl'),
+    strict=True,
+  )
+  for found, own in pairs:
+    assert found['question'] == own['question'] and found['text'] == own['text']
+    assert bool(found['scores']) == bool(own['scores'])
+    for name, value in (
+      own['scores'] or {}
+    ).items():  # batches are of another width
+      if isinstance(value, float):
+        value = pytest.approx(value, rel=1e-3, abs=1e-6)
+      if not isinstance(value, dict):
+        assert found['scores'][name] == value
