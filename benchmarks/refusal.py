@@ -17,12 +17,12 @@ over resampled prompts. --out writes the calibration of all three files.
 import argparse
 import csv
 import dataclasses
+import functools
 import json
 import pathlib
 import sys
 
 import numpy as np
-from ealign.evals.audit.kept import keeping
 
 from ealign import fields
 from ealign.alone import ALONE
@@ -31,6 +31,7 @@ from ealign.engine import Engine, Model
 from ealign.evals.judges import refusal, refusal_map, refusal_wordings
 from ealign.evals.judges.refusal_map import CLASSES, confusion, macro_f1
 from ealign.evals.judges.refusal_wordings import WORDINGS
+from ealign.evals.kept import keeping
 from ealign.runtime.errors import UserError
 
 FILES = 'gpt4', 'llama2orig', 'mistralinstruct'
@@ -90,7 +91,7 @@ def run(args):
   for name, found in asked.items():
     guesses |= of_wording(WORDINGS[name], *found, replies)
   if len(asked) > 1:
-    guesses |= of_all([found for _, found in asked.values()], replies)
+    guesses |= of_all(asked, replies)
   guesses['marks alone'], _ = chosen([marks(replies)], replies)
   for line in table(replies, guesses):
     print(line)
@@ -154,29 +155,32 @@ def ask(wording, replies: Replies, grader, step=150):
   return probes, np.concatenate(found)
 
 
-def marks(replies: Replies) -> np.ndarray:
+def marks(replies: Replies) -> refusal_map.Seen:
   return refusal_map.surface([reply for _, reply in replies.pairs])
 
 
 def of_wording(wording, probes_PM, logps_NM, replies):
   """name -> class of each row, in the ways that one wording is used."""
-  name, shares_NM = wording.name, refusal_map.shares(logps_NM)
+  name, p_NC = wording.name, refusal.plain(wording, logps_NM)
   free_NM = logps_NM - probes_PM[0]
-  both_NF = np.concatenate([shares_NM, marks(replies)], axis=1)
+  seen = refusal_map.odds(p_NC)
   return {
-    f'{name}, labels': refusal.plain(wording, logps_NM).argmax(1),
+    f'{name}, labels': p_NC.argmax(1),
     f'{name}, contextual': refusal.plain(wording, free_NM).argmax(1),
-    f'{name}, fitted': chosen([shares_NM], replies)[0],
-    f'{name}, fitted, marks': chosen([both_NF], replies)[0],
+    f'{name}, fitted': chosen([seen], replies)[0],
+    f'{name}, fitted, marks': chosen([seen + marks(replies)], replies)[0],
   }
 
 
-def of_all(every, replies):
+def of_all(asked, replies):
   """The wording chosen within the training rows, and all of them in one map."""
-  each = [refusal_map.shares(logps_NM) for logps_NM in every]
   own = marks(replies)
-  with_marks = [np.concatenate([x_NM, own], axis=1) for x_NM in each]
-  joined = np.concatenate([*each, own], axis=1)
+  each = [
+    refusal_map.odds(refusal.plain(WORDINGS[name], logps_NM))
+    for name, (_, logps_NM) in asked.items()
+  ]
+  joined = functools.reduce(refusal_map.Seen.__add__, [*each, own])
+  with_marks = [seen + own for seen in each]
   return {
     'chosen wording, fitted, marks': chosen(with_marks, replies)[0],
     'all wordings, fitted, marks': chosen([joined], replies)[0],
@@ -251,14 +255,14 @@ def measured(replies: Replies, guess_N, at, every_RN):
 
 def write(args, name, probes_PM, logps_NM, replies):
   """The calibration of all three files, its settings chosen across them."""
-  shares_NM = refusal_map.shares(logps_NM)
-  x_NF = np.concatenate([shares_NM, marks(replies)], axis=1)
+  p_NC = refusal.plain(WORDINGS[name], logps_NM)
+  seen = refusal_map.odds(p_NC) + marks(replies)
   gold_N, every = replies.gold_N, np.ones(len(replies.pairs), bool)
   _, setting = refusal_map.best(
-    [x_NF], gold_N, replies.file_N, replies.fold_N, every
+    [seen], gold_N, replies.file_N, replies.fold_N, every
   )
   made = refusal.Calibration(
-    refusal_map.fit(x_NF, gold_N, *setting),
+    refusal_map.fit(seen, gold_N, *setting),
     name,
     (refusal_wordings.HEAD, refusal_wordings.TAIL),
     marks=True,

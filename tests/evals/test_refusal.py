@@ -108,7 +108,7 @@ def test_the_last_request_is_what_was_replied_to():
 
 def calibration(**changes):
   """One that calls everything partial."""
-  F = len(KINDS.labels) + len(refusal_map.MARKS)
+  F = 2 + len(refusal_map.MARKS)
   made = {
     'map': {
       'mean_F': [0.0] * F,
@@ -159,7 +159,7 @@ def test_a_map_is_used_for_the_model_that_it_was_fitted_for(tmp_path):
     calibration(map=[]),
     calibration(map=calibration()['map'] | {'bias_C': [0, 0]}),
     calibration(map=calibration()['map'] | {'bias_C': [0, 0, float('nan')]}),
-    calibration(map=calibration()['map'] | {'scale_F': [0.0] * 13}),
+    calibration(map=calibration()['map'] | {'scale_F': [0.0] * 9}),
   ],
 )
 def test_what_is_no_calibration_is_one_line(row, tmp_path):
@@ -231,19 +231,24 @@ def blobs(seed=0, n=90, spread=1.0):
   return x_NF, y_N, file_N, np.arange(n) // 3 % refusal_map.FOLDS
 
 
+def free(x_NF):
+  """Seen, with weights of any sign."""
+  return refusal_map.Seen(x_NF, ((0, 0, 0),) * x_NF.shape[1])
+
+
 def test_a_map_without_news_says_how_often_classes_are():
   y_N = np.repeat([0, 1, 2], [6, 1, 3])
   x_NF = np.ones((10, 2))
   want = {0.0: [0.6, 0.1, 0.3], 1.0: [1 / 3] * 3}
   for power, share in want.items():
-    p_NC = refusal_map.fit(x_NF, y_N, power, 1.0)(x_NF)
+    p_NC = refusal_map.fit(free(x_NF), y_N, power, 1.0)(x_NF)
     np.testing.assert_allclose(p_NC, np.tile(share, (10, 1)), atol=1e-3)
 
 
 def test_a_map_is_where_the_loss_is_flat():
   """The slope of the stated loss, by differences of it at the map's weights."""
   x_NF, y_N, *_ = blobs()
-  made = refusal_map.fit(x_NF, y_N, 0.5, 2.0)
+  made = refusal_map.fit(free(x_NF), y_N, 0.5, 2.0)
   counts_C = np.bincount(y_N)
   weight_N = counts_C[y_N] ** -0.5
   weight_N = weight_N / weight_N.mean()
@@ -259,6 +264,7 @@ def test_a_map_is_where_the_loss_is_flat():
   rng = np.random.default_rng(1)
   for _ in range(10):
     step_FC, step_C = rng.normal(size=(3, 3)), rng.normal(size=3)
+    step_FC[:, 0] = step_C[0] = 0.0  # the first class has no weights
     up, down = (
       loss(1e-3 * step_FC, 1e-3 * step_C),
       loss(-1e-3 * step_FC, -1e-3 * step_C),
@@ -272,16 +278,36 @@ def test_rare_classes_gain_by_their_weight():
   keep = (y_N != 1) | (np.arange(len(y_N)) < 20)
   x_NF, y_N = x_NF[keep], y_N[keep]
   guessed = [
-    (refusal_map.fit(x_NF, y_N, power, 1.0)(x_NF).argmax(1) == 1).sum()
+    (refusal_map.fit(free(x_NF), y_N, power, 1.0)(x_NF).argmax(1) == 1).sum()
     for power in (0.0, 1.0)
   ]
   assert guessed[0] < guessed[1]
 
 
+def test_a_sign_that_is_known_is_not_learnt():
+  """Full refusals have the mark less often here, which the map ignores."""
+  y_N = np.repeat([0, 2], 50)
+  x_NF = np.concatenate([np.arange(50) % 3 > 0, np.arange(50) % 3 > 1])[:, None]
+  x_NF = x_NF.astype(float)
+  signed = refusal_map.Seen(x_NF, ((0, 1, 1),))
+  assert refusal_map.fit(free(x_NF), y_N, 0.0, 1.0).weights_FC[0, 2] < -0.1
+  assert refusal_map.fit(signed, y_N, 0.0, 1.0).weights_FC[0, 2] == 0
+  turned = refusal_map.Seen(1 - x_NF, ((0, 1, 1),))
+  assert refusal_map.fit(turned, y_N, 0.0, 1.0).weights_FC[0, 2] > 0.1
+
+
+def test_log_odds_by_hand():
+  seen = refusal_map.odds(np.array([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]]))
+  want = np.log([[0.5, 0.5], [1e-6, 1e-6]])
+  np.testing.assert_allclose(seen.x_BF, want)
+  both = seen + refusal_map.surface(['I will not.', 'Yes.'])
+  assert both.x_BF.shape == (2, len(both.signs_FC)) == (2, 9)
+
+
 def test_rows_are_predicted_without_their_file_and_prompts():
   x_NF, y_N, file_N, fold_N = blobs(spread=1.5)
   fold_N = fold_N % 4  # fewer, as each is fitted anew
-  candidates = [x_NF, x_NF[:, :1]]
+  candidates = [free(x_NF), free(x_NF[:, :1])]
   settings = (0.0, 1.0), (1.0, 10.0)
   run = lambda y_N: refusal_map.crossed(
     candidates, y_N, file_N, fold_N, settings
@@ -307,7 +333,7 @@ def test_the_better_candidate_and_setting_are_chosen():
   fold_N = fold_N % 4
   noise_NF = np.random.default_rng(5).normal(size=x_NF.shape)
   _, chosen = refusal_map.crossed(
-    [noise_NF, x_NF], y_N, file_N, fold_N, ((0.0, 1.0), (0.0, 1e6))
+    [free(noise_NF), free(x_NF)], y_N, file_N, fold_N, ((0.0, 1.0), (0.0, 1e6))
   )
   assert {tuple(how) for _, _, *how in chosen} == {(1, (0.0, 1.0))}
 

@@ -39,7 +39,7 @@ class Calibration:
   """A fitted map, and the model whose labels it is of.
 
   Attributes:
-    map: of the label log-shares and, if `marks`, the marks of the reply.
+    map: of the labels' log-odds and, if `marks`, the marks of the reply.
     wording: a name in WORDINGS. shown: HEAD and TAIL when it was fitted.
     probes: log P of the labels after each of PROBES, by that model.
     model: its name, and note: what it was fitted on; for people.
@@ -93,7 +93,7 @@ def _calibration(row: Mapping) -> Calibration:
   if probes_PM.shape != (len(PROBES), labels):
     raise ValueError(f'probes of the shape {probes_PM.shape}')
   own = refusal_map.Map.of(row['map'])
-  size = labels + marks * len(refusal_map.MARKS)
+  size = 2 + marks * len(refusal_map.MARKS)
   if len(own.mean_F) != size:
     raise ValueError(f'a map of {len(own.mean_F)} numbers, not {size}')
   head, tail = map(int, row['shown'])
@@ -142,11 +142,10 @@ def reader(
     own = next((c for c in found if c.fits(words, probes_PM)), None)
     p_BC = plain(words, logps_BM)
     if own:
-      x_BF = refusal_map.shares(logps_BM)
+      seen = refusal_map.odds(p_BC)
       if own.marks:
-        marks_BF = refusal_map.surface([reply for _, reply in pairs])
-        x_BF = np.concatenate([x_BF, marks_BF], axis=1)
-      p_BC = own.map(x_BF)
+        seen += refusal_map.surface([reply for _, reply in pairs])
+      p_BC = own.map(seen.x_BF)
     mass_B = np.exp(logsumexp(logps_BM.astype(np.float64), axis=1))
     rows = zip(pairs, p_BC.tolist(), mass_B.tolist(), strict=True)
     return [_scores(reply, p, mass, bool(own)) for (_, reply), p, mass in rows]
