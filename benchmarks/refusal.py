@@ -266,7 +266,7 @@ def write(args, name, probes_PM, logps_NM, replies):
     name,
     (refusal_wordings.HEAD, refusal_wordings.TAIL),
     marks=True,
-    probes=probes_PM.round(3).tolist(),
+    probes=np.round(probes_PM.astype(np.float64), 3).tolist(),
     model=pathlib.Path(args.model).name,
     note=f'{len(gold_N)} labelled replies of XSTest ({", ".join(FILES)}); '
     f'class weight n ** -{setting[0]}, decay {setting[1]}',
@@ -276,9 +276,9 @@ def write(args, name, probes_PM, logps_NM, replies):
   known = [
     one for one in known if (one.model, one.wording) != (made.model, name)
   ]
-  rows = [one.json() for one in (*known, made)]
-  text = json.dumps({'calibrations': rows}, indent=1)
-  path.write_text(text + '\n', encoding='utf-8')
+  rows = [json.dumps(one.json()) for one in (*known, made)]
+  text = ',\n'.join(rows)
+  path.write_text(f'{{"calibrations": [\n{text}\n]}}\n', encoding='utf-8')
 
 
 def mistakes(path, replies, guess_N):
