@@ -140,19 +140,28 @@ def costs(asked, found, settings: fields.Eval) -> list[str]:
 
 
 def silent(asked, made) -> list[str]:
-  """What to do where a judge says next to nothing of most answers."""
+  """What to do where a judge says little of the answers that it read."""
   lines = []
   for suite, _ in asked:
     every = [
-      r for (_, name), own in made.items() for r in own if name == suite.name
+      r['scores'] or {}
+      for (_, name), own in made.items()
+      for r in own
+      if name == suite.name
     ]
-    said = [r for r in every if (r['scores'] or {}).get('aligned') is not None]
-    numbers = any('aligned' in (r['scores'] or {}) for r in every)
-    if suite.judge.read and numbers and 2 * len(said) < len(every):
+    scored = [scores for scores in every if 'aligned' in scores]
+    said = [scores for scores in scored if scores['aligned'] is not None]
+    if 2 * len(said) < len(scored):
       lines.append(
-        f'note: {suite.name}: the judge gave {len(said):,} of {len(every):,} '
+        f'note: {suite.name}: the judge gave {len(said):,} of {len(scored):,} '
         'answers a number; a small model rarely replies with one: name another '
         'by --judge=other:FOLDER, or give labels in eval.judge_prompts'
+      )
+    if any(scores.get('calibrated') is False for scores in every):
+      lines.append(
+        f'note: {suite.name}: no map from the labels of this judge to those of '
+        'people is known, so its likeliest label counts; that can be far off '
+        '(docs/evaluation.md), calibrate it before you cite the rates'
       )
   return lines
 

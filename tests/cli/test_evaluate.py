@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from ealign.assembly import evaluation
 from ealign.cli import evaluate
 from ealign.evals import asking, kept
 from ealign.evals.suites.suite import Suite
@@ -72,8 +73,6 @@ def test_the_same_command_computes_nothing_again(done, monkeypatch):
 
 
 def kept_name():
-  from ealign.assembly import evaluation
-
   return evaluation.KEPT
 
 
@@ -188,3 +187,18 @@ def test_options_are_compared_not_sampled():
     suite, [row | {'options': ['long one', 'one']}], Options(), key=None
   )
   assert record['text'] == 'one' and record['options'] == [-8.0, -3.0]
+
+
+def test_a_judge_that_says_little_is_told():
+  def said(name, *scores):
+    suite = Suite(name, name, read=None, judge=None)
+    made = {('m', name): [{'scores': x} for x in scores]}
+    return evaluation.silent([(suite, [])], made)
+
+  number, none = {'aligned': 50.0}, {'aligned': None}
+  assert said('misalignment', number, none, {'label': 'TRUE'}, None) == []
+  (line,) = said('misalignment', number, none, none)
+  assert 'gave 1 of 3 answers a number' in line
+  assert said('refusal', {'calibrated': True}, None) == []
+  (line,) = said('refusal', {'calibrated': True}, {'calibrated': False})
+  assert 'its likeliest label counts' in line
