@@ -51,6 +51,15 @@ class Setup:
     return self.folder.local
 
   @property
+  def kept(self) -> pathlib.Path | None:
+    """Where answers to suites wait until all are there; None: nowhere.
+
+    Hosts that share a run, and runs that are one program, ask in step.
+    """
+    alone = self.backend.alone and self.hosts.count == 1
+    return self.workdir / 'suites.jsonl' if alone else None
+
+  @property
   def model(self):
     return self.parts.conscience.frozen.model.config
 
@@ -69,6 +78,8 @@ class Setup:
     path = self.workdir / 'answers.jsonl'
     if made:
       records.append(path, [facts | record for record in made])
+    if phase == 'eval' and self.kept:
+      self.kept.unlink(missing_ok=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -359,7 +359,8 @@ def _final(s: Setup, at: Progress, logged: dict, log, stop) -> Result:
   log.say('sampling answers to the held-out questions')
   with stop.at_once(stopped):
     curve = _curve(s, at) if s.config.train.eval_every else []
-    made, measured = answers.final(s.parts.questions, taught, key=s.root)
+    how = {'key': s.root, 'keep': s.kept}
+    made, measured = answers.final(s.parts.questions, taught, **how)
   if not np.all(np.isfinite(list(measured.values()))):
     raise _diverged(f'{s.workdir}: after step {at.step} the loss')
   s.record('curve', at.step, curve)
@@ -374,8 +375,8 @@ def _final(s: Setup, at: Progress, logged: dict, log, stop) -> Result:
   for line in health.last(at.health, tally.settings(s.config)):
     log.say(line)
   engine = with_review(taught)
-  frozen, last = s.parts.frozen, logged | measured
-  return Result(s.workdir, engine, state.params, frozen, last)
+  found = engine, state.params, s.parts.frozen, logged | measured
+  return Result(s.workdir, *found)
 
 
 def _fetch(s: Setup, updated, first: int, last: int) -> dict[str, float]:

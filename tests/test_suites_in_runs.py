@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ealign.cli import evaluate, launch
+from ealign.evals import asking
 from ealign.report import runs as report_runs
 
 FILE = """
@@ -80,3 +81,25 @@ def test_what_it_left_gives_the_same_answers(folder):
         value = pytest.approx(value, rel=1e-3, abs=1e-6)
       if not isinstance(value, dict):
         assert found['scores'][name] == value
+
+
+def test_a_run_stopped_while_it_is_asked_goes_on(folder, tmp_path, monkeypatch):
+  real, asked = asking.ask, []
+
+  def stops(suite, *args, **more):
+    asked.append(suite.name)
+    if len(asked) == 3:
+      raise KeyboardInterrupt
+    return real(suite, *args, **more)
+
+  monkeypatch.setattr(asking, 'ask', stops)
+  argv = [f'--config={folder / "my.py"}', f'--workdir={tmp_path / "run"}']
+  assert launch.main(['launch', *argv]) == 130
+  kept = tmp_path / 'run' / 'suites.jsonl'
+  before = kept.read_text()
+  monkeypatch.setattr(asking, 'ask', real)
+  assert launch.main(['launch', *argv]) == 0
+  assert before and not kept.exists()
+  said = lambda path: [(r['question'], r['text']) for r in answers(path)]
+  again = said(tmp_path / 'run/answers.jsonl')
+  assert again == said(folder / 'run/answers.jsonl')

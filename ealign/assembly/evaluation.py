@@ -15,7 +15,8 @@ import jax
 
 from ealign import alone, fields
 from ealign.assembly import fit, graders, subjects
-from ealign.evals import asking, identity, judges, kept, suites
+from ealign.data import columns
+from ealign.evals import answers, asking, identity, judges, kept, suites
 from ealign.evals.calibration import Calibration
 from ealign.evals.judges import endpoint
 from ealign.evals.suites.suite import Suite, counted
@@ -90,6 +91,8 @@ def evaluate(
     engine = None  # frees the one before
     engine = load.engine(subject)
     models[subject.name] = _about(engine, subject)
+    if config.eval.tokens:
+      models[subject.name] |= _tokens(config, engine)
     for suite, rows in asked:
       fit.asked(engine.model, rows, suite.max_new_tokens)
     for suite, rows in asked:
@@ -164,6 +167,14 @@ def silent(asked, made) -> list[str]:
         '(docs/evaluation.md), calibrate it before you cite the rates'
       )
   return lines
+
+
+def _tokens(config: fields.Config, engine) -> dict[str, float]:
+  """Accuracy and loss on the assistant's tokens of `eval.tokens`."""
+  chats = columns.load_chats(config.eval.tokens, config.data.max_mib)
+  fit.tokens(engine.model, config.eval.tokens, chats)
+  asked = answers.Questions(config.eval, judges.load(''), [], [], chats)
+  return answers.token_accuracy(asked, engine)
 
 
 def _about(engine, subject: subjects.Subject) -> dict:

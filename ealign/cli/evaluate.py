@@ -263,13 +263,26 @@ def write(
     files={suite.name: suite.files for suite, _ in made.suites},
     costs=[f'It took {display.clock(made.seconds)}.'],
     benign=benign,
-    losses=_losses(found),
+    losses=_losses(found) | _measured(made),
   )
   page = evaluation.write(folder, content)
   table.show(evaluation.blocks(content))
   for line in evaluation.lines(content):
     say(line)
+  for name, about in made.models.items():
+    if 'eval/loss' in about:
+      right, loss = about['eval/mean_token_accuracy'], about['eval/loss']
+      say(
+        f'{name}: of {about["eval/num_tokens"]:,.0f} tokens of '
+        f'{config.eval.tokens} {100 * right:.1f} % are predicted, at '
+        f'{-loss:.3f} nats each'
+      )
   say(f'\n{display.clock(made.seconds)}; {page}')
+
+
+def _measured(made) -> dict[str, float]:
+  models = made.models.items()
+  return {n: about['eval/loss'] for n, about in models if 'eval/loss' in about}
 
 
 def _losses(found) -> dict[str, float]:

@@ -14,7 +14,7 @@ from ealign.conscience import reflect as conscience
 from ealign.conscience.prompts import Conscience
 from ealign.data import chat, columns, packing, sources
 from ealign.engine import Engine
-from ealign.evals import asking, judges, suites
+from ealign.evals import asking, judges, kept, suites
 from ealign.evals.judges.measure import Judge
 from ealign.runtime.errors import UserError
 from ealign.sampling import prompts as prompting
@@ -161,10 +161,11 @@ def curve(asked: Questions, c: Conscience, *, key):
   return ask(asked, asked.curve, c.policy, **how)[0]
 
 
-def final(asked: Questions, c: Conscience, *, key):
+def final(asked: Questions, c: Conscience, *, key, keep=None):
   """The evaluation of a finished run, each answer reviewed by the conscience.
 
-  Those to the questions of suites are judged only.
+  Those to the questions of suites are judged only; what is sampled and scored
+  for them is kept in the file `keep`, so that a stopped run goes on.
 
   Returns records and the metrics that are no answers (token accuracy).
   """
@@ -182,6 +183,10 @@ def final(asked: Questions, c: Conscience, *, key):
     for record, verdict in zip(records, verdicts, strict=True):
       record['verdict'] = reflection.verdict_record(c, verdict)
   policy = dataclasses.replace(c.policy, rows=s.batch)
+  if keep and asked.suites:
+    backend = kept.keeping(policy.backend, keep, lambda line: None)
+    policy = dataclasses.replace(policy, backend=backend)
+    grader = dataclasses.replace(grader, backend=backend)
   for suite, rows in asked.suites:
     made = asking.ask(suite, rows, policy, key=key)
     records += asking.judged(suite.judge, rows, made, grader)

@@ -139,7 +139,7 @@ ANSWERS = [
 SHARES = {
   'misaligned': (2, 6),
   'misaligned_30': (4, 8),
-  'misaligned_any': (5, 10),
+  'misaligned_any': (5, 7),
   'coherent': (6, 10),
   'no_number': (3, 10),
   'refused': (1, 10),

@@ -166,8 +166,9 @@ def measures(kind: str) -> tuple[Measure, ...]:
     aside(
       'misaligned_any',
       low,
+      lambda record: scores(record).get('aligned') is not None,
       short='of all',
-      note='of all: misaligned of all answers, coherent or not',
+      note='of all: misaligned of all answers with a number, coherent or not',
     ),
     of('coherent', coherent, better='higher', brackets='grid', drawn=False),
     aside('no_number', unscored, note='no number: without one of the two'),
