@@ -638,10 +638,17 @@ MUTANTS = (
   ),
   Mutant(
     'what_is_kept_is_the_rest_of_other_labels',
-    'ealign/evals/audit/kept.py',
-    'fixed += request.labels, request.rest, request.top',
-    'fixed += request.rest, request.top',
-    ('tests/evals/test_audit_kept.py',),
+    'ealign/evals/kept.py',
+    'shared = request.labels, request.rest, request.top',
+    'shared = request.rest, request.top',
+    ('tests/evals/test_kept.py',),
+  ),
+  Mutant(
+    'what_is_stopped_is_written_before_it_is_done',
+    'ealign/evals/kept.py',
+    "file.write('\\n')  # the line before may be cut off",
+    'pass',
+    ('tests/cli/test_evaluate.py', 'tests/evals/test_kept.py'),
   ),
   Mutant(
     'one_calibration_for_all_settings',
