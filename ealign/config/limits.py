@@ -15,7 +15,7 @@ from typing import Any
 from ealign import fields
 from ealign.conscience import conformal
 from ealign.conscience.framings import FORMS, FRAMINGS, Framing
-from ealign.evals import judges, suites
+from ealign.evals import judges
 from ealign.models import hub
 from ealign.runtime.errors import UserError
 
@@ -140,8 +140,10 @@ def _texts(flat) -> Iterator[tuple]:
     yield name, 'must name at least one projection, each once'
   name = 'eval.suites'
   for suite in flat[name]:
-    if suite not in suites.SUITES:
-      yield name, _among(suite, suites.SUITES), suite
+    from ealign.evals.suites import SUITES  # loads what reads data
+
+    if suite not in SUITES:
+      yield name, _among(suite, SUITES), suite
     elif flat[name].count(suite) > 1:
       yield name, 'is named twice; name each once', suite
   name = 'conscience.review.system'

@@ -10,7 +10,7 @@ from etils import epath
 
 from ealign.conscience.framings import FRAMINGS
 from ealign.data import sources
-from ealign.evals import judges, suites
+from ealign.evals import judges
 from ealign.fields import Config
 from ealign.models import hub
 from ealign.runtime.errors import UserError
@@ -53,13 +53,21 @@ def of(config: Config) -> dict[str, str]:
   models = [c.model.path, c.model.adapter, c.model.frozen_adapter, *others]
   return {
     'data': _joined(
-      [_data(path) for path in data if path not in ('', 'sft')]
-      + [repr(rows) for _, rows in suites.read(c.eval, c.data.max_mib)]
+      [_data(path) for path in data if path not in ('', 'sft')] + _questions(c)
     ),
     'template': _joined(_templates([c.model.path, *others])),
     'model': _joined([_model(path) for path in models if path]),
     'code': code(c.eval.judge, bool(c.eval.suites)),
   }
+
+
+def _questions(c: Config) -> list[str]:
+  """The questions of the suites, as they are read."""
+  if not c.eval.suites:
+    return []
+  from ealign.evals import suites  # loads what reads data
+
+  return [repr(rows) for _, rows in suites.read(c.eval, c.data.max_mib)]
 
 
 def _joined(parts: list[str]) -> str:

@@ -328,7 +328,7 @@ def test_ctrl_c_ends_at_once_though_a_server_hangs(server, tmp_path):
     until(lambda: len(server.requests) == 7)
     begun = time.monotonic()
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=15)
-    assert time.monotonic() - begun < 3
+    out, err = running.communicate(timeout=60)
+    assert time.monotonic() - begun < 10  # of the 20 s that it would take
   assert 'KeyboardInterrupt' in err and running.returncode
   assert 'in all 3 replies' in out and len(Kept(tmp_path / 'r').replies) == 3

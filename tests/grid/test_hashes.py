@@ -27,7 +27,7 @@ def reached(name):
 
 # Reached by a run, and yet no result depends on them: they keep, show, measure.
 SILENT = (
-  *('evals.audit', 'evals.records', 'evals.stats', 'workdir.'),
+  *('evals.audit', 'evals.kept', 'evals.records', 'evals.stats', 'workdir.'),
   *('runtime.atomic', 'runtime.checkpoint'),
   *('runtime.clock', 'runtime.cluster', 'runtime.display', 'runtime.errors'),
   *('runtime.hosts', 'runtime.journal', 'runtime.metrics', 'runtime.peaks'),
