@@ -259,7 +259,9 @@ def test_as_many_are_under_way_as_there_are_workers(server):
 
 # Sends by the standard library, so that it is tested without the package.
 _PROGRAM = """
-import json, sys, urllib.request
+import json, signal, sys, urllib.request
+# A shell's background job ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from ealign.evals.judges.endpoint import Endpoint, Kept
 
 def send(request):
