@@ -374,8 +374,7 @@ def _final(s: Setup, at: Progress, logged: dict, log, stop) -> Result:
   s.folder.push()
   for line in health.last(at.health, tally.settings(s.config)):
     log.say(line)
-  engine = with_review(taught)
-  found = engine, state.params, s.parts.frozen, logged | measured
+  found = with_review(taught), state.params, s.parts.frozen, logged | measured
   return Result(s.workdir, *found)
 
 

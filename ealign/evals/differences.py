@@ -10,7 +10,6 @@ variance is that of two crossed random effects.
 import dataclasses
 import math
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from scipy import optimize
@@ -272,20 +271,3 @@ def power_line(
     f'{size} a difference of {least}{100 * found:.2g} points would be seen '
     f'{how}.'
   )
-
-
-def of_records(
-  records: Iterable[Any], value, *, by_cluster: bool = False
-) -> list[Answer]:
-  """Answers of records; value: record -> flag, or None where it has none."""
-  pairs = ((record, value(record)) for record in records)
-  return [
-    Answer(
-      float(found),
-      record['question'],
-      record.get('seed', 0),
-      record.get('cluster') if by_cluster else None,
-    )
-    for record, found in pairs
-    if found is not None
-  ]

@@ -27,8 +27,8 @@ from ealign.runtime import atomic
 # and its unit in that of the measure.
 FIELD = {
   ('humaneval', 'passed'): ('humaneval', 'pass@1', 1),
-  ('humaneval', 'pass_at_10'): ('humaneval', 'pass@10', 1),
-  ('humaneval', 'pass_at_100'): ('humaneval', 'pass@100', 1),
+  ('humaneval', 'pass_at_10'): ('humaneval', 'pass@10', 100),
+  ('humaneval', 'pass_at_100'): ('humaneval', 'pass@100', 100),
   ('gsm8k', 'gsm8k'): ('gsm8k', 'exact_match', 1),
   ('truthful_choice', 'mc1'): ('truthfulqa_mc1', 'acc', 1),
   ('truthful_choice', 'mc2'): ('truthfulqa_mc2', 'acc', 100),

@@ -169,23 +169,33 @@ def test_pass_at_k_is_of_questions_whatever_answers_each_has():
     for q, every in passed.items()
     for i, p in enumerate(every)
   ]
-  more = code.with_pass_at(records, (1, 2))
-  of = {r['question']: r['scores'] for r in more if r['scores']}
+  asked = [Asked({'id': r['question']}, r) for r in records]
+  before = [r['scores'] for r in records]
+  more = code.with_pass_at(asked, before, (2,))
+  of = {r['question']: s for r, s in zip(records, more, strict=True) if s}
   assert of['a']['pass_at_2'] == 0.5 and of['b']['pass_at_2'] == 0.0
-  assert 'pass_at_2' not in of['c'] and 'pass_at_1' not in of['a']
-  assert 'pass_at_2' not in records[0]['scores']
-  found = counts.count(code.of_k(2), [r for r in more if r['scores']])
-  assert found.value == pytest.approx(0.25) and found.interval
+  assert 'pass_at_2' not in of['c'] and 'pass_at_2' not in before[0]
+  assert [s is None for s in more] == [s is None for s in before]
+  judged = [r | {'scores': s} for r, s in zip(records, more, strict=True) if s]
+  found = counts.count(code.of_k(2), judged)
+  assert found.value == pytest.approx(25) and found.interval[0] >= 0
   # The share of a question is that of its answers: clustered, not as 9 alone.
-  share = counts.count(code.MEASURES[0], [r for r in records if r['scores']])
+  share = counts.count(code.MEASURES[0], judged)
   assert (share.count, share.total) == (2, 8)
 
 
-def test_arms_are_apart():
-  records = [record('a', i, i < 1, arm) for arm in 'xy' for i in range(2)]
-  records[2] = record('a', 0, False, 'y')
-  found = code.with_pass_at(records, (2,))
-  assert [r['scores']['pass_at_2'] for r in found] == [1.0, 1.0, 0.0, 0.0]
+def test_ten_answers_to_a_task_have_pass_at_ten(monkeypatch):
+  said = iter(['passed'] + ['failed'] * 9)
+  outcome = lambda p: run.Outcome(next(said), '', '', 0.0, {})
+  monkeypatch.setattr(code, 'program', lambda question, text: None)
+  monkeypatch.setattr(
+    run, 'run', lambda programs, **how: [*map(outcome, programs)]
+  )
+  asked = [Asked({'id': 'q'}, {'text': ''})] * 10
+  found = code.judge(confirmed=True).read(asked, None)
+  assert [s['pass_at_10'] for s in found] == [1.0] * 10
+  names = [m.name for m in code.judge(confirmed=True).measures]
+  assert 'pass_at_10' in names and 'pass_at_100' in names
 
 
 def tasks():

@@ -220,14 +220,3 @@ def test_the_line():
   few = Spread(0.2, 0.5, 2, 2, paired=True)
   assert 'no difference would be seen' in differences.power_line(few)
   assert differences.visible_difference(of, questions=1) == math.inf
-
-
-def test_answers_of_records():
-  records = [
-    {'question': 'q', 'cluster': 'c', 'seed': 3, 'scores': {'bad': True}},
-    {'question': 'r', 'scores': None},
-  ]
-  value = lambda record: (record['scores'] or {}).get('bad')
-  assert differences.of_records(records, value) == [Answer(1.0, 'q', 3)]
-  [found] = differences.of_records(records, value, by_cluster=True)
-  assert found.unit == 'c'

@@ -12,13 +12,14 @@ import math
 import re
 import textwrap
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ealign.evals.judges.measure import Asked, Judge, Measure, scores
 from ealign.evals.records import grouped
 from ealign.evals.sandbox import run
 
 KIND = 'humaneval'
+KS = 10, 100  # of pass@k, where a task has as many answers
 _FENCE = re.compile(
   r'^[ \t]*(`{3,9}|~{3,9})[ \t]*([\w+.#-]*)[^\n]*\n(.*?)(?:^[ \t]*\1|\Z)',
   re.DOTALL | re.MULTILINE,
@@ -118,42 +119,39 @@ def pass_at(n: int, c: int, k: int) -> float:
   return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
-def with_pass_at(records: Iterable[Mapping], ks: Sequence[int]) -> list[dict]:
-  """The records, the scores of which also have `pass_at_K` of their question.
+def with_pass_at(asked: Sequence[Asked], found: Sequence, ks=KS) -> list:
+  """The scores, which then also have `pass_at_K` of their question.
 
-  It is of all answers that a question got, so it is found when they are
-  counted and not when each is judged. Where fewer than K were judged there is
-  none. A mean over it, clustered by question, is that of the questions.
+  It is of all answers that one model gave to it. Where fewer than K were judged
+  there is none. A mean over it, clustered by question, is that of the
+  questions.
   """
-  records = list(records)
-  named = lambda r: (r.get('arm'), r.get('seed'), r.get('step'), r['question'])
-  judged = [r for r in records if _known(r)]
-  found = {}
-  for question, group in grouped(judged, named).items():
-    n, c = len(group), sum(scores(r)['passed'] for r in group)
-    found[question] = {
-      f'pass_at_{k}': pass_at(n, c, k) for k in ks if 1 < k <= n
-    }
-  more = lambda r: found[named(r)] if _known(r) else None
+  pairs = [pair for pair in zip(asked, found, strict=True) if pair[1]]
+  shares = {}
+  for name, own in grouped(pairs, lambda pair: pair[0].question['id']).items():
+    n, c = len(own), sum(score['passed'] for _, score in own)
+    shares[name] = {f'pass_at_{k}': pass_at(n, c, k) for k in ks if k <= n}
   return [
-    dict(r) | ({'scores': {**scores(r), **add}} if (add := more(r)) else {})
-    for r in records
+    score and {**score, **shares[one.question['id']]}
+    for one, score in zip(asked, found, strict=True)
   ]
 
 
 def of_k(k: int) -> Measure:
-  """The measure of `pass_at_K`, for records of `with_pass_at`."""
+  """The measure of `pass_at_K`."""
   name = f'pass_at_{k}'
   return Measure(
     name,
-    among=lambda record: scores(record).get(name) is not None,
+    lambda record: 100 * scores(record)[name],
+    lambda record: scores(record).get(name) is not None,
     title=f'Solved by one of {k} answers',
-    note=f'pass@{k}: P(one of {k} answers passes), unbiased, mean of questions',
+    note=f'pass@{k}: P(one of {k} answers passes), in %, mean of questions',
     short=f'pass@{k}',
     better='higher',
     kind=KIND,
     drawn=False,
     number=True,
+    bounds=(0, 100),
   )
 
 
@@ -176,6 +174,7 @@ MEASURES = (
     drawn=False,
     brackets='',
   ),
+  *map(of_k, KS),
 )
 
 
@@ -202,7 +201,8 @@ def _read(confirmed, limits, asked: Sequence[Asked], grader) -> list:
     return [None] * len(asked)
   programs = [program(one.question, one.text) for one in asked]
   outcomes = run.run(programs, confirmed=confirmed, limits=limits)
-  return [None if o.status == 'error' else _scores(o) for o in outcomes]
+  found = [None if o.status == 'error' else _scores(o) for o in outcomes]
+  return with_pass_at(asked, found)
 
 
 def _scores(outcome: run.Outcome) -> dict:
