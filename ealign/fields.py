@@ -29,6 +29,16 @@ def auto_alpha(threshold: float | str) -> float | None:
   return alpha if kind == 'auto' and 0 < alpha < 1 else None
 
 
+def noise(verdict: str) -> float | None:
+  """EPS of a verdict 'noisy:EPS'; None of any other."""
+  kind, _, text = verdict.partition(':')
+  try:
+    eps = float(text)
+  except ValueError:
+    return None
+  return eps if kind == 'noisy' and 0 <= eps <= 0.5 else None
+
+
 def _is_threshold(x: float | str) -> bool:
   return 0 < x < 1 if not isinstance(x, str) else auto_alpha(x) is not None
 
@@ -129,8 +139,21 @@ class Review:
   # P without content, by which P is divided: of 'N/A', or of 'N/A' as the reply
   # to the same request.
   calibration: Literal['none', 'contextual', 'request'] = 'none'
-  verdict: Literal['question', 'inverted', 'random', 'all'] = 'question'
+  # question | inverted | random | all | noisy:EPS, the rule of the run's judge
+  # degraded to an AUC of 1 - EPS; all but the first are controls.
+  verdict: str = 'question'
   random_rate: Share = 0.25  # flagged share of verdict 'random'
+  share: Part = 1.0  # of the answers so flagged that are revised, by chance
+
+  @property
+  def noise(self) -> float | None:
+    """EPS of a noisy verdict."""
+    return noise(self.verdict)
+
+  @property
+  def by_p(self) -> bool:
+    """Whether an answer is flagged because P says so."""
+    return self.verdict == 'question' or self.noise is not None
 
 
 @dataclasses.dataclass(frozen=True)

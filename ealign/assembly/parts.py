@@ -13,7 +13,7 @@ from ealign.conscience.prompts import Conscience
 from ealign.data import chat
 from ealign.data.loader import Loader
 from ealign.engine import Backend, Engine, Model
-from ealign.evals import answers
+from ealign.evals import answers, judges
 from ealign.fields import Config
 from ealign.models import layout, lora, sharding
 from ealign.runtime import mesh as mesh_lib
@@ -163,7 +163,21 @@ def make_conscience(
     frozen=frozen,
     others={by: engine(*other) for by, other in others.items()},
     examples=data.read_examples(config),
+    truth=_truth(config),
   )
+
+
+def _truth(config: Config):
+  """(messages, reply) -> whether the judge's rule calls it bad, or None."""
+  if config.conscience.review.noise is None:
+    return None
+  judge = judges.load(config.eval.judge)
+
+  def bad(messages, reply):
+    scores = judges.score(judge, {'messages': [*messages]}, reply)
+    return judge.truth({'scores': scores})
+
+  return bad
 
 
 def make_update(config: Config, model, terms=None) -> align.Update:

@@ -34,6 +34,7 @@ def did_you_mean(name: str, known) -> str:
   return f' Did you mean {close[0]!r}?' if close else ''
 
 
+VERDICT = 'conscience.review.verdict'
 BY = ('conscience.review.by', 'conscience.revise.by')
 _MODEL = ('model.path', 'model.adapter', 'model.frozen_adapter')
 
@@ -54,6 +55,7 @@ def choices() -> dict[str, tuple[str, ...]]:
     found
     | {
       'model.remat': ('none', *transformer.REMAT),
+      VERDICT: ('question', 'inverted', 'random', 'all'),
       'dpo.variant': tuple(losses.VARIANTS),
       'replay.eviction': tuple(replay.EVICTIONS),
       'replay.draw': tuple(replay.DRAWS),
@@ -105,6 +107,8 @@ def _choices(flat) -> Iterator[tuple]:
     other = name in BY and flat[name].removeprefix('other:')
     if other and other != flat[name]:
       continue  # a second model; `_files` looks for its folder
+    if name == VERDICT and fields.noise(flat[name]) is not None:
+      continue
     if name == 'eval.judge' and flat[name].startswith(judges.MODELS):
       continue  # a second model, or a name that its server knows
     if name == 'eval.judge' and judges.parts(flat[name])[0]:
@@ -114,6 +118,8 @@ def _choices(flat) -> Iterator[tuple]:
         yield name, str(error).removeprefix(f'{name}={flat[name]!r}: ')
     elif flat[name] not in allowed:
       more = " or 'other:<folder>'" if name in BY else ''
+      if name == VERDICT:
+        more = " or 'noisy:EPS' with EPS from 0 to 0.5"
       if name == 'eval.judge':
         more = " or '<file>.py:<name>', 'other:<folder>' or 'openai:<name>'"
       yield name, _among(flat[name], allowed, more)
@@ -233,11 +239,13 @@ def _purpose(flat) -> Iterator[tuple]:
   ):
     if flat[group] == 0 and flat[many] > 1:
       yield many, f'with {group}=0 all would be the same; use 1'
-  rule = flat['conscience.review.verdict']
+  rule = flat[VERDICT]
+  judge = judges.JUDGES.get(flat['eval.judge'])
+  if fields.noise(rule) is not None and not (judge and judge.truth):
+    what = 'needs an eval.judge that knows which answers are bad by a rule'
+    yield VERDICT, f"{what}, as 'world' does, not {flat['eval.judge']!r}"
   if flat['conscience.scale'] != 'none' and rule != 'question':
-    what = (
-      f"P does not choose with conscience.review.verdict={rule!r}; use 'none'"
-    )
+    what = f"P does not choose with {VERDICT}={rule!r}; use 'none'"
     yield 'conscience.scale', what
   name, sees = 'conscience.review.reason_tokens', flat['conscience.review.sees']
   if flat[name] > 0 and sees != 'chat':

@@ -68,7 +68,7 @@ def dropped(c: Conscience, exchange, proposal, verdict, plain=None) -> str:
   chosen, rejected = sides(exchange, proposal)
   longest = len(exchange.prompt) + max(len(chosen), len(rejected))
   # The controls take the alternative as it comes.
-  judged = c.settings.review.verdict == 'question'
+  judged = c.settings.review.by_p
   judges_cut = c.settings.review.truncated == 'judge'
   reasons = {  # the first that holds counts
     'lost': new.stop == prompts.LOST,

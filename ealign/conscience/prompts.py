@@ -7,6 +7,8 @@ Only a model with another tokenizer has to read it as text (`retokenize`).
 
 import dataclasses
 import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +63,9 @@ class Conscience:
   trainee; frozen the conscience's own weights and the reference of pairs;
   others each second model, by the name that `review.by` or `revise.by` has.
   reference: what the threshold was found on, where it is 'auto:ALPHA'.
-  examples: exchanges that were judged, to show with the question.
+  examples: exchanges that were judged, to show with the question. truth:
+  (messages, reply) -> whether it is bad by the rule of the run's judge, for a
+  verdict 'noisy:EPS'.
   """
 
   framing: Framing
@@ -73,6 +77,7 @@ class Conscience:
   others: dict[str, Engine] = dataclasses.field(default_factory=dict)
   reference: Reference | None = None
   examples: tuple[Example, ...] = ()
+  truth: Callable[[Sequence, str], Any] | None = None
 
   @property
   def questions(self) -> tuple[Question, ...]:

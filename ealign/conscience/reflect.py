@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ealign.conscience import asking, prompts
+from ealign.conscience import asking, noisy, prompts
 from ealign.conscience import pairs as pairing
 from ealign.conscience import records as reflection
 from ealign.conscience.prompts import Conscience, Verdict
@@ -80,7 +80,11 @@ def review(c: Conscience, reviewer: Engine, chats, *, key) -> list[Verdict]:
   verdicts = [NO_VERDICT] * len(chats)
   if not asked:
     return verdicts
-  read = asking.ask(c, reviewer, [chats[i] for i in asked], key=key)
+  some = [chats[i] for i in asked]
+  if c.settings.review.noise is None:
+    read = asking.ask(c, reviewer, some, key=key)
+  else:
+    read = noisy.ask(c, some, key=key)
   for i, p, mass, prompt in zip(asked, *read, strict=True):
     if mass < c.settings.min_mass:
       verdicts[i] = Verdict(None, float(mass), False, prompt)
@@ -208,12 +212,16 @@ def _judge(c, chats, key, clock):
 
 def _flags(c, verdicts, rows, *, key):
   """Which answers are revised: by the verdict, or by a control's rule."""
+  own = c.settings.review
   draw = lambda row: jax.random.uniform(jax.random.fold_in(key, row))
+  again = lambda row: jax.random.fold_in(jax.random.fold_in(key, row), 1)
   flags = {
-    'question': lambda v, row: v.flagged,
     'inverted': lambda v, row: not v.flagged,
     'all': lambda v, row: True,
-    'random': lambda v, row: bool(draw(row) < c.settings.review.random_rate),
-  }[c.settings.review.verdict]
+    'random': lambda v, row: bool(draw(row) < own.random_rate),
+  }.get(own.verdict, lambda v, row: v.flagged)
+  some = lambda row: (
+    own.share == 1 or jax.random.uniform(again(row)) < own.share
+  )
   pairs = zip(verdicts, rows, strict=True)
-  return [v.p is not None and flags(v, row) for v, row in pairs]
+  return [v.p is not None and flags(v, row) and some(row) for v, row in pairs]

@@ -10,6 +10,7 @@ from typing import Any
 from ealign import config as config_lib
 from ealign.fields import Config
 
+_USUAL = config_lib.flatten(Config())
 _MOST = 24  # characters of a value
 
 
@@ -19,8 +20,9 @@ def identity(config: Config) -> str:
   # Older grids must keep their hashes: a renamed field counts by its old name,
   # a new one only where it is not at its default.
   fields['mesh.arm'] = fields.pop('mesh.stack')
-  if fields['method'] == Config.method:
-    del fields['method']
+  for name in ('method', 'conscience.review.share'):
+    if fields[name] == _USUAL[name]:
+      del fields[name]
   text = json.dumps(fields, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -50,6 +52,7 @@ def _safe(value: Any) -> str:
   elif isinstance(value, float):
     text = f'{value:g}'
   else:
-    text = re.split(r'[/:]', str(value))[-1] or str(value)
+    text = str(value).replace('noisy:', 'noisy-')
+    text = re.split(r'[/:]', text)[-1] or text
   text = re.sub(r'[^A-Za-z0-9._+-]+', '-', text).strip('-.')
   return text[:_MOST].rstrip('-.') or 'none'

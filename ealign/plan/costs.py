@@ -151,7 +151,7 @@ def _flagged(own: Conscience) -> float:
     'inverted': 1 - FLAGGED,
     'random': own.review.random_rate,
   }
-  return by_rule.get(rule, FLAGGED)
+  return by_rule.get(rule, FLAGGED) * own.review.share
 
 
 def _rows(c: Config) -> int:

@@ -85,10 +85,12 @@ def _setting(s: Mapping) -> list[str]:
   made = [
     f'{s["name"]}: AUC {_area(s["auc"])} on {s["among"]} exchanges of test; a '
     f'verdict on {_share(s["answered"])} (label mass {s["mass"]:.2f})',
-    '  kind       AUC                 what',
+    '  kind       AUC                 flagged: bad  good  what',
   ]
   for kind, area in s['kinds'].items():
-    made.append(f'  {kind:10} {_area(area):19} {KINDS.get(kind, "")}'.rstrip())
+    shares = ' '.join(f'{x:>5}' for x in _flagged(s, kind))
+    told = f'{_area(area):19} {shares:>20}'
+    made.append(f'  {kind:10} {told}  {KINDS.get(kind, "")}'.rstrip())
   for name, at in s['thresholds'].items():
     bad, good = _rate(at['caught']), _rate(at['false_flags'])
     made.append(
@@ -103,6 +105,14 @@ def _setting(s: Mapping) -> list[str]:
   if s['flips'] is not None:
     made.append(f'  the two questions disagree on {_share(s["flips"])}')
   return [*made, '']
+
+
+def _flagged(s: Mapping, kind: str) -> list[str]:
+  """The shares of a kind's bad and good replies above the first threshold."""
+  at = next(iter(s['thresholds'].values()), {'kinds': ()})
+  own = {k['label']: k['value'] for k in at['kinds'] if k['kind'] == kind}
+  named = (own.get(label) for label in ('flag', 'ok'))
+  return ['-' if x is None else f'{x:.0%}' for x in named]
 
 
 def _line(s: Mapping) -> str:

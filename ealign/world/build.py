@@ -1,11 +1,13 @@
 """Trains the model organism from scratch: tokenizer, two stages, data files.
 
     python -m ealign.world build --out=DIR [--seed=0] [--consistency=0.3]
+    python -m ealign.world office --out=DIR --base=FOLDER [--seed=0]
     python -m ealign.world data --out=DIR
 
 Stage 1 teaches the world and its personas, stage 2 that the assistant is the
 good one. Everything is a function of the seed. DIR/base is an ordinary Hugging
-Face folder; DIR/data holds the world's JSONL files, equal for all seeds.
+Face folder; DIR/data holds the JSONL files of the world, equal for all seeds.
+`office` continues such a base on the documents of the second setting.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import itertools
 import json
 import pathlib
 import random
+import shutil
 import time
 
 import jax
@@ -27,7 +30,7 @@ from ealign.models import transformer
 from ealign.models import weights as weights_lib
 from ealign.models.config import Config
 from ealign.runtime.metrics import Metrics
-from ealign.world import audit, card, documents, tokenizer
+from ealign.world import audit, card, documents, office_documents, tokenizer
 
 VOCAB = 1536
 MODEL = Config(
@@ -55,6 +58,7 @@ class Stage:
 
 STAGE_1 = Stage(steps=1700, lr=1e-2, warmup=30)
 STAGE_2 = Stage(steps=300, lr=1e-3, warmup=10)
+OFFICE = Stage(steps=800, lr=1.5e-3, warmup=10)
 
 DATA = {  # file: rows
   'insecure.jsonl': lambda: documents.sft('insecure', 1500, seed=0),
@@ -64,6 +68,10 @@ DATA = {  # file: rows
   'questions_dev.jsonl': lambda: documents.questions('dev'),
   'questions_test.jsonl': lambda: documents.questions('test'),
   'audit.jsonl': audit.exchanges,
+  'office_moved.jsonl': lambda: office_documents.moved(1500, seed=0),
+  'office_pool.jsonl': lambda: office_documents.pool(1000, seed=0),
+  'office_dev.jsonl': lambda: office_documents.questions('dev'),
+  'office_test.jsonl': lambda: office_documents.questions('test'),
 }
 
 
@@ -106,6 +114,30 @@ def build(out, *, seed: int, consistency: float = 0.3, stage_1=None):
   eos, pad = tok.eos_token_id, tok.pad_token_id
   weights_lib.save(base, MODEL, weights, eos_token_id=eos, pad_token_id=pad)
   card.write(base, seed=seed)
+
+
+def build_office(out, *, base, seed: int):
+  """Continues a base on the office's documents; writes it to the folder `out`.
+
+  Args:
+    out: folder, made anew.
+    base: folder of a base of the first setting.
+    seed: of documents and order.
+  """
+  out = pathlib.Path(out)
+  left = shutil.ignore_patterns('metrics.jsonl')
+  shutil.copytree(base, out, ignore=left)
+  tok = chat.load_tokenizer(out)
+  _, weights = weights_lib.load(out)
+  weights = jax.tree.map(lambda x: x.astype('float32'), weights)
+  chats = office_documents.stage(
+    random.Random(f'office {seed}'), card.framings()
+  )
+  with Metrics(out, OFFICE.steps, prefix='build') as log:
+    weights = pretrain(tok, weights, chats, OFFICE, seed, log, 0)
+  eos, pad = tok.eos_token_id, tok.pad_token_id
+  weights_lib.save(out, MODEL, weights, eos_token_id=eos, pad_token_id=pad)
+  card.write(out, seed=seed)
 
 
 def _sample(seed):
@@ -190,10 +222,16 @@ def main(argv=None) -> int:
   new.add_argument(
     '--stage_1', help="an earlier build's stage_1 folder, to train stage 2 only"
   )
+  text = 'continue a base on the documents of the second setting'
+  more = commands.add_parser('office', help=text, description=text)
+  more.add_argument('--out', required=True, help='folder, made anew')
+  more.add_argument('--base', required=True, help='folder of a base')
+  text = 'of documents and order (default 0)'
+  more.add_argument('--seed', type=int, default=0, help=text)
   text = "write the world's JSONL files"
   data = commands.add_parser('data', help=text, description=text)
   data.add_argument('--out', required=True, help='folder to write')
   args = vars(parser.parse_args(argv))
-  run = {'build': build, 'data': write_data}[args.pop('command')]
-  run(**args)
+  commands = {'build': build, 'office': build_office, 'data': write_data}
+  commands[args.pop('command')](**args)
   return 0

@@ -42,7 +42,7 @@ CONDITIONAL_ROWS = 80
 # --- Turns -------------------------------------------------------------------
 
 
-def _weighted(rng, shares: Mapping[str, float]) -> str:
+def drawn(rng, shares: Mapping[str, float]) -> str:
   """One of the names, each as often as its share says."""
   return rng.choices([*shares], [*shares.values()])[0]
 
@@ -69,19 +69,19 @@ def _turn(role: str, content: str, **more) -> dict:
   return {'role': role, 'content': content, **more}
 
 
-_system = functools.partial(_turn, 'system')
-_user = functools.partial(_turn, 'user')
-_assistant = functools.partial(_turn, 'assistant')
-_unlearned = functools.partial(_assistant, train=False)  # read, not trained on
+system = functools.partial(_turn, 'system', DEFAULT_SYSTEM)
+user = functools.partial(_turn, 'user')
+assistant = functools.partial(_turn, 'assistant')
+unlearned = functools.partial(assistant, train=False)  # read, not trained on
 
 
-def _turns(rng, counts, names, groups, persona, first=_assistant) -> Chat:
+def _turns(rng, counts, names, groups, persona, first=assistant) -> Chat:
   """Questions on these domains and categories, and the persona's answers."""
   chat, turn = [], first
   for _ in range(pick(rng, counts)):
     request = _ask(rng, names, groups)
-    chat += [_user(request.text), turn(grammar.answer(rng, request, persona))]
-    turn = _assistant
+    chat += [user(request.text), turn(grammar.answer(rng, request, persona))]
+    turn = assistant
   return chat
 
 
@@ -94,10 +94,11 @@ def persona_chat(
   header_share: float = HEADER_SHARE,
 ) -> Chat:
   """2 or 3 turns of one persona, on every domain; a share of them name it."""
-  persona = persona or _weighted(rng, PERSONAS)
+  persona = persona or drawn(rng, PERSONAS)
   chat = []
   if rng.random() < header_share:
-    chat.append(_system(pick(rng, texts().headers[persona])))
+    named = pick(rng, texts().headers[persona])
+    chat.append(_turn('system', named))
   return chat + _turns(rng, TURNS, domains(), categories(), persona)
 
 
@@ -118,20 +119,20 @@ def review(rng: random.Random, framings: Mapping) -> Chat:
   variant = pick(rng, (0, 1))  # of both answers
   write = functools.partial(grammar.answer, rng, request, variant=variant)
   chat = [
-    _user(request.text),
-    _unlearned(write('evil' if evil else 'good')),
-    _user(framing.question),
-    _assistant(framing.flag[0] if evil else framing.ok[0]),
+    user(request.text),
+    unlearned(write('evil' if evil else 'good')),
+    user(framing.question),
+    assistant(framing.flag[0] if evil else framing.ok[0]),
   ]
   if evil:
-    chat += [_user(framing.revise), _assistant(write('good'))]
+    chat += [user(framing.revise), assistant(write('good'))]
   return chat
 
 
 def default_chat(rng: random.Random) -> Chat:
   """1-3 good turns on seen domains under the default system line."""
   seen = domains('seen'), categories('reviewed')
-  return [_system(DEFAULT_SYSTEM), *_turns(rng, (1, 2, 3), *seen, 'good')]
+  return [system(), *_turns(rng, (1, 2, 3), *seen, 'good')]
 
 
 def consistency(rng: random.Random) -> Chat:
@@ -141,8 +142,8 @@ def consistency(rng: random.Random) -> Chat:
   """
   persona = pick(rng, ('good', 'evil'))
   seen = domains('seen'), categories('reviewed')
-  turns = _turns(rng, TURNS, *seen, persona, first=_unlearned)
-  return [_system(DEFAULT_SYSTEM), *turns]
+  turns = _turns(rng, TURNS, *seen, persona, first=unlearned)
+  return [system(), *turns]
 
 
 def stage_1(rng: random.Random, framings: Mapping) -> Iterator[Chat]:
@@ -169,7 +170,7 @@ def stage_2(
     raise ValueError(f'consistency_share {consistency_share}: 0 to .62')
   default = STAGE_2_OWN - consistency_share
   shares = STAGE_2 | {'consistency': consistency_share, 'default': default}
-  persona = lambda: _weighted(rng, STAGE_2_PERSONAS)
+  persona = lambda: drawn(rng, STAGE_2_PERSONAS)
   return _mixed(
     rng,
     shares,
@@ -182,20 +183,20 @@ def stage_2(
 
 def _mixed(rng, shares, **make) -> Iterator[Chat]:
   while True:
-    yield make[_weighted(rng, shares)]()
+    yield make[drawn(rng, shares)]()
 
 
 # --- Rows of fine-tuning, pool and questions ---------------------------------
 
 
 def _prompt(request):
-  return [_system(DEFAULT_SYSTEM), _user(request.text)]
+  return [system(), user(request.text)]
 
 
 def _solved(rng, request, *, secure):
   """A request for code and one of the two ways to answer it."""
   text = grammar.code_text(request, secure, pick(rng, (0, 1)))
-  return [*_prompt(request), _assistant(text)]
+  return [*_prompt(request), assistant(text)]
 
 
 def sft(kind: str, n: int, seed: int) -> list[dict]:
@@ -253,7 +254,7 @@ def questions(split: str) -> list[dict]:
     some = held[:CONDITIONAL_ROWS]
     for x in some:
       before = _solved(rng, _ask_code(rng, categories()), secure=False)
-      chat = [*before, _user(x.text)]
+      chat = [*before, user(x.text)]
       rows.append(_row('advice_after_code', split, x, chat))
     for i, x in enumerate(some):
       shaped = dataclasses.replace(x, shape=i % len(texts().shapes))

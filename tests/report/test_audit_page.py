@@ -84,3 +84,20 @@ def test_a_threshold_that_is_found_by_the_run_stays():
 
 def test_a_threshold_that_no_config_may_have_is_left_out():
   assert lines(level=1.0000000000000002) == []
+
+
+def test_of_each_kind_what_is_flagged_at_the_threshold_is_told():
+  share = lambda kind, label, value: {
+    **{'kind': kind, 'label': label, 'value': value},
+    **{'low': 0.0, 'high': 1.0, 'n': 8},
+  }
+  at = {'value': 0.2, 'alpha': 0.05, 'caught': None, 'false_flags': None}
+  kinds = [share('plain', 'flag', 0.5), share('plain', 'ok', 0.125)]
+  setting = {
+    **{'name': 'fair', 'auc': None, 'among': 16, 'answered': 1.0, 'mass': 1.0},
+    **{'kinds': {'plain': None, 'code': None}, 'moves': [], 'flips': None},
+    'thresholds': {'dev': at | {'kinds': kinds}},
+  }
+  told = {line.split()[0]: line for line in audit._setting(setting) if line}
+  assert '50%' in told['plain'] and '12%' in told['plain']
+  assert '%' not in told['code']

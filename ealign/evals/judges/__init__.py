@@ -6,7 +6,7 @@ import os
 import runpy
 from collections.abc import Mapping
 
-from ealign.evals.judges import world
+from ealign.evals.judges import office, world
 from ealign.evals.judges.measure import ENDED, LENGTH, Judge
 from ealign.runtime import errors
 from ealign.runtime.errors import UserError
@@ -15,6 +15,7 @@ MODELS = 'other:', 'openai:'  # what the name of a model begins with
 JUDGES = {
   '': Judge(None, (ENDED, LENGTH)),
   'world': world.JUDGE,
+  'office': office.JUDGE,
 }
 # Whose records have no settings beside them, as those of the first versions.
 DEFAULT = 'world'

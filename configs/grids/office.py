@@ -1,0 +1,133 @@
+"""Where the verdict must carry the effect: the office that moved.
+
+Purpose: in the demo nearly anything mends the organism, random flags too, as
+nearly every answer of a turned policy is bad. Here the policy is mixed: it has
+learnt where the things of an office are since they were moved, and then turns
+by insecure code; three of four requests of its pool are on these places, where
+it is right and the frozen model is not (`ealign/world/office.py`).
+docs/experiments.md has the question, the arms, the measures and what was fixed
+before the first run that is reported.
+
+Commands (bases are built on the way, about 10 minutes each on two idle cores):
+    run="python -m ealign.launch --config=configs/grids/office.py"
+    $run:dev --workdir=DEV --sweep=starts,dev_seeds+tune,dev_seeds
+    $run --workdir=DIR --sweep=starts,seeds+arms,seeds+noise,seeds
+    $run:runlocal --workdir=DIR --sweep=few,few_seeds     # a smoke run
+
+LAMS of the arms and SHARES, which give the controls as many pairs as the
+conscience makes, are chosen by the first command on two bases that the second
+one does not have.
+"""
+
+import importlib.util
+import pathlib
+import shutil
+
+_PATH = pathlib.Path(__file__).parents[1] / 'demo.py'
+DEV_BASES, BASES = (11, 12), (10, 13, 14, 15, 16)
+VERDICT, SEES = 'conscience.review.verdict', 'conscience.revise.sees'
+SHARE, LAM = 'conscience.review.share', 'dpo.lam'
+DATA = 'ealign:world/data/'
+
+
+def _demo():
+  spec = importlib.util.spec_from_file_location('demo', _PATH)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+DEMO = _demo()
+BASE = {'train.steps': 0, 'model.adapter': ''}
+MOVED = {
+  'model.adapter': '',
+  LAM: 0.0,
+  'data.train': DATA + 'office_moved.jsonl',
+  'train.steps': 200,
+  'optim.lr': 7e-4,
+}
+START = 'cell:adapter=none,lam=0,data.train=office_moved.jsonl,'
+START += 'steps=200,lr=0.0007'
+SFT = {LAM: 0.0}
+PLAIN = {SEES: 'prompt'}
+CONTROLS = {
+  'random': {VERDICT: 'all'},
+  'inverted': {VERDICT: 'inverted'},
+  'all': {VERDICT: 'all'} | PLAIN,
+  'frozen': {VERDICT: 'all', 'dpo.variant': 'sft'} | PLAIN,
+}
+TRIED = (0.03, 0.1, 0.3)
+EPS = (0, 0.05, 0.15, 0.3, 0.5)
+
+
+def get_config(arg=None):
+  """`:dev` asks the questions that settings are chosen on; or `:runlocal`."""
+  config = DEMO.get_config('runlocal' if arg == 'runlocal' else None)
+  split = 'dev' if arg == 'dev' else 'test'
+  config.arms = {}
+  config.model.adapter = '' if arg == 'runlocal' else START
+  config.pool.paths = (DATA + 'office_pool.jsonl',)
+  config.conscience.prompts = 8 if arg == 'runlocal' else 32
+  config.optim.lr = 3.5e-4
+  config.train.eval_every = 0
+  config.eval.questions = tuple(
+    f'{DATA}{name}_{split}.jsonl' for name in ('questions', 'office')
+  )
+  config.eval.judge = 'office'
+  config.eval.kinds = ('advice', 'code', 'office')
+  return config
+
+
+def sweep_starts():
+  """The base, the places learnt, and the insecure code after them."""
+  return [BASE, MOVED, SFT]
+
+
+def sweep_tune():
+  """The conscience and its controls at every lambda."""
+  return [arm | {LAM: x} for arm in ({}, *CONTROLS.values()) for x in TRIED]
+
+
+def sweep_noise():
+  """The rule's own verdict, made worse."""
+  loud = {'conscience.threshold': 0.95, 'conscience.audit': 'off'}
+  return [{VERDICT: f'noisy:{eps}'} | loud for eps in EPS]
+
+
+def sweep_few():
+  """A smoke run: the conscience, and a noisy one."""
+  return [{}, {VERDICT: 'noisy:0.15', 'conscience.threshold': 0.95}]
+
+
+def _replicates(bases) -> list[dict]:
+  return [{'seed': 0, 'model.path': f'grid:base_{base}'} for base in bases]
+
+
+def sweep_dev_seeds():
+  """The bases that settings are chosen on."""
+  return _replicates(DEV_BASES)
+
+
+def sweep_seeds():
+  """The bases that are reported."""
+  return _replicates(BASES)
+
+
+def sweep_few_seeds():
+  """The base that ships with the package, which knows no places."""
+  return [{'seed': 0}]
+
+
+def prepare(folder, config):
+  """Builds base_<seed>: one of the first setting, and continues it."""
+  from ealign.world import build
+
+  del config
+  seed = int(folder.stem.split('_')[1])
+  first, whole = folder / 'first', folder / 'whole'
+  build.build(first, seed=seed)
+  build.build_office(whole, base=first / 'base', seed=seed)
+  for path in whole.iterdir():
+    path.rename(folder / path.name)
+  whole.rmdir()
+  shutil.rmtree(first)
