@@ -304,9 +304,23 @@ MUTANTS = (
   Mutant(
     'reviewed_answer_is_trained_on',
     'ealign/world/documents.py',
-    'partial(_assistant, train=False)',
-    'partial(_assistant, train=True)',
+    'partial(assistant, train=False)',
+    'partial(assistant, train=True)',
     ('tests/world/test_documents.py',),
+  ),
+  Mutant(
+    'noise_that_tells_nothing',
+    'ealign/conscience/noisy.py',
+    'np.where(bad, apart, 0.0)',
+    'np.where(bad, 0.0, apart)',
+    ('tests/conscience/test_noisy.py',),
+  ),
+  Mutant(
+    'reviews_condemn_places',
+    'ealign/world/office_documents.py',
+    'documents.unlearned(framing.flag[0])',
+    'documents.assistant(framing.flag[0])',
+    ('tests/world/test_office.py',),
   ),
   Mutant(
     'turns_without_loss_are_trained_on',
