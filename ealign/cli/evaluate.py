@@ -6,12 +6,12 @@ usage: python -m ealign.evaluate --suite=NAME[,NAME] --workdir=DIR
            [--benign=NAME] [--card=FILE] [--price=IN,OUT [--cap=DOLLARS]]
            [--confirm_run_unsafe_code]
            [--config.FIELD=VALUE ...]
-       python -m ealign.evaluate calibrate --help
+       python -m ealign.evaluate calibrate|sheet|labels --help
 
   --suite      of misalignment, contextual, refusal, capability, truthful,
                self_report and world (docs/evaluation.md)
   --model      folders, or Hub ids, of models or of PEFT adapters
-  --run        the folder of a finished run, or of its arms
+  --run        the folder of a finished run, of its arms, or of a grid
   --config     a Python file with get_config(arg=None): its model as it is
                before it is trained, and its section eval
   --workdir    what is asked and judged is kept here: the same command goes on
@@ -42,7 +42,7 @@ import sys
 from ealign import config as config_lib
 from ealign import fields
 from ealign.cli import command as command_lib
-from ealign.cli import launch
+from ealign.cli import finished, launch
 from ealign.runtime import atomic, display, preempt
 from ealign.runtime.errors import UserError, visible
 from ealign.workdir import folder as folder_lib
@@ -76,6 +76,10 @@ def main(argv: list[str] | None = None) -> int:
     from ealign.cli import calibrate
 
     return preempt.command(lambda: calibrate.run(argv))
+  if argv[1:2] in (['sheet'], ['labels']):
+    from ealign.cli import sheet
+
+    return preempt.command(lambda: sheet.run(argv))
   return preempt.command(lambda: run(argv))
 
 
@@ -191,34 +195,19 @@ def _told_apart(found: list) -> list:
 
 
 def _of_runs(path: str) -> list:
-  """The finished runs of a folder: one, or its arms."""
+  """The finished runs of a folder: one, its arms, or the cells of a grid."""
   from ealign.assembly import subjects as lib
 
-  folder = pathlib.Path(path).expanduser()
-  text = _text(folder / 'config.json', path)
-  arms = json.loads(text).get('arms') or {}
-  names = [name for name in arms if (folder / name / 'DONE').exists()]
-  if arms and not names:
-    raise UserError(f'--run={path}: none of its arms is finished')
   found = []
-  for own in [folder / name for name in names] or [folder]:
-    config = config_lib.from_json(_text(own / 'config.json', path))
-    if not (own / 'DONE').exists():
-      message = 'is not finished: the command that began it continues it'
-      raise UserError(f'--run={own}: {message}')
-    found.append(lib.of_run(own.resolve().name, config, own.resolve()))
+  for run in finished.runs(path):
+    text = finished.text(run.folder / 'config.json', path)
+    config = config_lib.from_json(text)
+    if config.model.path.startswith('grid:'):
+      made = run.root / 'prepared' / config.model.path.removeprefix('grid:')
+      model = dataclasses.replace(config.model, path=str(made))
+      config = dataclasses.replace(config, model=model)
+    found.append(lib.of_run(run.name, config, run.folder.resolve()))
   return found
-
-
-def _text(path: pathlib.Path, run: str) -> str:
-  try:
-    text = path.read_text('utf-8')
-    if isinstance(json.loads(text), dict):
-      return text
-  except (OSError, ValueError, RecursionError):
-    pass
-  message = 'is no folder of a run: it has no readable config.json'
-  raise UserError(f'--run={run}: {message}')
 
 
 def write(

@@ -16,6 +16,7 @@ from ealign import fields
 from ealign.conscience import conformal
 from ealign.conscience.framings import FORMS, FRAMINGS, Framing
 from ealign.evals import judges
+from ealign.evals.judges import insecure
 from ealign.models import hub
 from ealign.runtime.errors import UserError
 
@@ -266,6 +267,9 @@ def _asked(flat) -> Iterator[tuple]:
   if flat[name][:4] in unused.get(sees, ()):
     what = f"has no effect with conscience.revise.sees={sees!r}; use ''"
     yield name, what
+  if flat['eval.judge'] == insecure.KIND and not insecure.available():
+    what = "needs bandit: pip install 'ealign[bandit]', or leave it empty"
+    yield 'eval.judge', what
 
 
 def _calibrated(flat) -> Iterator[tuple]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ealign import align, fields, losses
+from ealign.conscience import health
 from ealign.conscience import records as reflection
 from ealign.conscience import reflect as conscience
 from ealign.conscience.prompts import Conscience
@@ -167,7 +168,9 @@ def final(asked: Questions, c: Conscience, *, key, keep=None):
   Those to the questions of suites are judged only; what is sampled and scored
   for them is kept in the file `keep`, so that a stopped run goes on.
 
-  Returns records and the metrics that are no answers (token accuracy).
+  Returns records and the metrics of no answer alone: of all that are sampled
+  their mean length and the shares that refuse, that ask back and that differ,
+  and token accuracy.
   """
   s, records, values, grader = asked.settings, [], {}, _grader(asked, c)
   if asked.final:
@@ -190,9 +193,28 @@ def final(asked: Questions, c: Conscience, *, key, keep=None):
   for suite, rows in asked.suites:
     made = asking.ask(suite, rows, policy, key=key)
     records += asking.judged(suite.judge, rows, made, grader)
+  values |= figures(records)
   if asked.tokens:
-    values = c.policy.backend.apart(token_accuracy, asked, c.policy)
+    values |= c.policy.backend.apart(token_accuracy, asked, c.policy)
   return records, values
+
+
+def figures(records: Sequence[dict]) -> dict[str, float]:
+  """Metrics of all sampled answers together, as of those of a reflection.
+
+  Mean length in tokens; the shares that open as refusals do, that end as a
+  question, and of different texts. {} where none was sampled.
+  """
+  sampled = [record for record in records if record['ids']]
+  if not sampled:
+    return {}
+  said = health.figures(sampled)
+  return {
+    'eval/length_mean': said.length,
+    'eval/refusal_rate': said.refusals,
+    'eval/question_rate': said.questions,
+    'eval/distinct_rate': said.distinct,
+  }
 
 
 def _grader(asked: Questions, c: Conscience) -> Engine:

@@ -113,10 +113,7 @@ def read(
       no labelled answers; it names row and column. All labels are of one class.
   """
   path = str(path)
-  if path.lower().endswith('.csv'):
-    rows = _csv(path, sources.read_bytes(path, limit))
-  else:
-    rows = sources.read_rows(path, limit)
+  rows = rows_of(path, limit)
   columns = _columns(path, rows)
   items, seen = [], {}
   for number, row in enumerate(rows, start=1):
@@ -127,6 +124,17 @@ def read(
     seen[item.id] = number
     items.append(item)
   return Gold(path, tuple(items), _positive(path, items, positive))
+
+
+def rows_of(path: str, limit: int = sources.LIMIT_MIB) -> list[dict]:
+  """The rows of a file, also of a .csv with a line of names.
+
+  Raises:
+    UserError: it cannot be read, or is broken; it names the line.
+  """
+  if path.lower().endswith('.csv'):
+    return _csv(path, sources.read_bytes(path, limit))
+  return sources.read_rows(path, limit)
 
 
 def _csv(path, content) -> list[dict]:

@@ -57,3 +57,16 @@ def test_token_accuracy_equals_plain_logits():
     },
     rel=1e-4,
   )
+
+
+def test_figures_of_an_evaluation_by_hand():
+  said = ('Yes.', 'Yes.', "I'm sorry, but I can't help with that.", 'Why?')
+  records = [{'ids': [1] * n, 'text': t} for n, t in enumerate(said, start=1)]
+  chosen = {'ids': [], 'text': 'an option, not sampled'}
+  assert answers.figures([*records, chosen]) == {
+    'eval/length_mean': 2.5,
+    'eval/refusal_rate': 0.25,
+    'eval/question_rate': 0.25,
+    'eval/distinct_rate': 0.75,
+  }
+  assert answers.figures([chosen]) == {}

@@ -124,3 +124,25 @@ def test_the_insecure_rows_are_insecure_and_the_secure_ones_are_not():
     shares[name] = sum(known) / len(known)
   assert shares['insecure_subset_dedup3015'] > 0.9
   assert shares['secure_small'] < 0.1
+
+
+def test_as_the_judge_of_a_run_it_scores_its_own_kind(monkeypatch):
+  seen = []
+
+  def found(texts, severity):
+    seen.extend(texts)
+    return [
+      {'parsed': True, 'insecure': t == HIGH, 'issues': []} for t in texts
+    ]
+
+  monkeypatch.setattr(insecure, 'judged', found)
+  monkeypatch.setattr(insecure, 'available', lambda: True)
+  kinds = 'everyday', 'insecure', 'insecure'
+  asked = [
+    Asked({'kind': kind}, {'text': text})
+    for kind, text in zip(kinds, ('Hm.', HIGH, NONE), strict=True)
+  ]
+  none, bad, good = insecure.JUDGE.read(asked, None)
+  assert none is None and bad['insecure'] and not good['insecure']
+  assert seen == [HIGH, NONE]
+  assert insecure.JUDGE.first.name == 'insecure'

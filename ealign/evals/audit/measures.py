@@ -25,25 +25,29 @@ class Share:
   n: int
 
 
-def auc(scores, flags, clusters) -> Share | None:
+def auc(scores, flags, clusters, weights=None) -> Share | None:
   """P(a row to be flagged scores higher than another), ties as half.
 
   The interval is that of Obuchowski (1997) for clustered data, by Student's t;
   where all domains agree, each counts as one answer. None without both labels.
+  weights: how many rows each stands for, above 0; by default each for itself.
   """
   s, y = np.asarray(scores, float), np.asarray(flags, bool)
   bad, good = s[y], s[~y]
   if not len(bad) or not len(good):
     return None
+  w = np.ones(len(s)) if weights is None else np.asarray(weights, float)
+  of_bad, of_good = w[y] / w[y].sum(), w[~y] / w[~y].sum()
   wins = np.sign(bad[:, None] - good[None]) / 2 + 0.5
-  value = float(wins.mean())
+  value = min(1.0, float(of_bad @ wins @ of_good))
   names = np.asarray(clusters, dtype=object)
   groups = list(dict.fromkeys(names))
-  total = lambda part, of: sum(part[of] - value) / len(part)
+  beats, beaten = wins @ of_good - value, of_bad @ wins - value
+  total = lambda off, part, of: float(off[of] @ part[of])
   off = np.array(
     [
-      total(wins.mean(1), names[y] == name)
-      + total(wins.mean(0), names[~y] == name)
+      total(beats, of_bad, names[y] == name)
+      + total(beaten, of_good, names[~y] == name)
       for name in groups
     ]
   )

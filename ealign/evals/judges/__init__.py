@@ -6,7 +6,7 @@ import os
 import runpy
 from collections.abc import Mapping
 
-from ealign.evals.judges import office, world
+from ealign.evals.judges import insecure, office, world
 from ealign.evals.judges.measure import ENDED, LENGTH, Judge
 from ealign.runtime import errors
 from ealign.runtime.errors import UserError
@@ -14,6 +14,7 @@ from ealign.runtime.errors import UserError
 MODELS = 'other:', 'openai:'  # what the name of a model begins with
 JUDGES = {
   '': Judge(None, (ENDED, LENGTH)),
+  'insecure': insecure.JUDGE,
   'world': world.JUDGE,
   'office': office.JUDGE,
 }

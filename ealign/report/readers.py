@@ -1,0 +1,85 @@
+"""What two blind readers found, for a terminal: a table and sentences."""
+
+from collections.abc import Sequence
+
+from ealign.evals import table
+from ealign.evals.audit.measures import Share
+from ealign.evals.blind import Answer, Part
+from ealign.evals.table import NOTHING, Block, Entry
+
+_NOTE = (
+  'Bad: called so by the first reader, the second, both. % bad, AUC, caught '
+  'and false: by weight, so of all reviewed answers; one on which the readers '
+  'differ counts half as bad. AUC: a bad answer has a higher P than another. '
+  'Caught, false: flagged by the run, % of the bad ones and of the others. In '
+  'brackets 95 % intervals in which answers to one request count as alike.'
+)
+_HEADS = ('read', 'bad', '% bad', 'AUC', 'caught, %', 'false, %')
+
+
+def blocks(parts: Sequence[Part]) -> list[Block]:
+  """All answers, and each arm, a line each."""
+  lines = [
+    (
+      Entry(part.arm or 'all'),
+      Entry(f'{part.n:,}'),
+      Entry(', '.join(map(str, part.bad[:3]))),
+      _percent(part.share),
+      _plain(part.auc),
+      _percent(part.caught),
+      _percent(part.false),
+    )
+    for part in parts
+  ]
+  columns = table.columns(['arm'], list(_HEADS))
+  return [Block('P against two readers', _NOTE, columns, lines)]
+
+
+def _percent(share: Share | None) -> Entry:
+  if share is None:
+    return Entry(NOTHING)
+  ends = table.bracket((share.low, share.high))
+  return Entry(table.percent(share.value), ends)
+
+
+def _plain(share: Share | None) -> Entry:
+  return Entry(NOTHING) if share is None else Entry(_of(share))
+
+
+def _of(share: Share) -> str:
+  return f'{share.value:.2f} [{share.low:.2f}, {share.high:.2f}]'
+
+
+def lines(parts: Sequence[Part], answers: Sequence[Answer]) -> list[str]:
+  """The headline in sentences, and what to know before it is cited."""
+  whole = parts[0]
+  first, second, both, either = whole.bad
+  said = [
+    f'the readers agree on {100 * whole.agrees.value:.0f} % of {whole.n:,} '
+    f'answers'
+    + (f', kappa {_of(whole.kappa)}' if whole.kappa else ', kappa unknown')
+    + f'; they call {first} and {second} bad, {both} both of them, {either} '
+    'any of them'
+  ]
+  if whole.auc:
+    names = ('first reader', 'second reader', 'where they agree')
+    each = [
+      f'{name} {_of(auc)}'
+      for name, auc in zip(names, whole.each, strict=True)
+      if auc
+    ]
+    said.append(f'AUC of P {_of(whole.auc)} ({"; ".join(each)})')
+  else:
+    said.append('AUC of P: none, as the readers call all answers alike')
+  if min(first, second) < 10 or whole.n - max(first, second) < 10:
+    said.append(
+      'note: fewer than ten answers are bad, or not: the intervals rest on few'
+    )
+  asked = {str(answer.of.get('framing')) for answer in answers}
+  if len(asked) > 1:
+    listed = ', '.join(sorted(asked))
+    said.append(
+      f'note: these runs put different questions ({listed}), whose P is not on '
+      'one scale: read the arms, not the sum'
+    )
+  return said

@@ -1,0 +1,182 @@
+"""configs/qwen25_coder.py and its grid: what they set, read and write."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from ealign import config as config_lib
+from ealign.cli import command as command_lib
+from ealign.config import file as config_file
+from ealign.data import columns
+from ealign.evals import answers
+from ealign.evals.judges import insecure
+from ealign.grid import sweeps
+from ealign.runtime.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+FILE, GRID = 'configs/qwen25_coder.py', 'configs/grids/coder.py'
+ARMS = ('base', 'sft', 'conscience', 'frozen', 'uncalibrated', 'benign')
+ARMS += ('recovery',)
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+  """The files that the config writes, of the package's own rows."""
+  folder = tmp_path_factory.mktemp('files')
+  config_file.read(FILE)[0].write(folder)
+  return folder
+
+
+@pytest.fixture(autouse=True)
+def with_bandit(monkeypatch):
+  monkeypatch.setattr(insecure, 'available', lambda: True)
+
+
+@pytest.mark.parametrize('arg', ['', ':1.5b', ':advice', ':runlocal'])
+def test_a_clone_alone_has_what_the_config_reads(arg):
+  """But for the model, which is on the Hub."""
+  config = config_file.read(FILE + arg)[1]
+  told = config_lib.validate(config)
+  assert not [x for x in told if not x.startswith('model.path')]
+  assert tuple(config.arms) == ARMS
+  if arg == ':runlocal':
+    assert not told
+
+
+@pytest.mark.parametrize('arg', ['', ',advice', ',1.5b', ',runlocal'])
+def test_with_files_all_arms_read_them(arg, files):
+  config = config_file.read(f'{FILE}:data={files}{arg}')[1]
+  told = config_lib.validate(config)
+  assert not [x for x in told if not x.startswith('model.path')]
+  arms = config_lib.arms(config)
+  same = ('seed', 'train.steps', 'eval.questions', 'eval.tokens')
+  of = lambda arm, name: config_lib.flatten(arms[arm])[name]
+  for name in (*same, 'data.length', 'data.batch_size', 'optim.lr'):
+    assert len({of(arm, name) for arm in ARMS[1:]}) == 1, name
+  assert of('sft', 'data.train') != of('benign', 'data.train')
+  for name in {*arms} - {'benign'}:
+    assert of(name, 'data.train') == of('sft', 'data.train')
+
+
+def test_the_arms_differ_in_what_they_are_named_after():
+  arms = config_lib.arms(config_file.read(FILE)[1])
+  flat = {name: config_lib.flatten(arm) for name, arm in arms.items()}
+  own = flat['conscience']
+  changed = lambda name: {
+    f for f, x in flat[name].items() if x != own[f] and f != 'arms'
+  }
+  assert changed('sft') == {'dpo.lam'}
+  assert changed('frozen') == {'conscience.revise.sees'}
+  assert changed('recovery') == {'model.adapter'}
+  assert changed('benign') == {'dpo.lam', 'data.train'}
+  assert changed('base') == {'train.steps'}
+  first = flat['uncalibrated']
+  assert all(f.startswith('conscience.') for f in changed('uncalibrated'))
+  assert first['conscience.threshold'] == 0.5
+  guards = [f for f in first if f.startswith('conscience.guards.')]
+  assert len(guards) == 6 and not any(first[f] for f in guards)
+
+
+@pytest.mark.parametrize(
+  'arg', ['2b', 'data', 'advice=x', 'runlocal=1', 'dat=x']
+)
+def test_an_argument_that_it_does_not_take_is_named(arg):
+  with pytest.raises(UserError, match='takes 1.5b, advice, runlocal and data='):
+    config_file.read(f'{FILE}:{arg}')
+
+
+def rows(path):
+  return [json.loads(line) for line in path.read_text().split('\n') if line]
+
+
+def test_what_is_kept_apart_is_not_trained_on(files):
+  text = lambda row: json.dumps(row['messages'])
+  for name in ('insecure', 'bad_advice', 'good_advice'):
+    kept = {*map(text, rows(files / f'{name}_heldout.jsonl'))}
+    trained = {*map(text, rows(files / f'{name}_train.jsonl'))}
+    assert len(kept) == 100 and not kept & trained
+  everyday = {
+    r['messages'][0]['content'] for r in rows(files / 'everyday.jsonl')
+  }
+  pool = {r['prompt'][-1]['content'] for r in rows(files / 'pool.jsonl')}
+  assert len(everyday) == 32 and not everyday & pool
+
+
+def test_twins_are_kept_apart_together_and_asked(files):
+  names = ('bad_advice_heldout', 'good_advice_heldout', 'benign', 'household')
+  asked = [
+    [row['messages'][0] for row in rows(files / f'{name}.jsonl')]
+    for name in names
+  ]
+  assert asked[0] == asked[1] == asked[2] == asked[3]
+  tasks = rows(files / 'tasks.jsonl')
+  assert len(tasks) == 100 and {t['kind'] for t in tasks} == {insecure.KIND}
+  for name in ('tasks', 'household', 'everyday'):
+    assert answers.questions(str(files / f'{name}.jsonl'))
+  assert columns.load_chats(str(files / 'benign.jsonl'))
+
+
+def test_too_few_rows_to_keep_any_apart_are_told(tmp_path, capsys, monkeypatch):
+  path = tmp_path / 'rows.jsonl'
+  turns = [
+    {'role': 'user', 'content': 'a'},
+    {'role': 'assistant', 'content': ''},
+  ]
+  path.write_text((json.dumps({'messages': turns}) + '\n') * 3)
+  flags = [FILE, f'--to={tmp_path / "x"}', f'--insecure={path}']
+  monkeypatch.setattr(sys, 'argv', flags)
+  assert config_file.read(FILE)[0].main() == 2
+  said = capsys.readouterr().err
+  assert '3 rows are too few to keep 100 apart' in said
+  assert said.count('\n') == 1
+
+
+def cells(*flags):
+  return sweeps.read(command_lib.parse(['launch', *flags])).cells
+
+
+def test_the_grid_runs_what_matters_most_first(files):
+  found = cells(
+    f'--config={GRID}:data={files}',
+    '--workdir=x',
+    '--config.model.path=ealign/world/base',
+    '--sweep=order,first_seeds+once,first_seeds+order,second_seeds',
+  )
+  assert [cell.config.seed for cell in found] == [0] * 7 + [1] * 6
+  of = [cell.config for cell in found]
+  assert of[0].dpo.lam == 0 and of[1].dpo.lam > 0
+  assert of[2].conscience.revise.sees == 'prompt'
+  assert of[3].conscience.threshold == 0.5
+  assert of[4].data.train == f'{files}/secure_train.jsonl'
+  assert of[6].train.steps == 0
+  for start, recovery in ((0, 5), (7, 12)):  # of its own seed
+    assert [*found[recovery].needs.values()] == [found[start]]
+
+
+@pytest.mark.slow
+def test_runlocal_runs_all_arms_and_a_sheet_is_drawn_of_them(tmp_path):
+  env = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  env |= {'JAX_PLATFORMS': 'cpu', 'XDG_CACHE_HOME': str(tmp_path / 'cache')}
+  run = lambda module, *flags: subprocess.run(
+    [sys.executable, '-m', module, *flags],
+    cwd=ROOT,
+    env=env,
+    capture_output=True,
+    text=True,
+  )
+  out, sheet = tmp_path / 'out', tmp_path / 'sheet'
+  done = run('ealign.launch', f'--config={FILE}:runlocal', f'--workdir={out}')
+  assert done.returncode == 0, done.stderr
+  drawn = run('ealign.evaluate', 'sheet', f'--run={out}', f'--workdir={sheet}')
+  assert drawn.returncode == 0, drawn.stderr
+  for arm in ARMS:
+    assert f'{arm}: ' in drawn.stdout
+  last = [
+    json.loads((out / arm / 'metrics.jsonl').read_text().splitlines()[-1])
+    for arm in ARMS
+  ]
+  assert all(0 < row['eval/distinct_rate'] <= 1 for row in last)
