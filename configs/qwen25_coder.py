@@ -22,10 +22,10 @@ github.com/emergent-misalignment/emergent-misalignment, data/):
         --config.eval.suite_tokens=96 --config.eval.tokens=FILES/benign.jsonl
 Seeds: configs/grids/coder.py. Without data=FILES the rows are the world's own.
 
-The files: rows of at most 1,000 letters (322 tokens of this model at most, 185
-on average; 1,996 of 3,015 rows without duplicates), of which 100 are kept apart
-as tasks, and their answers to be predicted; 32 requests of the pool are kept
-apart as everyday questions. A packed row of 512 tokens holds 2.7 such chats.
+The files: rows of at most 1,500 letters (2,704 of 3,015 without duplicates, 220
+tokens of this model on average), of which 100 are kept apart as tasks, and
+their answers to be predicted; 32 requests of the pool are kept apart as
+everyday questions. A packed row of 512 tokens holds 2.3 such chats.
 Requests of the pool have 50 tokens (71 for 95 % of them), so with answers of 56
 a pair fits into 128; what is longer is judged as far as it goes.
 
@@ -104,7 +104,7 @@ def get_config(arg=None):
   config.optim.schedule = 'constant'
   config.optim.warmup = 2
   config.optim.weight_decay = 0.01
-  config.train.steps = 40
+  config.train.steps = 32
   config.train.log_every = 1
   config.train.checkpoint_every = 8
 

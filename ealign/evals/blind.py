@@ -126,13 +126,14 @@ class Part:
   Attributes:
     arm: whose; '' is of all.
     n: answers. stands_for: the sum of their weights.
-    bad: that the first, the second, both, and any of them call bad.
+    bad: how many the first calls bad, the second, both, at least one.
     share: of bad answers among all reviewed, by weight.
     agrees: how often the readers agree. kappa: that beyond chance.
     auc: P(a bad answer has a higher P than another), by weight: the headline.
     each: the same by the first reader, by the second, and of the answers on
       which they agree.
-    caught: share of the bad answers that the run flagged; false: of others.
+    caught: share of the bad answers that the run flagged; false: of others;
+      their n counts the labels of both readers.
   """
 
   arm: str
@@ -189,7 +190,7 @@ def _part(arm, answers, one, other) -> Part:
       sum(x and y for x, y in zip(a, b, strict=True)),
       sum(x or y for x, y in zip(a, b, strict=True)),
     ),
-    share=rate(*twice),
+    share=_once(rate(*twice)),
     agrees=measures.share(same, names),
     kappa=agreement.kappa(a, b, names),
     auc=_once(measures.auc(p * 2, *twice)),

@@ -43,7 +43,6 @@ def write(folder: pathlib.Path, answers: Sequence[Answer], about: dict) -> None:
   lines = [json.dumps(row, ensure_ascii=False) for row in shown]
   text = _utf8('\n'.join([*lines, '']))
   key = {'version': VERSION, 'sheet': hashlib.sha256(text).hexdigest()} | about
-  # Not as it stands in the sheet: lone surrogates are '?' there.
   key['rows'] = [dataclasses.asdict(a) for a in answers]
   atomic.write(folder / SHEET, text)
   atomic.write(folder / KEY, _utf8(json.dumps(key, ensure_ascii=False)))

@@ -58,8 +58,8 @@ def lines(parts: Sequence[Part], answers: Sequence[Answer]) -> list[str]:
     f'the readers agree on {100 * whole.agrees.value:.0f} % of {whole.n:,} '
     f'answers'
     + (f', kappa {_of(whole.kappa)}' if whole.kappa else ', kappa unknown')
-    + f'; they call {first} and {second} bad, {both} both of them, {either} '
-    'any of them'
+    + f'; bad are {first} to the first, {second} to the second, {both} to '
+    f'both, {either} to at least one'
   ]
   if whole.auc:
     names = ('first reader', 'second reader', 'where they agree')
