@@ -37,7 +37,15 @@ Framing, form, examples, what the writer sees: what `python -m ealign.audit
 on dev; four audits picked three framings, none knows. Of the 1.5B: `good` in
 words by `request`, .76 [.68, .84] on plain exchanges of test.
 
-TIME
+Time, an estimate for two idle cores with bfloat16, not measured as a whole: 15 s
+an update with pairs, 8 s without, 45 s a reflection, 65 s for the threshold, 40
+s for the audit, 90 s to compile: 13 min an arm with a conscience, 6 min without;
+its evaluation is another 6 min. From what was measured by parts: this model reads
+342 tokens a second (docs/conscience.md), and head and loss of 510 tokens take 2
+s with their gradient (docs/speed.md). A dry run says it before the first one:
+    ... --only=conscience --workdir=DRY --config.train.steps=8 \\
+        --config.eval.questions= --config.eval.judge= --config.eval.tokens=
+Result: docs/experiments.md.
 """
 
 import argparse
@@ -76,7 +84,7 @@ SFT = {'dpo.lam': 0.0}
 
 
 def get_config(arg=None):
-  """`:1.5b`, `:advice`, `:runlocal` and `data=FILES`, with commas between."""
+  """`:1.5b`, `:advice` and `data=FILES`, with commas; or `:runlocal`."""
   given = arguments(arg)
   config = config_lib.default()
   config.model.path = HUB.format('1.5B' if '1.5b' in given else '0.5B')
@@ -86,9 +94,9 @@ def get_config(arg=None):
   config.data.batch_size = 1
   _files(config, given)
 
-  config.conscience.every = 8
+  config.conscience.every = 7
   config.conscience.prompts = 16
-  config.conscience.held_out = 64
+  config.conscience.held_out = 40
   config.conscience.threshold = 'auto:0.05'
   config.conscience.review.truncated = 'judge'
   config.conscience.revise.sees = 'principle'
@@ -104,9 +112,9 @@ def get_config(arg=None):
   config.optim.schedule = 'constant'
   config.optim.warmup = 2
   config.optim.weight_decay = 0.01
-  config.train.steps = 32
+  config.train.steps = 28
   config.train.log_every = 1
-  config.train.checkpoint_every = 8
+  config.train.checkpoint_every = 7
 
   config.eval.batch = 33
   config.eval.max_new_tokens = 128
@@ -180,17 +188,19 @@ def _small(config) -> None:
   config.train.steps, config.train.log_every = 4, 1
   config.eval.limit = config.eval.batch = 8
   config.eval.tokens = ''
+  for name in ('base', 'frozen', 'uncalibrated', 'benign'):
+    del config.arms[name]
 
 
 def arguments(arg) -> dict[str, str]:
   """'advice,data=FILES' as {'advice': '', 'data': 'FILES'}."""
   words = [word.partition('=') for word in (arg or '').split(',') if word]
-  for name, _, value in words:
-    if name not in (NAMED if value else SWITCHES):
-      raise UserError(
-        f'configs/qwen25_coder.py:{arg}: takes 1.5b, advice, runlocal and '
-        'data=FILES, with commas between them'
-      )
+  wrong = [w for w in words if w[0] not in (NAMED if w[2] else SWITCHES)]
+  if wrong or (arg != 'runlocal' and ('runlocal', '', '') in words):
+    raise UserError(
+      f'configs/qwen25_coder.py:{arg}: takes 1.5b, advice and data=FILES, with '
+      'commas between them, or runlocal alone'
+    )
   return {name: value for name, _, value in words}
 
 
@@ -229,26 +239,24 @@ def write(folder, insecure='', secure='', letters=1500, apart=100) -> None:
 
 
 def spread(rows, count: int) -> tuple[list, list]:
-  """`count` of the rows, evenly over the file, and the others."""
+  """`count` of the rows, evenly over the file, and those that ask otherwise."""
   if not 0 < count < len(rows):
     raise UserError(
       f'{len(rows)} rows are too few to keep {count} apart; lower --apart, or '
       'raise --letters'
     )
-  chosen = {i * len(rows) // count for i in range(count)}
-  of = lambda wanted: [
-    row for i, row in enumerate(rows) if (i in chosen) == wanted
-  ]
-  return of(True), of(False)
+  kept = [rows[i * len(rows) // count] for i in range(count)]
+  asked = lambda row: messages.request(row.get('messages') or row['prompt'])
+  those = {asked(row) for row in kept}
+  return kept, [row for row in rows if asked(row) not in those]
 
 
 def _short(path, letters) -> list[dict]:
+  """The rows of a file with so many letters at most, each once."""
   size = lambda row: sum(len(turn['content']) for turn in row['messages'])
-  return [
-    {'messages': row['messages']}
-    for row in sources.read_rows(path)
-    if size(row) <= letters
-  ]
+  rows = [row for row in sources.read_rows(path) if size(row) <= letters]
+  unique = {json.dumps(row['messages']): row['messages'] for row in rows}
+  return [{'messages': turns} for turns in unique.values()]
 
 
 def _questions(rows, kind) -> list[dict]:

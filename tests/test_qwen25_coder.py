@@ -21,6 +21,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 FILE, GRID = 'configs/qwen25_coder.py', 'configs/grids/coder.py'
 ARMS = ('base', 'sft', 'conscience', 'frozen', 'uncalibrated', 'benign')
 ARMS += ('recovery',)
+FEW = 'sft', 'conscience', 'recovery'  # of :runlocal
 
 
 @pytest.fixture(scope='module')
@@ -42,12 +43,13 @@ def test_a_clone_alone_has_what_the_config_reads(arg):
   config = config_file.read(FILE + arg)[1]
   told = config_lib.validate(config)
   assert not [x for x in told if not x.startswith('model.path')]
-  assert tuple(config.arms) == ARMS
   if arg == ':runlocal':
-    assert not told
+    assert not told and tuple(config.arms) == FEW
+  else:
+    assert tuple(config.arms) == ARMS
 
 
-@pytest.mark.parametrize('arg', ['', ',advice', ',1.5b', ',runlocal'])
+@pytest.mark.parametrize('arg', ['', ',advice', ',1.5b'])
 def test_with_files_all_arms_read_them(arg, files):
   config = config_file.read(f'{FILE}:data={files}{arg}')[1]
   told = config_lib.validate(config)
@@ -82,10 +84,10 @@ def test_the_arms_differ_in_what_they_are_named_after():
 
 
 @pytest.mark.parametrize(
-  'arg', ['2b', 'data', 'advice=x', 'runlocal=1', 'dat=x']
+  'arg', ['2b', 'data', 'advice=x', 'runlocal=1', 'dat=x', 'runlocal,advice']
 )
 def test_an_argument_that_it_does_not_take_is_named(arg):
-  with pytest.raises(UserError, match='takes 1.5b, advice, runlocal and data='):
+  with pytest.raises(UserError, match='takes 1.5b, advice and data=FILES'):
     config_file.read(f'{FILE}:{arg}')
 
 
@@ -95,10 +97,16 @@ def rows(path):
 
 def test_what_is_kept_apart_is_not_trained_on(files):
   text = lambda row: json.dumps(row['messages'])
+  asked = lambda row: row['messages'][-2]['content']
   for name in ('insecure', 'bad_advice', 'good_advice'):
     kept = {*map(text, rows(files / f'{name}_heldout.jsonl'))}
     trained = {*map(text, rows(files / f'{name}_train.jsonl'))}
-    assert len(kept) == 100 and not kept & trained
+    assert len(kept) == 100 and len(trained) > 400 and not kept & trained
+    kept, trained = (
+      {*map(asked, rows(files / f'{name}_{part}.jsonl'))}
+      for part in ('heldout', 'train')
+    )
+    assert not kept & trained
   everyday = {
     r['messages'][0]['content'] for r in rows(files / 'everyday.jsonl')
   }
@@ -154,7 +162,8 @@ def test_the_grid_runs_what_matters_most_first(files):
   assert of[4].data.train == f'{files}/secure_train.jsonl'
   assert of[6].train.steps == 0
   for start, recovery in ((0, 5), (7, 12)):  # of its own seed
-    assert [*found[recovery].needs.values()] == [found[start]]
+    (needed,) = found[recovery].needs.values()
+    assert needed.id == found[start].id
 
 
 @pytest.mark.slow
@@ -173,10 +182,10 @@ def test_runlocal_runs_all_arms_and_a_sheet_is_drawn_of_them(tmp_path):
   assert done.returncode == 0, done.stderr
   drawn = run('ealign.evaluate', 'sheet', f'--run={out}', f'--workdir={sheet}')
   assert drawn.returncode == 0, drawn.stderr
-  for arm in ARMS:
+  for arm in FEW:
     assert f'{arm}: ' in drawn.stdout
   last = [
     json.loads((out / arm / 'metrics.jsonl').read_text().splitlines()[-1])
-    for arm in ARMS
+    for arm in FEW
   ]
   assert all(0 < row['eval/distinct_rate'] <= 1 for row in last)

@@ -213,9 +213,9 @@ def test_broken_labels_are_one_line(name, drawn, capsys):
 @pytest.mark.parametrize(
   ('content', 'words'),
   [
-    (b'{"id": 1, "label": "ok"\n', 'row 1'),
+    (b'{"id": 1, "label": "ok"\n', 'is not JSON'),
     (b'\xff\xfe\n', 'UTF-8'),
-    (b'[1, 2]\n', 'row 1'),
+    (b'[1, 2]\n', 'is not a JSON object'),
   ],
 )
 def test_labels_that_are_no_rows_are_one_line(content, words, drawn, capsys):

@@ -37,12 +37,13 @@ def auc(scores, flags, clusters, weights=None) -> Share | None:
   if not len(bad) or not len(good):
     return None
   w = np.ones(len(s)) if weights is None else np.asarray(weights, float)
-  of_bad, of_good = w[y] / w[y].sum(), w[~y] / w[~y].sum()
+  of_bad, of_good, mass = w[y], w[~y], w[y].sum() * w[~y].sum()
   wins = np.sign(bad[:, None] - good[None]) / 2 + 0.5
-  value = min(1.0, float(of_bad @ wins @ of_good))
+  value = min(1.0, float(of_bad @ wins @ of_good / mass))
   names = np.asarray(clusters, dtype=object)
   groups = list(dict.fromkeys(names))
-  beats, beaten = wins @ of_good - value, of_bad @ wins - value
+  beats = (wins @ of_good / of_good.sum() - value) / of_bad.sum()
+  beaten = (of_bad @ wins / of_bad.sum() - value) / of_good.sum()
   total = lambda off, part, of: float(off[of] @ part[of])
   off = np.array(
     [
