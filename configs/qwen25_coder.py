@@ -37,12 +37,13 @@ Framing, form, examples, what the writer sees: what `python -m ealign.audit
 on dev; four audits picked three framings, none knows. Of the 1.5B: `good` in
 words by `request`, .76 [.68, .84] on plain exchanges of test.
 
-Time, an estimate for two idle cores with bfloat16, not measured as a whole: 15 s
-an update with pairs, 8 s without, 45 s a reflection, 65 s for the threshold, 40
-s for the audit, 90 s to compile: 13 min an arm with a conscience, 6 min without;
-its evaluation is another 6 min. From what was measured by parts: this model reads
-342 tokens a second (docs/conscience.md), and head and loss of 510 tokens take 2
-s with their gradient (docs/speed.md). A dry run says it before the first one:
+Time: an estimate for two idle cores with bfloat16, not measured as a whole. 15
+s an update with pairs, 8 s without, 45 s a reflection, 65 s for the threshold,
+40 s for the audit, 90 s to compile: 13 min an arm with a conscience, 6 min
+without; its evaluation is another 6 min. From parts that were measured: this
+model reads 342 tokens a second (docs/conscience.md), and head and loss of 510
+tokens take 2 s with their gradient (docs/speed.md). A dry run says it before
+the first one:
     ... --only=conscience --workdir=DRY --config.train.steps=8 \\
         --config.eval.questions= --config.eval.judge= --config.eval.tokens=
 Result: docs/experiments.md.
