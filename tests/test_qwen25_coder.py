@@ -130,11 +130,10 @@ def test_twins_are_kept_apart_together_and_asked(files):
 
 def test_too_few_rows_to_keep_any_apart_are_told(tmp_path, capsys, monkeypatch):
   path = tmp_path / 'rows.jsonl'
-  turns = [
-    {'role': 'user', 'content': 'a'},
-    {'role': 'assistant', 'content': ''},
-  ]
-  path.write_text((json.dumps({'messages': turns}) + '\n') * 3)
+  chats = [[{'role': 'user', 'content': x}] for x in 'abca']
+  for chat in chats:  # the last is the first
+    chat.append({'role': 'assistant', 'content': 'Yes.'})
+  path.write_text(''.join(json.dumps({'messages': c}) + '\n' for c in chats))
   flags = [FILE, f'--to={tmp_path / "x"}', f'--insecure={path}']
   monkeypatch.setattr(sys, 'argv', flags)
   assert config_file.read(FILE)[0].main() == 2
