@@ -25,7 +25,7 @@ import plan_bench
 from ealign import config as config_lib
 from ealign.models import config as models
 from ealign.models import layout, sharding
-from ealign.plan import costs, figures, programs
+from ealign.plan import costs, figures, inference, programs
 from ealign.runtime import aot, peaks, topology
 from ealign.runtime import mesh as mesh_lib
 
@@ -107,8 +107,8 @@ def compiled(name: str) -> dict:
   wide, _, weights = run.policy
   return {
     'figures': found,
-    'weights': programs.device_bytes(weights),
-    'reviewer': programs.device_bytes(run.reviewer[2]),
+    'weights': inference.device_bytes(weights),
+    'reviewer': inference.device_bytes(run.reviewer[2]),
     'parts': layout.shards(wide),
     'kind': mesh.devices.flat[0].device_kind,
   }

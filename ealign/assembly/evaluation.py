@@ -8,23 +8,22 @@ evaluation, or another with the same questions, goes on where one was stopped.
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 
 from ealign import alone, fields
 from ealign.assembly import fit, graders, subjects
+from ealign.assembly.pace import Pace, measured
 from ealign.data import columns
 from ealign.evals import answers, asking, identity, judges, kept, suites
 from ealign.evals.calibration import Calibration
-from ealign.evals.judges import endpoint
 from ealign.evals.suites.suite import Suite, counted
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime import provenance
 
 KEPT = 'kept.jsonl'
-REPLIES = 'replies.jsonl'  # of a judge behind an endpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,17 +75,36 @@ def evaluate(
     UserError: a file or a model is broken, or they do not fit each other.
   """
   begun = time.monotonic()
-  paid = {'path': folder / REPLIES, 'say': say, 'cap': cap}
-  paid['price'] = None if price is None else endpoint.Price.of(price)
+  paid = graders.paid(folder, say, price, cap)
   asked = suites.read(config.eval, config.data.max_mib)
   for line in costs(asked, found, config.eval):
     say(line)
   ways = identity.ways(asked, config.eval, config.data.max_mib)
   identity.check_prompts(card, ways)
-  backend = kept.keeping(alone.ALONE, folder / KEPT, say)
+  sampling, judging = Pace('to sample', say), Pace('to judge', say)
+  backend = measured(alone.ALONE, sampling, judging)
+  backend = kept.keeping(backend, folder / KEPT, say)
   mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
   load = subjects.Loader(mesh, backend, config.eval.batch)
+  made, models = _asked(config, found, asked, load, sampling, say)
+  judge, grader = None, None
+  if any(suite.judge.asks for suite, _ in asked):
+    judge, grader = _grader(config, found[0], load, paid)
+    identity.check_model(card, judge['model'])
+    judge |= {f'asked in {name}': str(way) for name, way in ways.items()}
+    say(f'the judge reads: {judge["name"]}')
+  tag = {'run': folder.name, 'seed': config.seed, 'step': 0, 'phase': 'eval'}
+  made = _judged(asked, made, grader, judging, say, tag)
+  for line in silent(asked, made):
+    say(line)
+  spent = time.monotonic() - begun
+  return Evaluation(asked, made, judge or {}, models, spent)
+
+
+def _asked(config, found, asked, load, sampling: Pace, say):
+  """The answers of all models, by (model, suite), and what each is made of."""
   key, made, models = jax.random.key(config.seed), {}, {}
+  rest = _rest([_tokens_of(*one) for one in asked] * len(found))
   for subject in found:
     engine = None  # frees the one before
     engine = load.engine(subject)
@@ -96,34 +114,56 @@ def evaluate(
     for suite, rows in asked:
       fit.asked(engine.model, rows, suite.max_new_tokens)
     for suite, rows in asked:
-      say(f'{subject.name}: {counted(suite, rows):,} answers to {suite.name}')
+      left, n = sampling.begin(next(rest)), counted(suite, rows)
+      say(f'{subject.name}: {n:,} answers to {suite.name}{left}')
       made[subject.name, suite.name] = asking.ask(suite, rows, engine, key=key)
-  engine, judge, grader = None, None, None
-  if any(suite.judge.asks for suite, _ in asked):
-    judge, grader = _grader(config, found[0], load, paid)
-    identity.check_model(card, judge['model'])
-    judge |= {f'asked in {name}': str(way) for name, way in ways.items()}
-    say(f'the judge reads: {judge["name"]}')
-  tag = {'run': folder.name, 'seed': config.seed, 'step': 0, 'phase': 'eval'}
-  for name, suite_name in made:
-    suite, rows = next(x for x in asked if x[0].name == suite_name)
-    records = made[name, suite_name]
-    made[name, suite_name] = [
+  return made, models
+
+
+def _judged(asked, made, grader, judging: Pace, say, tag: dict) -> dict:
+  """The answers with what was judged of them, and the fields of `tag`."""
+  by_name = {suite.name: (suite, rows) for suite, rows in asked}
+  rest = _rest([_prompts_of(*by_name[suite]) for _, suite in made])
+  found = {}
+  for (name, suite_name), records in made.items():
+    suite, rows = by_name[suite_name]
+    left = judging.begin(next(rest))
+    if suite.judge.asks:
+      say(f'{name}: {len(records):,} answers to {suite_name} are read{left}')
+    found[name, suite_name] = [
       tag | {'arm': name} | record
       for record in asking.judged(suite.judge, rows, records, grader)
     ]
-  for line in silent(asked, made):
-    say(line)
-  spent = time.monotonic() - begun
-  return Evaluation(asked, made, judge or {}, models, spent)
+  return found
+
+
+def _rest(parts: Sequence[float]) -> Iterator[float]:
+  """What each and all after it are together."""
+  return (sum(parts[i:]) for i in range(len(parts)))
+
+
+def _sampled(suite: Suite, rows) -> int:
+  """Answers that are sampled, and that a judge may read."""
+  return counted(suite, rows) - sum('options' in row for row in rows)
+
+
+def _tokens_of(suite: Suite, rows) -> int:
+  """Tokens of its answers, at most."""
+  return _sampled(suite, rows) * suite.max_new_tokens
+
+
+def _prompts_of(suite: Suite, rows) -> int:
+  """Prompts that a judge reads, at most."""
+  asks = suite.judge.asks * suite.judge.prompts
+  return _sampled(suite, rows) * asks
 
 
 def costs(asked, found, settings: fields.Eval) -> list[str]:
   """What is about to be done, a line for each suite and one for all."""
-  lines, answers, tokens, judged = [], 0, 0, 0
+  lines, answers, tokens, judged, prompts = [], 0, 0, 0, 0
   for suite, rows in asked:
-    chosen = sum('options' in row for row in rows)
-    sampled = counted(suite, rows) - chosen
+    sampled = _sampled(suite, rows)
+    chosen = counted(suite, rows) - sampled
     most = suite.max_new_tokens
     parts = [f'{len(rows):,} questions']
     parts += [f'{sampled:,} answers of at most {most} tokens'] * bool(sampled)
@@ -133,12 +173,14 @@ def costs(asked, found, settings: fields.Eval) -> list[str]:
     if suite.remarks:
       lines += suite.remarks(settings.confirm_run_unsafe_code)
     answers += counted(suite, rows)
-    tokens += sampled * most
-    judged += counted(suite, rows) * suite.judge.asks
+    tokens += _tokens_of(suite, rows)
+    judged += sampled * suite.judge.asks
+    prompts += _prompts_of(suite, rows)
   n, all_of = len(found), f' (for each of {len(found)} models)'
   total = f'in all {answers:,} answers, {tokens:,} tokens to sample at most'
   by = settings.judge or 'frozen'
-  total += f', {judged:,} answers to judge by {by}' * bool(judged)
+  judges = f', {judged:,} answers to judge by {by}, {prompts:,} prompts'
+  total += judges * bool(judged)
   return [*lines, total + all_of * (n > 1)]
 
 
@@ -193,8 +235,6 @@ def _grader(config, first, load, paid) -> tuple[dict, Any]:
   if name.startswith(judges.MODELS):
     template = config.data.chat_template_kwargs
     return graders.named(name, config.model, template, load, paid)
-  label = f'{first.name} before it was trained'
-  if not (first.adapter or first.whole):
-    label = first.name
-  engine = load.base(first)
-  return graders.described(label, engine), engine
+  found = graders.before(first)
+  engine = load.engine(found)
+  return graders.described(found.name, engine), engine

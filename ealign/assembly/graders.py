@@ -1,7 +1,7 @@
 """What reads for a model judge: an engine of its own, or an endpoint."""
 
 import dataclasses
-import os
+import pathlib
 from typing import Any
 
 from ealign import fields
@@ -9,6 +9,8 @@ from ealign.assembly import subjects
 from ealign.engine import Engine
 from ealign.evals.judges import endpoint
 from ealign.runtime import provenance
+
+REPLIES = 'replies.jsonl'  # of a judge behind an endpoint
 
 
 def named(
@@ -20,7 +22,7 @@ def named(
     model: section of a config, whose other fields hold for a folder.
     template: arguments of its chat template.
     load: loads it.
-    paid: of `endpoint.connect`.
+    paid: of `paid`.
 
   Returns:
     Who judges, as `described`, and what reads for it.
@@ -33,11 +35,40 @@ def named(
     where = {'address': grader.address}
     own = f'{grader.name} at {grader.address}'
     return {'name': name, 'model': own} | where, grader
+  found = subject(name, model, template)
+  engine = load.engine(found)
+  return described(found.name, engine), engine
+
+
+def subject(name: str, model: fields.Model, template: tuple):
+  """The model that other:FOLDER names; arguments as of `named`."""
   model = dataclasses.replace(model, adapter='', frozen_adapter='')
   path = name.removeprefix('other:')
-  engine = load.engine(subjects.of_folder(path, model, template))
-  label = os.path.basename(path.rstrip('/')) or path
-  return described(label, engine), engine
+  return subjects.of_folder(path, model, template)
+
+
+def before(found: subjects.Subject) -> subjects.Subject:
+  """What a model was before it was trained: the judge 'frozen' of it."""
+  name = found.name
+  if found.adapter or found.whole:
+    name = f'{name} before it was trained'
+  return dataclasses.replace(found, name=name, adapter='', whole='')
+
+
+def paid(folder: pathlib.Path, say, price: str | None, cap) -> dict:
+  """What an endpoint needs besides its name, for `named`.
+
+  Args:
+    folder: its replies are kept there.
+    say: shows a line.
+    price: dollars for a million tokens read and written, 'IN,OUT'.
+    cap: dollars that it may cost in all.
+
+  Raises:
+    UserError: the price is none.
+  """
+  price = None if price is None else endpoint.Price.of(price)
+  return {'path': folder / REPLIES, 'say': say, 'price': price, 'cap': cap}
 
 
 def described(name: str, engine: Engine) -> dict[str, str]:

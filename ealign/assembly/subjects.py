@@ -1,14 +1,18 @@
 """Models that are evaluated: folders, adapters, and what runs left."""
 
 import dataclasses
+import functools
 import json
 import pathlib
+from collections.abc import Callable
+
+import jax
 
 from ealign import fields
 from ealign.assembly import weights as weights_lib
 from ealign.data import sources
 from ealign.engine import Backend, Engine, Model
-from ealign.models import hub, lora, peft, sharding
+from ealign.models import hub, lora, peft, sharding, transformer
 from ealign.models import weights as files_lib
 from ealign.runtime.errors import UserError
 
@@ -90,6 +94,46 @@ def check(subject: Subject) -> None:
       raise UserError(f'{subject.name}: {path!r} {why}')
 
 
+def check_rows(mesh, rows: int) -> None:
+  """Raises a UserError if rows of a batch do not divide over the devices."""
+  parts = mesh.shape['data'] * mesh.shape['fsdp']
+  if rows % parts:
+    raise UserError(
+      f'eval.batch={rows}: does not divide over {parts} devices; use a '
+      f'multiple of {parts}, such as {-(-rows // parts) * parts}'
+    )
+
+
+def outlined(subject: Subject, mesh) -> tuple[Model, Callable]:
+  """A subject's Model, and a function from its Config to shapes of weights.
+
+  No weights are read but those of an adapter, which has its shapes nowhere
+  else. The Config may be the model's on another mesh.
+
+  Raises:
+    UserError: a file is missing or broken, or they do not fit each other.
+  """
+  spec, bind = subject.base, lambda weights: weights
+  if subject.whole:
+    spec = _trained(subject)
+  _, model, tokenizer = weights_lib.read_model(spec, mesh, weights=False)
+  if subject.adapter:
+    adapter, scale = _adapter(subject.adapter, model)
+    bind = functools.partial(lora.bind, scale, adapter)
+
+  def weights(model):
+    quantized = functools.partial(weights_lib.quantized, spec)
+    shapes = transformer.shapes(model)
+    return jax.eval_shape(lambda whole: bind(quantized(whole)), shapes)
+
+  return Model(model, tokenizer, subject.template), weights
+
+
+def _trained(subject: Subject) -> fields.Model:
+  own = {'path': subject.whole, 'init': 'weights'}
+  return dataclasses.replace(subject.base, **own)
+
+
 class Loader:
   """Loads subjects; the model that was loaded last is kept.
 
@@ -98,12 +142,7 @@ class Loader:
   """
 
   def __init__(self, mesh, backend: Backend, rows: int):
-    parts = mesh.shape['data'] * mesh.shape['fsdp']
-    if rows % parts:
-      raise UserError(
-        f'eval.batch={rows}: does not divide over {parts} devices; use a '
-        f'multiple of {parts}, such as {-(-rows // parts) * parts}'
-      )
+    check_rows(mesh, rows)
     self._how = mesh, backend, rows
     self._last = None, None
 
@@ -115,9 +154,7 @@ class Loader:
   def engine(self, subject: Subject) -> Engine:
     """The engine of the subject itself."""
     if subject.whole:
-      own = {'path': subject.whole, 'init': 'weights'}
-      spec = dataclasses.replace(subject.base, **own)
-      return self._loaded(spec, '', subject.template)
+      return self._loaded(_trained(subject), '', subject.template)
     engine = self.base(subject)
     if not subject.adapter:
       return engine

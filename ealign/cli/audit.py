@@ -41,10 +41,6 @@ from ealign.workdir import folder as folder_lib
 USAGE = __doc__[__doc__.index('usage:') :].rstrip()
 KEPT = 'asked.jsonl'
 _OWN = {'choose': bool, 'all': bool, 'exchanges': str}
-# Flags of ealign.launch that say nothing about an audit.
-_OTHERS = ('sweep', 'retry', 'stack', 'profile', 'print_launch', 'topology')
-_OTHERS = {name: name for name in (*_OTHERS, 'plan', 'fail_fast')}
-_OTHERS |= {'cluster': 'coordinator'}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,10 +89,7 @@ def run(argv: list[str]) -> bool:
 def read(argv: list[str]):
   """(frozen config, workdir, arguments of `audited`) of the command line."""
   command = command_lib.parse(argv, usage=USAGE, own=_OWN)
-  problems = [*command.problems]
-  for field, name in _OTHERS.items():
-    if getattr(command, field):
-      problems.append(f'--{name}: is of ealign.launch; leave it out')
+  problems = [*command.problems, *command_lib.foreign(command, 'only')]
   chooses, every = (command.own.get(name, False) for name in ('choose', 'all'))
   if every and not chooses:
     problems.append('--all: goes with --choose; add it')

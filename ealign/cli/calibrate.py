@@ -48,14 +48,11 @@ from ealign.workdir import folder as folder_lib
 
 USAGE = __doc__[__doc__.index('usage:') :].rstrip()
 CARD = 'card.json'
-_KEPT, _REPLIES = 'kept.jsonl', 'replies.jsonl'
+_KEPT = 'kept.jsonl'
 _NEEDED = 'judge', 'gold'
 _OWN = dict.fromkeys((*_NEEDED, 'suite', 'positive', 'price'), str)
 _OWN |= {'judge_prompts': str, 'questions': str, 'cap': float}
 _OWN |= {'noise': bool, 'limit': int}
-_OTHERS = ('sweep', 'retry', 'stack', 'profile', 'print_launch', 'topology')
-_OTHERS = {name: name for name in (*_OTHERS, 'only', 'plan', 'fail_fast')}
-_OTHERS |= {'cluster': 'coordinator', 'module': 'config'}
 _SUITES = 'misalignment', 'refusal'
 _ANY = 'ealign:world/base'  # a config names a model; the judge is another one
 
@@ -86,9 +83,9 @@ def read(argv: list[str]) -> tuple[fields.Config, str, dict]:
   """(frozen config, workdir, the command's own flags)."""
   command = command_lib.parse(argv, usage=USAGE, own=_OWN, start=_start)
   problems, own = [*command.problems], dict(command.own)
-  for field, name in _OTHERS.items():
-    if getattr(command, field):
-      problems.append(f'--{name}: is of another command; leave it out')
+  problems += command_lib.foreign(command)
+  if command.module:
+    problems.append('--config: is of another command; leave it out')
   missing = [name for name in _NEEDED if name not in own]
   problems += [
     f'--{name} is missing; --help says what it is' for name in missing
@@ -274,13 +271,10 @@ def _grader(task: Task, config: fields.Config, folder: pathlib.Path):
   from ealign.alone import ALONE
   from ealign.assembly import graders, subjects
   from ealign.evals import kept
-  from ealign.evals.judges import endpoint
   from ealign.runtime import mesh as mesh_lib
 
-  price = task.own.get('price')
-  price = None if price is None else endpoint.Price.of(price)
-  paid = {'path': folder / _REPLIES, 'say': say, 'price': price}
-  paid['cap'] = task.own.get('cap')
+  price, cap = task.own.get('price'), task.own.get('cap')
+  paid = graders.paid(folder, say, price, cap)
   backend = kept.keeping(ALONE, folder / _KEPT, say)
   mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
   rows = config.eval.batch

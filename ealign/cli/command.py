@@ -59,6 +59,8 @@ _REPEATED = ('config', 'workdir', 'only', 'sweep', 'retry', 'stack', 'profile')
 _CLUSTER = ('coordinator', 'processes', 'process')
 _NAMES = (*_REPEATED, 'print_launch', 'topology', *_CLUSTER)
 _SWITCHES = ('plan', 'fail_fast')
+_FOREIGN = ('sweep', 'retry', 'stack', 'profile', 'print_launch', 'topology')
+_FOREIGN += ('only', *_SWITCHES)
 # What a value must match, and how a message says it.
 _FORMS = {
   'retry': ('failed|all', 'failed or all'),
@@ -186,6 +188,19 @@ def parse(
     own=found,
     **{name: given[name] for name in same},
   )
+
+
+def foreign(command: Command, *taken: str) -> list[str]:
+  """What is wrong with flags that are of `launch` alone.
+
+  taken: those that another command has as well.
+  """
+  flags = {name: name for name in _FOREIGN if name not in taken}
+  return [
+    f'--{name}: is of ealign.launch; leave it out'
+    for field, name in (flags | {'cluster': _CLUSTER[0]}).items()
+    if getattr(command, field)
+  ]
 
 
 def _read(arguments: list[str], kinds, problems) -> list[tuple[str, str]]:

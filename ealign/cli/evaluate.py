@@ -4,7 +4,7 @@ usage: python -m ealign.evaluate --suite=NAME[,NAME] --workdir=DIR
            --model=FOLDER[,FOLDER..] | --run=DIR | --config=FILE.py[:ARG]
            [--judge=MODEL] [--questions=FOLDER] [--limit=N] [--samples=N]
            [--benign=NAME] [--card=FILE] [--price=IN,OUT [--cap=DOLLARS]]
-           [--confirm_run_unsafe_code]
+           [--confirm_run_unsafe_code] [--plan [--topology=NAME]]
            [--config.FIELD=VALUE ...]
        python -m ealign.evaluate calibrate|sheet|labels --help
 
@@ -27,12 +27,17 @@ usage: python -m ealign.evaluate --suite=NAME[,NAME] --workdir=DIR
                corrected for the judge's errors as well
   --price      of openai:NAME, dollars for a million tokens read and written, as
                in 2.50,10; --cap the dollars that it may cost in all
+  --plan       compiles without running: what it asks, takes and costs, on the
+               devices here or on those of --topology, such as v5e:4x4; no
+               weights are read; DIR/plan.json
   --confirm_run_unsafe_code  runs code that the models wrote, in a sandbox
 
-Exit codes: 0 done; 2 bad flags, models or questions; 143, or 130 of Ctrl-C,
-stopped by a signal: the same command continues.
+Exit codes: 0 done; 1 what is planned does not fit; 2 bad flags, models or
+questions; 143, or 130 of Ctrl-C, stopped by a signal: the same command
+continues.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -55,7 +60,9 @@ _OWN |= {'confirm_run_unsafe_code': bool}
 # What stands in a workdir beside the folders of models.
 _FILES = ('inspect', 'lm_eval', 'csv', 'kept.jsonl', 'replies.jsonl')
 _FILES += ('results.csv', 'evaluation.json', 'evaluation.html', 'card.json')
+_FILES += ('plan.json',)
 _MORE = ('benign', 'card', 'price', 'cap')
+_PLAN = ('plan', 'topology')
 # A flag of its own -> the field that it sets.
 _FIELDS = {
   'judge': 'judge',
@@ -64,9 +71,6 @@ _FIELDS = {
   'samples': 'suite_samples',
   'confirm_run_unsafe_code': 'confirm_run_unsafe_code',
 }
-_OTHERS = ('sweep', 'retry', 'stack', 'profile', 'print_launch', 'topology')
-_OTHERS = {name: name for name in (*_OTHERS, 'only', 'plan', 'fail_fast')}
-_OTHERS |= {'cluster': 'coordinator'}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -94,19 +98,15 @@ def run(argv: list[str]) -> None:
   with folder_lib.usable(workdir):
     folder.local.mkdir(parents=True, exist_ok=True)
     folder.pull()
-  launch.compile_cache()
   try:
+    if chosen['plan']:
+      return _plan(config, folder, chosen)
+    launch.compile_cache()
     from ealign.assembly import evaluation
     from ealign.evals import card as card_lib
 
     card = card_lib.read(chosen['card']) if 'card' in chosen else None
-    found = subjects(config, chosen)
-    benign = chosen.get('benign')
-    names = [subject.name for subject in found]
-    if benign and benign not in names:
-      hint = config_lib.did_you_mean(benign, names)
-      known = ', '.join(names)
-      raise UserError(f'--benign={benign}: no such model ({known}).{hint}')
+    found, benign = subjects(config, chosen), chosen.get('benign')
     more = {name: chosen.get(name) for name in ('price', 'cap')}
     more['card'] = card
     made = evaluation.evaluate(config, found, folder.local, say, **more)
@@ -115,13 +115,23 @@ def run(argv: list[str]) -> None:
     folder.push()
 
 
+def _plan(config: fields.Config, folder, chosen: dict) -> None:
+  """Prints what would be done; a folder without a plan is not left."""
+  from ealign.plan import evaluation
+
+  try:
+    found = subjects(config, chosen)
+    evaluation.plan(config, found, folder, slice_name=chosen['topology'])
+  finally:
+    with contextlib.suppress(OSError):  # it is not empty: there is a plan
+      folder.local.rmdir()
+
+
 def read(argv: list[str]) -> tuple[fields.Config, str, dict]:
-  """(frozen config, workdir, which of --model, --run there is)."""
+  """(frozen config, workdir, flags: which of --model, --run there is)."""
   command = command_lib.parse(argv, usage=USAGE, own=_OWN, start=_start)
   problems, own = [*command.problems], dict(command.own)
-  for field, name in _OTHERS.items():
-    if getattr(command, field):
-      problems.append(f'--{name}: is of ealign.launch; leave it out')
+  problems += command_lib.foreign(command, *_PLAN)
   given = [name for name in ('model', 'run') if own.get(name)]
   given += ['config'] * (command.module is not None)
   if len(given) > 1:
@@ -143,6 +153,7 @@ def read(argv: list[str]) -> tuple[fields.Config, str, dict]:
     raise UserError(*dict.fromkeys(problems))
   chosen = {name: own[name] for name in given if name != 'config'}
   chosen |= {name: own[name] for name in _MORE if name in own}
+  chosen |= {name: getattr(command, name) for name in _PLAN}
   return config_lib.freeze(config), command.workdir, chosen
 
 
@@ -175,7 +186,12 @@ def subjects(config: fields.Config, chosen: dict) -> list:
     found = [lib.Subject('model', plain, template=template, **own)]
   for subject in found:
     lib.check(subject)
-  return _told_apart(found)
+  found = _told_apart(found)
+  benign, names = chosen.get('benign'), [subject.name for subject in found]
+  if benign and benign not in names:
+    hint, known = config_lib.did_you_mean(benign, names), ', '.join(names)
+    raise UserError(f'--benign={benign}: no such model ({known}).{hint}')
+  return found
 
 
 def _told_apart(found: list) -> list:

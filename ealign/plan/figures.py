@@ -3,7 +3,9 @@
 import dataclasses
 import math
 
-from ealign.plan.programs import Program, Shapes, device_bytes
+from ealign.plan import suites
+from ealign.plan.inference import Held, Program, device_bytes
+from ealign.plan.programs import Shapes
 from ealign.runtime import aot, peaks
 
 
@@ -29,6 +31,7 @@ class Figures:
     slow: the estimate where each transfer takes `peaks.SLOW`.
     transfers: how often collectives run.
     failure: why it does not compile, if that is not for lack of memory.
+    of, calls, extends: those of the program.
   """
 
   name: str
@@ -49,6 +52,13 @@ class Figures:
   slow: float | None = None
   transfers: int = 0
   failure: str = ''
+  of: str = ''
+  calls: float = 0.0
+  extends: bool = False
+
+  @property
+  def title(self) -> str:
+    return f'{self.name} {self.of}'.rstrip()
 
   @property
   def bytes(self) -> float:
@@ -66,8 +76,8 @@ class Figures:
     return max(0.0, self.bytes - self.limit) if self.limit else 0.0
 
 
-def of(program: Program, compiled: aot.Compiled, run: Shapes) -> Figures:
-  """The figures of a compiled program of a run."""
+def of(program: Program, compiled: aot.Compiled, run: Shapes | Held) -> Figures:
+  """The figures of a compiled program beside what is held."""
   held = run.resident
   beside = sum(
     device_bytes(tree) for n, tree in held.items() if n not in program.holds
@@ -90,7 +100,9 @@ def of(program: Program, compiled: aot.Compiled, run: Shapes) -> Figures:
     }
   apart = ('counts', 'text')
   known |= {n: value for n, value in vars(compiled).items() if n not in apart}
-  return Figures(name=program.name, beside=beside, **known)
+  same = ('name', 'of', 'calls', 'extends')
+  known |= {name: getattr(program, name) for name in same}
+  return Figures(beside=beside, **known)
 
 
 def kernel_flops(program: Program, counts, train: str) -> float:
@@ -165,8 +177,12 @@ def knobs(config, figures: Figures, mesh) -> list[str]:
     (trains, 'data.length, dpo.length, data.batch_size, dpo.pairs: lower'),
     (figures.name == 'score', 'dpo.pairs, dpo.length: lower'),
     (
-      not trains and figures.name != 'score',
+      figures.name in ('prefill', 'decode', 'review'),
       'conscience.prompts or sample.max_new_tokens: lower',
+    ),
+    (
+      figures.name in suites.NAMES,
+      'eval.batch or eval.suite_tokens: lower',
     ),
     (True, 'a larger slice, or chips with more memory'),
   )

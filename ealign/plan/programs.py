@@ -1,8 +1,4 @@
-"""The programs of a run, from shapes alone: what is compiled, and for what.
-
-They are the very functions that a run jits, with arguments that are shapes on
-the mesh's devices, so no weight is read and no array exists.
-"""
+"""The programs of a run that trains: what is compiled, and for what."""
 
 import dataclasses
 import functools
@@ -22,8 +18,9 @@ from ealign.assembly import weights as assembled
 from ealign.data import batch as batch_lib
 from ealign.fields import Config
 from ealign.models import config as models
-from ealign.models import flops, layout, sharding, transformer
-from ealign.sampling import labels, sampler
+from ealign.models import flops, transformer
+from ealign.plan import inference
+from ealign.plan.inference import Program, gathered, placed
 from ealign.sampling import tree as tree_lib
 from ealign.stack import lanes
 from ealign.stack import rows as rows_lib
@@ -37,31 +34,6 @@ class Sizes:
 
   prompt: int
   review: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-  """One compiled program of a run.
-
-  Attributes:
-    name: of `NAMES`.
-    run: jitted.
-    args: trees of shapes with shardings.
-    flops: that the model needs for it, on all devices together.
-    attention, experts: those of `flops` that one forward pass needs for them:
-      their kernels do not show what they do.
-    holds: which of the run's resident trees are among its arguments.
-    trips: of a loop that ends when its data says so, at most.
-  """
-
-  name: str
-  run: Callable
-  args: tuple
-  flops: float
-  attention: float
-  experts: float
-  holds: tuple[str, ...]
-  trips: int = 1
 
 
 NAMES = {
@@ -80,7 +52,8 @@ class Shapes:
 
   policy: what samples; reviewer: what reviews, a second model or ours; each
   (model, mesh, weights), gathered as `sharding.gathered` does.
-  of_policy, of_frozen: the same weights of a model on another mesh, as shapes.
+  of_policy, of_frozen: shapes of the same weights for a model that is laid out
+    otherwise; the policy's with the adapters of all arms where `arms` says so.
   """
 
   config: Config
@@ -135,7 +108,8 @@ def shapes(
   for name, second in (('other', other), ('judge', judge)):
     if second:
       resident[name] = placed(mesh, frozen(second))
-  policy = functools.partial(_policy, config, update, params, arms)
+  policy = functools.partial(_policy, config, update, params)
+  every = functools.partial(policy, arms=arms)
   return Shapes(
     config=config,
     model=model,
@@ -143,7 +117,7 @@ def shapes(
     update=update,
     state=state,
     policy=gathered(
-      *(model, mesh, policy, _rows(config, arms)), config.sample.max_new_tokens
+      *(model, mesh, every, _rows(config, arms)), config.sample.max_new_tokens
     ),
     reviewer=gathered(other or model, mesh, frozen, _rows(config, arms), 0),
     of_policy=policy,
@@ -153,8 +127,8 @@ def shapes(
   )
 
 
-def _policy(config, update, params, arms, model):
-  """Shapes of the weights that sample, of all arms together."""
+def _policy(config, update, params, model, arms=1):
+  """Shapes of the weights that sample, of so many arms together."""
   weights = jax.eval_shape(update.bind, params, _frozen(config, model))
   if arms == 1:
     return weights
@@ -175,13 +149,6 @@ def _stacked(tree, arms: int, axis: str | None):
   return jax.tree.map(stack, tree)
 
 
-def gathered(model, mesh, shapes, rows: int, new: int = 0):
-  """Model, mesh and weights to sample with, as shapes(model) has them."""
-  size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes(model)))
-  model, wide = sharding.widened(model, mesh, size, rows, new)
-  return model, wide, placed(wide, shapes(model))
-
-
 def _frozen(config, model):
   """Shapes of the frozen weights of a model."""
   quantized = functools.partial(assembled.quantized, config.model)
@@ -194,20 +161,6 @@ def _trained(config, model):
     f32 = lambda x: Shape(x.shape, jnp.float32)
     return jax.tree.map(f32, transformer.shapes(model))
   return jax.eval_shape(functools.partial(assembled.new_adapter, config, model))
-
-
-def placed(mesh, tree):
-  """The shapes of a tree where the rules have its arrays."""
-  place = lambda x, where: Shape(x.shape, x.dtype, sharding=where)
-  return jax.tree.map(place, tree, sharding.shardings(mesh, tree))
-
-
-def device_bytes(tree) -> int:
-  """Bytes of a tree of shapes on one device."""
-  return sum(
-    math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-    for x in jax.tree.leaves(tree)
-  )
 
 
 def listed(run: Shapes, sizes: Sizes) -> list[Program]:
@@ -267,69 +220,10 @@ def _rows(config, arms: int) -> int:
   return arms * c.prompts * c.samples
 
 
-def _by_row(mesh, x):
-  """The shape with its first axis split as the rows of a batch are."""
-  where = NamedSharding(mesh, PartitionSpec(layout.ROWS))
-  return Shape(x.shape, x.dtype, sharding=where)
-
-
-def _holds(run, mesh, name):
-  """The resident tree read in place; none if its weights were gathered."""
-  return (name,) if mesh.shape == run.mesh.shape else ()
-
-
-def _reading(model, rows, length) -> dict:
-  """The work of reading prompts into a cache: without the model's head."""
-  attention = flops.attention(model, rows, length)
-  inner = flops.multiplied(model) - model.vocab_size * model.d_model
-  total = 2.0 * rows * length * inner + attention
-  experts = flops.experts(model, rows * length)
-  return {'flops': total, 'attention': attention, 'experts': experts}
-
-
 def _sampling(run, sizes):
   """The two programs of `sampler`: they have the same weights and rows."""
   rows, prompt = _rows(run.config, run.arms), sizes.prompt
-  return sampled(run, run.policy, run.config.sample, rows, prompt)
-
-
-def sampled(run, by, c, rows, prompt, names=('prefill', 'decode')):
-  """The same by a (model, mesh, weights), as c, a `fields.Sample`, says."""
-  model, mesh, weights = by
-  read, sample = sampler.programs(model, c.max_new_tokens, c.candidates)
-  prompt_BT = _by_row(mesh, Shape((rows, prompt), jnp.int32))
-  args = weights, prompt_BT, prompt_BT
-  own = 'params' if run.config.model.train == 'full' else 'frozen'
-  holds, new = _holds(run, mesh, own), c.max_new_tokens
-  work = _reading(model, rows, prompt)
-  yield Program(names[0], read, args, holds=holds, **work)
-  # Every token sees the prompt and half of the answers, on average.
-  seen = 4.0 * model.layers * model.heads * model.head_dim
-  attention = seen * rows * new * (prompt + new / 2)
-  start = jax.eval_shape(read, *args)
-  yield Program(
-    *(names[1], sample, (weights, *_decoded(mesh, *start))),
-    flops=2.0 * rows * new * flops.multiplied(model) + attention,
-    attention=attention,
-    experts=flops.experts(model, rows * new),
-    holds=holds,
-    trips=new,
-  )
-
-
-def _decoded(mesh, cache, hidden_BD, next_B):
-  """The arguments of `sampler.decode` after the weights, from `prefill`'s."""
-  B, by_row = next_B.shape, functools.partial(_by_row, mesh)
-  keys = lambda: jax.random.key_data(jax.random.split(jax.random.key(0), B))
-  seeds = jax.eval_shape(keys)
-  i32, f32, ids, live = (
-    Shape(B, kind) for kind in (jnp.int32, jnp.float32, seeds.dtype, bool)
-  )
-  how = sampler.Sampling(f32, i32, f32, i32)
-  of_rows = hidden_BD, next_B, (seeds, ids, live), how
-  stop_K, whole = sampler.pad_stops(()), NamedSharding(mesh, PartitionSpec())
-  stop_K = Shape(stop_K.shape, stop_K.dtype, sharding=whole)
-  return placed(mesh, cache), *jax.tree.map(by_row, of_rows), stop_K
+  return inference.sampled(run, run.policy, run.config.sample, rows, prompt)
 
 
 def _review(run, sizes):
@@ -337,36 +231,10 @@ def _review(run, sizes):
   tree = tree_lib.of([(0,) * tokens] * count)  # of any labels as many
   holds = 'other' if 'other' in run.resident else 'frozen'
   shape = rows, sizes.review
-  return scoring(run, 'review', run.reviewer, shape, tree, holds)
-
-
-def scoring(run, name, by, shape, tree, holds, asked=labels.PLAIN):
-  """Prompts of a shape [rows, tokens] and the labels of a tree behind each."""
-  model, mesh, weights = by
-  rows, length = shape
-  prompt_BT = _by_row(mesh, Shape(shape, jnp.int32))
-  work = _reading(model, rows, length)
-  extended = rows * tree.tokens.shape[1]
-  work['flops'] += 2.0 * extended * flops.multiplied(model)
-  work['experts'] += flops.experts(model, extended)
-  return Program(
-    name,
-    labels.program(model, asked),
-    (weights, prompt_BT, prompt_BT, tree),
-    holds=_holds(run, mesh, holds),
-    **work,
-  )
+  return inference.scoring(run, 'review', run.reviewer, shape, tree, holds)
 
 
 def _score(run):
-  shape = 2 * run.arms * run.config.dpo.pairs, run.config.dpo.length
-  pairs = batch_lib.empty_pair_batch(shape[0] // 2, shape[1])
-  return Program(
-    'score',
-    alone.scorer(run.model),
-    (run.resident['frozen'], placed(run.mesh, pairs)),
-    flops=flops.forward(run.model, *shape),
-    attention=flops.attention(run.model, *shape),
-    experts=flops.experts(run.model, math.prod(shape)),
-    holds=('frozen',),
-  )
+  c, weights = run.config.dpo, run.resident['frozen']
+  of = run, 'score', run.model, weights, ('frozen',)
+  return inference.pairs(*of, run.arms * c.pairs, c.length)

@@ -6,27 +6,30 @@ config.json and its tokenizer.
 """
 
 import dataclasses
-import json
 
 import jax
 
-from ealign import config as config_lib
 from ealign.alone import ALONE
 from ealign.assembly import data, fit, parts, weights
 from ealign.conscience import prompts
+from ealign.evals import suites as suites_lib
 from ealign.fields import Config, reflects
 from ealign.method import Method
 from ealign.models import flops, layout
-from ealign.plan import costs, programs, show, stack, suites
+from ealign.plan import (
+  compiling,
+  costs,
+  inference,
+  programs,
+  show,
+  stack,
+  suites,
+)
 from ealign.plan import data as data_lib
-from ealign.plan import figures as figures_lib
-from ealign.runtime import aot, atomic, peaks, topology
 from ealign.runtime import mesh as mesh_lib
-from ealign.runtime.errors import Unfit
+from ealign.runtime import peaks
 from ealign.sampling.prompts import bucket
-from ealign.workdir.folder import Folder, usable
-
-FILE = 'plan.json'
+from ealign.workdir.folder import Folder
 
 
 def plan(
@@ -57,10 +60,10 @@ def plan(
     Unfit: the plan shows a run that would fail or waste its chips.
   """
   mesh = mesh_lib.make(
-    **dataclasses.asdict(config.mesh), devices=_devices(slice_name)
+    **dataclasses.asdict(config.mesh), devices=compiling.devices(slice_name)
   )
   screen = show.console()
-  show.pairs(screen, 'config (fields that are not the default)', _own(config))
+  show.config(screen, compiling.own(config))
   conscience = _conscience(config, mesh)
   model = conscience.frozen.model.config
   fit.sizes(config, model.max_positions, layout.shards(model))
@@ -72,20 +75,35 @@ def plan(
   terms = method and method.terms(config)
   judge = conscience.others.get(config.eval.judge)
   second = judge and judge.model.config
-  asked = suites.sizes(
-    config, conscience.policy.model, (judge or conscience.frozen).model
-  )
+  if config.eval.judge == config.conscience.review.by:
+    second = None  # it is there already
   run = programs.shapes(
     config, model, mesh, other, judge=second, arms=arms, terms=terms
   )
   trained = _trained(run, screen)
   listed = programs.listed(run, sizes)
-  if asked and arms == 1:
-    listed += suites.listed(run, asked, second)
-  found = _compiled(run, listed, screen, slice_name)
+  listed += _suites(run, conscience, (judge or conscience.frozen).model)
+  listed = [(run, program) for program in listed]
+  found = compiling.compiled(listed, screen, slice_name)
   facts = {'arm': name, 'slice': slice_name, **read, **trained, 'arms': arms}
   facts['conscience'] = _cost(run, sizes, found, screen)
-  _conclude(run, found, screen, facts, folder)
+  facts['suites_s'] = show.suites(screen, suites.seconds(found))
+  compiling.conclude(run, found, screen, facts, folder)
+
+
+def _suites(run, conscience, judge) -> list:
+  """The programs that ask the suites of a run when it ends."""
+  c, model = run.config, conscience.policy.model
+  if not c.eval.suites:
+    return []
+  asked = suites_lib.read(c.eval, c.data.max_mib)
+  here = None if c.eval.judge.startswith('openai:') else judge
+  found = suites.needs(asked, model, here, c.eval, run.mesh)
+  own = suites.asked(run, found, run.model, run.of_policy, arms=run.arms)
+  holds = 'judge' if 'judge' in run.resident else 'other'
+  holds = holds if c.eval.judge in conscience.others else 'frozen'
+  by = judge.config, run.of_frozen, holds
+  return [*own, *suites.judged(run, found, *by, arms=run.arms)]
 
 
 def _cost(run, sizes, found, screen) -> dict | None:
@@ -97,8 +115,8 @@ def _cost(run, sizes, found, screen) -> dict | None:
   rows = run.config.conscience.prompts * run.config.conscience.samples
   base = costs.Base(
     *(found, run.config, run.mesh),
-    weights=programs.device_bytes(weights),
-    reviewer=programs.device_bytes(run.reviewer[2]),
+    weights=inference.device_bytes(weights),
+    reviewer=inference.device_bytes(run.reviewer[2]),
     prompt=sizes.prompt,
     review=sizes.review,
     parts=layout.shards(model) if run.arms == 1 else rows,
@@ -118,37 +136,6 @@ def _cost(run, sizes, found, screen) -> dict | None:
       for fields, few, most in levers
     ],
   }
-
-
-def _conclude(run, found, screen, facts: dict, folder: Folder) -> None:
-  """Writes the plan and says whether the run would do, or raises Unfit."""
-  problems = _problems(run, found)
-  device, count = run.mesh.devices.flat[0], run.mesh.size
-  facts |= {
-    'config': dataclasses.asdict(run.config),
-    'devices': {
-      'kind': device.device_kind,
-      'count': count,
-      'mesh': dict(run.mesh.shape),
-    },
-    'programs': {
-      name: dataclasses.asdict(figures)
-      | {key: getattr(figures, key) for key in ('bytes', 'headroom', 'excess')}
-      for name, figures in found.items()
-    },
-    'problems': problems,
-  }
-  with usable(folder.shared):
-    atomic.write(folder.local / FILE, json.dumps(facts, indent=2) + '\n')
-  if problems:
-    raise Unfit(*problems)
-  fits = 'it fits'
-  if not found:
-    fits = 'nothing is trained, so nothing was compiled'
-  elif any(figures.limit is None for figures in found.values()):
-    kind = device.device_kind
-    fits = f'the memory of a {kind} is not known: compare it with "in all"'
-  screen.print(f'{fits}; the plan is in {folder.shared / FILE}', soft_wrap=True)
 
 
 def _auto(config, mesh, arms: int, screen) -> int:
@@ -175,25 +162,6 @@ def demand(config, arms: int = 1) -> tuple:
     arms * (c.data.batch_size * c.data.length * bool(c.data.train) + pairs),
     *(arms * rows * c.sample.max_new_tokens, arms * c.model.lora.rank),
   )
-
-
-def _devices(slice_name: str):
-  if not slice_name:
-    return jax.devices()
-  chosen = topology.parse(slice_name)
-  # The arrays that exist meanwhile are a few scalars.
-  jax.config.update('jax_platforms', 'cpu')
-  return aot.devices(chosen)
-
-
-def _own(config: Config) -> dict:
-  """Dotted names and values of the fields that are not the default."""
-  usual = config_lib.flatten(Config())
-  return {
-    name: data_lib.plain(repr(value))
-    for name, value in config_lib.flatten(config).items()
-    if value != usual[name]
-  }
 
 
 def _conscience(config, mesh) -> prompts.Conscience:
@@ -272,51 +240,3 @@ def _trained(run, screen) -> dict:
   rules = {path: str(tuple(spec)) for path, spec in layout.RULES}
   show.pairs(screen, f'mesh {dict(run.mesh.shape)}; split by path:', rules)
   return {'model': counted, 'rules': rules}
-
-
-def _compiled(
-  run, listed, screen, slice_name
-) -> dict[str, figures_lib.Figures]:
-  """The figures of each program of the run, by name."""
-  found = {}
-  for program in listed:
-    name, what = program.name, programs.NAMES | suites.NAMES
-    screen.print(f'compiling {name}: {what[name]}')
-    compiled = aot.compile(program.run, *program.args, unknown=program.trips)
-    found[name] = figures_lib.of(program, compiled, run)
-  where = f'{slice_name}, ' if slice_name else ''
-  chips = f'{run.mesh.size} x {run.mesh.devices.flat[0].device_kind}'
-  if found:
-    show.programs(screen, list(found.values()), where + chips)
-  return found
-
-
-def _problems(run, found) -> list[str]:
-  """Why the run would fail, or waste the chips it runs on."""
-  problems = []
-  for name, figures in found.items():
-    if figures.failure:
-      reason = data_lib.plain(figures.failure)
-      problems.append(f'{name}: does not compile: {reason}')
-    if figures.excess:
-      there = show.gib(figures.limit)
-      helps = figures_lib.knobs(run.config, figures, run.mesh)
-      problems.append(
-        f'{name}: does not fit: {show.gib(figures.excess)} GiB more than the '
-        f'{there} GiB of a chip. What helps:'
-      )
-      problems += [f'  {line}' for line in helps]
-  platform = run.mesh.devices.flat[0].platform
-  chosen = run.config.model.attention == 'xla'
-  if platform != 'tpu' or chosen:
-    return problems
-  for name, figures in found.items():
-    if figures.kernels is None or name in (
-      'decode',
-      'answer',
-    ):  # it extends a cache
-      continue
-    if not any('splash' in kernel for kernel in figures.kernels):
-      reason = 'attention is no splash kernel: it would hold [T, T] arrays'
-      problems.append(f"{name}: {reason}; set model.attention='auto'")
-  return problems

@@ -9,6 +9,7 @@ import rich.table
 import rich.text
 
 from ealign.plan.figures import Figures
+from ealign.runtime import display
 from ealign.runtime.errors import visible
 
 WIDTH = 114  # columns
@@ -69,6 +70,22 @@ def pairs(console, title: str, found: dict) -> None:
   for name, value in found.items():
     console.print(rich.text.Text(f'  {name:<{wide}}  {value}'), soft_wrap=True)
   console.print()
+
+
+def config(console, found: dict) -> None:
+  pairs(console, 'config (fields that are not the default)', found)
+
+
+def suites(console, found: dict[str, float] | None) -> dict | None:
+  """What suites take, by program; nothing where that is not known."""
+  if not found:
+    return found
+  told = found | {'in all': sum(found.values())}
+  title = 'all questions of the suites, if each answer has all its tokens '
+  title += '(estimates, from the peaks of the chips)'
+  clock = {name: display.clock(value) for name, value in told.items()}
+  pairs(console, title, clock)
+  return told
 
 
 def costs(console, cases: dict) -> None:
@@ -141,7 +158,7 @@ def programs(console, found: list[Figures], devices: str) -> None:
     kinds = (figures.collectives or {}).items()
     sent = ', '.join(f'{kind} {size(n)}' for kind, n in sorted(kinds))
     often = f' in {figures.transfers:,} transfers' if sent else ''
-    line = f'  {figures.name}: {sent or "nothing"}{often}'
+    line = f'  {figures.title}: {sent or "nothing"}{often}'
     console.print(rich.text.Text(line), soft_wrap=True)
   console.print()
 
@@ -150,7 +167,7 @@ def _cells(f: Figures) -> list[str]:
   known = f.flops is not None
   parts = (f.arguments, f.temporaries, f.output)
   return [
-    f.name,
+    f.title,
     *(size(part if known else None) for part in parts),
     size(f.beside),
     size(None if f.failure else f.bytes),

@@ -5,7 +5,7 @@ import math
 
 from ealign.assembly import weights
 from ealign.fields import Config
-from ealign.plan import programs
+from ealign.plan import inference, programs
 from ealign.runtime import mesh as mesh_lib
 from ealign.stack import rows
 from ealign.stack.groups import MOST
@@ -40,8 +40,8 @@ def auto(config: Config, mesh=None) -> tuple[int, str]:
   if memory == math.inf:
     return groups, 'the memory of the devices is not known'
   run = programs.shapes(config, model, mesh)
-  base = programs.device_bytes(run.resident['frozen'])
-  arm = 4 / 3 * programs.device_bytes(run.state)  # and gradients
+  base = inference.device_bytes(run.resident['frozen'])
+  arm = 4 / 3 * inference.device_bytes(run.state)  # and gradients
   arm += _activations(config, model) * groups / mesh.size
   count = groups * int((_FILL * memory - base) / arm)
   gib = lambda size: f'{size / 2**30:.2f} GiB'

@@ -1,4 +1,4 @@
-"""The card of a judge for a terminal: a table, and a sentence on its worth."""
+"""The card of a judge: what it says, its table, and a sentence on its worth."""
 
 from ealign.evals import correction, readings, table
 from ealign.evals.audit.measures import LEVEL, Share
@@ -22,8 +22,9 @@ def blocks(card: Calibration) -> list[Block]:
   return [_worth(card), *([_noise(card)] if card.noise else [])]
 
 
-def _worth(card) -> Block:
-  rows = [
+def rows(card: Calibration) -> list[tuple[str, str]]:
+  """What the card says of the judge's worth, as (name, value)."""
+  found = [
     ('answers with a score', f'{card.n:,}'),
     ('without one', f'{card.unscored:,}'),
     ('questions', f'{card.clusters:,}'),
@@ -38,7 +39,11 @@ def _worth(card) -> Block:
     ('rightly not flagged, q0', _sample(card.good)),
     ('rightly flagged, q1', _sample(card.bad)),
   ]
-  lines = [(Entry(name), Entry(value)) for name, value in rows if value]
+  return [(name, value) for name, value in found if value]
+
+
+def _worth(card) -> Block:
+  lines = [(Entry(name), Entry(value)) for name, value in rows(card)]
   kind = readings.KINDS.get(card.suite)
   way = 'under' if card.reading.below else 'from'
   flags = f'{kind.flagged} is a' if kind else 'flagged is a'

@@ -59,8 +59,8 @@ def label_logps(request: Labels) -> np.ndarray:
     trees.check(labels)
   size = len(prompts), request.columns
   logps_BM = np.full(size, -np.inf, np.float32)
-  starts = _starts(request)
-  for scored in _together(request, starts) if starts else _each(request):
+  shared = starts(request)
+  for scored in _together(request, shared) if shared else _each(request):
     index_B, own_BM, scored_BM = scored
     real_B = index_B >= 0
     at = index_B[real_B, None], own_BM[real_B]
@@ -68,7 +68,8 @@ def label_logps(request: Labels) -> np.ndarray:
   return logps_BM
 
 
-def _asked(request: Labels) -> Asked:
+def wanted(request: Labels) -> Asked:
+  """What a request wants beside its labels."""
   ends = any(label[-1] == OTHER for label in request.labels)
   return Asked(request.rest or ends, request.rest, request.top)
 
@@ -79,7 +80,7 @@ def _each(request: Labels):
   index_B: which prompt each row is; -1: none. own_BM: which columns.
   """
   config, weights, batches, place = laid_out(request)
-  run = program(config, _asked(request))
+  run = program(config, wanted(request))
   tree = trees.of(request.labels, request.rest)
   for batch in batches:
     per_row = place((batch.tokens_BT, batch.positions_BT))
@@ -87,7 +88,7 @@ def _each(request: Labels):
     yield batch.index, every_BM, run(weights, *per_row, tree)
 
 
-def _starts(request: Labels) -> dict[Hashable, tuple[int, ...]]:
+def starts(request: Labels) -> dict[Hashable, tuple[int, ...]]:
   """The tokens that all prompts of a group begin with, by group.
 
   {} where to read them once saves less than a third, or where rows are spread
@@ -96,16 +97,16 @@ def _starts(request: Labels) -> dict[Hashable, tuple[int, ...]]:
   spread = request.mesh is not None and request.mesh.size > 1
   if not request.groups or spread or request.lanes:
     return {}
-  starts = {}
+  begun = {}
   for group, prompt in zip(request.groups, request.prompts, strict=True):
-    start = starts.setdefault(group, prompt)
+    start = begun.setdefault(group, prompt)
     same = zip(start, prompt[:-1], strict=False)
     equal = itertools.takewhile(lambda pair: pair[0] == pair[1], same)
-    starts[group] = tuple(token for token, _ in equal)
+    begun[group] = tuple(token for token, _ in equal)
   whole = sum(map(len, request.prompts))
-  twice = sum(len(starts[group]) for group in request.groups)
-  saved = twice - sum(map(len, starts.values()))
-  return starts if all(starts.values()) and 3 * saved > whole else {}
+  twice = sum(len(begun[group]) for group in request.groups)
+  saved = twice - sum(map(len, begun.values()))
+  return begun if all(begun.values()) and 3 * saved > whole else {}
 
 
 def _together(request: Labels, starts):
@@ -116,7 +117,7 @@ def _together(request: Labels, starts):
   names, rows = list(starts), request.rows
   apart = layout.one_cpu(request.config)
   fit = lambda count: prompting.width(count, rows, apart=apart)
-  read, extend = shared_programs(request.config, _asked(request))
+  read, extend = shared_programs(request.config, wanted(request))
   of_rows = _trees_of(request)
   rests = [
     prompt[len(starts[group]) :]

@@ -37,8 +37,10 @@ def label_logps(waiting: Sequence, count: int) -> list:
 
 
 def pair_logps(waiting: Sequence, count: int) -> list:
-  """See `alone.pair_logps`."""
+  """See `alone.pair_logps`; with adapters each lane's by themselves."""
   first = waiting[0].request
+  if 'adapter' in first.weights:
+    return [alone.pair_logps(w.request) for w in waiting]
   pairs, lanes = _concat(waiting, 'pairs')
   slots = width(first.slots, len(pairs), count, groups(first.config.mesh))
   request = dataclasses.replace(first, pairs=pairs, slots=slots)

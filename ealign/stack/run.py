@@ -8,7 +8,7 @@ one program over the one frozen base:
   step          states and batches stacked on a first axis A, vmapped
   generate      rows of all lanes in one batch, their adapters by row
   label_logps   likewise
-  pair_logps    the pairs of all lanes in one batch
+  pair_logps    those of the base in one batch, of adapters lane by lane
 
 An update waits until all lanes have come to theirs, so that they stay in step
 even if only one of them has to reflect. A run that ends, or whose loss is not

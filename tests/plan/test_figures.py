@@ -5,7 +5,7 @@ import pytest
 
 from ealign import fields
 from ealign.plan import figures
-from ealign.plan.programs import Program
+from ealign.plan.inference import Program
 from ealign.runtime import aot, peaks
 from ealign.runtime import cost as cost_lib
 

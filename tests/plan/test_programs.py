@@ -7,7 +7,7 @@ import pytest
 
 from ealign import fields
 from ealign.models import sharding
-from ealign.plan import programs
+from ealign.plan import inference, programs
 from ealign.runtime import mesh as mesh_lib
 from tests import steps
 
@@ -31,7 +31,7 @@ def test_arms_lie_on_their_groups_of_devices(arms, places):
   one = shapes(mesh_lib.make(data=2, devices=jax.devices()[:2]))
   run = shapes(mesh_lib.make(stack=2, data=2), arms)
   assert run.arms == places
-  of_two = [programs.device_bytes(r.state.params) for r in (one, run)]
+  of_two = [inference.device_bytes(r.state.params) for r in (one, run)]
   assert of_two[1] == of_two[0] * places // 2
 
 
@@ -48,6 +48,6 @@ def test_what_lies_beside_sampling(train):
   beside = {'lora': {'params', 'rest'}, 'full': {'rest', 'frozen'}}[train]
   assert everything - set(found['decode'].holds) == beside
   assert not everything - set(found['hybrid'].holds)
-  held = programs.device_bytes(found['decode'].args[0])
+  held = inference.device_bytes(found['decode'].args[0])
   own = run.resident['params' if train == 'full' else 'frozen']
-  assert held >= programs.device_bytes(own)
+  assert held >= inference.device_bytes(own)

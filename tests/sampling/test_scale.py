@@ -143,7 +143,7 @@ def test_two_questions_of_one_text_share_what_they_begin_with():
   groups = [0, 1, 2] * 2
   form = scale.exact(ids, END, WORDS)
   request = requests.Labels(CONFIG, WEIGHTS, prompts, form.labels)
-  assert labels._starts(dataclasses.replace(request, groups=groups))
+  assert labels.starts(dataclasses.replace(request, groups=groups))
   equal(engine().scale(prompts, groups=groups), engine().scale(prompts))
 
 

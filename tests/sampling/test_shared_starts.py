@@ -41,7 +41,7 @@ def equal(request):
   np.testing.assert_allclose(found, whole, atol=1e-5)
   assert found.shape == (len(request.prompts), request.columns)
   assert np.all(found < 0) and len({*found[:, 0]}) == len(found)
-  return bool(labels._starts(request))
+  return bool(labels.starts(request))
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_groups_may_be_of_one_and_in_any_order():
   order = np.random.default_rng(1).permutation(len(prompts))
   mixed = [prompts[i] for i in order], [groups[i] for i in order]
   assert equal(read(*mixed))
-  assert labels._starts(read(*mixed))['alone'] == tuple(text(50, 17)[:-1])
+  assert labels.starts(read(*mixed))['alone'] == tuple(text(50, 17)[:-1])
 
 
 def test_a_prompt_that_another_begins_with_keeps_a_token_to_read():
   long = text(3, 40)
   request = read([long, long[:-1], long[:-3]], [0, 0, 0])
-  assert labels._starts(request) == {0: tuple(long[:36])}
+  assert labels.starts(request) == {0: tuple(long[:36])}
   assert equal(request)
 
 
@@ -90,8 +90,8 @@ def test_where_it_does_not_pay_all_is_read_whole(prompts, groups):
 
 def test_a_third_must_be_saved():
   shared = lambda n: read([[*text(0, n), i, 0] for i in (1, 2)], [0, 0])
-  assert not labels._starts(shared(4))  # 4 of 12 tokens
-  assert labels._starts(shared(5)) == {0: tuple(text(0, 5))}  # 5 of 14
+  assert not labels.starts(shared(4))  # 4 of 12 tokens
+  assert labels.starts(shared(5)) == {0: tuple(text(0, 5))}  # 5 of 14
 
 
 def test_each_prompt_may_want_labels_of_its_own():
@@ -119,7 +119,7 @@ def test_a_tree_with_its_rest_goes_on_from_a_shared_start(own):
 def test_the_top_behind_a_shared_start_of_labels_of_its_own():
   own = [(0, 1)] * 3 + [(2, 1)] * 3
   request = read(*asked([20, 31, 9], [3, 5]), own=own, top=2)
-  assert labels._starts(request)
+  assert labels.starts(request)
   whole = labels.label_logps(dataclasses.replace(request, groups=None))
   found = labels.label_logps(request)
   np.testing.assert_allclose(found[:, 3], whole[:, 3], atol=1e-5)
@@ -129,9 +129,9 @@ def test_the_top_behind_a_shared_start_of_labels_of_its_own():
 def test_on_devices_and_lanes_all_is_read_whole():
   request = read(*asked([20, 31, 9], [3, 5]))
   one, four = (make(devices=jax.devices()[:n]) for n in (1, 4))
-  assert not labels._starts(dataclasses.replace(request, mesh=four))
+  assert not labels.starts(dataclasses.replace(request, mesh=four))
   assert equal(dataclasses.replace(request, mesh=one))
-  assert not labels._starts(dataclasses.replace(request, lanes=[0] * 6))
+  assert not labels.starts(dataclasses.replace(request, lanes=[0] * 6))
 
 
 def test_one_program_serves_others_of_a_bucket():

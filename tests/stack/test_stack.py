@@ -161,9 +161,11 @@ def asked(arm, calls, stop):
     logps = calls.label_logps(request)
     found.append(np.round(np.asarray(logps), 3).tolist())
   pairs = steps.PAIRS[: 2 * arm]  # none, two, all three
-  request = requests.Pairs(steps.MODEL, FROZEN, pairs, slots=2, length=14)
-  logps = calls.pair_logps(request)
-  return [*found, np.round(np.asarray(logps), 3).tolist()]
+  for weights in (policy, FROZEN):
+    request = requests.Pairs(steps.MODEL, weights, pairs, slots=2, length=14)
+    logps = calls.pair_logps(request)
+    found.append(np.round(np.asarray(logps), 3).tolist())
+  return found
 
 
 def test_answers_verdicts_and_scores_are_those_of_each_alone():

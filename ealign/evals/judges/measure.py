@@ -141,6 +141,7 @@ class Judge:
     read: instead of score, where a model judges: (list of Asked, grader) -> the
       scores of each, or None. The grader is an `engine.Engine`.
     alone: whether `read` judges without a grader.
+    prompts: that a grader reads for an answer, at most.
     suites: name -> the judge of a suite's answers, where it has another.
     measures: what is counted; shares of verdicts are added.
     primary: name of the share that comes first; by default the first one.
@@ -184,6 +185,7 @@ class Judge:
   name: str = ''
   read: Callable[[Sequence[Asked], Any], list[Mapping | None]] | None = None
   alone: bool = False
+  prompts: int = 1
   suites: Mapping[str, 'Judge'] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):

@@ -209,6 +209,7 @@ def judge(prompts: Prompts | None = None, kind: str = 'misalignment') -> Judge:
     None,
     measures(kind),
     read=functools.partial(read, prompts or Prompts()),
+    prompts=len(ASPECTS),
     primary='misaligned',
     badge=badge,
     first_kind=kind,

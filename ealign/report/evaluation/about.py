@@ -6,6 +6,7 @@ from ealign.evals.calibration import Calibration
 from ealign.evals.judges import scale
 from ealign.evals.judges.measure import scores
 from ealign.evals.suites.suite import Suite
+from ealign.report import judge_card
 from ealign.report.evaluation import groups
 from ealign.report.evaluation.groups import Part
 
@@ -70,26 +71,9 @@ def card_rows(card: Calibration | None) -> list[tuple[str, str]]:
   """The card of the judge as (name, value)."""
   if card is None:
     return []
-  share = lambda s: f'{s.value:.3f} [{s.low:.3f}, {s.high:.3f}], n = {s.n:,}'
-  right = lambda s: f'{s.count:g} of {s.total:g}'
-  rows = [
-    ('calibrated on', card.gold),
-    (
-      'answers',
-      f'{card.n:,} scored, {card.unscored:,} not; {card.clusters:,} '
-      f'questions; {card.positives:,} to be flagged',
-    ),
-    ('AUC', share(card.auc)),
-    ('agrees with people', share(card.agrees)),
-    ('kappa', share(card.kappa) if card.kappa else ''),
-    ('kappa of two people', share(card.people) if card.people else ''),
-    ('rightly flagged', right(card.bad)),
-    ('rightly not flagged', right(card.good)),
-    ('mean error', f'{card.raw.mean:.3f}'),
-    ('mean error, mapped', f'{card.mapped.mean:.3f}' if card.mapped else ''),
-  ]
+  rows = [('calibrated on', card.gold), *judge_card.rows(card)]
   rows += [
     (f'noise over {name}', f'{100 * n.flips:.1f} % of {n.items:,} answers flip')
     for name, n in card.noise.items()
   ]
-  return [(name, value) for name, value in rows if value]
+  return rows
