@@ -5,6 +5,7 @@ import json
 import pathlib
 import types
 
+import jax
 import pytest
 from etils import epath
 
@@ -13,7 +14,7 @@ from ealign import config as config_lib
 from ealign.cli import launch
 from ealign.config import file as config_file
 from ealign.method import Method
-from ealign.plan import figures, programs, suites
+from ealign.plan import compiling, figures, programs
 from ealign.plan import run as plan_lib
 from ealign.runtime import aot, peaks, topology
 from ealign.workdir import folder as folder_lib
@@ -93,13 +94,44 @@ def test_the_plan_of_the_arm_with_the_conscience(
   assert 'the conscience is asked about' in said
 
 
-def test_suites_and_their_judge_are_planned(start, compiled, tmp_path):
-  asks = '--config.eval.suites=misalignment', '--config.eval.judge=frozen'
-  assert start(*asks, '--config.eval.suite_tokens=40') == 0
-  named = [*programs.NAMES, *suites.NAMES]
-  assert list(read(tmp_path)['programs']) == named
-  assert start('--config.eval.suites=refusal') == 0  # scored by labels
-  assert list(read(tmp_path)['programs']) == named[:-1]
+def test_suites_and_their_judges_are_planned(start, compiled, tmp_path):
+  asks = '--config.eval.suites=misalignment,refusal,self_report,truthful'
+  few = '--config.eval.suite_tokens=40', '--config.eval.batch=8'
+  assert start(asks, '--config.eval.judge=frozen', *few) == 0
+  asked = ['ask', 'answer', 'options', 'judge']
+  asked += ['labels helped..', 'labels true..']
+  assert [*read(tmp_path)['programs']] == [*programs.NAMES, *asked]
+  assert start('--config.eval.suites=world') == 0  # its rules are its judge
+  assert [*read(tmp_path)['programs']] == [*programs.NAMES, 'ask', 'answer']
+
+
+def test_suites_of_arms_in_one_program(compiled, tmp_path, monkeypatch):
+  spec = tmp_path / 'my.py'
+  spec.write_text(FILE)
+  config = config_file.read(str(spec))[1]
+  config.eval.suites, config.eval.batch = ('refusal', 'self_report'), 8
+  config.train.steps, config.eval.judge = 0, 'frozen'
+  shapes = {}
+  stub = aot.compile
+
+  def spied(run, *args, unknown):
+    shapes[len(shapes)] = [x.shape for x in jax.tree.leaves(args)]
+    return stub(run, *args, unknown=unknown)
+
+  monkeypatch.setattr(aot, 'compile', spied)
+  place = folder_lib.of(tmp_path)
+  plan_lib.plan(config_lib.freeze(config), place, arms=3)
+  plan = json.loads((tmp_path / 'plan.json').read_text())
+  named = ['ask', 'answer', 'options', 'labels helped..']
+  assert [*plan['programs']] == named and plan['arms'] == 3
+  found = dict(zip(named, shapes.values(), strict=True))
+  adapters = lambda name: {s[1] for s in found[name] if len(s) == 4} & {3}
+  rows = {name: {s[0] for s in own} for name, own in found.items()}
+  assert 24 in rows['ask'] and 24 in rows['labels helped..']
+  assert adapters('ask') and adapters('answer')
+  # Options are compared by one arm after another, each by its own adapter.
+  assert 8 in rows['options'] and 24 not in rows['options']
+  assert not adapters('options')
 
 
 def test_a_run_may_follow_its_plan(start, compiled, tmp_path):
@@ -215,8 +247,9 @@ def problems(name, kernels, *, platform='tpu', attention='auto'):
   )
   mesh = types.SimpleNamespace(devices=devices)
   run = types.SimpleNamespace(config=config, mesh=mesh)
-  made = figures.Figures(name, 0, 0, 0, 0, None, 0, kernels=kernels)
-  return plan_lib._problems(run, {name: made})
+  more = {'kernels': kernels, 'extends': name == 'decode'}
+  made = figures.Figures(name, 0, 0, 0, 0, None, 0, **more)
+  return compiling.problems(run, {name: made})
 
 
 def test_no_more_arms_than_cells_that_go_together(
