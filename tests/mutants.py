@@ -916,6 +916,23 @@ MUTANTS = (
     ('tests/grid/test_grid_run.py::test_a_signal',),
   ),
   Mutant(
+    'options_by_the_adapter_of_the_first_arm',
+    'ealign/stack/rows.py',
+    "if 'adapter' in first.weights",
+    "if 'adapters' in first.weights",
+    (
+      'tests/stack/test_stack.py'
+      '::test_answers_verdicts_and_scores_are_those_of_each_alone',
+    ),
+  ),
+  Mutant(
+    'the_first_batch_is_a_measure',
+    'ealign/assembly/pace.py',
+    'if self._compiles:',
+    'if not self:',
+    ('tests/assembly/test_pace.py',),
+  ),
+  Mutant(
     'excess_is_room',
     'ealign/plan/figures.py',
     'return self.limit - self.bytes if known',

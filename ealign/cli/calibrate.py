@@ -85,7 +85,7 @@ def read(argv: list[str]) -> tuple[fields.Config, str, dict]:
   problems, own = [*command.problems], dict(command.own)
   problems += command_lib.foreign(command)
   if command.module:
-    problems.append('--config: is of another command; leave it out')
+    problems.append('--config: a judge alone is calibrated; leave it out')
   missing = [name for name in _NEEDED if name not in own]
   problems += [
     f'--{name} is missing; --help says what it is' for name in missing

@@ -227,7 +227,7 @@ def test_draws_are_the_judges_own_and_of_no_other_answer(tmp_path):
     (['--limit=0'], '--limit=0: must be 1 or more'),
     (['--limit=many'], '--limit=many: must be'),
     (['--positive=bad'], "positive='bad': "),
-    (['--plan'], '--plan: is of another command'),
+    (['--plan'], '--plan: is of ealign.launch'),
     (['--questions=none'], "eval.folder='none'"),
     (['--judge_prompts=none.yaml'], 'eval.judge_prompts'),
     (['--price=1'], "'1'"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 
 import jax
 import pytest
@@ -9,6 +10,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.compilation_cache import compilation_cache
 
 from ealign import fields
+from ealign.cli import evaluate
 from ealign.models import sharding
 from ealign.models.config import Config
 from ealign.plan import figures, programs
@@ -56,6 +58,21 @@ def planned():
       compiled = aot.compile(program.run, *program.args, unknown=program.trips)
       found[program.name] = figures.of(program, compiled, run), compiled
   return found
+
+
+def test_an_evaluation_on_a_slice_that_is_not_here(tmp_path, capsys):
+  few = '--limit=1', '--config.eval.suite_tokens=8', '--config.eval.batch=4'
+  argv = ['--model=ealign/world/base', '--suite=refusal', *few, '--plan']
+  # Its heads are too small for a kernel.
+  argv += ['--config.model.attention=xla', f'--workdir={tmp_path}']
+  assert evaluate.main(['evaluate', *argv, '--topology=v5e:2x2']) == 0
+  said = capsys.readouterr().out
+  assert 'all questions of the suites, if each answer' in said
+  assert 'in all' in said and 'it fits' in said
+  plan = json.loads((tmp_path / 'plan.json').read_text())
+  assert [*plan['programs']] == ['ask', 'answer', 'labels helped..']
+  assert plan['suites_s']['in all'] > 0
+  assert plan['devices']['count'] == 4
 
 
 @pytest.mark.parametrize('name', ['v5e:4x4', 'v6e:8x8', 'v5p:4x4x4'])
