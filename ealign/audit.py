@@ -2,12 +2,12 @@
 
 import sys
 
+from ealign.cli import start
+
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the exit code."""
-  from ealign.cli import audit
-
-  return audit.main(argv)
+  return start.main('ealign.cli.audit', argv, 'cli/audit.py')
 
 
 if __name__ == '__main__':

@@ -2,12 +2,14 @@
 
 import sys
 
+from ealign.cli import start
+
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the exit code."""
-  from ealign.cli import evaluate
-
-  return evaluate.main(argv)
+  argv = sys.argv if argv is None else argv
+  own = 'calibrate' if argv[1:2] == ['calibrate'] else 'evaluate'
+  return start.main('ealign.cli.evaluate', argv, f'cli/{own}.py')
 
 
 if __name__ == '__main__':

@@ -3,17 +3,15 @@
 import signal
 import sys
 
+from ealign.cli import start
+
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the exit code."""
-  from ealign.cli import launch
-
-  return launch.main(argv)
+  return start.main('ealign.cli.launch', argv, 'cli/command.py')
 
 
 if __name__ == '__main__':
-  signal.signal(signal.SIGINT, signal.SIG_DFL)  # importing has no traceback
-  from ealign.cli import launch
-
+  # A shell starts what stands before & with SIGINT ignored.
   signal.signal(signal.SIGINT, signal.default_int_handler)
-  sys.exit(launch.main())
+  sys.exit(main())

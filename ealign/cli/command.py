@@ -11,7 +11,8 @@ usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
            [--profile=FROM:TO] [--print_launch=KIND [--topology=NAME]]
            [--plan [--topology=NAME]]
 
-  --config        a Python file with get_config(arg=None)
+  --config        a Python file with get_config(arg=None), or one that comes
+                  with the package: ealign:configs/demo.py (ealign configs)
   --config.FIELD  changes one field, as in --config.dpo.lam=0.3
                   (ealign/fields.py lists them all)
   --workdir       folder of the run; the same command continues it
@@ -222,7 +223,7 @@ def _read(arguments: list[str], kinds, problems) -> list[tuple[str, str]]:
     elif found and found[-1][1] is None:
       found[-1] = found[-1][0], value
     else:
-      config = argument.partition(':')[0].endswith('.py')
+      config = file.split(argument)[0].endswith('.py')
       remedy = f'write --config={argument}' if config else '--help lists them'
       problems.append(f'{argument!r} is no flag; {remedy}')
   return found

@@ -10,7 +10,6 @@ data or workdir; 143, or 130 of Ctrl-C, stopped by a signal, after saving.
 """
 
 import dataclasses
-import os
 import sys
 
 from ealign import config as config_lib
@@ -18,8 +17,8 @@ from ealign import fields
 from ealign.cli import command as command_lib
 from ealign.cli import scripts
 from ealign.grid import cells
+from ealign.runtime import cache, preempt
 from ealign.runtime import hosts as hosts_lib
-from ealign.runtime import preempt
 from ealign.runtime.errors import Preempted, UserError, visible
 from ealign.workdir import folder as folder_lib
 
@@ -141,9 +140,7 @@ def compile_cache() -> None:
   """Keeps compiled programs on disk for the next start, also small ones."""
   import jax
 
-  home = os.environ.get('XDG_CACHE_HOME', '~/.cache')
-  folder = os.environ.get('JAX_COMPILATION_CACHE_DIR', f'{home}/ealign/jax')
-  jax.config.update('jax_compilation_cache_dir', os.path.expanduser(folder))
+  jax.config.update('jax_compilation_cache_dir', cache.folder()[0])
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', 0)
 

@@ -11,12 +11,13 @@ import os
 import pathlib
 import re
 import shlex
-import sysconfig
 
 import yaml
 
 from ealign import config as config_lib
 from ealign.cli import command as command_lib
+from ealign.config import file
+from ealign.runtime import shipped
 from ealign.runtime import topology as topology_lib
 from ealign.runtime.errors import UserError
 
@@ -35,11 +36,8 @@ _FORMS = (
 
 
 def folder() -> pathlib.Path:
-  """The folder launch/ of a clone, or where a wheel has put it."""
-  clone = pathlib.Path(__file__).parents[2] / 'launch'
-  if (clone / 'gke_jobset.yaml').exists():
-    return clone
-  return pathlib.Path(sysconfig.get_path('data')) / 'share/ealign/launch'
+  """The folder launch/ of a clone, or where a wheel has it."""
+  return shipped.path('launch')
 
 
 # How to start n copies of a script on one grid: each takes cells by lease.
@@ -159,15 +157,17 @@ def _config(command: command_lib.Command) -> str:
 
 def _job(command: command_lib.Command) -> str:
   """A job name that all clusters accept: [a-z0-9-], at most 40 characters."""
-  path, _, argument = _config(command).partition(':')
-  words = f'ealign-{pathlib.Path(path).stem}-{argument}'.lower()
+  path, argument = file.split(_config(command))
+  words = f'ealign-{pathlib.Path(path).stem}-{argument or ""}'.lower()
   return re.sub(r'[^a-z0-9]+', '-', words)[:40].strip('-')
 
 
 def _unreachable(command: command_lib.Command) -> list[str]:
   """Which paths machines that are new for each run could not reach."""
   config, problems = _config(command), []
-  if os.path.relpath(config.partition(':')[0]).startswith('..'):
+  path = file.split(config)[0]
+  ours = path.startswith(shipped.PREFIX)  # each machine has the package
+  if not ours and os.path.relpath(path).startswith('..'):
     why = 'is outside this folder, which is what the machines get a copy of'
     problems.append(f'--config={config}: {why}; move it below')
   if not re.match(r'gs://[^/]', command.workdir):

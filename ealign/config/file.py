@@ -1,4 +1,7 @@
-"""A config file: a Python file with get_config(arg=None), read and run."""
+"""A config file: a Python file with get_config(arg=None), read and run.
+
+`ealign:configs/demo.py` is one that comes with the package.
+"""
 
 import importlib.util
 import inspect
@@ -8,7 +11,22 @@ import types
 
 from ml_collections import config_dict
 
+from ealign.runtime import shipped
 from ealign.runtime.errors import UserError
+
+
+def split(spec: str) -> tuple[str, str | None]:
+  """The file of 'FILE.py:ARG' as it is written, and ARG; None without one."""
+  prefix = shipped.PREFIX if spec.startswith(shipped.PREFIX) else ''
+  path, colon, argument = spec.removeprefix(prefix).partition(':')
+  return prefix + path, argument if colon else None
+
+
+def located(path: str) -> str:
+  """Where a file lies; `ealign:...` are those of the package."""
+  if not path.startswith(shipped.PREFIX):
+    return path
+  return str(shipped.path(path.removeprefix(shipped.PREFIX)))
 
 
 def read(spec: str) -> tuple[types.ModuleType, config_dict.ConfigDict]:
@@ -18,7 +36,8 @@ def read(spec: str) -> tuple[types.ModuleType, config_dict.ConfigDict]:
     UserError: no such file, an error in it (its line is named), or what it
       returns is no ConfigDict.
   """
-  path, colon, argument = spec.partition(':')
+  path, argument = split(spec)
+  path = located(path)
   module_spec = importlib.util.spec_from_file_location(
     'config_file', os.path.abspath(path)
   )
@@ -31,14 +50,15 @@ def read(spec: str) -> tuple[types.ModuleType, config_dict.ConfigDict]:
     module_spec.loader.exec_module(module)
     if not hasattr(module, 'get_config'):
       raise UserError(f'{path}: has no function get_config(arg=None)')
-    arguments = [argument] if colon else []
+    arguments = [] if argument is None else [argument]
     _check_call(module.get_config, arguments, spec)
     config = module.get_config(*arguments)
   except (UserError, KeyboardInterrupt):
     raise
   except FileNotFoundError as error:
     if error.filename == os.path.abspath(path):
-      raise UserError(f'--config={spec}: there is no such file') from None
+      hint = _known(spec)
+      raise UserError(f'--config={spec}: there is no such file{hint}') from None
     raise in_file(path, error) from error
   except BaseException as error:
     raise in_file(path, error) from error
@@ -48,6 +68,18 @@ def read(spec: str) -> tuple[types.ModuleType, config_dict.ConfigDict]:
       f'{path}: get_config {message}, got {type(config).__name__}'
     )
   return module, config
+
+
+def _known(spec: str) -> str:
+  """Which file of the package may have been meant; '' of any other."""
+  from ealign import configs
+
+  name = os.path.basename(split(spec)[0])
+  same = [x for x in configs.names() if x.rpartition('/')[2] == name]
+  if same:
+    return f'; did you mean {same[0]}?'
+  listed = '; `ealign configs` lists those of the package'
+  return listed if spec.startswith(shipped.PREFIX) else ''
 
 
 def _check_call(get_config, arguments, spec) -> None:

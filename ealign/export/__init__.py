@@ -1,3 +1,5 @@
-"""What leaves: adapters for PEFT, merged or whole models."""
+"""What leaves: adapters for PEFT, merged or whole models (`export.write`)."""
 
-from ealign.export.write import Exported, export
+FORMATS = ('peft', 'merged', 'full')
+# By dtype, how far a weight may be off by rounding, as a share of itself.
+ROUNDING = {'float32': 0.0, 'bfloat16': 2**-8, 'float16': 2**-11}

@@ -20,6 +20,7 @@ import numpy as np
 from ealign import config as config_lib
 from ealign.assembly import weights as assembled
 from ealign.data import sources
+from ealign.export import ROUNDING
 from ealign.fields import Config
 from ealign.models import config as model_lib
 from ealign.models import gguf, hub, int8, lora, peft, transformer
@@ -28,10 +29,7 @@ from ealign.runtime import atomic, provenance
 from ealign.runtime.errors import Mismatch, UserError
 from ealign.workdir import done
 
-FORMATS = ('peft', 'merged', 'full')
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-# By dtype, how far a weight may be off by rounding, as a share of itself.
-ROUNDING = {'float32': 0.0, 'bfloat16': 2**-8, 'float16': 2**-11}
 _TRAVEL = (  # what goes along from the base model's folder
   *('tokenizer*', '*.jinja', 'chat_template*', 'special_tokens_map.json'),
   *('added_tokens.json', 'vocab.*', 'merges.txt', 'spiece.model'),

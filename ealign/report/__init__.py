@@ -10,10 +10,6 @@ grid.json it is the report of a grid (`ealign.report.grid.page`).
 import pathlib
 from typing import Any
 
-from ealign.report import page, runs, templates
-from ealign.report.grid import page as grid_page
-from ealign.report.grid import results
-
 
 def write(workdir: Any) -> pathlib.Path:
   """Writes report.html and report.md; of a grid, results.csv as well.
@@ -24,6 +20,10 @@ def write(workdir: Any) -> pathlib.Path:
   Raises:
     UserError: no run there, or a file that cannot be read.
   """
+  from ealign.report import page, runs, templates  # with all that they load
+  from ealign.report.grid import page as grid_page
+  from ealign.report.grid import results
+
   workdir = pathlib.Path(workdir)
   if not (workdir / 'grid.json').is_file():
     content = page.collect(runs.read(workdir))

@@ -9,13 +9,18 @@ from ealign.runtime.errors import UserError
 from ealign.workdir.folder import usable
 
 
-def main(argv: list[str] | None = None) -> int:
-  """Writes the report and prints where it is; 2 for a mistake of the user."""
-  parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+  """The flags; `--help` loads nothing more."""
+  made = argparse.ArgumentParser(
     prog='python -m ealign.report', description=report.__doc__.split('\n')[0]
   )
-  parser.add_argument('--workdir', required=True, help='folder of the runs')
-  workdir = parser.parse_args(argv).workdir
+  made.add_argument('--workdir', required=True, help='folder of the runs')
+  return made
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Writes the report and prints where it is; 2 for a mistake of the user."""
+  workdir = parser().parse_args(argv).workdir
 
   def write():
     if not workdir:

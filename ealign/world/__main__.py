@@ -2,7 +2,16 @@
 
 import sys
 
-from ealign.world.build import main
+from ealign.cli import start
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command line; returns the exit code."""
+  argv = sys.argv[1:] if argv is None else argv
+  if argv and argv[0] in start.HELP:
+    return start.show(start.usage('world/build.py'))
+  return start.load('ealign.world.build').main(argv)
+
 
 if __name__ == '__main__':
   sys.exit(main())

@@ -566,13 +566,13 @@ def test_cells_for_colab_start_the_demo_in_process(monkeypatch):
   assert 'conscience' in command.config.arms
 
 
-def test_a_wheel_finds_them_where_setup_cfg_puts_them(monkeypatch, tmp_path):
-  listed = (ROOT / 'setup.cfg').read_text()
-  assert 'share/ealign/launch =\n    launch/*\n' in listed
-  monkeypatch.setattr(
-    scripts, '__file__', str(tmp_path / 'ealign/cli/scripts.py')
-  )
-  assert scripts.folder() == pathlib.Path(sys.prefix) / 'share/ealign/launch'
+def test_a_config_of_the_package_is_on_each_machine(here, capsys):
+  config = 'ealign:configs/demo.py:runlocal'
+  argv = ['launch', f'--config={config}', '--workdir=gs://b/d']
+  assert launch.main([*argv, '--print_launch=xpk']) == 0
+  script = capsys.readouterr().out
+  assert 'JOB="${JOB:-ealign-demo-runlocal}"' in script
+  assert f'set -- --config={config} --workdir=gs://b/d' in script
 
 
 def test_quoting_of_a_line_for_python_is_that_of_the_shell(here, capsys):
