@@ -8,7 +8,7 @@ Lists them with the first line of what each says of itself.
 import ast
 import sys
 
-from ealign.runtime import shipped
+from ealign.runtime import preempt, shipped
 
 
 def names() -> tuple[str, ...]:
@@ -37,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     print(text, file=sys.stdout if asked else sys.stderr)
     return 0 if asked else 2
   width = max(map(len, names()), default=0)
-  for name in names():
-    print(f'{name:{width}}  {about(name).partition(chr(10))[0]}')
-  return 0
+  first = {name: about(name).partition('\n')[0] for name in names()}
+  lines = [f'{name:{width}}  {text}' for name, text in first.items()]
+  return preempt.command(lambda: print('\n'.join(lines)))
 
 
 if __name__ == '__main__':
