@@ -70,7 +70,7 @@ def complete(wheel: pathlib.Path) -> list[str]:
   parts = ('ealign/', 'ealign-')
   wrong += [f'{x} is in the wheel' for x in names if not x.startswith(parts)]
   size = wheel.stat().st_size / 1e6
-  print(f'{wheel.name}: {size:.2f} MB, {len(names)} files')
+  print(f'{wheel.name}: {size:.2f} MB, {len(names)} files', flush=True)
   if size > LIMIT_MB:
     wrong.append(f'the wheel has {size:.1f} MB, more than {LIMIT_MB}')
   return wrong
@@ -85,7 +85,9 @@ def environment(folder: pathlib.Path, wheel, constraints: list[str]):
   file = folder / 'constraints.txt'
   file.write_text('\n'.join(constraints))
   subprocess.run([*pip, f'--constraint={file}', wheel], check=True)
-  print(f'{folder.name}: installed in {time.monotonic() - began:.0f} s')
+  print(
+    f'{folder.name}: installed in {time.monotonic() - began:.0f} s', flush=True
+  )
   return folder / 'bin'
 
 
@@ -102,7 +104,7 @@ def run(program: list, folder, needs: str = '') -> tuple[str, float]:
   spent = lambda: resource.getrusage(resource.RUSAGE_CHILDREN)
   before = spent()
   done = subprocess.run(
-    program, cwd=folder, env=env, capture_output=True, text=True, timeout=600
+    program, cwd=folder, env=env, capture_output=True, text=True, timeout=1800
   )
   after = spent()
   seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
