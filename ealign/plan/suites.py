@@ -167,12 +167,14 @@ def asked(
     rows = arms * drawn[0].request.rows
     every = functools.partial(weights, arms=arms)
     by = inference.gathered(model, run.mesh, every, rows, new)
-    rows = max(arms * _width(by[0], n.request.rows, n.count) for n in drawn)
+    rows = max(
+      arms * _width(by[0], n.request.rows, n.count, new) for n in drawn
+    )
     size = prompts.bucket(max(n.length for n in drawn))
     read, sample = inference.sampled(
       run, by, Sample(max_new_tokens=new), rows, size, ('ask', 'answer')
     )
-    often = [arms * n.count / rows for n in drawn]
+    often = [math.ceil(arms * n.count / rows) for n in drawn]
     yield _often(read, often, [n.length / size for n in drawn], of)
     tokens = [n.request.max_tokens / new for n in drawn]
     yield _often(sample, often, tokens, of)
@@ -223,35 +225,28 @@ def _shared(run, own, starts, by, title, tree, holds, what):
   apart = layout.one_cpu(by[0])
   shapes, often = ([], []), ([], [])
   for need, begun in zip(own, starts, strict=True):
-    n = (
-      len(begun)
-      if len(begun) == 1
-      else need.count * len(begun) // max(len(need.request.prompts), 1)
-    )
-    longest = max(map(len, begun.values()))
-    rest = max(
-      len(prompt) - len(begun[group])
-      for prompt, group in zip(
-        need.request.prompts, need.request.groups, strict=True
-      )
-    )
-    for at, count, size in ((0, n, longest), (1, need.count, rest)):
-      rows = prompts.width(count, need.request.rows, apart=apart)
+    r, groups = need.request, len(begun)
+    if groups > 1:  # as many more as there are samples
+      groups = need.count * groups // len(r.prompts)
+    pairs = zip(r.prompts, r.groups, strict=True)
+    rest = max(len(prompt) - len(begun[group]) for prompt, group in pairs)
+    sizes = (groups, max(map(len, begun.values()))), (need.count, rest)
+    for at, (count, size) in enumerate(sizes):
+      rows = prompts.width(count, r.rows, apart=apart)
       shapes[at].append((rows, prompts.bucket(size)))
       often[at].append(math.ceil(count / rows))
   largest = [tuple(map(max, zip(*each, strict=True))) for each in shapes]
   both = inference.continued(
     run, ('start', title[0]), by, *largest, tree, holds, what
   )
-  for program, times, each, most in zip(
-    both, often, shapes, largest, strict=True
-  ):
-    yield _often(program, times, [size / most[1] for _, size in each], title[1])
+  for at, program in enumerate(both):
+    shares = [size / largest[at][1] for _, size in shapes[at]]
+    yield _often(program, often[at], shares, title[1])
 
 
-def _width(model, rows: int, count: int) -> int:
+def _width(model, rows: int, count: int, new: int = 0) -> int:
   """Rows of the batches of so many prompts, as `sampler.laid_out` has them."""
-  parts, apart = layout.shards(model), False
+  parts, apart = layout.shards(model), layout.one_cpu(model) and not new
   return prompts.width(count, rows, parts, apart=apart)
 
 

@@ -156,7 +156,7 @@ def test_models_of_one_shape_share_their_programs(tmp_path):
   titles = [program.title for _, program in listed]
   assert titles == ['ask a +1', 'answer a +1', 'ask b', 'answer b']
   calls = {program.title: program.calls for _, program in listed}
-  assert calls['ask a +1'] == pytest.approx(2 * calls['ask b'])
+  assert calls['ask a +1'] == pytest.approx(2 * calls['ask b'], rel=0.2)
 
 
 def config_of(name, tmp_path):
