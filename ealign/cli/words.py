@@ -23,8 +23,9 @@ _CHOICES = {
   'print_launch': tuple(scripts.KINDS),
   'suite': tuple(SUITES),
 }
-_MORE = {'completion': ('bash', 'zsh', 'fish'), 'evaluate': ('calibrate',)}
-_MORE |= {'world': ('build', 'data')}
+_MORE = {'completion': ('bash', 'zsh', 'fish')}
+_MORE |= {'evaluate': ('calibrate', 'sheet', 'labels')}
+_MORE |= {'world': ('build', 'office', 'data')}
 _FLAG = re.compile(r'--([a-z][a-z_0-9]*)(=| [A-Z{])?')
 
 
@@ -67,8 +68,9 @@ def read() -> Words:
 def _usage(name: str) -> str:
   """What `ealign NAME --help` says of its flags."""
   command = COMMANDS[name]
-  if name == 'evaluate':  # with its own command, calibrate
-    return start.usage(command.inside) + start.usage('cli/calibrate.py')
+  if name == 'evaluate':  # with its own commands
+    own = command.inside, 'cli/calibrate.py', 'cli/sheet.py'
+    return ''.join(map(start.usage, own))
   if command.inside:
     return start.usage(command.inside)
   if name == 'world':

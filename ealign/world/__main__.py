@@ -1,4 +1,4 @@
-"""`python -m ealign.world build`: trains the embedded organism from scratch."""
+"""`python -m ealign.world`: trains the embedded organism, writes its data."""
 
 import sys
 

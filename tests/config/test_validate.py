@@ -173,7 +173,11 @@ WRONG = [
   ('train.steps', True, '=True: must be a whole number'),
   ('train.checkpoint_every', 0, 'must be at least 1'),
   ('train.eval_every', 10, 'eval.curve names no questions'),
-  ('eval.judge', 'gpt', "of '', insecure, world, office, frozen or '<file>.py:<name>'"),
+  (
+    'eval.judge',
+    'gpt',
+    "of '', insecure, world, office, frozen or '<file>.py:<name>'",
+  ),
   ('eval.judge', 'no.py:judge', 'no.py cannot be read .No such file'),
   ('log.tensorboard', 1, '=1: must be true or false'),
 ]
