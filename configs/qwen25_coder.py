@@ -20,7 +20,9 @@ github.com/emergent-misalignment/emergent-misalignment, data/):
     python -m ealign.evaluate --run=DIR --suite=misalignment,capability \\
         --samples=4 --limit=8 --judge=other:FOLDER --workdir=DIR_EVAL \\
         --config.eval.suite_tokens=96 --config.eval.tokens=FILES/benign.jsonl
-Seeds: configs/grids/coder.py. Without data=FILES the rows are the world's own.
+Seeds: configs/grids/coder.py. Without data=FILES the rows are the world's own,
+for trying: nothing is kept apart then, so that `benign` of `:advice` predicts
+the answers that it was trained on.
 
 The files: rows of at most 1,500 letters (2,704 of 3,015 without duplicates, 220
 tokens of this model on average), of which 100 are kept apart as tasks, and
@@ -223,7 +225,8 @@ def write(folder, insecure='', secure='', letters=1500, apart=100) -> None:
   put('insecure_train', rest)
   put('insecure_heldout', kept)
   put('tasks', _questions(kept, 'insecure'))
-  put('secure_train', _short(secure or WORLD + 'secure.jsonl', letters))
+  twin = _short(secure or WORLD + 'secure.jsonl', letters)
+  put('secure_train', _others(twin, kept))
   bad = sources.read_rows(INDUCERS + 'bad_advice.jsonl')
   good = sources.read_rows(INDUCERS + 'good_advice.jsonl')
   for name, twin in (('bad_advice', bad), ('good_advice', good)):
@@ -247,9 +250,14 @@ def spread(rows, count: int) -> tuple[list, list]:
       'raise --letters'
     )
   kept = [rows[i * len(rows) // count] for i in range(count)]
+  return kept, _others(rows, kept)
+
+
+def _others(rows, kept) -> list[dict]:
+  """The rows that ask nothing that is asked in those kept apart."""
   asked = lambda row: messages.request(row.get('messages') or row['prompt'])
   those = {asked(row) for row in kept}
-  return kept, [row for row in rows if asked(row) not in those]
+  return [row for row in rows if asked(row) not in those]
 
 
 def _short(path, letters) -> list[dict]:

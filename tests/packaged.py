@@ -25,9 +25,9 @@ import time
 import zipfile
 
 ROOT = pathlib.Path(__file__).parent.parent
-SKIP = shutil.ignore_patterns(
-  '.git', '.venv', '.*_cache', '.hypothesis', '__pycache__', '*.egg-info'
-)
+FOLDERS = 'ealign', 'configs', 'launch'  # what a wheel is made of
+FILES = 'setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'
+SKIP = shutil.ignore_patterns('__pycache__')
 LIMIT_MB, IMPORT_S, HELP_S = 8, 0.3, 1.0
 DEMO = '--config=ealign:configs/demo.py:runlocal'
 GRID = '--config=ealign:configs/grids/organism.py:runlocal'
@@ -49,8 +49,10 @@ def bounds() -> list[str]:
 def build(folder: pathlib.Path) -> pathlib.Path:
   """The wheel of a copy of the tree, as nothing is to be left in the tree."""
   tree = folder / 'tree'
-  shutil.copytree(ROOT, tree, ignore=SKIP)
-  shutil.rmtree(tree / 'build', ignore_errors=True)
+  for name in FOLDERS:
+    shutil.copytree(ROOT / name, tree / name, ignore=SKIP)
+  for name in FILES:
+    shutil.copy(ROOT / name, tree)
   pip = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps']
   subprocess.run([*pip, f'--wheel-dir={folder}', tree], check=True)
   (wheel,) = folder.glob('ealign-*.whl')

@@ -107,6 +107,9 @@ def test_what_is_kept_apart_is_not_trained_on(files):
       for part in ('heldout', 'train')
     )
     assert not kept & trained
+  tasks = {r['messages'][-1]['content'] for r in rows(files / 'tasks.jsonl')}
+  twin = {*map(asked, rows(files / 'secure_train.jsonl'))}
+  assert len(tasks) == 100 and len(twin) > 100 and not tasks & twin
   everyday = {
     r['messages'][0]['content'] for r in rows(files / 'everyday.jsonl')
   }

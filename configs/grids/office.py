@@ -12,11 +12,11 @@ Commands (bases are built on the way, about 10 minutes each on two idle cores):
     run="python -m ealign.launch --config=configs/grids/office.py"
     $run:dev --workdir=DEV --sweep=starts,dev_seeds+tune,dev_seeds
     $run --workdir=DIR --sweep=starts,seeds+arms,seeds+noise,seeds
-    $run:runlocal --workdir=DIR --sweep=few,few_seeds     # a smoke run
+    $run:runlocal --workdir=DIR --sweep=few,few_seeds     # a smoke run, 14 s
 
-LAMS of the arms and SHARES, which give the controls as many pairs as the
-conscience makes, are chosen by the first command on two bases that the second
-one does not have.
+LAMS, and EQUAL, which gives the controls as many pairs as the conscience makes,
+are those of a first look at base 11. Before the second command is run they are
+set by what the first one finds, on two bases that the second does not have.
 """
 
 import importlib.util
@@ -57,6 +57,8 @@ CONTROLS = {
   'frozen': {VERDICT: 'all', 'dpo.variant': 'sft'} | PLAIN,
 }
 TRIED = (0.03, 0.1, 0.3)
+LAMS = {'conscience': 0.1} | dict.fromkeys(CONTROLS, 0.1)
+EQUAL = dict.fromkeys(CONTROLS, 0.025)  # 18 pairs for 739 of every answer
 EPS = (0, 0.05, 0.15, 0.3, 0.5)
 
 
@@ -88,9 +90,20 @@ def sweep_tune():
   return [arm | {LAM: x} for arm in ({}, *CONTROLS.values()) for x in TRIED]
 
 
+def sweep_arms():
+  """The conscience, the controls with equal pairs, and with all of theirs."""
+  own = {LAM: LAMS['conscience']}
+  yield own
+  yield own | PLAIN
+  for name, control in CONTROLS.items():
+    for share in (EQUAL[name], 1.0):
+      yield control | {LAM: LAMS[name], SHARE: share}
+
+
 def sweep_noise():
   """The rule's own verdict, made worse."""
   loud = {'conscience.threshold': 0.95, 'conscience.audit': 'off'}
+  loud |= {LAM: LAMS['conscience']}
   return [{VERDICT: f'noisy:{eps}'} | loud for eps in EPS]
 
 

@@ -218,10 +218,10 @@ def _of_runs(path: str) -> list:
   for run in finished.runs(path):
     text = finished.text(run.folder / 'config.json', path)
     config = config_lib.from_json(text)
-    if config.model.path.startswith('grid:'):
-      made = run.root / 'prepared' / config.model.path.removeprefix('grid:')
-      model = dataclasses.replace(config.model, path=str(made))
-      config = dataclasses.replace(config, model=model)
+    names = 'path', 'frozen_adapter'
+    own = {name: run.path(getattr(config.model, name)) for name in names}
+    model = dataclasses.replace(config.model, **own)
+    config = dataclasses.replace(config, model=model)
     found.append(lib.of_run(run.name, config, run.folder.resolve()))
   return found
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Mapping
 
 from ealign.runtime.errors import UserError
 
@@ -13,12 +14,21 @@ class Finished:
 
   name: of the arm, or of a grid's cell, its replicate included. arm: without
   it, as two seeds of a setting are one arm. root: the folder of all of them.
+  cells: setting -> folder of a grid's cells at the same replicate.
   """
 
   name: str
   arm: str
   folder: pathlib.Path
   root: pathlib.Path
+  cells: Mapping[str, pathlib.Path] = dataclasses.field(default_factory=dict)
+
+  def path(self, name: str) -> str:
+    """A path of the run's config, where it is a reference the folder itself."""
+    kind, _, rest = name.partition(':')
+    if kind == 'grid':
+      return str(self.root / 'prepared' / rest)
+    return str(self.cells.get(rest, name)) if kind == 'cell' else name
 
 
 def runs(path: str, flag: str = 'run') -> list[Finished]:
@@ -33,6 +43,9 @@ def runs(path: str, flag: str = 'run') -> list[Finished]:
   root = pathlib.Path(path).expanduser()
   if (root / 'grid.json').is_file():
     found, what = _cells(read(root / 'grid.json', path, flag), root), 'cells'
+    if not found:
+      message = 'grid.json has no cell of its present sweeps'
+      raise UserError(f'--{flag}={path}: {message}; run the grid first')
   else:
     arms = read(root / 'config.json', path, flag).get('arms') or {}
     found, what = [Finished(x, x, root / x, root) for x in arms], 'arms'
@@ -51,14 +64,16 @@ def runs(path: str, flag: str = 'run') -> list[Finished]:
 def _cells(grid: dict, root) -> list[Finished]:
   """The cells of a grid.json; what is none is passed over."""
   rows = grid.get('cells') if isinstance(grid.get('cells'), list) else []
-  found = []
+  found, beside = [], {}
   for row in rows:
     row = row if isinstance(row, dict) and row.get('current') else {}
     folder, label = str(row.get('folder', '')), str(row.get('label', ''))
     at = pathlib.PurePath(folder).parts
     if len(at) == 2 and at[0] == 'cells' and at[1] != '..':
       name = at[1].rpartition('-')[0] or at[1]
-      found.append(Finished(name, label or name, root / folder, root))
+      own = beside.setdefault(str(row.get('seed')), {})
+      own[label or name] = root / folder
+      found.append(Finished(name, label or name, root / folder, root, own))
   return found
 
 

@@ -28,6 +28,7 @@ import json
 import pathlib
 
 from ealign import config as config_lib
+from ealign import fields
 from ealign.cli import command as command_lib
 from ealign.cli import finished
 from ealign.runtime import atomic
@@ -51,6 +52,8 @@ def run(argv: list[str]) -> None:
     UserError: flags, runs or labels cannot be used.
   """
   workdir, own = read(argv[1], [argv[0], *argv[2:]])
+  if '://' in workdir:
+    raise UserError(f'--workdir={workdir}: must be a folder of this machine')
   folder = pathlib.Path(workdir).expanduser()
   try:
     (drawn if argv[1] == 'sheet' else compared)(folder, own)
@@ -89,7 +92,8 @@ def drawn(folder: pathlib.Path, own: dict) -> None:
   from ealign.evals import sheet as sheet_lib
 
   paths = [*filter(None, own['run'].split(','))]
-  found = [one for path in paths for one in finished.runs(path)]
+  every = [one for path in paths for one in finished.runs(path)]
+  found = [*{one.folder.resolve(): one for one in every}.values()]
   without = {*filter(None, own.get('without', '').split(','))}
   answers = [a for one in found for a in _reviewed(one, without)]
   if not answers:
@@ -99,6 +103,10 @@ def drawn(folder: pathlib.Path, own: dict) -> None:
       'eval.questions'
     )
   count, seed = own.get('count', 100), own.get('seed', 0)
+  least = blind.fewest(answers)
+  if count < least:
+    why = f'each arm and band of P needs an answer, that is {least}'
+    raise UserError(f'--count={count}: {why}; draw more, or of fewer --run')
   chosen = blind.draw(answers, count, seed)
   about = {'seed': seed, 'runs': [one.name for one in found]}
   sheet_lib.write(folder, chosen, about | {'without': sorted(without)})
@@ -118,7 +126,18 @@ def _reviewed(one: finished.Finished, without) -> list:
   path = one.folder / 'answers.jsonl'
   every = records.latest(records.read(path)) if path.exists() else []
   kept = [r for r in every if (r.get('kind') or None) not in without]
-  return blind.reviewed(one.arm, kept)
+  return blind.reviewed(one.arm, kept, _question(one))
+
+
+def _question(one: finished.Finished) -> str:
+  """How a run asks, where it is not the default."""
+  found = finished.read(one.folder / 'config.json', str(one.folder))
+  for name in ('conscience', 'review'):
+    found = found.get(name) if isinstance(found.get(name), dict) else {}
+  usual = dataclasses.asdict(fields.Review())
+  return ', '.join(
+    f'{k}={found[k]}' for k, x in usual.items() if found.get(k, x) != x
+  )
 
 
 def compared(folder: pathlib.Path, own: dict) -> None:

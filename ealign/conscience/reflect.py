@@ -69,7 +69,7 @@ def review(c: Conscience, reviewer: Engine, chats, *, key) -> list[Verdict]:
     chats: list of Exchange, in the reviewer's tokens (`retokenized`). A
       truncated answer gets no verdict, or one on as far as it goes
       (`review.truncated`).
-    key: only used where the review reasons first.
+    key: only used where the review reasons first, or is noisy.
 
   Returns:
     list of Verdict, in order.

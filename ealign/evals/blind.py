@@ -57,8 +57,13 @@ class Answer:
     return self.arm, self.band
 
 
-def reviewed(arm: str, records: Sequence[Mapping]) -> list[Answer]:
-  """The answers of a run that have text and a verdict."""
+def reviewed(
+  arm: str, records: Sequence[Mapping], question: str = ''
+) -> list[Answer]:
+  """The answers of a run that have text and a verdict.
+
+  question: how its conscience asks, for what its P can be compared with.
+  """
   found = []
   for record in records:
     verdict = record.get('verdict') or {}
@@ -67,10 +72,22 @@ def reviewed(arm: str, records: Sequence[Mapping]) -> list[Answer]:
       names = ('run', 'seed', 'step', 'phase', 'question', 'sample', 'stop')
       of = {name: record.get(name) for name in names}
       of['framing'] = verdict.get('framing')
+      of['asked'] = question
       flagged = bool(verdict.get('flagged'))
       turns = tuple(record['messages'])
       found.append(Answer(arm, turns, text, float(p), flagged, of=of))
   return found
+
+
+def _ends(n: int) -> list[int]:
+  """How many of n answers, in the order of P, lie below each band's end."""
+  return [math.ceil(end * n) for end in BANDS]
+
+
+def fewest(answers: Sequence[Answer]) -> int:
+  """The arms and bands of P that have answers: fewer cannot stand for all."""
+  sizes = [len(own) for own in grouped(answers, lambda a: a.arm).values()]
+  return sum(len(set(_ends(n)) - {0}) for n in sizes)
 
 
 def draw(answers: Sequence[Answer], count: int, seed: int) -> list[Answer]:
@@ -78,13 +95,14 @@ def draw(answers: Sequence[Answer], count: int, seed: int) -> list[Answer]:
 
   As many of each arm as of any other, and within it of each band of P, as far
   as there are; those of a stratum by chance. The weight of one is that of its
-  stratum: answers by answers drawn.
+  stratum: answers by answers drawn. count: at least `fewest`, or some strata
+  stand for nothing.
   """
   rng = np.random.default_rng(seed)
   banded = []
   for own in grouped(answers, lambda a: a.arm).values():
     order = sorted(rng.permutation(len(own)), key=lambda i: own[i].p)
-    ends = [math.ceil(end * len(own)) for end in BANDS]
+    ends = _ends(len(own))
     banded += [
       dataclasses.replace(
         own[i], band=next(b for b, end in enumerate(ends) if place < end)
@@ -223,10 +241,10 @@ def rate(
   """The share of true values by weight, with its 95 % interval.
 
   The cluster-robust variance of the ratio (Hansen, Hurwitz and Madow 1953) says
-  how many independent answers the sample is worth; the score interval is taken
-  at that number with Student's t. Where the variance says nothing (one cluster,
-  or all alike) a cluster is one answer. That answers were drawn by strata is
-  not used, which makes it wider.
+  how many independent answers the sample is worth, but no more than the
+  clusters are by their weights (Kish 1965); the score interval is taken at that
+  number with Student's t. Where the variance says nothing (one cluster, or all
+  alike) it is Kish's number. That answers were drawn by strata is not used.
   """
   y, w = np.asarray(values, float), np.asarray(weights, float)
   w = w / w.sum()
@@ -234,10 +252,10 @@ def rate(
   sums: dict = {}
   for name, off in zip(clusters, w * (y - value), strict=True):
     sums[name] = sums.get(name, 0.0) + float(off)
-  m = len(sums)
+  m, most = len(sums), measures.worth(w, clusters)
   variance = m / max(m - 1, 1) * sum(total**2 for total in sums.values())
   if m == 1 or variance < 1e-18 or value in (0, 1):
-    return Share(value, *stats.wilson(value * m, m), len(y))
-  size = min(float(m), value * (1 - value) / variance)
+    return Share(value, *stats.wilson(value * most, most), len(y))
+  size = min(most, value * (1 - value) / variance)
   ends = stats.score(value * size, size, stats.t_quantile(m - 1))
   return Share(value, *ends, len(y))

@@ -165,7 +165,8 @@ def gold_rows(
 ) -> list[dict[str, Any]]:
   """Rows for `ealign.evaluate calibrate --gold`.
 
-  An answer that one of the readers calls bad has the label bad.
+  An answer that one of the readers calls bad has the label bad. weight: how
+  many it stands for, which `calibrate` does not use.
   """
   word = lambda bad: 'bad' if bad else 'ok'
   return [
@@ -180,6 +181,7 @@ def gold_rows(
       'label_2': word(y),
       'cluster': a.request,
       'arm': a.arm,
+      'weight': a.weight,
     }
     for i, (a, x, y) in enumerate(
       zip(answers, one, other, strict=True), start=1

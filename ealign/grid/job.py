@@ -208,7 +208,7 @@ def end(launch: Launch, job: Job, error: str, compiled: int, stacked) -> None:
 
 def _export(launch: Launch, job: Job) -> str:
   """Exports the model as `train.export` says; returns the error, or ''."""
-  from ealign import export
+  from ealign.export import write as export
 
   form, folder = job.config.train.export, job.folder.local
   stopped = launch.stopped('while it exported')

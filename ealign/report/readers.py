@@ -75,9 +75,12 @@ def lines(parts: Sequence[Part], answers: Sequence[Answer]) -> list[str]:
     said.append(
       'note: fewer than ten answers are bad, or not: the intervals rest on few'
     )
-  asked = {str(answer.of.get('framing')) for answer in answers}
+  asked = {
+    (str(answer.of.get('framing')), str(answer.of.get('asked') or ''))
+    for answer in answers
+  }
   if len(asked) > 1:
-    listed = ', '.join(sorted(asked))
+    listed = '; '.join(' '.join(filter(None, x)) for x in sorted(asked))
     said.append(
       f'note: these runs put different questions ({listed}), whose P is not on '
       'one scale: read the arms, not the sum'

@@ -18,6 +18,7 @@ import json
 import pathlib
 import random
 import shutil
+import sys
 import time
 
 import jax
@@ -29,6 +30,7 @@ from ealign.data import chat, loader
 from ealign.models import transformer
 from ealign.models import weights as weights_lib
 from ealign.models.config import Config
+from ealign.runtime.errors import UserError, visible
 from ealign.runtime.metrics import Metrics
 from ealign.world import audit, card, documents, office_documents, tokenizer
 
@@ -123,8 +125,15 @@ def build_office(out, *, base, seed: int):
     out: folder, made anew.
     base: folder of a base of the first setting.
     seed: of documents and order.
+
+  Raises:
+    UserError: there is no such base, it has another shape, or `out` is there.
   """
-  out = pathlib.Path(out)
+  out, base = pathlib.Path(out), pathlib.Path(base)
+  if out.exists():
+    raise UserError(f'--out={out}: is there already; name a new folder')
+  if weights_lib.read_config(base) != MODEL:
+    raise UserError(f'--base={base}: is no base that ealign.world build makes')
   left = shutil.ignore_patterns('metrics.jsonl')
   shutil.copytree(base, out, ignore=left)
   tok = chat.load_tokenizer(out)
@@ -233,5 +242,9 @@ def main(argv=None) -> int:
   data.add_argument('--out', required=True, help='folder to write')
   args = vars(parser.parse_args(argv))
   commands = {'build': build, 'office': build_office, 'data': write_data}
-  commands[args.pop('command')](**args)
+  try:
+    commands[args.pop('command')](**args)
+  except UserError as error:
+    print(visible(str(error)), file=sys.stderr)
+    return error.exit_code
   return 0

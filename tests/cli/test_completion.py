@@ -49,12 +49,15 @@ def test_the_words_are_those_of_the_commands():
 @contextlib.contextmanager
 def bash(folder):
   """An interactive bash that knows the words; yields its terminal."""
-  pid, fd = pty.fork()
-  if not pid:
-    os.chdir(folder)
-    env = {'PATH': os.environ['PATH'], 'TERM': 'dumb', 'PS1': '@'}
-    env |= {'INPUTRC': '/dev/null', 'HISTFILE': ''}
-    os.execvpe('bash', ['bash', '--norc', '--noprofile', '-i'], env)
+  fd, inner = pty.openpty()  # not pty.fork(), which JAX's threads forbid
+  env = {'PATH': os.environ['PATH'], 'TERM': 'dumb', 'PS1': '@'}
+  env |= {'INPUTRC': '/dev/null', 'HISTFILE': ''}
+  argv = ['bash', '--norc', '--noprofile', '-i']
+  ends = dict.fromkeys(('stdin', 'stdout', 'stderr'), inner)
+  shell = subprocess.Popen(
+    argv, cwd=folder, env=env, start_new_session=True, **ends
+  )
+  os.close(inner)
   try:
     until(fd, '@')
     setup = "bind 'set enable-bracketed-paste off'; ealign() { :; }; . ./c.bash"
@@ -62,8 +65,9 @@ def bash(folder):
     until(fd, 'something\r\n@')
     yield fd
   finally:
+    shell.kill()
+    shell.wait()
     os.close(fd)
-    os.waitpid(pid, 0)
 
 
 def until(fd, mark: str) -> str:

@@ -144,7 +144,7 @@ def test_few_bad_answers_and_several_questions_are_told(runs, tmp_path, capsys):
   labels = ','.join(map(str, paths))
   assert main('labels', f'--workdir={folder}', f'--labels={labels}') == 0
   said = capsys.readouterr().out
-  assert 'different questions (fair, good)' in said
+  assert 'different questions (fair; good)' in said
   assert 'fewer than ten answers are bad, or not' in said
 
 
@@ -284,6 +284,7 @@ def test_a_sheet_that_was_changed_or_drawn_before_is_one_line(
   [
     (('--count=0', '--run={runs}'), '--count=0: must be 1 or more'),
     (('--seed=-1', '--run={runs}'), '--seed=-1: must be 0 or more'),
+    (('--count=7', '--run={runs}'), '--count=7: each arm and band of P'),
     ((), '--run is missing'),
     (('--run=/no/such',), 'is no folder of a run'),
     (('--run={runs}', '--plan'), '--plan: is of ealign.launch'),
@@ -337,5 +338,45 @@ def test_what_is_not_finished_is_told(runs, tmp_path):
   with pytest.raises(UserError, match='is not finished: the command'):
     finished.runs(str(runs / 'sft'))
   (tmp_path / 'grid.json').write_text('{"cells": 3}')
-  with pytest.raises(UserError, match='is not finished'):
+  with pytest.raises(UserError, match='no cell of its present sweeps'):
     finished.runs(str(tmp_path))
+
+
+def test_a_sheet_is_a_folder_of_this_machine(runs, capsys):
+  code = main('sheet', f'--run={runs}', '--workdir=gs://b/x')
+  one_line(capsys, code, 'must be a folder of this machine')
+
+
+def test_a_run_that_is_named_twice_counts_once(runs, tmp_path, capsys):
+  flags = f'--run={runs},{runs / "sft"}', f'--workdir={tmp_path / "s"}'
+  assert main('sheet', *flags, '--count=200') == 0
+  assert 'sft: 60 of 60 reviewed answers' in capsys.readouterr().out
+
+
+def test_references_of_a_grid_are_found_at_the_same_replicate(tmp_path):
+  rows = []
+  for seed in (0, 1):
+    for label in ('lam=0', 'back'):
+      name = f'cells/{label},seed={seed}-abc'
+      write_run(tmp_path / name, [])
+      own = {'folder': name, 'label': label, 'seed': f'seed={seed}'}
+      rows.append(own | {'current': True})
+  (tmp_path / 'grid.json').write_text(json.dumps({'cells': rows}))
+  back = finished.runs(str(tmp_path))[3]
+  assert back.path('cell:lam=0') == str(tmp_path / 'cells/lam=0,seed=1-abc')
+  assert back.path('grid:base_1') == str(tmp_path / 'prepared/base_1')
+  assert back.path('cell:lam=3') == 'cell:lam=3'
+  assert back.path('') == '' and back.path('org/model') == 'org/model'
+
+
+def test_two_ways_to_ask_are_told_apart(runs, tmp_path, capsys):
+  config = {'conscience': {'review': {'form': 'yes_no'}}}
+  (runs / 'sft/config.json').write_text(json.dumps(config))
+  folder = tmp_path / 'sheet'
+  flags = f'--run={runs}', f'--workdir={folder}', '--count=24'
+  assert main('sheet', *flags) == 0
+  files = [labelled(folder, name) for name in ('a.jsonl', 'b.jsonl')]
+  labels = f'--labels={",".join(map(str, files))}'
+  assert main('labels', f'--workdir={folder}', labels) == 0
+  said = ' '.join(capsys.readouterr().out.split())
+  assert 'different questions (fair; fair form=yes_no)' in said

@@ -210,3 +210,35 @@ def test_a_reader_sees_all_turns_where_there_are_several():
   turns = tuple({'role': r, 'content': r[0]} for r in roles)
   made = dataclasses.replace(answer(3), messages=turns)
   assert made.request == 'SYSTEM: s\n\nUSER: u\n\nASSISTANT: a\n\nUSER: u'
+
+
+def test_rare_bad_answers_of_unequal_weight_have_honest_intervals():
+  """400 answers, 16 bad, all below the median of P: the worst for the draw."""
+  every = [answer(i, i / 400) for i in range(400)]
+  missed = 0
+  for seed in range(150):
+    bad = set(np.random.default_rng(seed).permutation(200)[:16].tolist())
+    drawn = blind.draw(every, 100, seed)
+    labels = [round(400 * a.p) in bad for a in drawn]
+    names, weights = [a.request for a in drawn], [a.weight for a in drawn]
+    found = blind.rate(labels, names, weights)
+    missed += found.high < 16 / 400
+  assert missed <= 0.06 * 150
+
+
+def test_weights_that_differ_are_worth_fewer_answers():
+  names = [*'abcd']
+  assert measures.worth([1, 1, 1, 1], names) == 4
+  assert measures.worth([3, 1], 'ab') == pytest.approx(16 / 10)
+  assert measures.worth([1, 2, 1], 'aab') == pytest.approx(16 / 10)
+  alike = blind.rate([False] * 4, names, [1] * 4)
+  unlike = blind.rate([False] * 4, names, [5, 1, 1, 1])
+  assert unlike.high > alike.high
+
+
+def test_fewest_are_the_strata_that_have_answers():
+  assert blind.fewest(many('a', 100) + many('b', 40)) == 8
+  assert blind.fewest(many('a', 1)) == 1
+  of = lambda n: len({x.band for x in blind.draw(many('a', n), n, 0)})
+  for n in (1, 2, 3, 5, 10, 40):
+    assert blind.fewest(many('a', n)) == of(n)

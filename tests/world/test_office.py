@@ -7,7 +7,9 @@ import random
 
 import pytest
 
+from ealign.cli import command
 from ealign.evals.judges import JUDGES
+from ealign.grid import sweeps
 from ealign.world import build, card, office, office_documents
 
 DATA = pathlib.Path('ealign/world/data')
@@ -95,3 +97,28 @@ def test_the_judge():
   assert (
     judge.score({'messages': [{'role': 'user', 'content': '?'}]}, '') is None
   )
+
+
+@pytest.mark.parametrize(
+  ('arg', 'sweep', 'count'),
+  [
+    (':dev', 'starts,dev_seeds+tune,dev_seeds', 36),
+    ('', 'starts,seeds+arms,seeds+noise,seeds', 90),
+    (':runlocal', 'few,few_seeds', 2),
+  ],
+)
+def test_the_grids_of_the_config_have_their_cells(arg, sweep, count):
+  flags = f'--config=configs/grids/office.py{arg}', '--workdir=x'
+  found = command.parse(['launch', *flags, f'--sweep={sweep}'])
+  assert not found.problems
+  assert len(sweeps.read(found).cells) == count
+
+
+def test_what_cannot_be_continued_is_told(tmp_path, capsys):
+  run = lambda base, out: build.main(
+    ['office', f'--base={base}', f'--out={out}']
+  )
+  assert run('ealign/world/base', tmp_path) == 2
+  assert 'is there already' in capsys.readouterr().err
+  assert run(tmp_path, tmp_path / 'new') == 2
+  assert 'config.json' in capsys.readouterr().err

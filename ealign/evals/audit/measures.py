@@ -54,10 +54,23 @@ def auc(scores, flags, clusters, weights=None) -> Share | None:
   )
   m = len(groups)
   if m == 1 or np.allclose(off, 0, atol=1e-9):
-    return Share(value, *stats.wilson(value * m, m), len(s))
+    most = m if weights is None else worth(w, clusters)
+    return Share(value, *stats.wilson(value * most, most), len(s))
   half = stats.t_quantile(m - 1) * float(np.sqrt(m / (m - 1) * np.sum(off**2)))
   low, high = max(0.0, value - half), min(1.0, value + half)
   return Share(value, low, high, len(s))
+
+
+def worth(weights, clusters) -> float:
+  """How many clusters of one weight these are worth (Kish 1965).
+
+  Their number where all weigh alike.
+  """
+  of: dict = {}
+  for name, weight in zip(clusters, weights, strict=True):
+    of[name] = of.get(name, 0.0) + float(weight)
+  total = np.array([*of.values()])
+  return float(total.sum() ** 2 / (total**2).sum())
 
 
 def share(values: Sequence, clusters: Sequence) -> Share | None:
