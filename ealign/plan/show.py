@@ -12,7 +12,7 @@ from ealign.plan.figures import Figures
 from ealign.runtime import display
 from ealign.runtime.errors import visible
 
-WIDTH = 114  # columns
+WIDTH = 140  # columns
 NOTHING = '–'
 
 
@@ -83,8 +83,8 @@ def suites(console, found: dict[str, float] | None) -> dict | None:
   told = found | {'in all': sum(found.values())}
   title = 'all questions of the suites, if each answer has all its tokens '
   title += '(estimates, from the peaks of the chips)'
-  clock = {name: display.clock(value) for name, value in told.items()}
-  pairs(console, title, clock)
+  clock = lambda x: display.clock(x) if x >= 60 else seconds(x)
+  pairs(console, title, {name: clock(value) for name, value in told.items()})
   return told
 
 

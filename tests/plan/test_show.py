@@ -94,3 +94,10 @@ def test_what_the_conscience_costs_and_what_would_save():
   assert 'sample.max_new_tokens=128  175 ms, 425 ms' in said
   assert 'dpo.length' not in said
   assert not shown(show.levers, cases, levers[1:])
+
+
+def test_what_suites_take():
+  assert not shown(show.suites, None)
+  lines = shown(show.suites, {'ask': 0.014, 'answer': 3600.0}).split('\n')
+  assert '  ask     14 ms' in lines and '  answer  1h00m' in lines
+  assert '  in all  1h00m' in lines
