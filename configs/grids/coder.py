@@ -26,22 +26,13 @@ the pairs in updates. Where frozen samples make more pairs than the conscience
 does, run them anew with conscience.review.share at the ratio.
 """
 
-import importlib.util
 import json
 import pathlib
 import sys
 
-_PATH = pathlib.Path(__file__).parents[1] / 'qwen25_coder.py'
+from ealign.config import file
 
-
-def _coder():
-  spec = importlib.util.spec_from_file_location('qwen25_coder', _PATH)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
-CODER = _coder()
+CODER, _ = file.read('ealign:configs/qwen25_coder.py')
 _GIVEN = {}  # of the config's argument; the sweeps are called after it
 
 

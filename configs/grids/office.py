@@ -19,25 +19,16 @@ are those of a first look at base 11. Before the second command is run they are
 set by what the first one finds, on two bases that the second does not have.
 """
 
-import importlib.util
-import pathlib
 import shutil
 
-_PATH = pathlib.Path(__file__).parents[1] / 'demo.py'
+from ealign.config import file
+
 DEV_BASES, BASES = (11, 12), (10, 13, 14, 15, 16)
 VERDICT, SEES = 'conscience.review.verdict', 'conscience.revise.sees'
 SHARE, LAM = 'conscience.review.share', 'dpo.lam'
 DATA = 'ealign:world/data/'
 
-
-def _demo():
-  spec = importlib.util.spec_from_file_location('demo', _PATH)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
-DEMO = _demo()
+DEMO, _ = file.read('ealign:configs/demo.py')
 BASE = {'train.steps': 0, 'model.adapter': ''}
 MOVED = {
   'model.adapter': '',

@@ -27,24 +27,16 @@ Cells: 3 arms on 5 bases with 2 seeds, 3 with the first seed only, 8 controls on
 Result: docs/organism.md, and run by run docs/organism_figures.md.
 """
 
-import importlib.util
 import pathlib
 import shutil
 import sys
 
-_PATH = pathlib.Path(__file__).parents[1] / 'demo.py'
+from ealign.config import file
+
 BASES, SEEDS, CONTROL_BASES = (10, 11, 12, 13, 14), (0, 1), (10, 11, 12)
 RANDOM_RATE = 0.045
 
-
-def _demo():
-  spec = importlib.util.spec_from_file_location('demo', _PATH)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
-DEMO = _demo()
+DEMO, _ = file.read('ealign:configs/demo.py')
 BASE = {'train.steps': 0}
 SFT = {'dpo.lam': 0.0}
 SECURE = {'data.train': DEMO.DATA + 'secure.jsonl'}

@@ -32,22 +32,13 @@ whatever lambda; the pool decides (SFT prompts: 25.6 %), negatives help (without
 them 6.6 %), a threshold of .9999 is too much (one base of three: 80.7 %).
 """
 
-import importlib.util
-import pathlib
 import shutil
 
-_PATH = pathlib.Path(__file__).parents[1] / 'demo.py'
+from ealign.config import file
+
 SMALL = 4  # pairs: the default holds 9 to 28 at most
 
-
-def _demo():
-  spec = importlib.util.spec_from_file_location('demo', _PATH)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
-DEMO = _demo()
+DEMO, _ = file.read('ealign:configs/demo.py')
 SFT = {'dpo.lam': 0.0}
 NO_NEGATIVES = {'dpo.variant': 'sft'}
 POLICY = {

@@ -4,10 +4,13 @@ import itertools
 import json
 import pathlib
 import random
+import subprocess
+import sys
 
 import pytest
 
 from ealign.cli import command
+from ealign.evals import records
 from ealign.evals.judges import JUDGES
 from ealign.grid import sweeps
 from ealign.world import build, card, office, office_documents
@@ -122,3 +125,18 @@ def test_what_cannot_be_continued_is_told(tmp_path, capsys):
   assert 'is there already' in capsys.readouterr().err
   assert run(tmp_path, tmp_path / 'new') == 2
   assert 'config.json' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_runlocal_runs_and_a_noisy_verdict_asks_no_model(tmp_path):
+  flags = '--config=configs/grids/office.py:runlocal', f'--workdir={tmp_path}'
+  argv = [sys.executable, '-m', 'ealign.launch', *flags]
+  subprocess.run([*argv, '--sweep=few,few_seeds'], check=True)
+  (loud,) = tmp_path.glob('cells/verdict=noisy-0.15*')
+  found = [r for r in records.read(loud / 'answers.jsonl') if r['verdict']]
+  reflected = [r for r in found if r['phase'] == 'reflect']
+  assert len(reflected) == 8  # prompts of one reflection in four steps
+  for record in reflected:
+    verdict = record['verdict']
+    assert verdict['mass'] == 1 and 0 <= verdict['p'] <= 1
+    assert verdict['flagged'] == (verdict['p'] >= 0.95)
