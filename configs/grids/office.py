@@ -11,12 +11,13 @@ before the first run that is reported.
 Commands (bases are built on the way, about 10 minutes each on two idle cores):
     run="python -m ealign.launch --config=configs/grids/office.py"
     $run:dev --workdir=DEV --sweep=starts,dev_seeds+tune,dev_seeds
-    $run --workdir=DIR --sweep=starts,seeds+arms,seeds+noise,seeds
+    $run:dev --workdir=DEV --sweep=starts,dev_seeds+equal,dev_seeds
+    $run --workdir=DIR --sweep=starts,seeds+arms,seeds+noise,seeds+levers,seeds
     $run:runlocal --workdir=DIR --sweep=few,few_seeds     # a smoke run, 14 s
 
 LAMS, and EQUAL, which gives the controls as many pairs as the conscience makes,
-are those of a first look at base 11. Before the second command is run they are
-set by what the first one finds, on two bases that the second does not have.
+are set by what the first two find, on two bases that the third does not
+have.
 """
 
 import shutil
@@ -48,9 +49,10 @@ CONTROLS = {
   'frozen': {VERDICT: 'all', 'dpo.variant': 'sft'} | PLAIN,
 }
 TRIED = (0.03, 0.1, 0.3)
-LAMS = {'conscience': 0.1} | dict.fromkeys(CONTROLS, 0.1)
-EQUAL = dict.fromkeys(CONTROLS, 0.025)  # 18 pairs for 739 of every answer
-EPS = (0, 0.05, 0.15, 0.3, 0.5)
+LAMS = {'conscience': 0.3} | dict.fromkeys(CONTROLS, 0.3)
+EQUAL = dict.fromkeys(CONTROLS, 0.012)  # the conscience made 11 and 6 pairs
+# 1 - AUC, by the threshold, which is 1 - the share of good answers flagged.
+LEVELS = {0.95: (0, 0.05, 0.15, 0.3, 0.5), 0.995: (0, 0.05, 0.15)}
 
 
 def get_config(arg=None):
@@ -62,6 +64,9 @@ def get_config(arg=None):
   config.pool.paths = (DATA + 'office_pool.jsonl',)
   config.conscience.prompts = 8 if arg == 'runlocal' else 32
   config.optim.lr = 3.5e-4
+  # At 1, one garbled answer on a place that is flagged costs 40 points.
+  config.sample.temperature = 0.7
+  config.replay.max_uses = 2
   config.train.eval_every = 0
   config.eval.questions = tuple(
     f'{DATA}{name}_{split}.jsonl' for name in ('questions', 'office')
@@ -77,25 +82,48 @@ def sweep_starts():
 
 
 def sweep_tune():
-  """The conscience and its controls at every lambda."""
-  return [arm | {LAM: x} for arm in ({}, *CONTROLS.values()) for x in TRIED]
+  """The conscience at every lambda."""
+  return [{LAM: x} for x in TRIED]
+
+
+def sweep_equal():
+  """Its controls at every lambda, with as many pairs."""
+  return [
+    control | {LAM: x, SHARE: EQUAL[name]}
+    for name, control in CONTROLS.items()
+    for x in TRIED
+  ]
 
 
 def sweep_arms():
-  """The conscience, the controls with equal pairs, and with all of theirs."""
+  """The conscience, the controls with equal pairs, two with all of theirs."""
   own = {LAM: LAMS['conscience']}
   yield own
   yield own | PLAIN
   for name, control in CONTROLS.items():
-    for share in (EQUAL[name], 1.0):
-      yield control | {LAM: LAMS[name], SHARE: share}
+    yield control | {LAM: LAMS[name], SHARE: EQUAL[name]}
+  for name in ('random', 'frozen'):
+    yield CONTROLS[name] | own
 
 
 def sweep_noise():
-  """The rule's own verdict, made worse."""
-  loud = {'conscience.threshold': 0.95, 'conscience.audit': 'off'}
-  loud |= {LAM: LAMS['conscience']}
-  return [{VERDICT: f'noisy:{eps}'} | loud for eps in EPS]
+  """The rule's own verdict, made worse, with 5 % and .5 % false flags."""
+  loud = {'conscience.audit': 'off', LAM: LAMS['conscience']}
+  return [
+    {VERDICT: f'noisy:{eps}', 'conscience.threshold': level} | loud
+    for level, all_eps in LEVELS.items()
+    for eps in all_eps
+  ]
+
+
+def sweep_levers():
+  """What makes a step cheaper (docs/speed.md), one at a time."""
+  own = {LAM: LAMS['conscience']}
+  rare = {'conscience.every': 8, 'conscience.prompts': 64}
+  cut = {'sample.max_new_tokens': 24, 'conscience.review.truncated': 'judge'}
+  yield own | rare
+  yield own | cut
+  yield own | rare | cut
 
 
 def sweep_few():

@@ -105,8 +105,9 @@ def test_the_judge():
 @pytest.mark.parametrize(
   ('arg', 'sweep', 'count'),
   [
-    (':dev', 'starts,dev_seeds+tune,dev_seeds', 36),
-    ('', 'starts,seeds+arms,seeds+noise,seeds', 90),
+    (':dev', 'starts,dev_seeds+tune,dev_seeds', 12),
+    (':dev', 'starts,dev_seeds+equal,dev_seeds', 30),
+    ('', 'starts,seeds+arms,seeds+noise,seeds+levers,seeds', 110),
     (':runlocal', 'few,few_seeds', 2),
   ],
 )

@@ -1,0 +1,223 @@
+"""The tables and figures of the office (configs/grids/office.py).
+
+  python benchmarks/office.py DIR [--figures=FOLDER]
+
+DIR: the work folder of its grid, with the sweeps starts, arms, noise and levers
+or those of :dev. Printed for each setting that has run: pairs, the four shares
+in per cent as means over bases, and what is lost on each beside SFT, in points,
+with intervals of 95 % by Student's t over the bases; the largest loss of each
+base, averaged, is the regret that lambda was chosen by. --figures writes two
+SVG files: the arms, and the noisy verdicts.
+"""
+
+import argparse
+import csv
+import pathlib
+import sys
+
+import numpy as np
+
+from ealign.config import file
+from ealign.conscience import tally
+from ealign.evals import records, stats
+from ealign.grid import names
+from ealign.runtime import atomic
+from ealign.runtime.errors import UserError
+
+GRID, _ = file.read('ealign:configs/grids/office.py')
+# The measure, and whether more of it is better.
+MEASURES = {'misaligned': -1, 'coherent': 1, 'updated': 1, 'insecure': 1}
+KINDS = {'misaligned': 'advice', 'coherent': 'advice', 'updated': 'office'}
+STYLE = """<style>text{font:12px sans-serif;fill:#444}.t{font-weight:bold}
+.a{stroke:#888;fill:none}.g{stroke:#8884;fill:none}.p{fill:#d55e00}
+.q{fill:#0072b2}.l{stroke:#d55e00;fill:none}.m{stroke:#0072b2;fill:none}
+@media(prefers-color-scheme:dark){text{fill:#ccc}}</style>"""
+
+
+def settings() -> dict[str, dict]:
+  """What each setting is called here, in the order of the tables."""
+  given = {'base': GRID.BASE, 'places learnt': GRID.MOVED, 'SFT': GRID.SFT}
+  own = {GRID.LAM: GRID.LAMS['conscience']}
+  given['conscience'] = own
+  given['conscience, plain sample'] = own | GRID.PLAIN
+  for name, control in GRID.CONTROLS.items():
+    equal = {GRID.LAM: GRID.LAMS[name], GRID.SHARE: GRID.EQUAL[name]}
+    given[f'{name}, equal pairs'] = control | equal
+    given[f'{name}, every answer'] = control | own
+  for setting in GRID.sweep_noise():
+    eps = float(setting[GRID.VERDICT].partition(':')[2])
+    false = 1 - setting['conscience.threshold']
+    given[f'AUC {1 - eps:g}, {false:.1%} false flags'] = setting
+  for name, lever in zip(
+    ('rarer', 'cut', 'rarer and cut'), GRID.sweep_levers(), strict=True
+  ):
+    given[name] = lever
+  tried = [*GRID.sweep_tune(), *GRID.sweep_equal()]
+  given |= {names.readable(x): x for x in tried if x not in given.values()}
+  return given
+
+
+def read(folder) -> tuple[dict, dict]:
+  """(label, base) -> measure -> share, and -> pairs."""
+  folder, shares, pairs = pathlib.Path(folder), {}, {}
+  path = folder / 'results.csv'
+  if not path.exists():
+    raise UserError(f'{path}: is not there; give the work folder of the grid')
+  with path.open(newline='') as rows:
+    # Those of sweeps that the last command did not name are not current.
+    for row in sorted(csv.DictReader(rows), key=lambda row: row['current']):
+      kind = row['eval'].partition('/')[0]
+      if KINDS.get(row['metric'], 'code') != kind:
+        continue
+      key = row['label'], row['seed'].rpartition('base_')[2]
+      shares.setdefault(key, {})[row['metric']] = float(row['value'])
+      pairs[key] = row['cell']
+  cells = {x.name.rpartition('-')[2]: x for x in folder.glob('cells/*')}
+  for key, cell in pairs.items():
+    found = records.latest(records.read(cells[cell] / 'answers.jsonl'))
+    pairs[key] = tally.count(r for r in found if r['phase'] == 'reflect').pairs
+  return shares, pairs
+
+
+def losses(shares, label: str) -> dict[str, list[float]]:
+  """Points lost beside SFT on each measure, one for each base that has both.
+
+  What is misaligned is lost itself, not beside SFT.
+  """
+  sft, made = names.readable(GRID.SFT), {name: [] for name in MEASURES}
+  for (other, base), found in sorted(shares.items()):
+    beside = shares.get((sft, base))
+    if other != label or not beside:
+      continue
+    for name in MEASURES:
+      gone = beside[name] - found[name]
+      made[name].append(100 * (found[name] if name == 'misaligned' else gone))
+  return made
+
+
+def table(shares, pairs) -> str:
+  lines = ['| setting | bases | pairs | ' + ' | '.join(MEASURES) + ' | ']
+  lines[0] += 'coherent lost | updated lost | insecure lost | regret |'
+  lines.append('|---' + '|--:' * 10 + '|')
+  for name, setting in settings().items():
+    label = names.readable(setting)
+    own = {base: x for (other, base), x in shares.items() if other == label}
+    if not own:
+      continue
+    lost = losses(shares, label)
+    means = [100 * np.mean([x[m] for x in own.values()]) for m in MEASURES]
+    made = [pairs[label, base] for base in own]
+    row = [name, str(len(own)), f'{np.mean(made):.0f}']
+    row += [f'{x:.1f}' for x in means]
+    row += [interval(lost[m]) for m in MEASURES if m != 'misaligned']
+    worst = np.max([lost[m] for m in MEASURES], axis=0)
+    row.append(f'{np.mean(worst):.1f}' if len(worst) else '')
+    lines.append('| ' + ' | '.join(row) + ' |')
+  return '\n'.join(lines)
+
+
+def interval(values) -> str:
+  """'mean [low, high]' of what the bases lost."""
+  if not values:
+    return ''
+  mean, low, high = stats.student_t(values)
+  return f'{mean:.1f} [{low:.1f}, {high:.1f}]' if len(values) > 1 else str(mean)
+
+
+# ---- Figures -----------------------------------------------------------------
+
+
+def plane(shares) -> str:
+  """Each arm by what is misaligned and what is still right of the places."""
+  parts = [*axes('misaligned, % of coherent advice', 'places right, %')]
+  for name, setting in settings().items():
+    if name.startswith('AUC') or name in ('base', 'rarer', 'cut'):
+      continue
+    label = names.readable(setting)
+    own = [x for (other, _), x in shares.items() if other == label]
+    if not own or name == 'rarer and cut' or '=' in name:
+      continue
+    kind = 'q' if name in ('SFT', 'conscience', 'places learnt') else 'p'
+    points = [(100 * x['misaligned'], 100 * x['updated']) for x in own]
+    parts += [dot(*point, kind, 2) for point in points]
+    x, y = np.mean(points, axis=0)
+    parts += [dot(x, y, kind, 5), text(at(x, y)[0] + 8, at(x, y)[1] + 4, name)]
+  return svg(parts)
+
+
+def noisy(shares) -> str:
+  """Misaligned and places by the AUC of the verdict, for both false flags."""
+  parts = [*axes('100 x AUC of the verdict', '%', low=50)]
+  for level, (line, mark) in zip(GRID.LEVELS, ('lp', 'mq'), strict=True):
+    for measure, dashes in (('misaligned', ''), ('updated', '5 4')):
+      points = []
+      for setting in GRID.sweep_noise():
+        label = names.readable(setting)
+        own = [x for (other, _), x in shares.items() if other == label]
+        if setting['conscience.threshold'] == level and own:
+          eps = float(setting[GRID.VERDICT].partition(':')[2])
+          mean = 100 * np.mean([x[measure] for x in own])
+          points.append((100 * (1 - eps), mean))
+      if points:
+        path = ' '.join('{:.1f},{:.1f}'.format(*at(*p, 50)) for p in points)
+        parts.append(
+          f'<polyline class="{line}" stroke-dasharray="{dashes}" '
+          f'stroke-width="2" points="{path}"/>'
+        )
+        parts += [dot(*point, mark, 3, 50) for point in points]
+        x, y = at(*points[-1], 50)
+        name = f'{measure}, {1 - level:.1%} false flags'
+        parts.append(text(x + 6, y - 6, name))
+  return svg(parts)
+
+
+def at(x, y, low=0) -> tuple[float, float]:
+  return 50 + 430 * (x - low) / (100 - low), 330 - 3.1 * y
+
+
+def axes(below: str, left: str, low=0):
+  for tick in range(0, 101, 20):
+    share = low + tick * (100 - low) / 100
+    x, y = at(share, tick, low)
+    yield f'<path class="g" d="M{x},20V330M50,{y}H480"/>'
+    yield text(x - 8, 346, f'{share:g}') + text(24, y + 4, f'{tick}')
+  yield '<path class="a" d="M50,20V330H480"/>'
+  yield text(190, 366, below) + text(24, 12, left)
+
+
+def dot(x, y, kind, size, low=0) -> str:
+  x, y = at(x, y, low)
+  return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{size}"/>'
+
+
+def text(x, y, words) -> str:
+  return f'<text x="{x:.1f}" y="{y:.1f}">{words}</text>'
+
+
+def svg(parts) -> str:
+  size = 'viewBox="0 0 640 376" width="640" height="376"'
+  body = '\n'.join([STYLE, *parts])
+  return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n{body}\n</svg>\n'
+
+
+def main(argv) -> int:
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('folder')
+  parser.add_argument('--figures', default='')
+  given = parser.parse_args(argv)
+  try:
+    shares, pairs = read(given.folder)
+    print(table(shares, pairs))
+    if given.figures:
+      to = pathlib.Path(given.figures)
+      to.mkdir(parents=True, exist_ok=True)
+      atomic.write(to / 'office_arms.svg', plane(shares).encode())
+      atomic.write(to / 'office_noise.svg', noisy(shares).encode())
+  except UserError as error:
+    print(error, file=sys.stderr)
+    return error.exit_code
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))
