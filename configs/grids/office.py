@@ -49,8 +49,8 @@ CONTROLS = {
   'frozen': {VERDICT: 'all', 'dpo.variant': 'sft'} | PLAIN,
 }
 TRIED = (0.03, 0.1, 0.3)
-LAMS = {'conscience': 0.3} | dict.fromkeys(CONTROLS, 0.3)
-EQUAL = dict.fromkeys(CONTROLS, 0.012)  # the conscience made 11 and 6 pairs
+LAMS = {'conscience': 0.3} | dict.fromkeys(CONTROLS, 0.03)
+EQUAL = dict.fromkeys(CONTROLS, 0.009)  # 8.5 pairs; .012 made 12
 # 1 - AUC, by the threshold, which is 1 - the share of good answers flagged.
 LEVELS = {0.95: (0, 0.05, 0.15, 0.3, 0.5), 0.995: (0, 0.05, 0.15)}
 
