@@ -10,8 +10,8 @@ ROOT = pathlib.Path(__file__).parent.parent / 'ealign'
 # line or below. Commands (`__main__`, `launch`) and what builds the world's
 # model stand with `cli`.
 FLOORS = (
-  'cli __main__ audit doctor evaluate launch export.__main__ report.__main__ '
-  'world.__main__ world.build world.card',
+  'cli __main__ audit chat doctor evaluate launch export.__main__ '
+  'report.__main__ world.__main__ world.build world.card',
   'methods',
   'grid',
   'plan',

@@ -130,6 +130,7 @@ def parse(
   usage: str = USAGE,
   own: Mapping[str, type] | None = None,
   start: Callable | None = None,
+  folder: bool = True,
 ) -> Command:
   """Reads the command line (argv[0] is the program) and the config file.
 
@@ -156,7 +157,8 @@ def parse(
   changed = {name.removeprefix('config.'): x for name, x in values.items()}
   config = start(found) if start and not given['config'] else None
   for name in ('config', 'workdir'):
-    if not given[name] and (name == 'workdir' or config is None):
+    needed = folder if name == 'workdir' else config is None
+    if needed and not given[name]:
       raise UserError(f'--{name} is missing\n{usage}')
   module = None
   if config is None:
@@ -234,7 +236,7 @@ def _values(given, kinds, problems: list[str]) -> dict:
   values = {}
   for name, value in given:
     if name not in kinds:
-      problems.append(_unknown(name))
+      problems.append(_unknown(name, kinds))
     elif value is None:
       problems.append(f'Missing value for flag --{name}')
     else:
@@ -268,13 +270,17 @@ def _parsed(text: str, kind):
   return found
 
 
-def _unknown(name: str) -> str:
-  """What is wrong with a flag that sets no single field."""
+def _unknown(name: str, kinds) -> str:
+  """What is wrong with a flag that sets no single field.
+
+  kinds: the type of each flag.
+  """
   types, field = config_lib.field_types(), name.removeprefix('config.')
   if name == 'arms':
     return '--arms was renamed; use --stack'
   if field == name:
-    close = difflib.get_close_matches(name, _NAMES, 1, 0.5)
+    known = [flag for flag in kinds if not flag.startswith('config.')]
+    close = difflib.get_close_matches(name, known, 1, 0.5)
     hint = f'; did you mean --{close[0]}?' if close else ''
     return f'--{name}: there is no such flag{hint}'
   if field.partition('.')[0] == 'arms':

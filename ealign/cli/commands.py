@@ -54,6 +54,12 @@ COMMANDS = {
     'cli/evaluate.py',
     named=True,
   ),
+  'chat': Command(
+    'ealign.chat',
+    'talks with runs and models, and with their conscience',
+    'cli/chat.py',
+    named=True,
+  ),
   'export': Command(
     'ealign.export.__main__', 'writes a run for PEFT, transformers and vLLM'
   ),

@@ -106,12 +106,14 @@ class Stop:
     Where `_act` raised an error, its block is left within moments.
     """
     blocks = list(self._first)
+    if not blocks[-1].ends:
+      return None
     until = time.monotonic() + GRACE_S
     while time.monotonic() < until:
       time.sleep(0.05)
       if self._first != blocks:
         return None
-    return blocks[-1].error if blocks[-1].ends else None
+    return blocks[-1].error
 
 
 @contextlib.contextmanager

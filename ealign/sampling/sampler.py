@@ -59,7 +59,7 @@ def generate(request: Answers) -> list[Answer]:
   r, n = request, len(request.prompts)
   if not n:
     return []
-  settings = _traced(r.settings, n, r.max_tokens, r.truncate)
+  settings = traced(r.settings, n, r.max_tokens, r.truncate)
   limit = int(np.max(settings.max_new_tokens))
   prompting.check(r.prompts, r.config.max_positions - limit)
   config, weights, batches, place = laid_out(r, r.max_tokens)
@@ -162,9 +162,7 @@ def decode(
   keys_B = jax.random.wrap_key_data(seeds_B)
   keys_B = jax.vmap(jax.random.fold_in)(keys_B, row_ids_B)
   first_slot = cache['positions'].shape[1] - room
-  # Not of int8 leaves: XLA would keep them in float32 for the whole loop.
-  arrays = not any(isinstance(w, dict) for w in weights['layers'].values())
-  by_layer = layout.one_cpu(config) and arrays
+  by_layer = goes_by_layer(config, weights)
   if by_layer:
     weights, cache = transformer.unstacked(weights, cache)
 
@@ -192,6 +190,13 @@ def decode(
   return cache, state[-1]
 
 
+def goes_by_layer(config: Config, weights: dict) -> bool:
+  """Whether a loop over tokens takes `transformer.unstacked` weights."""
+  # Not int8 leaves: XLA would keep them in float32 for the whole loop.
+  arrays = not any(isinstance(w, dict) for w in weights['layers'].values())
+  return layout.one_cpu(config) and arrays
+
+
 def _no_tokens(B, T):
   return {
     'ids_BT': jnp.zeros((B, T), jnp.int32),
@@ -217,7 +222,7 @@ def _record(out, t, live_B, stop_B, token_B, cut_B, logits_BV):
   }
 
 
-def _traced(settings, count, max_tokens, truncate):
+def traced(settings, count, max_tokens, truncate):
   """The settings of each prompt, of fixed dtypes; checked."""
   s, f, i = settings, np.float32, np.int32
   values = (s.temperature, f), (s.top_k, i), (s.top_p, f), (s.max_new_tokens, i)

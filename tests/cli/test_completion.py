@@ -41,7 +41,7 @@ def test_the_words_are_those_of_the_commands():
   taken = {x.option_strings[-1][2:]: x.nargs != 0 for x in actions}
   assert flags['export'] == taken
   assert set(WORDS.fields) == set(config_lib.field_types())
-  assert WORDS.configured == ('launch', 'plan', 'audit', 'evaluate')
+  assert WORDS.configured == (*('launch', 'plan', 'audit', 'evaluate', 'chat'),)
   assert WORDS.choices['config.model.dtype'] == ('auto', 'float32', 'bfloat16')
   assert 'misalignment' in WORDS.choices['suite']
 

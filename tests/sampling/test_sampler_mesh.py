@@ -225,7 +225,7 @@ def compiled_decode(shape):
   part = next(prompting.batches(PROMPTS, 8))
   seeds = np.zeros((8, 2), np.uint32)
   who = seeds, np.arange(8, dtype=np.uint32), np.ones(8, bool)
-  how = sampler._traced(Sampling(max_new_tokens=T), 8, T, None)
+  how = sampler.traced(Sampling(max_new_tokens=T), 8, T, None)
   rows = (part.tokens_BT, part.positions_BT), who, how
   read, who, how = sharding.shard_rows(mesh, rows)
   start = prefill(weights, *read)
