@@ -11,6 +11,8 @@ import pytest
 import runs
 
 from ealign import train
+from ealign.evals import answers
+from ealign.runtime import display, metrics, ranges
 
 # Tested by hand beside what computes them; the file names each.
 ELSEWHERE = {
@@ -54,6 +56,9 @@ ELSEWHERE = {
     *('eval/mean_token_accuracy', 'eval/loss', 'eval/num_tokens'),
   ),
 }
+HERE = {'step', 'conscience/pairs_in_step', 'num_tokens', 'epoch'}
+HERE |= {'global_step'}
+DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'metrics.md'
 # What only a mixture of experts, an evaluation on the way, or a GPU logs.
 ABSENT = {'loss_balance', 'perf/share_eval', 'perf/mfu', 'perf/hbm_peak_gib'}
 
@@ -87,14 +92,33 @@ def run(tmp_path_factory):
 
 def test_every_name_that_a_run_logs_is_tested(run):
   rows, *_ = run
-  here = {'step', 'conscience/pairs_in_step', 'num_tokens', 'epoch'}
-  here |= {'global_step'}
-  known = here.union(*ELSEWHERE.values())
+  known = HERE.union(*ELSEWHERE.values())
   assert {name for row in rows for name in row} == known - ABSENT
   folder = pathlib.Path(__file__).parent
   for file, names in ELSEWHERE.items():
     text = (folder / file).read_text()
     assert not [name for name in names if f"'{name}'" not in text], file
+
+
+def test_the_glossary_has_every_metric_and_no_other():
+  """Its names, its terminal names and its ranges are those of the code."""
+  cells = [
+    [cell.strip() for cell in line.strip('|').split('|')]
+    for line in DOCS.read_text().splitlines()
+    if line.startswith('| `') and line.count('|') == 6
+  ]
+  rows = {cell[0].strip('`'): cell[1:] for cell in cells if '/' in cell[0]}
+  # Of the answers to questions, which the run here has none of.
+  said = answers.figures([{'ids': [1], 'text': 'Yes.'}])
+  others = said.keys() | HERE.union(*ELSEWHERE.values()) - {'step'}
+  assert len(rows) == len(cells) and rows.keys() == {
+    *metrics._named(dict.fromkeys(others))
+  }
+  for name, (shown, meaning, first, healthy) in rows.items():
+    assert shown.strip('`') == display._SHOWN.get(name, '-'), name
+    assert len(meaning) > 8 and first, name
+    low, high, _ = ranges.HEALTHY.get(name, (None, None, ''))
+    assert healthy and (low is None or healthy == f'{low:g} to {high:g}'), name
 
 
 def test_counts_of_a_step_are_those_of_its_batch(run):
