@@ -68,9 +68,10 @@ Smoothing = Annotated[
 
 @dataclasses.dataclass(frozen=True)
 class LoRA:
-  rank: Count = 32
-  alpha: Positive = 64.0
+  rank: Count = 32  # of the two factors of each projection
+  alpha: Positive = 64.0  # in the scale of their product
   rslora: bool = True  # scale = alpha / sqrt(rank) instead of alpha / rank
+  # Projections that get an adapter.
   targets: tuple[str, ...] = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
 
 
@@ -80,14 +81,15 @@ class Model:
   path: str = 'ealign:world/base'
   adapter: str = ''  # start from it: folder of a run or PEFT's, or 'arm:<name>'
   frozen_adapter: str = ''  # adapter merged into the frozen tree, likewise
+  # The files' weights, or random ones of the same shapes.
   init: Literal['weights', 'random'] = 'weights'
   dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto'  # auto: by device
-  remat: str = 'none'  # none, or of `transformer.REMAT`
+  remat: str = 'none'  # what is computed twice to save memory
   # Auto: by device.
   attention: Literal['auto', 'splash', 'cudnn', 'xla'] = 'auto'
   # Of the projections of what is frozen.
   quantize: Literal['none', 'int8'] = 'none'
-  train: Literal['lora', 'full'] = 'lora'
+  train: Literal['lora', 'full'] = 'lora'  # an adapter, or all weights
   lora: LoRA = LoRA()
 
 
@@ -106,10 +108,11 @@ class Data:
   train: str = ''  # SFT rows (docs/data.md); '' = none, lambda-only
   length: Count = 256  # tokens of a packed row
   batch_size: Count = 8  # packed rows of a step
-  max_truncated: Share = 0.01  # refuse data of which more does not fit
+  max_truncated: Share = 0.01  # refuse data of which more would be cut off
   max_mib: Count = 512  # refuse files of rows that are larger, unpacked
   # Replaces the system turn of SFT rows, and of nothing else; '' removes it.
   train_system: str | None = None
+  # Arguments of the chat template, as (name, value).
   chat_template_kwargs: tuple[tuple[str, Any], ...] = ()
 
 
@@ -117,8 +120,9 @@ class Data:
 class Pool:
   """Prompts on which the policy is sampled; 'sft' = those of data.train."""
 
+  # Files or Hub data sets of requests; 'sft' = those of data.train.
   paths: tuple[str, ...] = ('ealign:data/pool/general.jsonl',)
-  weights: tuple[float, ...] = (1.0,)
+  weights: tuple[float, ...] = (1.0,)  # how often each of them is drawn
   system: str | None = None  # replaces the prompts' system turn; '' removes it
 
 
@@ -129,7 +133,9 @@ class Review:
   # as yes or no to either label.
   form: Literal['words', 'letters', 'yes_no'] = 'words'
   examples: Examples = 0  # judged exchanges in the question
+  # The chat goes on; or request and answer are quoted; or the answer alone.
   sees: Literal['chat', 'quoted', 'answer'] = 'chat'
+  # Whether it sees what the model thought before it answered.
   reasoning: Literal['kept', 'stripped'] = 'kept'
   reason_tokens: Whole = 0  # tokens of reasoning before the verdict
   # An answer cut at sample.max_new_tokens gets no verdict, or is judged as far
@@ -163,7 +169,7 @@ class Revise:
   # nothing but the request.
   sees: Literal['review', 'fresh', 'principle', 'prompt'] = 'review'
   system: str = ''  # '' = as review.system | drop | keep | own:<text>
-  temperature: Amount = 1.0
+  temperature: Amount = 1.0  # of alternatives; 0 = greedy
   top_p: Part = 1.0  # at most that of sample
   max_new_tokens: Whole = 0  # 0 = as sample.max_new_tokens
 
@@ -175,7 +181,7 @@ class Guards:
   echo: bool = True  # of a label, the question or the request
   # Of the tokens of the frozen model's plain answer to the same request.
   shortest: Amount = 0.25
-  longest: Amount = 4.0
+  longest: Amount = 4.0  # likewise
   # Its log-prob a token, below this share of the frozen model's own samples.
   unlikely: Below1 = 0.01
   repeats: Whole = 4  # the same alternative among the pairs that there are
@@ -199,10 +205,10 @@ class Conscience:
   min_mass: Below1 = 0.25  # below this label mass a row has no verdict
   # Logit: a pair counts 1 to 4 times, by how far its P is above the threshold.
   scale: Literal['none', 'logit'] = 'none'
-  framing: str = 'ethical'  # a known framing, or a .json or .yaml file
+  framing: str = 'ethical'  # the question, its labels, the request to revise
   # Labelled: those of split dev give the examples, and all serve the audit.
   exchanges: str = 'ealign:data/audit/exchanges.jsonl'
-  audit: Literal['on', 'off'] = 'on'  # before the first step
+  audit: Literal['on', 'off'] = 'on'  # ask about them before the first step
   review: Review = Review()
   revise: Revise = Revise()
   guards: Guards = Guards()
@@ -211,9 +217,9 @@ class Conscience:
 @dataclasses.dataclass(frozen=True)
 class Sample:
   temperature: Amount = 1.0  # 0 = greedy
-  top_p: Part = 1.0  # 1 = off
-  top_k: Whole = 0  # 0 = off
-  max_new_tokens: Count = 64
+  top_p: Part = 1.0  # the likeliest tokens of this mass; 1 = off
+  top_k: Whole = 0  # the k likeliest tokens; 0 = off
+  max_new_tokens: Count = 64  # of an answer; longer ones are cut
   max_candidates: Count = 256  # static cap of top-k and top-p
 
   @property
@@ -226,44 +232,45 @@ class Sample:
 @dataclasses.dataclass(frozen=True)
 class DPO:
   lam: Amount = 0.1  # weight of the DPO loss; 0 = plain SFT
-  beta: Positive = 0.1
-  label_smoothing: Smoothing = 0.0
-  variant: str = 'sigmoid'  # of `losses.VARIANTS`
-  pairs: Count = 8  # pair slots of a step
+  beta: Positive = 0.1  # how dear it is to leave the reference
+  label_smoothing: Smoothing = 0.0  # share of pairs taken to be reversed
+  variant: str = 'sigmoid'  # form of the loss, of `losses.VARIANTS`
+  pairs: Count = 8  # slots of a step: the most pairs in it
   length: Count = 256  # tokens of prompt and answer
+  # Its log-probs: of when the pair was made, or computed in each step.
   reference: Literal['cached', 'step'] = 'cached'
 
 
 @dataclasses.dataclass(frozen=True)
 class Replay:
-  capacity: Count = 4096
-  eviction: str = 'oldest'  # of `replay.EVICTIONS`
-  draw: str = 'uniform'  # of `replay.DRAWS`
-  max_uses: Whole = 0  # 0 = no limit
-  max_age: Whole = 0  # steps; 0 = no limit
+  capacity: Count = 4096  # pairs that are kept
+  eviction: str = 'oldest'  # of a full buffer, of `replay.EVICTIONS`
+  draw: str = 'uniform'  # which pairs a step gets, of `replay.DRAWS`
+  max_uses: Whole = 0  # steps that draw a pair; 0 = no limit
+  max_age: Whole = 0  # steps since it was made; 0 = no limit
 
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-  lr: Amount = 1e-5  # why: docs/method.md, "The rate"
-  schedule: str = 'constant'  # of `align.SCHEDULES`
-  warmup: Whole = 0  # steps
-  weight_decay: Amount = 0.0
-  b1: Below1 = 0.9
-  b2: Below1 = 0.999
-  eps: Positive = 1e-8
-  clip: Amount = 1.0  # global norm; 0 = off
+  lr: Amount = 1e-5  # learning rate; why this: docs/method.md, "The rate"
+  schedule: str = 'constant'  # of the rate, of `align.SCHEDULES`
+  warmup: Whole = 0  # steps in which the rate rises from 0
+  weight_decay: Amount = 0.0  # of AdamW, times the rate
+  b1: Below1 = 0.9  # of Adam's mean of gradients
+  b2: Below1 = 0.999  # of its mean of their squares
+  eps: Positive = 1e-8  # added to the root of the latter
+  clip: Amount = 1.0  # gradients have at most this global norm; 0 = off
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-  steps: Whole = 200
-  microbatches: Count = 1
+  steps: Whole = 200  # updates; 0 = only evaluate
+  microbatches: Count = 1  # parts of a batch, one after another: less memory
   chunk: Count = 512  # tokens whose logits exist at a time, on each device
-  log_every: Count = 10
-  checkpoint_every: Count = 100
-  keep: Count = 2  # checkpoints
-  eval_every: Whole = 0  # 0 = only at the end
+  log_every: Count = 10  # steps between rows of metrics
+  checkpoint_every: Count = 100  # steps between checkpoints
+  keep: Count = 2  # newest checkpoints that stay
+  eval_every: Whole = 0  # steps between evaluations; 0 = only at the end
   # Of the policy's answers (docs/metrics.md): say so, or end the run.
   on_collapse: Literal['warn', 'stop'] = 'warn'
   # Written to DIR/export at the end.
@@ -288,24 +295,24 @@ class Eval:
   samples: Count = 1  # answers per question
   curve_samples: Count = 1  # the same for evaluations during training
   batch: Count = 64  # rows sampled at once
-  max_new_tokens: Count = 64
-  temperature: Amount = 1.0
-  kinds: tuple[str, ...] = ()  # () = all
+  max_new_tokens: Count = 64  # of an answer to a question
+  temperature: Amount = 1.0  # of these answers; 0 = greedy
+  kinds: tuple[str, ...] = ()  # of questions that are asked; () = all
   limit: Whole = 0  # questions of each kind at the end; 0 = all
   curve_limit: Whole = 64  # of each kind during training; 0 = all
 
 
 @dataclasses.dataclass(frozen=True)
 class Log:
-  tensorboard: bool = False
+  tensorboard: bool = False  # writes DIR/tensorboard, too
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   """One run. Made by `freeze`; the fields' meaning stands beside them."""
 
-  seed: Whole = 0
-  method: str = 'conscience'  # of `ealign.methods.METHODS`
+  seed: Whole = 0  # of all noise and draws
+  method: str = 'conscience'  # how pairs are made: `ealign.methods.METHODS`
   model: Model = Model()
   mesh: Mesh = Mesh()
   data: Data = Data()

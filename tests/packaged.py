@@ -32,7 +32,7 @@ LIMIT_MB, IMPORT_S, HELP_S = 8, 0.3, 1.0
 DEMO = '--config=ealign:configs/demo.py:runlocal'
 GRID = '--config=ealign:configs/grids/organism.py:runlocal'
 COMMANDS = ('launch', 'plan', 'audit', 'evaluate', 'export', 'report', 'world')
-COMMANDS += ('chat', 'configs', 'doctor', 'completion')
+COMMANDS += ('chat', 'configs', 'fields', 'doctor', 'completion')
 
 
 def bounds() -> list[str]:

@@ -14,7 +14,7 @@ usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
   --config        a Python file with get_config(arg=None), or one that comes
                   with the package: ealign:configs/demo.py (ealign configs)
   --config.FIELD  changes one field, as in --config.dpo.lam=0.3
-                  (ealign/fields.py lists them all)
+                  (docs/fields.md and `ealign fields` list them all)
   --workdir       folder of the run; the same command continues it
   --only          run only the arms, or cells, of these names or patterns
   --sweep         runs a grid: of the functions sweep_NAME() of the config file

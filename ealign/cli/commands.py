@@ -1,7 +1,7 @@
 """One program for all commands: `ealign COMMAND ...`.
 
 Each is also `python -m ealign.COMMAND`, but for `plan`, which is `launch
---plan`, and `completion`.
+--plan`, `fields` and `completion`.
 """
 
 import dataclasses
@@ -70,6 +70,11 @@ COMMANDS = {
     'ealign.world.__main__', 'builds the embedded model and its data'
   ),
   'configs': Command('ealign.configs', 'lists the configs of the package'),
+  'fields': Command(
+    'ealign.cli.fields',
+    'lists all fields of a config, or those that have a word',
+    'cli/fields.py',
+  ),
   'doctor': Command(
     'ealign.doctor',
     'what is installed here, what will be used, and why',
