@@ -48,7 +48,7 @@ from ml_collections import config_dict
 from ml_collections.config_flags import tuple_parser
 
 from ealign import config as config_lib
-from ealign.config import file
+from ealign.config import file, synonyms
 from ealign.runtime import cluster as cluster_lib
 from ealign.runtime import topology as topology_lib
 from ealign.runtime.errors import UserError
@@ -279,16 +279,31 @@ def _unknown(name: str, kinds) -> str:
   if name == 'arms':
     return '--arms was renamed; use --stack'
   if field == name:
-    known = [flag for flag in kinds if not flag.startswith('config.')]
-    close = difflib.get_close_matches(name, known, 1, 0.5)
-    hint = f'; did you mean --{close[0]}?' if close else ''
-    return f'--{name}: there is no such flag{hint}'
+    return f'--{name}: there is no such flag{_meant(name, kinds)}'
   if field.partition('.')[0] == 'arms':
     return f'--{name}: arms are set in the config file'
   if any(known.startswith(f'{field}.') for known in types):
     return f'--{name}: set its fields one by one'
-  hint = config_lib.did_you_mean(field, types)
+  hint = synonyms.hint(field, types)
   return f'--{name}: there is no such field.{hint}'
+
+
+def _meant(name: str, kinds) -> str:
+  """Which flag may have been meant: a field, by its name here or elsewhere."""
+  types = config_lib.field_types()
+  field, remark = synonyms.meant(name)
+  same = [known for known in types if known == name]
+  same += [known for known in types if known.rpartition('.')[2] == name]
+  if same and not field:
+    return f'; fields are set as --config.{same[0]}=...'
+  if field:
+    flag = field if field.startswith('--') else f'--config.{field}'
+    return f'; here it is {flag}{f", {remark}" if remark else ""}'
+  if remark:
+    return f'; here {remark}'
+  known = [flag for flag in kinds if not flag.startswith('config.')]
+  close = difflib.get_close_matches(name, known, 1, 0.5)
+  return f'; did you mean --{close[0]}?' if close else ''
 
 
 def _cluster(given, problems) -> cluster_lib.Cluster | None:

@@ -18,8 +18,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from ealign.config import limits
-from ealign.config.limits import did_you_mean
+from ealign.config import limits, synonyms
 from ealign.fields import Config, annotations, bare
 from ealign.runtime.errors import UserError
 
@@ -83,7 +82,7 @@ def structure(config: config_dict.ConfigDict) -> dict[str, str]:
 
 
 def _unknown(name: str) -> str:
-  hint = did_you_mean(name, field_types())
+  hint = synonyms.hint(name, field_types())
   return f'{name}: there is no such field.{hint}'
 
 

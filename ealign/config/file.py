@@ -6,6 +6,7 @@
 import importlib.util
 import inspect
 import os
+import re
 import traceback
 import types
 
@@ -91,6 +92,19 @@ def _check_call(get_config, arguments, spec) -> None:
     raise UserError(f'--config={spec}: {message}') from None
 
 
+def _absent(error: BaseException) -> str:
+  """What a section may be called that a config file reads and is not there."""
+  missing = re.fullmatch(r"""["']*(\w+)["']*""", str(error))
+  if not missing or not isinstance(error, AttributeError):
+    return ''  # other errors say more than a name
+  from ealign.config import convert, synonyms
+
+  types = convert.field_types()
+  sections = dict.fromkeys(name.rpartition('.')[0] for name in types)
+  known = [*types, *filter(None, sections)]
+  return f': there is no such field.{synonyms.hint(missing[1], known)}'
+
+
 def in_file(path: str, error: BaseException) -> UserError:
   """The error with the last line of the config file that led to it."""
   full = os.path.abspath(path)
@@ -99,6 +113,6 @@ def in_file(path: str, error: BaseException) -> UserError:
   if isinstance(error, SyntaxError) and error.filename == full:
     lines, message = [error.lineno], error.msg
   else:
-    message = ' '.join(str(error).split())
+    message = ' '.join(str(error).split()) + _absent(error)
   where = f'{path}, line {lines[-1]}' if lines else path
   return UserError(f'{where}: {type(error).__name__}: {message}')
