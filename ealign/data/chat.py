@@ -21,14 +21,17 @@ import os
 from collections.abc import Sequence
 
 import tokenizers
-import transformers
 
 from ealign.data import ends, shield, template, traces
 from ealign.data import messages as messages_lib
 from ealign.data.batch import Row
 from ealign.data.messages import TEXT, Message
 from ealign.data.sources import resolve
+from ealign.runtime import advice
 from ealign.runtime.errors import UserError
+
+with advice.unsaid():
+  import transformers
 
 Tokenizer = transformers.PreTrainedTokenizerBase
 # Blanks, breaks, digits, marks and letters: what may be read otherwise. None is

@@ -28,7 +28,7 @@ def reached(name):
 # Reached by a run, and yet no result depends on them: they keep, show, measure.
 SILENT = (
   *('evals.audit', 'evals.kept', 'evals.records', 'evals.stats', 'workdir.'),
-  *('runtime.atomic', 'runtime.checkpoint'),
+  *('runtime.advice', 'runtime.atomic', 'runtime.checkpoint'),
   *('runtime.clock', 'runtime.cluster', 'runtime.display', 'runtime.errors'),
   *('runtime.hosts', 'runtime.journal', 'runtime.metrics', 'runtime.peaks'),
   *('runtime.preempt', 'runtime.profile', 'runtime.provenance'),
