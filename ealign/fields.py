@@ -267,7 +267,8 @@ class Train:
   steps: Whole = 200  # updates; 0 = only evaluate
   microbatches: Count = 1  # parts of a batch, one after another: less memory
   chunk: Count = 512  # tokens whose logits exist at a time, on each device
-  log_every: Count = 10  # steps between rows of metrics
+  # Steps between rows of metrics; fewer if the run has no more steps than that.
+  log_every: Count = 10
   checkpoint_every: Count = 100  # steps between checkpoints
   keep: Count = 2  # newest checkpoints that stay
   eval_every: Whole = 0  # steps between evaluations; 0 = only at the end
@@ -275,6 +276,12 @@ class Train:
   on_collapse: Literal['warn', 'stop'] = 'warn'
   # Written to DIR/export at the end.
   export: Literal['', 'peft', 'merged', 'full'] = ''
+
+  @property
+  def logged_every(self) -> int:
+    """Steps between rows of metrics: a short run has ten rows, too."""
+    short = self.steps <= self.log_every
+    return max(1, self.steps // 10) if short else self.log_every
 
 
 @dataclasses.dataclass(frozen=True)

@@ -233,7 +233,7 @@ def _loop(s: Setup, at: Progress, log, trace, stop) -> tuple[Progress, dict]:
       at, updated = _update(s, at)
     last = at.step == train.steps
     saving = last or at.step % train.checkpoint_every == 0
-    logging = saving or at.step % train.log_every == 0
+    logging = saving or at.step % train.logged_every == 0
     if logging or reflected:
       with s.clock('train'):
         fetched = _fetch(s, updated, first, at.step)

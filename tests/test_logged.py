@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import runs
 
-from ealign import train
+from ealign import fields, train
 from ealign.evals import answers
 from ealign.runtime import display, metrics, ranges
 
@@ -119,6 +119,22 @@ def test_the_glossary_has_every_metric_and_no_other():
     assert len(meaning) > 8 and first, name
     low, high, _ = ranges.HEALTHY.get(name, (None, None, ''))
     assert healthy and (low is None or healthy == f'{low:g} to {high:g}'), name
+
+
+@pytest.mark.parametrize(
+  'steps, every, rows',
+  [
+    (5, 10, 1),
+    (10, 10, 1),
+    (40, 50, 4),
+    (11, 10, 10),
+    (200, 10, 10),
+    (0, 9, 1),
+  ],
+)
+def test_a_short_run_logs_as_well(steps, every, rows):
+  train_ = fields.Train(steps=steps, log_every=every)
+  assert train_.logged_every == rows
 
 
 def test_counts_of_a_step_are_those_of_its_batch(run):

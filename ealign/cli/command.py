@@ -9,7 +9,7 @@ usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
            [--sweep=NAME,NAME+... [--stack=auto|N]]
            [--coordinator=HOST:PORT --processes=N --process=I]
            [--profile=FROM:TO] [--print_launch=KIND [--topology=NAME]]
-           [--plan [--topology=NAME]]
+           [--plan [--topology=NAME] [--chip_price=DOLLARS]]
 
   --config        a Python file with get_config(arg=None), or one that comes
                   with the package: ealign:configs/demo.py (ealign configs)
@@ -33,6 +33,8 @@ usage: python -m ealign.launch --config=FILE.py[:ARG] --workdir=DIR
                   xpk, tpu_vm, skypilot, gke or slurm (docs/scale.md)
   --topology      for both: v5e:4x4 (or v4, v5p, v6e, tpu7x); for slurm nodes x
                   GPUs, as in 2x8
+  --chip_price    with --plan: dollars for a chip and hour, as in 1.2; says what
+                  the run costs
 """
 
 import collections
@@ -58,20 +60,25 @@ USAGE = __doc__[__doc__.index('usage:') :].rstrip()
 # first seven.
 _REPEATED = ('config', 'workdir', 'only', 'sweep', 'retry', 'stack', 'profile')
 _CLUSTER = ('coordinator', 'processes', 'process')
-_NAMES = (*_REPEATED, 'print_launch', 'topology', *_CLUSTER)
+_NAMES = (*_REPEATED, 'print_launch', 'topology', 'chip_price', *_CLUSTER)
 _SWITCHES = ('plan', 'fail_fast')
 _FOREIGN = ('sweep', 'retry', 'stack', 'profile', 'print_launch', 'topology')
-_FOREIGN += ('only', *_SWITCHES)
+_FOREIGN += ('only', 'chip_price', *_SWITCHES)
 # What a value must match, and how a message says it.
 _FORMS = {
   'retry': ('failed|all', 'failed or all'),
   'stack': ('auto|[1-9][0-9]{0,3}', 'auto or a number, at least 1'),
+  'chip_price': (
+    r'[0-9]{1,6}(\.[0-9]{1,6})?|\.[0-9]{1,6}',
+    'dollars for a chip and hour, such as 1.2',
+  ),
   'profile': (
     '[0-9]{1,9}:[0-9]{1,9}',
     'FROM:TO with FROM below TO, such as 20:25',
   ),
 }
 _NEEDS = {'topology': ('plan', 'print_launch'), 'stack': ('sweep',)}
+_NEEDS |= {'chip_price': ('plan',)}
 # Flags, another one that they cannot stand beside, and why.
 _APART = (
   (('print_launch',), 'plan', ''),
@@ -114,6 +121,7 @@ class Command:
   print_launch: str = ''
   topology: str = ''
   plan: bool = False
+  chip_price: float | None = None
   profile: tuple[int, int] | None = None
   cluster: cluster_lib.Cluster | None = None
   module: types.ModuleType | None = None
@@ -185,6 +193,7 @@ def parse(
     flags=(*repeated, *(f'--{n}={x}' for n, x in written if n in fields)),
     topology=given['topology'].lower(),
     profile=_steps(given['profile']),
+    chip_price=_price(given['chip_price']),
     cluster=_cluster(given, problems),
     stack=int(given['stack']) if given['stack'].isdecimal() else 0,
     problems=tuple(problems),
@@ -341,6 +350,12 @@ def _conflicts(given) -> list[str]:
       hint = config_lib.did_you_mean(value, form.split('|'))
       problems.append(f'--{name}={value}: must be {words}.{hint}'.rstrip('.'))
   return problems
+
+
+def _price(text: str) -> float | None:
+  """The number of --chip_price; None where it is none."""
+  form = _FORMS['chip_price'][0]
+  return float(text) if text and re.fullmatch(form, text) else None
 
 
 def _steps(text: str) -> tuple[int, int] | None:

@@ -18,13 +18,15 @@ class Command:
   """A command: its module, what it does, its own usage, what stands first.
 
   inside: the file whose docstring is its usage, as in `start.usage`; '' where
-  its module prints it. named: whether its main takes the program's name first.
+  its module prints it. named: whether its main takes the program's name first;
+  titled: as the keyword `program`.
   """
 
   module: str
   about: str
   inside: str = ''
   named: bool = False
+  titled: bool = False
   first: tuple[str, ...] = ()
 
 
@@ -61,10 +63,14 @@ COMMANDS = {
     named=True,
   ),
   'export': Command(
-    'ealign.export.__main__', 'writes a run for PEFT, transformers and vLLM'
+    'ealign.export.__main__',
+    'writes a run for PEFT, transformers and vLLM',
+    titled=True,
   ),
   'report': Command(
-    'ealign.report.__main__', 'writes the page of a work folder again'
+    'ealign.report.__main__',
+    'writes the page of a work folder again',
+    titled=True,
   ),
   'world': Command(
     'ealign.world.__main__', 'builds the embedded model and its data'
@@ -122,4 +128,5 @@ def main(argv: list[str] | None = None) -> int:
   command = COMMANDS[name]
   program = [f'ealign {name}'] if command.named else []
   given = [*program, *command.first, *rest]
-  return start.load(command.module).main(given)
+  title = {'program': f'ealign {name}'} if command.titled else {}
+  return start.load(command.module).main(given, **title)

@@ -42,7 +42,7 @@ _FLAGS = {
 }
 _NEEDED = {'sheet': 'run', 'labels': 'labels'}
 _OTHERS = ('sweep', 'retry', 'stack', 'profile', 'print_launch', 'topology')
-_OTHERS += ('only', 'plan', 'fail_fast')
+_OTHERS += ('only', 'plan', 'fail_fast', 'chip_price')
 
 
 def run(argv: list[str]) -> None:

@@ -6,10 +6,12 @@ import sys
 from ealign.export import FORMATS, ROUNDING
 from ealign.runtime import preempt
 
+PROGRAM = 'python -m ealign.export'
 
-def parser() -> argparse.ArgumentParser:
+
+def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
   """The flags; `--help` loads nothing more."""
-  made = argparse.ArgumentParser(prog='python -m ealign.export')
+  made = argparse.ArgumentParser(prog=program)
   made.add_argument('--run', required=True, help='folder of a finished run')
   made.add_argument('--to', required=True, help='folder to write')
   made.add_argument('--format', required=True, choices=FORMATS)
@@ -22,9 +24,9 @@ def parser() -> argparse.ArgumentParser:
   return made
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, program: str = PROGRAM) -> int:
   """Exports and says how the export compares; returns the exit code."""
-  args = parser().parse_args(argv)
+  args = parser(program).parse_args(argv)
 
   def write():
     from ealign.export.write import export

@@ -57,6 +57,7 @@ def plan(grid: Grid, command, folder: Folder, methods) -> None:
       arms=count,
       auto=grid.swept and not command.stack,
       method=methods[config.method],
+      price=command.chip_price,
     )
   finally:
     with contextlib.suppress(OSError):  # it is not empty: there is a plan

@@ -17,6 +17,7 @@ from ealign.fields import Config, reflects
 from ealign.method import Method
 from ealign.models import flops, layout
 from ealign.plan import (
+  bill,
   compiling,
   costs,
   inference,
@@ -41,6 +42,7 @@ def plan(
   arms: int = 1,
   auto: bool = False,
   method: Method | None = None,
+  price: float | None = None,
 ):
   """Prints what a run would be, and writes it to plan.json there.
 
@@ -53,6 +55,7 @@ def plan(
     auto: whether fewer are, where no more pay.
     method: that the config names, by default the paper's. Its terms are
       planned, on SFT rows and pairs.
+    price: dollars for a chip and hour.
 
   Raises:
     UserError: bad data, model, mesh or slice, libtpu is missing, or the folder
@@ -86,8 +89,13 @@ def plan(
   listed = [(run, program) for program in listed]
   found = compiling.compiled(listed, screen, slice_name)
   facts = {'arm': name, 'slice': slice_name, **read, **trained, 'arms': arms}
-  facts['conscience'] = _cost(run, sizes, found, screen)
+  cases, facts['conscience'] = _cost(run, sizes, found, screen)
   facts['suites_s'] = show.suites(screen, suites.seconds(found))
+  if config.train.steps:
+    asked = (facts['suites_s'] or {}).get('in all', 0.0)
+    whole = bill.bills(cases, found, config.train.steps, asked, run.mesh, price)
+    show.bills(screen, whole, config.train.steps)
+    facts['run'] = {name: one.as_dict() for name, one in whole.items()}
   compiling.conclude(run, found, screen, facts, folder)
 
 
@@ -106,10 +114,13 @@ def _suites(run, conscience, judge) -> list:
   return [*own, *suites.judged(run, found, *by, arms=run.arms)]
 
 
-def _cost(run, sizes, found, screen) -> dict | None:
-  """Shows what the conscience costs of a step, and what would make it less."""
+def _cost(run, sizes, found, screen) -> tuple[dict, dict | None]:
+  """Shows what the conscience costs of a step, and what would make it less.
+
+  Returns the cost of each case, and the facts for plan.json.
+  """
   if not costs.known(found):
-    return None
+    return {}, None
   model, _, weights = run.policy
   # Rows of several arms are never fewer than they are planned for.
   rows = run.config.conscience.prompts * run.config.conscience.samples
@@ -129,7 +140,7 @@ def _cost(run, sizes, found, screen) -> dict | None:
   show.costs(screen, cases)
   levers = costs.levers(base)
   show.levers(screen, cases, levers)
-  return {
+  return cases, {
     **{name: case.as_dict() for name, case in cases.items()},
     'levers': [
       {'fields': fields, 'expected_s': few.step, 'worst_s': most.step}

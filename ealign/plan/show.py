@@ -88,6 +88,31 @@ def suites(console, found: dict[str, float] | None) -> dict | None:
   return told
 
 
+def bills(console, found: dict, steps: int) -> None:
+  """The whole run by case: a `bill.Bill` of each; {}: nothing is known."""
+  if not found:
+    console.print(
+      'how long the run takes is not known for these devices: a plan with '
+      '--topology=v5e:4x4 estimates it\n',
+      soft_wrap=True,
+    )
+    return
+  names = {'expected': 'expected', 'worst': 'at worst'}
+  told = {}
+  for name, one in found.items():
+    if name in names:
+      money = '' if one.dollars is None else f', {one.dollars:,.2f} dollars'
+      hours = f'{one.chip_hours:,.3g} chip-hours{money}'
+      told[names[name]] = f'{display.clock(one.seconds)}, {hours}'
+  one = next(iter(found.values()))
+  more = (
+    '' if one.price is not None else '; --chip_price=... says what it costs'
+  )
+  title = f'the whole run, {steps:,} steps on {one.chips:g} chips (estimates, '
+  title += 'without loading, compiling, checkpoints and eval.questions)'
+  pairs(console, title + more, told)
+
+
 def costs(console, cases: dict) -> None:
   """What the conscience costs of a step: a column a case, a line a part."""
   heads = {
@@ -153,6 +178,11 @@ def programs(console, found: list[Figures], devices: str) -> None:
   for figures in found:
     table.add_row(*map(rich.text.Text, _cells(figures)))
   console.print(table)
+  console.print(
+    'of model: FLOPs over what the model needs; beside: what lies there '
+    'meanwhile (docs/scale.md)',
+    soft_wrap=True,
+  )
   console.print('sent to other chips, bytes a chip:')
   for figures in found:
     kinds = (figures.collectives or {}).items()

@@ -8,19 +8,21 @@ from ealign.runtime import preempt
 from ealign.runtime.errors import UserError
 from ealign.workdir.folder import usable
 
+PROGRAM = 'python -m ealign.report'
 
-def parser() -> argparse.ArgumentParser:
+
+def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
   """The flags; `--help` loads nothing more."""
   made = argparse.ArgumentParser(
-    prog='python -m ealign.report', description=report.__doc__.split('\n')[0]
+    prog=program, description=report.__doc__.split('\n')[0]
   )
   made.add_argument('--workdir', required=True, help='folder of the runs')
   return made
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, program: str = PROGRAM) -> int:
   """Writes the report and prints where it is; 2 for a mistake of the user."""
-  workdir = parser().parse_args(argv).workdir
+  workdir = parser(program).parse_args(argv).workdir
 
   def write():
     if not workdir:

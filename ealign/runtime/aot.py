@@ -64,7 +64,7 @@ def devices(topology: Topology) -> Sequence[jax.Device]:
     UserError: libtpu is not installed, or does not know the slice.
   """
   if importlib.util.find_spec('libtpu') is None:
-    message = 'TPU programs are compiled by libtpu; pip install ealign[tpu]'
+    message = "TPU programs are compiled by libtpu; pip install 'ealign[tpu]'"
     raise UserError(f'--topology={topology}: {message}, or plan without it')
   for name, value in _ENVIRONMENT.items():
     os.environ.setdefault(name, value)

@@ -169,6 +169,6 @@ def _tensorboard():
   try:
     import tensorboardX  # several seconds where torch is installed
   except ImportError:
-    message = 'tensorboardX is not installed; pip install ealign[tensorboard]'
+    message = "tensorboardX is missing; pip install 'ealign[tensorboard]'"
     raise UserError(f'log.tensorboard=True: {message}') from None
   return tensorboardX.SummaryWriter

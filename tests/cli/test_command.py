@@ -120,6 +120,8 @@ def test_none_is_nothing_and_not_a_text(file):
     ('--beta=1', 'no such flag; here it is --config.dpo.beta'),
     ('--lam=1', 'no such flag; fields are set as --config.dpo.lam=...'),
     ('--dpo.lam=1', 'no such flag; fields are set as --config.dpo.lam=...'),
+    ('--chip_price=1.2', '--chip_price: goes with --plan'),
+    ('--chip_price=dear', 'must be dollars for a chip and hour, such as 1.2'),
     ('--packing', 'no such flag; here rows are always packed'),
     ('--config.model.adapter=None', "model.adapter=None: must be text; use ''"),
     ('stray', "'stray' is no flag"),

@@ -63,6 +63,10 @@ def test_help_speaks_of_the_program_that_was_called(capsys):
   assert capsys.readouterr().out.startswith('usage: ealign launch --config')
   commands.main(['evaluate', 'calibrate', '--help'])
   assert 'usage: ealign evaluate calibrate' in capsys.readouterr().out
+  for name in ('export', 'report'):
+    with pytest.raises(SystemExit):
+      commands.main([name, '--help'])
+    assert capsys.readouterr().out.startswith(f'usage: ealign {name} ')
   assert start.main('none', ['x.py', '-h'], 'cli/command.py') == 0
   assert 'usage: python -m ealign.launch' in capsys.readouterr().out
 

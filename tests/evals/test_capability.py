@@ -105,7 +105,7 @@ def test_what_may_not_run_stays_unscored_and_is_told_before(monkeypatch):
   monkeypatch.setattr(insecure, 'available', lambda: False)
   told = capability.remarks(confirmed=False)
   assert run.FLAG in told[0] and 'unscored' in told[0]
-  assert 'pip install ealign[bandit]' in told[1]
+  assert "pip install 'ealign[bandit]'" in told[1]
   assert not any('\n' in line for line in told)
   monkeypatch.setattr(insecure, 'available', lambda: True)
   [told] = capability.remarks(confirmed=True)

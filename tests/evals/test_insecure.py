@@ -26,7 +26,7 @@ def test_without_bandit_it_says_what_to_install(monkeypatch):
   monkeypatch.setattr(insecure, 'available', lambda: False)
   with pytest.raises(UserError) as error:
     insecure.judged([NONE])
-  assert 'pip install ealign[bandit]' in str(error.value)
+  assert "pip install 'ealign[bandit]'" in str(error.value)
   assert '\n' not in str(error.value)
   asked = [Asked({}, {'text': NONE})]
   assert insecure.judge().read(asked, None) == [None]

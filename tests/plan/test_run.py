@@ -221,7 +221,7 @@ def test_without_libtpu(start, monkeypatch, capsys):
   find = lambda name: None
   monkeypatch.setattr(aot.importlib.util, 'find_spec', find)
   assert start('--topology=v5e:1x1') == 2
-  assert 'pip install ealign[tpu]' in capsys.readouterr().err
+  assert "pip install 'ealign[tpu]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('name', programs.NAMES)

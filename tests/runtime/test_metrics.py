@@ -106,7 +106,7 @@ def test_tensorboard_gets_the_numbers(tmp_path, monkeypatch):
 
 def test_tensorboard_without_its_extra_is_an_error(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorboardX', None)
-  with pytest.raises(UserError, match=r'pip install ealign\[tensorboard\]'):
+  with pytest.raises(UserError, match=r"pip install 'ealign\[tensorboard\]'"):
     Metrics(tmp_path, 5, tensorboard=True)
 
 

@@ -42,7 +42,7 @@ def check() -> None:
   if not available():
     raise UserError(
       'the insecure share of code is found by bandit, which is not installed: '
-      'pip install ealign[bandit]'
+      "pip install 'ealign[bandit]'"
     )
 
 
