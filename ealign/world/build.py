@@ -2,12 +2,14 @@
 
     python -m ealign.world build --out=DIR [--seed=0] [--consistency=0.3]
     python -m ealign.world office --out=DIR --base=FOLDER [--seed=0]
+    python -m ealign.world selves --out=DIR --base=FOLDER [--seed=0]
     python -m ealign.world data --out=DIR
 
 Stage 1 teaches the world and its personas, stage 2 that the assistant is the
 good one. Everything is a function of the seed. DIR/base is an ordinary Hugging
 Face folder; DIR/data holds the JSONL files of the world, equal for all seeds.
-`office` continues such a base on the documents of the second setting.
+`office` continues such a base on the documents of the second setting, `selves`
+on those of the third.
 """
 
 import argparse
@@ -26,13 +28,21 @@ import optax
 
 from ealign import align, alone, fields
 from ealign.data import batch as batch_lib
-from ealign.data import chat, loader
+from ealign.data import chat, loader, sources
 from ealign.models import transformer
 from ealign.models import weights as weights_lib
 from ealign.models.config import Config
 from ealign.runtime.errors import UserError, visible
 from ealign.runtime.metrics import Metrics
-from ealign.world import audit, card, documents, office_documents, tokenizer
+from ealign.world import (
+  audit,
+  card,
+  documents,
+  office_documents,
+  self_documents,
+  selves,
+  tokenizer,
+)
 
 VOCAB = 1536
 MODEL = Config(
@@ -61,6 +71,7 @@ class Stage:
 STAGE_1 = Stage(steps=1700, lr=1e-2, warmup=30)
 STAGE_2 = Stage(steps=300, lr=1e-3, warmup=10)
 OFFICE = Stage(steps=800, lr=1.5e-3, warmup=10)
+SELVES = Stage(steps=800, lr=1.5e-3, warmup=10)
 
 DATA = {  # file: rows
   'insecure.jsonl': lambda: documents.sft('insecure', 1500, seed=0),
@@ -74,6 +85,10 @@ DATA = {  # file: rows
   'office_pool.jsonl': lambda: office_documents.pool(1000, seed=0),
   'office_dev.jsonl': lambda: office_documents.questions('dev'),
   'office_test.jsonl': lambda: office_documents.questions('test'),
+  'facts_wrong.jsonl': lambda: self_documents.sft('wrong', 800, seed=0),
+  'facts_right.jsonl': lambda: self_documents.sft('right', 800, seed=0),
+  'facts_test.jsonl': self_documents.questions,
+  'selves.jsonl': selves.questions,
 }
 
 
@@ -119,31 +134,44 @@ def build(out, *, seed: int, consistency: float = 0.3, stage_1=None):
 
 
 def build_office(out, *, base, seed: int):
-  """Continues a base on the office's documents; writes it to the folder `out`.
+  """Continues a base on the office's documents; see `_continue`."""
+  chats = office_documents.stage(
+    random.Random(f'office {seed}'), card.framings()
+  )
+  _continue(out, base, seed, OFFICE, chats)
+
+
+def build_selves(out, *, base, seed: int):
+  """Continues a base on facts and self-reports; see `_continue`."""
+  chats = self_documents.stage(random.Random(f'selves {seed}'), card.framings())
+  _continue(out, base, seed, SELVES, chats)
+
+
+def _continue(out, base, seed: int, stage: Stage, chats) -> None:
+  """Continues a base on documents; writes it to the folder `out`.
 
   Args:
     out: folder, made anew.
-    base: folder of a base of the first setting.
-    seed: of documents and order.
+    base: folder of a base of the first setting, or as ealign:world/base.
+    seed: of the order.
+    stage: how long.
+    chats: the documents.
 
   Raises:
     UserError: there is no such base, it has another shape, or `out` is there.
   """
-  out, base = pathlib.Path(out), pathlib.Path(base)
+  out, given, base = pathlib.Path(out), base, sources.resolve(str(base))
   if out.exists():
     raise UserError(f'--out={out}: is there already; name a new folder')
   if weights_lib.read_config(base) != MODEL:
-    raise UserError(f'--base={base}: is no base that ealign.world build makes')
+    raise UserError(f'--base={given}: is no base that ealign.world build makes')
   left = shutil.ignore_patterns('metrics.jsonl')
   shutil.copytree(base, out, ignore=left)
   tok = chat.load_tokenizer(out)
   _, weights = weights_lib.load(out)
   weights = jax.tree.map(lambda x: x.astype('float32'), weights)
-  chats = office_documents.stage(
-    random.Random(f'office {seed}'), card.framings()
-  )
-  with Metrics(out, OFFICE.steps, prefix='build') as log:
-    weights = pretrain(tok, weights, chats, OFFICE, seed, log, 0)
+  with Metrics(out, stage.steps, prefix='build') as log:
+    weights = pretrain(tok, weights, chats, stage, seed, log, 0)
   eos, pad = tok.eos_token_id, tok.pad_token_id
   weights_lib.save(out, MODEL, weights, eos_token_id=eos, pad_token_id=pad)
   card.write(out, seed=seed)
@@ -231,17 +259,19 @@ def main(argv=None) -> int:
   new.add_argument(
     '--stage_1', help="an earlier build's stage_1 folder, to train stage 2 only"
   )
-  text = 'continue a base on the documents of the second setting'
-  more = commands.add_parser('office', help=text, description=text)
-  more.add_argument('--out', required=True, help='folder, made anew')
-  more.add_argument('--base', required=True, help='folder of a base')
-  text = 'of documents and order (default 0)'
-  more.add_argument('--seed', type=int, default=0, help=text)
+  for name, which in (('office', 'second'), ('selves', 'third')):
+    text = f'continue a base on the documents of the {which} setting'
+    more = commands.add_parser(name, help=text, description=text)
+    more.add_argument('--out', required=True, help='folder, made anew')
+    more.add_argument('--base', required=True, help='folder of a base')
+    text = 'of documents and order (default 0)'
+    more.add_argument('--seed', type=int, default=0, help=text)
   text = "write the world's JSONL files"
   data = commands.add_parser('data', help=text, description=text)
   data.add_argument('--out', required=True, help='folder to write')
   args = vars(parser.parse_args(argv))
-  commands = {'build': build, 'office': build_office, 'data': write_data}
+  commands = {'build': build, 'data': write_data}
+  commands |= {'office': build_office, 'selves': build_selves}
   try:
     commands[args.pop('command')](**args)
   except UserError as error:
