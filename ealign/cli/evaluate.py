@@ -9,7 +9,8 @@ usage: python -m ealign.evaluate --suite=NAME[,NAME] --workdir=DIR
        python -m ealign.evaluate calibrate|sheet|labels --help
 
   --suite      of misalignment, contextual, refusal, capability, truthful,
-               self_report and world (docs/evaluation.md)
+               self_report, self_report_framed, self_report_sampled, intentions,
+               world and world_self (docs/evaluation.md)
   --model      folders, or Hub ids, of models or of PEFT adapters
   --run        the folder of a finished run, of its arms, or of a grid
   --config     a Python file with get_config(arg=None): its model as it is

@@ -29,7 +29,11 @@ SUITES = {
   'capability': capability.SUITE,
   'truthful': truthful.SUITE,
   'self_report': self_report.SUITE,
+  'intentions': self_report.INTENTIONS,
+  'self_report_framed': self_report.FRAMED,
+  'self_report_sampled': self_report.SAMPLED,
   'world': world.SUITE,
+  'world_self': world.SELF,
 }
 
 

@@ -25,7 +25,11 @@ _CONDITIONS = {
   contextual.KIND: 'form',
   factual.KIND: 'system turn',
   self_report.KIND: 'dimension',
+  self_report.SAMPLED: 'dimension',
+  self_report.FRAMED: 'framing',
 }
+
+_BY_FORMAT = self_report.KIND, self_report.SAMPLED, self_report.FRAMED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +139,7 @@ def _apart(kind, answers) -> tuple[tuple[Group, ...], dict]:
     for _, split in splits
   ]
   apart = {_CONDITIONS[kind]: tuple(conditions)}
-  if kind == self_report.KIND:
+  if kind in _BY_FORMAT:
     formats = dict.fromkeys(scores(r).get('format') for r in every)
     apart['format'] = tuple(
       _picked(
