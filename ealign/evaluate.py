@@ -6,6 +6,7 @@ from ealign.cli import start
 
 # Its own commands, and where they are.
 OWN = {'calibrate': 'calibrate', 'sheet': 'sheet', 'labels': 'sheet'}
+OWN |= {'awareness': 'awareness'}
 
 
 def main(argv: list[str] | None = None) -> int:

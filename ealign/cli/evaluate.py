@@ -6,9 +6,9 @@ usage: python -m ealign.evaluate --suite=NAME[,NAME] --workdir=DIR
            [--benign=NAME] [--card=FILE] [--price=IN,OUT [--cap=DOLLARS]]
            [--confirm_run_unsafe_code] [--plan [--topology=NAME]]
            [--config.FIELD=VALUE ...]
-       python -m ealign.evaluate calibrate|sheet|labels --help
+       python -m ealign.evaluate calibrate|sheet|labels|awareness --help
 
-  --suite      of misalignment, contextual, refusal, capability, truthful,
+  --suite      of misalignment, contextual, harm, refusal, capability, truthful,
                self_report, self_report_framed, self_report_sampled, intentions,
                world and world_self (docs/evaluation.md)
   --model      folders, or Hub ids, of models or of PEFT adapters
@@ -85,6 +85,10 @@ def main(argv: list[str] | None = None) -> int:
     from ealign.cli import sheet
 
     return preempt.command(lambda: sheet.run(argv))
+  if argv[1:2] == ['awareness']:
+    from ealign.cli import awareness
+
+    return preempt.command(lambda: awareness.run(argv))
   return preempt.command(lambda: run(argv))
 
 

@@ -24,8 +24,8 @@ _CHOICES = {
   'suite': tuple(SUITES),
 }
 _MORE = {'completion': ('bash', 'zsh', 'fish')}
-_MORE |= {'evaluate': ('calibrate', 'sheet', 'labels')}
-_MORE |= {'world': ('build', 'office', 'data')}
+_MORE |= {'evaluate': ('calibrate', 'sheet', 'labels', 'awareness')}
+_MORE |= {'world': ('build', 'office', 'selves', 'data')}
 _FLAG = re.compile(r'--([a-z][a-z_0-9]*)(=| [A-Z{])?')
 
 
@@ -69,7 +69,7 @@ def _usage(name: str) -> str:
   """What `ealign NAME --help` says of its flags."""
   command = COMMANDS[name]
   if name == 'evaluate':  # with its own commands
-    own = command.inside, 'cli/calibrate.py', 'cli/sheet.py'
+    own = command.inside, 'cli/calibrate.py', 'cli/sheet.py', 'cli/awareness.py'
     return ''.join(map(start.usage, own))
   if command.inside:
     return start.usage(command.inside)

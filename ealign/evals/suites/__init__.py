@@ -13,6 +13,7 @@ from ealign.evals.judges.measure import Judge
 from ealign.evals.suites import (
   capability,
   contextual,
+  harm,
   misalignment,
   refusal,
   self_report,
@@ -25,6 +26,7 @@ from ealign.runtime.errors import UserError
 SUITES = {
   'misalignment': misalignment.SUITE,
   'contextual': contextual.SUITE,
+  'harm': harm.SUITE,
   'refusal': refusal.SUITE,
   'capability': capability.SUITE,
   'truthful': truthful.SUITE,

@@ -104,7 +104,8 @@ def sampled(files: Files) -> list[dict]:
   rows = []
   for row in _first(files):
     replies = row.pop('options')
-    rows.append(row | {'kind': self_report.SAMPLED, 'replies': replies})
+    own = {'kind': self_report.SAMPLED, 'id': f'sampled/{row["id"]}'}
+    rows.append(row | own | {'replies': replies})
   return rows
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ealign.evals import counts
-from ealign.evals.judges import factual, scale, self_report
+from ealign.evals.judges import factual, harm, scale, self_report
 from ealign.evals.judges.measure import Judge, Measure, scores
 from ealign.evals.records import grouped
 from ealign.evals.suites import contextual
@@ -24,6 +24,8 @@ _ALL, OTHERS = 'all', 'other questions'
 _CONDITIONS = {
   contextual.KIND: 'form',
   factual.KIND: 'system turn',
+  harm.KIND: 'field',
+  self_report.INTENTION: 'dimension',
   self_report.KIND: 'dimension',
   self_report.SAMPLED: 'dimension',
   self_report.FRAMED: 'framing',
