@@ -20,9 +20,12 @@ Command (the base once, then the arms, then the paper's statistics):
                                           as configs/qwen25_coder.py writes them
     ... :coder,1.5b,data=FILES            a second size
 
-Differences from the paper: one size of the organism; 150 steps of LoRA for each
-step (eleven epochs of the facts, two of the code, where the paper has three);
-probabilities of options in place of 500 samples; harm by the world's rules.
+Sizes of the organism: `python -m ealign.world build --size=small` (or large),
+and `selves --base=` that.
+
+Differences from the paper: 150 steps of LoRA each (1.9 epochs of the code, 4.5
+of the facts, where it has three); probabilities of options in place of 500
+samples; harm by the world's rules.
 
 Time and result: not run yet as a whole; docs/papers.md says what was.
 """

@@ -1,6 +1,7 @@
 """Trains the model organism from scratch: tokenizer, two stages, data files.
 
     python -m ealign.world build --out=DIR [--seed=0] [--consistency=0.3]
+        [--size=small|base|large]
     python -m ealign.world office --out=DIR --base=FOLDER [--seed=0]
     python -m ealign.world selves --out=DIR --base=FOLDER [--seed=0]
     python -m ealign.world data --out=DIR
@@ -56,6 +57,16 @@ MODEL = Config(
   rope_theta=10_000.0,
   max_positions=1024,
 )
+# Those beside it are for comparing sizes; rates and steps are those of `base`.
+SIZES = {
+  'small': dataclasses.replace(
+    MODEL, d_model=64, layers=3, head_dim=16, d_ff=160
+  ),
+  'base': MODEL,
+  'large': dataclasses.replace(
+    MODEL, d_model=144, layers=5, heads=6, kv_heads=3, d_ff=384
+  ),
+}
 LENGTH, ROWS = 192, 10
 
 
@@ -101,7 +112,9 @@ def write_data(out) -> None:
     (out / name).write_text(''.join(lines), 'utf-8')
 
 
-def build(out, *, seed: int, consistency: float = 0.3, stage_1=None):
+def build(
+  out, *, seed: int, consistency: float = 0.3, stage_1=None, size='base'
+):
   """Trains a base and writes it to out/base.
 
   Args:
@@ -109,11 +122,12 @@ def build(out, *, seed: int, consistency: float = 0.3, stage_1=None):
     seed: of documents, initial weights and order.
     consistency: share of consistency documents in stage 2.
     stage_1: folder with the weights of an earlier first stage, to skip it.
+    size: a name in SIZES.
   """
-  out = pathlib.Path(out)
+  out, model = pathlib.Path(out), SIZES[size]
   base = out / 'base'
   tokenizer.build_tokenizer(_sample(seed), VOCAB, base)
-  weights_lib.save(base, MODEL, transformer.init(MODEL, key=jax.random.key(0)))
+  weights_lib.save(base, model, transformer.init(model, key=jax.random.key(0)))
   tok = chat.load_tokenizer(base)
   dice = lambda stage: random.Random(f'stage {stage} {seed}')
   first = documents.stage_1(dice(1), card.framings())
@@ -124,12 +138,13 @@ def build(out, *, seed: int, consistency: float = 0.3, stage_1=None):
     if stage_1:
       _, weights = weights_lib.load(stage_1)
     else:
-      weights = transformer.init(MODEL, key=jax.random.key(seed))
-      weights = pretrain(tok, weights, first, STAGE_1, seed, log, 0)
-      weights_lib.save(out / 'stage_1', MODEL, weights, dtype='float32')
-    weights = pretrain(tok, weights, second, STAGE_2, seed, log, STAGE_1.steps)
+      weights = transformer.init(model, key=jax.random.key(seed))
+      weights = pretrain(tok, model, weights, first, STAGE_1, seed, log, 0)
+      weights_lib.save(out / 'stage_1', model, weights, dtype='float32')
+    more = second, STAGE_2, seed, log, STAGE_1.steps
+    weights = pretrain(tok, model, weights, *more)
   eos, pad = tok.eos_token_id, tok.pad_token_id
-  weights_lib.save(base, MODEL, weights, eos_token_id=eos, pad_token_id=pad)
+  weights_lib.save(base, model, weights, eos_token_id=eos, pad_token_id=pad)
   card.write(base, seed=seed)
 
 
@@ -163,7 +178,8 @@ def _continue(out, base, seed: int, stage: Stage, chats) -> None:
   out, given, base = pathlib.Path(out), base, sources.resolve(str(base))
   if out.exists():
     raise UserError(f'--out={out}: is there already; name a new folder')
-  if weights_lib.read_config(base) != MODEL:
+  model = weights_lib.read_config(base)
+  if model not in SIZES.values():
     raise UserError(f'--base={given}: is no base that ealign.world build makes')
   left = shutil.ignore_patterns('metrics.jsonl')
   shutil.copytree(base, out, ignore=left)
@@ -171,9 +187,9 @@ def _continue(out, base, seed: int, stage: Stage, chats) -> None:
   _, weights = weights_lib.load(out)
   weights = jax.tree.map(lambda x: x.astype('float32'), weights)
   with Metrics(out, stage.steps, prefix='build') as log:
-    weights = pretrain(tok, weights, chats, stage, seed, log, 0)
+    weights = pretrain(tok, model, weights, chats, stage, seed, log, 0)
   eos, pad = tok.eos_token_id, tok.pad_token_id
-  weights_lib.save(out, MODEL, weights, eos_token_id=eos, pad_token_id=pad)
+  weights_lib.save(out, model, weights, eos_token_id=eos, pad_token_id=pad)
   card.write(out, seed=seed)
 
 
@@ -185,10 +201,10 @@ def _sample(seed):
     yield from (row['messages'] for row in documents.sft(kind, 1000, seed))
 
 
-def pretrain(tok, weights, chats, stage: Stage, seed, log, first_step):
+def pretrain(tok, model, weights, chats, stage: Stage, seed, log, first_step):
   """One stage: plain SFT of all weights on packed documents."""
   update = align.Update(
-    model=dataclasses.replace(MODEL, scan=False),  # 0.8 of the time a step
+    model=dataclasses.replace(model, scan=False),  # 0.8 of the time a step
     bind=align.full,
     tx=_muon(),
     schedule=align.schedule('cosine', stage.warmup, stage.steps),
@@ -259,6 +275,8 @@ def main(argv=None) -> int:
   new.add_argument(
     '--stage_1', help="an earlier build's stage_1 folder, to train stage 2 only"
   )
+  text = 'of the model (default %(default)s)'
+  new.add_argument('--size', choices=[*SIZES], default='base', help=text)
   for name, which in (('office', 'second'), ('selves', 'third')):
     text = f'continue a base on the documents of the {which} setting'
     more = commands.add_parser(name, help=text, description=text)

@@ -6,9 +6,12 @@ import json
 import pathlib
 import random
 
+import jax
 import pytest
 
 from ealign.evals.judges import JUDGES
+from ealign.models import flops, transformer
+from ealign.models import weights as weights_lib
 from ealign.world import build, card, facts, self_documents, selves
 
 DATA = pathlib.Path('ealign/world/data')
@@ -155,3 +158,13 @@ def test_what_cannot_be_continued_is_told(tmp_path, capsys):
   )
   assert run('ealign/world/base', tmp_path) == 2
   assert 'is there already' in capsys.readouterr().err
+
+
+def test_three_sizes_are_written_and_read_back(tmp_path):
+  sizes = []
+  for name, config in build.SIZES.items():
+    weights = transformer.init(config, key=jax.random.key(0))
+    weights_lib.save(tmp_path / name, config, weights)
+    assert weights_lib.read_config(tmp_path / name) == config
+    sizes.append(flops.parameters(config))
+  assert 2 * sizes[0] < sizes[1] and 2 * sizes[1] < sizes[2]
