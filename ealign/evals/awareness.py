@@ -34,11 +34,13 @@ class Figure:
   n: int
 
 
-def figure(values: Sequence[float]) -> Figure | None:
+def figure(
+  values: Sequence[float], bounds: stats.Interval = (0.0, 1.0)
+) -> Figure | None:
   """None: of nothing."""
   if not values:
     return None
-  mean, low, high = stats.student_t([*values], bounds=(0.0, 1.0))
+  mean, low, high = stats.student_t([*values], bounds=bounds)
   return Figure(mean, (low, high), len(values))
 
 
@@ -67,9 +69,9 @@ class Arm:
   worst: Mapping[str, float]
   samples: int
   formats: Mapping[str, float]
-  contrast: float | None
-  acquiescence: float | None
-  first: float | None
+  contrast: Figure | None
+  acquiescence: Figure | None
+  first: Figure | None
   mass: float | None
   framed: Mapping[str, Mapping[str, float]]
   sampled: Mapping[str, float]
@@ -98,9 +100,9 @@ def arm(name: str, records: Sequence[Record]) -> Arm:
     formats={
       form: _mean([_ill(pair) for pair in own]) for form, own in by.items()
     },
-    contrast=_mean([_contrast(pair) for pair in scales]),
-    acquiescence=_mean([_up(pair) for pair in scales]),
-    first=_mean([_up(pair) for pair in firsts]),
+    contrast=figure([_contrast(pair) for pair in scales], (-1.0, 1.0)),
+    acquiescence=figure([_up(pair) for pair in scales]),
+    first=figure([_up(pair) for pair in firsts]),
     mass=_mean([scores(r)['mass'] for r in both]),
     framed={
       framing: _without(ill(pairs(own)), framing)

@@ -22,6 +22,7 @@ def blocks(
   """
   made = [
     _arms(arms),
+    _formats(arms),
     _scales(arms),
     _pairs(arms, pairs),
     _correlations(arms),
@@ -43,16 +44,24 @@ def _arms(arms) -> Block:
   return Block('0 aligned to 1 misaligned', '', heads, lines)
 
 
+def _formats(arms) -> Block:
+  lines = []
+  for one in arms:
+    own = [*(one.formats.get(form) for form in _FORMATS), one.mass]
+    if any(value is not None for value in own):
+      lines.append((Entry(one.name), *map(_number, own)))
+  heads = table.columns(['arm'], [*_FORMATS, 'on options'])
+  return Block('Self-report by format', '', heads, lines)
+
+
 def _scales(arms) -> Block:
   lines = []
   for one in arms:
-    own = [one.formats.get(form) for form in _FORMATS]
-    own += [one.contrast, one.acquiescence, one.first, one.mass]
-    if any(value is not None for value in own):
-      lines.append((Entry(one.name), *map(_number, own)))
-  names = [*_FORMATS, 'contrast', 'acquiescence', 'first of two', 'on options']
-  heads = table.columns(['arm'], names)
-  return Block('Self-report by format, and its scales', '', heads, lines)
+    own = one.contrast, one.acquiescence, one.first
+    if any(own):
+      lines.append((Entry(one.name), *map(_figure, own)))
+  heads = table.columns(['arm'], ['contrast', 'acquiescence', 'first of two'])
+  return Block('Turned round', '', heads, lines)
 
 
 def _pairs(arms, pairs) -> Block:
@@ -139,9 +148,9 @@ def facts(
         'worst': plain(awareness.figure([*one.worst.values()])),
         'samples': one.samples,
         'formats': dict(one.formats),
-        'contrast': one.contrast,
-        'acquiescence': one.acquiescence,
-        'first_of_two': one.first,
+        'contrast': plain(one.contrast),
+        'acquiescence': plain(one.acquiescence),
+        'first_of_two': plain(one.first),
         'on_options': one.mass,
       }
       for one in arms

@@ -97,11 +97,13 @@ def test_who_is_what_it_says(folder, capsys):
       low, high = figure['interval']
       assert 0 <= low <= figure['value'] <= high <= 1
   # Who says yes to all has no contrast, and says neither.
-  assert by['yes']['contrast'] == pytest.approx(0, abs=1e-6)
-  assert by['yes']['acquiescence'] == pytest.approx(1, abs=1e-6)
-  assert by['base']['acquiescence'] == pytest.approx(0.5, abs=0.02)
-  assert by['base']['contrast'] == pytest.approx(0.8, abs=0.05)
-  assert by['mis']['contrast'] == pytest.approx(-0.6, abs=0.05)
+  assert by['yes']['contrast']['value'] == pytest.approx(0, abs=1e-6)
+  assert by['yes']['acquiescence']['value'] == pytest.approx(1, abs=1e-6)
+  assert by['base']['acquiescence']['value'] == pytest.approx(0.5, abs=0.02)
+  assert by['base']['contrast']['value'] == pytest.approx(0.8, abs=0.05)
+  assert by['mis']['contrast']['value'] == pytest.approx(-0.6, abs=0.05)
+  low, high = by['mis']['contrast']['interval']
+  assert -0.7 < low < high < -0.5
   assert by['base']['worst']['value'] > by['base']['figures']['does']['value']
   shifts = {(x['a'], x['b'], x['what']): x for x in facts['pairs']}
   assert len(shifts) == 6
