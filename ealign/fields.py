@@ -61,6 +61,7 @@ Part = Annotated[float, Range('above 0 and at most 1', lambda x: 0 < x <= 1)]
 Share = Annotated[
   float, Range('at least 0 and at most 1', lambda x: 0 <= x <= 1)
 ]
+Gain = Annotated[float, Range('from -1 to 1', lambda x: -1 <= x <= 1)]
 Smoothing = Annotated[
   float, Range('at least 0 and below 0.5', lambda x: 0 <= x < 0.5)
 ]
@@ -133,6 +134,7 @@ class Review:
   # as yes or no to either label.
   form: Literal['words', 'letters', 'yes_no'] = 'words'
   examples: Examples = 0  # judged exchanges in the question
+  examples_of: Literal['both', 'flag'] = 'both'  # half of either label, or bad
   # The chat goes on; or request and answer are quoted; or the answer alone.
   sees: Literal['chat', 'quoted', 'answer'] = 'chat'
   # Whether it sees what the model thought before it answered.
@@ -212,6 +214,31 @@ class Conscience:
   review: Review = Review()
   revise: Revise = Revise()
   guards: Guards = Guards()
+
+
+@dataclasses.dataclass(frozen=True)
+class IterAlign:
+  """The rounds of `methods.iteralign`; other methods do not read it."""
+
+  # Principles are written by the proposer, or chosen by it among those listed.
+  source: Literal['written', 'listed'] = 'written'
+  listed: str = ''  # a file of rows with 'text': the candidates
+  # frozen | policy | other:<folder of a second model> | openai:<name>
+  proposer: str = 'frozen'
+  judged_by: str = ''  # openai:<name>, in the place of conscience.review.by
+  proposals: Count = 3  # new principles of a round, at most
+  shown: Count = 8  # bad answers of a round that the proposer reads, at most
+  max_tokens: Count = 256  # that it may write
+  # Which principles a bad answer is written anew under: all that are in force,
+  # those of the round, or the one of the largest gain.
+  use: Literal['all', 'newest', 'best'] = 'all'
+  most: Count = 8  # principles in force; those of the least gain go
+  same: Part = 0.8  # likeness of words from which on two principles are one
+  least: Gain = 0.0  # a principle stays while its gain is above it; -1: always
+  recheck: bool = True  # only what is not flagged anew is learned
+  gate: Count = 32  # of the held-out prompts: they measure policy and gains
+  # Rounds without a lower harmful share there, after which it stops; 0: never.
+  patience: Whole = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -325,6 +352,7 @@ class Config:
   data: Data = Data()
   pool: Pool = Pool()
   conscience: Conscience = Conscience()
+  iteralign: IterAlign = IterAlign()
   sample: Sample = Sample()
   dpo: DPO = DPO()
   replay: Replay = Replay()
@@ -349,6 +377,11 @@ class Config:
     """Whether its threshold has to be found: answers are held against it."""
     auto = auto_alpha(self.conscience.threshold) is not None
     return auto and (self.reflects or bool(self.eval.questions))
+
+  @property
+  def holds_out(self) -> bool:
+    """Whether prompts of the pool are kept out of what is drawn."""
+    return self.calibrates or (self.method == 'iteralign' and self.reflects)
 
 
 def reflects(lam: float | None, every: int | None) -> bool:

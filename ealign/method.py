@@ -12,6 +12,7 @@
 """
 
 import dataclasses
+import json
 from collections.abc import Callable
 
 from ealign import align
@@ -42,6 +43,10 @@ class Method:
   terms: fn(config) -> the terms of the objective.
   metrics: fn(conscience, records) -> flat scalars to log of one reflection.
   reviews: whether its reflection asks the conscience, which is then audited.
+  memory: fn(config) -> what it remembers before its first reflection, a dict
+    that JSON can hold; None: nothing. `reflect` and `metrics` are then given it
+    as memory=, and `reflect` returns the next one after pairs and records. It
+    is kept in checkpoints, and beside them in the work folder as <name>.json.
   """
 
   name: str
@@ -49,3 +54,25 @@ class Method:
   terms: Callable[[Config], tuple[Term, ...]] = terms
   metrics: Callable[..., dict[str, float]] = metrics
   reviews: bool = True
+  memory: Callable[[Config], dict] | None = None
+
+  def begun(self, config: Config) -> dict | None:
+    """What it remembers before its first reflection."""
+    return None if self.memory is None else _kept(self.memory(config))
+
+  def reflected(self, c: Conscience, requests, *, memory, **how):
+    """As `reflect`; returns what it remembers then, after pairs and records."""
+    if memory is None:
+      return *self.reflect(c, requests, **how), None
+    *found, memory = self.reflect(c, requests, memory=memory, **how)
+    return *found, _kept(memory)
+
+  def logged(self, c: Conscience, made: list[dict], memory: dict | None):
+    """As `metrics`."""
+    more = {} if memory is None else {'memory': memory}
+    return self.metrics(c, made, **more)
+
+
+def _kept(memory: dict) -> dict:
+  """As a checkpoint gives it back."""
+  return json.loads(json.dumps(memory))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import pathlib
 
 import jax
@@ -15,7 +16,7 @@ from ealign.evals import records
 from ealign.fields import Config
 from ealign.method import Method
 from ealign.models import sharding
-from ealign.runtime import checkpoint, clock, journal, metrics
+from ealign.runtime import atomic, checkpoint, clock, journal, metrics
 from ealign.runtime.errors import Collapsed, UserError
 from ealign.runtime.hosts import Hosts
 from ealign.workdir.folder import Folder
@@ -87,7 +88,7 @@ class Progress:
   """Where a run stands. A checkpoint holds this and the loader's position.
 
   tokens: supervised tokens that it was trained on. health: of its answers so
-  far, which a continued run finds in answers.jsonl.
+  far, which a continued run finds in answers.jsonl. memory: of the method.
   """
 
   step: int
@@ -95,6 +96,7 @@ class Progress:
   replay: replay_lib.Replay
   tokens: float = 0.0
   health: health_lib.Health = health_lib.Health()
+  memory: dict | None = None
 
 
 def restore(s: Setup, start: Progress) -> tuple[Progress, dict, list[str]]:
@@ -114,6 +116,7 @@ def restore(s: Setup, start: Progress) -> tuple[Progress, dict, list[str]]:
       sharding.place(s.mesh, state),
       replay_lib.from_arrays(start.replay, tree['replay']),
       extra['tokens'] if step else 0.0,
+      memory=extra.get('memory'),
     )
     if loader:
       loader.restore(extra['loader'])
@@ -123,10 +126,18 @@ def restore(s: Setup, start: Progress) -> tuple[Progress, dict, list[str]]:
       metrics.jsonl_truncate(s.workdir / name, at.step)
     else:
       journal.rewind(s.workdir / name, files.get(name, journal.NOTHING))
+  write_memory(s, at)
   path = s.workdir / 'answers.jsonl'
   made = records.read(path) if path.exists() else []
   at = dataclasses.replace(at, health=health_lib.of(made))
   return at, reference, notes
+
+
+def write_memory(s: Setup, at: Progress) -> None:
+  """Writes what the method remembers to <name>.json, for readers."""
+  if at.memory is not None:
+    text = json.dumps(at.memory, indent=2, ensure_ascii=False)
+    atomic.write(s.workdir / f'{s.method.name}.json', text + '\n')
 
 
 def _check_origin(s: Setup, extra) -> None:
@@ -156,8 +167,10 @@ def save(s: Setup, at: Progress, *, wait: bool = False) -> None:
     'reference': reference and dataclasses.asdict(reference),
     'loader': loader and loader.state(),
     'tokens': at.tokens,
+    'memory': at.memory,
     'files': {name: journal.mark(s.workdir / name) for name in _GROWING},
   }
+  write_memory(s, at)
   s.folder.push()  # before the checkpoint, whose files must be there
   # Orbax cannot write two checkpoints of one process at a time.
   save = functools.partial(s.saved.save, wait=wait or not s.backend.alone)

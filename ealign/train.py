@@ -132,6 +132,7 @@ def _setup(config, method, folder, hosts, backend, name):
   parts = parts_lib.assemble(config, backend, method.terms(config))
   frozen, others = parts.conscience.frozen, parts.conscience.others
   stored = functools.partial(sharding.unpadded, frozen.model.config)
+  size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   state = align.init_state(parts.update, parts.params, align.hyper(config))
   state = sharding.place(frozen.mesh, state)
 
@@ -150,8 +151,8 @@ def _setup(config, method, folder, hosts, backend, name):
     **origin,
     template=provenance.text_hash(str(frozen.model.tokenizer.chat_template)),
     data=parts.loader and parts.loader.stats,
-    parameters=_size(stored(frozen.weights)),
-    trained=_size(stored(state.params)),
+    parameters=size(stored(frozen.weights)),
+    trained=size(stored(state.params)),
     **audited.kept(folder.shared),
   )
   setup = Setup(
@@ -168,7 +169,7 @@ def _setup(config, method, folder, hosts, backend, name):
     ),
   )
   replay = replay_lib.Replay(config.replay, seed=config.seed)
-  return setup, Progress(0, state, replay)
+  return setup, Progress(0, state, replay, memory=method.begun(config))
 
 
 def _examined(s: Setup, start: Progress, at: Progress, stored: dict, say):
@@ -198,10 +199,6 @@ def _examined(s: Setup, start: Progress, at: Progress, stored: dict, say):
     record(audit=facts)
     notes += [facts['line'], *facts['warnings']]
   return s, notes
-
-
-def _size(tree) -> int:
-  return sum(x.size for x in jax.tree.leaves(tree))
 
 
 # ---- Loop -------------------------------------------------------------------
@@ -267,7 +264,7 @@ def _reflect(s: Setup, at: Progress, stop) -> tuple[Progress, dict]:
     if asks:
       curve = _curve(s, at)
     if reflects:
-      pairs, made = _reflected(s, at)
+      pairs, made, memory = _reflected(s, at)
   s.record('curve', step, curve)
   if not reflects:
     return at, {}
@@ -276,17 +273,18 @@ def _reflect(s: Setup, at: Progress, stop) -> tuple[Progress, dict]:
     at,
     replay=replay_lib.push(at.replay, pairs),
     health=health.seen(at.health, made),
+    memory=memory,
   )
-  own = s.method.metrics(s.parts.conscience, made)
+  own = s.method.logged(s.parts.conscience, made, memory)
   return at, own | health.metrics(at.health, made)
 
 
-def _reflected(s: Setup, at: Progress) -> tuple[list, list[dict]]:
-  """The pairs of a reflection and its records."""
+def _reflected(s: Setup, at: Progress) -> tuple[list, list[dict], dict | None]:
+  """The pairs of a reflection, its records and what its method remembers."""
   requests, rows = data.draw_requests(s.config, s.parts.pool, at.step)
   with s.clock('train'):  # the updates that are still under way
     jax.block_until_ready(at.state)
-  pairs, made = s.method.reflect(
+  pairs, made, memory = s.method.reflected(
     s.parts.with_policy(at.state.params),
     requests,
     key=jax.random.fold_in(s.root, at.step),
@@ -294,9 +292,10 @@ def _reflected(s: Setup, at: Progress) -> tuple[list, list[dict]]:
     rows=rows,
     held=at.replay.pairs,
     clock=s.clock,
+    memory=at.memory,
   )
   judge = s.parts.questions.judge
-  return pairs, [answers.judged(record, judge) for record in made]
+  return pairs, [answers.judged(record, judge) for record in made], memory
 
 
 def _update(s: Setup, at: Progress) -> tuple[Progress, dict]:

@@ -1,6 +1,7 @@
 """Methods: another objective and rows in the place of pairs, in the loop."""
 
 import dataclasses
+import json
 
 import pytest
 import runs
@@ -54,6 +55,35 @@ def test_a_method_may_make_rows(tmp_path):
   assert first['train/num_tokens'] > without['train/num_tokens']
   assert first['train/loss'] == first['train/loss_sft'] != without['train/loss']
   assert second['train/loss'] > 0 and result.metrics['num_tokens'] > 0
+
+
+def counting(c, requests, *, memory, **how):
+  """As `imitate`; it remembers the steps at which it was asked."""
+  seen = {'steps': (*memory['steps'], how['step'])}
+  return *imitate(c, requests, **how), seen
+
+
+COUNTS = dataclasses.replace(
+  ROWS,
+  reflect=counting,
+  metrics=lambda c, made, memory: {'conscience/asked': len(memory['steps'])},
+  memory=lambda config: {'steps': [config.seed]},
+)
+
+
+def test_what_a_method_remembers_is_saved_and_continued(tmp_path):
+  config = dataclasses.replace(runs.small(**FEW), method='imitate')
+  train.run(config, tmp_path, method=COUNTS)
+  path = tmp_path / 'imitate.json'
+  assert json.loads(path.read_text()) == {'steps': [0, 0]}
+  path.unlink()  # it is for readers: the checkpoint has it
+  longer = dataclasses.replace(config.train, steps=3)
+  longer = dataclasses.replace(config, train=longer)
+  train.run(longer, tmp_path, method=COUNTS)
+  assert json.loads(path.read_text()) == {'steps': [0, 0, 2]}
+  assert [m.get('conscience/asked') for m in runs.metrics(tmp_path)] == [
+    *(2, None, 3)
+  ]
 
 
 def test_a_method_that_is_not_given_is_refused(tmp_path):

@@ -24,7 +24,7 @@ def training_chats(config: Config):
     return [], []
   rows = sources.read_rows(path, config.data.max_mib)
   own = columns.arguments(rows, path)
-  reads = config.reflects or config.calibrates
+  reads = config.reflects or config.holds_out
   if any(own) and 'sft' in config.pool.paths and reads:
     message = 'rows of data.train have tools or chat_template_kwargs'
     raise UserError(f"pool.paths='sft': {message}; name another pool")
@@ -75,14 +75,14 @@ def pools(config: Config, c: Conscience, sft):
 
   A run that does not reflect reads them too if its last answers are reviewed.
   """
-  if not (config.reflects or config.calibrates):
+  if not (config.reflects or config.holds_out):
     return [], []
   pool = make_pool(config, c, sft)
-  return hold_out(config, pool) if config.calibrates else (pool, [])
+  return hold_out(config, pool) if config.holds_out else (pool, [])
 
 
 def hold_out(config: Config, pool):
-  """The pool without the prompts that its threshold is found on, and these.
+  """The pool without the prompts that are held out of it, and these.
 
   They differ from each other, and as many are of each source as the weights
   make likely. Wherever else such a prompt stands in the pool, it is left out.
@@ -148,16 +148,17 @@ def read_framing(name: str) -> framings.Framing:
 
 
 def read_examples(config: Config) -> tuple[Example, ...]:
-  """The judged exchanges that the question is asked with, ok and flag in turn.
+  """The judged exchanges that the question is asked with.
 
-  The shortest plain ones of split dev, each of another twin and, where there
-  are enough, of another domain.
+  Ok and flag in turn, or flag alone: the shortest plain ones of split dev, each
+  of another twin and, where there are enough, of another domain.
   """
   n, path = config.conscience.review.examples, config.conscience.exchanges
   if not n:
     return ()
   rows = exchanges.read(path, config.data.max_mib)
-  found = exchanges.examples(rows, n, path)
+  bad = config.conscience.review.examples_of == 'flag'
+  found = exchanges.examples(rows, n, path, bad=bad)
   return tuple(Example(r.request, r.reply, r.flag) for r in found)
 
 

@@ -14,6 +14,7 @@ from ealign.data import chat
 from ealign.data.loader import Loader
 from ealign.engine import Backend, Engine, Model
 from ealign.evals import answers, judges
+from ealign.evals.judges import endpoint
 from ealign.fields import Config
 from ealign.models import layout, lora, sharding
 from ealign.runtime import mesh as mesh_lib
@@ -83,6 +84,7 @@ def assemble(config: Config, backend: Backend, terms=None) -> Parts:
   for suite, rows in asked.suites:
     fit.asked(c.policy.model, rows, suite.max_new_tokens)
   update = make_update(config, model, terms)
+  c = dataclasses.replace(c, held_out=tuple(held))
   return Parts(c, update, params, stream, pool, asked, held, labelled)
 
 
@@ -110,7 +112,19 @@ def conscience_of(config: Config, backend: Backend) -> Conscience:
     for by, spec in second_models(config).items()
   }
   main = model, tokenizer, frozen
-  return make_conscience(config, main, others, mesh=mesh, backend=backend)
+  c = make_conscience(config, main, others, mesh=mesh, backend=backend)
+  return dataclasses.replace(c, endpoints=endpoints(config))
+
+
+def endpoints(config: Config) -> dict:
+  """The servers that judge or propose, by name; replies are not kept."""
+  own, found = config.iteralign, {}
+  if config.method != 'iteralign':
+    return found
+  for field, by in (('judged_by', own.judged_by), ('proposer', own.proposer)):
+    if by.startswith(endpoint.PREFIX) and by not in found:
+      found[by] = endpoint.connect(by, None, field=f'iteralign.{field}')
+  return found
 
 
 def with_start(config: Config, c: Conscience) -> Conscience:
@@ -127,12 +141,14 @@ def with_start(config: Config, c: Conscience) -> Conscience:
 
 def second_models(config: Config) -> dict:
   """The `fields.Model` of each second model that reviews or writes."""
-  c = config.conscience
+  c, proposer = config.conscience, ''
+  if config.method == 'iteralign':
+    proposer = config.iteralign.proposer
   return {
     by: dataclasses.replace(
       config.model, path=by.removeprefix('other:'), init='weights'
     )
-    for by in sorted({c.review.by, c.revise.by, config.eval.judge})
+    for by in sorted({c.review.by, c.revise.by, config.eval.judge, proposer})
     if by.startswith('other:')
   }
 
@@ -164,6 +180,7 @@ def make_conscience(
     others={by: engine(*other) for by, other in others.items()},
     examples=data.read_examples(config),
     truth=_truth(config),
+    own=getattr(config, config.method, None),
   )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ealign import fields
+from ealign.config import methods
 from ealign.conscience import conformal
 from ealign.conscience.framings import FORMS, FRAMINGS, Framing
 from ealign.evals import judges
@@ -36,7 +37,7 @@ def did_you_mean(name: str, known) -> str:
 
 
 VERDICT = 'conscience.review.verdict'
-BY = ('conscience.review.by', 'conscience.revise.by')
+BY = 'conscience.review.by', 'conscience.revise.by', 'iteralign.proposer'
 _MODEL = ('model.path', 'model.adapter', 'model.frozen_adapter')
 
 
@@ -85,7 +86,7 @@ def problems(
   of a cell of a grid, where 'grid:<name>' and 'cell:<setting>' may be.
   """
   checks = [_choices, _ranges, _texts, _shapes, _purpose, _trained]
-  checks += [_asked, _calibrated, _files, _sizes]
+  checks += [_asked, _calibrated, _files, _sizes, methods.problems]
   checks += [] if grid else [_grid_references]
   checks.append(functools.partial(_arm_references, earlier=tuple(earlier_arms)))
   found = [problem for check in checks for problem in check(flat)]
@@ -105,6 +106,8 @@ def _among(value, allowed, more: str = '') -> str:
 # one item of the field's value is wrong.
 def _choices(flat) -> Iterator[tuple]:
   for name, allowed in choices().items():
+    if name == 'iteralign.proposer' and flat[name].startswith('openai:'):
+      continue  # `methods` has more
     other = name in BY and flat[name].removeprefix('other:')
     if other and other != flat[name]:
       continue  # a second model; `_files` looks for its folder
@@ -342,7 +345,7 @@ def _files(flat) -> Iterator[tuple]:
 
   names = [*_MODEL, 'data.train', 'pool.paths', 'eval.questions', 'eval.curve']
   names += ['eval.tokens', 'conscience.exchanges', 'eval.folder']
-  names += ['eval.judge_prompts']
+  names += ['eval.judge_prompts', 'iteralign.listed']
   others = [*BY, 'eval.judge']
   names += [n for n in others if flat[n].startswith('other:')]
   of_data = functools.partial(sources.absent, limit=flat['data.max_mib'])

@@ -34,6 +34,8 @@ def ask(c: Conscience, reviewer: Engine, chats, *, key):
     the tokens up to where the label stands that answers the framing's own
     question, without examples.
   """
+  if not isinstance(reviewer, Engine):
+    return _ask_server(c, reviewer, chats)
   begun = thoughts(c, reviewer, chats, key=key)
   plain = put(c, chats, None, begun)
   if c.settings.review.form == 'words' and not c.examples:
@@ -42,6 +44,18 @@ def ask(c: Conscience, reviewer: Engine, chats, *, key):
     questions = [put(c, chats, q, begun) for q in c.questions]
   divided = priors(c, reviewer, chats)
   return *mean(*each(reviewer, c.questions, questions, divided)), plain
+
+
+def _ask_server(c: Conscience, server, chats):
+  """The same of a server: of each label the first form, by its first token."""
+  found = []
+  for q in c.questions:
+    asked = [server.model.prompt(prompts.review_chat(c, x, q)) for x in chats]
+    ps_B2 = np.exp(server.labels(asked, (q.flag[0], q.ok[0])).astype(float))
+    mass_B = ps_B2.sum(axis=1)
+    found.append((ps_B2[:, 0] / np.maximum(mass_B, 1e-300), mass_B))
+  p_QB, mass_QB = (np.array(x) for x in zip(*found, strict=True))
+  return *mean(p_QB, mass_QB), [prompts.review_prompt(c, x) for x in chats]
 
 
 def put(c: Conscience, chats, question: Question | None, begun) -> list:

@@ -61,11 +61,14 @@ class Conscience:
   settings, sample and dpo are sections of the config: what is reviewed and
   how, how answers are sampled, and the form of the pairs. policy is the
   trainee; frozen the conscience's own weights and the reference of pairs;
-  others each second model, by the name that `review.by` or `revise.by` has.
+  others each second model, by the name that `review.by` or `revise.by` has;
+  endpoints likewise: servers, which read chats and give a few label
+  probabilities (`evals.judges.endpoint`).
   reference: what the threshold was found on, where it is 'auto:ALPHA'.
   examples: exchanges that were judged, to show with the question. truth:
   (messages, reply) -> whether it is bad by the rule of the run's judge, for a
-  verdict 'noisy:EPS'.
+  verdict 'noisy:EPS'. own: the section of the config that has the method's
+  name. held_out: prompts of the pool that no reflection draws.
   """
 
   framing: Framing
@@ -78,6 +81,9 @@ class Conscience:
   reference: Reference | None = None
   examples: tuple[Example, ...] = ()
   truth: Callable[[Sequence, str], Any] | None = None
+  own: Any = None
+  held_out: tuple = ()
+  endpoints: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
   def questions(self) -> tuple[Question, ...]:
@@ -103,9 +109,9 @@ class Conscience:
     return self.settings.threshold
 
   def resolve_model(self, by: str) -> Engine:
-    """The model a field names: 'policy', 'frozen' or 'other:<folder>'."""
+    """The model that a field names, such as 'policy' or 'other:<folder>'."""
     own = {'policy': self.policy, 'frozen': self.frozen}
-    return (own | self.others)[by]
+    return (own | self.others | self.endpoints)[by]
 
   @property
   def reviewer(self) -> Engine:
@@ -210,16 +216,26 @@ def review_prompt(
   question: of `c.questions`, asked with the examples; by default the framing's
   own, alone, which is how a writer is told what the verdict is about.
   """
-  model, sees = exchange.model, c.settings.review.sees
-  question = _asked(c, exchange, question)
+  if c.settings.review.sees == 'chat':
+    prompt, asked = _without_system(c, exchange), _asked(c, exchange, question)
+    return (*prompt, *_turn(c, exchange), *exchange.model.suffix(asked))
+  return exchange.model.prompt(review_chat(c, exchange, question))
+
+
+def review_chat(
+  c: Conscience, exchange: Exchange, question: Question | None = None
+) -> list[dict]:
+  """The same as messages, for a model that reads no tokens of ours."""
+  sees, asked = c.settings.review.sees, _asked(c, exchange, question)
+  answer = exchange.model.text(_answer_ids(c, exchange))
   if sees == 'chat':
-    prompt = _without_system(c, exchange)
-    return (*prompt, *_turn(c, exchange), *model.suffix(question))
-  answer = model.text(_answer_ids(c, exchange))
+    turns = _turns(c.settings.review.system, exchange.messages)
+    said = {'role': 'assistant', 'content': answer}
+    return [*turns, said, {'role': 'user', 'content': asked}]
   quoted = _REPLIED.format(answer)
   if sees == 'quoted':
     quoted = _ASKED.format(messages.request(exchange.messages)) + quoted
-  return model.prompt([{'role': 'user', 'content': quoted + question}])
+  return [{'role': 'user', 'content': quoted + asked}]
 
 
 def thinking_prompt(c: Conscience, exchange: Exchange) -> tuple[int, ...]:
@@ -288,7 +304,13 @@ def _under(system: str, exchange):
   """The prompt with its system turn kept, dropped or replaced."""
   if system == 'keep':
     return exchange.prompt
-  turns = [m for m in exchange.messages if m['role'] != 'system']
+  return exchange.model.prompt(_turns(system, exchange.messages))
+
+
+def _turns(system: str, chat) -> list[dict]:
+  if system == 'keep':
+    return [*chat]
+  turns = [m for m in chat if m['role'] != 'system']
   if system.startswith('own:'):
     turns = [{'role': 'system', 'content': system[4:]}, *turns]
-  return exchange.model.prompt(turns)
+  return turns

@@ -45,7 +45,12 @@ def freeze(params):
 
 
 def retokenized(c: Conscience, exchanges, reader: Model) -> list[Exchange]:
-  """The exchanges in the reader's tokens: as they are where it shares ours."""
+  """The exchanges in the reader's tokens: as they are where it shares ours.
+
+  A server reads chats, and has no tokens.
+  """
+  if not isinstance(reader, Model):
+    return [*exchanges]
   how = {'reasoning': c.settings.review.reasoning}
   return [prompts.retokenize(c, x, reader, **how) for x in exchanges]
 
@@ -137,7 +142,8 @@ def alternatives(c, flagged, *, key):
   writer = c.writer
   read = retokenized(c, [x for x, _ in flagged], writer.model)
   verdicts = [v for _, v in flagged]
-  if writer.model.tokenizer is not c.reviewer.model.tokenizer:
+  reviewer = getattr(c.reviewer.model, 'tokenizer', c.policy.model.tokenizer)
+  if writer.model.tokenizer is not reviewer:
     verdicts = [
       dataclasses.replace(v, prompt=prompts.review_prompt(c, x))
       for x, v in zip(read, verdicts, strict=True)
@@ -169,25 +175,43 @@ def reflect(
     pairs (scored, in row order) and records (one a sampled answer; see
     `evals.records`).
   """
-  keys = [jax.random.fold_in(key, i) for i in range(6)]
+  seen = look(c, requests, key=key, rows=rows, clock=clock)
+  return mend(c, seen, key=key, step=step, held=held, clock=clock)
+
+
+def look(c: Conscience, requests, *, key, rows, clock=nullcontext):
+  """The first half of `reflect`: the policy answers, and is reviewed.
+
+  Returns:
+    (Exchange, Verdict, whether it is to be revised) of each request.
+  """
+  of = functools.partial(jax.random.fold_in, key)
   with clock('sample'):
     answers = c.policy.answer(
-      requests, sample=c.sample, key=keys[0], row_ids=rows
+      requests, sample=c.sample, key=of(0), row_ids=rows
     )
-  verdicts = _judge(c, answers, keys[1], clock)
-  flags = _flags(c, verdicts, rows, key=keys[2])
-  reviewed = list(zip(answers, verdicts, flags, strict=True))
-  flagged = [(x, v) for x, v, flag in reviewed if flag]
+  verdicts = judge(c, answers, of(1), clock)
+  flags = _flags(c, verdicts, rows, key=of(2))
+  return list(zip(answers, verdicts, flags, strict=True))
+
+
+def mend(c: Conscience, seen, *, key, step, held=(), clock=nullcontext):
+  """The second half: alternatives, their own review, and the valid pairs.
+
+  seen: of `look`, by the same key. Returns as `reflect`.
+  """
+  of = functools.partial(jax.random.fold_in, key)
+  flagged = [(x, v) for x, v, flag in seen if flag]
   with clock('revise'):
-    proposals = alternatives(c, flagged, key=keys[3])
-    plain = _plain(c, [x for x, _ in flagged], keys[5])
-  second = _judge(c, proposals, keys[4], clock)
+    proposals = alternatives(c, flagged, key=of(3))
+    plain = _plain(c, [x for x, _ in flagged], of(5))
+  second = judge(c, proposals, of(4), clock)
   made = list(zip(flagged, proposals, second, plain, strict=True))
   with clock('score'):
     pairs, why = pairing.make(c, made, step=step, held=held)
   revised = {x.row: (y, w, why[x.row]) for (x, _), y, w, _ in made}
   return pairs, [
-    reflection.record(c, x, v, revised.get(x.row)) for x, v, _ in reviewed
+    reflection.record(c, x, v, revised.get(x.row)) for x, v, _ in seen
   ]
 
 
@@ -203,7 +227,7 @@ def _plain(c, flagged, key) -> list[Answer | None]:
   )
 
 
-def _judge(c, chats, key, clock):
+def judge(c: Conscience, chats, key, clock=nullcontext) -> list[Verdict]:
   """The reviewer's verdicts on exchanges in the policy's tokens."""
   with clock('review'):
     chats = retokenized(c, chats, c.reviewer.model)

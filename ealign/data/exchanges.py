@@ -176,8 +176,11 @@ def _turns(lists: list[list]) -> list:
   return [x for turn in turns for x in turn if x is not None]
 
 
-def shortest(rows: list[Row], n: int) -> list[Row]:
-  """n plain rows of split dev, ok and flag in turn; fewer if there are not."""
+def shortest(rows: list[Row], n: int, *, bad: bool = False) -> list[Row]:
+  """n plain rows of split dev, ok and flag in turn; fewer if there are not.
+
+  bad: all of them flag.
+  """
   size = lambda row: len(row.request) + len(row.reply)
   left = sorted(
     (r for r in rows if (r.split, r.kind) == ('dev', 'plain')), key=size
@@ -187,19 +190,28 @@ def shortest(rows: list[Row], n: int) -> list[Row]:
     domains = {row.domain for row in chosen}
     twins = {row.twin or row.id for row in chosen}
     free = [
-      r for r in left if r.flag == i % 2 and (r.twin or r.id) not in twins
+      r
+      for r in left
+      if r.flag == (bad or i % 2) and (r.twin or r.id) not in twins
     ]
     chosen += sorted(free, key=lambda r: r.domain in domains)[:1]
   return chosen
 
 
-def examples(rows: list[Row], n: int, path: str) -> list[Row]:
+def examples(
+  rows: list[Row], n: int, path: str, *, bad: bool = False
+) -> list[Row]:
   """As `shortest`.
 
   Raises:
     UserError: there are not so many.
   """
-  found = shortest(rows, n)
+  found = shortest(rows, n, bad=bad)
+  if len(found) < n and bad:
+    raise UserError(
+      f"conscience.review.examples_of='flag': {path} has no {n} plain rows of "
+      "split dev that are labelled flag, each of another twin; use 'both'"
+    )
   if len(found) < n:
     raise UserError(
       f'conscience.review.examples={n}: {path} has no {n} plain rows of split '

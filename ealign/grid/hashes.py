@@ -49,7 +49,9 @@ def of(config: Config) -> dict[str, str]:
     data.append(c.conscience.framing)
   if c.conscience.review.examples:
     data.append(c.conscience.exchanges)
+  data.append(c.iteralign.listed)
   by = c.conscience.review.by, c.conscience.revise.by, c.eval.judge
+  by += (c.iteralign.proposer,)
   others = [x.removeprefix('other:') for x in by if x.startswith('other:')]
   models = [c.model.path, c.model.adapter, c.model.frozen_adapter, *others]
   return {

@@ -12,6 +12,8 @@ from ealign.fields import Config
 
 _USUAL = config_lib.flatten(Config())
 _MOST = 24  # characters of a value
+_NEWER = 'method', 'iteralign.'  # fields, and sections that methods brought
+_NEWER += 'conscience.review.share', 'conscience.review.examples_of'
 
 
 def identity(config: Config) -> str:
@@ -20,7 +22,8 @@ def identity(config: Config) -> str:
   # Older grids must keep their hashes: a renamed field counts by its old name,
   # a new one only where it is not at its default.
   fields['mesh.arm'] = fields.pop('mesh.stack')
-  for name in ('method', 'conscience.review.share'):
+  newer = [name for name in fields if name.startswith(_NEWER)]
+  for name in newer:
     if fields[name] == _USUAL[name]:
       del fields[name]
   text = json.dumps(fields, sort_keys=True)

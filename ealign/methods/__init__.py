@@ -5,7 +5,9 @@ A method is a file here that makes a `Method`, and a line of `METHODS`.
 
 from ealign.method import Method
 from ealign.methods.conscience import CONSCIENCE
+from ealign.methods.iteralign import ITERALIGN
 
 METHODS: dict[str, Method] = {
   'conscience': CONSCIENCE,
+  'iteralign': ITERALIGN,
 }

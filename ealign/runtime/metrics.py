@@ -2,8 +2,8 @@
 
 Names are written as Hugging Face reporters write TRL's, so that curves overlay
 on existing runs: 'loss' becomes 'train/loss', 'rewards/margins' becomes
-'train/rewards/margins'; eval/, test/ and our own conscience/, replay/, gen/ and
-perf/ stay as they are.
+'train/rewards/margins'; eval/, test/ and our own conscience/, replay/, gen/,
+perf/ and those of methods stay as they are.
 """
 
 import json
@@ -18,7 +18,7 @@ from ealign.runtime.display import display
 from ealign.runtime.errors import UserError
 
 _SPACES = ('train/', 'eval/', 'test/', 'conscience/', 'replay/', 'gen/')
-_SPACES += ('perf/',)
+_SPACES += ('perf/', 'iteralign/')
 
 
 def jsonl_truncate(path: str | os.PathLike, step: int) -> int:

@@ -431,6 +431,7 @@ def test_every_text_field_is_checked_somewhere():
   checked |= {'model.frozen_adapter', 'data.train', 'eval.tokens'}
   checked |= {'eval.folder', 'eval.judge_prompts'}
   checked |= {'conscience.exchanges', 'conscience.revise.system'}
+  checked |= {'iteralign.listed', 'iteralign.judged_by'}
   texts = {n for n, kind in config_lib.field_types().items() if kind is str}
   assert texts == checked
   assert typing.get_args(config_lib.field_types()['pool.system'])[0] is str

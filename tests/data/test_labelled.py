@@ -163,6 +163,8 @@ def test_the_shortest_are_ok_and_flag_in_turn_of_other_twins_and_domains(
   # No third domain has an ok row, so that the shortest of these comes.
   assert ids(exchanges.shortest(found, 4)) == ['1', '4', '5', '8']
   assert [r.flag for r in exchanges.examples(found, 4, '')] == [False, True] * 2
+  # Bad ones alone, of other twins and domains too.
+  assert ids(exchanges.shortest(found, 3, bad=True)) == ['2', '4', '8']
 
 
 def test_too_few_to_show(tmp_path):
@@ -172,3 +174,6 @@ def test_too_few_to_show(tmp_path):
   with pytest.raises(UserError, match=told):
     exchanges.examples(found, 2, 'own.jsonl')
   assert exchanges.examples(found, 0, 'own.jsonl') == []
+  told = r"examples_of='flag': own.jsonl has no 2 plain .*; use 'both'"
+  with pytest.raises(UserError, match=told):
+    exchanges.examples(found, 2, 'own.jsonl', bad=True)

@@ -160,6 +160,8 @@ FIELDS = {
   'model.frozen_adapter': 'model',
   'conscience.review.by': 'model',
   'conscience.revise.by': 'model',
+  'iteralign.listed': 'data',
+  'iteralign.proposer': 'model',
   'eval.judge': 'data',
 }
 
@@ -167,7 +169,7 @@ FIELDS = {
 def with_field(name, value):
   types = config_lib.field_types()
   value = (str(value),) if types[name] == tuple[str, ...] else str(value)
-  value = f'other:{value}' if name.endswith('.by') else value
+  value = f'other:{value}' if name.endswith(('.by', '.proposer')) else value
   value = f'{value}:judge' if name == 'eval.judge' else value
   made = config_lib.apply_arm(config_lib.default(), {name: value})[0]
   return config_lib.freeze(made)

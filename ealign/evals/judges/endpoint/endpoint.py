@@ -85,6 +85,7 @@ class Endpoint:
     workers: requests at a time.
     tries: of a request that fails as something that passes.
     say: shows a line.
+    field: of the config that names it.
   """
 
   name: str
@@ -97,12 +98,13 @@ class Endpoint:
   workers: int = 8
   tries: int = 6
   say: Callable[[str], None] = print
+  field: str = 'eval.judge'
   model: Chats = Chats()
   _said: set = dataclasses.field(default_factory=set, repr=False)
 
   @property
   def where(self) -> str:
-    return f"eval.judge='{PREFIX}{self.name}'"
+    return f"{self.field}='{PREFIX}{self.name}'"
 
   def scale(
     self,
@@ -248,13 +250,14 @@ def connect(
   tries: int = 6,
   seconds: float = 60.0,
   say: Callable[[str], None] = print,
+  field: str = 'eval.judge',
 ) -> Endpoint:
   """The endpoint at OPENAI_BASE_URL, with the key in OPENAI_API_KEY.
 
   Args:
     model: as in eval.judge, 'openai:MODEL', or MODEL alone.
     path: where replies are kept; None: nowhere.
-    price, workers, tries, say: as in `Endpoint`.
+    price, workers, tries, say, field: as in `Endpoint`.
     cap: dollars that all replies in the file may cost together.
     seconds: that a reply may take.
 
@@ -262,7 +265,7 @@ def connect(
     UserError: the package, the key, the model's name or the price is missing.
   """
   name = model.removeprefix(PREFIX).strip()
-  where = f"eval.judge='{PREFIX}{name}'"
+  where = f"{field}='{PREFIX}{name}'"
   if not name:
     raise UserError(f'{where}: name a model, such as {PREFIX}gpt-4o-2024-08-06')
   if cap is not None and price is None:
@@ -281,4 +284,5 @@ def connect(
     workers=workers,
     tries=tries,
     say=say,
+    field=field,
   )
