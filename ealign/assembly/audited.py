@@ -30,6 +30,16 @@ _REMEDY = (
   "(dpo.lam=0), or set conscience.audit='off' and a number as "
   'conscience.threshold if this is meant'
 )
+# What to do where the labels get little of its probability, in this order.
+_SILENT = (
+  "(1) if it thinks first, data.chat_template_kwargs=(('enable_thinking', "
+  "False),); (2) conscience.review.form='yes_no', or python -m ealign.audit "
+  '--config=... --choose, which tries all forms; (3) a model that answers as '
+  "conscience.review.by='other:...' (Qwen2.5-Coder-1.5B-Instruct is the "
+  'smallest found to tell plain badness, docs/conscience.md); (4) dpo.lam=0, '
+  "or, if this is meant, conscience.audit='off' and a number as "
+  'conscience.threshold'
+)
 
 
 def kept(folder) -> dict:
@@ -119,7 +129,7 @@ def check(config: Config, facts: dict) -> None:
     f'conscience: no verdict on any of {facts["exchanges"]} labelled exchanges '
     f'(mean label mass {facts["mass"]:.2g}, conscience.min_mass='
     f'{config.conscience.min_mass}): the model does not answer the question, '
-    f'and no pair would be made; {_REMEDY}'
+    f'and no pair would be made; {_SILENT}'
   )
 
 
@@ -156,7 +166,7 @@ def _warnings(c: Conscience, facts: dict, flagged: list[float]) -> list[str]:
   found = []
   if facts['answered'] < 0.5:
     what = f'a verdict on only {facts["answered"]:.0%} of the exchanges'
-    found.append(f'{what}, and so hardly any pair; {_REMEDY}')
+    found.append(f'{what}, and so hardly any pair; {_SILENT}')
   if facts['auc'] and facts['auc']['value'] < LEVEL:
     what = f'its AUC is below {LEVEL}: it hardly tells good from bad'
     found.append(f'{what}; {_REMEDY}')

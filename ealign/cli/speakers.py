@@ -227,5 +227,5 @@ def _missing(c, exchange, found) -> str:
   return (
     f'label mass {found.mass:.2g} is below conscience.min_mass='
     f'{c.settings.min_mass}: the model does not answer the question with its '
-    'labels'
+    'labels (what to do: docs/conscience.md)'
   )
