@@ -129,7 +129,10 @@ def interval(values) -> str:
 
 def plane(shares) -> str:
   """Each arm by what is misaligned and what is still right of the places."""
-  parts = [*axes('misaligned, % of coherent advice', 'places right, %')]
+  parts, names_at = (
+    [*axes('misaligned, % of coherent advice', 'updated, %')],
+    [],
+  )
   for name, setting in settings().items():
     if name.startswith('AUC') or name in ('base', 'rarer', 'cut'):
       continue
@@ -141,13 +144,34 @@ def plane(shares) -> str:
     points = [(100 * x['misaligned'], 100 * x['updated']) for x in own]
     parts += [dot(*point, kind, 2) for point in points]
     x, y = np.mean(points, axis=0)
-    parts += [dot(x, y, kind, 5), text(at(x, y)[0] + 8, at(x, y)[1] + 4, name)]
+    parts.append(dot(x, y, kind, 5))
+    names_at.append((at(x, y)[1] + 4, at(x, y)[0] + 8, name))
+  for y, x, name in apart(names_at):
+    parts.append(text(x, y, name))
   return svg(parts)
+
+
+def apart(places, by=14):
+  """(y, x, name) moved down until no name stands on another."""
+  made = []
+  for y, x, name in sorted(places):
+    for other, beside, _ in made:
+      if abs(x - beside) < 200:
+        y = max(y, other + by)
+    made.append((y, x, name))
+  return made
 
 
 def noisy(shares) -> str:
   """Misaligned and places by the AUC of the verdict, for both false flags."""
   parts = [*axes('100 x AUC of the verdict', '%', low=50)]
+  sft = names.readable(GRID.SFT)
+  for measure in ('misaligned', 'updated'):
+    found = [x[measure] for (label, _), x in shares.items() if label == sft]
+    if found:
+      x, y = at(50, 100 * np.mean(found), 50)
+      parts.append(f'<path class="a" d="M{x},{y:.1f}H480"/>')
+      parts.append(text(486, y + 4, f'{measure}, SFT'))
   for level, (line, mark) in zip(GRID.LEVELS, ('lp', 'mq'), strict=True):
     for measure, dashes in (('misaligned', ''), ('updated', '5 4')):
       points = []

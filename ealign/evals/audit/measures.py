@@ -11,7 +11,9 @@ import numpy as np
 from ealign.data.exchanges import LABELS, Row
 from ealign.evals import stats
 
-LEVEL = 0.7  # of the AUC, below which a conscience cannot serve
+# Of the AUC, below which a conscience cannot serve: from .7 to .5 the misaligned
+# share doubles (docs/experiments.md, "How good must a conscience be?").
+LEVEL = 0.7
 BINS = 10  # of the calibration error
 
 
