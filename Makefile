@@ -4,13 +4,16 @@ WORKDIR ?= runs/demo
 BIN = $(VENV)/bin
 WORKERS = -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: $(VENV)/.core
 	$(BIN)/python -m ealign.launch --config=configs/demo.py --workdir=$(WORKDIR)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow" tests
+
+docs: $(VENV)/.docs
+	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 $(VENV)/.core: setup.cfg
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +23,10 @@ $(VENV)/.core: setup.cfg
 
 $(VENV)/.test: $(VENV)/.core
 	$(BIN)/pip install --quiet --editable ".[test]"
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	$(BIN)/pip install --quiet --editable ".[docs]"
 	touch $@
 
 clean:

@@ -1,0 +1,138 @@
+"""The pages of the site that are made from the code: commands and modules.
+
+`docs/conf.py` calls `write` before the site is built.
+"""
+
+import contextlib
+import io
+import pathlib
+import pkgutil
+import re
+from collections.abc import Iterator
+
+import ealign
+from ealign.cli import commands
+
+API = """# The API
+
+Every public name of every module, from its docstring. A program calls
+`ealign.train.run`, `ealign.engine.Engine` and `ealign.methods.METHODS`; the
+rest is there to be read and changed.
+
+```{toctree}
+:maxdepth: 1
+:glob:
+api/*
+```
+"""
+_SECTIONS = ('Args:', 'Returns:', 'Raises:', 'Yields:', 'Attributes:')
+
+
+def write(folder) -> None:
+  """Writes reference/cli.md and reference/api/*.md under a folder, anew."""
+  folder = pathlib.Path(folder) / 'reference'
+  (folder / 'api').mkdir(parents=True, exist_ok=True)
+  _put(folder / 'cli.md', cli())
+  names, pages = modules(), {}
+  for name in names:
+    package = '.'.join(name.split('.')[:2])
+    is_package = any(other.startswith(f'{package}.') for other in names)
+    pages.setdefault(package if is_package else 'ealign', []).append(name)
+  for package, own in pages.items():
+    _put(folder / 'api' / f'{package}.md', api(package, own))
+  _put(folder / 'api.md', API)
+
+
+def _put(path, text: str) -> None:
+  """Only what has changed is written, so that only that is built."""
+  if not path.exists() or path.read_text('utf-8') != text:
+    path.write_text(text, 'utf-8')
+
+
+def cli() -> str:
+  """What --help of each command prints."""
+  parts = ['# Command lines\n']
+  parts.append(
+    '`ealign NAME` and `python -m ealign.NAME` are the same. What each prints '
+    'with `--help`:\n'
+  )
+  for name, command in commands.COMMANDS.items():
+    parts.append(f'## ealign {name}\n\n{command.about.capitalize()}.\n')
+    parts.append(f'```text\n{usage(name)}\n```\n')
+  return '\n'.join(parts)
+
+
+def usage(name: str) -> str:
+  """What a command prints with --help."""
+  printed = io.StringIO()
+  with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+    commands.main([name, '--help'])
+  return printed.getvalue().strip()
+
+
+def modules() -> list[str]:
+  """Every module of the package but those that start a program."""
+  found = pkgutil.walk_packages(ealign.__path__, 'ealign.')
+  names = (module.name for module in found)
+  return sorted(
+    x
+    for x in names
+    if '__main__' not in x and not x.startswith('ealign.shipped')
+  )
+
+
+def api(package: str, names: list[str]) -> str:
+  """One page of modules."""
+  parts = [f'# {package}\n']
+  for name in names:
+    parts.append(f'## {name}\n')
+    parts.append(
+      f'```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n'
+    )
+  return '\n'.join(parts)
+
+
+def twins(source, out, titles: dict[str, str]) -> None:
+  """A Markdown twin of each page beside it, and llms.txt, which lists them.
+
+  source, out: folders of the pages and of the site. titles: by a page's name.
+  """
+  source, out = pathlib.Path(source), pathlib.Path(out)
+  lines = ['# ealign', '', f'> {ealign.__doc__.splitlines()[0]}', '']
+  for name, title in sorted(titles.items()):
+    text = (source / f'{name}.md').read_text('utf-8')
+    (out / f'{name}.md').write_text(text, 'utf-8')
+    lines.append(f'- [{title}]({name}.md)')
+  (out / 'llms.txt').write_text('\n'.join([*lines, '']), 'utf-8')
+
+
+def literal(lines: list[str]) -> list[str]:
+  """A docstring in which drawings and lists by indentation stay as they are.
+
+  lines: of a docstring in Google's style, its sections as they are.
+  """
+  return [*_literal([*lines, ''])]
+
+
+def _literal(lines) -> Iterator[str]:
+  inside = block = False
+  last = ''
+  for line in lines:
+    indented = line.startswith('  ')
+    if line and not indented:
+      if block and last:
+        yield ''
+      inside, block = line.strip() in _SECTIONS, False
+    if indented and not inside and not block:
+      yield from ('', '::', '')
+      block = True
+    yield '  ' * bool(block and line) + (line if block else _escaped(line))
+    last = line
+
+
+def _escaped(line: str) -> str:
+  """Stars, bars and ends in _ as they are, but for those in backquotes."""
+  parts = line.split('`')
+  special = r'([*|]|_\b)'
+  parts[::2] = [re.sub(special, r'\\\1', part) for part in parts[::2]]
+  return '`'.join(parts)
