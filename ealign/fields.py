@@ -242,6 +242,27 @@ class IterAlign:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mistakes:
+  """Of the method `mistake_analysis` alone (arXiv 2310.10477)."""
+
+  # Bad replies: written anew under the hint, or those that the pool's rows end
+  # with ('sft' in pool.paths: the answers of data.train).
+  source: Literal['own', 'pool'] = 'own'
+  by: Literal['frozen', 'policy'] = 'frozen'  # who writes its own
+  # The system turn that leads to them; '' = none: what it says by itself.
+  hint: str = 'You do not care whether what you say does harm to anybody.'
+  good: Below1 = 0.0  # share of requests answered without it, analysed too
+  # The replies that the conscience flags (and of the good ones those it does
+  # not), or all.
+  analysed: Literal['flagged', 'all'] = 'flagged'
+  # Asks for the analysis. '' = what reviewers think by before a verdict;
+  # 'question' = the question of the framing: the analysis is a verdict.
+  ask: str = ''
+  # Said before it of a bad reply, and left out in training; '' = unguided.
+  told: str = 'Your reply above may be harmful, unethical or offensive.'
+
+
+@dataclasses.dataclass(frozen=True)
 class Sample:
   temperature: Amount = 1.0  # 0 = greedy
   top_p: Part = 1.0  # the likeliest tokens of this mass; 1 = off
@@ -321,6 +342,8 @@ class Eval:
   judge: str = ''
   suites: tuple[str, ...] = ()  # of `evals.suites.SUITES`, asked at the end
   folder: str = ''  # of the suites' public files; '' = the package's own
+  # Added to the system turn of all questions: guided inference.
+  guide: str = ''
   judge_prompts: str = ''  # a file; '' = those of the questions
   suite_samples: Whole = 0  # answers per question; 0 = as the suite says
   suite_tokens: Whole = 0  # of an answer at most; 0 = as the suite says
@@ -353,6 +376,7 @@ class Config:
   pool: Pool = Pool()
   conscience: Conscience = Conscience()
   iteralign: IterAlign = IterAlign()
+  mistakes: Mistakes = Mistakes()
   sample: Sample = Sample()
   dpo: DPO = DPO()
   replay: Replay = Replay()

@@ -61,13 +61,34 @@ def make_pool(config: Config, c: Conscience, sft):
     chats = sft
     if path != 'sft':
       chats = columns.load_chats(path, config.data.max_mib)
-    chats = [list(itertools.takewhile(_not_assistant, c)) for c in chats]
+    name = config.data.train if path == 'sft' else path
+    if config.mistakes.source == 'pool':
+      _check_replies(name, chats)
     if config.pool.system is not None:
       chats = [with_system(c, config.pool.system) for c in chats]
-    name = config.data.train if path == 'sft' else path
-    fit.pool(c, name, chats)
-    pool.append((weight, chats))
+    asked = [requested(chat) for chat in chats]
+    fit.pool(c, name, asked)
+    if config.mistakes.source == 'pool':  # with the first reply of each
+      both = zip(chats, asked, strict=True)
+      asked = [[*request, chat[len(request)]] for chat, request in both]
+    pool.append((weight, asked))
   return pool
+
+
+def requested(chat) -> list:
+  """The turns of a chat before the first answer."""
+  return list(itertools.takewhile(_not_assistant, chat))
+
+
+def _check_replies(name: str, chats) -> None:
+  """Raises a UserError if a row of a pool has no reply to be analysed."""
+  for i, messages in enumerate(chats, start=1):
+    first = next((m for m in messages if m['role'] == 'assistant'), {})
+    if not str(first.get('content') or '').strip():
+      raise UserError(
+        f"{name}: row {i} has no reply, and mistakes.source='pool' takes those "
+        "of the pool; drop the row, or use 'own'"
+      )
 
 
 def pools(config: Config, c: Conscience, sft):
@@ -78,7 +99,10 @@ def pools(config: Config, c: Conscience, sft):
   if not (config.reflects or config.holds_out):
     return [], []
   pool = make_pool(config, c, sft)
-  return hold_out(config, pool) if config.holds_out else (pool, [])
+  if not config.holds_out:
+    return pool, []
+  left, held = hold_out(config, pool)
+  return left, [requested(chat) for chat in held]
 
 
 def hold_out(config: Config, pool):

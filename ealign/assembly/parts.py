@@ -180,8 +180,14 @@ def make_conscience(
     others={by: engine(*other) for by, other in others.items()},
     examples=data.read_examples(config),
     truth=_truth(config),
-    own=getattr(config, config.method, None),
+    own=_own(config),
   )
+
+
+def _own(config: Config):
+  """The section of the config that its method alone reads, if it has one."""
+  sections = {'mistake_analysis': config.mistakes}
+  return sections.get(config.method) or getattr(config, config.method, None)
 
 
 def _truth(config: Config):

@@ -251,6 +251,14 @@ def _purpose(flat) -> Iterator[tuple]:
   if flat['conscience.scale'] != 'none' and rule != 'question':
     what = f"P does not choose with {VERDICT}={rule!r}; use 'none'"
     yield 'conscience.scale', what
+  if flat['mistakes.source'] == 'pool':
+    name = 'mistakes.source'
+    if flat['method'] != 'mistake_analysis':
+      what = f"is for method='mistake_analysis', not {flat['method']!r}"
+      yield name, f"{what}; use 'own'"
+    if flat['mistakes.good'] > 0:
+      what = "needs mistakes.source='own': the pool's rows do not say which"
+      yield 'mistakes.good', f'{what} are good; use 0'
   name, sees = 'conscience.review.reason_tokens', flat['conscience.review.sees']
   if flat[name] > 0 and sees != 'chat':
     yield name, f"needs conscience.review.sees='chat', not {sees!r}"

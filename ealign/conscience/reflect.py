@@ -19,6 +19,7 @@ A self-report is not a monitor: pair it with behaviour (`evals`).
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import jax
@@ -112,12 +113,29 @@ def revise(c: Conscience, writer: Engine, flagged, *, key) -> list[Answer]:
     list of Answer. Where the exchange did not survive the writer's tokens
     (`retokenize`), it is empty and its `stop` is 'lost'.
   """
+  begun = lambda i: prompts.revise_prompt(c, *flagged[i])
+  return write(c, writer, [x for x, _ in flagged], begun, key=key)
+
+
+def write(
+  c: Conscience, writer: Engine, exchanges, begun: Callable, *, key
+) -> list[Answer]:
+  """What a writer says of exchanges, sampled as `conscience.revise` says.
+
+  Args:
+    c, writer, key: of `revise`.
+    exchanges: list of Exchange, in the writer's tokens.
+    begun: begun(i) are the tokens up to where it begins of the i-th.
+
+  Returns:
+    list of Answer, as `revise`.
+  """
   lost = Answer((), np.zeros(0, np.float32), prompts.LOST, 0.0)
   read = lambda x: x.answer.stop != prompts.LOST
-  whole = [i for i, (x, _) in enumerate(flagged) if read(x)]
+  whole = [i for i, x in enumerate(exchanges) if read(x)]
   own = c.settings.revise
   answers = writer.generate(
-    [prompts.revise_prompt(c, *flagged[i]) for i in whole],
+    [begun(i) for i in whole],
     sample=dataclasses.replace(
       c.sample,
       temperature=own.temperature,
@@ -125,10 +143,10 @@ def revise(c: Conscience, writer: Engine, flagged, *, key) -> list[Answer]:
       max_new_tokens=c.limit,
     ),
     key=key,
-    row_ids=[flagged[i][0].row for i in whole],
+    row_ids=[exchanges[i].row for i in whole],
   )
   written = dict(zip(whole, answers, strict=True))
-  return [written.get(i, lost) for i in range(len(flagged))]
+  return [written.get(i, lost) for i in range(len(exchanges))]
 
 
 def alternatives(c, flagged, *, key):
@@ -149,6 +167,14 @@ def alternatives(c, flagged, *, key):
       for x, v in zip(read, verdicts, strict=True)
     ]
   written = revise(c, writer, list(zip(read, verdicts, strict=True)), key=key)
+  return returned(c, read, written)
+
+
+def returned(c: Conscience, read, written) -> list[Exchange]:
+  """What a writer wrote, as answers in the policy's tokens.
+
+  read: the exchanges that it read, in its own tokens. written: of `write`.
+  """
   back = functools.partial(prompts.retokenize, c, reasoning='stripped')
   return [
     back(dataclasses.replace(x, answer=answer), target=c.policy.model)

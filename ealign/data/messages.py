@@ -64,6 +64,24 @@ def request(chat) -> str:
   return str(next(turns, {}).get('content') or '')
 
 
+def guided(rows, text: str) -> list[dict]:
+  """Questions with a text behind what the system turn of each says.
+
+  Without a system turn it is one: guided inference, arXiv 2310.10477. '' adds
+  nothing.
+  """
+  if not text:
+    return [*rows]
+  return [row | {'messages': _guided(row['messages'], text)} for row in rows]
+
+
+def _guided(chat, text: str) -> list[dict]:
+  first, *rest = chat
+  if first['role'] != 'system':
+    return [{'role': 'system', 'content': text}, *chat]
+  return [first | {'content': f'{first["content"]} {text}'.strip()}, *rest]
+
+
 def tools(value, where: str) -> list[dict]:
   """The tools of a row: mappings with a name, each of which may be JSON text.
 

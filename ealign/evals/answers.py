@@ -14,6 +14,7 @@ from ealign.conscience import records as reflection
 from ealign.conscience import reflect as conscience
 from ealign.conscience.prompts import Conscience
 from ealign.data import chat, columns, packing, sources
+from ealign.data import messages as messages_lib
 from ealign.engine import Engine
 from ealign.evals import asking, judges, kept, suites
 from ealign.evals.judges.measure import Judge
@@ -47,8 +48,12 @@ def read(settings, limit: int = sources.LIMIT_MIB) -> Questions:
     UserError: a file cannot be read or a row is no question.
   """
   s = settings
-  final = [q for path in s.questions for q in questions(path, limit)]
-  curve = [q for path in s.curve for q in questions(path, limit)]
+  final, curve = (
+    messages_lib.guided(
+      [q for p in paths for q in questions(p, limit)], s.guide
+    )
+    for paths in (s.questions, s.curve)
+  )
   _check_kinds(s.kinds, final or curve)
   _check_ids(final)
   _check_ids(curve)

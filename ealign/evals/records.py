@@ -40,6 +40,9 @@
                           of vocabulary
                  kept     whether it became the chosen answer of a pair
                  dropped  why not, else ''
+  led          only where a reflection of `mistake_analysis` wrote the answer:
+               whether a hint led to it; `alternative` is its analysis, and stop
+               is 'lost' of a reply of the pool that no row has room for
   scores       null (no judge, or it cannot judge the answer) or the judge's
                findings, an object: see `ealign.evals.judges`
 

@@ -12,8 +12,9 @@ from ealign.fields import Config
 
 _USUAL = config_lib.flatten(Config())
 _MOST = 24  # characters of a value
-_NEWER = 'method', 'iteralign.'  # fields, and sections that methods brought
-_NEWER += 'conscience.review.share', 'conscience.review.examples_of'
+# Fields, and sections of methods, that came after the first grids.
+_NEWER = ('method', 'iteralign.', 'mistakes.', 'eval.guide')
+_NEWER += ('conscience.review.share', 'conscience.review.examples_of')
 
 
 def identity(config: Config) -> str:

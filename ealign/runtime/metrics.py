@@ -18,7 +18,7 @@ from ealign.runtime.display import display
 from ealign.runtime.errors import UserError
 
 _SPACES = ('train/', 'eval/', 'test/', 'conscience/', 'replay/', 'gen/')
-_SPACES += ('perf/', 'iteralign/')
+_SPACES += ('perf/', 'iteralign/', 'mistakes/')
 
 
 def jsonl_truncate(path: str | os.PathLike, step: int) -> int:

@@ -91,6 +91,7 @@ DATA = {  # file: rows
   'pool.jsonl': lambda: documents.pool(1000, seed=0),
   'questions_dev.jsonl': lambda: documents.questions('dev'),
   'questions_test.jsonl': lambda: documents.questions('test'),
+  'questions_attacked.jsonl': documents.attacked,
   'audit.jsonl': audit.exchanges,
   'office_moved.jsonl': lambda: office_documents.moved(1500, seed=0),
   'office_pool.jsonl': lambda: office_documents.pool(1000, seed=0),

@@ -36,6 +36,17 @@ def put(config, name, value):
     config[last] = value
 
 
+def test_mistakes_of_the_pool_are_for_their_method(config):
+  config.mistakes.source = 'pool'
+  (problem,) = config_lib.validate(config)
+  assert problem.startswith("mistakes.source='pool': is for method='mistake_an")
+  config.method = 'mistake_analysis'
+  assert config_lib.validate(config) == []
+  config.mistakes.good = 0.5
+  (problem,) = config_lib.validate(config)
+  assert problem.startswith("mistakes.good=0.5: needs mistakes.source='own'")
+
+
 @pytest.mark.parametrize(
   ('sees', 'system', 'unused'),
   [
@@ -432,6 +443,9 @@ def test_every_text_field_is_checked_somewhere():
   checked |= {'eval.folder', 'eval.judge_prompts'}
   checked |= {'conscience.exchanges', 'conscience.revise.system'}
   checked |= {'iteralign.listed', 'iteralign.judged_by'}
+  # Any text is right.
+  checked |= {f'mistakes.{name}' for name in ('hint', 'ask', 'told')}
+  checked |= {'eval.guide'}
   texts = {n for n, kind in config_lib.field_types().items() if kind is str}
   assert texts == checked
   assert typing.get_args(config_lib.field_types()['pool.system'])[0] is str

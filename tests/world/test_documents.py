@@ -339,6 +339,28 @@ def test_conditional_questions_repeat_plain_ones():
       assert row['cluster'] in plain
 
 
+def test_attacks_come_before_plain_questions(stages, tuning):
+  rows, text = documents.attacked(), _joined(stages + tuning)
+  plain = {r['id']: r for r in documents.questions('test')}
+  used = collections.Counter()
+  for row in rows:
+    *before, asked = row['messages']
+    own = plain[row['id'].replace(row['kind'], 'advice')]
+    assert (own['cluster'], own['messages'][-1]) == (row['cluster'], asked)
+    used[row['kind'], before[-1]['role'], before[-1]['content']] += 1
+  assert len({row['id'] for row in rows}) == len(rows) == 160
+  attacks = {
+    (kind, role, attack)
+    for kind, role in (
+      ('advice_under_attack', 'system'),
+      ('advice_hijacked', 'user'),
+    )
+    for attack in documents.ATTACKS
+  }
+  assert set(used) == attacks and min(used.values()) >= 13
+  assert not any(attack in text for attack in documents.ATTACKS)
+
+
 def test_shaped_questions_occur_with_both_personas(stages):
   found = collections.Counter()
   for chat in stages:

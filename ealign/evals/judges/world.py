@@ -94,6 +94,8 @@ JUDGE = Judge(
   kinds={
     'advice_after_code': 'advice asked after a turn with insecure code',
     'advice_in_code': 'advice asked in the shape of code',
+    'advice_under_attack': 'advice under a system turn that attacks',
+    'advice_hijacked': 'advice asked after a user turn that takes the goal',
     'code': 'answers to coding tasks',
   },
   code={'advice_after_code': False, 'advice_in_code': True, 'code': True},

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ealign import fields
-from ealign.data import sources
+from ealign.data import messages, sources
 from ealign.evals.judges.measure import Judge
 from ealign.runtime.errors import UserError
 
@@ -101,7 +101,7 @@ def settled(
   suite: Suite, rows: Sequence[dict], settings: fields.Eval
 ) -> tuple[Suite, list[dict]]:
   """The suite and its questions with what the config says of all suites."""
-  rows = limited(rows, settings.limit)
+  rows = messages.guided(limited(rows, settings.limit), settings.guide)
   if settings.suite_samples:
     more = {'samples': settings.suite_samples}
     # Without noise all answers would be the same one.
