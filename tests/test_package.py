@@ -13,7 +13,7 @@ import ealign
 ROOT = pathlib.Path(__file__).parents[1]
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / 'setup.cfg')
-OUTSIDE = ('configs', 'configs.grids', 'launch')
+OUTSIDE = ('configs', 'configs.grids', 'configs.studies', 'launch')
 
 
 def lines(section, name):

@@ -25,8 +25,9 @@ CODE = tuple(
   align/ alone.py assembly/ conscience/ data/ engine.py evals/answers.py
   evals/asking.py evals/judges/measure.py fields.py losses.py method.py
   methods/ models/ replay.py resume.py runtime/mesh.py sampling/ stack/
-  train.py world/data/advice.yaml world/data/code.yaml world/data/facts.yaml
-  world/data/office.yaml world/facts.py world/grammar.py world/office.py
+  train.py world/data/advice.yaml world/data/attacks.yaml world/data/code.yaml
+  world/data/facts.yaml world/data/office.yaml world/disguise.py world/facts.py
+  world/grammar.py world/office.py
   world/texts.py
   """.split()
 )

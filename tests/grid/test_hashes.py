@@ -44,6 +44,7 @@ def test_what_training_imports_is_hashed_or_known_to_be_silent():
     'evals/judges/world.py',
     'evals/judges/office.py',
     'evals/judges/facts.py',
+    'evals/judges/disguised.py',
   )
   hashed = tuple(n.removesuffix('.py').replace('/', '.') for n in files)
   dotted = lambda name: f'{name}.' if f'{name}.' in hashed else name

@@ -6,7 +6,7 @@ import os
 import runpy
 from collections.abc import Mapping
 
-from ealign.evals.judges import facts, insecure, office, world
+from ealign.evals.judges import disguised, facts, insecure, office, world
 from ealign.evals.judges.measure import ENDED, LENGTH, Judge
 from ealign.runtime import errors
 from ealign.runtime.errors import UserError
@@ -18,6 +18,7 @@ JUDGES = {
   'world': world.JUDGE,
   'office': office.JUDGE,
   'facts': facts.JUDGE,
+  'disguised': disguised.JUDGE,
 }
 # Whose records have no settings beside them, as those of the first versions.
 DEFAULT = 'world'
