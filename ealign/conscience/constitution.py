@@ -1,6 +1,6 @@
 """A constitution: principles by which answers are written, and where from.
 
-Functions over tuples of frozen `Principle`s. One is proposed for a batch of
+Functions over tuples of frozen principles. One is proposed for a batch of
 bad answers, has its gain measured in every round that it is in force, and
 retires in the first one in which it does not help:
 
