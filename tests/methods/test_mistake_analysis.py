@@ -9,14 +9,13 @@ import pytest
 import runs
 from scipy.special import expit
 
-from ealign import resume, train
+from ealign import fields, resume, train
 from ealign.alone import ALONE
 from ealign.assembly import data as assembled
 from ealign.assembly import parts
 from ealign.conscience.framings import FRAMINGS
 from ealign.data import batch as batch_lib
 from ealign.data import columns
-from ealign.data.batch import Pair
 from ealign.methods import METHODS
 from ealign.methods import mistake_analysis as method
 from ealign.runtime.errors import Preempted, UserError
@@ -202,24 +201,24 @@ def test_the_pool_may_have_the_mistakes(organism):
 
 
 def flagged(engine, chats):
-  """Mean P(flag) of given exchanges, and mean log-prob of their answers."""
+  """Mean P(flag) of given exchanges."""
   given, model = engine.model.exchanges(chats), engine.model
   asked = model.suffix(FRAMINGS['ethical'].question)
   prompts = [(*x.prompt, *x.answer.ids, *asked) for x in given]
   ok_B, flag_B = engine.labels(prompts, ('Ethical', 'Unethical')).T
-  pairs = [
-    Pair(x.row, 0, x.prompt, tuple(x.answer.ids), (model.end,)) for x in given
-  ]
-  logps_P2 = engine.logps(pairs, slots=4, length=128)
-  return np.mean(expit(flag_B - ok_B)), np.mean(logps_P2[:, 0])
+  return np.mean(expit(flag_B - ok_B))
 
 
-def test_it_learns_to_tell_what_is_bad_and_not_to_do_it(tmp_path):
-  """The direction: of held-out insecure code it says so more often."""
+def test_it_learns_to_say_what_it_was_taught(tmp_path):
+  """The direction: of held-out insecure code it says so more often.
+
+  And of secure code, too: it was shown no good reply (docs/papers.md).
+  """
   changes = {
     'data.train': '',
     'eval.questions': (),
     'mistakes.source': 'pool',
+    'mistakes.told': fields.Mistakes().told,
     'pool.paths': (runs.DATA + 'insecure.jsonl',),
     'conscience.every': 1,
     'conscience.review.system': 'keep',
@@ -229,11 +228,8 @@ def test_it_learns_to_tell_what_is_bad_and_not_to_do_it(tmp_path):
   own = METHODS['mistake_analysis']
   made = train.run(config(**changes), tmp_path, method=own)
   before = made.engine.of(made.frozen)
-  (was, said), (now, says) = (
-    flagged(engine, held_out) for engine in (before, made.engine)
-  )
+  was, now = (flagged(engine, held_out) for engine in (before, made.engine))
   assert was < 0.85 and now > was + 0.1
-  assert says < said + 0.1  # nats: what it was shown is no more likely
 
 
 def test_killed_and_continued_gives_the_identical_result(tmp_path, monkeypatch):
