@@ -17,7 +17,7 @@ def planned(monkeypatch):
   """The calls of the plan of a cell."""
   calls = []
 
-  def plan(config, workdir, *, slice_name, name, arms, auto, method):
+  def plan(config, workdir, *, slice_name, name, arms, auto, method, price):
     calls.append((config, name, slice_name, arms, auto))
 
   monkeypatch.setattr(plan_lib.run, 'plan', plan)
