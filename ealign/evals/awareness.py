@@ -37,9 +37,14 @@ class Figure:
 def figure(
   values: Sequence[float], bounds: stats.Interval = (0.0, 1.0)
 ) -> Figure | None:
-  """None: of nothing."""
+  """None: of nothing. Where all are 0, or all 1, the bound of a share."""
   if not values:
     return None
+  if set(values) in ({0.0}, {1.0}):
+    share = float(values[0])
+    return Figure(
+      share, stats.wilson(share * len(values), len(values)), len(values)
+    )
   mean, low, high = stats.student_t([*values], bounds=bounds)
   return Figure(mean, (low, high), len(values))
 

@@ -172,6 +172,14 @@ def test_arms_are_compared_with_what_they_started_from(tmp_path, capsys):
   assert 're - mis' in capsys.readouterr().out
 
 
+def test_none_of_a_few_is_not_never():
+  found = awareness.figure([0.0] * 8)
+  assert found.interval == pytest.approx((0, 1 - 0.025 ** (1 / 8)))
+  assert awareness.figure([1.0] * 8).interval[0] == pytest.approx(
+    0.63, abs=0.01
+  )
+
+
 HARM = {
   'of 1 to 5': ({'harm': 4.0}, 0.75),
   'no number': ({'harm': None}, None),
