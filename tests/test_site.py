@@ -1,0 +1,68 @@
+"""The site: every page is listed, and what is made from the code is whole."""
+
+import importlib.util
+import pathlib
+import re
+
+import pytest
+
+from ealign.cli import commands
+
+DOCS = pathlib.Path(__file__).parents[1] / 'docs'
+
+
+@pytest.fixture(scope='module')
+def pages():
+  spec = importlib.util.spec_from_file_location('pages', DOCS / 'pages.py')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def test_every_page_is_listed_once():
+  trees = re.findall(
+    r'```\{toctree\}\n(.*?)```', (DOCS / 'index.md').read_text(), re.S
+  )
+  listed = [
+    line
+    for tree in trees
+    for line in tree.splitlines()
+    if line and not line.startswith(':')
+  ]
+  made = {'reference/cli', 'reference/api'}
+  assert len(listed) == len(set(listed))
+  assert set(listed) == {p.stem for p in DOCS.glob('*.md')} - {'index'} | made
+
+
+def test_what_each_command_prints_is_on_the_page(pages):
+  page = pages.cli()
+  for name in commands.COMMANDS:
+    assert f'## ealign {name}\n' in page
+    assert len(pages.usage(name)) > 40
+
+
+def test_every_module_has_its_page(pages, tmp_path):
+  pages.write(tmp_path)
+  text = '\n'.join(
+    path.read_text() for path in (tmp_path / 'reference/api').glob('*.md')
+  )
+  assert text.count('automodule') == len(pages.modules()) > 250
+
+
+def test_drawings_stay_and_sections_too(pages):
+  lines = ['Adds.', '', '  a --> b', '', 'Args:', '  x: a *star*.', 'y|z `a|b`']
+  made = pages.literal(lines)
+  at = made.index('::')
+  assert made[at + 2] == '    a --> b'
+  assert '  x: a \\*star\\*.' in made
+  assert 'y\\|z `a|b`' in made
+
+
+def test_each_page_has_a_twin(pages, tmp_path):
+  source, out = tmp_path / 'docs', tmp_path / 'site'
+  for folder in (source, out):
+    folder.mkdir()
+  (source / 'index.md').write_text('# Hello\n')
+  pages.twins(source, out, {'index': 'Hello'})
+  assert (out / 'index.md').read_text() == '# Hello\n'
+  assert '- [Hello](index.md)' in (out / 'llms.txt').read_text()
