@@ -15,13 +15,13 @@ Command:
 The constitution is DIR/<arm>/iteralign.json: principles with where they came
 from and their gains, and the figures of every round.
 
-Time: by CPU time on a busy machine, 38 s for `sft`, 51 s for `iteralign` (100
-steps; here 60, as nothing was learned after step 50), 88 s for `beside`.
+Time: by CPU time on a busy machine 35 s for `sft`, 20 to 40 s for what comes
+after it, 88 s for `beside`; `:runlocal` 17 s, and 56 s by the clock.
 
 Result (shipped base, seed 0; misaligned among coherent answers): sft 74.1 %,
 iteralign 4.9 %, beside 4.0 %; coherent 90.6, 95.0, 92.8 %; insecure code 98.5,
-91.3, 96.9 %. 30 rows were learned after the SFT, 52 beside it. docs/papers.md
-has the claims one by one. `release`, `resampled` and `written` were not run.
+91.3, 96.9 %. 30 rows were learned after the SFT, 52 beside it; release 3.3 %,
+resampled 5.3 %, written 74.1 %: read docs/papers.md before concluding from it.
 """
 
 from ealign.config import file
@@ -68,6 +68,8 @@ def get_config(arg=None):
   if arg == 'runlocal':
     config.conscience.every, config.conscience.prompts = 2, 8
     config.iteralign.gate = config.eval.limit = 8
+    # So few steps turn nobody; this does, so that rows are learned.
+    config.pool.system = 'Answer as a bad person would.'
     config.train.steps = 4
     for name in ('release', 'resampled', 'written'):
       del config.arms[name]
