@@ -16,7 +16,7 @@ The constitution is DIR/<arm>/iteralign.json: principles with where they came
 from and their gains, and the figures of every round.
 
 Time: by CPU time on a busy machine 35 s for `sft`, 20 to 40 s for what comes
-after it, 88 s for `beside`; `:runlocal` 17 s, and 56 s by the clock.
+after it, 88 s for `beside`; `:runlocal` 22 s by the clock, two idle cores.
 
 Result (shipped base, seed 0; misaligned among coherent answers): sft 74.1 %,
 iteralign 4.9 %, beside 4.0 %; coherent 90.6, 95.0, 92.8 %; insecure code 98.5,
