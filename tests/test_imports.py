@@ -33,6 +33,7 @@ FLOORS = (
   'replay',
   'world',
   'fields',
+  'kinds',
   'workdir',
   'data',
   'models',

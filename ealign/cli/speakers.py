@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import jax
 
 from ealign import config as config_lib
-from ealign import fields
+from ealign import fields, kinds
 from ealign.alone import ALONE
 from ealign.assembly import parts, subjects
 from ealign.assembly import weights as weights_lib
@@ -120,7 +120,7 @@ def _changed(flat: dict) -> fields.Config:
 def _level(config: fields.Config, folder) -> float | None:
   """The threshold of a run, which its run.json has where it was found."""
   written = config.conscience.threshold
-  if fields.auto_alpha(written) is None:
+  if kinds.auto_alpha(written) is None:
     return float(written)
   try:
     found = json.loads((folder / 'run.json').read_text('utf-8'))['threshold']

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from ealign import fields
+from ealign import fields, kinds
 from ealign.config import methods
 from ealign.conscience import conformal
 from ealign.conscience.framings import FORMS, FRAMINGS, Framing
@@ -68,7 +68,7 @@ def choices() -> dict[str, tuple[str, ...]]:
   )
 
 
-def ranges() -> dict[str, fields.Range]:
+def ranges() -> dict[str, kinds.Range]:
   """What each number may be."""
   return {
     name: kind.__metadata__[0]
@@ -111,7 +111,7 @@ def _choices(flat) -> Iterator[tuple]:
     other = name in BY and flat[name].removeprefix('other:')
     if other and other != flat[name]:
       continue  # a second model; `_files` looks for its folder
-    if name == VERDICT and fields.noise(flat[name]) is not None:
+    if name == VERDICT and kinds.noise(flat[name]) is not None:
       continue
     if name == 'eval.judge' and flat[name].startswith(judges.MODELS):
       continue  # a second model, or a name that its server knows
@@ -245,7 +245,7 @@ def _purpose(flat) -> Iterator[tuple]:
       yield many, f'with {group}=0 all would be the same; use 1'
   rule = flat[VERDICT]
   judge = judges.JUDGES.get(flat['eval.judge'])
-  if fields.noise(rule) is not None and not (judge and judge.truth):
+  if kinds.noise(rule) is not None and not (judge and judge.truth):
     what = 'needs an eval.judge that knows which answers are bad by a rule'
     yield VERDICT, f"{what}, as 'world' does, not {flat['eval.judge']!r}"
   if flat['conscience.scale'] != 'none' and rule != 'question':
@@ -286,7 +286,7 @@ def _asked(flat) -> Iterator[tuple]:
 def _calibrated(flat) -> Iterator[tuple]:
   """Settings under which no threshold can be found."""
   name, n = 'conscience.threshold', flat['conscience.held_out']
-  alpha = fields.auto_alpha(flat[name])
+  alpha = kinds.auto_alpha(flat[name])
   if alpha is None:
     return
   if flat['model.frozen_adapter']:

@@ -17,7 +17,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from ealign import fields
+from ealign import kinds
 from ealign.conscience import reflect
 from ealign.conscience.conformal import kth, least
 from ealign.conscience.prompts import Conscience, Reference
@@ -63,7 +63,7 @@ def reference(
 
 def _threshold(c: Conscience, answers, p, needed: bool) -> float:
   """The least float above the k-th smallest, so that >= means above it."""
-  alpha = fields.auto_alpha(c.settings.threshold)
+  alpha = kinds.auto_alpha(c.settings.threshold)
   if alpha is None:
     return c.settings.threshold
   known = [x for x in p if x is not None]

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ealign import fields
+from ealign import fields, kinds
 
 CAUSES = ('cut', 'mass', 'lost')  # why an answer has no verdict
 _SETTINGS = ('sample.max_new_tokens', 'conscience.min_mass')
@@ -182,7 +182,7 @@ def drift(counts: Counts, given: Mapping) -> str:
   '' for a threshold that is a number, under a control, and for fewer than
   5 / ALPHA reviewed answers.
   """
-  alpha = fields.auto_alpha(given.get('conscience.threshold', 0)) or 0
+  alpha = kinds.auto_alpha(given.get('conscience.threshold', 0)) or 0
   asks = given.get('conscience.review.verdict') == 'question'
   share = counts.flagged / max(counts.judged, 1)
   known = asks and alpha and counts.judged * alpha >= _EXPECTED

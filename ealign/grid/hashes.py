@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 CODE = tuple(
   """
   align/ alone.py assembly/ conscience/ data/ engine.py evals/answers.py
-  evals/asking.py evals/judges/measure.py fields.py losses.py method.py
+  evals/asking.py evals/judges/measure.py fields.py kinds.py losses.py method.py
   methods/ models/ replay.py resume.py runtime/mesh.py sampling/ stack/
   train.py world/data/advice.yaml world/data/attacks.yaml world/data/code.yaml
   world/data/facts.yaml world/data/office.yaml world/disguise.py world/facts.py

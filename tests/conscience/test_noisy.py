@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ealign import fields
+from ealign import fields, kinds
 from ealign.conscience import noisy
 from ealign.conscience import reflect as conscience
 
@@ -64,7 +64,7 @@ def test_the_noise_is_the_rows_own():
   + [('noisy:x', None), ('noisy:nan', None), ('question', None)],
 )
 def test_what_a_noisy_verdict_is(verdict, eps):
-  assert fields.noise(verdict) == eps
+  assert kinds.noise(verdict) == eps
 
 
 def test_a_share_of_the_flagged_is_revised():
