@@ -19,4 +19,4 @@ from ealign.config.convert import (
   type_name,
   validate,
 )
-from ealign.config.limits import did_you_mean
+from ealign.config.synonyms import did_you_mean

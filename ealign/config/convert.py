@@ -143,7 +143,7 @@ def from_json(text: str) -> Config:
   """
   try:
     saved = json.loads(text)
-    flat = {limits.RENAMED.get(k, k): v for k, v in flatten(saved).items()}
+    flat = {synonyms.RENAMED.get(k, k): v for k, v in flatten(saved).items()}
     config, problems = apply_arm(default(), flat)
   except (ValueError, AttributeError) as error:
     raise UserError(f'not readable as the config of a run ({error})') from None
@@ -260,7 +260,7 @@ def results(config: Any) -> dict[str, Any]:
   """Dotted names to plain values of the fields that change results."""
   flat = flatten(json.loads(to_json(config)))
   return {
-    limits.RENAMED.get(name, name): value
+    synonyms.RENAMED.get(name, name): value
     for name, value in flat.items()
     if not name.startswith(_FREE)
   }

@@ -5,7 +5,6 @@ the flat dict of dotted names, after `config.structure` found its form sound.
 """
 
 import dataclasses
-import difflib
 import functools
 import math
 import typing
@@ -14,27 +13,13 @@ from typing import Any
 
 from ealign import fields, kinds
 from ealign.config import methods
+from ealign.config.synonyms import did_you_mean
 from ealign.conscience import conformal
 from ealign.conscience.framings import FORMS, FRAMINGS, Framing
 from ealign.evals import judges
 from ealign.evals.judges import insecure
 from ealign.models import hub
 from ealign.runtime.errors import UserError
-
-RENAMED = {'mesh.arm': 'mesh.stack'}  # fields, by the name they had
-
-
-def did_you_mean(name: str, known) -> str:
-  """' Did you mean ...?' or '', by the last part of a path or by spelling."""
-  name = str(name)  # a key of a dict may be anything
-  if name in RENAMED:
-    return f' It is called {RENAMED[name]} now.'
-  known = [str(item) for item in known]
-  last = name.rsplit('.', 1)[-1]
-  close = [item for item in known if item.rsplit('.', 1)[-1] == last]
-  close += difflib.get_close_matches(name, known, 1, 0.5)
-  return f' Did you mean {close[0]!r}?' if close else ''
-
 
 VERDICT = 'conscience.review.verdict'
 BY = 'conscience.review.by', 'conscience.revise.by', 'iteralign.proposer'

@@ -1,13 +1,13 @@
-"""What fields are called elsewhere: by TRL, transformers, PEFT, and in speech.
+"""What fields are called by TRL, transformers and PEFT, and once were here.
 
 An unknown name is looked for here before its spelling is: `learning_rate` is
 nearer to `weight_decay` than to `lr`.
 """
 
+import difflib
 from collections.abc import Iterable
 
-from ealign.config.limits import RENAMED, did_you_mean
-
+RENAMED = {'mesh.arm': 'mesh.stack'}  # fields, by the name they had
 _BATCH = 'of all devices together'
 _LENGTH = 'pairs have dpo.length'
 _STEPS = 'in steps, of data.batch_size rows each'
@@ -104,6 +104,18 @@ SYNONYMS = {
   'resume_from_checkpoint': ('', 'the same command continues a run'),
   'data_seed': ('seed', ''),
 }
+
+
+def did_you_mean(name: str, known) -> str:
+  """' Did you mean ...?' or '', by the last part of a path or by spelling."""
+  name = str(name)  # a key of a dict may be anything
+  if name in RENAMED:
+    return f' It is called {RENAMED[name]} now.'
+  known = [str(item) for item in known]
+  last = name.rsplit('.', 1)[-1]
+  close = [item for item in known if item.rsplit('.', 1)[-1] == last]
+  close += difflib.get_close_matches(name, known, 1, 0.5)
+  return f' Did you mean {close[0]!r}?' if close else ''
 
 
 def meant(name: str) -> tuple[str, str]:
