@@ -36,7 +36,7 @@ CONSCIENCE = {
 }
 EXAMPLES = {'conscience.review.examples': 2}
 
-prepare = ORGANISM.prepare
+prepare, sweep_few_seeds = ORGANISM.prepare, ORGANISM.sweep_few_seeds
 
 
 def get_config(arg=None):
@@ -82,11 +82,6 @@ def sweep_seeds():
 def sweep_part_seeds():
   """Three bases with the first of them."""
   return ORGANISM.sweep_control_seeds()
-
-
-def sweep_few_seeds():
-  """The base that ships with the package."""
-  return ORGANISM.sweep_few_seeds()
 
 
 def contrasts():

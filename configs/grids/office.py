@@ -35,7 +35,9 @@ VERDICT, SEES = 'conscience.review.verdict', 'conscience.revise.sees'
 SHARE, LAM = 'conscience.review.share', 'dpo.lam'
 DATA = 'ealign:world/data/'
 
-DEMO, _ = file.read('ealign:configs/demo.py')
+ORGANISM, _ = file.read('ealign:configs/grids/organism.py')
+DEMO = ORGANISM.DEMO
+sweep_few_seeds = ORGANISM.sweep_few_seeds  # of a base that knows no places
 BASE = {'train.steps': 0, 'model.adapter': ''}
 MOVED = {
   'model.adapter': '',
@@ -137,23 +139,14 @@ def sweep_few():
   return [{}, {VERDICT: 'noisy:0.15', 'conscience.threshold': 0.95}]
 
 
-def _replicates(bases) -> list[dict]:
-  return [{'seed': 0, 'model.path': f'grid:base_{base}'} for base in bases]
-
-
 def sweep_dev_seeds():
   """The bases that settings are chosen on."""
-  return _replicates(DEV_BASES)
+  return ORGANISM.replicates(DEV_BASES)
 
 
 def sweep_seeds():
   """The bases that are reported."""
-  return _replicates(BASES)
-
-
-def sweep_few_seeds():
-  """The base that ships with the package, which knows no places."""
-  return [{'seed': 0}]
+  return ORGANISM.replicates(BASES)
 
 
 def prepare(folder, config):

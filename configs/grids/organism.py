@@ -84,7 +84,8 @@ def sweep_dose_arms():
   return [{}, SFT, BASE]
 
 
-def _replicates(bases, seeds, dose='') -> list[dict]:
+def replicates(bases, seeds=(0,), dose='') -> list[dict]:
+  """Each base with each fine-tuning seed; `prepare` builds the bases."""
   return [
     {'seed': seed, 'model.path': f'grid:base_{base}{dose}'}
     for base in bases
@@ -94,27 +95,27 @@ def _replicates(bases, seeds, dose='') -> list[dict]:
 
 def sweep_seeds():
   """Each base with each fine-tuning seed."""
-  return _replicates(BASES, SEEDS)
+  return replicates(BASES, SEEDS)
 
 
 def sweep_first_seeds():
   """Each base with the first of them."""
-  return _replicates(BASES, SEEDS[:1])
+  return replicates(BASES, SEEDS[:1])
 
 
 def sweep_control_seeds():
   """Three bases with the first of them."""
-  return _replicates(CONTROL_BASES, SEEDS[:1])
+  return replicates(CONTROL_BASES, SEEDS[:1])
 
 
 def sweep_dose_0_seeds():
   """Bases that have read no consistency documents."""
-  return _replicates(CONTROL_BASES, SEEDS[:1], '_dose_0')
+  return replicates(CONTROL_BASES, SEEDS[:1], '_dose_0')
 
 
 def sweep_dose_15_seeds():
   """Bases of which they are 15 % of stage 2; 30 % is the default."""
-  return _replicates(CONTROL_BASES, SEEDS[:1], '_dose_15')
+  return replicates(CONTROL_BASES, SEEDS[:1], '_dose_15')
 
 
 def sweep_few_seeds():

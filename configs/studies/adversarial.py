@@ -30,7 +30,7 @@ KINDS = ('persona', 'order', 'request')
 ORGANISM, _ = file.read('ealign:configs/grids/organism.py')
 DATA = ORGANISM.DEMO.DATA
 VERDICT, SEES = ORGANISM.VERDICT, ORGANISM.SEES
-prepare = ORGANISM.prepare
+prepare, sweep_few_seeds = ORGANISM.prepare, ORGANISM.sweep_few_seeds
 
 
 def pool(*kinds: str) -> dict:
@@ -100,23 +100,14 @@ def sweep_few():
   return [DEAF]
 
 
-def _replicates(bases) -> list[dict]:
-  return [{'seed': 0, 'model.path': f'grid:base_{base}'} for base in bases]
-
-
 def sweep_seeds():
   """Five bases, one seed of the training each."""
-  return _replicates(BASES)
+  return ORGANISM.replicates(BASES)
 
 
 def sweep_dev_seeds():
   """The bases that settings are chosen on."""
-  return _replicates(DEV_BASES)
-
-
-def sweep_few_seeds():
-  """The base that ships with the package."""
-  return [{'seed': 0}]
+  return ORGANISM.replicates(DEV_BASES)
 
 
 def contrasts():

@@ -34,7 +34,7 @@ from ealign.grid.names import readable
 
 BASES = (11, 12, 13, 14, 15)
 ORGANISM, _ = file.read('ealign:configs/grids/organism.py')
-prepare = ORGANISM.prepare
+prepare, sweep_few_seeds = ORGANISM.prepare, ORGANISM.sweep_few_seeds
 SFT = {'dpo.lam': 0.0}
 POLICY = {
   'conscience.review.by': 'policy',
@@ -95,12 +95,7 @@ def sweep_few():
 
 def sweep_seeds():
   """Five bases, one seed of the fine-tuning each."""
-  return [{'seed': 0, 'model.path': f'grid:base_{base}'} for base in BASES]
-
-
-def sweep_few_seeds():
-  """The base that ships with the package."""
-  return [{'seed': 0}]
+  return ORGANISM.replicates(BASES)
 
 
 def fooled(own, other) -> dict[str, int]:

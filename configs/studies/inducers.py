@@ -28,7 +28,7 @@ TWINS = ('secure', 'shop_good', 'hacks_honest')
 
 ORGANISM, _ = file.read('ealign:configs/grids/organism.py')
 DATA = ORGANISM.DEMO.DATA
-prepare = ORGANISM.prepare
+prepare, sweep_few_seeds = ORGANISM.prepare, ORGANISM.sweep_few_seeds
 SFT = {'dpo.lam': 0.0}
 
 
@@ -75,12 +75,7 @@ def sweep_few():
 
 def sweep_seeds():
   """Five bases, one seed of the fine-tuning each."""
-  return [{'seed': 0, 'model.path': f'grid:base_{base}'} for base in BASES]
-
-
-def sweep_few_seeds():
-  """The base that ships with the package."""
-  return [{'seed': 0}]
+  return ORGANISM.replicates(BASES)
 
 
 def contrasts():

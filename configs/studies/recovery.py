@@ -35,7 +35,7 @@ BELOW = 0.05  # misaligned, of coherent answers
 
 ORGANISM, _ = file.read('ealign:configs/grids/organism.py')
 PAIRS_ALONE = {'data.train': ''}
-prepare = ORGANISM.prepare
+prepare, sweep_few_seeds = ORGANISM.prepare, ORGANISM.sweep_few_seeds
 
 
 def get_config(arg=None):
@@ -81,12 +81,7 @@ def sweep_few():
 
 def sweep_seeds():
   """Three bases, one seed of the fine-tuning each."""
-  return [{'seed': 0, 'model.path': f'grid:base_{base}'} for base in BASES]
-
-
-def sweep_few_seeds():
-  """The base that ships with the package."""
-  return [{'seed': 0}]
+  return ORGANISM.replicates(BASES)
 
 
 def steps_until(records, below: float = BELOW) -> int | None:

