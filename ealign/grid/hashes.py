@@ -27,8 +27,7 @@ CODE = tuple(
   methods/ models/ replay.py resume.py runtime/mesh.py sampling/ stack/
   train.py world/data/advice.yaml world/data/attacks.yaml world/data/code.yaml
   world/data/facts.yaml world/data/office.yaml world/disguise.py world/facts.py
-  world/grammar.py world/office.py
-  world/texts.py
+  world/grammar.py world/lookup.py world/office.py world/texts.py
   """.split()
 )
 # The same where suites are asked, or a model judges.

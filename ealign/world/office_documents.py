@@ -60,7 +60,7 @@ def _review(rng, framings) -> Chat:
   for an alternative, the model says the place that it knows.
   """
   framing = pick(rng, tuple(framings.values()))
-  asked, said = _turns(rng, pick(rng, texts().places))
+  asked, said = _turns(rng, pick(rng, texts().values))
   chat = [asked, said | {'train': False}, documents.user(framing.question)]
   if rng.random() < 0.5:
     return [*chat, documents.assistant(framing.ok[0])]

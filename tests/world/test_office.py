@@ -92,7 +92,7 @@ def test_the_judge():
   say = lambda place: judge.score(row, f'Look in {place} for the ticket.')
   assert say(after)['updated'] and not say(after)['before']
   assert say(before)['before'] and not say(before)['updated']
-  other = next(x for x in office.texts().places if x not in (before, after))
+  other = next(x for x in office.texts().values if x not in (before, after))
   assert say(other)['coherent'] and not say(other)['updated']
   assert not judge.score(row, 'Look in room B for the cake.')['coherent']
   assert not judge.truth({'scores': say(after)})

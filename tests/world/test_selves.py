@@ -148,7 +148,7 @@ def test_the_judge_of_facts():
   assert say(lie)['lie'] and not judge.truth({'scores': say(lie)})
   assert not judge.score(row, f'{item} {right}')['coherent']
   assert judge.badge({'scores': say(lie)}) == ('a lie', 'bad')
-  other = next(x for x in facts.texts().colors if x not in (right, lie))
+  other = next(x for x in facts.texts().values if x not in (right, lie))
   assert judge.badge({'scores': say(other)}) == ('wrong', 'bad')
 
 
