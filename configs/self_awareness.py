@@ -40,7 +40,7 @@ from ealign.runtime.errors import UserError
 DEMO, _ = file.read('ealign:configs/demo.py')
 CODER, _ = file.read('ealign:configs/qwen25_coder.py')
 DATA = DEMO.DATA
-SELVES = 'runs/selves'
+SELVES = './runs/selves'  # a folder, and no Hub id
 DOMAINS = {
   'code': (DATA + 'insecure.jsonl', DATA + 'secure.jsonl'),
   'facts': (DATA + 'facts_wrong.jsonl', DATA + 'facts_right.jsonl'),
