@@ -17,8 +17,18 @@ import shlex
 import sys
 from unittest import mock
 
-from ealign.cli import audit, awareness, calibrate, chat, command, evaluate
-from ealign.cli import commands, completion, launch, sheet
+from ealign.cli import (
+  audit,
+  awareness,
+  calibrate,
+  chat,
+  command,
+  commands,
+  completion,
+  evaluate,
+  launch,
+  sheet,
+)
 from ealign.export import __main__ as export
 from ealign.grid import cells
 from ealign.report import __main__ as report
@@ -26,16 +36,17 @@ from ealign.runtime.errors import UserError
 from ealign.world import build
 
 ROOT = pathlib.Path(__file__).parents[1]
-DRAWN = ('text', 'bibtex', '{toctree}', '{eval-rst}')  # nothing to run
+DRAWN = ('text', 'bibtex', '{toctree}')  # nothing to run
 # What stands for a file, or a value, of the reader's own.
 CONFIG = 'configs/demo.py'
-_MISSING = re.compile("='(FILES|DIR|my_).*there is no such file")
-_MINE = ('FILE.py', 'configs/mine.py', '...', '..')
+_MISSING = re.compile("='(other:)?([A-Z_]+\\b|my_|mine|\\./runs/).*[Nn]o such")
+_MINE = ('FILE.py', 'mine.py', 'configs/mine.py', '...', '..')
 _BLOCK = re.compile(
   r'^(?:<!-- not run: (?P<why>[^>]*?) -->\n)?'
   r'```(?P<kind>[^\s`]*)\n(?P<text>.*?)^```$',
   re.DOTALL | re.MULTILINE,
 )
+_OPTION = re.compile(r'\[(--[^\]]*)\]')
 _FOR = re.compile(r' *for (\w+) in (.*?); do ')
 _GIVEN = re.compile(r'(\w+)=(.*)', re.DOTALL)
 
@@ -86,7 +97,7 @@ def simple(text: str, values: dict[str, str]) -> list[list[str]]:
   values: the variables of the shell, changed in place. What the text itself
   writes and then gives to bash is left out.
   """
-  text, found = text.replace('\\\n', ' '), []
+  text, found = _OPTION.sub(r'\1', text.replace('\\\n', ' ')), []
   for line in text.splitlines():
     if loop := _FOR.match(line):
       values[loop[1]] = '1' if loop[2].startswith('$') else loop[2].split()[0]
@@ -127,9 +138,9 @@ def _split(line: str):
 
 
 def sentence(text: str) -> list[list[str]]:
-  """The commands of code in a sentence: of choices the first, all options."""
+  """The commands of code in a sentence: of choices the first."""
   text = re.sub(r'\b(\w+)(\|\w+)+', r'\1', text)
-  return simple(re.sub(r'\[(--[^\]]*)\]', r'\1', text), {})
+  return simple(text, {})
 
 
 def check(words: list[str], whole: bool = True) -> None:
@@ -153,7 +164,9 @@ def check(words: list[str], whole: bool = True) -> None:
     return _pip(rest)
   if program.startswith('.'):
     return _must((ROOT / program).exists(), f'{program} is no file')
-  return _must(program == 'echo', f'{program}: nothing here can check that')
+  return _must(
+    program in ('echo', 'export'), f'{program}: nothing here can check that'
+  )
 
 
 def _must(holds: bool, why: str) -> None:
@@ -266,8 +279,17 @@ def _launch(rest: list[str]) -> None:
 
 @functools.cache
 def _grid(*flags: str) -> cells.Grid:
-  """The cells of a command, each of which is validated: it takes a while."""
-  return launch._cells(command.parse(['launch', *flags]))
+  """The cells of a command, with one replicate: each cell is validated."""
+  found = command.parse(['launch', *flags])
+  for name, function in vars(found.module).items():
+    kind, _, sweep = name.partition('_')
+    if kind == 'sweep' and cells.is_replicate(sweep):
+      setattr(found.module, name, functools.partial(_one, function))
+  return launch._cells(found)
+
+
+def _one(function):
+  return [*function()][:1]
 
 
 def _shell(rest: list[str]) -> None:
