@@ -17,7 +17,6 @@ extensions = [
   'myst_nb',
   'sphinx.ext.autodoc',
   'sphinx.ext.napoleon',
-  'sphinx.ext.viewcode',
 ]
 exclude_patterns = ['_build']
 default_role = 'code'

@@ -158,7 +158,7 @@ def check(words: list[str], whole: bool = True) -> None:
   if program == 'ealign':
     return _ours(rest[0], rest[1:], whole)
   if program == 'make':
-    targets = re.findall(r'^(\w+):', (ROOT / 'Makefile').read_text(), re.M)
+    targets = re.findall(r'^([\w-]+):', (ROOT / 'Makefile').read_text(), re.M)
     return _must(set(rest) <= set(targets), f'make has no {rest}')
   if pathlib.Path(program).name == 'pip':
     return _pip(rest)

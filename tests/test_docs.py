@@ -40,6 +40,8 @@ TRIED = {
   'prompts': ('docs/evaluation.md', 'aligned: |-'),
   'judge': ('docs/judges.md', '# my_judge.py'),
   'config': ('README.md', 'def get_config'),
+  'guide': ('docs/train.md', 'def get_config'),
+  'method': ('docs/methods.md', 'IMITATE'),
   'notebook': ('README.md', 'train.run'),
 }
 # What is no value but stands for one, and the ends of names of files.
@@ -276,9 +278,10 @@ def test_prompts_of_ones_own(tmp_path):
   assert prompts.read(str(file)).labels == (('A', 0), ('B', 50), ('C', 100))
 
 
-def test_a_config_of_ones_own(tmp_path):
-  """README.md: nothing is wrong with it but files that are not here."""
-  (tmp_path / 'mine.py').write_text(of('config').text)
+@pytest.mark.parametrize('name', ['config', 'guide'])
+def test_a_config_of_ones_own(tmp_path, name):
+  """Nothing is wrong with it but files that are not here."""
+  (tmp_path / 'mine.py').write_text(of(name).text)
   _, found = file_lib.read(str(tmp_path / 'mine.py'))
   problems = config_lib.validate(found)
   assert problems and all('there is no such file' in x for x in problems)
