@@ -28,6 +28,8 @@ nb_execution_cache_path = '_build/.jupyter_cache'
 
 html_theme = 'sphinx_book_theme'
 html_title = 'ealign'
+html_static_path = ['static']
+html_css_files = ['site.css']
 html_theme_options = {'show_navbar_depth': 1, 'home_page_in_toc': True}
 
 
