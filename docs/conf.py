@@ -23,8 +23,7 @@ default_role = 'code'
 napoleon_use_ivar = True
 myst_heading_anchors = 4
 myst_enable_extensions = ['colon_fence', 'dollarmath']
-nb_execution_mode = 'cache'
-nb_execution_cache_path = '_build/.jupyter_cache'
+nb_execution_mode = 'off'  # no page is executed
 
 html_theme = 'sphinx_book_theme'
 html_title = 'ealign'

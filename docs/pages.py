@@ -135,7 +135,7 @@ def _literal(lines) -> Iterator[str]:
 
 
 def _escaped(line: str) -> str:
-  """Stars, bars and ends in _ as they are, but for *words* and in backquotes."""
+  """Stars, bars and ends in _ as they are, but for *words* and `code`."""
   parts = line.split('`')
   special = r'((?<!\w)\*\w[\w -]*\*(?!\w))|[*|]|_\b'
   kept = lambda found: found[0] if found[1] else f'\\{found[0]}'
