@@ -20,6 +20,7 @@ from ealign.runtime.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILE, GRID = 'configs/qwen25_coder.py', 'configs/grids/coder.py'
+SISTERS = 'configs/qwen25_sisters.py'
 ARMS = ('base', 'sft', 'conscience', 'frozen', 'uncalibrated', 'benign')
 ARMS += ('recovery',)
 FEW = 'sft', 'conscience', 'recovery'  # of :runlocal
@@ -92,6 +93,19 @@ def test_the_arms_differ_in_what_they_are_named_after():
   assert first['conscience.threshold'] == 0.5
   guards = [f for f in first if f.startswith('conscience.guards.')]
   assert len(guards) == 6 and not any(first[f] for f in guards)
+
+
+@pytest.mark.parametrize('arg', ['', ':advice', ':1.5b', ':runlocal'])
+def test_the_sister_methods_read_the_same(arg):
+  config = config_file.read(SISTERS + arg)[1]
+  told = config_lib.validate(config)
+  assert not [x for x in told if not x.startswith('model.path')]
+  arms = config_lib.arms(config)
+  flat = {name: config_lib.flatten(arm) for name, arm in arms.items()}
+  assert len({(f['train.steps'], f['seed']) for f in flat.values()}) == 1
+  assert flat['mistakes']['method'] == 'mistake_analysis'
+  assert flat['iteralign']['method'] == 'iteralign'
+  assert not flat['zero_shot']['data.train']
 
 
 def test_the_tables_name_the_arms_as_the_design_does(tables):
