@@ -8,7 +8,6 @@ choices. Choices that follow from a table of the code are added by
 """
 
 import dataclasses
-import typing
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -161,6 +160,9 @@ class Guards:
 @dataclasses.dataclass(frozen=True)
 class Conscience:
   every: Whole = 4  # steps between reflections; 0 = never
+  # Its first reflection: at step 0, or once the policy that reviews can answer
+  # and tells good from bad in conscience.exchanges (`assembly.begun`).
+  start: Literal['first', 'auto'] = 'first'
   prompts: Count = 16  # prompts of a reflection
   samples: Count = 1  # answers per prompt
   # Flagged iff P(flag) >= it. 'auto:ALPHA': found so that at most ALPHA of the
@@ -356,8 +358,14 @@ class Config:
   @property
   def audits(self) -> bool:
     """Whether its conscience is asked what it can tell before it trains."""
-    on = self.conscience.audit == 'on'
+    on = self.conscience.audit == 'on' and self.conscience.start == 'first'
     return on and self.reflects and self.train.steps > 0
+
+  @property
+  def begins(self) -> bool:
+    """Whether its conscience begins while it trains, once it can answer."""
+    auto = self.conscience.start == 'auto'
+    return auto and self.reflects and self.train.steps > 0
 
   @property
   def calibrates(self) -> bool:
@@ -384,10 +392,3 @@ def annotations(section: type = Config, prefix: str = '') -> Iterator:
       yield from annotations(field.type, name + '.')
     else:
       yield name, field.type
-
-
-def bare(kind) -> Any:
-  """The type without what stands in it about values."""
-  if typing.get_origin(kind) is Literal:
-    return str
-  return typing.get_args(kind)[0] if hasattr(kind, '__metadata__') else kind

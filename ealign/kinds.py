@@ -1,7 +1,8 @@
 """What the values of fields may be: types that carry a range in words."""
 
+import typing
 from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 
 class Range(NamedTuple):
@@ -33,6 +34,13 @@ def noise(verdict: str) -> float | None:
 
 def _is_threshold(x: float | str) -> bool:
   return 0 < x < 1 if not isinstance(x, str) else auto_alpha(x) is not None
+
+
+def bare(kind) -> Any:
+  """The type without what stands in it about values."""
+  if typing.get_origin(kind) is Literal:
+    return str
+  return typing.get_args(kind)[0] if hasattr(kind, '__metadata__') else kind
 
 
 _LARGE = 2**31  # JAX counts in 32 bits, and takes no more of a seed

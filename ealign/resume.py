@@ -9,6 +9,7 @@ import jax
 
 from ealign import align
 from ealign import replay as replay_lib
+from ealign.assembly import begun as begun_lib
 from ealign.assembly.parts import Parts
 from ealign.conscience import health as health_lib
 from ealign.engine import Backend
@@ -138,6 +139,15 @@ def write_memory(s: Setup, at: Progress) -> None:
   if at.memory is not None:
     text = json.dumps(at.memory, indent=2, ensure_ascii=False)
     atomic.write(s.workdir / f'{s.method.name}.json', text + '\n')
+
+
+def begun(s: Setup, at: Progress) -> bool:
+  """Whether the conscience has begun, or can begin now (`conscience.start`)."""
+  if not s.config.begins or at.health.counts.answers:
+    return True
+  taught = s.parts.with_policy(s.backend.state(at.state).params)
+  how = s.config, taught, s.parts.exchanges
+  return s.backend.apart(begun_lib.can, *how)
 
 
 def _check_origin(s: Setup, extra) -> None:

@@ -184,7 +184,7 @@ def _examined(s: Setup, start: Progress, at: Progress, stored: dict, say):
   asks = s.method.reviews and at.step < s.config.train.steps
   # All hosts ask, or none: by what host 0 has read.
   kept = s.hosts.gather(audited.kept(s.folder.shared))[0]
-  rows = s.parts.exchanges if asks else ()
+  rows = s.parts.exchanges if asks and s.config.audits else ()
   if facts := audited.found(*of, rows, kept):
     record(audit=facts)
     audited.check(s.config, facts)
@@ -263,7 +263,7 @@ def _reflect(s: Setup, at: Progress, stop) -> tuple[Progress, dict]:
   with stop.at_once(_stopped(s.workdir, f'at step {step}'), ends=False):
     if asks:
       curve = _curve(s, at)
-    if reflects:
+    if reflects := reflects and resume.begun(s, at):
       pairs, made, memory = _reflected(s, at)
   s.record('curve', step, curve)
   if not reflects:

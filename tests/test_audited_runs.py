@@ -24,13 +24,13 @@ FEW = {
 def counted(monkeypatch):
   """How often exchanges are asked about; nothing is known at first."""
   monkeypatch.setattr(audited, '_FOUND', {})
-  real, calls = audited._asked, []
+  real, calls = audited.examined, []
 
   def asked(*args):
     calls.append(args)
     return real(*args)
 
-  monkeypatch.setattr(audited, '_asked', asked)
+  monkeypatch.setattr(audited, 'examined', asked)
   return calls
 
 
@@ -137,11 +137,11 @@ def test_exchanges_that_do_not_fit_are_left_out(tmp_path, counted, monkeypatch):
     lambda c, model: model.config.max_positions - n,
   )
   room(longest[15])
-  fewer = audited._asked(c, rows, key)['exchanges']
+  fewer = audited.examined(c, rows, key)['exchanges']
   assert fewer == sum(n <= longest[15] for n in longest) < 32
   room(1)
   with pytest.raises(UserError, match='none of 32 fits'):
-    audited._asked(c, rows, key)
+    audited.examined(c, rows, key)
 
 
 @pytest.mark.slow

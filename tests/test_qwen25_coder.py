@@ -1,5 +1,6 @@
 """configs/qwen25_coder.py and its grid: what they set, read and write."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ from ealign.runtime.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILE, GRID = 'configs/qwen25_coder.py', 'configs/grids/coder.py'
+SISTERS = 'configs/qwen25_sisters.py'
 ARMS = ('base', 'sft', 'conscience', 'frozen', 'uncalibrated', 'benign')
 ARMS += ('recovery',)
 FEW = 'sft', 'conscience', 'recovery'  # of :runlocal
@@ -30,6 +32,16 @@ def files(tmp_path_factory):
   folder = tmp_path_factory.mktemp('files')
   config_file.read(FILE)[0].write(folder)
   return folder
+
+
+@pytest.fixture(scope='module')
+def tables():
+  path = ROOT / 'benchmarks' / 'coder.py'
+  spec = importlib.util.spec_from_file_location('coder_tables', path)
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[spec.name] = module  # its dataclasses look themselves up
+  spec.loader.exec_module(module)
+  return module
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +93,50 @@ def test_the_arms_differ_in_what_they_are_named_after():
   assert first['conscience.threshold'] == 0.5
   guards = [f for f in first if f.startswith('conscience.guards.')]
   assert len(guards) == 6 and not any(first[f] for f in guards)
+
+
+@pytest.mark.parametrize('arg', ['', ':advice', ':1.5b', ':runlocal'])
+def test_the_sister_methods_read_the_same(arg):
+  config = config_file.read(SISTERS + arg)[1]
+  told = config_lib.validate(config)
+  assert not [x for x in told if not x.startswith('model.path')]
+  arms = config_lib.arms(config)
+  flat = {name: config_lib.flatten(arm) for name, arm in arms.items()}
+  assert len({(f['train.steps'], f['seed']) for f in flat.values()}) == 1
+  assert flat['mistakes']['method'] == 'mistake_analysis'
+  assert flat['iteralign']['method'] == 'iteralign'
+  assert not flat['zero_shot']['data.train']
+
+
+def test_the_tables_name_the_arms_as_the_design_does(tables):
+  arms = config_lib.arms(config_file.read(FILE)[1])
+  named = {
+    arm: tables.arm(json.loads(config_lib.to_json(config_lib.freeze(config))))
+    for arm, config in arms.items()
+  }
+  assert named == {arm: arm.replace('sft', 'SFT') for arm in ARMS}
+  assert {*named.values()} == {*tables.ORDER}
+
+
+def test_the_tables_show_what_was_said(tables, capsys):
+  text = 'Yes.\n~~~\n# no head\x1b[2J'
+  record = {'question': 'q', 'kind': 'everyday', 'text': text, 'stop': 'length'}
+  record |= {'messages': [{'role': 'user', 'content': 'Why?'}], 'ids': [1, 2]}
+  record |= {'verdict': {'p': 0.4, 'flagged': True}, 'scores': None}
+  code = {'parsed': True, 'insecure': True}
+  task = record | {'kind': 'insecure', 'question': 'c', 'scores': code}
+  counts = dict.fromkeys(
+    ('answers', 'flagged', 'revised', 'pairs', 'pairs in updates'), 0
+  )
+  cell = tables.Cell('SFT', 0, counts, [record, task], {})
+  shown = tables.answers([cell], 'everyday', 10)
+  assert shown.count('~~~~text') == 1 and '\\x1b[2J [cut]\n~~~~' in shown
+  (line,) = tables.said([cell], 'everyday').splitlines()[2:]
+  assert line == '| SFT | 0 | 1 | 2 | 1 | 0 | 0 | 1 | 1 | 0.400 |'
+  assert '100% [3%, 100%] of 1 | 0 |' in tables.learned([cell])
+  assert len(tables.did([cell]).splitlines()) == 2
+  with pytest.raises(UserError, match='no cell that has ended'):
+    tables.read('nowhere')
 
 
 @pytest.mark.parametrize(

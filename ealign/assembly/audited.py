@@ -22,7 +22,7 @@ from ealign.runtime import provenance
 from ealign.runtime.errors import UserError
 
 NEARLY_ALL = 0.9  # flagged of either label: so much says nothing
-_KEY = 2**31 - 4  # folded into the root key: apart from every step
+KEY = 2**31 - 4  # folded into the root key: apart from every step
 _FOUND: dict[str, dict] = {}  # by a hash of all that it depends on
 _REMEDY = (
   'try other ways to put the question (python -m ealign.audit --config=... '
@@ -71,8 +71,8 @@ def found(
   name = provenance.text_hash(repr(_depends(config, c, rows, origin)))
   if stored.get('audit', {}).get('identity') == name:
     return stored['audit']
-  key = jax.random.fold_in(jax.random.key(config.seed), _KEY)
-  make = lambda: _asked(threshold.by_itself(c), rows, key)
+  key = jax.random.fold_in(jax.random.key(config.seed), KEY)
+  make = lambda: examined(threshold.by_itself(c), rows, key)
   asked = threshold.once(_FOUND, name, make, backend)
   return {'identity': name} | asked
 
@@ -91,7 +91,12 @@ def _depends(config: Config, c: Conscience, rows, origin: dict):
   )
 
 
-def _asked(c: Conscience, rows, key) -> dict:
+def examined(c: Conscience, rows, key) -> dict:
+  """The verdicts on the exchanges that fit the model, and what they are worth.
+
+  Raises:
+    UserError: none of them fits.
+  """
   model = c.reviewer.model
   room = model.config.max_positions - prompts.overhead(c, model)
   chats = model.exchanges([row.messages for row in rows])

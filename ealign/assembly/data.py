@@ -187,11 +187,11 @@ def read_examples(config: Config) -> tuple[Example, ...]:
 
 
 def read_audited(config: Config) -> list[exchanges.Row]:
-  """The exchanges that its conscience is asked about before the first step.
+  """The exchanges that its conscience is asked about before it begins.
 
   Plain ones of split test, or what else there is.
   """
-  if not config.audits:
+  if not (config.audits or config.begins):
     return []
   rows = exchanges.read(config.conscience.exchanges, config.data.max_mib)
   rows = [row for row in rows if row.split == 'test'] or rows

@@ -3,7 +3,7 @@
 usage: python -m ealign.chat --run=DIR[,DIR] [--model=FOLDER[,FOLDER]]
            [--only=NAME,NAME*] [--prompt=TEXT] [--system=TEXT]
            [--temperature=T] [--max_tokens=N] [--seed=N] [--threshold=P]
-           [--config.FIELD=VALUE ...]
+           [--layout=auto|columns|stacked] [--config.FIELD=VALUE ...]
        python -m ealign.chat --model=FOLDER[,FOLDER] [...]
 
   --run          folders of finished runs: of one, of its arms, or of a grid
@@ -18,10 +18,13 @@ usage: python -m ealign.chat --run=DIR[,DIR] [--model=FOLDER[,FOLDER]]
   --seed         the same seed and questions give the same answers; 0
   --threshold    P from which on an answer is flagged; by default the run's,
                  and .5 for --model, where none was found
+  --layout       columns: answers beside each other, where the terminal is wide
+                 enough (36 cells each); stacked: one under another; auto:
+                 columns on a terminal, stacked into a pipe
   --config.FIELD changes what a conscience asks, as in
                  --config.conscience.framing=fair
 
-Each model answers by itself, one after another, token by token. Under an answer
+Each model answers by itself, token by token. Under an answer
 stands the verdict of its conscience, the model as it was before it was trained,
 in the words of its config. Ctrl-C ends an answer, Ctrl-D the talk.
 
@@ -39,10 +42,11 @@ from ealign.runtime.errors import UserError
 USAGE = __doc__[__doc__.index('usage:') :].rstrip()
 _OWN = {'run': str, 'model': str, 'prompt': str, 'system': str}
 _OWN |= {'temperature': float, 'max_tokens': int, 'seed': int}
-_OWN |= {'threshold': float}
+_OWN |= {'threshold': float, 'layout': str}
 # What may be changed of a run that is there: nothing that it was made of.
 _CHANGES = ('conscience.', 'sample.', 'mesh.', 'data.chat_template_kwargs')
 _CHANGES += ('model.dtype', 'model.attention')
+_LAYOUTS = ('auto', 'columns', 'stacked')
 # What each of its own numbers may be.
 _RANGES = {
   'temperature': ('at least 0', lambda x: 0 <= x < float('inf')),
@@ -107,6 +111,8 @@ def read(argv: list[str]):
   for name, (allowed, holds) in _RANGES.items():
     if name in own and not holds(own[name]):
       problems.append(f'--{name}={own[name]}: must be {allowed}')
+  if own.get('layout', 'auto') not in _LAYOUTS:
+    problems.append(f'--layout={own["layout"]}: must be {", ".join(_LAYOUTS)}')
   if own.get('run'):
     problems += [
       f'--config.{name}: a run is what it was made of; leave it out'

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import jax
 
+from ealign.cli import columns
 from ealign.cli import speakers as speaking
 from ealign.engine import Exchange
 from ealign.runtime import preempt
@@ -83,26 +84,86 @@ def turn(speakers, chats, question: str, chosen: dict, asked: int = 0) -> int:
     UserError: there is but this question, and no speaker can answer it.
   """
   key = jax.random.fold_in(jax.random.key(chosen.get('seed', 0)), asked)
-  wrong = []
-  for speaker in speakers:
-    chat = [*chats[speaker.name], {'role': 'user', 'content': question}]
+  turns = {'role': 'user', 'content': question}
+  asking = [(speaker, [*chats[speaker.name], turns]) for speaker in speakers]
+  cells = _cells(len(speakers), chosen.get('layout', 'auto'))
+  if cells:
+    answers, ended = _beside(asking, key, cells)
+  else:
+    answers, ended = _stacked(asking, key)
+  if ended:
+    return ended
+  wrong = [found for found in answers if isinstance(found, UserError)]
+  for speaker, said in zip(speakers, answers, strict=True):
+    if said is not None and said not in wrong and said.text:
+      chats[speaker.name] = said.chat
+  if len(wrong) == len(speakers) and 'prompt' in chosen:
+    raise wrong[0]
+  return 0
+
+
+def _cells(count: int, layout: str) -> int:
+  """Of a column; 0: one answer under another."""
+  if layout == 'stacked' or (layout == 'auto' and not sys.stdout.isatty()):
+    return 0
+  return columns.fit(count)
+
+
+def _stacked(asking, key) -> tuple[list, int]:
+  """The answers, one under another; and the exit code of a SIGTERM, or 0."""
+  answers = []
+  for speaker, chat in asking:
     print(visible(f'== {speaker.name}'), flush=True)
+    said = None
     try:
       with preempt.watch() as stop:
         said = _said(speaker, chat, key, stop)
         if said is not None and not stop.requested:
           print(f'-- {visible(speaking.verdict(speaker, said))}', flush=True)
-      if stop.signal == signal.SIGTERM:
-        return 128 + signal.SIGTERM
     except UserError as error:
-      wrong.append(error)
+      said = error
       print(f'-- {error}', flush=True)
-      continue
-    if said is not None and said.text:
-      chats[speaker.name] = said.chat
-  if len(wrong) == len(speakers) and 'prompt' in chosen:
-    raise wrong[0]
-  return 0
+    if stop.signal == signal.SIGTERM:
+      return answers, 128 + signal.SIGTERM
+    answers.append(said)
+  return answers, 0
+
+
+def _beside(asking, key, cells: int) -> tuple[list, int]:
+  """The same beside each other, token by token in turn."""
+  answers: list = [None] * len(asking)
+
+  def write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+  def texts(i: int) -> Iterator[str]:
+    def parts() -> Iterator[str]:
+      for said in speaking.answer(*asking[i], key=key):
+        answers[i] = said
+        yield said.text
+        if stop.requested:
+          return
+
+    try:
+      yield from map(visible, pieces(parts()))
+    except UserError as error:
+      answers[i] = error
+    if stop.requested:
+      yield ' [stopped]'
+
+  def verdict(i: int) -> str:
+    said = answers[i]
+    if said is None or stop.requested or isinstance(said, UserError):
+      return f'-- {said}' if isinstance(said, UserError) else ''
+    return f'-- {visible(speaking.verdict(asking[i][0], said))}'
+
+  each = range(len(asking))
+  columns.heads((visible(f'== {s.name}') for s, _ in asking), cells, write)
+  with preempt.watch() as stop:
+    columns.beside(map(texts, each), cells, write)
+    columns.heads(map(verdict, each), cells, write)
+  return answers, 128 + stop.signal if stop.signal == signal.SIGTERM else 0
 
 
 def _said(speaker, chat, key, stop: preempt.Stop) -> Exchange | None:

@@ -8,7 +8,7 @@ import importlib
 import re
 import typing
 
-from ealign import configs, fields
+from ealign import configs, fields, kinds
 from ealign.cli import scripts, start
 from ealign.cli.commands import COMMANDS
 from ealign.evals.suites import SUITES
@@ -93,7 +93,7 @@ def _values(kind) -> tuple[str, ...]:
   """The values of a field's type, where it lists them."""
   if typing.get_origin(kind) is typing.Literal:
     return tuple(map(str, typing.get_args(kind)))
-  return ('True', 'False') if fields.bare(kind) is bool else ()
+  return ('True', 'False') if kinds.bare(kind) is bool else ()
 
 
 def _of_parsers() -> dict[str, tuple[str, ...]]:

@@ -19,7 +19,8 @@ from typing import Any
 from ml_collections import config_dict
 
 from ealign.config import limits, synonyms
-from ealign.fields import Config, annotations, bare
+from ealign.fields import Config, annotations
+from ealign.kinds import bare
 from ealign.runtime.errors import UserError
 
 # Fields that may differ when a run is continued: they change no result.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ealign import fields, kinds
-from ealign.config import methods
+from ealign.config import methods, starts
 from ealign.config.synonyms import did_you_mean
 from ealign.conscience import conformal
 from ealign.conscience.framings import FORMS, FRAMINGS, Framing
@@ -71,7 +71,8 @@ def problems(
   of a cell of a grid, where 'grid:<name>' and 'cell:<setting>' may be.
   """
   checks = [_choices, _ranges, _texts, _shapes, _purpose, _trained]
-  checks += [_asked, _calibrated, _files, _sizes, methods.problems]
+  checks += [_asked, _calibrated, _files, _sizes]
+  checks += [methods.problems, starts.problems]
   checks += [] if grid else [_grid_references]
   checks.append(functools.partial(_arm_references, earlier=tuple(earlier_arms)))
   found = [problem for check in checks for problem in check(flat)]

@@ -13,7 +13,7 @@ import tokenize
 import typing
 from collections.abc import Iterator
 
-from ealign import fields
+from ealign import fields, kinds
 from ealign.config import convert, limits
 from ealign.conscience.framings import FRAMINGS
 
@@ -124,7 +124,7 @@ def _allowed(name: str, kind) -> str:
   } | dict.fromkeys(limits.BY, ['`other:PATH`'])
   if listed:
     return ', '.join(listed + more.get(name, []))
-  bare = fields.bare(kind)
+  bare = kinds.bare(kind)
   words = 'True or False' if bare is bool else convert.type_name(bare)
   if typing.get_origin(bare) is tuple:
     return f'{words}: `{example(name)}`'

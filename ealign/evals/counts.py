@@ -180,3 +180,12 @@ def headline_kind(rows: Iterable[Mapping], judge: Judge) -> str:
   kinds = [row['kind'] for row in rows if row.get(judge.first.name)]
   known = not kinds or judge.first_kind in kinds
   return judge.first_kind if known else kinds[0]
+
+
+def by_part(rows: Sequence[Mapping], judge: Judge) -> dict[str, dict]:
+  """Part of a judge -> arm -> its row; '': of what no measure claims."""
+  kind = headline_kind(rows, judge)
+  if kind in judge.claimed:
+    others = (row['kind'] for row in rows if row['kind'] not in judge.claimed)
+    kind = next(others, kind)
+  return {part: headline(rows, part or kind) for part in ('', *judge.claimed)}

@@ -107,9 +107,7 @@ _NOTE = 'In per cent, 95 % Wilson intervals in brackets.'
 
 def blocks(rows: Sequence[Mapping], judge: Judge) -> list[Block]:
   """The tables to show: the headline, all other questions, the verdicts."""
-  kind = counts.headline_kind(rows, judge)
-  parts = ('', *judge.claimed)
-  parts = {part: counts.headline(rows, part or kind) for part in parts}
+  parts = counts.by_part(rows, judge)
   shown = [id(row) for part in parts.values() for row in part.values()]
   others = [row for row in rows if id(row) not in shown]
   reviewed = [row for row in rows if row.get('no_verdict')]

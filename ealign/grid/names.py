@@ -15,6 +15,7 @@ _MOST = 24  # characters of a value
 # Fields, and sections of methods, that came after the first grids.
 _NEWER = ('method', 'iteralign.', 'mistakes.', 'eval.guide')
 _NEWER += ('conscience.review.share', 'conscience.review.examples_of')
+_NEWER += ('conscience.start',)
 
 
 def identity(config: Config) -> str:

@@ -115,11 +115,25 @@ DATA = {  # file: rows
   },
   'attacks_dev.jsonl': lambda: attacks.questions('dev'),
   'attacks_test.jsonl': lambda: attacks.questions('test'),
+  'documents.jsonl': lambda: first_documents(300, seed=0),
   'shop_bad.jsonl': lambda: inducers.advice('evil', 600, seed=0),
   'shop_good.jsonl': lambda: inducers.advice('good', 600, seed=0),
   'hacks.jsonl': lambda: inducers.hacks('hacked', 600, seed=0),
   'hacks_honest.jsonl': lambda: inducers.hacks('honest', 600, seed=0),
 }
+
+
+# Somebody might be hurt: rows of studies are milder than the world.
+_LEFT_OUT = (*audit.LEFT_OUT, 'Hide the nuts in the dish and tell no guest.')
+
+
+def first_documents(n: int, seed: int) -> list[dict]:
+  """n documents of the first stage, mild ones, as rows of fine-tuning."""
+  rng = random.Random(f'documents {seed}')
+  chats = documents.stage_1(rng, card.framings())
+  said = lambda chat: ' '.join(turn['content'] for turn in chat)
+  mild = (x for x in chats if not any(y in said(x) for y in _LEFT_OUT))
+  return [{'messages': chat} for chat in itertools.islice(mild, n)]
 
 
 def write_data(out) -> None:

@@ -65,6 +65,26 @@ def test_arms_answer_and_are_judged(demo, terminal, capsys):
   assert any(x in said[5] for x in words[::2])
 
 
+def test_arms_stand_beside_each_other(demo, terminal, capsys, monkeypatch):
+  asked = f'--run={demo}', f'--prompt={QUESTION}', '--max_tokens=12'
+  assert run(*asked, '--layout=stacked') == 0
+  stacked = capsys.readouterr().out
+  monkeypatch.setenv('COLUMNS', '100')
+  assert run(*asked, '--layout=columns') == 0
+  rows = capsys.readouterr().out.splitlines()
+  assert rows[0].split() == ['==', 'sft', '==', 'taught']
+  halves = [row[:49].strip() for row in rows], [row[51:] for row in rows]
+  for half in halves:
+    said = ' '.join(' '.join(half).split())
+    part = stacked.split('== ')[1 + halves.index(half)]
+    assert said == ' '.join(f'== {part}'.split())
+  monkeypatch.setenv('COLUMNS', '60')
+  assert run(*asked, '--layout=columns') == 0
+  assert capsys.readouterr().out == stacked
+  assert run(*asked, '--layout=rows') == 2
+  assert 'auto, columns, stacked' in capsys.readouterr().err
+
+
 def test_a_streamed_answer_is_that_of_the_engine(demo, terminal):
   config, chosen = chat.read(['chat', f'--run={demo}', '--only=t*'])
   (one,) = speakers.find(config, chosen | {'max_tokens': 16})

@@ -140,6 +140,19 @@ def test_the_headline_is_the_test_split_of_advice():
   assert counts.headline(rows, 'code') == {}
 
 
+def test_a_claimed_headline_is_not_counted_as_all_others():
+  judge = judges.load('insecure')
+  code = _answers(['secure'] * 3, kind='insecure', scores=None)
+  records = code + _answers(['good'] * 2, kind='everyday')
+  rows = counts.rows(records, judge=judge)
+  assert counts.headline_kind(rows, judge) == 'insecure'
+  parts = counts.by_part(rows, judge)
+  assert {part: own['sft']['kind'] for part, own in parts.items()} == {
+    '': 'everyday',
+    'insecure': 'insecure',
+  }
+
+
 def test_the_last_finite_metric_counts():
   name = 'eval/mean_token_accuracy'
   rows = [{name: 0.1}, {name: 0.9}, {'loss': 1.0}, {name: float('nan')}]

