@@ -89,6 +89,35 @@ def test_each_command_in_a_sentence_can_be_typed():
   assert not found, '\n'.join(found)
 
 
+@pytest.mark.parametrize(
+  'typed, why',
+  [
+    ('ealign lunch --workdir=x', 'no command of ealign'),
+    ('ealign audit --config=configs/demo.py --workdir=x --chose', '--choose'),
+    ('ealign launch --config=configs/no.py --workdir=x', 'no.py'),
+    ('ealign launch --config=mine.py --workdir=x --only=no', 'no such arm'),
+    ('ealign launch --config=mine.py --workdir=x --sweep=no', 'no'),
+    ('ealign chat --run=x --config.conscience.framng=fair', 'framing'),
+    ('python benchmarks/drill.py --kill_all', 'unrecognized arguments'),
+    ('python benchmarks/none.py', 'is no file'),
+    ("pip install 'ealign[gpu]'", "no extra 'gpu'"),
+    ('make tests', 'make has no'),
+    ('curl somewhere', 'nothing here can check that'),
+  ],
+)
+def test_what_cannot_be_typed_is_found(typed, why):
+  (words_of,) = lib.simple(typed, {})
+  assert why in wrong(words_of, True)
+
+
+def test_variables_loops_and_files_of_a_script():
+  text = (
+    'run="a --x"  # why\n$run:b --y | cat > f\nfor i in 3 4; do $run=$i & done'
+  )
+  found = lib.simple(text, {})
+  assert found == [['a', '--x:b', '--y'], ['cat'], ['a', '--x=3']]
+
+
 def named(name: str) -> bool:
   """Whether a name with dots is something of the package."""
   try:
