@@ -4,7 +4,7 @@ WORKDIR ?= runs/demo
 BIN = $(VENV)/bin
 WORKERS = -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test docs clean
+.PHONY: demo test docs docs-links clean
 
 demo: $(VENV)/.core
 	$(BIN)/python -m ealign.launch --config=configs/demo.py --workdir=$(WORKDIR)
@@ -14,6 +14,10 @@ test: $(VENV)/.test
 
 docs: $(VENV)/.docs
 	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+# Asks every address outside: on request, as it needs a network.
+docs-links: $(VENV)/.docs
+	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -q -b linkcheck docs docs/_build/links
 
 $(VENV)/.core: setup.cfg
 	$(PYTHON) -m venv $(VENV)

@@ -58,7 +58,11 @@ def cli() -> str:
   )
   for name, command in commands.COMMANDS.items():
     parts.append(f'## ealign {name}\n\n{command.about.capitalize()}.\n')
-    parts.append(f'```text\n{usage(name)}\n```\n')
+    if command.first:
+      flags = f'`{" ".join(command.first)}`'
+      parts.append(f'It is [launch](#ealign-launch) with {flags}.\n')
+    else:
+      parts.append(f'```text\n{usage(name)}\n```\n')
   return '\n'.join(parts)
 
 
@@ -131,8 +135,9 @@ def _literal(lines) -> Iterator[str]:
 
 
 def _escaped(line: str) -> str:
-  """Stars, bars and ends in _ as they are, but for those in backquotes."""
+  """Stars, bars and ends in _ as they are, but for *words* and `code`."""
   parts = line.split('`')
-  special = r'([*|]|_\b)'
-  parts[::2] = [re.sub(special, r'\\\1', part) for part in parts[::2]]
+  special = r'((?<!\w)\*\w[\w -]*\*(?!\w))|[*|]|_\b'
+  kept = lambda found: found[0] if found[1] else f'\\{found[0]}'
+  parts[::2] = [re.sub(special, kept, part) for part in parts[::2]]
   return '`'.join(parts)

@@ -3,35 +3,23 @@
 import dataclasses
 import json
 
+import blocks
 import pytest
 import runs
 
-from ealign import align, train
-from ealign.conscience import records
-from ealign.data.batch import Pair
-from ealign.method import Method
+from ealign import train
 from ealign.methods import METHODS
 from ealign.runtime.errors import UserError
 
 FEW = {'train.steps': 2, 'eval.questions': ()}
 
 
-def imitate(c, requests, *, key, step, rows, held, clock):
-  """The policy's own answers as rows: no verdict, no rejected answer."""
-  with clock('sample'):
-    answers = c.policy.answer(requests, sample=c.sample, key=key, row_ids=rows)
-  made = [
-    Pair(x.row, step, tuple(x.prompt), tuple(x.answer.ids)) for x in answers
-  ]
-  return made, [records.answer_record(x) for x in answers]
-
-
-ROWS = Method(
-  name='imitate',
-  reflect=imitate,
-  terms=lambda config: (align.terms.SFT,),
-  metrics=lambda c, made: {'conscience/answers': len(made)},
-)
+# The example of the docs: the policy's own answers are rows, without a verdict.
+PAGE = blocks.ROOT / 'docs' / 'methods.md'
+(EXAMPLE,) = (b for b in blocks.blocks(PAGE) if b.kind == 'python')
+NAMES = {}
+exec(compile(EXAMPLE.text, str(PAGE), 'exec'), NAMES)
+ROWS, imitate = NAMES['IMITATE'], NAMES['reflect']
 
 
 def test_the_paper_is_the_first_and_the_default(tmp_path):

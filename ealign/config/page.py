@@ -95,7 +95,8 @@ def page() -> str:
         '|---|---|---|---|',
       ]
     cells = f'`{field.name}`', f'`{field.default}`', field.allowed
-    cells = (*cells, field.meaning)
+    # As it stands <name> would be a tag, which no reader sees.
+    cells = (*cells, field.meaning.replace('<', '\\<'))
     escaped = (cell.replace('|', '\\|') for cell in cells)
     lines.append(f'| {" | ".join(escaped)} |')
   return re.sub('\n{3,}', '\n\n', '\n'.join(lines)) + '\n'

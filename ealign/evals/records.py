@@ -23,6 +23,8 @@
   text         the answer without special tokens
   stop         'stop' (it ended by itself) | 'length'
   logp         sum of the policy's log-probabilities of ids, in nats
+  cut          probability a token that the cap `sample.max_candidates` took
+               from top-p; 0 where top-p is off
   verdict      null (not reviewed) or the conscience's view of the answer:
                  p        probability of the flagging label; null: no verdict
                           (too little mass, or the answer did not end and

@@ -68,6 +68,11 @@ def test_what_the_head_says_of_the_command_line():
     assert not problems and config_lib.convert._fits(found, kinds[name])
 
 
+def test_what_stands_for_a_name_is_no_tag():
+  assert "'arm:\\<name>'" in page.page()
+  assert not re.search(r'[^\\]<', re.sub('`[^`]*`', '', page.page()))
+
+
 def test_the_command(capsys):
   assert fields_cli.main([]) == 0
   assert capsys.readouterr().out == page.page()
