@@ -1,6 +1,7 @@
 """The notebooks: what they are made of, and that they run to their end."""
 
 import ast
+import copy
 import importlib.metadata
 import importlib.util
 import json
@@ -219,12 +220,36 @@ def markup(notebook) -> str:
   return '\n'.join(x.get('data', {}).get('text/html', '') for x in outputs)
 
 
+# Interrupts the next run of this process at its second step, as a person does.
+INTERRUPTS = """
+import signal
+from ealign.runtime import display
+
+def update(self, step, values, shown=display.Cell.update):
+  shown(self, step, values)
+  if step == 2:
+    display.Cell.update = shown
+    signal.raise_signal(signal.SIGINT)
+
+display.Cell.update = update
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings('default')  # of the notebook's machinery
 def test_the_demo_has_its_table_and_report(tmp_path, monkeypatch):
   client, notebook = prepared('demo', tmp_path, monkeypatch)
+  (at,) = [i for i, c in enumerate(notebook.cells) if "'launch'" in c.source]
+  stopped, again = (copy.deepcopy(notebook.cells[at]) for _ in range(2))
+  stopped.source = INTERRUPTS + stopped.source
+  stopped.metadata['tags'] = ['raises-exception']
+  notebook.cells[at : at + 1] = [stopped, again]
   client.execute()
-  _, _, run, _, chat = printed(notebook)
+  _, _, first, run, _, chat = printed(notebook)
+  assert 'stopped at step 2 and saved' in first
+  wrong = [x for x in stopped.outputs if x.output_type == 'error']
+  assert [x.evalue for x in wrong] == ['exit code 130: the lines above say why']
+  assert 'sft  continuing from step 2' in run
   for arm in ('base', 'sft', 'conscience'):
     assert re.search(rf'^{arm} +8 ', run, re.MULTILINE)
     assert f'== {arm}\n' in chat
