@@ -17,10 +17,17 @@ NOTHING = '–'
 
 
 def console() -> rich.console.Console:
-  """A console as wide as the terminal, or as the table where there is none."""
+  """A console as wide as the terminal, or as the table where there is none.
+
+  A notebook gets text as well: rich would make an output of every line.
+  """
   wide = None if sys.stdout.isatty() or 'COLUMNS' in os.environ else WIDTH
   return rich.console.Console(
-    width=wide, markup=False, highlight=False, emoji=False
+    width=wide,
+    markup=False,
+    highlight=False,
+    emoji=False,
+    force_jupyter=False,
   )
 
 

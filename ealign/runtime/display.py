@@ -1,6 +1,8 @@
 """Shows the progress of a run: as a live bar, as plain lines, or not at all."""
 
 import contextlib
+import html
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,13 +22,22 @@ _SHOWN = {
 }
 _SECONDS = 2.0  # between plain lines
 _SELDOM = 20.0  # the same of work that has no steps
+_REDRAWN = 0.25  # between two drawings of a notebook's bar
 
 
 def display(total_steps: int, prefix: str = '', *, quiet: bool = False):
-  """A `Bar` on a terminal, `Lines` elsewhere, nothing when quiet."""
+  """A bar on a terminal or in a notebook, `Lines` elsewhere; quiet: nothing."""
   if quiet:
     return Lines(total_steps, prefix, write=lambda *_, **__: None)
+  if in_notebook():
+    return Cell(total_steps, prefix)
   return (Bar if sys.stdout.isatty() else Lines)(total_steps, prefix)
+
+
+def in_notebook() -> bool:
+  """Whether a notebook shows what this process prints."""
+  shell = getattr(sys.modules.get('IPython'), 'get_ipython', lambda: None)()
+  return getattr(shell, 'kernel', None) is not None
 
 
 def text(values: Mapping[str, Any]) -> str:
@@ -119,14 +130,64 @@ class Bar:
     self._bar.stop()
 
 
+class Cell:
+  """Progress as a bar in the output of a notebook's cell."""
+
+  def __init__(self, total_steps: int, prefix: str = ''):
+    self._total, self._name = total_steps, prefix or 'steps'
+    self._lines = Lines(total_steps, prefix)  # for what is said
+    self._first = None  # as of `Lines`
+    self._metrics, self._drawn, self._shown = '', 0.0, None
+
+  def start(self) -> None:
+    pass
+
+  def update(self, step: int, values: Mapping[str, Any]) -> None:
+    now = time.monotonic()
+    self._first = self._first or (step, now)
+    self._metrics = text(values) if values else self._metrics
+    if self._shown and now - self._drawn < _REDRAWN and step < self._total:
+      return
+    self._drawn, (first, begun) = now, self._first
+    done, parts = step - first, [f'{self._name} {step:,}/{self._total:,}']
+    if done > 0 and step < self._total:
+      parts.append(f'{clock((now - begun) / done * (self._total - step))} left')
+    said = html.escape(
+      visible('  '.join(filter(None, (*parts, self._metrics))))
+    )
+    self._draw(
+      f'<progress max="{self._total}" value="{step}"></progress> '
+      f'<code style="white-space: pre-wrap">{said}</code>'
+    )
+
+  def say(self, text: str) -> None:
+    self._lines.say(text)
+
+  def stop(self) -> None:
+    pass
+
+  def clear(self) -> None:
+    """Takes the bar away."""
+    if self._shown:
+      self._draw('')
+
+  def _draw(self, markup: str) -> None:
+    from IPython import display
+
+    if self._shown:
+      self._shown.update(display.HTML(markup))
+    else:
+      self._shown = display.display(display.HTML(markup), display_id=True)
+
+
 @contextlib.contextmanager
 def counting(
   total: int, what: str, say: Callable[[str], None]
 ) -> Iterator[Callable[[int], None]]:
   """Shows how many of `total` are done: yields what adds to them.
 
-  A live bar with the time left on a terminal; elsewhere a line now and then,
-  which `say` shows.
+  A live bar with the time left on a terminal or in a notebook; elsewhere a line
+  now and then, which `say` shows.
   """
   if total and sys.stdout.isatty():
     from rich import progress
@@ -136,6 +197,12 @@ def counting(
     with progress.Progress(*columns, counted, transient=True) as bar:
       task = bar.add_task(what, total=total)
       yield lambda count: bar.advance(task, count)
+    return
+  if total and in_notebook():
+    cell, steps = Cell(total, what), itertools.count()
+    cell.update(next(steps), {})
+    yield lambda count: [cell.update(next(steps), {}) for _ in range(count)]
+    cell.clear()
     return
   begun = shown = time.monotonic()
   done = 0

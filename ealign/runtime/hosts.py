@@ -235,8 +235,10 @@ def join(cluster: Cluster | None, about: str = '') -> Hosts:
   here = _watched(cluster, about) if cluster else None
   try:
     jax.distributed.initialize(**_arguments(cluster))
-  except ValueError:
-    if cluster is None:  # a notebook's TPU, part of nothing that JAX knows
+  except (ValueError, RuntimeError) as error:
+    # A notebook's TPU: part of nothing that JAX knows, or in use by now.
+    used = 'must be called before' in str(error)
+    if cluster is None and (used or isinstance(error, ValueError)):
       return Hosts()
     raise
   if cluster is None:

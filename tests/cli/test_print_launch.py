@@ -93,9 +93,7 @@ def run(script, *arguments):
 
 def test_every_file_is_short_and_has_a_kind():
   files = sorted(scripts.folder().iterdir())
-  assert [file.name for file in files] == sorted(
-    [*scripts.KINDS.values(), 'colab.md']
-  )
+  assert [file.name for file in files] == sorted(scripts.KINDS.values())
   for file in files:
     lines = file.read_text().splitlines()
     assert len(lines) < 40, file.name
@@ -545,25 +543,6 @@ def test_job_names_are_taken_by_all_clusters(spec, name):
   command = command_lib.Command(None, '', (), (), (), (f'--config={spec}',))
   assert scripts._job(command) == name
   assert re.fullmatch('[a-z]([a-z0-9-]{0,38}[a-z0-9])?', name)
-
-
-def test_cells_for_colab_start_the_demo_in_process(monkeypatch):
-  text = (scripts.folder() / 'colab.md').read_text()
-  cells = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
-  assert len(cells) == 4
-  magic = re.compile(r'^[%!].*$', re.MULTILINE)
-  assert 'git clone' in cells[0] and 'pip install' in cells[0]
-  for cell in cells:
-    compile(magic.sub('', cell), 'cell', 'exec')
-  with pytest.raises(AssertionError, match='no TPU'):
-    exec(magic.sub('', cells[1]), {})
-  started = []
-  monkeypatch.setattr(launch, 'start', lambda *given: started.append(given))
-  monkeypatch.chdir(ROOT)
-  exec(cells[2], {})
-  ((command, _),) = started
-  assert command.workdir == 'runs/demo' and not command.problems
-  assert 'conscience' in command.config.arms
 
 
 def test_a_config_of_the_package_is_on_each_machine(here, capsys):

@@ -47,6 +47,20 @@ def test_a_tpu_that_is_part_of_nothing_is_one_host(monkeypatch):
   assert hosts.join(None).count == 1
 
 
+def test_a_tpu_that_a_notebook_has_used_is_one_host(monkeypatch):
+  monkeypatch.setattr(hosts, '_on_tpu_vm', lambda: True)
+  monkeypatch.setenv('TPU_SKIP_MDS_QUERY', '1')
+  assert jax.devices()  # from here on JAX joins no other hosts
+  assert hosts.join(None).count == 1
+
+  def late(**_):
+    raise RuntimeError('DEADLINE_EXCEEDED: a host is missing')
+
+  monkeypatch.setattr(jax.distributed, 'initialize', late)
+  with pytest.raises(RuntimeError, match='a host is missing'):
+    hosts.join(None)
+
+
 def test_a_port_that_is_taken_is_named():
   with socket.create_server(('', 0)) as taken:
     port = taken.getsockname()[1]

@@ -143,6 +143,50 @@ def test_a_live_bar_on_a_terminal(tmp_path, monkeypatch, capsys):
   assert 'saved [bold]' in out
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+  """What a notebook's bars looked like, from the first to the last."""
+  made = []
+  handle = types.SimpleNamespace(update=made.append)
+  display = lambda markup, display_id: made.append(markup) or handle
+  module = types.SimpleNamespace(
+    get_ipython=lambda: types.SimpleNamespace(kernel='a kernel'),
+    display=types.SimpleNamespace(HTML=str, display=display),
+  )
+  monkeypatch.setitem(sys.modules, 'IPython', module)
+  times = iter(range(0, 1000, 10))
+  monkeypatch.setattr(display_lib.time, 'monotonic', lambda: next(times))
+  return made
+
+
+def test_a_bar_in_a_notebook(tmp_path, drawn, capsys):
+  with Metrics(tmp_path, 4, prefix='<sft>') as metrics:
+    metrics.progress(1)
+    metrics.progress(3, {'loss': 0.5})
+    metrics.progress(4)
+    metrics.say('saved')
+  first, second, last = drawn
+  assert '<progress max="4" value="1">' in first
+  assert '>&lt;sft&gt; 1/4<' in first
+  assert '>&lt;sft&gt; 3/4  5s left  loss 0.5<' in second
+  assert '>&lt;sft&gt; 4/4  loss 0.5<' in last
+  assert capsys.readouterr().out == '<sft>  saved\n'
+
+
+def test_what_is_counted_in_a_notebook_leaves_no_bar(drawn):
+  with display_lib.counting(3, 'questions', print) as done:
+    done(2)
+    done(1)
+  assert '>questions 0/3<' in drawn[0] and '>questions 3/3<' in drawn[-2]
+  assert drawn[-1] == ''
+
+
+def test_a_terminal_with_ipython_is_no_notebook(monkeypatch):
+  module = types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace())
+  monkeypatch.setitem(sys.modules, 'IPython', module)
+  assert not display_lib.in_notebook()
+
+
 def test_quiet_is_silent(tmp_path, capsys):
   with Metrics(tmp_path, 4, quiet=True) as metrics:
     metrics.progress(4, {'loss': 0.5})
