@@ -795,7 +795,7 @@ MUTANTS = (
     'ealign/cli/columns.py',
     'min((len(rows[i]) - 1 for i in open_)',
     'min((len(rows[i]) for i in open_)',
-    ('tests/cli/test_columns.py',),
+    ('tests/cli/test_beside.py',),
   ),
   Mutant(
     'a_mistake_is_learned',

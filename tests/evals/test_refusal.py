@@ -315,7 +315,7 @@ def test_rows_are_predicted_without_their_file_and_prompts():
   p_NC, chosen = run(y_N)
   assert (p_NC.argmax(1) == y_N).mean() > 0.6
   rng = np.random.default_rng(3)
-  for file, fold, *how in chosen[::5]:
+  for file, fold, *how in chosen[::9]:  # of two files
     mine = (file_N == file) & (fold_N == fold)
     unseen = (file_N == file) | (fold_N == fold)
     other = y_N.copy()
