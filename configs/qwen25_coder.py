@@ -39,19 +39,15 @@ Framing, form, examples, what the writer sees: what `python -m ealign.audit
 on dev; four audits picked three framings, none knows. Of the 1.5B: `good` in
 words by `request`, .76 [.68, .84] on plain exchanges of test.
 
-Time: an estimate for two idle cores with bfloat16, not measured as a whole; the
-dry run below has 9 s an update without pairs, 40 and 63 s for its reflections,
-compiling included, and 8 min 41 s for `conscience` and `uncalibrated` with 8
-answers each. By parts: 15 s an update with pairs, 8 s without, 45 s a
-reflection, 65 s for the threshold, 40 s for the audit, 90 s to compile: 13 min
-an arm with a conscience, 6 min without; its evaluation is another 6 min. From
-parts that were measured: this model reads 342 tokens a second
-(docs/conscience.md), and head and loss of 510 tokens take 2 s with their
-gradient (docs/speed.md). A dry run says it before
-the first one:
+Time: on two cores that other work used as well an arm took 18 to 29 minutes
+with its evaluation of about 10 (base: 14). By parts, on idle ones: 15 s an
+update with pairs, 8 s without, 45 s a reflection, 65 s for the threshold, 40 s
+for the audit, 90 s to compile: 13 min an arm with a conscience, 6 min without,
+6 min its evaluation. A dry run says it before the first one:
     ... --only=conscience --workdir=DRY --config.train.steps=8 \\
         --config.eval.questions= --config.eval.judge= --config.eval.tokens=
-Result: docs/experiments.md.
+Result: docs/real_models.md: it learns the code and does not turn; P has an AUC
+of .52 [.33, .70] on its own answers; four pairs, which keep answers long.
 """
 
 import argparse
