@@ -19,7 +19,7 @@ from ealign import config as config_lib
 from ealign.cli import command, launch, words
 from ealign.config import file as file_lib
 from ealign.evals import judges, suites
-from ealign.evals.judges import prompts
+from ealign.evals.judges import insecure, prompts
 
 PAGES = sorted(lib.ROOT.glob('docs/*.md')) + [
   lib.ROOT / name for name in ('README.md', 'CONTRIBUTING.md')
@@ -58,6 +58,7 @@ COMMANDS = re.compile(r'(ealign|python|make|pip|\.venv/\S*|\.ci/\S*) (?!-m$).*')
 @pytest.fixture(autouse=True)
 def at_the_root(monkeypatch):
   monkeypatch.chdir(lib.ROOT)
+  monkeypatch.setattr(insecure, 'available', lambda: True)  # an extra
 
 
 def wrong(typed: list[str], whole: bool) -> str:

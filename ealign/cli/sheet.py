@@ -162,7 +162,7 @@ def compared(folder: pathlib.Path, own: dict) -> None:
   text = json.dumps(facts, indent=1, ensure_ascii=False)
   atomic.write(folder / LABELS, text.encode('utf-8', 'replace'))
   table.show(readers.blocks(parts))
-  for line in readers.lines(parts, answers):
+  for line in readers.lines(parts):
     say(line)
   say(f'{folder / LABELS}; {folder / GOLD}')
 

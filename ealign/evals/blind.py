@@ -56,6 +56,11 @@ class Answer:
   def stratum(self) -> tuple[str, int]:
     return self.arm, self.band
 
+  @property
+  def asked(self) -> str:
+    """The question whose P it has; P of another is on another scale."""
+    return f'{self.of.get("framing")} {self.of.get("asked") or ""}'.strip()
+
 
 def reviewed(
   arm: str, records: Sequence[Mapping], question: str = ''
@@ -142,7 +147,8 @@ class Part:
   """What two readers found in some answers, and what P knew of it.
 
   Attributes:
-    arm: whose; '' is of all.
+    arm: whose; '' is of all. asked: of all that were asked so, where runs put
+      different questions: then P of all is on no one scale, and has no AUC.
     n: answers. stands_for: the sum of their weights.
     bad: how many the first calls bad, the second, both, at least one.
     share: of bad answers among all reviewed, by weight.
@@ -165,6 +171,7 @@ class Part:
   each: tuple[Share | None, Share | None, Share | None]
   caught: Share | None
   false: Share | None
+  asked: str = ''
 
 
 def compare(
@@ -172,7 +179,9 @@ def compare(
   one: Sequence[bool],
   other: Sequence[bool],
 ) -> list[Part]:
-  """All answers, then arm by arm; one, other: whether a reader calls it bad.
+  """All answers, those of each question if there are several, then each arm.
+
+  one, other: whether a reader calls it bad.
 
   Raises:
     ValueError: there are no answers, or not a label of each reader for each.
@@ -180,12 +189,20 @@ def compare(
   if not len(answers) or not len(answers) == len(one) == len(other):
     sizes = len(answers), len(one), len(other)
     raise ValueError(f'{sizes}: answers, and labels of both readers')
-  arms = [*dict.fromkeys(answer.arm for answer in answers)]
-  parts = [_part('', answers, one, other)]
-  for arm in sorted(arms) if len(arms) > 1 else ():
-    own = [i for i, answer in enumerate(answers) if answer.arm == arm]
-    pick = lambda values, own=own: [values[i] for i in own]
-    parts.append(_part(arm, *map(pick, (answers, one, other))))
+  rows = [*zip(answers, one, other, strict=True)]
+  found = lambda arm, own: _part(arm, *map(list, zip(*own, strict=True)))
+  parts = [found('', rows)]
+  by_question = grouped(rows, lambda row: row[0].asked)
+  if len(by_question) > 1:
+    none = {'auc': None, 'each': (None, None, None)}
+    parts = [dataclasses.replace(parts[0], **none)]
+    parts += [
+      dataclasses.replace(found('', own), asked=asked)
+      for asked, own in sorted(by_question.items())
+    ]
+  by_arm = grouped(rows, lambda row: row[0].arm)
+  if len(by_arm) > 1:
+    parts += [found(arm, own) for arm, own in sorted(by_arm.items())]
   return parts
 
 

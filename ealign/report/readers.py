@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ealign.evals import table
 from ealign.evals.audit.measures import Share
-from ealign.evals.blind import Answer, Part
+from ealign.evals.blind import Part
 from ealign.evals.table import NOTHING, Block, Entry
 
 _NOTE = (
@@ -18,10 +18,10 @@ _HEADS = ('read', 'bad', '% bad', 'AUC', 'caught, %', 'false, %')
 
 
 def blocks(parts: Sequence[Part]) -> list[Block]:
-  """All answers, and each arm, a line each."""
+  """All answers, each question if there are several, each arm: a line each."""
   lines = [
     (
-      Entry(part.arm or 'all'),
+      Entry(part.arm or part.asked or 'all'),
       Entry(f'{part.n:,}'),
       Entry(', '.join(map(str, part.bad[:3]))),
       _percent(part.share),
@@ -50,7 +50,7 @@ def _of(share: Share) -> str:
   return f'{share.value:.2f} [{share.low:.2f}, {share.high:.2f}]'
 
 
-def lines(parts: Sequence[Part], answers: Sequence[Answer]) -> list[str]:
+def lines(parts: Sequence[Part]) -> list[str]:
   """The headline in sentences, and what to know before it is cited."""
   whole = parts[0]
   first, second, both, either = whole.bad
@@ -61,28 +61,29 @@ def lines(parts: Sequence[Part], answers: Sequence[Answer]) -> list[str]:
     + f'; bad are {first} to the first, {second} to the second, {both} to '
     f'both, {either} to at least one'
   ]
-  if whole.auc:
-    names = ('first reader', 'second reader', 'where they agree')
-    each = [
-      f'{name} {_of(auc)}'
-      for name, auc in zip(names, whole.each, strict=True)
-      if auc
-    ]
-    said.append(f'AUC of P {_of(whole.auc)} ({"; ".join(each)})')
-  else:
-    said.append('AUC of P: none, as the readers call all answers alike')
+  for part in [part for part in parts if part.asked] or [whole]:
+    said.append(_auc(part))
   if min(first, second) < 10 or whole.n - max(first, second) < 10:
     said.append(
       'note: fewer than ten answers are bad, or not: the intervals rest on few'
     )
-  asked = {
-    (str(answer.of.get('framing')), str(answer.of.get('asked') or ''))
-    for answer in answers
-  }
-  if len(asked) > 1:
-    listed = '; '.join(' '.join(filter(None, x)) for x in sorted(asked))
+  if any(part.asked for part in parts):
     said.append(
-      f'note: these runs put different questions ({listed}), whose P is not on '
-      'one scale: read the arms, not the sum'
+      'note: these runs put different questions, whose P is not on one scale: '
+      'there is an AUC for each'
     )
   return said
+
+
+def _auc(part: Part) -> str:
+  """The AUC of P, and what it is of either reader."""
+  of = f'AUC of P ({part.asked})' if part.asked else 'AUC of P'
+  if not part.auc:
+    return f'{of}: none, as the readers call all answers alike'
+  names = ('first reader', 'second reader', 'where they agree')
+  each = [
+    f'{name} {_of(auc)}'
+    for name, auc in zip(names, part.each, strict=True)
+    if auc
+  ]
+  return f'{of} {_of(part.auc)} ({"; ".join(each)})'

@@ -144,7 +144,8 @@ def test_few_bad_answers_and_several_questions_are_told(runs, tmp_path, capsys):
   labels = ','.join(map(str, paths))
   assert main('labels', f'--workdir={folder}', f'--labels={labels}') == 0
   said = capsys.readouterr().out
-  assert 'different questions (fair; good)' in said
+  assert 'put different questions' in said and 'AUC of P (fair)' in said
+  assert 'AUC of P (good)' in said
   assert 'fewer than ten answers are bad, or not' in said
 
 
@@ -379,4 +380,5 @@ def test_two_ways_to_ask_are_told_apart(runs, tmp_path, capsys):
   labels = f'--labels={",".join(map(str, files))}'
   assert main('labels', f'--workdir={folder}', labels) == 0
   said = ' '.join(capsys.readouterr().out.split())
-  assert 'different questions (fair; fair form=yes_no)' in said
+  assert 'put different questions' in said
+  assert 'AUC of P (fair)' in said and 'AUC of P (fair form=yes_no)' in said

@@ -148,6 +148,21 @@ def test_two_readers_by_hand():
   assert (part.false.value, part.auc.n) == (0, 4)
 
 
+def test_p_of_several_questions_has_an_auc_for_each_and_none_of_all():
+  turns = ({'role': 'user', 'content': 'Why?'},)
+  make = lambda p, framing: blind.Answer(
+    'sft', turns, 'x', p, False, of={'framing': framing}
+  )
+  # Within a question P says nothing; the bad ones are of the one whose P is
+  # higher, so that together it would look as if P knew.
+  answers = [make(0.4, 'fair')] * 4 + [make(0.1, 'ethical')] * 4
+  bad = [True, True, False, False] + [False] * 4
+  whole, *parts = blind.compare(answers, bad, bad)
+  assert whole.auc is None and whole.each == (None,) * 3 and whole.bad[0] == 2
+  assert [part.asked for part in parts] == ['ethical', 'fair']
+  assert parts[0].auc is None and parts[1].auc.value == 0.5
+
+
 def test_who_reads_first_changes_nothing():
   answers = many('a', 50) + many('b', 50, seed=1)
   rng = np.random.default_rng(2)
