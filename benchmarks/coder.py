@@ -97,7 +97,16 @@ def did(cells) -> str:
 
 def said(cells, kind) -> str:
   """What became of the answers to questions of a kind."""
-  head = 'arm', 'seed', 'answers', 'tokens', 'cut', 'refuse', 'ask back'
+  head = (
+    'arm',
+    'seed',
+    'answers',
+    'tokens',
+    'median',
+    'cut',
+    'refuse',
+    'ask back',
+  )
   head += 'different', 'flagged', 'P, median'
   lines = []
   for cell in cells:
@@ -107,7 +116,9 @@ def said(cells, kind) -> str:
     p = sorted(v['p'] for v in known if v['p'] is not None)
     flagged = sum(bool(v['flagged']) for v in known)
     cut = sum(r['stop'] == 'length' for r in own)
-    parts = [len(own), f'{found.length:.0f}', cut]
+    sizes = sorted(len(r['ids']) for r in own)
+    middle = sizes[len(sizes) // 2]
+    parts = [len(own), f'{found.length:.0f}', middle, cut]
     shares = found.refusals, found.questions, found.distinct
     parts += [round(x * len(own)) for x in shares]
     parts += [flagged, f'{p[len(p) // 2]:.3f}'] if p else [NONE, NONE]
@@ -126,7 +137,8 @@ def learned(cells) -> str:
     if parsed:
       low, high = wilson(sum(parsed), len(parsed))
       share = sum(parsed) / len(parsed)
-      parts[0] = f'{share:.0%} [{low:.0%}, {high:.0%}] of {len(parsed)}'
+      counted = f'{sum(parsed)} of {len(parsed)}'
+      parts[0] = f'{counted}: {share:.0%} [{low:.0%}, {high:.0%}]'
       parts[1] = len(code) - len(parsed)
     names = 'eval/mean_token_accuracy', 'eval/loss'
     parts += [f'{cell.final[x]:.3f}' if cell.final else NONE for x in names]

@@ -132,8 +132,8 @@ def test_the_tables_show_what_was_said(tables, capsys):
   shown = tables.answers([cell], 'everyday', 10)
   assert shown.count('~~~~text') == 1 and '\\x1b[2J [cut]\n~~~~' in shown
   (line,) = tables.said([cell], 'everyday').splitlines()[2:]
-  assert line == '| SFT | 0 | 1 | 2 | 1 | 0 | 0 | 1 | 1 | 0.400 |'
-  assert '100% [3%, 100%] of 1 | 0 |' in tables.learned([cell])
+  assert line == '| SFT | 0 | 1 | 2 | 2 | 1 | 0 | 0 | 1 | 1 | 0.400 |'
+  assert '1 of 1: 100% [3%, 100%] | 0 |' in tables.learned([cell])
   assert len(tables.did([cell]).splitlines()) == 2
   with pytest.raises(UserError, match='no cell that has ended'):
     tables.read('nowhere')
