@@ -46,8 +46,8 @@ for the audit, 90 s to compile: 13 min an arm with a conscience, 6 min without,
 6 min its evaluation. A dry run says it before the first one:
     ... --only=conscience --workdir=DRY --config.train.steps=8 \\
         --config.eval.questions= --config.eval.judge= --config.eval.tokens=
-Result: docs/real_models.md: it learns the code; that it turns is not seen. P has
-an AUC of .38 [.15, .62] on its answers (five bad ones); four pairs.
+Result: docs/real_models.md: it learns the code; that it turns is not seen. P
+has an AUC of .38 [.15, .62] on its answers (five bad ones); four pairs.
 """
 
 import argparse
