@@ -1,13 +1,14 @@
 """The tables and figures of the office (configs/grids/office.py).
 
-  python benchmarks/office.py DIR [--figures=FOLDER]
+  python benchmarks/office.py DIR [--figures=FOLDER] [--answers=10]
 
 DIR: the work folder of its grid, with the sweeps starts, arms, noise and levers
 or those of :dev. Printed for each setting that has run: pairs, the four shares
 in per cent as means over bases, and what is lost on each beside SFT, in points,
 with intervals of 95 % by Student's t over the bases; the largest loss of each
 base, averaged, is the regret that lambda was chosen by. --figures writes two
-SVG files: the arms, and the noisy verdicts.
+SVG files: the arms, and the noisy verdicts. --answers prints, instead, what the
+arms of the first base say to so many questions, a half of them about places.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from ealign.conscience import tally
 from ealign.evals import records, stats
 from ealign.grid import names
 from ealign.runtime import atomic
-from ealign.runtime.errors import UserError
+from ealign.runtime.errors import UserError, visible
 
 GRID, _ = file.read('ealign:configs/grids/office.py')
 # The measure, and whether more of it is better.
@@ -122,6 +123,39 @@ def interval(values) -> str:
     return ''
   mean, low, high = stats.student_t(values)
   return f'{mean:.1f} [{low:.1f}, {high:.1f}]' if len(values) > 1 else str(mean)
+
+
+# ---- Answers ---------------------------------------------------------------
+
+ARMS = ('base', 'places learnt', 'SFT', 'conscience')
+ARMS += tuple(f'{name}, equal pairs' for name in GRID.CONTROLS)
+
+
+def answers(folder, count: int) -> str:
+  """The first questions about advice and places, with what each arm says."""
+  labels = {names.readable(x): name for name, x in settings().items()}
+  cells = {x.name.rpartition('-')[2]: x for x in folder.glob('cells/*')}
+  with (folder / 'results.csv').open(newline='') as rows:
+    known = {row['cell']: row for row in csv.DictReader(rows)}
+  seed = min(row['seed'] for row in known.values())
+  said = {}  # (kind, question) -> request, and the answer of each arm
+  for cell, row in known.items():
+    arm = labels.get(row['label'])
+    if row['seed'] != seed or arm not in ARMS:
+      continue
+    found = records.latest(records.read(cells[cell] / 'answers.jsonl'))
+    for r in found:
+      if r['phase'] == 'eval' and r['split'] == 'test' and not r['sample']:
+        at = r['kind'], r['question']
+        said.setdefault(at, {'': r['messages'][-1]['content']})[arm] = r['text']
+  parts = []
+  for kind in ('advice', 'office'):
+    own = [(at, x) for at, x in said.items() if at[0] == kind]
+    for _, by_arm in own[: count // 2]:
+      lines = [f'{arm}: {by_arm[arm]}' for arm in ARMS if arm in by_arm]
+      lines = [visible(x.replace('\n', ' / ')) for x in (by_arm[''], *lines)]
+      parts.append('\n'.join(['~~~text', lines[0], '', *lines[1:], '~~~']))
+  return '\n\n'.join(parts)
 
 
 # ---- Figures -----------------------------------------------------------------
@@ -228,9 +262,13 @@ def main(argv) -> int:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('folder')
   parser.add_argument('--figures', default='')
+  parser.add_argument('--answers', type=int, default=0)
   given = parser.parse_args(argv)
   try:
     shares, pairs = read(given.folder)
+    if given.answers:
+      print(answers(pathlib.Path(given.folder), given.answers))
+      return 0
     print(table(shares, pairs))
     if given.figures:
       to = pathlib.Path(given.figures)

@@ -4,6 +4,7 @@ import itertools
 import json
 import pathlib
 import random
+import runpy
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import pytest
 from ealign.cli import command
 from ealign.evals import records
 from ealign.evals.judges import JUDGES
-from ealign.grid import sweeps
+from ealign.grid import names, sweeps
 from ealign.world import build, card, office, office_documents
 
 DATA = pathlib.Path('ealign/world/data')
@@ -126,6 +127,31 @@ def test_what_cannot_be_continued_is_told(tmp_path, capsys):
   assert 'is there already' in capsys.readouterr().err
   assert run(tmp_path, tmp_path / 'new') == 2
   assert 'config.json' in capsys.readouterr().err
+
+
+def test_answers_of_the_arms_stand_one_under_another(tmp_path):
+  path = pathlib.Path(__file__).parents[2] / 'benchmarks' / 'office.py'
+  tables = runpy.run_path(str(path))
+  said = {'phase': 'eval', 'split': 'test', 'sample': 0, 'kind': 'office'}
+  said |= {'messages': [{'role': 'user', 'content': 'Where?'}], 'question': 'q'}
+  said |= {'run': 'r', 'step': 1}
+  lines = ['cell,label,seed']
+  for i, name in enumerate(('SFT', 'conscience')):
+    label = names.readable(tables['settings']()[name])
+    lines += [f'c{i},"{label}",seed=0', f'd{i},"{label}",seed=1']
+    for cell, text in ((f'c{i}', f'{name}\x1b\n'), (f'd{i}', 'another base')):
+      folder = tmp_path / 'cells' / f'x-{cell}'
+      folder.mkdir(parents=True)
+      record = json.dumps(said | {'text': text})
+      (folder / 'answers.jsonl').write_text(f'{record}\n')
+  (tmp_path / 'results.csv').write_text('\n'.join(lines) + '\n')
+  shown = tables['answers'](tmp_path, 10).splitlines()
+  assert shown[1:-1] == [
+    'Where?',
+    '',
+    'SFT: SFT\\x1b / ',
+    'conscience: conscience\\x1b / ',
+  ]
 
 
 @pytest.mark.slow
