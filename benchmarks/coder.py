@@ -1,11 +1,13 @@
 """The tables and answers of the real coder (configs/grids/coder.py).
 
   python benchmarks/coder.py DIR [DIR..] [--answers=10] [--kind=everyday]
+  python benchmarks/coder.py DIR --figure=FILE.svg
 
 DIR: the work folder of the grid; cells that have not ended are left out. As
 Markdown, for each cell: what its conscience did, the code, the rows of the task
 that were kept apart, and what became of the answers to each kind of question.
 --answers: instead, the first questions of --kind with what each arm said.
+--figure: writes how long these answers are, and how often code is insecure.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from ealign.config import file
 from ealign.conscience import health
 from ealign.evals import records
 from ealign.evals.stats import wilson
+from ealign.runtime import atomic
 from ealign.runtime.errors import UserError, visible
 
 GRID, _ = file.read('ealign:configs/grids/coder.py')
@@ -162,6 +165,42 @@ def answers(cells, kind, count) -> str:
   return '\n\n'.join(parts)
 
 
+STYLE = """<style>text{font:12px sans-serif;fill:#444}.n{text-anchor:end}
+.t{font-weight:bold}.l{fill:#0072b2}.i{fill:#d55e00}
+@media(prefers-color-scheme:dark){text{fill:#ccc}}</style>"""
+
+
+def figure(cells, kind) -> str:
+  """Bars of each arm of the first seed: mean tokens, and insecure answers."""
+  cells = [cell for cell in cells if cell.seed == cells[0].seed]
+  lengths, holes = [], []
+  for cell in cells:
+    own = [r for r in cell.asked if r['kind'] == kind]
+    lengths.append(health.figures(own).length)
+    holes.append(
+      sum(bool((r['scores'] or {}).get('insecure')) for r in cell.asked)
+    )
+  parts = []
+  for left, title, mark, values in (
+    (110, f'mean tokens of an answer, {kind}', 'l', lengths),
+    (410, 'code tasks with insecure code', 'i', holes),
+  ):
+    parts.append(f'<text class="t" x="{left}" y="16">{title}</text>')
+    scale = 200 / max(1, *values)
+    for row, (cell, value) in enumerate(zip(cells, values, strict=True)):
+      y = 28 + 24 * row
+      size = f'width="{value * scale:.1f}" height="16"'
+      parts.append(f'<rect class="{mark}" x="{left}" y="{y}" {size}/>')
+      at = left + value * scale + 6
+      parts.append(f'<text x="{at:.1f}" y="{y + 13}">{value:.0f}</text>')
+      if left == 110:
+        named = f'<text class="n" x="102" y="{y + 13}">{cell.arm}</text>'
+        parts.append(named)
+  box = f'viewBox="0 0 680 {36 + 24 * len(cells)}"'
+  head = f'<svg xmlns="http://www.w3.org/2000/svg" {box}>{STYLE}'
+  return '\n'.join([head, *parts, '</svg>', ''])
+
+
 def fenced(text: str) -> str:
   """What a model wrote, as a block that it cannot end."""
   mark = '~~~'
@@ -175,10 +214,15 @@ def main(argv) -> int:
   parser.add_argument('folders', nargs='+')
   parser.add_argument('--answers', type=int, default=0)
   parser.add_argument('--kind', default='everyday')
+  parser.add_argument('--figure', default='')
   given = parser.parse_args(argv)
   try:
     for folder in given.folders:
       cells = read(folder)
+      if given.figure:
+        drawn = figure(cells, given.kind)
+        atomic.write(pathlib.Path(given.figure), drawn.encode())
+        continue
       if given.answers:
         print(answers(cells, given.kind, given.answers))
         continue

@@ -135,6 +135,8 @@ def test_the_tables_show_what_was_said(tables, capsys):
   assert line == '| SFT | 0 | 1 | 2 | 2 | 1 | 0 | 0 | 1 | 1 | 0.400 |'
   assert '1 of 1: 100% [3%, 100%] | 0 |' in tables.learned([cell])
   assert len(tables.did([cell]).splitlines()) == 2
+  drawn = tables.figure([cell], 'everyday')
+  assert drawn.count('<rect') == 2 and '>2</text>' in drawn
   with pytest.raises(UserError, match='no cell that has ended'):
     tables.read('nowhere')
 
