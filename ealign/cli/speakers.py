@@ -86,9 +86,11 @@ def _runs(chosen: dict) -> Iterator[tuple]:
 
 def _named(patterns, names) -> list[str]:
   """Those of the names that --only chooses; all, if it is not given."""
+  # A cell's name has commas, which --only splits: ? stands for one.
+  typed = [name.replace(',', '?') for name in names]
   for pattern in patterns:
     if not fnmatch.filter(names, pattern):
-      known, hint = ', '.join(names), config_lib.did_you_mean(pattern, names)
+      known, hint = ', '.join(typed), config_lib.did_you_mean(pattern, typed)
       raise UserError(f'--only={pattern}: no such arm (arms: {known}).{hint}')
   fits = lambda name: any(fnmatch.fnmatch(name, p) for p in patterns)
   return [name for name in names if not patterns or fits(name)]

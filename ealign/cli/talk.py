@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import itertools
 import os
 import signal
 import sys
@@ -11,7 +12,6 @@ import jax
 
 from ealign.cli import columns
 from ealign.cli import speakers as speaking
-from ealign.engine import Exchange
 from ealign.runtime import preempt
 from ealign.runtime.errors import UserError, visible
 
@@ -84,8 +84,8 @@ def turn(speakers, chats, question: str, chosen: dict, asked: int = 0) -> int:
     UserError: there is but this question, and no speaker can answer it.
   """
   key = jax.random.fold_in(jax.random.key(chosen.get('seed', 0)), asked)
-  turns = {'role': 'user', 'content': question}
-  asking = [(speaker, [*chats[speaker.name], turns]) for speaker in speakers]
+  asked_now = {'role': 'user', 'content': question}
+  asking = [(x, [*chats[x.name], asked_now]) for x in speakers]
   cells = _cells(len(speakers), chosen.get('layout', 'auto'))
   if cells:
     answers, ended = _beside(asking, key, cells)
@@ -95,7 +95,7 @@ def turn(speakers, chats, question: str, chosen: dict, asked: int = 0) -> int:
     return ended
   wrong = [found for found in answers if isinstance(found, UserError)]
   for speaker, said in zip(speakers, answers, strict=True):
-    if said is not None and said not in wrong and said.text:
+    if said is not None and not isinstance(said, UserError) and said.text:
       chats[speaker.name] = said.chat
   if len(wrong) == len(speakers) and 'prompt' in chosen:
     raise wrong[0]
@@ -110,80 +110,82 @@ def _cells(count: int, layout: str) -> int:
 
 
 def _stacked(asking, key) -> tuple[list, int]:
-  """The answers, one under another; and the exit code of a SIGTERM, or 0."""
+  """The answers, one under another; and the exit code of a SIGTERM, or 0.
+
+  Of each speaker its Exchange, the UserError that ended it, or None.
+  """
   answers = []
   for speaker, chat in asking:
     print(visible(f'== {speaker.name}'), flush=True)
-    said = None
+    found = []
     try:
       with preempt.watch() as stop:
-        said = _said(speaker, chat, key, stop)
-        if said is not None and not stop.requested:
-          print(f'-- {visible(speaking.verdict(speaker, said))}', flush=True)
+        sys.stdout.write('  ')
+        for text in _coming(speaker, chat, key, stop, found):
+          # Indented, so that no answer can be taken for a name or a verdict.
+          sys.stdout.write(text.replace('\n', '\n  '))
+          sys.stdout.flush()
+        sys.stdout.write('\n')
+        if found and not stop.requested:
+          print(f'-- {visible(speaking.verdict(speaker, *found))}', flush=True)
     except UserError as error:
-      said = error
+      found = [error]
       print(f'-- {error}', flush=True)
     if stop.signal == signal.SIGTERM:
       return answers, 128 + signal.SIGTERM
-    answers.append(said)
+    answers += found or [None]
   return answers, 0
 
 
 def _beside(asking, key, cells: int) -> tuple[list, int]:
   """The same beside each other, token by token in turn."""
-  answers: list = [None] * len(asking)
+  every = [(speaker, chat, []) for speaker, chat in asking]
 
   def write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
 
-  def texts(i: int) -> Iterator[str]:
-    def parts() -> Iterator[str]:
-      for said in speaking.answer(*asking[i], key=key):
-        answers[i] = said
-        yield said.text
-        if stop.requested:
-          return
-
+  def coming(speaker, chat, found) -> Iterator[str]:
     try:
-      yield from map(visible, pieces(parts()))
+      yield from _coming(speaker, chat, key, stop, found)
     except UserError as error:
-      answers[i] = error
-    if stop.requested:
-      yield ' [stopped]'
+      found[:] = [error]
 
-  def verdict(i: int) -> str:
-    said = answers[i]
-    if said is None or stop.requested or isinstance(said, UserError):
-      return f'-- {said}' if isinstance(said, UserError) else ''
-    return f'-- {visible(speaking.verdict(asking[i][0], said))}'
+  def judged(speaker, _, found) -> str:
+    if stop.requested or not found:
+      return ''
+    (said,) = found
+    try:
+      wrong = isinstance(said, UserError)
+      return f'-- {said if wrong else visible(speaking.verdict(speaker, said))}'
+    except UserError as error:
+      found[:] = [error]
+      return f'-- {error}'
 
-  each = range(len(asking))
   columns.heads((visible(f'== {s.name}') for s, _ in asking), cells, write)
   with preempt.watch() as stop:
-    columns.beside(map(texts, each), cells, write)
-    columns.heads(map(verdict, each), cells, write)
+    columns.beside(itertools.starmap(coming, every), cells, write)
+    columns.heads(itertools.starmap(judged, every), cells, write)
+  answers = [next(iter(found), None) for *_, found in every]
   return answers, 128 + stop.signal if stop.signal == signal.SIGTERM else 0
 
 
-def _said(speaker, chat, key, stop: preempt.Stop) -> Exchange | None:
-  """Shows an answer while it comes, until it ends or somebody stops it."""
-  last = None
+def _coming(speaker, chat, key, stop, found: list) -> Iterator[str]:
+  """What an answer adds, while it comes, until it ends or somebody stops it.
 
-  def parts() -> Iterator[Exchange]:
-    nonlocal last
-    for last in speaking.answer(speaker, chat, key=key):
-      yield last
+  found: holds the Exchange as far as it has come.
+  """
+
+  def texts() -> Iterator[str]:
+    for said in speaking.answer(speaker, chat, key=key):
+      found[:] = [said]
+      yield said.text
       if stop.requested:
         return
 
-  sys.stdout.write('  ')
-  for text in pieces(exchange.text for exchange in parts()):
-    # Indented, so that no answer can be taken for a name or a verdict.
-    sys.stdout.write(visible(text).replace('\n', '\n  '))
-    sys.stdout.flush()
-  sys.stdout.write(' [stopped]\n' if stop.requested else '\n')
-  return last
+  yield from map(visible, pieces(texts()))
+  if stop.requested:
+    yield ' [stopped]'
 
 
 def pieces(texts: Iterator[str]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import html
-import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -198,14 +197,20 @@ def counting(
       task = bar.add_task(what, total=total)
       yield lambda count: bar.advance(task, count)
     return
+  done = 0
   if total and in_notebook():
-    cell, steps = Cell(total, what), itertools.count()
-    cell.update(next(steps), {})
-    yield lambda count: [cell.update(next(steps), {}) for _ in range(count)]
+    cell = Cell(total, what)
+    cell.update(done, {})
+
+    def drawn(count: int) -> None:
+      nonlocal done
+      done += count
+      cell.update(done, {})
+
+    yield drawn
     cell.clear()
     return
   begun = shown = time.monotonic()
-  done = 0
 
   def add(count: int) -> None:
     nonlocal done, shown

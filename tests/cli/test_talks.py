@@ -226,6 +226,50 @@ def test_ctrl_c_ends_one_answer(monkeypatch, capsys):
   assert one.asked[1] == ('a', ['q1', 'lon', 'q2'])
 
 
+@pytest.fixture
+def wide(monkeypatch):
+  monkeypatch.setenv('COLUMNS', '100')
+  return {'layout': 'columns'}
+
+
+def test_beside_each_other_one_without_room_ends_nothing(
+  monkeypatch, capsys, wide
+):
+  one = Cardboard(monkeypatch, UserError('no room'), '== a\n-- fine', 'x', 'y')
+  assert converse(monkeypatch, ['q1', 'q2'], 'ab', wide) == 0
+  rows = capsys.readouterr().out.splitlines()[1:]  # below the names
+  assert rows[0] == '== a'.ljust(51) + '== b'
+  assert rows[1] == ' ' * 53 + '== a' and rows[2] == ' ' * 53 + '-- fine'
+  assert rows[3] == '-- no room'.ljust(51) + '-- fine'
+  assert one.asked[2:] == [('a', ['q2']), ('b', ['q1', '== a\n-- fine', 'q2'])]
+
+
+def test_beside_each_other_ctrl_c_ends_all_answers(monkeypatch, capsys, wide):
+  nothing = lambda: None
+  interrupt = lambda: signal.raise_signal(signal.SIGINT)
+  one = Cardboard(monkeypatch, 'long', 'text', 'x', 'y')
+  one.acts = [nothing, nothing, interrupt, *[nothing] * 4]
+  assert converse(monkeypatch, ['q1', 'q2'], 'ab', wide) == 0
+  said = capsys.readouterr().out
+  assert said.count('[stopped]') == 2 and said.count('-- fine') == 2
+  assert one.asked[2][1][1] in ('lo', 'lon')
+
+
+def test_beside_each_other_a_verdict_that_fails_is_told(
+  monkeypatch, capsys, wide
+):
+  Cardboard(monkeypatch, 'A', 'B')
+
+  def verdict(speaker, exchange):
+    if speaker.name == 'a':
+      raise UserError('none fits')
+    return 'fine'
+
+  monkeypatch.setattr(speakers, 'verdict', verdict)
+  assert converse(monkeypatch, ['q1'], 'ab', wide) == 0
+  assert '-- none fits'.ljust(51) + '-- fine' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
   'signals, code',
   [((signal.SIGINT, signal.SIGINT), 130), ((signal.SIGTERM,), 143)],
@@ -253,6 +297,13 @@ def test_a_reader_who_leaves(monkeypatch):
   monkeypatch.setattr(talk, 'turn', gone)
   monkeypatch.setattr(talk.preempt, 'unread', lambda: 141)
   assert converse(monkeypatch, ['q1']) == 141
+
+
+def test_a_cell_is_chosen_without_its_commas():
+  cells = ['lam=0,seed=0', 'lam=0,steps=2,seed=0']
+  with pytest.raises(UserError, match=r'arms: lam=0\?seed=0, lam=0\?steps'):
+    speakers._named(['lam=0'], cells)
+  assert speakers._named(['lam=0?seed=0'], cells) == cells[:1]
 
 
 def test_pieces_are_whole_characters():
