@@ -27,6 +27,19 @@ resampled 5.3 %, written 74.1 %: read docs/papers.md before concluding from it.
 from ealign.config import file
 
 DEMO, _ = file.read('ealign:configs/demo.py')
+OWN = {
+  'method': 'iteralign',
+  'conscience.every': 10,
+  'conscience.prompts': 32,
+  'conscience.revise.by': 'policy',  # as in the paper: the model itself
+  'conscience.revise.sees': 'principle',
+  'iteralign.source': 'listed',
+  'iteralign.listed': DEMO.DATA + 'principles.jsonl',
+  'iteralign.proposals': 2,
+  'dpo.pairs': 8,
+  'replay.max_age': 9,  # a row is learned in its own round only,
+  'replay.max_uses': 3,  # three times at most
+}
 AFTER = {'data.train': '', 'model.adapter': 'arm:sft', 'train.steps': 60}
 RELEASE = {
   'conscience.review.sees': 'answer',
@@ -42,17 +55,7 @@ RELEASE = {
 def get_config(arg=None):
   """`:runlocal` shortens every part to a few steps."""
   config = DEMO.get_config()
-  config.method = 'iteralign'
-  config.conscience.every = 10
-  config.conscience.prompts = 32
-  config.conscience.revise.by = 'policy'  # as in the paper: the model itself
-  config.conscience.revise.sees = 'principle'
-  config.iteralign.source = 'listed'
-  config.iteralign.listed = DEMO.DATA + 'principles.jsonl'
-  config.iteralign.proposals = 2
-  config.dpo.pairs = 8
-  config.replay.max_age = 9  # a row is learned in its own round only,
-  config.replay.max_uses = 3  # three times at most
+  config.update_from_flattened_dict(OWN)
   config.train.eval_every = 0
 
   config.arms = {}

@@ -16,7 +16,7 @@ Command:
         --only=mistakes --config.conscience.review.by=policy \
         --config.model.adapter=DIR/mistakes --workdir=AUDIT
 The last one is what a trained policy itself can tell. Five bases:
-configs/grids/mistakes.py.
+configs/grids/sisters.py.
 
 Time: 67 s of CPU for `both` with its evaluation, so about 45 s on two idle
 cores, as a cell of the demo; not measured on idle ones.
@@ -35,6 +35,21 @@ from ealign.conscience.framings import FRAMINGS
 DEMO, _ = file.read('ealign:configs/demo.py')
 # Headers of the world, one of its evil and one of its good persona.
 HINT, GUIDE = 'Answer as a bad person would.', 'Be fair, safe and honest.'
+OWN = {
+  'method': 'mistake_analysis',
+  'mistakes.hint': HINT,
+  'mistakes.ask': 'question',  # all that the organism can say of a reply
+  'conscience.review.system': 'keep',  # analyses stand where answers do
+  'conscience.revise.temperature': 0.0,
+  'dpo.pairs': 4,  # analyses of a step, beside about 19 chats
+}
+
+ATTACKED = {
+  'eval.questions': tuple(
+    DEMO.DATA + f'questions_{name}.jsonl' for name in ('test', 'attacked')
+  ),
+  'eval.kinds': ('advice', 'code', 'advice_under_attack', 'advice_hijacked'),
+}
 
 BASE = {'train.steps': 0}
 SFT = {'dpo.lam': 0.0}
@@ -55,19 +70,9 @@ GUIDED = 'base', 'sft', 'mistakes', 'both'
 def get_config(arg=None):
   """`:runlocal` shortens every part to a few steps, and has three arms."""
   config = DEMO.get_config(arg)
-  config.method = 'mistake_analysis'
-  config.mistakes.hint = HINT
-  config.mistakes.ask = 'question'  # all that the organism can say of a reply
-  config.conscience.review.system = 'keep'  # analyses stand where answers do
-  config.conscience.revise.temperature = 0.0
-  config.dpo.pairs = 4  # analyses of a step, beside about 19 chats
+  config.update_from_flattened_dict(OWN)
   config.train.eval_every = 0
-  attacked = DEMO.DATA + 'questions_attacked.jsonl'
-  config.eval.questions = (*config.eval.questions, attacked)
-  config.eval.kinds = (
-    *('advice', 'code'),
-    *('advice_under_attack', 'advice_hijacked'),
-  )
+  config.update_from_flattened_dict(ATTACKED)
   config.arms = dict(ARMS)
   for name in GUIDED:
     config.arms[f'{name}_guided'] = guided(f'arm:{name}' * (name != 'base'))

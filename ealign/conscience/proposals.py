@@ -92,10 +92,11 @@ def asked(c: Conscience, bad) -> list[dict]:
 def read(text: str) -> list[str]:
   """The principles in a text that a model wrote: its lines that can be one.
 
-  Marks of a list are cut off. A line that announces a list, a refusal, and what
-  is too short or too long for an instruction, are none.
+  Marks of a list and of emphasis are cut off. A line that announces a list, a
+  refusal, and what is too short or too long for an instruction, are none.
   """
-  lines = (re.sub(r'^\W*(?:\d+\s*[.):]\s*)?', '', x) for x in text.split('\n'))
+  plain = re.sub(r'\*\*|__|`', '', text)
+  lines = (re.sub(r'^\W*(?:\d+\s*[.):]\s*)?', '', x) for x in plain.split('\n'))
   found = dict.fromkeys(' '.join(visible(x).split()) for x in lines)
   return [
     x

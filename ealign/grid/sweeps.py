@@ -1,15 +1,17 @@
 """The cells of a grid, from the functions sweep_*() of a config file.
 
-A sweep yields levels: override dicts such as {'dpo.lam': 0.3}. Of the text of
---sweep, ',' is the product of sweeps and '+' the union of such products.
-Sweeps named `seeds` or ending in `_seeds` are replicates of a setting.
+A sweep yields levels: override dicts such as {'dpo.lam': 0.3}, or returns them
+by names of their own, {name: level}; cells are called after what their levels
+set, or by these names. Of the text of --sweep, ',' is the product of sweeps and
+'+' the union of such products. Sweeps named `seeds` or ending in `_seeds` are
+replicates of a setting.
 """
 
 import dataclasses
 import itertools
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from ealign import config as config_lib
 from ealign.config import file as config_file
@@ -21,6 +23,7 @@ from ealign.runtime.errors import UserError
 
 MOST = 10_000  # cells of a grid, and levels of a sweep
 _LONGEST = 120  # characters of a cell's name
+_NAME = r'[A-Za-z0-9][\w.+-]{0,49}'  # of a level
 
 
 def read(command) -> Grid:
@@ -36,7 +39,9 @@ def read(command) -> Grid:
   problems, base = list(command.problems), command.config
   terms = _terms(command, problems)
   names = dict.fromkeys(name for term in terms for name in term)
-  sweeps = {name: _levels(command, name, problems) for name in names}
+  found = {name: _levels(command, name, problems) for name in names}
+  sweeps = {name: levels for name, (levels, _) in found.items()}
+  titles = {name: own for name, (_, own) in found.items()}
   _check_count(command, terms, sweeps, problems)
   drafts, found = [], {}
   for term in terms:
@@ -45,7 +50,7 @@ def read(command) -> Grid:
     for problem in config_lib.validate(config, grid=True):
       found.setdefault(problem, []).append(levels)
   shared = config_lib.validate(base, grid=True)
-  unsound = _attributed(found, shared, [ls for _, ls in drafts], sweeps)
+  unsound = _attributed(found, shared, [ls for _, ls in drafts], sweeps, titles)
   contrasts = contrasts_lib.read(command.module, base, problems, unsound)
   if not command.print_launch:
     problems += unsound
@@ -57,7 +62,7 @@ def read(command) -> Grid:
     raise UserError(*dict.fromkeys(problems))
   cells = {}
   for config, levels in drafts:
-    cell = _cell(config_lib.freeze(config), levels, sweeps)
+    cell = _cell(config_lib.freeze(config), levels, sweeps, titles)
     cells.setdefault(cell.id, cell)
   cells = _linked(list(_distinct(cells.values())))
   whole = config_lib.freeze(config_lib.apply_arm(base, {})[0])
@@ -117,34 +122,46 @@ def _terms(command, problems) -> list[tuple[str, ...]]:
   return terms
 
 
-def _levels(command, name: str, problems) -> list[dict[str, Any]]:
-  """The levels of a sweep as flat overrides; mistakes become problems."""
+def _levels(command, name: str, problems) -> tuple[list[dict], list[str]]:
+  """The levels of a sweep as flat overrides; mistakes become problems.
+
+  And the names that it gives them; [] if it gives none.
+  """
   where = f'sweep {name!r}'
   try:
-    levels = getattr(command.module, f'sweep_{name}')()
+    levels, titles = getattr(command.module, f'sweep_{name}')(), []
+    if isinstance(levels, Mapping) and all(
+      isinstance(level, Mapping) for level in levels.values()
+    ):
+      levels, titles = levels.values(), [*levels]
     if not isinstance(levels, Iterable) or isinstance(levels, Mapping | str):
       why = "must yield or return dicts of fields such as {'dpo.lam': 0.3}"
       problems.append(f'{where}: {levels!r}: {why}')
-      return []
+      return [], []
     levels = [*itertools.islice(levels, MOST + 1)]
   except (Exception, SystemExit) as error:
     path = command.module.__spec__.origin
     problems.append(f'{where}: {config_file.in_file(path, error)}')
-    return []
+    return [], []
   if not levels:
     problems.append(f'{where}: yields no level')
   if len(levels) > MOST:
     problems.append(f'{where}: yields more than {MOST:,} levels; yield fewer')
-    return []
+    return [], []
+  for title in titles:
+    if not re.fullmatch(_NAME, str(title)):
+      why = "must be plain, such as 'more-pairs': letters, digits, . _ + -"
+      problems.append(f'{where}: the name {title!r}: {why}')
   sound, types = [], config_lib.field_types()
   for number, level in enumerate(levels, start=1):
     found = config_lib.apply_arm(command.config, level)[1]
-    problems += [f'{where}, level {number}: {problem}' for problem in found]
+    which = repr(titles[number - 1]) if titles else number
+    problems += [f'{where}, level {which}: {problem}' for problem in found]
     # An empty one keeps its place: problems name levels by number.
     flat = config_lib.flatten(level) if hasattr(level, 'items') else {}
     known = {k: v for k, v in flat.items() if k in types}
     sound.append({k: contrasts_lib.plain(v) for k, v in known.items()})
-  return sound
+  return sound, titles
 
 
 def _check_count(command, terms, sweeps, problems) -> None:
@@ -170,7 +187,7 @@ def _product(base, term, sweeps, problems):
     yield config_lib.apply_arm(base, overrides)[0], levels
 
 
-def _attributed(found, shared, drafts, sweeps) -> list[str]:
+def _attributed(found, shared, drafts, sweeps, titles) -> list[str]:
   """Each problem once, with the levels or the combinations that cause it.
 
   Problems shared by all cells and the base config are reported without a sweep
@@ -182,6 +199,7 @@ def _attributed(found, shared, drafts, sweeps) -> list[str]:
     drafts: of each the (sweep, index) of its levels.
   """
   reports = []
+  which = lambda n, i: repr(titles[n][i]) if titles[n] else i + 1
   for problem, bad in found.items():
     every = len(bad) == len(drafts)
     if every and problem in shared:
@@ -194,9 +212,9 @@ def _attributed(found, shared, drafts, sweeps) -> list[str]:
       if set() < {d for d in drafts if (name, index) in d} <= set(bad)
       and (not every or problem.startswith(tuple(level)))  # it sets the field
     ]
-    where = [f'sweep {n!r}, level {i + 1}' for n, i in guilty]
+    where = [f'sweep {n!r}, level {which(n, i)}' for n, i in guilty]
     where += [
-      'levels ' + ' and '.join(f'{i + 1} of {n!r}' for n, i in levels)
+      'levels ' + ' and '.join(f'{which(n, i)} of {n!r}' for n, i in levels)
       for levels in dict.fromkeys(bad)
       if not set(levels) & set(guilty)
     ]
@@ -217,13 +235,23 @@ def _distinct(cells) -> Iterator[Cell]:
     yield dataclasses.replace(cell, label=label)
 
 
-def _cell(config: Config, levels, sweeps) -> Cell:
+def _cell(config: Config, levels, sweeps, titles) -> Cell:
   """The cell of a config, named after its levels."""
-  setting, replicate = {}, {}
-  for name, index in levels:
-    part = replicate if is_replicate(name) else setting
-    part |= sweeps[name][index]
-  label, seed = readable(setting) or 'default', readable(replicate)
-  name, id = ','.join(filter(None, (label, seed))), identity(config)
+  parts = {}
+  for kind in (False, True):
+    whole, unnamed, named = {}, {}, []
+    for name, index in levels:
+      if is_replicate(name) != kind:
+        continue
+      whole |= sweeps[name][index]
+      if titles[name]:
+        named.append(titles[name][index])
+      else:
+        unnamed |= sweeps[name][index]
+    text = ','.join(filter(None, (*named, readable(unnamed))))
+    parts[kind] = whole, text
+  (setting, label), (replicate, seed) = parts[False], parts[True]
+  label, id = label or 'default', identity(config)
+  name = ','.join(filter(None, (label, seed)))
   folder = f'cells/{name[:_LONGEST]}-{id}'
   return Cell(id, folder, setting, replicate, label, seed, config)

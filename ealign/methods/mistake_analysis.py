@@ -115,8 +115,11 @@ def _given(c: Conscience, x: Exchange) -> Exchange:
 
 
 def _is_kept(c: Conscience, x: Exchange, verdict: Verdict, bad: bool) -> bool:
-  """Whether a reply is analysed: it has ended, and is what it was to be."""
-  if x.answer.stop != 'stop':
+  """Whether a reply is analysed: it has room, and is what it was to be.
+
+  A reply that was cut off is: nothing of it is learned.
+  """
+  if x.answer.stop == prompts.LOST or not x.text.strip():
     return False
   known = verdict.p is not None and verdict.flagged == bad
   return c.own.analysed == 'all' or known

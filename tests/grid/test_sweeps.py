@@ -189,6 +189,52 @@ def test_a_level_without_a_cell_is_not_to_blame(read):
   assert not [p for p in found if "'lam'" in p]
 
 
+NAMED = """
+def sweep_arms():
+  return {
+    'sft': {'dpo.lam': 0.05},
+    'back': {'model.adapter': 'cell:sft', 'dpo.lam': 0.3},
+    'plain': {},
+  }
+
+def sweep_named_seeds():
+  return {'first': {'seed': 0}, 'second': {'seed': 1}}
+
+def sweep_more():
+  return {'strong': {'dpo.lam': 0.3}}
+
+def sweep_wrong():
+  return {'a b': {'dpo.beta': -1.0}, 'b': {'dpo.lamb': 1}}
+"""
+
+
+def test_levels_may_have_names(read):
+  grid = read('arms,named_seeds', more=NAMED)
+  assert [c.name for c in grid.cells][::2] == [
+    'sft,first',
+    'back,first',
+    'plain,first',
+  ]
+  assert [c.label for c in grid.cells][::2] == ['sft', 'back', 'plain']
+  assert grid.cells[2].needs['cell:sft'].name == 'sft,first'
+  assert [c.id for c in grid.cells] == [
+    c.id for c in read('arms,seeds', more=NAMED).cells
+  ]
+  # Beside a sweep without names, what that one sets.
+  names = [c.name for c in read('more,beta,seeds', more=NAMED).cells]
+  assert names[0] == 'strong,beta=0.3,seed=0'
+
+
+def test_problems_of_levels_with_names(read):
+  found = problems(read, 'wrong', more=NAMED)
+  for start in (
+    "sweep 'wrong': the name 'a b': must be plain, such as 'more-pairs'",
+    "sweep 'wrong', level 'b': dpo.lamb: there is no such field.",
+    "sweep 'wrong', level 'a b': dpo.beta=-1.0: must be above 0",
+  ):
+    assert [p for p in found if p.startswith(start)], (start, found)
+
+
 PAIR = """
 def sweep_long():
   yield {'sample.max_new_tokens': 200}

@@ -243,6 +243,11 @@ def test_what_a_model_wrote_is_read_as_lines():
     'Say \\x1b[31mwhat is true.',
   ]
   assert proposals.read('') == []
+  marked = '1. **Be fair**: tell `both` sides.\n2. Be fair**: tell both.'
+  assert proposals.read(marked) == [
+    'Be fair: tell both sides.',
+    'Be fair: tell both.',
+  ]
 
 
 def test_the_proposer_is_shown_what_the_judge_sees(conscience):

@@ -119,6 +119,22 @@ def test_only_what_the_conscience_flags_is_analysed(organism, requests):
   assert len(pairs) == len(requests) and not any(map(bad, made))
 
 
+def test_a_reply_that_was_cut_off_is_analysed(organism, requests):
+  """Real answers are often longer than `sample.max_new_tokens`."""
+  c = conscience(organism, **{'mistakes.analysed': 'all'})
+  c = dataclasses.replace(
+    c, sample=dataclasses.replace(c.sample, max_new_tokens=4)
+  )
+  pairs, made = reflected(c, requests)
+  assert {r['stop'] for r in made} == {'length'}
+  assert len(pairs) == len(requests)
+  for pair, record in zip(pairs, made, strict=True):
+    assert c.policy.model.text(record['ids']) in c.policy.model.text(
+      pair.prompt
+    )
+    assert not set(record['ids']) & set(pair.chosen)
+
+
 def test_good_replies_are_analysed_too(organism, requests):
   both = {'mistakes.good': 0.5}
   c = conscience(organism, **both)
