@@ -88,16 +88,28 @@ class Setup:
 class Progress:
   """Where a run stands. A checkpoint holds this and the loader's position.
 
-  tokens: supervised tokens that it was trained on. health: of its answers so
-  far, which a continued run finds in answers.jsonl. memory: of the method.
+  tokens: supervised tokens that it was trained on. flops: that the model needs
+  for its updates and reflections. health: of its answers so far, which a
+  continued run finds in answers.jsonl. memory: of the method.
   """
 
   step: int
   state: align.TrainState
   replay: replay_lib.Replay
   tokens: float = 0.0
+  flops: float = 0.0
   health: health_lib.Health = health_lib.Health()
   memory: dict | None = None
+
+  def asked(self, flops: float) -> 'Progress':
+    """After questions to the models, which took so many FLOPs."""
+    return dataclasses.replace(self, flops=self.flops + flops)
+
+  def after(self, state, replay, *, tokens: float, flops: float) -> 'Progress':
+    """After an update, which took so many tokens and FLOPs."""
+    more = {'tokens': self.tokens + tokens, 'flops': self.flops + flops}
+    own = {'step': self.step + 1, 'state': state, 'replay': replay}
+    return dataclasses.replace(self, **own, **more)
 
 
 def restore(s: Setup, start: Progress) -> tuple[Progress, dict, list[str]]:
@@ -117,6 +129,7 @@ def restore(s: Setup, start: Progress) -> tuple[Progress, dict, list[str]]:
       sharding.place(s.mesh, state),
       replay_lib.from_arrays(start.replay, tree['replay']),
       extra['tokens'] if step else 0.0,
+      extra.get('flops', 0.0),  # older checkpoints have none
       memory=extra.get('memory'),
     )
     if loader:
@@ -177,6 +190,7 @@ def save(s: Setup, at: Progress, *, wait: bool = False) -> None:
     'reference': reference and dataclasses.asdict(reference),
     'loader': loader and loader.state(),
     'tokens': at.tokens,
+    'flops': at.flops,
     'memory': at.memory,
     'files': {name: journal.mark(s.workdir / name) for name in _GROWING},
   }

@@ -264,7 +264,9 @@ def _reflect(s: Setup, at: Progress, stop) -> tuple[Progress, dict]:
     if asks:
       curve = _curve(s, at)
     if reflects := reflects and resume.begun(s, at):
+      before = s.parts.spent.flops
       pairs, made, memory = _reflected(s, at)
+      at = at.asked(s.parts.spent.flops - before)
   s.record('curve', step, curve)
   if not reflects:
     return at, {}
@@ -310,15 +312,13 @@ def _update(s: Setup, at: Progress) -> tuple[Progress, dict]:
     )
     adapter = assembled.adapter_size(config, s.model)
     parts = [*batch.parts.values()]
-    s.clock.count(*flops.of_batch(s.model, parts, adapter))
-    tokens = at.tokens + float(batch.supervised)
+    needed = flops.of_batch(s.model, parts, adapter)
+    s.clock.count(*needed)
+    tokens = float(batch.supervised)
     batch = sharding.place(s.mesh, batch)
     frozen = s.parts.frozen
     state, updated = s.backend.step(s.parts.update, at.state, frozen, batch)
-  at = dataclasses.replace(
-    at, step=at.step + 1, state=state, replay=replay, tokens=tokens
-  )
-  return at, updated
+  return at.after(state, replay, tokens=tokens, flops=needed[1]), updated
 
 
 def _metrics(s: Setup, at: Progress, fetched: dict, reflected: dict) -> dict:
@@ -332,6 +332,7 @@ def _metrics(s: Setup, at: Progress, fetched: dict, reflected: dict) -> dict:
     **reflected,
     'conscience/pairs_in_step': pairs,
     'num_tokens': at.tokens,
+    'total_flos': at.flops,
     'global_step': at.step,
     **s.clock.metrics(),
     **({'epoch': s.parts.loader.epoch} if s.parts.loader else {}),

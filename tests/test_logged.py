@@ -57,7 +57,7 @@ ELSEWHERE = {
   ),
 }
 HERE = {'step', 'conscience/pairs_in_step', 'num_tokens', 'epoch'}
-HERE |= {'global_step'}
+HERE |= {'global_step', 'total_flos'}
 DOCS = pathlib.Path(__file__).parents[1] / 'docs' / 'metrics.md'
 # What only a mixture of experts, an evaluation on the way, or a GPU logs.
 ABSENT = {'loss_balance', 'perf/share_eval', 'perf/mfu', 'perf/hbm_peak_gib'}
@@ -145,6 +145,8 @@ def test_counts_of_a_step_are_those_of_its_batch(run):
   assert [row['conscience/pairs_in_step'] for row in rows] == pairs
   targets = [int(b.sft.loss_mask_BT[:, 1:].sum()) for b in batches]
   assert [row['num_tokens'] for row in rows] == np.cumsum(targets).tolist()
+  spent = np.diff([0.0, *(row['total_flos'] for row in rows)])
+  assert (spent > 0).all()
   chats = [int(b.sft.segments_BT.max(axis=1).sum()) for b in batches]
   epochs = np.cumsum(chats) / facts['data']['rows']
   assert [row['epoch'] for row in rows] == pytest.approx(epochs.tolist())

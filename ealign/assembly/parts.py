@@ -9,6 +9,7 @@ import optax
 from ealign import align
 from ealign.assembly import data, fit
 from ealign.assembly import weights as weights_lib
+from ealign.assembly.spent import Spent, counted
 from ealign.conscience.prompts import Conscience
 from ealign.data import chat
 from ealign.data.loader import Loader
@@ -28,6 +29,7 @@ class Parts:
   conscience: its engines are those of the run; its policy has no weights yet.
   held: prompts of the pool that no reflection draws (`threshold`).
   exchanges: labelled ones that its conscience is asked about (`audited`).
+  spent: what its models were asked for, in FLOPs.
   """
 
   conscience: Conscience
@@ -36,6 +38,7 @@ class Parts:
   loader: Loader | None
   pool: list
   questions: answers.Questions
+  spent: Spent
   held: Sequence = ()
   exchanges: Sequence = ()
 
@@ -71,6 +74,7 @@ def assemble(config: Config, backend: Backend, terms=None) -> Parts:
     )
   chats, own = data.training_chats(config)
   labelled = data.read_audited(config)
+  backend, spent = counted(backend)
   c = conscience_of(config, backend)
   mesh, model, frozen = c.frozen.mesh, c.frozen.model.config, c.frozen.weights
   params = sharding.place(
@@ -85,7 +89,8 @@ def assemble(config: Config, backend: Backend, terms=None) -> Parts:
     fit.asked(c.policy.model, rows, suite.max_new_tokens)
   update = make_update(config, model, terms)
   c = dataclasses.replace(c, held_out=tuple(held))
-  return Parts(c, update, params, stream, pool, asked, held, labelled)
+  own = update, params, stream, pool, asked, spent
+  return Parts(c, *own, held, labelled)
 
 
 def conscience_of(config: Config, backend: Backend) -> Conscience:

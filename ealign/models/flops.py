@@ -58,6 +58,13 @@ def forward(config: Config, rows: int, length: int) -> float:
   return dense + attention(config, rows, length)
 
 
+def reading(config: Config, length: int, logits: int) -> float:
+  """FLOPs of a forward pass over a row, with logits at some of its tokens."""
+  head = config.vocab_size * config.d_model
+  dense = length * (multiplied(config) - head) + logits * head
+  return 2.0 * dense + attention(config, 1, length)
+
+
 def training(
   config: Config, rows: int, length: int, adapter: int | None
 ) -> float:
