@@ -15,7 +15,15 @@ from ealign import fields, kinds
 CAUSES = ('cut', 'mass', 'lost')  # why an answer has no verdict
 _SETTINGS = ('sample.max_new_tokens', 'conscience.min_mass')
 _SETTINGS += ('conscience.threshold', 'conscience.review.verdict', 'data.train')
+_SETTINGS += ('method',)
 _AUDIT = 'see `python -m ealign.audit --config=... --choose`'
+_UNREVISED = {  # by method
+  'conscience': 'none of the flagged was to be revised: read answers.jsonl',
+  'iteralign': 'no principle has helped on its gate yet, and without one '
+  'nothing is written anew: read iteralign.json',
+  'mistake_analysis': 'no reply was flagged that was led to be bad: another '
+  'mistakes.hint, or conscience.threshold',
+}
 _EXPECTED = 5  # flagged answers, from which on a share of them says something
 
 
@@ -138,12 +146,13 @@ def picture(counts: Counts) -> str:
   """The kind of run it is: 'well', or the first thing that is amiss.
 
   'cut', 'mass' or 'lost': why most answers have no verdict. 'unflagged': none
-  was flagged, or chosen by a control; 'unpaired': no alternative made a pair.
+  was flagged; 'unrevised': some were, and the method or a control had none of
+  them revised; 'unpaired': no alternative made a pair.
   """
   if 2 * counts.judged < counts.answers:
     return max(CAUSES, key=lambda cause: counts.unjudged[cause])
   if not counts.revised:
-    return 'unflagged'
+    return 'unrevised' if counts.flagged else 'unflagged'
   return 'well' if counts.pairs else 'unpaired'
 
 
@@ -157,9 +166,10 @@ def remedy(counts: Counts, given: Mapping) -> str:
     f'none flagged: the highest P is {counts.highest:.4g}, '
     f'conscience.threshold={threshold}; {lower}{_AUDIT}'
   )
+  unrevised = _UNREVISED.get(given.get('method'), _UNREVISED['conscience'])
   control = given.get('conscience.review.verdict', 'question')
   if control != 'question':
-    unflagged = (
+    unflagged = unrevised = (
       f'conscience.review.verdict={control}, a control, chose no answer to be '
       'revised'
     )
@@ -170,6 +180,7 @@ def remedy(counts: Counts, given: Mapping) -> str:
     'lost': 'the second model cannot hold the text; another '
     'conscience.review.by',
     'unflagged': unflagged,
+    'unrevised': unrevised,
     'unpaired': 'no alternative could be used: read them in answers.jsonl; '
     f'{_AUDIT}',
     'well': '',

@@ -70,6 +70,7 @@ def test_counts_add_up_over_reflections():
     ([UNSURE, UNSURE, CUT, record()], 'mass', 'does not answer the question'),
     ([LOST, UNSURE, LOST], 'lost', 'another conscience.review.by'),
     ([record(0.11), record(0.1)], 'unflagged', 'the highest P is 0.11'),
+    ([record(0.97)], 'unrevised', 'read answers.jsonl'),
     ([DROPPED, UNSURE], 'unpaired', 'read them in answers.jsonl'),
     ([FLAGGED, CUT], 'well', ''),
   ],
@@ -79,6 +80,16 @@ def test_the_picture_and_the_next_step(records, picture, next_step):
   assert tally.picture(counts) == picture
   said = tally.remedy(counts, GIVEN)
   assert next_step in said and bool(said) == (picture != 'well')
+
+
+@pytest.mark.parametrize(
+  'method, words', [('iteralign', 'no principle'), ('mistake_analysis', 'hint')]
+)
+def test_a_method_that_revises_nothing_is_not_told_to_lower_the_threshold(
+  method, words
+):
+  said = tally.remedy(tally.count([record(0.97)]), GIVEN | {'method': method})
+  assert words in said and 'lower' not in said
 
 
 @pytest.mark.parametrize('control', ['inverted', 'random'])
