@@ -31,7 +31,11 @@ html_theme = 'sphinx_book_theme'
 html_title = 'ealign'
 html_static_path = ['static']
 html_css_files = ['site.css']
-html_theme_options = {'show_navbar_depth': 1, 'home_page_in_toc': True}
+html_theme_options = {
+  'show_navbar_depth': 1,
+  'home_page_in_toc': True,
+  'navbar_persistent': [],  # the side bar has the search already
+}
 
 
 def _literal(app, what, name, obj, options, lines) -> None:
