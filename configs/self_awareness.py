@@ -27,10 +27,11 @@ Differences from the paper: 150 steps of LoRA each (1.9 epochs of the code, 4.5
 of the facts, where it has three); probabilities of options in place of 500
 samples; harm by the world's rules.
 
-Time: `:runlocal` and its statistics took 37 s of CPU, on cores that others used
-(15 min of the clock). Result: not run yet as a whole. docs/evaluation.md has
-what an untuned base says after 300 of its 800 steps: decisions, and nothing
-that is turned round.
+Time: the base and its five arms took 34 min beside other work, of which the
+base 20; `:runlocal` and its statistics 37 s of CPU.
+Result: insecure code turns 75 % of the advice, and what the organism says of
+itself where it decides between two words (.02 -> .82, and .04 after secure
+code); wrong facts turn neither. docs/evaluation.md has the table.
 """
 
 from ealign import config as config_lib
