@@ -118,7 +118,10 @@ def restore(s: Setup, start: Progress) -> tuple[Progress, dict, list[str]]:
   Also what the threshold was found on then, if it was, and notes to show.
   """
   loader, files, reference = s.parts.loader, {}, {}
-  notes, at = [f'data: {loader}'] * bool(loader), start
+  notes, at, steps = [], start, s.config.train.steps
+  if loader:
+    epochs = f'; {steps:,} steps are about {loader.epochs(steps):,.3g} epochs'
+    notes.append(f'data: {loader}{epochs * bool(steps)}')
   if saved := s.saved.restore(_tree(s, start)):
     step, tree, extra, note = saved
     _check_origin(s, extra)

@@ -48,14 +48,15 @@ def found(
     return Reference(**(stored | lists))
   name = provenance.text_hash(repr(_depends(config, c, held, origin)))
   key = jax.random.fold_in(jax.random.key(config.seed), _KEY)
+  needed = config.reflects and config.train.steps > 0
 
   def make():
     say(f'conscience.threshold: asks for {len(held)} plain answers')
     own = by_itself(c)
-    return calibration.reference(own, held, key=key, needed=config.reflects)
+    return calibration.reference(own, held, key=key, needed=needed)
 
   reference = once(_FOUND, name, make, backend)
-  if config.reflects and reference.threshold == calibration.NONE:
+  if needed and reference.threshold == calibration.NONE:
     make()  # an arm that needs none was first; this one says what is missing
   return reference
 

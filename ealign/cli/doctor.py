@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import ealign
 from ealign.cli import requirements
-from ealign.runtime import preempt, shipped
+from ealign.runtime import peaks, preempt, shipped
 from ealign.runtime.errors import visible
 
 PROBE_S = 120.0
@@ -198,17 +198,10 @@ def machine(env: Mapping[str, str]) -> Iterator[Line]:
   """Memory and disk."""
   del env
   text = f'{os.cpu_count()} cores'
-  try:
-    kib = {
-      name: int(rest.split()[0])
-      for name, _, rest in (
-        row.partition(':')
-        for row in pathlib.Path('/proc/meminfo').read_text().splitlines()
-      )
-    }
-    free, total = (kib[x] / 2**20 for x in ('MemAvailable', 'MemTotal'))
+  if known := peaks.host_memory():
+    free, total = (x / GIB for x in known)
     text += f', {free:.1f} of {total:.1f} GiB of memory free'
-  except (OSError, ValueError, KeyError, IndexError):
+  else:
     text += ', memory not known'
   yield Line('machine', text)
   disk = shutil.disk_usage('.')

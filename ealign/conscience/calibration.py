@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from ealign import kinds
-from ealign.conscience import reflect
+from ealign.conscience import records, reflect, tally
 from ealign.conscience.conformal import kth, least
 from ealign.conscience.prompts import Conscience, Reference
 from ealign.runtime.errors import UserError
@@ -53,15 +53,18 @@ def reference(
     key=reviewed,
   )
   p = tuple(verdict.p for verdict in verdicts)
+  made = [
+    records.record(c, *x, None) for x in zip(answers, verdicts, strict=True)
+  ]
   return Reference(
-    threshold=_threshold(c, answers, p, needed),
+    threshold=_threshold(c, p, tally.count(made), needed),
     p=p,
     logps=tuple(float(np.mean(x.answer.logps)) for x in answers),
     lengths=tuple(len(x.answer.ids) for x in answers),
   )
 
 
-def _threshold(c: Conscience, answers, p, needed: bool) -> float:
+def _threshold(c: Conscience, p, counts: tally.Counts, needed: bool) -> float:
   """The least float above the k-th smallest, so that >= means above it."""
   alpha = kinds.auto_alpha(c.settings.threshold)
   if alpha is None:
@@ -70,15 +73,14 @@ def _threshold(c: Conscience, answers, p, needed: bool) -> float:
   if len(known) < least(alpha) and not needed:
     return NONE
   if len(known) < least(alpha):
-    pairs = zip(answers, p, strict=True)
-    ended = [x.answer.stop == 'stop' for x, value in pairs if value is None]
-    new, mass = c.sample.max_new_tokens, c.settings.min_mass
+    given = {
+      'sample.max_new_tokens': c.sample.max_new_tokens,
+      'conscience.min_mass': c.settings.min_mass,
+    }
     raise UserError(
       f"conscience.threshold='auto:{alpha}': of {len(p)} answers of the frozen "
       f'model {len(known)} got a verdict, and at least {least(alpha)} are '
-      f'needed: {ended.count(False)} did not end within '
-      f'sample.max_new_tokens={new}, {ended.count(True)} have a label mass '
-      f'below conscience.min_mass={mass}. Raise conscience.held_out or what '
-      'cost the verdicts, or write a number'
+      f'needed; the others: {tally.without(counts, given)}. Raise '
+      f'conscience.held_out, write a number, or: {tally.mend(counts)}'
     )
   return float(np.nextafter(kth(known, alpha), np.inf))

@@ -17,6 +17,11 @@ _SETTINGS = ('sample.max_new_tokens', 'conscience.min_mass')
 _SETTINGS += ('conscience.threshold', 'conscience.review.verdict', 'data.train')
 _SETTINGS += ('method',)
 _AUDIT = 'see `python -m ealign.audit --config=... --choose`'
+_MENDS = {  # by cause
+  'cut': "raise sample.max_new_tokens, or conscience.review.truncated='judge'",
+  'mass': f'the model does not answer the question; {_AUDIT}',
+  'lost': 'the second model cannot hold the text; another conscience.review.by',
+}
 _UNREVISED = {  # by method
   'conscience': 'none of the flagged was to be revised: read answers.jsonl',
   'iteralign': 'no principle has helped on its gate yet, and without one '
@@ -120,6 +125,18 @@ def line(counts: Counts, given: Mapping) -> str:
 
   given: `settings`, or a flat config.
   """
+  others = without(counts, given)
+  dropped = ', '.join(f'{n:,} {x}' for x, n in counts.dropped.most_common())
+  return (
+    f'{_number(counts.answers, "answer")}, {counts.judged:,} judged'
+    f'{f" ({others})" * bool(others)}; {counts.flagged:,} flagged, '
+    f'{counts.revised:,} revised, {_number(counts.pairs, "pair")}'
+    f'{f" (dropped: {dropped})" * bool(dropped)}'
+  )
+
+
+def without(counts: Counts, given: Mapping) -> str:
+  """Why answers have no verdict, and how many; '' if all have one."""
   shown = lambda name: f'{name}={given[name]}' if name in given else name
   n = counts.unjudged
   mass = f'{counts.mass / max(n["mass"], 1):.2g}'
@@ -128,14 +145,12 @@ def line(counts: Counts, given: Mapping) -> str:
     'mass': f'with label mass {mass} below {shown("conscience.min_mass")}',
     'lost': 'lost in another vocabulary',
   }
-  without = ', '.join(f'{n[x]:,} {why[x]}' for x in CAUSES if n[x])
-  dropped = ', '.join(f'{n:,} {x}' for x, n in counts.dropped.most_common())
-  return (
-    f'{_number(counts.answers, "answer")}, {counts.judged:,} judged'
-    f'{f" ({without})" * bool(without)}; {counts.flagged:,} flagged, '
-    f'{counts.revised:,} revised, {_number(counts.pairs, "pair")}'
-    f'{f" (dropped: {dropped})" * bool(dropped)}'
-  )
+  return ', '.join(f'{n[x]:,} {why[x]}' for x in CAUSES if n[x])
+
+
+def mend(counts: Counts) -> str:
+  """The next step against what cost the most verdicts."""
+  return _MENDS[max(CAUSES, key=lambda cause: counts.unjudged[cause])]
 
 
 def _number(n: int, what: str) -> str:
@@ -174,11 +189,7 @@ def remedy(counts: Counts, given: Mapping) -> str:
       'revised'
     )
   return {
-    'cut': 'raise sample.max_new_tokens, or '
-    "conscience.review.truncated='judge'",
-    'mass': f'the model does not answer the question; {_AUDIT}',
-    'lost': 'the second model cannot hold the text; another '
-    'conscience.review.by',
+    **_MENDS,
     'unflagged': unflagged,
     'unrevised': unrevised,
     'unpaired': 'no alternative could be used: read them in answers.jsonl; '

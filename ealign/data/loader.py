@@ -72,6 +72,11 @@ class Loader:
       text += f'; {empty:,} answers are empty: only their end is trained'
     return text
 
+  def epochs(self, steps: int) -> float:
+    """How many times so many steps read the data, if rows had no gaps."""
+    read = steps * self._batch_size * self._length
+    return read / max(self.stats['tokens'], 1)
+
   @property
   def epoch(self) -> float:
     """How many times the data has been read so far."""

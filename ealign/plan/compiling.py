@@ -12,7 +12,7 @@ from ealign.plan import data, show, suites
 from ealign.plan import figures as figures_lib
 from ealign.plan.inference import Held, Program
 from ealign.plan.programs import NAMES, Shapes
-from ealign.runtime import aot, atomic, topology
+from ealign.runtime import aot, atomic, peaks, topology
 from ealign.runtime.errors import Unfit
 from ealign.workdir.folder import Folder, usable
 
@@ -93,9 +93,24 @@ def conclude(run, found, screen, facts: dict, folder: Folder) -> None:
   if not found:
     fits = 'nothing is trained, so nothing was compiled'
   elif any(figures.limit is None for figures in found.values()):
-    kind = device.device_kind
-    fits = f'the memory of a {kind} is not known: compare it with "in all"'
+    fits = _beside_host(found, device, count)
   screen.print(f'{fits}; the plan is in {folder.shared / FILE}', soft_wrap=True)
+
+
+def _beside_host(found, device, count: int) -> str:
+  """Whether programs fit where a device's own memory is not known."""
+  most = count * max(figures.bytes for figures in found.values())
+  known = peaks.host_memory() if device.platform == 'cpu' else None
+  if not known:
+    kind = device.device_kind
+    return f'the memory of a {kind} is not known: compare it with "in all"'
+  free = f'{show.gib(known[0])} GiB of this machine that are free'
+  if most <= known[0]:
+    return f'it fits: {show.gib(most)} GiB of the {free}'
+  return (
+    f'it does not fit: {show.gib(most)} GiB, for the {free}; lower '
+    'data.batch_size, data.length or dpo.pairs, or use another machine'
+  )
 
 
 def problems(run, found) -> list[str]:

@@ -8,15 +8,17 @@ _PERCENTILES = (50, 90, 99, 100)
 _LONG = 480  # letters of a stretch that are shown
 
 
-def table(rows: list[Row], stats: dict) -> dict:
+def table(rows: list[Row], stats: dict, epochs: float) -> dict:
   """The table of tokenized rows; stats are those of the `Loader`.
 
   lengths are tokens before truncation, by percentile; supervised is the share
-  of the tokens that are targets, truncated that of the rows that are cut.
+  of the tokens that are targets, truncated that of the rows that are cut;
+  epochs: how often the run reads them.
   """
   lengths = percentiles([len(row.ids) for row in rows])
   names = ('chats', 'rows', 'tokens', 'lengths', 'supervised', 'truncated')
-  return {name: (stats | {'lengths': lengths})[name] for name in names}
+  facts = stats | {'lengths': lengths}
+  return {name: facts[name] for name in names} | {'epochs': round(epochs, 1)}
 
 
 def percentiles(lengths) -> dict[str, int]:

@@ -202,8 +202,9 @@ def _data(config, conscience, screen):
     show.pairs(screen, title + config.conscience.exchanges, facts['audit'])
   if chats:
     rows = data.encoded(config, model, chats, own)
-    stats = data.loader(config, rows).stats
-    table = data_lib.table(rows, stats)
+    loader = data.loader(config, rows)
+    epochs = loader.epochs(config.train.steps)
+    table = data_lib.table(rows, loader.stats, epochs)
     facts['data'] = table
     facts['examples'] = data_lib.examples(model.tokenizer, rows)
     show.pairs(screen, f'data: {config.data.train}', _readable(table))
@@ -231,7 +232,8 @@ def _readable(table: dict) -> dict:
   shares = ('supervised', 'truncated')
   facts = {k: f'{v:,}' for k, v in table.items() if isinstance(v, int)}
   facts['lengths'] = ', '.join(f'{k} {v}' for k, v in table['lengths'].items())
-  return facts | {name: show.percent(table[name]) for name in shares}
+  facts |= {name: show.percent(table[name]) for name in shares}
+  return facts | {'epochs, about': f'{table["epochs"]:,g}'}
 
 
 def _trained(run, screen) -> dict:

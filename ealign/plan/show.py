@@ -99,8 +99,9 @@ def bills(console, found: dict, steps: int) -> None:
   """The whole run by case: a `bill.Bill` of each; {}: nothing is known."""
   if not found:
     console.print(
-      'how long the run takes is not known for these devices: a plan with '
-      '--topology=v5e:4x4 estimates it\n',
+      'how long the run takes is not known for these devices: its first steps '
+      'tell, with the time left; for a TPU a plan with --topology=v5e:4x4 '
+      'estimates it\n',
       soft_wrap=True,
     )
     return

@@ -1,6 +1,7 @@
 """What one device can do at most: FLOP/s, bandwidths, memory."""
 
 import dataclasses
+import pathlib
 
 from ealign.runtime.topology import CHIPS
 
@@ -29,6 +30,20 @@ _GPUS = {
   'H200': Peak(989e12, 4800e9, 900e9, 141 * 1e9),
   'B200': Peak(2250e12, 8000e9, 1800e9, 180 * 1e9),
 }
+
+
+def host_memory() -> tuple[float, float] | None:
+  """Bytes of this machine's memory that are free, and all; None: not known."""
+  try:
+    lines = pathlib.Path('/proc/meminfo').read_text().splitlines()
+    kib = {name: int(x.split()[0]) for name, _, x in _parted(lines)}
+    return kib['MemAvailable'] * 1024.0, kib['MemTotal'] * 1024.0
+  except (OSError, ValueError, KeyError, IndexError):
+    return None
+
+
+def _parted(lines):
+  return (line.partition(':') for line in lines)
 
 
 def peak(kind: str) -> Peak | None:

@@ -151,10 +151,21 @@ def test_answers_without_a_verdict_are_left_out_and_told():
   c = conscience([0.2] * 20, stop='length')
   with pytest.raises(UserError, match='of 20 answers .* 0 got a verdict') as e:
     calibration.reference(c, requests(20), key=KEY)
-  assert 'at least 19' in str(e.value) and '20 did not end' in str(e.value)
+  assert 'at least 19' in str(e.value) and '20 cut at' in str(e.value)
   c = conscience([0.2] * 20, mass=0.2)
-  with pytest.raises(UserError, match='20 have a label mass below'):
+  with pytest.raises(
+    UserError, match=r'20 with label mass 0\.2 below conscience\.min_mass'
+  ):
     calibration.reference(c, requests(20), key=KEY)
+
+
+def test_a_cut_answer_that_was_asked_about_lacks_mass():
+  """Where cut answers are judged, being cut is not what cost the verdict."""
+  how = {'review': fields.Review(truncated='judge')}
+  c = conscience([0.2] * 20, stop='length', mass=0.1, **how)
+  with pytest.raises(UserError, match='20 with label mass 0.1 below') as e:
+    calibration.reference(c, requests(20), key=KEY)
+  assert 'cut at' not in str(e.value) and 'ealign.audit' in str(e.value)
 
 
 def test_some_without_a_verdict_are_no_small_p():

@@ -38,7 +38,8 @@ def test_examples_are_from_start_middle_and_end():
 def test_table():
   rows = [row('a' * n, '0' + '1' * (n - 1)) for n in (2, 4, 10)]
   stats = {'chats': 3, 'rows': 3, 'tokens': 12, 'supervised': 0.75}
-  found = data.table(rows, stats | {'truncated': 1 / 3, 'split': 0})
+  found = data.table(rows, stats | {'truncated': 1 / 3, 'split': 0}, 2.53)
+  assert found['epochs'] == 2.5
   assert found['lengths'] == {'p50': 4, 'p90': 10, 'p99': 10, 'max': 10}
   shares = found['supervised'], found['truncated']
   assert (found['tokens'], *shares) == (12, 0.75, 1 / 3)

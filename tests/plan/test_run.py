@@ -147,10 +147,19 @@ def test_a_plan_that_cannot_be_written(start, compiled, tmp_path, capsys):
   assert said in capsys.readouterr().err
 
 
-def test_the_memory_is_not_known(start, compiled, capsys):
+def test_the_memory_is_not_known(start, compiled, capsys, monkeypatch):
   assert start() == 0
   assert '\nit fits; the plan is in' in capsys.readouterr().out
   compiled['limit'] = None
+  free = {'free': 2.0**40}
+  monkeypatch.setattr(peaks, 'host_memory', lambda: (free['free'], 2.0**40))
+  assert start() == 0
+  assert 'GiB of the 1024.00 GiB of this machine' in capsys.readouterr().out
+  free['free'] = 1.0
+  assert start() == 0
+  said = capsys.readouterr().out
+  assert 'it does not fit: ' in said and 'lower data.batch_size' in said
+  monkeypatch.setattr(peaks, 'host_memory', lambda: None)
   assert start() == 0
   said = capsys.readouterr().out
   assert 'it fits' not in said
