@@ -157,8 +157,8 @@ def hidden(grid: Grid, cells: list[Cell], changed) -> Iterator[str]:
     no = f'--config.{field} does not reach'
     if not grid.swept:
       for arm in own:
-        value = f'{field}={arm.setting[field]!r}'
-        yield f'{no} it: arm {arm.name!r} sets {value} itself'
+        value = repr(arm.setting[field])
+        yield f'{no} arm {arm.name!r}, which sets it to {value} itself'
     elif len(own) == len(cells):
       sets = [n for n, xs in grid.sweeps.items() if any(field in x for x in xs)]
       names = ', '.join(map(repr, sets))

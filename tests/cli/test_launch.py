@@ -240,8 +240,8 @@ def test_a_flag_that_an_arm_sets_itself_is_told(train, start, capsys):
     if line.startswith('note')
   ]
   assert notes == [
-    "note: --config.optim.lr does not reach it: arm 'sft' sets "
-    'optim.lr=0.001 itself'
+    "note: --config.optim.lr does not reach arm 'sft', which sets it to "
+    '0.001 itself'
   ]
 
 
