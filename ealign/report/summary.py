@@ -103,6 +103,19 @@ def sentences(
   )
 
 
+def controls(runs: Sequence[Run]) -> list[str]:
+  """What a reader must know of arms whose verdict was not the question's.
+
+  One sentence for each `conscience.review.verdict`, with the arms that had it.
+  """
+  arms = {}
+  for run in runs:
+    verdict = str(run.config.get('conscience.review.verdict') or 'question')
+    if role(run) == 'other' and verdict != 'question':
+      arms.setdefault(verdict, []).append(run.name)
+  return templates.sentences('controls.txt.jinja', controls=arms)
+
+
 def _shares(rows, measure) -> dict[str, str]:
   found = counts.shares(rows, measure.name).items()
   return {arm: f'{table.percent(x.value)}\u00a0%' for arm, x in found}

@@ -579,6 +579,32 @@ def test_a_control_is_not_told_as_the_method(field, value, role, said):
   assert said in summary.describe(run)
 
 
+def test_arms_that_are_controls_are_told_once_a_kind(workdir):
+  kinds = {'a': 'all', 'b': 'random', 'c': 'all', 'd': 'noisy:0.1', 'e': '<b>'}
+  for name, kind in kinds.items():
+    changes = {'conscience.review.verdict': kind}
+    _arm(workdir / name, _config(**changes), 2, reflect=True)
+  plain = {'conscience.review.verdict': 'all', 'dpo.lam': 0.0}
+  _arm(workdir / 'f', _config(**plain), 2)  # asks no conscience
+  _arm(workdir / 'g', _config(**{'conscience.revise.sees': 'prompt'}), 2)
+  said = page.collect(runs_lib.read(workdir))['controls']
+  assert said == [
+    'a, c: controls: every answer that got a verdict was revised, whatever the '
+    'verdict; their pairs say nothing of the method.',
+    'b: a control: the answers to be revised were drawn by lot, whatever their '
+    'verdicts; its pairs say nothing of the method.',
+    'd: a control: what was revised was chosen by the rule of the judge, with '
+    'errors (noisy:0.1), and not by the question; its pairs say nothing of the '
+    'method.',
+  ]
+  report.write(workdir)
+  text = (workdir / 'report.html').read_text()
+  assert text.count(said[0]) == 1
+  assert text.index(said[0]) < text.index('What was done')
+  markdown = (workdir / 'report.md').read_text()
+  assert said[0] in markdown and 'noisy:0.1), and not' in markdown
+
+
 def test_a_folder_that_is_none(tmp_path, capsys):
   from ealign.report import __main__ as command
 
