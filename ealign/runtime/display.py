@@ -249,6 +249,22 @@ class _Counted:
 
 
 @contextlib.contextmanager
+def waiting(what: str, say: Callable[[str], None]) -> Iterator[None]:
+  """Within the block a line tells how long it takes, at ever longer pauses."""
+  begun, due = time.monotonic(), _STILL
+
+  def tell() -> None:
+    nonlocal due
+    spent = time.monotonic() - begun
+    if spent >= due:
+      due *= 2
+      say(f'{what}, {clock(spent)} so far')
+
+  with _every(_STILL, tell):
+    yield
+
+
+@contextlib.contextmanager
 def _every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
   """Within the block a thread acts now and then: what computes has no time."""
   over = threading.Event()
