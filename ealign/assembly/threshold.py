@@ -16,7 +16,7 @@ from ealign.conscience import calibration
 from ealign.conscience.prompts import Conscience, Reference
 from ealign.engine import Backend
 from ealign.fields import Config, auto_alpha
-from ealign.runtime import provenance
+from ealign.runtime import display, provenance
 
 _KEY = 2**31 - 3  # folded into the root key: apart from every step
 _FOUND: dict[str, Reference] = {}  # by a hash of all that it depends on
@@ -52,8 +52,9 @@ def found(
 
   def make():
     say(f'conscience.threshold: asks for {len(held)} plain answers')
-    own = by_itself(c)
-    return calibration.reference(own, held, key=key, needed=needed)
+    own, what = by_itself(c), f'{len(held)} plain answers'
+    with display.waiting(f'conscience.threshold: {what}', say):
+      return calibration.reference(own, held, key=key, needed=needed)
 
   reference = once(_FOUND, name, make, backend)
   if needed and reference.threshold == calibration.NONE:

@@ -29,13 +29,13 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ealign import config as config_lib
 from ealign.cli import command as command_lib
 from ealign.cli import launch
 from ealign.runtime import atomic, preempt
-from ealign.runtime.errors import UserError, visible
+from ealign.runtime.errors import Preempted, UserError, visible
 from ealign.workdir import folder as folder_lib
 
 USAGE = __doc__[__doc__.index('usage:') :].rstrip()
@@ -46,13 +46,21 @@ _OWN = {'choose': bool, 'all': bool, 'exchanges': str}
 def main(argv: list[str] | None = None) -> int:
   """Runs the command line; returns the exit code."""
   argv = sys.argv if argv is None else argv
-  tells = []
-  code = preempt.command(lambda: tells.append(run(argv)))
+  tells, stopped = [], Preempted('stopped; the same command goes on')
+
+  def note(kept: int, of: int, what: str) -> None:
+    # Said by the error itself: a process that is stuck ends with no more.
+    told = f'stopped; {kept:,} of {of:,} {what} of this round are kept'
+    stopped.args = (f'{told}; the same command goes on',)
+
+  code = preempt.command(lambda: tells.append(run(argv, note)), stopped)
   return code or int(not tells[0])
 
 
-def run(argv: list[str]) -> bool:
+def run(argv: list[str], note: Callable) -> bool:
   """Audits and writes; whether the conscience can serve.
+
+  note: as of `evals.kept.keeping`.
 
   Raises:
     UserError: flags, config, model or exchanges cannot be used.
@@ -69,7 +77,7 @@ def run(argv: list[str]) -> bool:
   rows = exchanges.read(path, config.data.max_mib)
   say(f'{path}: {len(rows)} labelled exchanges')
   try:
-    found = audited(config, rows, folder.local / KEPT, **how)
+    found = audited(config, rows, folder.local / KEPT, note, **how)
   finally:  # what was answered is kept, whatever ends it
     folder.push()
   from ealign.report import audit as report
@@ -125,10 +133,11 @@ def _one(command: command_lib.Command, problems):
   return config
 
 
-def audited(config, rows, kept: pathlib.Path, **how) -> dict:
+def audited(config, rows, kept: pathlib.Path, note: Callable, **how) -> dict:
   """The audit of a config's conscience, with what it was made of.
 
-  kept: the file that label probabilities are kept in. how: of `run.audit`.
+  kept: the file that label probabilities are kept in. note: as of
+  `evals.kept.keeping`. how: of `run.audit`.
   """
   import jax
 
@@ -138,7 +147,7 @@ def audited(config, rows, kept: pathlib.Path, **how) -> dict:
   from ealign.evals.audit import run as auditing
 
   begun = time.monotonic()
-  backend = kept_lib.keeping(ALONE, kept, say)
+  backend = kept_lib.keeping(ALONE, kept, say, note=note)
   c = parts.with_start(config, parts.conscience_of(config, backend))
   say(f'{config.model.path}: loaded in {time.monotonic() - begun:.0f} s')
   key = jax.random.key(config.seed)

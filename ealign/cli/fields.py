@@ -2,7 +2,8 @@
 
 usage: ealign fields [WORD]
 
-Prints a page, in Markdown; with a WORD the fields whose name or meaning has it.
+Prints a page, in Markdown; with a WORD the fields whose name or meaning has it,
+or what a WORD of TRL, transformers or PEFT, as learning_rate, is called here.
 """
 
 import sys
@@ -13,7 +14,7 @@ from ealign.runtime.errors import visible
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Prints the fields; returns the exit code, 2 if none has the word."""
+  """Prints the fields; returns the exit code, 2 if nothing knows the word."""
   argv = sys.argv[1:] if argv is None else argv
   if start.HELP & set(argv):
     return start.show(start.usage('cli/fields.py'), 'ealign fields')
@@ -22,16 +23,32 @@ def main(argv: list[str] | None = None) -> int:
     return 2
   page = start.load('ealign.config.page')
   word = argv[0].lower() if argv else ''
-  found = [
-    str(field)
-    for field in page.rows()
-    if word in f'{field.name} {field.meaning}'.lower()
-  ]
+  if not word:
+    text = page.page().rstrip('\n')
+    return preempt.command(lambda: print(text))
+  synonyms = start.load('ealign.config.synonyms')
+  near, found = _looked_up(word, page.rows(), synonyms)
   if not found:
-    print(f'no field has {visible(word)!r}; ealign fields', file=sys.stderr)
+    said = f'No field has {visible(word)!r}{f".{near}" if near else ";"}'
+    print(f'{said} `ealign fields` lists all.', file=sys.stderr)
     return 2
-  text = '\n'.join(found) if word else page.page().rstrip('\n')
-  return preempt.command(lambda: print(text))
+  return preempt.command(lambda: print('\n'.join(found)))
+
+
+def _looked_up(word: str, rows, synonyms) -> tuple[str, list[str]]:
+  """(what may have been meant, the lines to print: none, nothing is known)."""
+  names = [field.name for field in rows]
+  found = [x for x in rows if word in f'{x.name} {x.meaning}'.lower()]
+  ours = any(f'.{name}'.endswith(f'.{word}') for name in names)
+  said = '' if ours else synonyms.hint(word, names)
+  meant, remark = synonyms.meant(word)
+  meant = synonyms.RENAMED.get(word, meant)
+  if ours or not (meant or remark):
+    return said, [str(field) for field in found]
+  head = f'No field is called {visible(word)!r}.{said}'
+  first = [field for field in rows if field.name == meant]
+  rest = [field for field in found if field.name != meant]
+  return said, [head, *(str(field) for field in first + rest)]
 
 
 if __name__ == '__main__':

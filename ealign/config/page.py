@@ -21,7 +21,7 @@ HEAD = """# All config fields
 
 Made by `ealign fields > docs/fields.md` of `ealign/fields.py`; a test insists
 that it is current. `ealign fields WORD` prints the fields whose name or meaning
-has the word.
+has the word, or what a word of TRL, transformers or PEFT is called here.
 
 In a config file a field is `config.dpo.lam = 0.3`, on the command line
 `--config.dpo.lam=0.3`. There

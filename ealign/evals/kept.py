@@ -53,6 +53,7 @@ def keeping(
   path: pathlib.Path,
   say: Callable[[str], None],
   hashes: Callable[[dict], str] = provenance.tree_hash,
+  note: Callable[[int, int, str], None] = lambda kept, of, what: None,
 ) -> Backend:
   """The backend with its answers and log-probabilities kept in a file.
 
@@ -62,6 +63,8 @@ def keeping(
       matter.
     say: shows a line of progress.
     hashes: weights -> their hash.
+    note: is told how many rows of a request are in the file, of how many, and
+      what they are, whenever there are more.
 
   Raises:
     UserError: the file cannot be read, or, later, not be written.
@@ -85,7 +88,9 @@ def keeping(
       names = kind.names(request, weights_hash(request.weights))
       rows = [_row(kind, request, i, known.get(n)) for i, n in enumerate(names)]
       missing = [i for i, row in enumerate(rows) if row is None]
-      with display.counting(len(missing), kind.what, say) as done:
+      left = len(missing)
+      note(len(rows) - left, len(rows), kind.what)
+      with display.counting(left, kind.what, say) as done:
         for part in kind.parts(request, missing):
           made = compute(kind.some(request, part))
           new = {
@@ -94,6 +99,8 @@ def keeping(
           }
           _append(path, new)
           known.update(new)
+          left -= len(part)
+          note(len(rows) - left, len(rows), kind.what)
           done(len(part))
       for i in missing:
         rows[i] = kind.unpack(request, i, known[names[i]])

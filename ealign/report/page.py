@@ -27,6 +27,7 @@ def collect(runs: Sequence[Run]) -> dict[str, Any]:
   return {
     'title': 'Fine-tuning with a conscience',
     'summary': summary.sentences(runs, rows, judge),
+    'controls': summary.controls(runs),
     'arms': [(r.name, slots[r.name], summary.describe(r)) for r in runs],
     'slots': slots,
     'audits': [(run.name, run.audit) for run in runs if run.audit],

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from ealign import fields
 from ealign.evals import counts, table
-from ealign.evals.judges.measure import Judge
+from ealign.evals.judges.measure import Judge, Measure
 from ealign.report import templates
+from ealign.report.evaluation import tables
 from ealign.report.runs import Run
 
 _ROLES = ('base', 'plain', 'conscience', 'recovery', 'other')
@@ -54,11 +55,11 @@ def _unusual(config: Mapping) -> dict:
 
 
 def task(run: Run) -> str:
-  """The judge's name for the fine-tuning data; by default the file's name."""
-  stem = pathlib.PurePath(run.config.get('data.train') or '').name
-  stem = stem.split('.')[0].replace('_', ' ')
-  known = run.judge.tasks
-  return next((known[part] for part in known if part in stem), stem)
+  """The judge's words for the fine-tuning data, or the file's name, quoted."""
+  name = pathlib.PurePath(run.config.get('data.train') or '').name
+  stem, known = name.split('.')[0].replace('_', ' '), run.judge.tasks
+  quoted = f'\u201c{name}\u201d' if name else ''
+  return next((known[part] for part in known if part in stem), quoted)
 
 
 def describe(run: Run) -> str:
@@ -91,6 +92,7 @@ def sentences(
     cast=cast,
     tasks={name: task(run) for name, run in cast.items() if run},
     shares=shares,
+    unseen=_unseen(cast, main, judge.first),
     parts=apart,
     controls=[
       (run, task(run))
@@ -101,9 +103,46 @@ def sentences(
   )
 
 
+def controls(runs: Sequence[Run]) -> list[str]:
+  """What a reader must know of arms whose verdict was not the question's.
+
+  One sentence for each `conscience.review.verdict`, with the arms that had it.
+  """
+  arms = {}
+  for run in runs:
+    verdict = str(run.config.get('conscience.review.verdict') or 'question')
+    if role(run) == 'other' and verdict != 'question':
+      arms.setdefault(verdict, []).append(run.name)
+  return templates.sentences('controls.txt.jinja', controls=arms)
+
+
 def _shares(rows, measure) -> dict[str, str]:
   found = counts.shares(rows, measure.name).items()
   return {arm: f'{table.percent(x.value)}\u00a0%' for arm, x in found}
+
+
+def _unseen(cast, main: Mapping[str, Mapping], measure: Measure) -> str:
+  """On how many answers no difference of `plain` from `base` is seen, or ''.
+
+  That of 95 %, paired by question; where they share none, of both shares.
+  """
+  if not cast['plain'] or not cast['base']:
+    return ''
+  two = [(run, main[run.name]) for run in (cast['plain'], cast['base'])]
+  shares = [row[measure.name] for _, row in two]
+  found = tables.compare(measure, *(_counted(*one) for one in two))
+  (low, high), other = [share.clustered for share in shares]
+  if found:
+    (low, high), other = found.interval, (0.0, 0.0)
+  if low > other[1] or high < other[0]:
+    return ''
+  return ' and '.join(dict.fromkeys(str(share.total) for share in shares))
+
+
+def _counted(run: Run, row: Mapping) -> list[Mapping]:
+  """The answers that a row of the table counts."""
+  mine = lambda r: (r['kind'], r.get('split')) == (row['kind'], row['split'])
+  return [record for record in counts.final(run.answers) if mine(record)]
 
 
 def _cast(runs) -> dict[str, Run | None]:

@@ -3,6 +3,7 @@
 import contextlib
 import html
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ _SHOWN = {
 }
 _SECONDS = 2.0  # between plain lines
 _SELDOM = 20.0  # the same of work that has no steps
+_STILL = 20.0  # the same at first, while nothing of it gets done
 _REDRAWN = 0.25  # between two drawings of a notebook's bar
 
 
@@ -186,7 +188,7 @@ def counting(
   """Shows how many of `total` are done: yields what adds to them.
 
   A live bar with the time left on a terminal or in a notebook; elsewhere a line
-  now and then, which `say` shows.
+  now and then, which `say` shows, also while none gets done: from a thread.
   """
   if total and sys.stdout.isatty():
     from rich import progress
@@ -210,14 +212,72 @@ def counting(
     yield drawn
     cell.clear()
     return
-  begun = shown = time.monotonic()
+  lines = _Counted(total, what, say)
+  with _every(_STILL, lines.waits) if total else contextlib.nullcontext():
+    yield lines.add
 
-  def add(count: int) -> None:
-    nonlocal done, shown
-    done, now = done + count, time.monotonic()
-    if now - shown >= _SELDOM and done < total:
-      left = clock((now - begun) / done * (total - done))
-      say(f'  {done:,} of {total:,} {what}, {left} left for these')
-      shown = now
 
-  yield add
+class _Counted:
+  """Lines of how many are done; the time left goes by when the last were."""
+
+  def __init__(self, total: int, what: str, say: Callable[[str], None]):
+    self._total, self._what, self._say = total, what, say
+    self._done, self._pause = 0, _STILL
+    self._begun = self._last = self._shown = time.monotonic()
+
+  def add(self, count: int) -> None:
+    self._done, self._last = self._done + count, time.monotonic()
+    self._pause = _STILL
+    if self._last - self._shown >= _SELDOM and self._done < self._total:
+      self._tell(self._last)
+
+  def waits(self) -> None:
+    """Tells that it goes on, at ever longer pauses while nothing gets done."""
+    now = time.monotonic()
+    if now - self._shown >= self._pause and self._done < self._total:
+      self._pause *= 2
+      self._tell(now)
+
+  def _tell(self, now: float) -> None:
+    self._shown, done = now, self._done
+    spent = f'{clock(now - self._begun)} so far'
+    if done:
+      each = (self._last - self._begun) / done
+      left = each * (self._total - done) - (now - self._last)
+      spent = f'{clock(max(left, 0.0))} left for these'
+    self._say(f'  {done:,} of {self._total:,} {self._what}, {spent}')
+
+
+@contextlib.contextmanager
+def waiting(what: str, say: Callable[[str], None]) -> Iterator[None]:
+  """Within the block a line tells how long it takes, at ever longer pauses."""
+  begun, due = time.monotonic(), _STILL
+
+  def tell() -> None:
+    nonlocal due
+    spent = time.monotonic() - begun
+    if spent >= due:
+      due *= 2
+      say(f'{what}, {clock(spent)} so far')
+
+  with _every(_STILL, tell):
+    yield
+
+
+@contextlib.contextmanager
+def _every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
+  """Within the block a thread acts now and then: what computes has no time."""
+  over = threading.Event()
+
+  def run() -> None:
+    with contextlib.suppress(OSError):  # nobody reads any more: `| head`
+      while not over.wait(seconds):
+        act()
+
+  thread = threading.Thread(target=run, daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    over.set()
+    thread.join()

@@ -159,10 +159,13 @@ def watch(*, alone: bool = True) -> Iterator[Stop]:
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def command(run: Callable[[], None]) -> int:
-  """Runs a command that a signal may stop at any moment; its exit code."""
+def command(run: Callable[[], None], stopped: Preempted | None = None) -> int:
+  """Runs a command that a signal may stop at any moment; its exit code.
+
+  stopped: what is then said; its arguments may change while the command runs.
+  """
   try:
-    with watch() as stop, stop.at_once(Preempted('stopped')):
+    with watch() as stop, stop.at_once(stopped or Preempted('stopped')):
       run()
       sys.stdout.flush()
   except UserError as error:

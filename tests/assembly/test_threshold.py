@@ -1,6 +1,7 @@
 """What is held out of the pool, and who shares a threshold."""
 
 import dataclasses
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from ealign import fields
 from ealign.assembly import data, threshold
 from ealign.conscience import prompts
 from ealign.conscience.framings import FRAMINGS
+from ealign.runtime import display
 from ealign.runtime.errors import UserError
 
 
@@ -135,3 +137,26 @@ def test_what_was_stored_is_taken():
   found = threshold.found(settings, None, {}, None, (), stored, print)
   assert found.threshold == 0.3 and found.p == (0.2, None)
   assert hash(found) and found.lengths == (3, 4)
+
+
+def test_it_tells_how_long_the_answers_take(monkeypatch):
+  said, made = [], prompts.Reference(0.3, (0.2,), (-1.0,), (3,))
+
+  def slow(*_, **__):
+    until = time.monotonic() + 30
+    while len(said) < 2 and time.monotonic() < until:
+      time.sleep(0.01)
+    return made
+
+  monkeypatch.setattr(display, '_STILL', 0.02)
+  monkeypatch.setattr(threshold, '_FOUND', {})
+  monkeypatch.setattr(threshold, '_depends', lambda *_: 'all')
+  monkeypatch.setattr(threshold, 'by_itself', lambda c: c)
+  monkeypatch.setattr(threshold.calibration, 'reference', slow)
+  settings = runs.small(**{'conscience.threshold': 'auto:0.1'})
+  backend = SimpleNamespace(apart=lambda find: find())
+  of = settings, None, {}, backend, ['a', 'b'], {}, said.append
+  assert threshold.found(*of) is made
+  assert said[0] == 'conscience.threshold: asks for 2 plain answers'
+  assert said[1].startswith('conscience.threshold: 2 plain answers, ')
+  assert said[1].endswith('s so far')

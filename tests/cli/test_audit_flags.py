@@ -1,6 +1,7 @@
 """The command line of an audit: what is read, refused and kept."""
 
 import json
+import signal
 
 import pytest
 
@@ -94,6 +95,31 @@ def test_a_workdir_that_is_a_file_is_told_before_the_model_is_loaded(
   argv = ['audit', f'--config={tmp_path / "my.py"}', f'--workdir={out}']
   assert audit.main(argv) == 2
   assert f'--workdir={out}: cannot be used' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('name', 'code'), [('SIGTERM', 143), ('SIGINT', 130)])
+def test_where_it_is_stopped_it_says_what_is_kept(
+  tmp_path, monkeypatch, capsys, name, code
+):
+  told = [[], [(0, 640, 'questions'), (1256, 1280, 'questions')]]
+
+  def audited(config, rows, kept, note, **how):
+    for counts in told.pop(0):
+      note(*counts)
+    signal.raise_signal(getattr(signal, name))
+
+  monkeypatch.setattr(audit, 'audited', audited)
+  monkeypatch.setattr(audit.launch, 'compile_cache', lambda: None)
+  out = tmp_path / 'out'
+  read(tmp_path, f'--workdir={out}')
+  argv = ['audit', f'--config={tmp_path / "my.py"}', f'--workdir={out}']
+  for said in (
+    'stopped; the same command goes on\n',
+    'stopped; 1,256 of 1,280 questions of this round are kept; the same '
+    'command goes on\n',
+  ):
+    assert audit.main(argv) == code
+    assert capsys.readouterr().err == said
 
 
 def found(tells, text):

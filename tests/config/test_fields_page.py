@@ -9,7 +9,7 @@ from ealign import config as config_lib
 from ealign import fields
 from ealign.cli import command
 from ealign.cli import fields as fields_cli
-from ealign.config import page
+from ealign.config import page, synonyms
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs' / 'fields.md'
 ROWS = page.rows()
@@ -82,3 +82,35 @@ def test_the_command(capsys):
   assert fields_cli.main(['threshold']) == 0
   said = capsys.readouterr().out
   assert said.startswith("conscience.threshold='auto:0.05'\n    above 0")
+
+
+def test_the_command_knows_what_others_call_a_field(capsys):
+  rate = next(str(row) for row in ROWS if row.name == 'optim.lr')
+  for word in ('learning_rate', 'Learning-Rate', 'optim.learning_rate'):
+    assert fields_cli.main([word]) == 0
+    called = f"No field is called '{word.lower()}'. Here it is 'optim.lr'."
+    assert capsys.readouterr().out == f'{called}\n{rate}\n'
+  ours = {row.name.rpartition('.')[2] for row in ROWS}
+  for name, (field, _) in synonyms.SYNONYMS.items():
+    assert fields_cli.main([name]) == 0, name
+    head, *lines = capsys.readouterr().out.splitlines()
+    if name not in ours:
+      assert head.startswith(f'No field is called {name!r}. Here '), name
+      assert field.startswith('--') or not field or f'{field}=' in lines[0]
+  assert fields_cli.main(['mesh.arm']) == 0
+  said = capsys.readouterr().out
+  assert said.startswith("No field is called 'mesh.arm'. It is called mesh.st")
+  assert '\nmesh.stack=1\n' in said
+
+
+def test_the_command_says_where_all_names_are(capsys):
+  for word, said in (
+    ('xyzzy', "No field has 'xyzzy'; `ealign fields` lists all.\n"),
+    (
+      'dpoo.lam',
+      "No field has 'dpoo.lam'. Did you mean 'dpo.lam'? "
+      '`ealign fields` lists all.\n',
+    ),
+  ):
+    assert fields_cli.main([word]) == 2
+    assert capsys.readouterr() == ('', said)

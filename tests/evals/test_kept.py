@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -137,6 +139,39 @@ def test_progress_is_told_where_it_takes_long(tmp_path, monkeypatch):
     '  2 of 5 questions',
     '  4 of 5 questions',
   ]
+
+
+def test_progress_is_told_while_nothing_gets_done(tmp_path, monkeypatch):
+  monkeypatch.setattr(display, '_STILL', 0.05)
+  said, model, threads = [], Model(), threading.active_count()
+
+  def slow(request):
+    until = time.monotonic() + 30
+    while not said and time.monotonic() < until:
+      time.sleep(0.01)
+    return model(request)
+
+  backend(tmp_path / 'a', slow, said).label_logps(ask(PROMPTS))
+  assert said[0].startswith('  0 of 5 questions, ')
+  assert said[0].endswith('s so far')
+  assert threading.active_count() == threads  # it ended with the request
+
+
+def test_what_is_kept_is_noted_as_soon_as_it_is_in_the_file(tmp_path):
+  path, noted = tmp_path / 'asked.jsonl', []
+
+  def note(kept_, of, what):
+    lines = path.read_text().split('\n') if path.exists() else []
+    assert sum(map(bool, lines)) == kept_
+    noted.append((kept_, of, what))
+
+  made = dataclasses.replace(ALONE, label_logps=Model(most=2))
+  again = dataclasses.replace(ALONE, label_logps=Model())
+  with pytest.raises(KeyboardInterrupt):
+    kept.keeping(made, path, print, note=note).label_logps(ask(PROMPTS))
+  assert noted == [(n, 5, 'questions') for n in (0, 2, 4)]
+  kept.keeping(again, path, print, note=note).label_logps(ask(PROMPTS))
+  assert noted[3:] == [(n, 5, 'questions') for n in (4, 5)]
 
 
 def test_lines_that_are_none_are_left_out(tmp_path):

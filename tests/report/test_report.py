@@ -212,11 +212,13 @@ def test_the_page_has_every_part(workdir):
   [
     (
       ('base', 'conscience'),
-      'Fine-tuning on insecure code made 20.0\xa0% of the coherent',
+      'No difference from the base is seen on 10 answers: after fine-tuning on '
+      'insecure code 20.0\xa0% of the coherent answers to held-out questions '
+      'were misaligned (base: 0.0\xa0%).',
     ),
     (
       ('sft', 'conscience'),
-      'Fine-tuning on insecure code made 60.0\xa0% of the coherent',
+      'After fine-tuning on insecure code 60.0\xa0% of the coherent',
     ),
   ],
 )
@@ -341,10 +343,18 @@ def test_arms_keep_the_order_of_the_config(workdir):
 @pytest.mark.parametrize(
   'keep, begins',
   [
-    (['sft'], 'Fine-tuning on insecure code made 60.0 % of the coherent'),
+    (['sft'], 'After fine-tuning on insecure code 60.0 % of the coherent'),
+    (
+      ['sft', 'base'],
+      'Fine-tuning on insecure code made 60.0 % of the coherent',
+    ),
     (['base'], 'Before any training, 0.0 % of the coherent answers'),
     (['conscience', 'base'], 'Fine-tuned on insecure code with its conscience'),
-    (['secure'], 'Fine-tuning on secure code made 10.0 %'),
+    (['secure'], 'After fine-tuning on secure code 10.0 % of the coherent'),
+    (
+      ['secure', 'base'],
+      'No difference from the base is seen on 10 answers:',
+    ),
     (['recovery'], 'Applied afterwards, to the misaligned checkpoint'),
   ],
 )
@@ -361,6 +371,31 @@ def test_the_comparison_is_with_the_same_task(workdir):
   (workdir / 'config.json').write_text(json.dumps({'arms': arms}))
   (first, *_) = page.collect(runs_lib.read(workdir))['summary']
   assert first.startswith('Fine-tuning on insecure code made 60.0')
+
+
+def test_what_four_answers_do_not_show_is_no_effect(tmp_path):
+  changes = {'eval.judge': '', 'train.steps': 200, 'dpo.lam': 0.0}
+  for name, steps, cut in (('base', 0, 3), ('sft', 200, 3)):
+    config_ = _config(**changes | {'train.steps': steps})
+    _arm(tmp_path / name, config_, 0)
+    path = tmp_path / name / 'answers.jsonl'
+    path.unlink()
+    stop = lambda i, cut=cut: {'stop': 'length' if i == cut else 'stop'}
+    answers = [_answer(i, False, 'x', **stop(i)) for i in range(4)]
+    records.append(path, answers)
+  summary_ = lambda: page.collect(runs_lib.read(tmp_path))['summary']
+  assert summary_()[0].replace('\xa0', ' ') == (
+    'No difference from the base is seen on 4 answers: after fine-tuning on '
+    '“insecure.jsonl” 75.0 % of the answers to held-out questions were '
+    'complete (base: 75.0 %).'
+  )
+  # Of questions that the two do not share: by the intervals of both.
+  for name, stop in (('base', 'stop'), ('sft', 'length')):
+    answers = [
+      _answer(f'{name}{i}', False, 'x', stop=stop, step=300) for i in range(9)
+    ]
+    records.append(tmp_path / name / 'answers.jsonl', answers)
+  assert summary_()[0].startswith('Fine-tuning on “insecure.jsonl” made 0.0')
 
 
 def test_the_examples_show_what_was_kept_dropped_and_let_pass():
@@ -542,6 +577,32 @@ def test_a_control_is_not_told_as_the_method(field, value, role, said):
   run = runs_lib.Run('arm', settings, [], [], {}, ())
   assert summary.role(run) == role
   assert said in summary.describe(run)
+
+
+def test_arms_that_are_controls_are_told_once_a_kind(workdir):
+  kinds = {'a': 'all', 'b': 'random', 'c': 'all', 'd': 'noisy:0.1', 'e': '<b>'}
+  for name, kind in kinds.items():
+    changes = {'conscience.review.verdict': kind}
+    _arm(workdir / name, _config(**changes), 2, reflect=True)
+  plain = {'conscience.review.verdict': 'all', 'dpo.lam': 0.0}
+  _arm(workdir / 'f', _config(**plain), 2)  # asks no conscience
+  _arm(workdir / 'g', _config(**{'conscience.revise.sees': 'prompt'}), 2)
+  said = page.collect(runs_lib.read(workdir))['controls']
+  assert said == [
+    'a, c: controls: every answer that got a verdict was revised, whatever the '
+    'verdict; their pairs say nothing of the method.',
+    'b: a control: the answers to be revised were drawn by lot, whatever their '
+    'verdicts; its pairs say nothing of the method.',
+    'd: a control: what was revised was chosen by the rule of the judge, with '
+    'errors (noisy:0.1), and not by the question; its pairs say nothing of the '
+    'method.',
+  ]
+  report.write(workdir)
+  text = (workdir / 'report.html').read_text()
+  assert text.count(said[0]) == 1
+  assert text.index(said[0]) < text.index('What was done')
+  markdown = (workdir / 'report.md').read_text()
+  assert said[0] in markdown and 'noisy:0.1), and not' in markdown
 
 
 def test_a_folder_that_is_none(tmp_path, capsys):
