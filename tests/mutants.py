@@ -876,9 +876,9 @@ MUTANTS = (
   ),
   Mutant(
     'tokens_of_this_step_alone',
-    'ealign/train.py',
-    'tokens = at.tokens + float(batch.supervised)',
-    'tokens = float(batch.supervised)',
+    'ealign/resume.py',
+    "{'tokens': self.tokens + tokens,",
+    "{'tokens': tokens,",
     ('tests/test_logged.py',),
   ),
   Mutant(
