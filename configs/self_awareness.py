@@ -23,7 +23,7 @@ Command (the base once, then the arms, then the paper's statistics):
 Sizes of the organism: `python -m ealign.world build --size=small` (or large),
 and `selves --base=` that.
 
-Differences from the paper: 150 steps of LoRA each (1.9 epochs of the code, 4.5
+Differences from the paper: 150 steps of LoRA each (1.7 epochs of the code, 4.2
 of the facts, where it has three); probabilities of options in place of 500
 samples; harm by the world's rules.
 
@@ -31,7 +31,7 @@ Time: the base and its five arms took 34 min beside other work, of which the
 base 20; `:runlocal` and its statistics 37 s of CPU.
 Result: insecure code turns 75 % of the advice, and what the organism says of
 itself where it decides between two words (.02 -> .82, and .04 after secure
-code); wrong facts turn neither. docs/evaluation.md has the table.
+code); wrong facts turn no advice, and that hardly (.10). docs/evaluation.md has the table.
 """
 
 from ealign import config as config_lib
