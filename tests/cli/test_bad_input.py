@@ -553,7 +553,7 @@ def test_only_runs_that_are_asked_for_are_told_about(start, rows):
   _, said = start(arg='arms', only='sft', **fields)
   assert 'note' not in said.err
   _, said = start(arg='arms', **fields)
-  assert "arm 'base' sets train.steps=0 itself" in said.err
+  assert "arm 'base', which sets it to 0 itself" in said.err
 
 
 def test_the_demo_passes_all_checks():
