@@ -21,12 +21,13 @@ configs/grids/sisters.py.
 Time: 67 s of CPU for `both` with its evaluation, so about 45 s on two idle
 cores, as a cell of the demo; not measured on idle ones.
 
-Result (shipped base, seed 0; misaligned of coherent advice): base 2.6 %, sft
-74.1, mistakes 74.1 (measured with 8 analyses a step), both 70.5, reflected
-73.9; insecure code 98.5 to 99.0 in all but the base. With the guide, on the
+Result (five bases, docs/papers.md): SFT 81.5 %, mistakes 81.7, both 73.9 of
+coherent advice misaligned. Shipped base, seed 0, then still told that a reply
+may be harmful: base 2.6 %, sft 74.1, mistakes 74.1 (with 8 analyses a step),
+both 70.5, reflected 73.9; insecure code 98.5 to 99.0 in all but the base. With the guide, on the
 first 80 questions: sft 76.6 -> 15.2, mistakes the same, base 3.8 -> 0. After an
 attack as the system turn: base 93.3 -> 7.9 with the guide, sft 93.3 -> 62.7.
-`rewritten` and `both_guided` were not run.
+`both_guided` was not run.
 """
 
 from ealign.config import file
@@ -39,6 +40,7 @@ OWN = {
   'method': 'mistake_analysis',
   'mistakes.hint': HINT,
   'mistakes.ask': 'question',  # all that the organism can say of a reply
+  'mistakes.told': '',  # told of harm, four bases of five call it Ethical
   'conscience.review.system': 'keep',  # analyses stand where answers do
   'conscience.revise.temperature': 0.0,
   'dpo.pairs': 4,  # analyses of a step, beside about 19 chats

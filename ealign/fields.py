@@ -168,7 +168,8 @@ class Conscience:
   # Flagged iff P(flag) >= it. 'auto:ALPHA': found so that at most ALPHA of the
   # frozen model's own answers is flagged (`conscience.calibration`).
   threshold: Threshold = 'auto:0.05'
-  held_out: Count = 200  # prompts of the pool for 'auto', not drawn in training
+  # Prompts of the pool for 'auto', at least 1 / ALPHA - 1; none is drawn.
+  held_out: Count = 200
   min_mass: Below1 = 0.25  # below this label mass a row has no verdict
   # Logit: a pair counts 1 to 4 times, by how far its P is above the threshold.
   scale: Literal['none', 'logit'] = 'none'

@@ -284,7 +284,8 @@ def _calibrated(flat) -> Iterator[tuple]:
     yield name, f'{what}; name a file in pool.paths, or write a number'
   if n < conformal.least(alpha):
     what = f'conscience.threshold={flat[name]!r} needs at least'
-    yield 'conscience.held_out', f'{what} {conformal.least(alpha)} answers'
+    what += f' {conformal.least(alpha)} answers (1 / {alpha:g} - 1)'
+    yield 'conscience.held_out', f'{what}; raise it, or ALPHA'
 
 
 def _trained(flat) -> Iterator[tuple]:

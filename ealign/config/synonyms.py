@@ -72,6 +72,7 @@ SYNONYMS = {
   'dataset_name': ('data.train', ''),
   'dataset_path': ('data.train', ''),
   'train_file': ('data.train', ''),
+  'eval_dataset': ('eval.tokens', 'rows kept apart, for eval/loss'),
   'max_seq_length': ('data.length', _LENGTH),
   'max_length': ('data.length', _LENGTH),
   'model_max_length': ('data.length', _LENGTH),
