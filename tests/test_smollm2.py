@@ -61,9 +61,9 @@ def test_its_audit_says_that_it_does_not_answer(tmp_path):
   rows = exchanges.read('ealign:data/audit/exchanges.jsonl')
   few = {}
   for row in rows:
-    if row.kind == 'plain':
+    if row.kind == 'plain' and row.split == 'test':
       few.setdefault(row.domain, []).append(row)
-  shown = [row for own in few.values() for row in own[:2]]
+  shown = [row for own in [*few.values()][:4] for row in own[:2]]
   path = tmp_path / 'few.jsonl'
   path.write_text(
     ''.join(
@@ -87,7 +87,7 @@ def test_its_audit_says_that_it_does_not_answer(tmp_path):
   assert 'the model does not answer the question; try other ways' in last
   found = json.loads((tmp_path / 'out' / 'audit.json').read_text())
   assert (
-    found['settings'][0]['mass'] < 0.1 and len(found['writer']['rows']) == 8
+    found['settings'][0]['mass'] < 0.1 and len(found['writer']['rows']) == 4
   )
   assert '<circle' not in pathlib.Path(page).read_text()  # no verdict, no P
 
