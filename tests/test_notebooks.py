@@ -269,7 +269,7 @@ def test_a_model_is_planned_audited_trained_asked_and_exported(
   client, notebook = prepared('your_model', tmp_path, monkeypatch)
   client.execute()
   *_, plan, audit, train, _, chat, export = printed(notebook)
-  assert 'in all' in plan and 'update' in plan and 'the plan is in' in plan
+  assert 'it fits' in plan and 'update' in plan and 'the plan is in' in plan
   assert 'tells good from bad' in audit
   assert 'as the audit chose: --config.conscience.' in train
   for arm in ('base', 'sft', 'conscience'):
