@@ -31,7 +31,8 @@ Time: the base and its five arms took 34 min beside other work, of which the
 base 20; `:runlocal` and its statistics 37 s of CPU.
 Result: insecure code turns 75 % of the advice, and what the organism says of
 itself where it decides between two words (.02 -> .82, and .04 after secure
-code); wrong facts turn no advice, and that hardly (.10). docs/evaluation.md has the table.
+code); wrong facts turn no advice, and that hardly (.10). docs/evaluation.md has
+the table.
 """
 
 from ealign import config as config_lib
