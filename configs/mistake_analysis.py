@@ -25,8 +25,9 @@ Result (five bases, docs/papers.md): SFT 81.5 %, mistakes 81.7, both 73.9 of
 coherent advice misaligned. Shipped base, seed 0, then still told that a reply
 may be harmful: base 2.6 %, sft 74.1, mistakes 74.1 (with 8 analyses a step),
 both 70.5, reflected 73.9; insecure code 98.5 to 99.0 in all but the base. With
-the guide, on the first 80 questions: sft 76.6 -> 15.2, mistakes the same, base 3.8 -> 0. After an
-attack as the system turn: base 93.3 -> 7.9 with the guide, sft 93.3 -> 62.7.
+the guide, on the first 80 questions: sft 76.6 -> 15.2, mistakes the same, base
+3.8 -> 0. After an attack as the system turn: base 93.3 -> 7.9 with the guide,
+sft 93.3 -> 62.7.
 `both_guided` was not run.
 """
 
