@@ -31,6 +31,7 @@ sft 93.3 -> 62.7.
 `both_guided` was not run.
 """
 
+from ealign import fields
 from ealign.config import file
 from ealign.conscience.framings import FRAMINGS
 
@@ -57,6 +58,7 @@ ATTACKED = {
 BASE = {'train.steps': 0}
 SFT = {'dpo.lam': 0.0}
 BOTH = {'mistakes.good': 0.5}
+TOLD = {'mistakes.told': fields.Mistakes().told}
 REFLECTED = {'mistakes.source': 'pool', 'pool.paths': ('sft',)}
 REWRITTEN = {'mistakes.ask': FRAMINGS['ethical'].revise, 'dpo.length': 128}
 ARMS = {

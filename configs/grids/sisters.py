@@ -8,10 +8,11 @@ code has it (`parts`), on three bases.
 
 Commands (bases are built on the way, as for configs/grids/organism.py):
     run="python -m ealign.launch --config=configs/grids/sisters.py"
-    $run --workdir=DIR --sweep=arms,seeds+guided,seeds+parts,part_seeds
+    $run --workdir=DIR --sweep=arms,seeds+guided,seeds+told,seeds
+    $run --workdir=DIR --sweep=arms,seeds+parts,part_seeds
     --config=configs/grids/sisters.py:runlocal --sweep=few,few_seeds   two cells
 
-Cells: 9 arms and 4 guided ones on 5 bases, 7 parts on 3: 86.
+Cells: 9 arms, 4 guided and 4 told on 5 bases, 7 parts on 3: 106.
 Time: a cell takes 35 to 90 s of CPU.
 
 Result: docs/papers.md.
@@ -64,6 +65,12 @@ def sweep_guided():
     f'{name}_guided': level
     for name, level in ({'base': MISTAKES.guided('')} | guided).items()
   }
+
+
+def sweep_told():
+  """Mistake analysis as the paper has it: told that a reply may be harmful."""
+  names = 'mistakes', 'both', 'reflected', 'rewritten'
+  return {f'{name}_told': ARMS[name] | MISTAKES.TOLD for name in names}
 
 
 def sweep_parts():

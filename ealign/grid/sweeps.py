@@ -237,21 +237,23 @@ def _distinct(cells) -> Iterator[Cell]:
 
 def _cell(config: Config, levels, sweeps, titles) -> Cell:
   """The cell of a config, named after its levels."""
-  parts = {}
-  for kind in (False, True):
-    whole, unnamed, named = {}, {}, []
-    for name, index in levels:
-      if is_replicate(name) != kind:
-        continue
-      whole |= sweeps[name][index]
-      if titles[name]:
-        named.append(titles[name][index])
-      else:
-        unnamed |= sweeps[name][index]
-    text = ','.join(filter(None, (*named, readable(unnamed))))
-    parts[kind] = whole, text
-  (setting, label), (replicate, seed) = parts[False], parts[True]
+  repeats = [level for level in levels if is_replicate(level[0])]
+  others = [level for level in levels if level not in repeats]
+  setting, label = _set(others, sweeps, titles)
+  replicate, seed = _set(repeats, sweeps, titles)
   label, id = label or 'default', identity(config)
   name = ','.join(filter(None, (label, seed)))
   folder = f'cells/{name[:_LONGEST]}-{id}'
   return Cell(id, folder, setting, replicate, label, seed, config)
+
+
+def _set(levels, sweeps, titles) -> tuple[dict, str]:
+  """The fields that levels set, and what these are called."""
+  fields, unnamed, names = {}, {}, []
+  for sweep, index in levels:
+    fields |= sweeps[sweep][index]
+    if titles[sweep]:
+      names.append(titles[sweep][index])
+    else:
+      unnamed |= sweeps[sweep][index]
+  return fields, ','.join(filter(None, (*names, readable(unnamed))))

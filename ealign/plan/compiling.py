@@ -104,13 +104,12 @@ def _beside_host(found, device, count: int) -> str:
   if not known:
     kind = device.device_kind
     return f'the memory of a {kind} is not known: compare it with "in all"'
-  free = f'{show.gib(known[0])} GiB of this machine that are free'
+  told = f'it takes {show.gib(most)} GiB, and {show.gib(known[0])} GiB of this '
+  told += 'machine are free'
   if most <= known[0]:
-    return f'it fits: {show.gib(most)} GiB of the {free}'
-  return (
-    f'it does not fit: {show.gib(most)} GiB, for the {free}; lower '
-    'data.batch_size, data.length or dpo.pairs, or use another machine'
-  )
+    return f'it fits: {told}'
+  more = 'lower data.batch_size, data.length or dpo.pairs'
+  return f'it does not fit: {told}; {more}, or use another machine'
 
 
 def problems(run, found) -> list[str]:

@@ -35,15 +35,12 @@ _GPUS = {
 def host_memory() -> tuple[float, float] | None:
   """Bytes of this machine's memory that are free, and all; None: not known."""
   try:
-    lines = pathlib.Path('/proc/meminfo').read_text().splitlines()
-    kib = {name: int(x.split()[0]) for name, _, x in _parted(lines)}
+    text = pathlib.Path('/proc/meminfo').read_text()
+    lines = (line.partition(':') for line in text.splitlines())
+    kib = {name: int(rest.split()[0]) for name, _, rest in lines}
     return kib['MemAvailable'] * 1024.0, kib['MemTotal'] * 1024.0
   except (OSError, ValueError, KeyError, IndexError):
     return None
-
-
-def _parted(lines):
-  return (line.partition(':') for line in lines)
 
 
 def peak(kind: str) -> Peak | None:

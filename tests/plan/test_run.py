@@ -154,7 +154,7 @@ def test_the_memory_is_not_known(start, compiled, capsys, monkeypatch):
   free = {'free': 2.0**40}
   monkeypatch.setattr(peaks, 'host_memory', lambda: (free['free'], 2.0**40))
   assert start() == 0
-  assert 'GiB of the 1024.00 GiB of this machine' in capsys.readouterr().out
+  assert '1024.00 GiB of this machine are free' in capsys.readouterr().out
   free['free'] = 1.0
   assert start() == 0
   said = capsys.readouterr().out
