@@ -120,7 +120,7 @@ def restore(s: Setup, start: Progress) -> tuple[Progress, dict, list[str]]:
   loader, files, reference = s.parts.loader, {}, {}
   notes, at, steps = [], start, s.config.train.steps
   if loader:
-    epochs = f'; {steps:,} steps are about {loader.epochs(steps):,.3g} epochs'
+    epochs = f'; {steps:,} steps are at most {loader.epochs(steps):,.3g} epochs'
     notes.append(f'data: {loader}{epochs * bool(steps)}')
   if saved := s.saved.restore(_tree(s, start)):
     step, tree, extra, note = saved

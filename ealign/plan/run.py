@@ -233,7 +233,7 @@ def _readable(table: dict) -> dict:
   facts = {k: f'{v:,}' for k, v in table.items() if isinstance(v, int)}
   facts['lengths'] = ', '.join(f'{k} {v}' for k, v in table['lengths'].items())
   facts |= {name: show.percent(table[name]) for name in shares}
-  return facts | {'epochs, about': f'{table["epochs"]:,g}'}
+  return facts | {'epochs, at most': f'{table["epochs"]:,g}'}
 
 
 def _trained(run, screen) -> dict:
