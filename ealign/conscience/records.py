@@ -9,6 +9,7 @@ from ealign.engine import Exchange
 DROPPED = (
   *('truncated', 'empty', 'same', 'no_room', 'no_verdict', 'flagged'),
   'lost',  # did not survive the way to a second model, or back
+  'disagrees',  # a verdict as analysis of a mistake, unlike the conscience's
   # `conscience.guards`
   *('label_echo', 'refusal', 'too_short', 'too_long', 'unlikely', 'repeated'),
 )

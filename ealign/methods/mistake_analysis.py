@@ -27,7 +27,8 @@ What is what of the paper here:
 
 `dpo.lam` above 0 turns reflections on; its value is not used. An analysis by
 `mistakes.ask='question'` is a verdict: all that the organism can write of a
-reply. Only others are guarded (`conscience.guards`).
+reply. Only others are guarded (`conscience.guards`); a verdict must agree with
+that of the conscience.
 """
 
 import dataclasses
@@ -69,11 +70,11 @@ def reflect(
   with clock('revise'):
     written = analyses(c, asked, keys[3])
   made = [
-    (x, y, row(c, x, y, step=step))
-    for (x, _), y in zip(asked, written, strict=True)
+    (x, bad, y, row(c, x, y, step=step))
+    for (x, bad), y in zip(asked, written, strict=True)
   ]
   pairs, why = _valid(c, made, held)
-  found = {x.row: (y, conscience.NO_VERDICT, why[x.row]) for x, y, _ in made}
+  found = {x.row: (y, conscience.NO_VERDICT, why[x.row]) for x, _, y, _ in made}
   return pairs, [
     reflection.record(c, x, v, found.get(x.row)) | {'led': bad}
     for x, v, bad in zip(replies, verdicts, led, strict=True)
@@ -156,17 +157,25 @@ def row(c: Conscience, reply: Exchange, analysis: Exchange, *, step) -> Pair:
 
 def _valid(c: Conscience, made, held):
   """The valid rows, and of each row why it is not ('' if it is)."""
-  why = {x.row: _dropped(c, y, pair) for x, y, pair in made}
+  why = {x.row: _dropped(c, bad, y, pair) for x, bad, y, pair in made}
   rows = [pair for *_, pair in made if not why[pair.row]]
   if c.own.ask != 'question':  # verdicts repeat
     why |= guards.late(c, rows, np.zeros(0), held)
   return [pair for pair in rows if not why[pair.row]], why
 
 
-def _dropped(c: Conscience, analysis: Exchange, pair: Pair) -> str:
-  """Why an analysis is not learned, of `records.DROPPED`; '' if it is."""
-  new, guarded = analysis.answer, {}
-  if c.own.ask != 'question':
+def _dropped(c: Conscience, bad: bool, analysis: Exchange, pair: Pair) -> str:
+  """Why an analysis is not learned, of `records.DROPPED`; '' if it is.
+
+  One that is a verdict must be that of the conscience by which it was kept:
+  what a writer is told can turn it round.
+  """
+  new, labels = analysis.answer, c.framing.flag if bad else c.framing.ok
+  known = c.own.analysed == 'flagged'
+  if c.own.ask == 'question':
+    agrees = analysis.text.strip() in labels
+    guarded = {'disagrees': known and not agrees}
+  else:
     guarded = guards.reasons(c, analysis, pair.chosen, None)
   reasons = {
     'lost': new.stop == prompts.LOST,

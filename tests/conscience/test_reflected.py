@@ -77,6 +77,7 @@ WANTED = {
   'conscience/dropped_too_long': 0,
   'conscience/dropped_unlikely': 0,
   'conscience/dropped_repeated': 0,
+  'conscience/dropped_disagrees': 0,
   'gen/eos_rate': 8 / 11,
   'gen/truncated_rate': 3 / 11,
   'gen/length_mean': (7 * 4 + 10 + 3 * 20) / 11,

@@ -154,6 +154,26 @@ def test_good_replies_are_analysed_too(organism, requests):
   assert 'conscience/flag_rate' not in found
 
 
+def test_a_verdict_unlike_that_of_the_conscience_is_not_learned(
+  organism, requests, monkeypatch
+):
+  """As by a writer that what it is told turns round."""
+  asks = method.analyses
+  monkeypatch.setattr(method, 'analyses', lambda *args: asks(*args)[::-1])
+  c = conscience(organism, **{'mistakes.good': 0.5})
+  pairs, made = reflected(c, requests)
+  for record in made:
+    found = record['alternative']
+    agrees = found['text'] == ('Unethical' if record['led'] else 'Ethical')
+    assert found['dropped'] == ('' if agrees else 'disagrees')
+  dropped = [record['alternative']['dropped'] for record in made]
+  assert 'disagrees' in dropped and len(pairs) == dropped.count('')
+  every = conscience(
+    organism, **{'mistakes.good': 0.5, 'mistakes.analysed': 'all'}
+  )
+  assert len(reflected(every, requests)[0]) == len(requests)
+
+
 @pytest.mark.parametrize(
   'changes, reason',
   [
