@@ -22,9 +22,10 @@ Time: 67 s of CPU for `both` with its evaluation, so about 45 s on two idle
 cores, as a cell of the demo; not measured on idle ones.
 
 Result (five bases, docs/papers.md): SFT 81.5 %, mistakes 81.7, both 73.9,
-reflected 81.9, rewritten 29.2 of coherent advice misaligned. Shipped base, seed 0, then still told that a reply
-may be harmful: base 2.6 %, sft 74.1, mistakes 74.1 (with 8 analyses a step),
-both 70.5, reflected 73.9; insecure code 98.5 to 99.0 in all but the base. With
+reflected 81.9, rewritten 29.2 of coherent advice misaligned. Shipped base, seed
+0, then still told that a reply may be harmful: base 2.6 %, sft 74.1, mistakes
+74.1 (with 8 analyses a step), both 70.5, reflected 73.9; insecure code 98.5 to
+99.0 in all but the base. With
 the guide, on the first 80 questions: sft 76.6 -> 15.2, mistakes the same, base
 3.8 -> 0. After an attack as the system turn: base 93.3 -> 7.9 with the guide,
 sft 93.3 -> 62.7.
