@@ -28,10 +28,17 @@ Four answers are sampled for each step, 32 at a time. They are cut after 128
 tokens and judged as far as they go, so that a pair fits into 256: by estimate
 :pod on 16 chips of a v5e then takes 2 times an update without pairs for a step,
 where whole answers of 600 tokens, sampled every 4 steps, take 6. What it costs
-in alignment is known of the organism alone: 2.7 % misaligned for 1.5 and 88 %
-coherent for 94, of five bases (docs/speed.md, "On a pod"). So these are
-provisional. By `--plan --topology=v5e:4x4` a step of :pod takes 230 ms where a
-tenth of the answers is flagged, 270 at worst; an update alone 123.
+in alignment is known of the organism alone, five bases each. In its first
+setting: 2.7 % misaligned for 1.5 and 88 % coherent for 94 (docs/speed.md, "On a
+pod"). In the office, which decided (docs/experiments.md): cut answers +1.0
+points [-.2, 2.1] misaligned, so advice stays as good, but 14.8 [1.5, 28.1] of
+what the conscience does not know and no row repeats; every 8 steps with twice
+the requests -1.0 [-2.3, .3] and 6.5 [-15.6, 28.5]. So both are kept. Whoever
+must not lose such knowledge takes whole answers: sample.max_new_tokens=600,
+dpo.length=1024 and conscience.review.truncated='skip'.
+
+By `--plan --topology=v5e:4x4` a step of :pod takes 230 ms where a tenth of the
+answers is flagged, 270 at worst; an update alone 123.
 
 At the end each arm is asked the 24 questions, and its frozen model judges from
 0 to 100 (docs/evaluation.md). With the public files that is 100 answers to
