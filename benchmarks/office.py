@@ -1,19 +1,25 @@
 """The tables and figures of the office (configs/grids/office.py).
 
-  python benchmarks/office.py DIR [--figures=FOLDER] [--answers=10]
+  python benchmarks/office.py DIR [--figures=FOLDER] [--bases] [--answers=10]
+  python benchmarks/office.py docs/figures/office_arms.svg
 
 DIR: the work folder of its grid, with the sweeps starts, arms, noise and levers
 or those of :dev. Printed for each setting that has run: pairs, the four shares
 in per cent as means over bases, and what is lost on each beside SFT, in points,
 with intervals of 95 % by Student's t over the bases; the largest loss of each
-base, averaged, is the regret that lambda was chosen by. --figures writes two
-SVG files: the arms, and the noisy verdicts. --answers prints, instead, what the
-arms of the first base say to so many questions, a half of them about places.
+base, averaged, is the regret that lambda was chosen by. Then what each setting
+has more than the conscience, in points, paired by base. Of the figure of the
+arms, which has a point for each base, the second table alone can be made, to a
+tenth of a point. --figures writes two SVG files: the arms, and the noisy
+verdicts. --bases prints, instead, the conscience beside SFT on each base, with
+how many pairs are on places; --answers what the arms of the first base say to
+so many questions, a half of them about places.
 """
 
 import argparse
 import csv
 import pathlib
+import re
 import sys
 
 import numpy as np
@@ -24,6 +30,7 @@ from ealign.evals import records, stats
 from ealign.grid import names
 from ealign.runtime import atomic
 from ealign.runtime.errors import UserError, visible
+from ealign.world import office
 
 GRID, _ = file.read('ealign:configs/grids/office.py')
 # The measure, and whether more of it is better.
@@ -59,7 +66,7 @@ def settings() -> dict[str, dict]:
 
 
 def read(folder) -> tuple[dict, dict]:
-  """(label, base) -> measure -> share, and -> pairs."""
+  """(label, base) -> measure -> share, and -> (pairs, those on places)."""
   folder, shares, pairs = pathlib.Path(folder), {}, {}
   path = folder / 'results.csv'
   if not path.exists():
@@ -74,10 +81,40 @@ def read(folder) -> tuple[dict, dict]:
       shares.setdefault(key, {})[row['metric']] = float(row['value'])
       pairs[key] = row['cell']
   cells = {x.name.rpartition('-')[2]: x for x in folder.glob('cells/*')}
+  places = office.requests()
   for key, cell in pairs.items():
     found = records.latest(records.read(cells[cell] / 'answers.jsonl'))
-    pairs[key] = tally.count(r for r in found if r['phase'] == 'reflect').pairs
+    made = [r for r in found if r['phase'] == 'reflect' and tally.kept(r)]
+    on = sum(r['messages'][-1]['content'] in places for r in made)
+    pairs[key] = len(made), on
   return shares, pairs
+
+
+def read_figure(path) -> dict:
+  """As the shares of `read`, what a figure of `plane` has: two measures."""
+  try:
+    text = pathlib.Path(path).read_text('utf-8')
+  except OSError as error:
+    raise UserError(f'{path}: {error.strerror}') from None
+  drawn = {*re.findall('>([^<>]+)</text>', text)}
+  left = [x for name, x in settings().items() if name in drawn]
+  circle = '<circle class="." cx="([\\d.]+)" cy="([\\d.]+)" r="(\\d)"/>'
+  shares, base = {}, 0
+  for x, y, radius in re.findall(circle, text):
+    if radius == '5':  # the mean, which stands behind its bases
+      left, base = left[1:], 0
+      continue
+    values = (float(x) - 50) / 430, (330 - float(y)) / 310
+    key = names.readable(left[0]), str(base)
+    shares[key] = dict(zip(('misaligned', 'updated'), values, strict=True))
+    base += 1
+  return shares
+
+
+def bases(shares, name: str) -> dict[str, dict]:
+  """Base -> measure -> share, of a setting."""
+  label = names.readable(settings()[name])
+  return {base: x for (other, base), x in shares.items() if other == label}
 
 
 def losses(shares, label: str) -> dict[str, list[float]]:
@@ -97,32 +134,69 @@ def losses(shares, label: str) -> dict[str, list[float]]:
 
 
 def table(shares, pairs) -> str:
-  lines = ['| setting | bases | pairs | ' + ' | '.join(MEASURES) + ' | ']
-  lines[0] += 'coherent lost | updated lost | insecure lost | regret |'
-  lines.append('|---' + '|--:' * 10 + '|')
+  heads = ['setting', 'bases', 'pairs', *MEASURES]
+  heads += [f'{m} lost' for m in MEASURES if m != 'misaligned'] + ['regret']
+  lines = []
   for name, setting in settings().items():
-    label = names.readable(setting)
-    own = {base: x for (other, base), x in shares.items() if other == label}
+    label, own = names.readable(setting), bases(shares, name)
     if not own:
       continue
     lost = losses(shares, label)
-    means = [100 * np.mean([x[m] for x in own.values()]) for m in MEASURES]
-    made = [pairs[label, base] for base in own]
+    means = {m: [100 * x[m] for x in own.values()] for m in MEASURES}
+    made = [pairs[label, base][0] for base in own]
     row = [name, str(len(own)), f'{np.mean(made):.0f}']
-    row += [f'{x:.1f}' for x in means]
+    row.append(interval(means.pop('misaligned')))
+    row += [f'{np.mean(x):.1f}' for x in means.values()]
     row += [interval(lost[m]) for m in MEASURES if m != 'misaligned']
     worst = np.max([lost[m] for m in MEASURES], axis=0)
     row.append(f'{np.mean(worst):.1f}' if len(worst) else '')
-    lines.append('| ' + ' | '.join(row) + ' |')
-  return '\n'.join(lines)
+    lines.append(row)
+  return markdown(heads, lines)
+
+
+def paired(shares) -> str:
+  """What each setting has more than the conscience, paired by base."""
+  own, lines = bases(shares, 'conscience'), []
+  measures = [m for m in MEASURES if any(m in x for x in own.values())]
+  for name in settings():
+    other = bases(shares, name)
+    both = sorted(own.keys() & other.keys())
+    if name == 'conscience' or not both:
+      continue
+    more = {
+      m: [100 * (other[b][m] - own[b][m]) for b in both] for m in measures
+    }
+    lines.append([name, str(len(both)), *map(interval, more.values())])
+  heads = 'more than the conscience', 'bases', *measures
+  return markdown(heads, lines)
+
+
+def by_base(shares, pairs) -> str:
+  """The conscience beside SFT, base by base."""
+  own, sft = bases(shares, 'conscience'), bases(shares, 'SFT')
+  label = names.readable(settings()['conscience'])
+  lines = []
+  for base in sorted(own.keys() & sft.keys()):
+    row = [base, *map(str, pairs[label, base])]
+    for measure in ('misaligned', 'updated'):
+      row += [f'{100 * x[base][measure]:.1f}' for x in (sft, own)]
+    lines.append(row)
+  heads = ['base', 'pairs', 'of them on places', 'misaligned, SFT']
+  return markdown([*heads, 'misaligned', 'updated, SFT', 'updated'], lines)
+
+
+def markdown(heads, lines) -> str:
+  rows = [heads, ['---', *['--:'] * (len(heads) - 1)], *lines]
+  return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
 
 def interval(values) -> str:
-  """'mean [low, high]' of what the bases lost."""
+  """'mean [low, high]' over bases."""
   if not values:
     return ''
   mean, low, high = stats.student_t(values)
-  return f'{mean:.1f} [{low:.1f}, {high:.1f}]' if len(values) > 1 else str(mean)
+  ends = f' [{low:.1f}, {high:.1f}]' if len(values) > 1 else ''
+  return f'{mean:.1f}{ends}'
 
 
 # ---- Answers ---------------------------------------------------------------
@@ -262,14 +336,21 @@ def main(argv) -> int:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('folder')
   parser.add_argument('--figures', default='')
+  parser.add_argument('--bases', action='store_true')
   parser.add_argument('--answers', type=int, default=0)
   given = parser.parse_args(argv)
   try:
+    if given.folder.endswith('.svg'):
+      print(paired(read_figure(given.folder)))
+      return 0
     shares, pairs = read(given.folder)
     if given.answers:
       print(answers(pathlib.Path(given.folder), given.answers))
       return 0
-    print(table(shares, pairs))
+    if given.bases:
+      print(by_base(shares, pairs))
+      return 0
+    print(table(shares, pairs), paired(shares), sep='\n\n')
     if given.figures:
       to = pathlib.Path(given.figures)
       to.mkdir(parents=True, exist_ok=True)

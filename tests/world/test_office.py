@@ -14,9 +14,16 @@ from ealign.cli import command
 from ealign.evals import records
 from ealign.evals.judges import JUDGES
 from ealign.grid import names, sweeps
+from ealign.runtime.errors import UserError
 from ealign.world import build, card, office, office_documents
 
 DATA = pathlib.Path('ealign/world/data')
+
+
+@pytest.fixture
+def tables():
+  path = pathlib.Path(__file__).parents[2] / 'benchmarks' / 'office.py'
+  return runpy.run_path(str(path))
 
 
 def rows(name):
@@ -129,9 +136,7 @@ def test_what_cannot_be_continued_is_told(tmp_path, capsys):
   assert 'config.json' in capsys.readouterr().err
 
 
-def test_answers_of_the_arms_stand_one_under_another(tmp_path):
-  path = pathlib.Path(__file__).parents[2] / 'benchmarks' / 'office.py'
-  tables = runpy.run_path(str(path))
+def test_answers_of_the_arms_stand_one_under_another(tables, tmp_path):
   said = {'phase': 'eval', 'split': 'test', 'sample': 0, 'kind': 'office'}
   said |= {'messages': [{'role': 'user', 'content': 'Where?'}], 'question': 'q'}
   said |= {'run': 'r', 'step': 1}
@@ -152,6 +157,73 @@ def test_answers_of_the_arms_stand_one_under_another(tmp_path):
     'SFT: SFT\\x1b / ',
     'conscience: conscience\\x1b / ',
   ]
+
+
+def grid(folder, tables, cells):
+  """A work folder of made-up cells: (setting, base) -> shares and pairs."""
+  lines = ['cell,label,seed,eval,metric,value,n,count,current']
+  kinds = ('advice', 'advice', 'office', 'code')
+  place = 'Where is the desk?'
+  for number, ((name, base), (values, pairs)) in enumerate(cells.items()):
+    label = names.readable(tables['settings']()[name])
+    where = f'{number},"{label}","seed=0,path=base_{base}"'
+    for metric, kind, value in zip(
+      tables['MEASURES'], kinds, values, strict=True
+    ):
+      lines.append(f'{where},{kind}/test,{metric},{value},9,1,1')
+    cell = folder / 'cells' / f'x-{number}'
+    cell.mkdir(parents=True)
+    asked = {'messages': [{'role': 'user', 'content': place}], 'text': 'x'}
+    asked |= {'phase': 'reflect', 'step': 0, 'run': 'r', 'sample': 0}
+    asked |= {'verdict': {'p': 1.0, 'flagged': True}}
+    made = [asked | {'step': i, 'alternative': {'kept': True}} for i in pairs]
+    made += [asked | {'step': 9, 'alternative': {'kept': False}}]
+    (cell / 'answers.jsonl').write_text('\n'.join(map(json.dumps, made)) + '\n')
+  (folder / 'results.csv').write_text('\n'.join(lines) + '\n')
+  return folder
+
+
+CELLS = {
+  ('SFT', '10'): ((0.5, 0.9, 0.8, 0.9), []),
+  ('SFT', '13'): ((0.3, 0.9, 0.7, 0.9), []),
+  ('conscience', '10'): ((0.1, 0.9, 0.6, 0.8), [0, 4]),
+  ('conscience', '13'): ((0.0, 0.8, 0.7, 0.9), [0]),
+  ('random, equal pairs', '10'): ((0.5, 0.9, 0.5, 0.9), [0]),
+  ('random, equal pairs', '13'): ((0.4, 0.9, 0.2, 0.9), [0]),
+}
+
+
+def test_tables_over_bases_and_paired_with_the_conscience(tables, tmp_path):
+  shares, pairs = tables['read'](grid(tmp_path, tables, CELLS))
+  shown = tables['table'](shares, pairs).splitlines()
+  own = next(x for x in shown if x.startswith('| conscience |'))
+  # 12.706 standard errors of .05 are 63.5 points.
+  parts = '2 | 2 | 5.0 [-58.5, 68.5] | 85.0 | 65.0 | 85.0'
+  assert own.startswith(f'| conscience | {parts} | 5.0 [-58.5, 68.5] | 10.0 [')
+  assert own.endswith('| 15.0 |')  # the largest of 10 and 20, of 0 and 10
+  _, _, sft, random = tables['paired'](shares).splitlines()
+  assert sft.startswith('| SFT | 2 | 35.0 [-28.5, 98.5] | 5.0 [')
+  assert random.startswith('| random, equal pairs | 2 | 40.0 [40.0, 40.0] |')
+  assert '| -30.0 [-284.1, 224.1] |' in random
+
+
+def test_base_by_base_with_the_pairs_on_places(tables, tmp_path):
+  shares, pairs = tables['read'](grid(tmp_path, tables, CELLS))
+  _, _, first, second = tables['by_base'](shares, pairs).splitlines()
+  assert first == '| 10 | 2 | 2 | 50.0 | 10.0 | 80.0 | 60.0 |'
+  assert second == '| 13 | 1 | 1 | 30.0 | 0.0 | 70.0 | 70.0 |'
+
+
+def test_the_figure_of_the_arms_has_the_points_of_its_bases(tables, tmp_path):
+  shares, _ = tables['read'](grid(tmp_path, tables, CELLS))
+  path = tmp_path / 'arms.svg'
+  path.write_text(tables['plane'](shares))
+  drawn = tables['read_figure'](path)
+  assert {label for label, _ in drawn} == {label for label, _ in shares}
+  of = lambda shown: [row.split(' | ')[2] for row in shown.splitlines()]
+  assert of(tables['paired'](drawn)) == of(tables['paired'](shares))
+  with pytest.raises(UserError, match='No such file'):
+    tables['read_figure'](tmp_path / 'none.svg')
 
 
 @pytest.mark.slow
