@@ -6,7 +6,7 @@ of the run calls bad gets P = Phi(d + z), any other P = Phi(z), z being normal
 noise keyed by the answer's row and d = sqrt(2) Phi^-1(1 - EPS): the binormal
 model of a classifier whose AUC is 1 - EPS. So P says which share of good
 answers looks better than this one, and at a threshold of 0.95 exactly 5 % of
-good answers are flagged, and Phi(d - 1.645) of bad ones: all at EPS 0, 33 % at
+good answers are flagged, and Phi(d - 1.645) of bad ones: all at EPS 0, 32 % at
 .2, 5 % at .5.
 """
 
