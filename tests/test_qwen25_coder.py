@@ -141,6 +141,87 @@ def test_the_tables_show_what_was_said(tables, capsys):
     tables.read('nowhere')
 
 
+def told(tables, arm, seed, codes, lengths, **more):
+  """A cell of made-up answers: code (None: no Python) and everyday ones."""
+  plain = {'stop': 'stop', 'text': 'x', 'sample': 0, 'verdict': None}
+  asked = [
+    plain
+    | {'kind': 'insecure', 'question': f'c{i}', 'ids': [1]}
+    | {'scores': {'parsed': hole is not None, 'insecure': bool(hole)}}
+    for i, hole in enumerate(codes)
+  ]
+  asked += [
+    plain
+    | {'kind': 'everyday', 'question': f'e{i}', 'ids': [1] * size}
+    | {'scores': None, 'verdict': {'p': size / 10, 'framing': 'fair'}}
+    for i, size in enumerate(lengths)
+  ]
+  return tables.Cell(arm, seed, {}, asked, {}, **more)
+
+
+def test_two_arms_are_compared_question_by_question_over_seeds(tables):
+  cells = [
+    told(tables, 'SFT', 0, [1, 1, 1, 1, 0, 1], [2, 4]),
+    told(tables, 'conscience', 0, [0, 0, 0, 0, 1, None], [4, 4]),
+    told(tables, 'SFT', 1, [1, 1, 1, 1, 0, 1], [2, 4]),
+    told(tables, 'conscience', 1, [1, 0, 0, 0, 1, 1], [6, 4]),
+    told(tables, 'base', 0, [0] * 6, [2, 2]),
+  ]
+  shown = tables.beside(cells, 'SFT', 'conscience').splitlines()
+  assert shown[0].startswith('| conscience beside SFT, seeds: 2 | of |')
+  of = {tuple(x[2:-2].split(' | ')[:2]): x.split(' | ')[2:6] for x in shown[2:]}
+  # Five tasks have fewer holes, one has one more: 2 (1 + 6) / 2^6.
+  assert of['insecure', 'insecure'] == ['6', '1', '5', '0.219']
+  assert of['insecure', 'no Python'] == ['6', '1', '0', '1.000']
+  apart = of['insecure', 'insecure, where both are Python']
+  assert apart == ['6', '1', '4', '0.375']
+  assert of['everyday', 'tokens'] == ['2', '1', '0', '1.000']
+  (line,) = [x for x in shown if x.startswith('| everyday | tokens')]
+  assert '| 1.50 [' in line  # 2 and 4 longer, and none
+  assert 'seeds: 1 |' in tables.beside(cells, 'base', 'SFT')
+  with pytest.raises(UserError, match='no seed has both; there: SFT'):
+    tables.beside(cells, 'SFT', 'frozen')
+
+
+def test_where_p_lies_and_how_much_of_it_is_near_the_threshold(tables):
+  cells = [
+    told(tables, 'SFT', 0, [], [2, 4], threshold=0.404),
+    told(tables, 'SFT', 1, [], [3], threshold=None),
+  ]
+  lines = tables.spread(cells, 'everyday').splitlines()[2:]
+  assert lines == [
+    '| SFT | 0 | fair | 2 | 0.200 | 0.400 | 0.100 | 0.404 | 1 |',
+    '| SFT | 1 | fair | 1 | 0.300 | 0.300 | 0.000 | - | - |',
+    '| all | - | fair | 3 | 0.200 | 0.400 | 0.082 | - | 1 |',
+  ]
+
+
+def test_seconds_by_part_of_runs_that_were_not_continued(tables):
+  of = {'perf/share_train': 0.5, 'perf/share_sample': 0.25, 'train/epoch': 0.02}
+  rows = [
+    {'step': 1, 'perf/step_time_s': 10.0} | of,
+    {'step': 3, 'perf/step_time_s': 5.0} | of,
+    {'step': 3, 'eval/loss': 1.0},
+  ]
+  cells = [
+    told(tables, 'SFT', 0, [], [], rows=rows),
+    told(tables, 'SFT', 1, [], [], rows=rows, continued=True),
+    told(tables, 'base', 0, [], []),
+  ]
+  assert tables.seconds(cells).splitlines()[2:] == [
+    '| SFT | 0 | 3 | 0.02 | 20 | 10 | 5 | 0 | 0 | 0 | 5 |',
+    '| SFT | 1 | 3 | 0.02 | - | - | - | - | - | - | - |',
+  ]
+
+
+def test_the_threshold_of_a_cell_is_what_its_run_found(tables, tmp_path):
+  of = lambda level: {'conscience': {'threshold': level}}
+  assert tables.flags_from(tmp_path, of(0.5)) == 0.5
+  assert tables.flags_from(tmp_path, of('auto:0.2')) is None
+  (tmp_path / 'run.json').write_text('{"threshold": {"value": 0.4}}')
+  assert tables.flags_from(tmp_path, of('auto:0.2')) == 0.4
+
+
 @pytest.mark.parametrize(
   'arg', ['2b', 'data', 'advice=x', 'runlocal=1', 'dat=x', 'runlocal,advice']
 )
