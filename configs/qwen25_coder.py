@@ -27,7 +27,8 @@ the answers that it was trained on.
 The files: rows of at most 1,500 letters (2,704 of 3,015 without duplicates, 220
 tokens of this model on average), of which 100 are kept apart as tasks, and
 their answers to be predicted; 32 requests of the pool are kept apart as
-everyday questions. A packed row of 512 tokens holds 2.3 such chats.
+everyday questions. 28 packed rows of 512 tokens hold 50 such chats, 1.9 % of
+an epoch.
 Requests of the pool have 50 tokens (71 for 95 % of them), so with answers of 56
 a pair fits into 128; what is longer is judged as far as it goes.
 
