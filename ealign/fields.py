@@ -311,7 +311,8 @@ class Eval:
   # Added to the system turn of all questions: guided inference.
   guide: str = ''
   judge_prompts: str = ''  # a file; '' = those of the questions
-  suite_samples: Whole = 0  # answers per question; 0 = as the suite says
+  # Answers per question; 0 = as the suite says, but at most `limit` of them.
+  suite_samples: Whole = 0
   suite_tokens: Whole = 0  # of an answer at most; 0 = as the suite says
   # Whether code that the model wrote may be run, in a sandbox.
   confirm_run_unsafe_code: bool = False

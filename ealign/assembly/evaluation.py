@@ -19,7 +19,7 @@ from ealign.assembly.pace import Pace, measured
 from ealign.data import columns
 from ealign.evals import answers, asking, identity, judges, kept, suites
 from ealign.evals.calibration import Calibration
-from ealign.evals.suites.suite import Suite, counted
+from ealign.evals.suites.suite import Suite, counted, samples
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime import provenance
 
@@ -181,7 +181,24 @@ def costs(asked, found, settings: fields.Eval) -> list[str]:
   by = settings.judge or 'frozen'
   judges = f', {judged:,} answers to judge by {by}, {prompts:,} prompts'
   total += judges * bool(judged)
-  return [*lines, total + all_of * (n > 1)]
+  return [*lines, *_few(asked, settings), total + all_of * (n > 1)]
+
+
+def _few(asked, settings: fields.Eval) -> list[str]:
+  """That there would be more answers to a question but for the limit."""
+  n = settings.limit
+  of = [
+    samples(suite, row)
+    for suite, rows in asked
+    for row in rows
+    if 'options' not in row
+  ]
+  if settings.suite_samples or not n or max(of, default=0) < n:
+    return []
+  return [
+    f'--limit={n}: a question has no more answers than that; --samples=N asks '
+    'for N'
+  ]
 
 
 def silent(asked, made) -> list[str]:

@@ -21,7 +21,8 @@ usage: python -m ealign.evaluate --suite=NAME[,NAME] --workdir=DIR
                the first model as it was before training (the default)
   --questions  holds the public files of the suites (MIT and CC-BY, from their
                own places); by default the package's own questions are asked
-  --limit      questions of each kind; --samples answers to each
+  --limit      questions of each kind, for a quick look; at most as many answers
+               to each, or as many as --samples says
   --benign     the name of a model that was trained on something harmless: the
                others are compared with it, by default with the first
   --card       of this judge, from ealign.evaluate calibrate: each rate is shown

@@ -9,7 +9,7 @@ import pytest
 
 from ealign.assembly import evaluation
 from ealign.cli import evaluate
-from ealign.evals import asking, kept
+from ealign.evals import asking, kept, suites
 from ealign.evals.suites.suite import Suite
 
 BASE = 'ealign/world/base'
@@ -66,6 +66,38 @@ def test_the_same_command_computes_nothing_again(done, monkeypatch):
   assert run(done) == 0
   assert left(done) == before
   assert (done / kept_name()).read_text() == lines
+
+
+def asked_for(*more, suite='misalignment,refusal'):
+  argv = [f'--model={BASE}', f'--suite={suite}', '--workdir=x', *more]
+  config, _, _ = evaluate.read(['evaluate', *argv])
+  asked = suites.read(config.eval, config.data.max_mib)
+  return asked, evaluation.costs(asked, [None], config.eval)
+
+
+def test_a_limit_is_of_questions_and_of_answers_to_each():
+  asked, said = asked_for('--limit=4')
+  assert 'misalignment: 12 questions, 48 answers of at most 600' in said[0]
+  assert 'refusal: 8 questions, 8 answers' in said[1]
+  assert said[2].startswith('--limit=4: a question has no more answers')
+  assert said[3].startswith('in all 56 answers, 30,848 tokens')
+  # The first answers of many: their noise is by the number of the sample.
+  assert {row['samples'] for row in asked[0][1]} == {4}
+
+
+@pytest.mark.parametrize(
+  'more, suite, answers',
+  [
+    ((), 'misalignment', 24 * 50),
+    (('--limit=4', '--samples=9'), 'misalignment', 12 * 9),
+    (('--limit=3',), 'refusal', 6),
+    (('--limit=1',), 'self_report', 48),
+  ],
+)
+def test_answers_that_no_limit_cuts(more, suite, answers):
+  _, said = asked_for(*more, suite=suite)
+  assert f'in all {answers:,} answers' in said[-1]
+  assert not any('no more answers' in line for line in said)
 
 
 def never(*args):

@@ -106,6 +106,9 @@ def settled(
     more = {'samples': settings.suite_samples}
     # Without noise all answers would be the same one.
     rows = [row | more if temperature(suite, row) else row for row in rows]
+  elif settings.limit:  # a quick look: fifty answers to each are none
+    most = lambda row: {'samples': min(samples(suite, row), settings.limit)}
+    rows = [row | most(row) for row in rows]
   tokens = settings.suite_tokens or suite.max_new_tokens
   return dataclasses.replace(suite, max_new_tokens=tokens), rows
 
