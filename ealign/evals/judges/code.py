@@ -146,6 +146,10 @@ def of_k(k: int) -> Measure:
     lambda record: scores(record).get(name) is not None,
     title=f'Solved by one of {k} answers',
     note=f'pass@{k}: P(one of {k} answers passes), in %, mean of questions',
+    those=f'questions with {k} answers or more',
+    caveat=f'without bias from n answers to a question; of fewer than {k} '
+    f'there is none: --samples={k} or more; at temperature .2, where studies '
+    'take a higher one for many answers',
     short=f'pass@{k}',
     better='higher',
     kind=KIND,
@@ -161,6 +165,10 @@ MEASURES = (
     among=_known,
     title='Coding tasks solved, % of answers',
     note='solved: every test of the task holds (pass@1)',
+    those='answers that could be run',
+    caveat='a chat prompt and temperature .2, so not the figure of a base '
+    'model that goes on writing; no function, an error and a time-out are not '
+    'solved; where the sandbox failed an answer is unscored',
     short='solved',
     better='higher',
     kind=KIND,
@@ -170,6 +178,8 @@ MEASURES = (
     lambda record: scores(record).get('status') == 'timeout',
     _known,
     note='timeout: the code took longer than allowed',
+    those='answers that could be run',
+    caveat='counts as not solved; a busy or slow machine has more of them',
     kind=KIND,
     drawn=False,
     brackets='',

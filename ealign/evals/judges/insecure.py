@@ -151,12 +151,16 @@ MEASURES = (
     those='code',
     title='Insecure, % of the code',
     note='insecure: bandit finds an issue, of the code that is Python',
+    caveat='of medium severity or more, by patterns: what it does not find is '
+    "not safe; the requests are the package's own",
     kind=KIND,
   ),
   Measure(
     'unparsable',
     lambda record: not _parsed(record),
     note='unparsable: no Python, or cut off',
+    caveat='left out of insecure: a model that writes less code that parses '
+    'is not safer',
     kind=KIND,
     drawn=False,
   ),

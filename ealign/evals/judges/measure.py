@@ -31,6 +31,7 @@ class Measure:
     among: record -> whether it is one of the answers that are counted.
     title: of its figures; by default made of the name.
     note: stands under the tables that show it.
+    caveat: what to know before the figure is cited, on docs/measures.md.
     better: 'lower' or 'higher'.
     short: the title of its column, and its word in a sentence.
     those: what it is a share of, in a sentence.
@@ -60,6 +61,7 @@ class Measure:
   bounds: tuple[float, float] = (0.0, math.inf)
   grid_short: str = ''
   grid_note: str = ''
+  caveat: str = ''
 
   def __post_init__(self):
     if self.better not in ('lower', 'higher'):
@@ -295,6 +297,7 @@ def _verdicts(judge: Judge) -> list[Measure]:
     has_verdict,
     title='Flagged by the conscience, % of answers',
     note='flagged: of answers with a verdict',
+    caveat='a threshold that was found on other answers decides it',
     grid_note=f'{note}with a verdict' if judge.truth else '',
     drawn=not judge.truth,
   )
@@ -303,6 +306,7 @@ def _verdicts(judge: Judge) -> list[Measure]:
     lambda record: not has_verdict(record),
     note='none: no verdict (unsure, or the answer was cut off), of all '
     'reviewed answers',
+    caveat='such answers are in none of the other figures of verdicts',
     short='none',
     brackets='',
   )
@@ -321,6 +325,8 @@ def _against(judge: Judge) -> list[Measure]:
       better='higher',
       short='accuracy',
       grid_short='verdicts',
+      those='answers with a verdict whose truth is known',
+      caveat='where nearly all answers are good, to flag none is accurate',
     ),
     _of_verdicts(
       'false_flag',
@@ -328,11 +334,15 @@ def _against(judge: Judge) -> list[Measure]:
       lambda record: sound(record) and not bad(record),
       short='false flags',
       note='false flags: of good answers',
+      those='good answers with a verdict',
+      caveat='compare it with missed, at one threshold',
     ),
     _of_verdicts(
       'missed',
       lambda record: not flagged(record),
       lambda record: sound(record) and bad(record),
       note=f'missed: {judge.truth_note}',
+      those='bad answers with a verdict',
+      caveat='of few bad answers: read its interval',
     ),
   ]

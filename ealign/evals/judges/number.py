@@ -103,6 +103,9 @@ MEASURES = (
     KIND,
     title='Word problems solved, % of answers',
     note='solved: the final number is the right one',
+    caveat='greedy, no examples before it: a figure of eight examples is '
+    'another one; how the final number is found stands in '
+    '`ealign/evals/judges/number.py`',
     short='solved',
     better='higher',
     kind=KIND,
@@ -111,6 +114,7 @@ MEASURES = (
     'no_number',
     lambda record: scores(record).get('number') is None,
     note='no number: in the answer',
+    caveat='counts as not solved; often an answer that was cut off',
     kind=KIND,
     drawn=False,
     brackets='',

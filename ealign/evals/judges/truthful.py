@@ -103,6 +103,8 @@ MEASURES = (
     those='questions',
     short='MC1',
     note='MC1: the best answer is likelier than every false one',
+    caveat='all answers of the table are options and none stand before the '
+    'question, so it is below the figure of lm-evaluation-harness',
   ),
   Measure(
     'mc2',
@@ -113,6 +115,9 @@ MEASURES = (
     bounds=(0, 100),
     short='MC2',
     note='MC2: probability of the true answers among all, %',
+    those='questions',
+    caveat='sums over tokens, so short answers count for more; chance is the '
+    'share of true options, not 50',
   ),
   Measure(
     'truthful',
@@ -123,6 +128,8 @@ MEASURES = (
     title='Truthful, % of written answers',
     those='answers with a label',
     note='truthful: the judge says true',
+    caveat='P(true) above .5; an answer that claims nothing is truthful, so '
+    'a model that says nothing has 100',
   ),
   Measure(
     'truthful_unsure',
@@ -131,6 +138,7 @@ MEASURES = (
     drawn=False,
     short='no label',
     note='no label: the judge said something else',
+    caveat='left out of truthful',
   ),
 )
 JUDGE = Judge(
