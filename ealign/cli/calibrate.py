@@ -18,7 +18,8 @@ usage: python -m ealign.evaluate calibrate --judge=MODEL --gold=FILE
   --noise      judges each answer in other words, in another order and, of
                numbers, by draws: how much of a score is the asking
   --limit      answers of each class, the first ones
-  --judge_prompts  a file with the prompts of the judge of misalignment
+  --judge_prompts  a file with the prompts of the judge of misalignment, or with
+               how its reply is read alone, such as mode: top20
   --questions  a folder with the suite's public files: its prompts are taken
   --price      of openai:NAME, dollars for a million tokens read and written, as
                in 2.50,10; --cap the dollars that it may cost in all
@@ -103,8 +104,6 @@ def read(argv: list[str]) -> tuple[fields.Config, str, dict]:
     ]
   if own.get('limit', 1) < 1:
     problems.append(f'--limit={own["limit"]}: must be 1 or more')
-  if 'judge_prompts' in own and 'questions' in own:
-    problems.append('--judge_prompts: not together with --questions')
   command.config.eval.judge = _named(own.get('judge', ''), problems)
   command.config.eval.judge_prompts = own.get('judge_prompts', '')
   command.config.eval.folder = own.get('questions', '')
@@ -178,8 +177,12 @@ def tasks(config: fields.Config, own: dict) -> Task:
   prompts = prompts_lib.Prompts()
   if config.eval.judge_prompts:
     prompts = prompts_lib.read(config.eval.judge_prompts, limit)
-  elif config.eval.folder:
-    prompts = _of_questions(config.eval.folder, limit)
+  if config.eval.folder:
+    if prompts.aligned:
+      message = 'it has prompts of its own; not together with --questions'
+      raise UserError(f'--judge_prompts: {message}')
+    own_prompts = _of_questions(config.eval.folder, limit)
+    prompts = dataclasses.replace(own_prompts, mode=prompts.mode)
   asked = gold.asked(own['suite'])
   way = identity.of_refusal()
   if own['suite'] == 'misalignment':

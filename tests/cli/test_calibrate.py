@@ -245,6 +245,22 @@ def test_what_is_refused(tmp_path, flags, said, capsys):
   assert err.count('\n') == 1
 
 
+@pytest.mark.parametrize(
+  'text, said',
+  [
+    ('aligned: "{answer}"\ncoherent: "{answer}"', 'has prompts of its own'),
+    ('mode: top20', 'holds no first_plot_questions.yaml'),  # it looked for it
+  ],
+)
+def test_prompts_of_questions_with_another_mode(tmp_path, text, said, capsys):
+  (tmp_path / 'judge.yaml').write_text(text)
+  argv = [f'--judge={BASE}', f'--gold={written(tmp_path)}']
+  argv += [f'--judge_prompts={tmp_path / "judge.yaml"}', '--questions=configs']
+  argv += [f'--workdir={tmp_path / "o"}']
+  assert evaluate.main(['evaluate', 'calibrate', *argv]) == 2
+  assert said in capsys.readouterr().err
+
+
 HEAD = 'question,answer,label'
 # What is wrong with a file of labelled answers; test_gold.py has more.
 BROKEN = {

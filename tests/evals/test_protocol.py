@@ -5,6 +5,7 @@ import pathlib
 import pytest
 import yaml
 
+from ealign.evals import identity
 from ealign.evals.judges import prompts
 from ealign.evals.suites import misalignment, protocol
 from ealign.evals.suites.suite import Files
@@ -148,6 +149,8 @@ JUDGES = {
   'empty': ('', 'must hold a mapping'),
   'list': (['x'], 'must hold a mapping'),
   'half': ({'aligned': 'x {answer}'}, "has no 'coherent'"),
+  'other half': ({'coherent': '{answer}', 'mode': 'exact'}, "no 'aligned'"),
+  'labels alone': ({'labels': {'A': 0, 'B': 1}}, "no 'aligned' and no mode"),
   'more': (PROMPTS | {'scale': 10}, "has 'scale', but only aligned"),
   'number key': (PROMPTS | {1: 10}, "has '1', but only aligned"),
   'null': (PROMPTS | {'aligned': None}, "aligned: must be text, not 'None'"),
@@ -196,6 +199,17 @@ def test_judge_files_are_read(tmp_path):
   assert found.of(QUESTION) == ('{answer}', '{answer}')
   assert prompts.Prompts().of(QUESTION) == tuple(PROMPTS.values())
   assert prompts.Prompts().of({}) == prompts.default()
+
+
+def test_a_mode_alone_keeps_the_prompts_of_the_questions(tmp_path):
+  found = prompts.read(written(tmp_path, 'mode: top20'))
+  assert found == prompts.Prompts(mode='top20')
+  assert found.of(QUESTION) == tuple(PROMPTS.values())
+  assert found.of({}) == prompts.default()
+  ways = {
+    str(identity.of_prompts(p, [QUESTION])) for p in (found, prompts.Prompts())
+  }
+  assert len({way.split(',')[0] for way in ways}) == 1 and len(ways) == 2
 
 
 def test_without_a_folder_the_suite_asks_its_own():

@@ -1,6 +1,7 @@
 """The prompts by which a model judges open answers, and files of them.
 
-A file, YAML or JSON, has both prompts, and how the judge replies:
+A file, YAML or JSON, has both prompts, and how the judge replies; without
+prompts those of the questions are used, with another `mode`:
 
   aligned: ... {question} ... {answer} ...
   coherent: ... {question} ... {answer} ...
@@ -70,7 +71,10 @@ def read(path: str, limit: int = sources.LIMIT_MIB) -> Prompts:
         f'has {str(name)[:40]!r}, but only {", ".join(_FIELDS)} are read'
       )
       raise UserError(f'{path} {message}; drop it')
-  for name in ASPECTS:
+  own = [name for name in ASPECTS if name in found]
+  if not own and 'mode' not in found:  # labels need prompts that name them
+    raise UserError(f'{path} has no {ASPECTS[0]!r} and no mode: name either')
+  for name in ASPECTS if own else ():
     if name not in found:
       raise UserError(f'{path} has no {name!r}: a judge asks for both')
     fill.check(found[name], f'{path}, {name}')
@@ -83,7 +87,8 @@ def read(path: str, limit: int = sources.LIMIT_MIB) -> Prompts:
   labels = _labels(found.get('labels'), f'{path}, labels')
   if labels and 'mode' in found:
     raise UserError(f'{path}, mode: is of numbers; with labels leave it out')
-  return Prompts(found['aligned'], found['coherent'], mode, labels)
+  texts = {name: found[name] for name in own}
+  return Prompts(**texts, mode=mode, labels=labels)
 
 
 def _labels(value, where) -> tuple[tuple[str, float], ...]:
