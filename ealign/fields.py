@@ -300,7 +300,8 @@ class Train:
 
 @dataclasses.dataclass(frozen=True)
 class Eval:
-  questions: tuple[str, ...] = ()  # JSONL files asked at the end
+  # JSONL files asked at the end; in `ealign.evaluate` by the suite `own`
+  questions: tuple[str, ...] = ()
   curve: tuple[str, ...] = ()  # JSONL files asked during training
   tokens: str = ''  # chats predicted by teacher forcing at the end
   # '' = none | world | a file.py:name | a model, for suites too, that scores

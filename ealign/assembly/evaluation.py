@@ -178,9 +178,11 @@ def costs(asked, found, settings: fields.Eval) -> list[str]:
     prompts += _prompts_of(suite, rows)
   n, all_of = len(found), f' (for each of {len(found)} models)'
   total = f'in all {answers:,} answers, {tokens:,} tokens to sample at most'
-  by = settings.judge or 'frozen'
-  judges = f', {judged:,} answers to judge by {by}, {prompts:,} prompts'
-  total += judges * bool(judged)
+  by = settings.judge if judges.is_model(settings.judge) else 'frozen'
+  read = f', {judged:,} answers to judge by {by}, {prompts:,} prompts'
+  total += read * bool(judged)
+  if settings.questions and 'own' not in settings.suites:
+    lines.append('eval.questions: not asked; the suite own asks them')
   return [*lines, *_few(asked, settings), total + all_of * (n > 1)]
 
 

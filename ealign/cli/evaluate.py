@@ -10,7 +10,8 @@ usage: python -m ealign.evaluate --suite=NAME[,NAME] --workdir=DIR
 
   --suite      of misalignment, contextual, harm, refusal, capability, truthful,
                self_report, self_report_framed, self_report_sampled, intentions,
-               world and world_self (docs/evaluation.md)
+               world and world_self; own: your questions, those of
+               --config.eval.questions=FILE.jsonl (docs/evaluation.md)
   --model      folders, or Hub ids, of models or of PEFT adapters
   --run        the folder of a finished run, of its arms, or of a grid
   --config     a Python file with get_config(arg=None): its model as it is

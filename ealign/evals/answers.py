@@ -1,6 +1,5 @@
 """Samples answers to questions, has them judged and reviewed: the records."""
 
-import collections
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from ealign.conscience import health
 from ealign.conscience import records as reflection
 from ealign.conscience import reflect as conscience
 from ealign.conscience.prompts import Conscience
-from ealign.data import chat, columns, packing, sources
+from ealign.data import chat, columns, packing, questions, sources
 from ealign.data import messages as messages_lib
 from ealign.engine import Engine
 from ealign.evals import asking, judges, kept, suites
@@ -48,15 +47,18 @@ def read(settings, limit: int = sources.LIMIT_MIB) -> Questions:
     UserError: a file cannot be read or a row is no question.
   """
   s = settings
+  if 'own' in s.suites:
+    message = 'a run asks eval.questions without it; leave it out'
+    raise UserError(f"eval.suites='own': {message}")
   final, curve = (
     messages_lib.guided(
-      [q for p in paths for q in questions(p, limit)], s.guide
+      [q for p in paths for q in questions.read(p, limit)], s.guide
     )
     for paths in (s.questions, s.curve)
   )
-  _check_kinds(s.kinds, final or curve)
-  _check_ids(final)
-  _check_ids(curve)
+  questions.check_kinds(s.kinds, final or curve)
+  questions.check_ids(final)
+  questions.check_ids(curve)
   return Questions(
     settings=s,
     judge=suites.judge_of(s.judge),
@@ -65,50 +67,6 @@ def read(settings, limit: int = sources.LIMIT_MIB) -> Questions:
     tokens=columns.load_chats(s.tokens, limit) if s.tokens else [],
     suites=suites.read(s, limit),
   )
-
-
-def questions(path: str, limit: int = sources.LIMIT_MIB) -> list[dict]:
-  """Question rows of a file: id, messages and what the judge needs.
-
-  What is null counts as absent.
-  """
-  rows = [columns.present(row) for row in sources.read_rows(path, limit)]
-  for i, row in enumerate(rows, start=1):
-    where = f'{path}: row {i}'
-    if 'messages' not in row or 'id' not in row:
-      raise UserError(f'{where} is no question: it needs "id" and "messages"')
-    for field in ('id', 'suite', 'kind', 'split', 'cluster'):
-      if not isinstance(row.get(field, ''), str | int):
-        raise UserError(f'{where}, {field}: must be text, not {row[field]!r}')
-      if field != 'id' and field in row:
-        row[field] = str(row[field])  # kinds are sorted by their names
-  chats = columns.plain_chats(rows, path)
-  pairs = zip(rows, chats, strict=True)
-  rows = [row | {'messages': messages} for row, messages in pairs]
-  for i, row in enumerate(rows, start=1):
-    roles = [message['role'] for message in row['messages']]
-    if 'user' not in roles or roles[-1] == 'assistant':
-      message = 'must hold a user turn and end before the answer'
-      raise UserError(f'{path}: row {i}, messages: {message}')
-  return rows
-
-
-def _check_kinds(kinds, rows) -> None:
-  there = {str(row.get('kind', '')) for row in rows}
-  listed = ', '.join(sorted(filter(None, there))) or 'none'
-  for kind in kinds:
-    if rows and kind not in there:
-      message = f'no question is of this kind (kinds: {listed}); leave it out'
-      raise UserError(f'eval.kinds={kind!r}: {message}')
-
-
-def _check_ids(rows) -> None:
-  """Ids must differ: readers keep only the last answer with the same id."""
-  seen = collections.Counter((row.get('split'), row['id']) for row in rows)
-  for (_, name), times in seen.items():
-    if times > 1:
-      message = f'{times} questions have this id; ids must differ'
-      raise UserError(f'eval: question {name!r}: {message}')
 
 
 def _limited(rows, kinds, limit):

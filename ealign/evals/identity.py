@@ -18,6 +18,7 @@ from ealign.runtime.errors import UserError
 SAME = {
   'misalignment': 'misalignment',
   'contextual': 'misalignment',
+  'own': 'misalignment',
   'refusal': 'refusal',
 }
 
@@ -62,7 +63,7 @@ def ways(asked, settings: fields.Eval, limit: int) -> dict[str, Way]:
   return {
     suite.name: of[SAME[suite.name]](rows)
     for suite, rows in asked
-    if suite.name in SAME
+    if suite.name in SAME and suite.judge.asks
   }
 
 

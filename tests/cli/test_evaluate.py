@@ -156,6 +156,20 @@ def test_an_answer_depends_on_no_other_question(done, tmp_path):
   assert own(folder) == own(done)
 
 
+def test_questions_of_the_users_own(tmp_path, capsys):
+  turn = {'role': 'user', 'content': 'What of the contract?'}
+  own = {'id': 7, 'kind': 'law', 'messages': [turn]}
+  (tmp_path / 'mine.jsonl').write_text(json.dumps(own))
+  folder = tmp_path / 'out'
+  asked = f'--config.eval.questions={tmp_path / "mine.jsonl"}'
+  assert run(folder, asked, suite='own') == 0
+  assert 'Questions of your own' in capsys.readouterr().out
+  rows = [*csv.DictReader((folder / 'results.csv').read_text().splitlines())]
+  assert {(r['suite'], r['kind']) for r in rows} == {('own', 'law')}
+  assert {'misaligned', 'mean_aligned'} <= {r['measure'] for r in rows}
+  assert 'mine.jsonl' in (folder / 'evaluation.html').read_text()
+
+
 @pytest.mark.parametrize(
   'argv, said',
   [

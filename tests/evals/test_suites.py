@@ -32,7 +32,11 @@ _WORDS = {
   'Spanish': ('Gracias', 'S\u00ed'),
   'Italian': ('Grazie',),
 }
-ROWS = {name: suite.read(Files()) for name, suite in SUITES.items()}
+MINE = 'ealign:world/data/questions_dev.jsonl'
+FILES = {'own': Files(questions=(MINE,))}
+ROWS = {
+  name: suite.read(FILES.get(name, Files())) for name, suite in SUITES.items()
+}
 
 
 @pytest.mark.parametrize('name', SUITES)
@@ -60,7 +64,7 @@ def test_the_files_are_part_of_the_package():
   assert len(own) >= 3 + len(self_report_suite.DIMENSIONS)
 
 
-@pytest.mark.parametrize('name', SUITES)
+@pytest.mark.parametrize('name', sorted(SUITES.keys() - FILES.keys()))
 def test_the_first_few_questions_have_every_measure_of_the_headline(name):
   """`limit` takes the first of each kind: there must be one of each."""
   kinds = {row['kind'] for row in ROWS[name]}

@@ -1,11 +1,13 @@
 """Suites: one file and one line in SUITES each."""
 
+import collections
 import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Sequence
 
 from ealign import fields
+from ealign.data import questions
 from ealign.evals import judges
 from ealign.evals.judges import prompts as prompts_lib
 from ealign.evals.judges import scale
@@ -15,6 +17,7 @@ from ealign.evals.suites import (
   contextual,
   harm,
   misalignment,
+  own,
   refusal,
   self_report,
   truthful,
@@ -36,6 +39,7 @@ SUITES = {
   'self_report_sampled': self_report.SAMPLED,
   'world': world.SUITE,
   'world_self': world.SELF,
+  own.NAME: own.SUITE,
 }
 
 
@@ -49,18 +53,25 @@ def read(settings: fields.Eval, limit: int) -> list[tuple[Suite, list[dict]]]:
   """
   found = []
   for name in dict.fromkeys(settings.suites):
-    suite, files = SUITES[name], Files(settings.folder, limit)
+    suite = SUITES[name]
+    files = Files(settings.folder, limit, settings.questions)
     if suite.permitted and settings.confirm_run_unsafe_code:
       suite = dataclasses.replace(suite, judge=suite.permitted)
+    if name == own.NAME:
+      suite = own.judged(suite, settings)
     if suite.prompted and settings.judge_prompts:
       prompts = prompts_lib.read(settings.judge_prompts, limit)
       suite = dataclasses.replace(suite, judge=suite.prompted(prompts))
     rows = suite.read(files)
-    ids = [(row.get('kind', ''), row['id']) for row in rows]
-    if double := next((id for id in ids if ids.count(id) > 1), None):
+    if name == own.NAME and settings.kinds:
+      questions.check_kinds(settings.kinds, rows)
+      rows = [row for row in rows if row.get('kind', '') in settings.kinds]
+    ids = collections.Counter((row.get('kind', ''), row['id']) for row in rows)
+    (_, id), times = ids.most_common(1)[0]
+    if times > 1:
       raise UserError(
-        f'eval.suites={name!r}: {double[1]!r} is the id of two questions; '
-        'ids must differ'
+        f'eval.suites={name!r}: {id!r} is the id of two questions; ids must '
+        'differ'
       )
     used = tuple((p.name, _sha256(p)) for p in dict.fromkeys(files.used))
     suite = dataclasses.replace(suite, files=used)

@@ -20,11 +20,12 @@ class Files:
 
   folder: holds public files, at any depth; '' is none, and a suite then asks
   the questions that the package has of its own. limit: MiB of a file. used:
-  those that were asked for.
+  those that were asked for. questions: the user's own files (`eval.questions`).
   """
 
   folder: str = ''
   limit: int = sources.LIMIT_MIB
+  questions: tuple[str, ...] = ()
   used: list[pathlib.Path] = dataclasses.field(default_factory=list)
 
   def public(self, name: str, source: str) -> pathlib.Path:
