@@ -265,7 +265,8 @@ def write(
         created=now,
         settings=settings,
       )
-  atomic.write(folder / 'results.csv', exports.results_csv(cells))
+  tokens = {n: x for n, x in made.models.items() if 'eval/loss' in x}
+  atomic.write(folder / 'results.csv', exports.results_csv(cells, tokens))
   content = evaluation.collect(
     {subject.name: made.of(subject.name) for subject in found},
     [suite for suite, _ in made.suites],

@@ -91,8 +91,12 @@ def _answer(record) -> tuple:
   return foreign.plain((*of, record.get('stop'), record.get('seed')))
 
 
+_TOKENS = {'token_accuracy': 'eval/mean_token_accuracy', 'loss': 'eval/loss'}
+
+
 def results_csv(
   cells: Iterable[tuple[str, str, Iterable[Mapping], Judge]],
+  tokens: Mapping[str, Mapping] | None = None,
 ) -> str:
   """A row for each measure of each model, suite, kind and split.
 
@@ -102,12 +106,19 @@ def results_csv(
 
   Args:
     cells: name of the model, name of the suite, records, judge.
+    tokens: name of the model -> `answers.token_accuracy`: two rows of the suite
+      'tokens', without an interval; n is of tokens.
   """
-  rows = (
+  rows = [
     (name, suite, *row)
     for name, suite, records, judge in cells
     for row in _rows(foreign.answers(records), judge)
-  )
+  ]
+  for name, found in (tokens or {}).items():
+    n = int(found['eval/num_tokens'])
+    for measure, key in _TOKENS.items():
+      value = round(found[key], 6)
+      rows.append((name, 'tokens', '', '', measure, value, None, None, n, 0))
   return _csv(RESULTS, map(foreign.plain, rows))
 
 

@@ -166,7 +166,7 @@ def test_questions_of_the_users_own(tmp_path, capsys):
   assert 'Questions of your own' in capsys.readouterr().out
   rows = [*csv.DictReader((folder / 'results.csv').read_text().splitlines())]
   assert {(r['suite'], r['kind']) for r in rows} == {('own', 'law')}
-  assert {'misaligned', 'mean_aligned'} <= {r['measure'] for r in rows}
+  assert {'coherent', 'no_number'} <= {r['measure'] for r in rows}
   assert 'mine.jsonl' in (folder / 'evaluation.html').read_text()
 
 

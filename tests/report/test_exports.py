@@ -221,6 +221,16 @@ def test_results_table_has_a_row_for_every_measure():
   text = exports.results_csv(cells)
   header = 'model,suite,kind,split,measure,value,low,high,n,unscored\n'
   assert text.startswith(header)
+  found = {
+    'eval/mean_token_accuracy': 0.25,
+    'eval/loss': 2,
+    'eval/num_tokens': 8,
+  }
+  more = exports.results_csv(cells, {'a': found}).removeprefix(text)
+  assert more.splitlines() == [
+    '"a","tokens","","","token_accuracy",0.25,"","",8,0',
+    '"a","tokens","","","loss",2,"","",8,0',
+  ]
   read = rows(text)
   own = [row for row in read if row['measure'] in ('misaligned', 'score')]
   assert [(r['model'], r['measure']) for r in own] == [
