@@ -7,8 +7,9 @@ A small run of the embedded world is made once, undisturbed. Then the same
 command is killed, signalled, started twice, given a full disk, or finds damaged
 files, at moments drawn by --seed; after that it is started again until it ends.
 What it leaves must be what the undisturbed run left: adapter, answers and
-metrics, but for timing. Bad inputs (`drill_inputs.py`) must be refused in a few
-lines and within seconds.
+metrics, but for timing. An evaluation that is killed must leave the tables of
+another one, and judge nothing twice (`drill_evaluate.py`). Bad inputs
+(`drill_inputs.py`) must be refused in a few lines and within seconds.
 
 It prints a table: what was tried, how much survived, and each fault in a line;
 it exits with 1 if there is one.
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import time
 
+import drill_evaluate
 import drill_inputs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -331,15 +333,16 @@ def main() -> int:
   number = lambda name, n: parser.add_argument(name, type=int, default=n)
   number('--kills', 50), number('--signals', 20), number('--doubles', 10)
   number('--disks', 10), number('--inputs', 1000), number('--seed', 0)
+  number('--evaluations', 20)
   parser.add_argument('--only', default='', help='kills,signals,...')
   parser.add_argument('--short', action='store_true')
   args = parser.parse_args()
   if args.short:
     args.kills, args.signals, args.doubles, args.disks = 2, 1, 1, 1
-    args.inputs = 36
+    args.inputs, args.evaluations = 36, 2
   folder = pathlib.Path(tempfile.mkdtemp(prefix='ealign-drill-'))
   drill = Drill(folder, args.seed)
-  if args.only != 'inputs':
+  if not {*args.only.split(',')} <= {'inputs', 'evaluations'}:
     drill.whole_run()
   parts = {
     'kills': lambda: kills(drill, args.kills),
@@ -347,6 +350,7 @@ def main() -> int:
     'doubles': lambda: doubles(drill, args.doubles),
     'disks': lambda: disks(drill, args.disks),
     'corruptions': lambda: corruptions(drill, args.short),
+    'evaluations': lambda: drill_evaluate.run(drill, args.evaluations),
     'inputs': lambda: drill_inputs.run(args.inputs, args.seed, drill.count),
   }
   for name, part in parts.items():
