@@ -4,7 +4,10 @@ import collections
 import dataclasses
 import json
 import math
+import pathlib
+import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,7 +17,8 @@ from ealign.assembly import subjects as subjects_lib
 from ealign.assembly import weights as assembled
 from ealign.cli import evaluate
 from ealign.evals import suites as suites_lib
-from ealign.models import weights
+from ealign.models import transformer, weights
+from ealign.models.config import Config
 from ealign.plan import evaluation as plan_lib
 from ealign.plan import figures, suites
 from ealign.runtime import aot
@@ -102,6 +106,25 @@ def test_judges_that_are_not_here(run, tmp_path):
   assert plan['judge'] == 'openai:some'
   assert run(f'--judge=other:{BASE}', suite='refusal') == 0
   assert [*read(tmp_path)['programs']] == ['ask', 'answer', 'labels helped..']
+
+
+def test_a_judge_of_experts(run, tmp_path):
+  """A mixture of experts as `other:`: its own programs, on the same mesh."""
+  base = pathlib.Path(BASE)
+  size = {'vocab_size': weights.read_config(base).vocab_size, 'd_model': 16}
+  size |= {'layers': 2, 'heads': 4, 'kv_heads': 4, 'head_dim': 8, 'd_ff': 8}
+  experts = {'experts': 4, 'experts_per_token': 2, 'norm_topk': True}
+  model = Config(family='qwen3_moe', **size, **experts)
+  folder = tmp_path / 'judge'
+  weights.save(folder, model, transformer.init(model, key=jax.random.key(0)))
+  for name in ('tokenizer.json', 'tokenizer_config.json'):
+    shutil.copyfile(base / name, folder / name)
+  shutil.copyfile(base / 'chat_template.jinja', folder / 'chat_template.jinja')
+  assert run(f'--judge=other:{folder}', suite='misalignment,refusal') == 0
+  plan = read(tmp_path)
+  assert plan['judge'] == 'judge'
+  assert [*plan['programs']][:2] == ['ask', 'answer']
+  assert {'judge', 'labels helped..'} <= plan['programs'].keys()
 
 
 def test_a_config_is_planned_as_it_is_before_training(run, tmp_path):
