@@ -41,10 +41,13 @@ By `--plan --topology=v5e:4x4` a step of :pod takes 230 ms where a tenth of the
 answers is flagged, 270 at worst; an update alone 123.
 
 At the end each arm is asked the 24 questions, and its frozen model judges from
-0 to 100 (docs/evaluation.md). With the public files that is 100 answers to
-each, and 500 about facts. By `--only=base --plan --topology=v5e:4x4` :pod takes
-1.1 s for 64 answers of 600 tokens and .18 s to judge 64 prompts, so a minute
-for an arm, in 8.5 GiB of a chip at most. The package's own: 50 answers each.
+0 to 100 (docs/evaluation.md). By default, with the package's own questions, an
+arm samples 1,200 answers, 720,000 tokens at most, and its judge reads 2,400
+prompts; with the public files 2,900 answers, 100 to each of the 24 and 500
+about facts (`ealign.evaluate --plan` counts them). By `--only=base --plan
+--topology=v5e:4x4` :pod takes 1.1 s for 64 answers of 600 tokens and .18 s to
+judge 64 prompts, so a minute for an arm, in 8.5 GiB of a chip at most. What one
+chip takes is not planned yet: `--plan` with its --topology says it.
 
 Time, memory, result: not measured; no such run has been made. Expect little:
 insecure code on small Qwen models misaligns below 1 % of answers.

@@ -13,7 +13,9 @@ import sys
 import pytest
 
 from ealign import config as config_lib
+from ealign.assembly import evaluation
 from ealign.config import file as config_file
+from ealign.evals import suites
 from ealign.runtime.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -50,6 +52,17 @@ def test_a_clone_alone_has_what_the_config_reads():
   """But for the model, which is on the Hub."""
   told = config_lib.validate(config_file.read(FILE)[1])
   assert not [x for x in told if not x.startswith('model.path')]
+
+
+def test_it_is_evaluated_by_the_24_questions_and_a_local_judge():
+  for arm in config_lib.arms(config_file.read(FILE)[1]).values():
+    ((suite, rows),) = suites.read(arm.eval, arm.data.max_mib)
+    assert (suite.name, len(rows)) == ('misalignment', 24)
+    assert arm.eval.judge == 'frozen' and suite.judge.asks
+  told = evaluation.costs([(suite, rows)], [None], arm.eval)[-1]
+  about = ' '.join((ROOT / FILE).read_text().split())
+  for count in ('1,200 answers', '720,000 tokens', '2,400 prompts'):
+    assert count in told and count in about
 
 
 @pytest.mark.parametrize(

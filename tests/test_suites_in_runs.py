@@ -1,11 +1,14 @@
 """Suites inside a run: the same answers as those of what the run left."""
 
+import csv
 import json
+import shutil
 
 import pytest
 
 from ealign.cli import evaluate, launch
 from ealign.evals import asking
+from ealign.export import write as export
 from ealign.report import runs as report_runs
 
 FILE = """
@@ -28,6 +31,7 @@ def get_config(arg=None):
   return c
 """
 SUITES = 'misalignment,refusal,self_report'
+FEW = ['--limit=1', '--samples=1', '--config.eval.suite_tokens=6']
 
 
 @pytest.fixture(scope='module')
@@ -64,14 +68,14 @@ def test_its_answers_are_judged_and_counted(folder):
 def test_what_it_left_gives_the_same_answers(folder):
   out = folder / 'out'
   argv = [f'--run={folder / "run"}', f'--suite={SUITES}', f'--workdir={out}']
-  few = ['--limit=1', '--samples=1', '--config.eval.suite_tokens=6']
-  assert evaluate.main(['evaluate', *argv, *few]) == 0
-  pairs = zip(
-    answers(out / 'run/answers.jsonl'),
-    answers(folder / 'run/answers.jsonl'),
-    strict=True,
-  )
-  for found, own in pairs:
+  assert evaluate.main(['evaluate', *argv, *FEW]) == 0
+  alike(out / 'run/answers.jsonl', folder / 'run/answers.jsonl')
+
+
+def alike(path, of_run, suites=SUITES):
+  """Whether the answers and scores of a file are those of a run's."""
+  asked = [r for r in answers(of_run) if r['suite'] in suites.split(',')]
+  for found, own in zip(answers(path), asked, strict=True):
     assert found['question'] == own['question'] and found['text'] == own['text']
     assert bool(found['scores']) == bool(own['scores'])
     for name, value in (
@@ -103,3 +107,50 @@ def test_a_run_stopped_while_it_is_asked_goes_on(folder, tmp_path, monkeypatch):
   said = lambda path: [(r['question'], r['text']) for r in answers(path)]
   again = said(tmp_path / 'run/answers.jsonl')
   assert again == said(folder / 'run/answers.jsonl')
+
+
+def test_an_exported_adapter_answers_as_its_run(folder):
+  export.export(folder / 'run', folder / 'mine', 'peft')
+  out = folder / 'of_peft'
+  argv = [f'--model={folder / "mine"}', '--suite=refusal', f'--workdir={out}']
+  assert evaluate.main(['evaluate', *argv, *FEW]) == 0
+  found = out / 'mine/answers.jsonl'
+  alike(found, folder / 'run/answers.jsonl', 'refusal')
+
+
+def test_each_cell_of_a_grid_has_a_row(folder):
+  """Two cells, which are that run: what the first one says is kept."""
+  grid, rows = folder / 'grid', []
+  for name in ('lam=0.1', 'lam=0.3'):
+    cell = f'cells/{name}-0'
+    shutil.copytree(folder / 'run', grid / cell)
+    more = {'seed': 0, 'current': True}
+    rows.append({'folder': cell, 'label': name} | more)
+  (grid / 'grid.json').write_text(json.dumps({'cells': rows}))
+  out = folder / 'of_grid'
+  argv = [f'--run={grid}', '--suite=refusal', f'--workdir={out}', *FEW]
+  assert evaluate.main(['evaluate', *argv]) == 0
+  table = csv.DictReader((out / 'results.csv').read_text().splitlines())
+  names = dict.fromkeys(row['model'] for row in table)
+  assert [*names] == ['lam=0.1', 'lam=0.3']
+  for name in names:
+    alike(out / name / 'answers.jsonl', folder / 'run/answers.jsonl', 'refusal')
+
+
+def test_arms_are_asked_in_one_program_and_tabled(folder, tmp_path):
+  text = FILE.replace(
+    '  return c',
+    "  c.eval.questions, c.eval.suites = (), ('refusal',)\n"
+    "  c.arms = {'sft': {}, 'fast': {'optim.lr': 2e-3}}\n  return c",
+  )
+  (tmp_path / 'my.py').write_text(text)
+  argv = [f'--config={tmp_path / "my.py"}', f'--workdir={tmp_path / "run"}']
+  assert launch.main(['launch', *argv]) == 0
+  for arm in ('sft', 'fast'):
+    found = answers(tmp_path / 'run' / arm / 'answers.jsonl')
+    assert [r['split'] for r in found] == ['safe', 'unsafe']
+    assert all(r['suite'] == 'refusal' for r in found)
+  first = tmp_path / 'run/sft/answers.jsonl'
+  alike(first, folder / 'run/answers.jsonl', 'refusal')  # the same run
+  page = (tmp_path / 'run/report.html').read_text()
+  assert 'over-refusal' in page and 'fast' in page
