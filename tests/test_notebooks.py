@@ -12,11 +12,14 @@ import subprocess
 import sys
 import types
 
+import chats
 import pytest
 from packaged import bounds
 
 from ealign import config as config_lib
 from ealign.config import file as config_file
+from ealign.models import flops, hub
+from ealign.models import weights as weights_lib
 from ealign.runtime.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -125,32 +128,82 @@ def test_pip_is_held_to_the_jax_that_is_here(tmp_path, monkeypatch, capsys):
     exec(cell, dict(names))
 
 
-def test_fields_and_a_secret_of_the_notebook_reach_the_command(
-  monkeypatch, drawn
-):
+@pytest.fixture
+def asked(monkeypatch, tmp_path, drawn):
+  """Fills in the form; returns the flags by name and what runs a command.
+
+  template: that of the model, which is in no other way on the Hub; device: the
+  memory of the chip.
+  """
   choices, fields, tools = code('your_model')[2:5]
+
+  def fill(template=chats.CHATML, device=None, **given):
+    tok = chats.build(template, ('<|im_start|>', '<|im_end|>'))
+    tok.save_pretrained(tmp_path)
+    shape = ROOT / 'ealign/world/base/config.json'
+    (tmp_path / 'config.json').write_text(shape.read_text())
+    monkeypatch.setattr(hub, 'fetch', lambda name, **_: tmp_path)
+    stats = {'bytes_limit': device} if device else {}
+    names = {'RUNLOCAL': False, 'os': os, 'stats': stats}
+    for text in (filled(choices, MODEL='a/b', **given), fields, tools):
+      exec(text, names)
+    flags = dict(word.split('=', 1) for word in names['config'])
+    return flags, names
+
+  return fill
+
+
+def test_fields_and_a_secret_of_the_notebook_reach_the_command(
+  monkeypatch, asked
+):
   secrets = types.SimpleNamespace(get={'hub': 'hf_x'}.__getitem__)
   colab = types.ModuleType('google.colab')
   colab.userdata = secrets
   monkeypatch.setitem(sys.modules, 'google.colab', colab)
   monkeypatch.setenv('HF_TOKEN', '')
-  names = {'RUNLOCAL': False, 'os': os}
-  given = {'MODEL': 'a/b', 'INT8': True, 'SECRET': 'hub', 'STEPS': 7}
-  exec(filled(choices, **given), names)
-  exec(fields, names)
-  exec(tools, names)
+  flags, names = asked(INT8='yes', SECRET='hub', STEPS=7)
   assert os.environ['HF_TOKEN'] == 'hf_x'
-  asked = []
-  names['ealign'] = lambda argv: asked.append(argv) or 1
+  said = []
+  names['ealign'] = lambda argv: said.append(argv) or 1
   with pytest.raises(SystemExit, match='exit code 1'):
     names['called']('plan', *names['config'])
-  flags = dict(word.split('=', 1) for word in asked[0][1:])
+  assert said == [['plan', *names['config']]]
   assert flags['--config'] == 'ealign:configs/your_model.py'
   assert flags['--config.model.path'] == 'a/b'
   assert flags['--config.model.quantize'] == 'int8'
   assert flags['--config.train.steps'] == '7'
-  thinks = flags['--config.data.chat_template_kwargs']
-  assert ast.literal_eval(thinks) == (('enable_thinking', False),)
+
+
+THINKS = '{%- if enable_thinking is defined %}{% endif %}' + chats.CHATML
+
+
+def test_what_thinks_first_is_told_not_to_and_nothing_else_is(asked):
+  field = '--config.data.chat_template_kwargs'
+  given = asked(THINKS)[0][field]
+  assert ast.literal_eval(given) == (('enable_thinking', False),)
+  assert field not in asked()[0]
+
+
+def test_int8_is_for_what_takes_a_third_of_the_chip(asked):
+  model = weights_lib.read_config(ROOT / 'ealign/world/base')
+  size, field = 2 * flops.parameters(model), '--config.model.quantize'
+  assert field not in asked()[0]  # of a CPU no limit is known
+  assert field not in asked(device=3 * size)[0]
+  assert asked(device=3 * size - 3)[0][field] == 'int8'
+  assert field not in asked(device=size, INT8='no')[0]
+
+
+def test_a_model_that_is_not_there_is_told_in_a_line(monkeypatch):
+  def fetch(name, **_):
+    raise UserError(f'{name}: there is no such folder')
+
+  with monkeypatch.context() as patched, pytest.raises(SystemExit) as found:
+    patched.setattr(hub, 'fetch', fetch)
+    choices, fields = code('your_model')[2:4]
+    names = {'RUNLOCAL': False, 'os': os, 'stats': {}}
+    exec(filled(choices, MODEL='a/b'), names)
+    exec(fields, names)
+  assert str(found.value) == 'a/b: there is no such folder'
 
 
 def test_a_page_cannot_leave_its_frame(tmp_path, drawn):
@@ -196,7 +249,7 @@ def prepared(name, folder, monkeypatch):
 
   notebook = nbformat.read(ROOT / f'notebooks/{name}.ipynb', 4)
   for cell in notebook.cells:
-    cell.source = filled(cell.source, RUNLOCAL=True, INT8=True)
+    cell.source = filled(cell.source, RUNLOCAL=True, INT8='yes')
   before = os.environ.get('PYTHONPATH', '')
   monkeypatch.setenv('PYTHONPATH', f'{ROOT}{os.pathsep}{before}')
   monkeypatch.setenv('JAX_PLATFORMS', 'cpu')

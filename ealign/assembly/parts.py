@@ -100,13 +100,15 @@ def conscience_of(config: Config, backend: Backend) -> Conscience:
   """
   mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
   place = functools.partial(sharding.place, mesh)
-  load = lambda spec: weights_lib.load_model(spec, config.seed, mesh)
+  # Before its weights: a wrong argument would cost the time to load them.
+  own = config.model, config.seed, mesh, config.data.chat_template_kwargs
+  load = lambda: weights_lib.load_model(*own)
 
   def load_other(spec):
-    *model, weights = load(spec)
+    *model, weights = weights_lib.load_model(spec, config.seed, mesh)
     return *model, place(weights_lib.quantized(spec, weights))
 
-  model, tokenizer, base = backend.share('model', lambda: load(config.model))
+  model, tokenizer, base = backend.share('model', load)
   fit.sizes(config, model.max_positions, layout.shards(model))
   if weights_lib.adapts(config):
     fit.targets(config, model)

@@ -4,13 +4,14 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 
 from ealign import fields
 from ealign.assembly import weights as weights_lib
-from ealign.data import sources
+from ealign.data import chat, sources
+from ealign.data import template as template_lib
 from ealign.engine import Backend, Engine, Model
 from ealign.models import hub, lora, peft, sharding, transformer
 from ealign.models import weights as files_lib
@@ -92,6 +93,24 @@ def check(subject: Subject) -> None:
     why = '' if hub.is_id(path) else sources.absent_model(path)
     if why:
       raise UserError(f'{subject.name}: {path!r} {why}')
+
+
+def check_arguments(found: Sequence[Subject]) -> None:
+  """Raises a UserError if no model's chat template knows an argument.
+
+  One that only some of them know is left to these.
+  """
+  given = sorted({name for subject in found for name, _ in subject.template})
+  known = set()
+  for path in {subject.base.path for subject in found if given}:
+    folder = hub.fetch(sources.resolve(path), weights=False)
+    known |= template_lib.of(chat.load_tokenizer(folder)).variables
+  if others := [name for name in given if name not in known]:
+    raise UserError(
+      f'data.chat_template_kwargs: {others[0]!r:.60} is an argument of no '
+      f"model's chat template, whose own are "
+      f'{", ".join(sorted(known)) or "none"}: drop it'
+    )
 
 
 def check_rows(mesh, rows: int) -> None:

@@ -12,18 +12,20 @@ from ealign.models import weights as weights_lib
 from ealign.runtime.errors import UserError
 
 
-def load_model(spec, seed: int = 0, mesh=None):
-  """A model's Config, its tokenizer and its weights.
+def load_model(spec, seed: int = 0, mesh=None, template=()):
+  """A model's Config, its tokenizer and its weights, which come last.
 
   Args:
     spec: a `fields.Model`.
     seed: of random weights, where spec.init asks for them.
     mesh: devices the weights are put on, by the rules of `runtime.mesh`.
+    template: `data.chat_template_kwargs`, where its template has to know them.
 
   Raises:
     UserError: a file is missing or broken, or they do not fit each other.
   """
-  folder, model, tokenizer = read_model(spec, mesh)
+  _, model, tokenizer = read_model(spec, mesh, weights=False)
+  chat.check_arguments(tokenizer, dict(template), 'data.chat_template_kwargs')
   where, of = None, lambda path: None
   if mesh is not None:
     where = sharding.shardings(mesh, transformer.shapes(model))
@@ -32,6 +34,7 @@ def load_model(spec, seed: int = 0, mesh=None):
     init = jax.jit(transformer.init, static_argnums=0, out_shardings=where)
     return model, tokenizer, init(model, key=jax.random.key(seed))
   runtime = {'dtype': model.dtype, 'vocab_rows': model.vocab_rows}
+  folder = hub.fetch(sources.resolve(spec.path))
   return model, tokenizer, weights_lib.load(folder, shardings=of, **runtime)[1]
 
 

@@ -177,6 +177,7 @@ def _start(own):
 
 def subjects(config: fields.Config, chosen: dict) -> list:
   """The models to evaluate."""
+  from ealign.assembly import graders
   from ealign.assembly import subjects as lib
 
   template = config.data.chat_template_kwargs
@@ -193,6 +194,9 @@ def subjects(config: fields.Config, chosen: dict) -> list:
     found = [lib.Subject('model', plain, template=template, **own)]
   for subject in found:
     lib.check(subject)
+  judges = [name for name in [config.eval.judge] if name.startswith('other:')]
+  reads = [graders.subject(name, config.model, template) for name in judges]
+  lib.check_arguments([*found, *reads])
   found = _told_apart(found)
   benign, names = chosen.get('benign'), [subject.name for subject in found]
   if benign and benign not in names:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chats
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 
 from ealign import align, fields
 from ealign.alone import ALONE
-from ealign.assembly import data, parts, weights
+from ealign.assembly import data, parts, subjects, weights
 from ealign.models import config as config_lib
+from ealign.runtime.errors import UserError
 
 MODEL = config_lib.Config(
   vocab_size=7, d_model=4, layers=1, heads=2, kv_heads=1, head_dim=2, d_ff=3
@@ -108,3 +110,24 @@ def test_the_system_turn_of_training_data_and_of_the_pool(monkeypatch, base):
   )
   assert {c[0]['content'] for c in asked.pool[0][1]} == {'Be wise.'}
   assert 'Be wise.' not in decode(asked.loader.next().tokens_BT[0])
+
+
+def test_a_wrong_argument_is_told_before_weights_are_read(monkeypatch):
+  monkeypatch.setattr(weights.weights_lib, 'load', None)  # would fail
+  rows = fields.Data(chat_template_kwargs=(('enable_thinking', False),))
+  with pytest.raises(UserError, match="'enable_thinking' is no argument of"):
+    parts.conscience_of(fields.Config(data=rows), ALONE)
+
+
+def test_an_argument_is_asked_of_one_of_the_models_that_are_evaluated(tmp_path):
+  of = lambda path, **kw: subjects.Subject(
+    'a', fields.Model(path=str(path)), template=tuple(kw.items())
+  )
+  thinks = '{%- if thinks is defined %}{% endif %}' + chats.CHATML
+  made = chats.build(thinks, ('<|im_start|>', '<|im_end|>'))
+  made.save_pretrained(tmp_path)
+  base = fields.Model().path
+  subjects.check_arguments([of(base)])
+  subjects.check_arguments([of(base, thinks=1), of(tmp_path, thinks=1)])
+  with pytest.raises(UserError, match="'think' is an argument of no .*: drop"):
+    subjects.check_arguments([of(base, think=1), of(tmp_path, think=1)])

@@ -198,6 +198,13 @@ def test_questions_of_the_users_own(tmp_path, capsys):
     ),
     ([f'--model={BASE}', '--suite=world', '--limit=x'], '--limit=x: must be'),
     (
+      [
+        *(f'--model={BASE}', '--suite=world'),
+        "--config.data.chat_template_kwargs=(('enable_thinking', False),)",
+      ],
+      "data.chat_template_kwargs: 'enable_thinking' is an argument of no model",
+    ),
+    (
       [f'--model={BASE}', '--suite=world', '--benign=secure'],
       '--benign=secure: no such model (base)',
     ),
