@@ -129,4 +129,4 @@ def main(argv: list[str] | None = None) -> int:
   program = [f'ealign {name}'] if command.named else []
   given = [*program, *command.first, *rest]
   title = {'program': f'ealign {name}'} if command.titled else {}
-  return start.load(command.module).main(given, **title)
+  return start.run(command.module, given, **title)

@@ -34,7 +34,20 @@ def main(module: str, argv: list[str] | None, inside: str) -> int:
   argv = sys.argv if argv is None else argv
   if HELP & set(argv[1:]):
     return show(usage(inside), argv[0])
-  return load(module).main(argv)
+  return run(module, argv)
+
+
+def run(module: str, argv: list[str], **title: str) -> int:
+  """Runs `module.main(argv)`; 2 and a line if a package is not installed."""
+  try:
+    return load(module).main(argv, **title)
+  except ModuleNotFoundError as error:
+    name = (error.name or 'ealign').partition('.')[0]
+    if name == 'ealign':  # a mistake of ours
+      raise
+    said = f'{name} is not installed: `ealign doctor` says what is missing'
+    print(said, file=sys.stderr)
+    return 2
 
 
 def show(text: str, program: str = '') -> int:

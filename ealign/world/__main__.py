@@ -10,7 +10,7 @@ def main(argv: list[str] | None = None) -> int:
   argv = sys.argv[1:] if argv is None else argv
   if argv and argv[0] in start.HELP:
     return start.show(start.usage('world/build.py'))
-  return start.load('ealign.world.build').main(argv)
+  return start.run('ealign.world.build', argv)
 
 
 if __name__ == '__main__':

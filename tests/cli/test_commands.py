@@ -9,6 +9,7 @@ import pytest
 import ealign
 from ealign.cli import commands, start
 from ealign.cli import launch as launch_cli
+from ealign.config import page
 
 
 def test_the_program_lists_all_commands(capsys):
@@ -30,6 +31,20 @@ def test_slips(capsys):
 def test_version(capsys):
   assert commands.main(['--version']) == 0
   assert capsys.readouterr().out == f'ealign {ealign.__version__}\n'
+
+
+def test_a_package_that_is_missing_is_told_in_a_line(monkeypatch, capsys):
+  """Whether a command asks for it at its start or later."""
+  monkeypatch.setitem(sys.modules, 'tokenizers', None)
+  monkeypatch.delitem(sys.modules, 'ealign.data.chat', raising=False)
+  monkeypatch.setattr(page, 'page', lambda: __import__('tokenizers'))
+  assert commands.main(['fields']) == 2
+  said = 'tokenizers is not installed: `ealign doctor` says what is missing\n'
+  assert capsys.readouterr().err == said
+  assert start.main('ealign.data.chat', ['chat'], 'cli/chat.py') == 2
+  assert capsys.readouterr().err == said
+  with pytest.raises(ModuleNotFoundError, match='ealign.none'):
+    start.main('ealign.none', ['none'], 'cli/chat.py')
 
 
 @pytest.mark.parametrize('name', sorted(commands.COMMANDS))
