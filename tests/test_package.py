@@ -68,10 +68,19 @@ def test_every_requirement_has_a_lower_bound():
   assert len(bounds()) == len(lines('options', 'install_requires'))
 
 
+def test_every_extra_is_on_the_page_of_installing():
+  page = (ROOT / 'docs/install.md').read_text()
+  section = page.partition('## Extras')[2]
+  named = re.findall('`([a-z-]+)`', section)
+  assert set(SETUP['options.extras_require']) <= set(named)
+
+
 def test_the_version_is_the_same_everywhere():
   changes = (ROOT / 'CHANGELOG.md').read_text()
   heads = re.findall(r'^## \[(.+?)\]', changes, re.MULTILINE)
   assert heads[0] == 'Unreleased' and heads[1] == ealign.__version__
+  dated = re.findall(r'^## \[\d.+\] - \d{4}-\d\d-\d\d$', changes, re.MULTILINE)
+  assert len(dated) == len(heads) - 1
   cited = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
   assert cited['version'] == ealign.__version__
   assert cited['cff-version'] == '1.2.0' and cited['license'] == 'Apache-2.0'
