@@ -3,7 +3,9 @@
 `docs/conf.py` calls `write` before the site is built.
 """
 
+import ast
 import contextlib
+import importlib.util
 import io
 import pathlib
 import pkgutil
@@ -33,12 +35,7 @@ def write(folder) -> None:
   folder = pathlib.Path(folder) / 'reference'
   (folder / 'api').mkdir(parents=True, exist_ok=True)
   _put(folder / 'cli.md', cli())
-  names, pages = modules(), {}
-  for name in names:
-    package = '.'.join(name.split('.')[:2])
-    is_package = any(other.startswith(f'{package}.') for other in names)
-    pages.setdefault(package if is_package else 'ealign', []).append(name)
-  for package, own in pages.items():
+  for package, own in packages().items():
     _put(folder / 'api' / f'{package}.md', api(package, own))
   _put(folder / 'api.md', API)
 
@@ -77,7 +74,7 @@ def usage(name: str) -> str:
 def modules() -> list[str]:
   """Every module of the package but those that start a program."""
   found = pkgutil.walk_packages(ealign.__path__, 'ealign.')
-  names = (module.name for module in found)
+  names = ('ealign', *(module.name for module in found))
   return sorted(
     x
     for x in names
@@ -85,15 +82,58 @@ def modules() -> list[str]:
   )
 
 
+def packages() -> dict[str, list[str]]:
+  """The modules by the page that they stand on."""
+  names, found = modules(), {}
+  for name in names:
+    package = '.'.join(name.split('.')[:2])
+    is_package = any(other.startswith(f'{package}.') for other in names)
+    found.setdefault(package if is_package else 'ealign', []).append(name)
+  return found
+
+
 def api(package: str, names: list[str]) -> str:
   """One page of modules."""
   parts = [f'# {package}\n']
   for name in names:
     parts.append(f'## {name}\n')
-    parts.append(
-      f'```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n'
-    )
+    lines = f'.. automodule:: {name}\n   :members:\n   :undoc-members:\n'
+    parts.append(f'```{{eval-rst}}\n{lines}```\n')
   return '\n'.join(parts)
+
+
+def plain_api(package: str, names: list[str]) -> str:
+  """The same page as text: what is defined, and docstrings as they are."""
+  parts = [f'# {package}\n']
+  for name in names:
+    found = importlib.util.find_spec(name)
+    tree = ast.parse(pathlib.Path(found.origin).read_text('utf-8'))
+    parts += [f'## {name}\n', *_said(tree), *_defined(tree, '###')]
+  return '\n'.join(parts)
+
+
+def _defined(tree, mark: str, of: str = '') -> Iterator[str]:
+  """The public functions and classes of a module or class, below a mark."""
+  for node in tree.body:
+    if getattr(node, 'name', '_').startswith('_'):
+      continue
+    name = f'{of}{node.name}'
+    if isinstance(node, ast.ClassDef):
+      yield f'{mark} class {name}\n'
+      yield from _said(node)
+      fields = [x for x in node.body if isinstance(x, ast.AnnAssign)]
+      if lines := [ast.unparse(x) for x in fields]:
+        yield '\n'.join(['```python', *lines, '```\n'])
+      yield from _defined(node, f'{mark}#', f'{name}.')
+    elif isinstance(node, ast.FunctionDef):
+      returns = f' -> {ast.unparse(node.returns)}' if node.returns else ''
+      yield f'{mark} {name}({ast.unparse(node.args)}){returns}\n'
+      yield from _said(node)
+
+
+def _said(node) -> list[str]:
+  text = ast.get_docstring(node)
+  return [f'{text}\n'] if text else []
 
 
 def twins(source, out, titles: dict[str, str]) -> None:
@@ -103,11 +143,26 @@ def twins(source, out, titles: dict[str, str]) -> None:
   """
   source, out = pathlib.Path(source), pathlib.Path(out)
   lines = ['# ealign', '', f'> {ealign.__doc__.splitlines()[0]}', '']
+  own = packages()
   for name, title in sorted(titles.items()):
-    text = (source / f'{name}.md').read_text('utf-8')
+    package = name.removeprefix('reference/api/')
+    if package in own and package != name:
+      text = plain_api(package, own[package])
+    else:
+      text = (source / f'{name}.md').read_text('utf-8')
     (out / f'{name}.md').write_text(text, 'utf-8')
-    lines.append(f'- [{title}]({name}.md)')
+    lines.append(f'- [{title}]({name}.md): {first_sentence(text)}')
   (out / 'llms.txt').write_text('\n'.join([*lines, '']), 'utf-8')
+
+
+def first_sentence(text: str) -> str:
+  """That of a page, on one line, without links and marks; '' if it has none."""
+  text = re.sub(r'^---\n.*?^---$|^ *```.*?^ *```$', '', text, flags=re.S | re.M)
+  parts = [part.strip() for part in re.split(r'\n\s*\n', text)]
+  said = [part for part in parts if part and part[0] not in '#<|-:']
+  line = ' '.join(said[0].split()) if said else ''
+  line = re.sub(r'\[([^\]]*)\]\([^)]*\)|[*`]', r'\1', line)
+  return re.split(r'(?<=[.:?])\s+(?=[A-Z(])', line)[0]
 
 
 def literal(lines: list[str]) -> list[str]:

@@ -1,7 +1,9 @@
 """The site: every page is listed, and what is made from the code is whole."""
 
 import importlib.util
+import inspect
 import pathlib
+import pkgutil
 import re
 
 import pytest
@@ -47,6 +49,7 @@ def test_every_module_has_its_page(pages, tmp_path):
     path.read_text() for path in (tmp_path / 'reference/api').glob('*.md')
   )
   assert text.count('automodule') == len(pages.modules()) > 250
+  assert text.count(':undoc-members:') == len(pages.modules())
 
 
 def test_drawings_stay_and_sections_too(pages):
@@ -66,4 +69,35 @@ def test_each_page_has_a_twin(pages, tmp_path):
   (source / 'index.md').write_text('# Hello\n')
   pages.twins(source, out, {'index': 'Hello'})
   assert (out / 'index.md').read_text() == '# Hello\n'
-  assert '- [Hello](index.md)' in (out / 'llms.txt').read_text()
+  assert '- [Hello](index.md): ' in (out / 'llms.txt').read_text()
+
+
+def test_the_twin_of_the_api_has_what_docstrings_say(pages):
+  page = pages.plain_api('ealign.fields', ['ealign.losses', 'ealign.fields'])
+  losses = pkgutil.resolve_name('ealign.losses')
+  assert inspect.cleandoc(losses.__doc__) in page
+  assert inspect.cleandoc(losses.dpo_sigmoid.__doc__) in page
+  assert '\n### dpo_sigmoid(' in page and '### _' not in page
+  assert '\n### class LoRA\n\n```python\nrank: Count = 32\n' in page
+
+
+@pytest.mark.parametrize(
+  'page, said',
+  [
+    ('# A\n\n`b` of [c](d.md) is *e*. F.\n', 'b of c is e.'),
+    (
+      '# A\n\n```sh\nx\n```\n\nOn arXiv 2606.19527\nit is. B\n',
+      'On arXiv 2606.',
+    ),
+    ('# A\n\n| a |\n\n## B\n\nC: d', 'C: d'),
+    ('# A\n', ''),
+  ],
+)
+def test_the_first_sentence_of_a_page(pages, page, said):
+  assert pages.first_sentence(page).startswith(said)
+
+
+def test_every_page_has_a_first_sentence(pages):
+  for path in DOCS.glob('*.md'):
+    said = pages.first_sentence(path.read_text())
+    assert 10 < len(said) < 400, (path, said)
