@@ -25,7 +25,11 @@ toc_object_entries = False
 napoleon_use_ivar = True
 myst_heading_anchors = 4
 myst_enable_extensions = ['colon_fence', 'dollarmath']
-nb_execution_mode = 'off'  # no page is executed
+# Pages with cells run once; what they printed is kept in docs/_build until a
+# cell changes. After a change of the package remove that folder.
+nb_execution_mode = 'cache'
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
 
 html_theme = 'sphinx_book_theme'
 html_title = 'ealign'

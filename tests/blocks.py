@@ -36,6 +36,7 @@ from ealign.runtime.errors import UserError
 from ealign.world import build
 
 ROOT = pathlib.Path(__file__).parents[1]
+CELL = '{code-cell}'  # run when the site is built, one after another
 DRAWN = ('text', 'bibtex', '{toctree}')  # nothing to run
 # What stands for a file, or a value, of the reader's own.
 CONFIG = 'configs/demo.py'

@@ -347,7 +347,7 @@ def test_every_block_is_tried_or_marked():
   """Of the others each says what it is, and stands between fences."""
   tried = [of(name) for name in TRIED]
   kinds = {b.kind for b in BLOCKS if not b.why and b not in tried}
-  assert kinds <= {'sh', *lib.DRAWN}
+  assert kinds <= {'sh', lib.CELL, *lib.DRAWN}
   for page in PAGES:
     text = re.sub(r'^ *```.*?^ *```$', '', page.read_text(), flags=re.S | re.M)
     assert not re.search(r'\n\n    +\S', text), f'{page}: indented code'
