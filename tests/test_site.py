@@ -101,3 +101,13 @@ def test_every_page_has_a_first_sentence(pages):
   for path in DOCS.glob('*.md'):
     said = pages.first_sentence(path.read_text())
     assert 10 < len(said) < 400, (path, said)
+
+
+@pytest.mark.parametrize(
+  'name', ['conscience', 'evaluation', 'grids', 'scale', 'export']
+)
+def test_guides_say_what_is_healthy_what_is_not_and_what_to_do(name):
+  head = '| healthy | not healthy | what to do |\n|---|---|---|\n'
+  _, table = (DOCS / f'{name}.md').read_text().split(head)
+  rows = table.partition('\n\n')[0].splitlines()
+  assert 3 <= len(rows) <= 5 and all(row.count(' | ') == 2 for row in rows)

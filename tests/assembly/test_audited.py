@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 
 import pytest
 import runs
@@ -207,3 +208,16 @@ def test_a_broken_or_absent_record_is_none(tmp_path):
   assert audited.kept(tmp_path) == {}
   file.write_text('{"audit": {"identity": "x"}}')
   assert audited.kept(tmp_path) == {'audit': {'identity': 'x'}}
+
+
+def test_the_page_has_the_remedies_that_a_run_names_in_their_order():
+  page = (pathlib.Path(__file__).parents[2] / 'docs/conscience.md').read_text()
+  section = page.partition('## Little label mass\n')[2].partition('\n## ')[0]
+  names = (
+    *('data.chat_template_kwargs', "conscience.review.form = 'yes_no'"),
+    *('--choose', 'conscience.review.by', 'dpo.lam'),
+  )
+  found = [section.index(name) for name in names]
+  assert found == sorted(found)
+  said = [audited._SILENT.index(name.replace(' = ', '=')) for name in names]
+  assert said == sorted(said)
