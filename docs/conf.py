@@ -22,6 +22,8 @@ exclude_patterns = ['_build']
 default_role = 'code'
 # Each page would copy 3,000 entries for its side bar: a fifth of the build.
 toc_object_entries = False
+# The type bytes in a signature may be a field of that name, of two classes.
+suppress_warnings = ['ref.python']
 napoleon_use_ivar = True
 myst_heading_anchors = 4
 myst_enable_extensions = ['colon_fence', 'dollarmath']
