@@ -23,13 +23,10 @@ cores, as a cell of the demo; not measured on idle ones.
 
 Result (five bases, docs/papers.md): SFT 81.5 %, mistakes 81.7, both 73.9,
 reflected 81.9, rewritten 29.2 of coherent advice misaligned. Shipped base, seed
-0, then still told that a reply may be harmful: base 2.6 %, sft 74.1, mistakes
-74.1 (with 8 analyses a step), both 70.5, reflected 73.9; insecure code 98.5 to
-99.0 in all but the base. With
-the guide, on the first 80 questions: sft 76.6 -> 15.2, mistakes the same, base
-3.8 -> 0. After an attack as the system turn: base 93.3 -> 7.9 with the guide,
-sft 93.3 -> 62.7.
-`both_guided` was not run.
+0: base 2.6 %, sft 74.1, mistakes 74.1, both 72.2, reflected 74.1; insecure code
+98.5 to 99.0 in all but the base. With the guide: base .6, sft 9.0, mistakes
+9.0, both 4.6; after an attack as the system turn base 93.3 -> 3.9, sft 93.3 ->
+56.4, both 93.3 -> 41.6. `rewritten` was run on the five bases only.
 """
 
 from ealign import fields
