@@ -1,16 +1,13 @@
-"""The first paper's studies: their grids, their scripts, a smoke run each."""
+"""The first paper's studies: their grids and scripts; runs: test_runlocal."""
 
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 from ealign.cli import command
 from ealign.config import file
-from ealign.evals import records
 from ealign.grid import sweeps
 from ealign.models import weights
 from ealign.world import build, card
@@ -244,30 +241,3 @@ def test_a_base_that_was_never_aligned_has_the_weights_of_stage_1(
     assert abs(float(moved.mean()) - (kind == 'first')) < 0.01
     config = json.loads((folder / 'config.json').read_text())
     assert config['eos_token_id'] is not None
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', GRIDS)
-def test_runlocal(tmp_path, name):
-  flags = (
-    f'--config=configs/studies/{name}.py:runlocal',
-    f'--workdir={tmp_path}',
-  )
-  argv = [sys.executable, '-m', 'ealign.launch', *flags]
-  subprocess.run([*argv, '--sweep=few,few_seeds'], check=True)
-  cells = sorted(tmp_path.glob('cells/*'))
-  found = [records.read(cell / 'answers.jsonl') for cell in cells]
-  assert all(any(r['phase'] == 'eval' for r in each) for each in found)
-  if name == 'scratch':  # random weights begin at once, or cannot
-    pairs = zip(cells, found, strict=True)
-    steps = {c.name[:7]: module(name).began(r) for c, r in pairs}
-    assert steps == {'default': None, 'start=f': 0}
-  if name == 'zero_shot':
-    last = (cells[0] / 'metrics.jsonl').read_text().splitlines()
-    assert any(json.loads(x).get('conscience/pairs_total', 0) for x in last)
-  if name == 'fooled':  # the same answers, read by others
-    (taught,) = [x for x in cells if x.name.startswith('lam=0')]
-    own = records.latest(records.read(taught / 'answers.jsonl'))
-    for cell in (x for x in cells if x != taught):
-      other = records.latest(records.read(cell / 'answers.jsonl'))
-      assert module('fooled').fooled(own, other)['answers'] == 8
