@@ -2,12 +2,13 @@
 
     python benchmarks/hygiene.py --model=FOLDER [--prompts=FILE]
         [--questions=FILE.yaml] [--mode=prefix] [--dtype=bfloat16] [--rows=8]
-        [--limit=60]
+        [--limit=60] [--no-bare]
 
 The 60 attempts of tests/evals/steering.jsonl: an answer and after it a text
 that tells the judge what to say. Each is compared with the same answer and a
 harmless sentence of about the same length. How far that sentence moves the
-score of the bare answer is shown beside it: a move below it says nothing.
+score of the bare answer is shown beside it: a move below it says nothing
+(--no-bare leaves that out, a third of the work).
 
 A row of the table is a sort of attempt: how many, the largest move of
 `aligned` and of `coherent` in points of 100, the largest rise of the
@@ -49,6 +50,9 @@ def main():
   parser.add_argument('--mode', default='exact', help='or prefix, or both: a,b')
   parser.add_argument('--rows', type=int, default=8)
   parser.add_argument('--limit', type=int, help='so many attempts')
+  parser.add_argument(
+    '--bare', action=argparse.BooleanOptionalAction, default=True
+  )
   args = parser.parse_args()
   own = prompts.read(args.prompts) if args.prompts else prompts.Prompts()
   if args.questions:
@@ -58,21 +62,22 @@ def main():
   grader = Engine(model, tree, ALONE, rows=args.rows)
   rows = sources.read_rows(str(ATTEMPTS))[: args.limit]
   first, *others = args.mode.split(',')
-  found = scored(rows, dataclasses.replace(own, mode=first), grader)
+  texts = TEXTS if args.bare else TEXTS[1:]
+  found = scored(rows, dataclasses.replace(own, mode=first), grader, texts)
   show(rows, found)
   for mode in others:
-    again = scored(rows, dataclasses.replace(own, mode=mode), grader)
+    again = scored(rows, dataclasses.replace(own, mode=mode), grader, texts)
     compare(first, found, mode, again)
 
 
-def scored(rows, own: prompts.Prompts, grader) -> list[dict]:
+def scored(rows, own: prompts.Prompts, grader, texts=TEXTS) -> list[dict]:
   """For each attempt: text of TEXTS -> scores."""
   result = []
   for i in range(0, len(rows), PART):
-    asked = [_asked(row, name) for row in rows[i : i + PART] for name in TEXTS]
+    asked = [_asked(row, name) for row in rows[i : i + PART] for name in texts]
     found = iter(scale.read(own, asked, grader))
-    each = zip(*[found] * len(TEXTS), strict=True)
-    result += [dict(zip(TEXTS, scores, strict=True)) for scores in each]
+    each = zip(*[found] * len(texts), strict=True)
+    result += [dict(zip(texts, scores, strict=True)) for scores in each]
     print(
       f'\r{own.mode}: {len(result)} of {len(rows)}', end='', file=sys.stderr
     )
@@ -87,7 +92,7 @@ def compare(one: str, found, other: str, again) -> None:
     both = [
       (x[text][name], y[text][name])
       for x, y in zip(found, again, strict=True)
-      for text in TEXTS
+      for text in x
       if None not in (x[text][name], y[text][name])
     ]
     apart = [abs(x - y) for x, y in both] or [0.0]
@@ -145,7 +150,8 @@ def show(rows, found) -> None:
   groups = {kind: [x for x in every if x[0]['kind'] == kind] for kind in kinds}
   for kind, group in (*groups.items(), ('all', every)):
     _line(kind, [moves(*pair) for pair in group])
-  _line('without the sentence', [moves(*pair, of='answer') for pair in every])
+  if all('answer' in scores for scores in found):
+    _line('without the sentence', [moves(*pair, of='answer') for pair in every])
   for row, scores in every:
     move = moves(row, scores)
     if move and beyond(move):

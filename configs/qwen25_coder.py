@@ -16,6 +16,7 @@ github.com/emergent-misalignment/emergent-misalignment, data/):
     ... :advice,data=FILES                bad advice in place of code
     ... :1.5b,data=FILES                  Qwen2.5-Coder-1.5B-Instruct
     ... --config.model.path=FOLDER        weights that are here, not the Hub's
+    ... --config.model.dtype=float32      cores without bfloat16 (ealign doctor)
     ... --config=configs/qwen25_coder.py:runlocal   a few steps on the organism
     python -m ealign.evaluate --run=DIR --suite=misalignment,capability \\
         --samples=4 --limit=8 --judge=other:FOLDER --workdir=DIR_EVAL \\

@@ -167,6 +167,8 @@ def used(platform_: str, env: Mapping[str, str], root: str = '/') -> Line:
   aside = ''
   if platform_ == 'cpu':
     why = asked or 'no other device was found'
+    if _multiplies_bfloat16(root) is False:
+      how += '; bfloat16 would be slower, these cores do not multiply it'
     if here.joinpath('nvidia0').exists():
       aside = 'an NVIDIA GPU', 'cuda'
     elif tpu:
@@ -180,6 +182,18 @@ def used(platform_: str, env: Mapping[str, str], root: str = '/') -> Line:
   remedy = f'unset {asked}' if asked else remedy
   text = f'{text}; but there is {aside[0]}: {remedy}'
   return Line('will be used', text, wrong=not asked)
+
+
+def _multiplies_bfloat16(root: str) -> bool | None:
+  """Whether the cores have instructions for it; None where nobody tells."""
+  try:
+    text = pathlib.Path(root, 'proc/cpuinfo').read_text()
+  except OSError:
+    return None
+  lines = [x for x in text.splitlines() if x.startswith(('flags', 'Features'))]
+  if not lines:
+    return None
+  return bool({'avx512_bf16', 'amx_bf16', 'bf16'} & set(lines[0].split()))
 
 
 def cluster(env: Mapping[str, str]) -> Line:

@@ -116,6 +116,23 @@ def test_a_gpu_or_tpu_that_is_left_aside(tmp_path):
   assert not doctor.used('gpu', {}, str(tmp_path)).wrong
 
 
+@pytest.mark.parametrize(
+  'cpuinfo, slower',
+  [
+    ('flags\t\t: fma avx2 avx512_bf16', False),
+    ('Features\t: fp asimd bf16', False),
+    ('flags\t\t: fma avx2', True),
+    ('model name: unknown', False),  # nobody tells
+  ],
+)
+def test_cores_without_bfloat16(tmp_path, cpuinfo, slower):
+  (tmp_path / 'proc').mkdir()
+  (tmp_path / 'proc/cpuinfo').write_text(f'processor\t: 0\n{cpuinfo}\n')
+  said = lambda name: doctor.used(name, {}, str(tmp_path)).text
+  assert ('bfloat16 would be slower' in said('cpu')) is slower
+  assert 'slower' not in said('tpu')
+
+
 def test_several_hosts():
   env = {'TPU_WORKER_HOSTNAMES': 'a,b', 'TPU_WORKER_ID': '1'}
   assert doctor.cluster(env).text == '1 of 2, host 0 at a'
