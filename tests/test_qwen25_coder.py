@@ -12,8 +12,7 @@ import pytest
 from ealign import config as config_lib
 from ealign.cli import command as command_lib
 from ealign.config import file as config_file
-from ealign.data import columns
-from ealign.evals import answers
+from ealign.data import columns, questions
 from ealign.evals.judges import insecure
 from ealign.grid import sweeps
 from ealign.runtime.errors import UserError
@@ -266,7 +265,7 @@ def test_twins_are_kept_apart_together_and_asked(files):
   tasks = rows(files / 'tasks.jsonl')
   assert len(tasks) == 100 and {t['kind'] for t in tasks} == {insecure.KIND}
   for name in ('tasks', 'household', 'everyday'):
-    assert answers.questions(str(files / f'{name}.jsonl'))
+    assert questions.read(str(files / f'{name}.jsonl'))
   assert columns.load_chats(str(files / 'benign.jsonl'))
 
 

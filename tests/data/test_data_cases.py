@@ -11,8 +11,7 @@ import shutil
 import pytest
 from chats import CHATML, build, build_pieces
 
-from ealign.data import chat, columns, sources
-from ealign.evals import answers
+from ealign.data import chat, columns, questions, sources
 from ealign.runtime.errors import UserError
 
 SHARED = pathlib.Path(__file__).parents[2] / '../shared'
@@ -168,9 +167,9 @@ def test_a_role_that_is_a_token(word):
 
 def test_null_in_questions():
   folder = CASES / 'F17-null-in-questions'
-  first, second = answers.questions(str(folder / 'qn.jsonl'))
+  first, second = questions.read(str(folder / 'qn.jsonl'))
   assert first['kind'] == 'advice' and 'kind' not in second
-  first, second = answers.questions(str(folder / 'qn.parquet'))
+  first, second = questions.read(str(folder / 'qn.parquet'))
   assert first['split'] == 'dev' and 'split' not in second
   assert first['messages'] == [{'role': 'user', 'content': 'hi'}]
   assert second['messages'][0]['name'] == 'Ann'

@@ -49,7 +49,8 @@ def test_all_questions_of_a_run_have_it():
 
 @pytest.mark.parametrize('name', suites.SUITES)
 def test_questions_of_suites_have_it(name):
-  settings = fields.Eval(suites=(name,), limit=1)
+  own = (runs.DATA + 'questions_dev.jsonl',)
+  settings = fields.Eval(suites=(name,), questions=own, limit=1)
   plain = suites.read(settings, 64)
   found = suites.read(dataclasses.replace(settings, guide=GUIDE), 64)
   ((_, rows),), ((_, others),) = found, plain

@@ -69,7 +69,7 @@ def test_each_token_is_answered_by_its_experts(p, x_BTD, norm_topk):
       wanted[b, t] += weight * answer
       tokens_BE[b, e] += SEEN[b, t]
     shares_BE[b] += share * SEEN[b, t]
-  np.testing.assert_allclose(got, wanted, atol=1e-5)
+  np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-5)
   np.testing.assert_array_equal(routing_B2E[:, 0], tokens_BE)
   np.testing.assert_allclose(routing_B2E[:, 1], shares_BE, atol=1e-5)
 
