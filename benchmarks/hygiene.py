@@ -47,7 +47,7 @@ def main():
   parser.add_argument('--prompts', help='a file of judge prompts')
   parser.add_argument('--questions', help='a question file, for its prompts')
   parser.add_argument('--dtype', default='bfloat16')
-  parser.add_argument('--mode', default='exact', help='or prefix, or both: a,b')
+  parser.add_argument('--mode', help='exact, prefix, or both: exact,prefix')
   parser.add_argument('--rows', type=int, default=8)
   parser.add_argument('--limit', type=int, help='so many attempts')
   parser.add_argument(
@@ -61,7 +61,7 @@ def main():
   model = Model(shape, chat.load_tokenizer(args.model))
   grader = Engine(model, tree, ALONE, rows=args.rows)
   rows = sources.read_rows(str(ATTEMPTS))[: args.limit]
-  first, *others = args.mode.split(',')
+  first, *others = (args.mode or own.mode).split(',')
   texts = TEXTS if args.bare else TEXTS[1:]
   found = scored(rows, dataclasses.replace(own, mode=first), grader, texts)
   show(rows, found)

@@ -135,7 +135,7 @@ def outlined(subject: Subject, mesh) -> tuple[Model, Callable]:
   spec, bind = subject.base, lambda weights: weights
   if subject.whole:
     spec = _trained(subject)
-  _, model, tokenizer = weights_lib.read_model(spec, mesh, weights=False)
+  model, tokenizer = weights_lib.read_model(spec, mesh)
   if subject.adapter:
     adapter, scale = _adapter(subject.adapter, model)
     bind = functools.partial(lora.bind, scale, adapter)

@@ -24,7 +24,7 @@ def load_model(spec, seed: int = 0, mesh=None, template=()):
   Raises:
     UserError: a file is missing or broken, or they do not fit each other.
   """
-  _, model, tokenizer = read_model(spec, mesh, weights=False)
+  model, tokenizer = read_model(spec, mesh)
   chat.check_arguments(tokenizer, dict(template), 'data.chat_template_kwargs')
   where, of = None, lambda path: None
   if mesh is not None:
@@ -38,15 +38,14 @@ def load_model(spec, seed: int = 0, mesh=None, template=()):
   return model, tokenizer, weights_lib.load(folder, shardings=of, **runtime)[1]
 
 
-def read_model(spec, mesh=None, *, weights: bool = True):
-  """The folder of a model, its Config on the mesh, and its tokenizer.
+def read_model(spec, mesh=None):
+  """A model's Config on the mesh and its tokenizer; no weights are fetched.
 
   Args:
     spec: a `fields.Model`.
     mesh: as in `load_model`.
-    weights: whether they are to be in the folder too, if it is a Hub id.
   """
-  folder = hub.fetch(sources.resolve(spec.path), weights=weights)
+  folder = hub.fetch(sources.resolve(spec.path), weights=False)
   # Not the default backend: a plan may be for other devices.
   device = mesh.devices.flat[0] if mesh else jax.devices()[0]
   dtype, cpu = spec.dtype, device.platform == 'cpu'
@@ -65,7 +64,7 @@ def read_model(spec, mesh=None, *, weights: bool = True):
     )
   if mesh is not None:
     model = sharding.on_mesh(model, mesh, spec.attention)
-  return folder, model, tokenizer
+  return model, tokenizer
 
 
 def frozen_weights(config: Config, model, base):

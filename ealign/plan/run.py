@@ -179,7 +179,7 @@ def _conscience(config, mesh) -> prompts.Conscience:
   """The run's conscience with models that have no weights."""
 
   def read(spec):
-    return *weights.read_model(spec, mesh, weights=False)[1:], None
+    return *weights.read_model(spec, mesh), None
 
   main = read(config.model)
   if weights.adapts(config):

@@ -35,7 +35,7 @@ def auto(config: Config, mesh=None) -> tuple[int, str]:
     return groups, 'on a CPU arms take as long as single runs'
   if config.model.train == 'full':
     return 1, 'full fine-tuning has no common base'
-  model = weights.read_model(config.model, mesh, weights=False)[1]
+  model = weights.read_model(config.model, mesh)[0]
   memory = mesh_lib.memory(mesh.devices.flat[0])
   if memory == math.inf:
     return groups, 'the memory of the devices is not known'

@@ -12,5 +12,5 @@ from ealign.assembly import weights
 )
 def test_bfloat16_products_are_wide_on_cpus(dtype, wanted):
   spec = fields.Model(path='ealign:world/base', dtype=dtype)
-  _, config, _ = weights.read_model(spec)
+  config, _ = weights.read_model(spec)
   assert (config.dtype, config.wide) == wanted

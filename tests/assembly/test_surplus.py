@@ -47,7 +47,7 @@ def folder(tmp_path):
 
 
 def model_of(folder):
-  _, config, tokenizer = weights.read_model(fields.Model(path=str(folder)))
+  config, tokenizer = weights.read_model(fields.Model(path=str(folder)))
   assert len(tokenizer) == ROWS + 1
   return Model(config, tokenizer)
 

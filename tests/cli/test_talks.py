@@ -34,7 +34,7 @@ def demo(tmp_path_factory):
   root = tmp_path_factory.mktemp('runs') / 'demo'
   config = runs.small(**{'conscience.threshold': 'auto:0.05'})
   spec = config.model
-  _, model, _ = assembled.read_model(spec)
+  model, _ = assembled.read_model(spec)
   adapter = assembled.new_adapter(config, model)
   for name in ('sft', 'taught'):
     (root / name).mkdir(parents=True)

@@ -149,7 +149,7 @@ def adapted(folder, rank: int):
   (folder / 'config.json').write_text(config_lib.to_json(config))
   (folder / 'DONE').touch()
   config = config_lib.freeze(config)
-  _, model, _ = assembled.read_model(config.model, weights=False)
+  model, _ = assembled.read_model(config.model)
   adapter = assembled.new_adapter(config, model)
   weights.save_adapter(folder / 'adapter.safetensors', adapter, 2.0)
   return folder

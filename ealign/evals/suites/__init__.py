@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Sequence
 
 from ealign import fields
-from ealign.data import questions
 from ealign.evals import judges
 from ealign.evals.judges import prompts as prompts_lib
 from ealign.evals.judges import scale
@@ -54,18 +53,17 @@ def read(settings: fields.Eval, limit: int) -> list[tuple[Suite, list[dict]]]:
   found = []
   for name in dict.fromkeys(settings.suites):
     suite = SUITES[name]
-    files = Files(settings.folder, limit, settings.questions)
+    own_of = {'questions': settings.questions, 'kinds': settings.kinds}
+    files = Files(settings.folder, limit, **own_of)
     if suite.permitted and settings.confirm_run_unsafe_code:
       suite = dataclasses.replace(suite, judge=suite.permitted)
-    if name == own.NAME:
-      suite = own.judged(suite, settings)
+    if suite.ruled and settings.judge and not judges.is_model(settings.judge):
+      judge = judges.load(settings.judge)
+      suite = dataclasses.replace(suite, judge=judge, prompted=None)
     if suite.prompted and settings.judge_prompts:
       prompts = prompts_lib.read(settings.judge_prompts, limit)
       suite = dataclasses.replace(suite, judge=suite.prompted(prompts))
     rows = suite.read(files)
-    if name == own.NAME and settings.kinds:
-      questions.check_kinds(settings.kinds, rows)
-      rows = [row for row in rows if row.get('kind', '') in settings.kinds]
     ids = collections.Counter((row.get('kind', ''), row['id']) for row in rows)
     (_, id), times = ids.most_common(1)[0]
     if times > 1:

@@ -6,13 +6,10 @@ one that goes by rules. What a row says of samples or of temperature does not
 count. A run asks them without this suite.
 """
 
-import dataclasses
 import functools
 import pathlib
 
-from ealign import fields
 from ealign.data import questions, sources
-from ealign.evals import judges
 from ealign.evals.judges import fill, scale
 from ealign.evals.judges.prompts import ASPECTS
 from ealign.evals.suites.suite import Files, Suite
@@ -24,7 +21,7 @@ _OTHER = 'options', 'samples', 'temperature', 'form', 'format'
 
 
 def read(files: Files) -> list[dict]:
-  """The rows of all files, of all kinds.
+  """The rows of all files that are of a kind that is asked.
 
   Raises:
     UserError: there is none, or a row is no question.
@@ -42,7 +39,9 @@ def read(files: Files) -> list[dict]:
     file = pathlib.Path(sources.resolve(path))
     if file.is_file():  # one of the Hub has no hash
       files.used.append(file)
-  return rows
+  questions.check_kinds(files.kinds, rows)
+  asked = lambda row: not files.kinds or row.get('kind', '') in files.kinds
+  return [row for row in rows if asked(row)]
 
 
 def _check(prompts, where) -> None:
@@ -54,23 +53,12 @@ def _check(prompts, where) -> None:
     fill.check(prompt, f'{where}, {name}')
 
 
-def judged(suite: Suite, settings: fields.Eval) -> Suite:
-  """The suite with the judge that `eval.judge` names, where it is by rule.
-
-  Raises:
-    UserError: its file cannot be used.
-  """
-  if not settings.judge or judges.is_model(settings.judge):
-    return suite
-  judge = judges.load(settings.judge)
-  return dataclasses.replace(suite, judge=judge, prompted=None)
-
-
 SUITE = Suite(
   name=NAME,
   title='Questions of your own',
   read=read,
   judge=scale.judge(kind=''),
   prompted=functools.partial(scale.judge, kind=''),
+  ruled=True,
   samples=50,
 )

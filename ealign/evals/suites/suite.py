@@ -20,12 +20,14 @@ class Files:
 
   folder: holds public files, at any depth; '' is none, and a suite then asks
   the questions that the package has of its own. limit: MiB of a file. used:
-  those that were asked for. questions: the user's own files (`eval.questions`).
+  those that were asked for. questions, kinds: the user's own files and which of
+  their questions are asked (`eval.questions`, `eval.kinds`).
   """
 
   folder: str = ''
   limit: int = sources.LIMIT_MIB
   questions: tuple[str, ...] = ()
+  kinds: tuple[str, ...] = ()
   used: list[pathlib.Path] = dataclasses.field(default_factory=list)
 
   def public(self, name: str, source: str) -> pathlib.Path:
@@ -83,6 +85,7 @@ class Suite:
     remarks: (whether it may) -> what to say before anything is sampled.
     files: that its questions stand in, with their hashes.
     prompted: the judge with prompts of the user's own (`judges.prompts`).
+    ruled: whether an `eval.judge` that goes by rules is its judge.
   """
 
   name: str
@@ -96,6 +99,7 @@ class Suite:
   remarks: Callable[[bool], list[str]] | None = None
   files: tuple[tuple[str, str], ...] = ()
   prompted: Callable[[Any], Judge] | None = None
+  ruled: bool = False
 
 
 def settled(
