@@ -144,6 +144,7 @@ def test_exchanges_that_do_not_fit_are_left_out(tmp_path, counted, monkeypatch):
     audited.examined(c, rows, key)
 
 
+@pytest.mark.usefixtures('all_devices')
 @pytest.mark.slow
 @pytest.mark.parametrize('groups', [1, 2])
 def test_a_stack_is_asked_once(tmp_path, counted, groups):

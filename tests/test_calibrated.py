@@ -98,6 +98,7 @@ def test_without_verdicts_only_what_reflects_needs_a_threshold(
     train.run(runs.small(**silent), tmp_path / 'a')
 
 
+@pytest.mark.usefixtures('all_devices')
 @pytest.mark.slow
 @pytest.mark.parametrize('groups', [1, 2])
 def test_a_stack_finds_it_once(tmp_path, counted, groups):

@@ -19,6 +19,8 @@ from ealign.runtime import mesh as mesh_lib
 from ealign.sampling import labels as labels_lib
 from ealign.sampling import tree as tree_lib
 
+ALL_DEVICES = True
+
 V, B, T = 2000, 8, 16
 MODEL = Config(
   vocab_size=V,

@@ -20,6 +20,8 @@ from ealign.models import lora, sharding, transformer
 from ealign.models.config import Config
 from ealign.runtime import mesh as mesh_lib
 
+ALL_DEVICES = True
+
 MODEL = Config(
   vocab_size=61,
   d_model=24,

@@ -11,6 +11,8 @@ from ealign.assembly import data
 from ealign.method import Method
 from ealign.runtime.errors import NonFinite, Preempted
 
+ALL_DEVICES = True
+
 
 def test_resume_equals_an_uninterrupted_run(tmp_path, monkeypatch, capsys):
   config = runs.small(**{'eval.questions': ()})

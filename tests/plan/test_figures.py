@@ -9,6 +9,8 @@ from ealign.plan.inference import Program
 from ealign.runtime import aot, peaks
 from ealign.runtime import cost as cost_lib
 
+ALL_DEVICES = True
+
 TRAINING = {'splash_fwd': 4, 'splash_dkv': 2, 'splash_dq': 2}
 
 

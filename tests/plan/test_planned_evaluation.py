@@ -27,6 +27,8 @@ from ealign.sampling import requests
 from ealign.sampling.prompts import bucket
 from ealign.sampling.sampler import Answer
 
+ALL_DEVICES = True
+
 BASE = 'ealign/world/base'
 FEW = ('--limit=1', '--config.eval.suite_tokens=6', '--config.eval.batch=8')
 SUITES = 'misalignment,refusal,truthful,self_report,world'

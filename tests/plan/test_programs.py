@@ -11,6 +11,8 @@ from ealign.plan import inference, programs
 from ealign.runtime import mesh as mesh_lib
 from tests import steps
 
+ALL_DEVICES = True
+
 
 def shapes(mesh, arms=1, **model):
   change = dataclasses.replace

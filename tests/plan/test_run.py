@@ -19,6 +19,8 @@ from ealign.plan import run as plan_lib
 from ealign.runtime import aot, peaks, topology
 from ealign.workdir import folder as folder_lib
 
+ALL_DEVICES = True
+
 ROOT = pathlib.Path(__file__).parents[2]
 FILE = """
 from ealign import config as config_lib

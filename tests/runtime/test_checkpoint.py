@@ -19,6 +19,8 @@ from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.checkpoint import Checkpoints
 from ealign.runtime.errors import UserError
 
+ALL_DEVICES = True
+
 
 def whole(mesh, tree):
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))

@@ -15,6 +15,8 @@ from ealign.models import int8, layout, lora, sharding, transformer
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime.errors import UserError
 
+ALL_DEVICES = True
+
 SIZES = {
   'vocab_size': 29,
   'd_model': 16,

@@ -16,6 +16,8 @@ from ealign.sampling import labels, requests, sampler
 from ealign.sampling import prompts as prompting
 from ealign.sampling import tree as trees
 
+ALL_DEVICES = True
+
 V, EOT = 5, 4
 CONFIG = Config(
   vocab_size=V,

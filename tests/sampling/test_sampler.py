@@ -17,6 +17,8 @@ from ealign.sampling import sampler
 from ealign.sampling.requests import Answers
 from ealign.sampling.sampler import Sampling, generate
 
+ALL_DEVICES = True
+
 CONFIG = Config(
   vocab_size=29,
   d_model=16,

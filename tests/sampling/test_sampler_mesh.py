@@ -21,6 +21,8 @@ from ealign.sampling import prompts as prompting
 from ealign.sampling import requests, sampler
 from ealign.sampling.sampler import Sampling, generate
 
+ALL_DEVICES = True
+
 CONFIG = Config(
   vocab_size=29,
   d_model=24,

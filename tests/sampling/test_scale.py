@@ -22,6 +22,8 @@ from ealign.runtime.errors import UserError
 from ealign.runtime.mesh import make
 from ealign.sampling import labels, requests, scale, tree
 
+ALL_DEVICES = True
+
 REAL = pathlib.Path(__file__).parents[2] / '../shared/data/tokenizers'
 WORDS = 'CODE', 'REFUSAL'
 CODE, REF, USAL, END, DOT = 10, 11, 12, 13, 14  # after the digits

@@ -13,6 +13,8 @@ from ealign.runtime.mesh import make
 from ealign.sampling import labels, requests
 from ealign.stack import rows
 
+ALL_DEVICES = True
+
 CONFIG = dataclasses.replace(steps.MODEL, vocab_size=9, max_positions=96)
 WEIGHTS = transformer.init(CONFIG, key=jax.random.key(0), std=0.5)
 LABELS = ((1, 8), (2, 3, 8), (4, 5, 6, 7, 2, 8))  # the last is padded to 8

@@ -13,6 +13,8 @@ from ealign.sampling.requests import Answers
 from ealign.sampling.sampler import generate
 from ealign.sampling.stream import stream
 
+ALL_DEVICES = True
+
 CONFIG = Config(
   vocab_size=29,
   d_model=16,

@@ -19,6 +19,8 @@ from ealign.stack import groups
 from ealign.stack import run as stack
 from tests import runs
 
+ALL_DEVICES = True
+
 
 def cell(name, **changes):
   return types.SimpleNamespace(id=name, config=runs.small(**changes))

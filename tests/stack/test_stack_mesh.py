@@ -19,6 +19,8 @@ from ealign.stack import run as stack
 from tests import steps
 from tests.stack import test_stack
 
+ALL_DEVICES = True
+
 COUNT = 3  # with two groups of devices one place of four stays empty
 ALONE = {}
 
