@@ -17,7 +17,8 @@ of the tokens of its own rows that a cell predicts: whether they were learnt.
 Cells: 20 settings on 5 bases: 100. Time: about 95 minutes on two idle cores, an
 estimate from cells of the demo's size.
 
-Result: not run yet.
+Result: a first look on the shipped base, without `seeds` in the sweep, in
+docs/studies.md; the grid is not run yet.
 """
 
 from ealign.config import file
