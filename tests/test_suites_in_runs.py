@@ -65,7 +65,9 @@ def test_its_answers_are_judged_and_counted(folder):
   assert 'over-refusal' in page
 
 
+@pytest.mark.usefixtures('all_devices')
 def test_what_it_left_gives_the_same_answers(folder):
+  # Over all devices, where the run had one.
   out = folder / 'out'
   argv = [f'--run={folder / "run"}', f'--suite={SUITES}', f'--workdir={out}']
   assert evaluate.main(['evaluate', *argv, *FEW]) == 0
