@@ -1286,6 +1286,16 @@ MUTANTS = (
     ),
   ),
   Mutant(
+    'free_slots_are_at_position_0',
+    'ealign/models/transformer.py',
+    "to(cache['positions'], 1, -1)",
+    "to(cache['positions'], 1)",
+    (
+      'tests/sampling/test_sampler.py'
+      '::test_a_cache_that_grows_answers_as_one_that_is_whole',
+    ),
+  ),
+  Mutant(
     'rows_of_a_stack_grow_by_one',
     'ealign/stack/rows.py',
     'times *= 2',

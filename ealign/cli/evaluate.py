@@ -66,6 +66,8 @@ _FILES += ('results.csv', 'evaluation.json', 'evaluation.html', 'card.json')
 _FILES += ('plan.json',)
 _MORE = ('benign', 'card', 'price', 'cap')
 _PLAN = ('plan', 'topology')
+# More rows at once are no faster there, and hold more memory (docs/log.md).
+_CPU_ROWS = 16
 # A flag of its own -> the field that it sets.
 _FIELDS = {
   'judge': 'judge',
@@ -109,11 +111,17 @@ def run(argv: list[str]) -> None:
     if chosen['plan']:
       return _plan(config, folder, chosen)
     launch.compile_cache()
+    import jax
+
     from ealign.assembly import evaluation
     from ealign.evals import card as card_lib
 
     card = card_lib.read(chosen['card']) if 'card' in chosen else None
     found, benign = subjects(config, chosen), chosen.get('benign')
+    if chosen['free_batch'] and jax.default_backend() == 'cpu':
+      config = dataclasses.replace(
+        config, eval=dataclasses.replace(config.eval, batch=_CPU_ROWS)
+      )
     more = {name: chosen.get(name) for name in ('price', 'cap')}
     more['card'] = card
     made = evaluation.evaluate(config, found, folder.local, say, **more)
@@ -161,6 +169,8 @@ def read(argv: list[str]) -> tuple[fields.Config, str, dict]:
   chosen = {name: own[name] for name in given if name != 'config'}
   chosen |= {name: own[name] for name in _MORE if name in own}
   chosen |= {name: getattr(command, name) for name in _PLAN}
+  free = 'model' in chosen and 'eval.batch' not in command.changed
+  chosen['free_batch'] = free
   return config_lib.freeze(config), command.workdir, chosen
 
 

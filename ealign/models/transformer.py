@@ -234,6 +234,20 @@ def unstacked(weights: dict, cache: dict) -> tuple[dict, dict]:
   return weights | own, cache | {'k': k, 'v': tuple(cache['v'])}
 
 
+def resized(cache: dict, length: int) -> dict:
+  """The cache of `unstacked` with so many slots; those behind are free."""
+
+  def to(x, axis, free=0):
+    x = jax.lax.slice_in_dim(x, 0, min(length, x.shape[axis]), axis=axis)
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = 0, length - x.shape[axis]
+    return jnp.pad(x, pad, constant_values=free)
+
+  k = tuple(to(x, 3) for x in cache['k'])
+  v = tuple(to(x, 2) for x in cache['v'])
+  return {'k': k, 'v': v, 'positions': to(cache['positions'], 1, -1)}
+
+
 def stacked(cache: dict) -> dict:
   """The cache of `unstacked` as `init_cache` makes it."""
   k, v = jnp.stack(cache['k']).swapaxes(3, 4), jnp.stack(cache['v'])

@@ -28,6 +28,7 @@ from ealign.sampling.choose import Sampling, choose
 from ealign.sampling.requests import Answers
 
 _STOPS = 8  # stop ids are padded to a multiple of this
+_PART = 200  # tokens for which a CPU's cache is made larger
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,9 +185,16 @@ def decode(
     return cache, hidden_BTD[:, 0], t + 1, live_B, out
 
   out = _no_tokens(len(live_B), room)
-  state = cache, hidden_BD, jnp.int32(0), live_B, out
-  state = jax.lax.while_loop(lambda state: jnp.any(state[3]), body, state)
-  cache = transformer.stacked(state[0]) if by_layer else state[0]
+  state = hidden_BD, jnp.int32(0), live_B, out
+  # By layer a token reads all slots that there are, so they are few at first.
+  parts = -(-room // _PART) if by_layer else 1
+  for part in range(1, parts + 1):
+    end = room * part // parts
+    if parts > 1:
+      cache = transformer.resized(cache, first_slot + end)
+    goes_on = lambda state, end=end: jnp.any(state[3]) & (state[2] < end)
+    cache, *state = jax.lax.while_loop(goes_on, body, (cache, *state))
+  cache = transformer.stacked(cache) if by_layer else cache
   return cache, state[-1]
 
 

@@ -100,6 +100,24 @@ def test_answers_that_no_limit_cuts(more, suite, answers):
   assert not any('no more answers' in line for line in said)
 
 
+@pytest.mark.parametrize(
+  'more, rows', [((), 16), (('--config.eval.batch=64',), 64)]
+)
+def test_a_model_on_a_cpu_has_few_rows_at_once(
+  more, rows, tmp_path, monkeypatch
+):
+  class Seen(Exception):
+    pass
+
+  def evaluated(config, *rest, **how):
+    raise Seen(config.eval.batch)
+
+  monkeypatch.setattr(evaluation, 'evaluate', evaluated)
+  argv = [f'--model={BASE}', '--suite=world', f'--workdir={tmp_path}', *more]
+  with pytest.raises(Seen, match=f'^{rows}$'):
+    evaluate.run(['evaluate', *argv])
+
+
 def never(*args):
   raise AssertionError('computed again')
 

@@ -339,6 +339,24 @@ def test_the_cache_that_decode_returns_holds_the_answer():
     np.testing.assert_allclose(got, np.where(real, wanted[name], 0), atol=1e-4)
 
 
+def test_a_cache_that_grows_answers_as_one_that_is_whole(monkeypatch):
+  stop = plain()[0].ids[4]  # one ends in the second of three parts
+  settings = {'stop_ids': (stop,), 'max_new_tokens': T - 1}
+  whole = sample(**settings)
+  loops = lambda: [
+    eqn.primitive.name for eqn in decode_equations(None)[0]
+  ].count('while')
+  assert loops() == 1
+  monkeypatch.setattr(sampler, '_PART', 3)
+  sampler.programs.cache_clear()
+  try:
+    assert loops() == 3
+    same(sample(**settings), whole)
+    test_the_cache_that_decode_returns_holds_the_answer()
+  finally:
+    sampler.programs.cache_clear()
+
+
 def test_no_sort_in_the_program_when_both_are_off():
   sorts = {'sort', 'top_k', 'approx_top_k', 'cumsum'}
   assert not sorts & {eqn.primitive.name for eqn in decode_equations(None)[0]}
