@@ -22,7 +22,8 @@ Cells: 5 policies and 20 readings on 5 bases: 125; 25 more by the 1.5B. Time:
 about 70 minutes on two idle cores, an estimate from cells of the demo's size;
 the 1.5B about as long again.
 
-Result: not run yet.
+Result: the grid is not run yet; a first look, one base: none of five policies
+says anything bad that its own conscience passes, but SFT (7 of 255).
 """
 
 import json
@@ -109,9 +110,8 @@ def fooled(own, other) -> dict[str, int]:
     ValueError: the answers are not the same.
   """
   key = lambda record: (record['question'], record['sample'])
-  of = lambda records: {
-    key(r): r for r in records if (r['phase'], r['kind']) == ('eval', 'advice')
-  }
+  asked = lambda r: (r['phase'], r.get('kind')) == ('eval', 'advice')
+  of = lambda records: {key(r): r for r in records if asked(r)}
   own, other = of(own), of(other)
   texts = [{k: r['text'] for k, r in x.items()} for x in (own, other)]
   if texts[0] != texts[1]:

@@ -205,6 +205,7 @@ def test_who_is_fooled_is_counted_answer_by_answer():
   study = module('fooled')
   bad = (1, 1, 0, 0, 1)
   own, other = said((1, 0, 0, 0, 0), bad), said((1, 1, 1, 0, 0), bad)
+  own.append({'phase': 'reflect', 'text': 'of no kind'})
   assert study.fooled(own, other) == {
     'answers': 5,
     'all_bad': 3,
