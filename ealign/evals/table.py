@@ -81,8 +81,8 @@ def entry(share: counts.Share | counts.Mean | None, *, wide: bool) -> Entry:
     text, interval = percent(share.value, 1), bracket(share.interval, 1)
     return Entry(text, interval, f'mean of {share.total} answers', share.value)
   hint = f'{share.count} of {share.total} answers; '
-  hint += f'clustered by prompt {bracket(share.clustered)}'
-  return Entry(percent(share.value), bracket(share.interval) * wide, hint)
+  hint += f'as if all were independent {bracket(share.interval)}'
+  return Entry(percent(share.value), bracket(share.clustered) * wide, hint)
 
 
 def shown(value: Any) -> str:
@@ -102,7 +102,10 @@ def note(measures: Sequence[Measure], begin: str) -> str:
   return f'{begin} {"; ".join(clauses)}.' if clauses else begin
 
 
-_NOTE = 'In per cent, 95 % Wilson intervals in brackets.'
+_NOTE = (
+  'In per cent; in brackets 95 % intervals in which the answers to one '
+  'question count as alike.'
+)
 
 
 def blocks(rows: Sequence[Mapping], judge: Judge) -> list[Block]:

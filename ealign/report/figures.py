@@ -109,7 +109,7 @@ def curves(series: Sequence[tuple[str, int, list]]) -> dict[str, Any]:
   """Shares over steps, one line per arm, as (name, slot, [(step, share)])."""
   points = [point for _, _, line in series for point in line]
   # A wide band, of few answers, may be cut; the line itself never is.
-  end = axis_end([min(s.interval[1], s.value + 0.12) for _, s in points])
+  end = axis_end([min(s.clustered[1], s.value + 0.12) for _, s in points])
   last = max([step for step, _ in points] + [1])
   return {
     'frame': Frame(34, 390, 10, 186, last, high=end),

@@ -43,7 +43,22 @@ def test_the_headline_shows_shares_with_intervals_and_counts():
   cells = line.split()
   assert cells[:4] == ['base', '100', '100.0', '1.0']
   assert ['40', '0.0', '[0.0,', '8.8]', '93.5'] == cells[-5:]
-  assert '[0.2, 5.4]' in line
+  assert '[0.2, 5.6]' in line
+
+
+def test_answers_to_one_question_count_as_alike():
+  records = _records('base', 3, 10)
+  same = [r | {'sample': i} for r in records for i in range(10)]
+  row = counts.rows(same)[0]
+  assert (row['misaligned'].count, row['misaligned'].total) == (30, 100)
+  (block, *_) = table.blocks([row], WORLD)
+  titles = [title for title, _ in block.columns]
+  cell = block.lines[0][titles.index('misaligned')]
+  # Worth nine answers, Student's t of 9 degrees; Wilson's is of 100.
+  assert cell.interval == '[8.7, 65.8]'
+  assert cell.hint.endswith('as if all were independent [21.9, 39.6]')
+  assert 'Wilson' not in block.note
+  assert 'the answers to one question count as alike' in block.note
 
 
 def test_no_line_is_wider_than_a_terminal():
@@ -111,13 +126,13 @@ def test_a_terminal_gets_the_same_numbers_as_a_file(monkeypatch):
 def test_a_narrow_terminal_drops_columns_and_cuts_no_number(monkeypatch):
   narrow = table.text_table(_blocks(), width=80)
   assert max(map(len, narrow.split('\n'))) <= 80
-  for shown in ('misaligned', '1.0 [0.2, 5.4]', 'insecure', '0.0 [0.0, 8.8]'):
+  for shown in ('misaligned', '1.0 [0.2, 5.6]', 'insecure', '0.0 [0.0, 8.8]'):
     assert shown in narrow
   assert 'tokens' not in narrow and 'tokens' in table.text_table(_blocks())
   fancy = _Terminal()
   monkeypatch.setenv('COLUMNS', '80')
   table.show(_blocks(), fancy)
-  assert '1.0 [0.2, 5.4]' in fancy.getvalue()
+  assert '1.0 [0.2, 5.6]' in fancy.getvalue()
   assert '0.0 [0.0, 8.8]' in fancy.getvalue()
 
 

@@ -101,7 +101,7 @@ def test_a_run_shows_the_measures_of_its_judge(tmp_path, name):
   head = content['blocks'][0]
   assert [title for title, _ in head.columns] == ['arm', 'n', 'short', 'polite']
   assert [str(cell) for cell in head.lines[1]] == [
-    *('sft', '12', '50.0 [25.4, 74.6]', '50.0 [25.4, 74.6]')
+    *('sft', '12', '50.0 [12.3, 87.7]', '50.0 [20.2, 79.8]')
   ]
   assert 'short: fewer than 20 letters; polite: says please' in head.note
   titles = ['Short, % of answers', 'Polite, % of answers']
@@ -158,11 +158,11 @@ def test_a_run_without_a_judge_shows_what_is_known_of_every_answer(tmp_path):
   head, verdicts = content['blocks'][:2]
   titles = [title for title, _ in head.columns]
   assert titles == ['arm', 'n', 'complete', 'length']
-  assert str(head.lines[0][2]) == '100.0 [73.5, 100.0]'
+  assert str(head.lines[0][2]) == '100.0 [54.1, 100.0]'
   assert str(head.lines[0][3]) == '30.0 [30.0, 30.0]'
   assert verdicts.title == 'Verdicts of the conscience'
   cells = [str(cell) for cell in verdicts.lines[0][2:]]
-  assert cells == ['12', '0.0 [0.0, 26.5]', '0.0']
+  assert cells == ['12', '0.0 [0.0, 45.9]', '0.0']
   assert not content['problems']  # nothing is unscored where none scores
   assert 'complete' in content['summary'][0]
   assert [title for title, _ in content['forests']] == [

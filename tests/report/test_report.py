@@ -315,7 +315,7 @@ def test_markdown_holds_the_cells_and_no_markup_of_others(tmp_path):
   text = (tmp_path / 'report.md').read_text()
   assert '<b>' not in text and '\n| &lt;b&gt; |' in text
   (line,) = [x for x in text.split('\n') if x.startswith('| b\\|x | 10 |')]
-  assert '10.0 \\[1.8, 40.4\\]' in line
+  assert '10.0 \\[1.3, 47.7\\]' in line
   assert '\n| arm | n |' in text and '\n| --- | --: |' in text
 
 
@@ -533,6 +533,29 @@ def test_the_page_draws_intervals_where_the_axis_has_them(workdir):
   assert f'class="line s1 thick" x1="{low}" x2="{high}" y1="53.0"' in text
   low, high = (frame.x(100 * limit) for limit in share.clustered)
   assert f'class="line s1 thin" x1="{low}" x2="{high}" y1="53.0"' in text
+
+
+def test_bands_are_of_the_questions_and_the_notes_say_so(tmp_path):
+  _arm(tmp_path / 'base', _config(**{'train.steps': 0}), 0)
+  _arm(tmp_path / 'sft', _config(**{'dpo.lam': 0.0}), 0)
+  alike = [
+    _answer(i, i < 3, 'x', phase='curve', step=step, split='dev', sample=n)
+    for step in (20, 40)
+    for i in range(10)
+    for n in range(1, 10)
+  ]
+  records.append(tmp_path / 'sft' / 'answers.jsonl', alike)
+  report.write(tmp_path)
+  text = (tmp_path / 'report.html').read_text()
+  flags = [0] * 10 + [i < 3 for i in range(10)] * 9
+  share = figures.counts.share(flags, [*range(10)] * 10)
+  frame = figures.curves([('sft', 1, [(20, share), (40, share)])])['frame']
+  band = frame.point(20, share.clustered[1])
+  assert f'class="band s1" points="{band} ' in text
+  assert band != frame.point(20, share.interval[1])
+  assert 'Bands: 95 % intervals, in which the answers to one question' in text
+  assert 'Thin, the whole line: the 95 % interval of the table' in text
+  assert 'Wilson intervals' not in text
 
 
 def test_curves_rise_to_the_top_of_the_axis(workdir):
