@@ -528,7 +528,9 @@ def test_the_corrected_rate_stands_beside_the_raw_one(tmp_path):
   assert [low, high] == pytest.approx(
     [100 * x for x in wanted.interval], abs=0.051
   )
-  assert any('those came of other models' in text for text in found.said)
+  said = [text for text in found.said if 'on the labelled ones' in text]
+  assert said and all('They hold only if the judge errs' in x for x in said)
+  assert not any('other models' in text for text in found.said)
   assert not any('of another' in text for text in content['problems'])
   judge |= {'prompt': 'p2'}
   _, content = page(tmp_path, models(), judge=judge, judge_card=card())

@@ -60,9 +60,9 @@ def _about(card: Calibration) -> str:
     f'people ({card.gold or "no name"}), the judge flagged rightly '
     f'{right(card.bad)} and rightly did not flag {right(card.good)}; a score '
     f'{way} {card.reading.threshold:g} flags. The intervals are over those '
-    'answers and these. They hold if the judge errs here as it did there: '
-    'those came of other models, or of other questions, and nothing on this '
-    'page can tell.'
+    'answers and these. They hold only if the judge errs on these answers as '
+    'on the labelled ones. Nothing on this page shows that it does: the card '
+    'does not say which models and questions the labels are of.'
   )
 
 
