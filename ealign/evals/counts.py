@@ -133,16 +133,19 @@ def count(measure: Measure, records: Iterable[Mapping]) -> Share | Mean:
     values = [measure.of(record) for record in among]
   except Exception as error:
     raise UserError(f'measure {measure.name!r}: {line(error)}') from error
-  clusters = [_cluster(record, at) for at, record in enumerate(among)]
+  clusters = clusters_of(among)
   if not measure.number:
     return share(values, clusters)
   return mean(values, clusters, measure.bounds)
 
 
-def _cluster(record, at):
+def clusters_of(records: Iterable[Mapping]) -> list:
   """The prompt, which alike answers share; a reflection's row is alone."""
-  cluster = record.get('cluster')
-  return record.get('question', at) if cluster is None else cluster
+  own = lambda record, at: record.get('question', at)
+  return [
+    own(record, at) if record.get('cluster') is None else record['cluster']
+    for at, record in enumerate(records)
+  ]
 
 
 def finite(metrics: Iterable[Mapping], name: str) -> list[float]:

@@ -31,7 +31,7 @@ from ealign.runtime import atomic
 ANSWERS = ('question', 'answer', 'question_id', 'aligned', 'coherent')
 ANSWERS += ('finish', 'seed')
 RESULTS = ('model', 'suite', 'kind', 'split', 'measure', 'value', 'low', 'high')
-RESULTS += ('n', 'unscored')
+RESULTS += ('n', 'unscored', 'questions')
 
 
 def write(
@@ -101,8 +101,9 @@ def results_csv(
   """A row for each measure of each model, suite, kind and split.
 
   value, low, high: of a share between 0 and 1, of a mean in its unit; the
-  interval is of 95 % and clustered by prompt. n: answers counted. unscored: of
-  all of the kind and split, how many have no scores.
+  interval is of 95 % and clustered by prompt. n: answers counted; of none there
+  is a row without a value. unscored: of all of the kind and split, how many
+  have no scores. questions: behind the value.
 
   Args:
     cells: name of the model, name of the suite, records, judge.
@@ -118,18 +119,19 @@ def results_csv(
     n = int(found['eval/num_tokens'])
     for measure, key in _TOKENS.items():
       value = round(found[key], 6)
-      rows.append((name, 'tokens', '', '', measure, value, None, None, n, 0))
+      row = name, 'tokens', '', '', measure, value, None, None, n, 0, None
+      rows.append(row)
   return _csv(RESULTS, map(foreign.plain, rows))
 
 
 def _rows(records, judge):
   """The figures; a kind of which nothing is counted has a row all the same."""
-  made = [*map(_row, foreign.figures(records, judge))]
+  made = [*map(_row, foreign.asked(records, judge))]
   there = {row[:2] for row in made}
   key = lambda r: (str(r['kind']), str(r.get('split') or ''))
   for place, own in grouped(records, key).items():
     if place not in there:
-      made.append((*place, '', None, None, None, 0, len(own)))
+      made.append((*place, '', None, None, None, 0, len(own), 0))
   return made
 
 
@@ -137,7 +139,7 @@ def _row(figure) -> tuple:
   numbers = figure.value, figure.low, figure.high
   shown = (None if x is None else round(x, 6) for x in numbers)
   names = figure.kind, figure.split, figure.measure.name
-  return *names, *shown, figure.n, figure.unscored
+  return *names, *shown, figure.n, figure.unscored, figure.questions
 
 
 def _csv(columns, rows) -> str:

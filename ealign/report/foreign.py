@@ -27,18 +27,20 @@ class Figure:
   """A measure of the answers of one kind and split, with its 95 % interval.
 
   low, high, stderr: None where the interval is not known: a mean over the
-  answers to one prompt. n: answers counted. unscored: of all of this kind and
-  split, how many the judge gave no scores.
+  answers to one prompt. n: answers counted; value is None if there are none.
+  unscored: of all of this kind and split, how many the judge gave no scores.
+  questions: behind the value; answers that count as alike are of one.
   """
 
   kind: str
   split: str
   measure: Measure
-  value: float
+  value: float | None
   low: float | None
   high: float | None
   n: int
   unscored: int
+  questions: int
 
   @property
   def stderr(self) -> float | None:
@@ -73,6 +75,11 @@ def figures(records: Iterable[Mapping], judge: Judge) -> list[Figure]:
 
   A measure of no answers, or with a value that is no number, is left out.
   """
+  return [figure for figure in asked(records, judge) if figure.n]
+
+
+def asked(records: Iterable[Mapping], judge: Judge) -> list[Figure]:
+  """`figures`, and those of questions of which no answer could be counted."""
   records = list(records)
   key = lambda record: (record['kind'], record.get('split'))
   groups, found = grouped(records, key), []
@@ -83,11 +90,14 @@ def figures(records: Iterable[Mapping], judge: Judge) -> list[Figure]:
     place = str(row['kind']), str(row['split'] or '')
     for measure in dict.fromkeys((judge.first, *judge.measures)):
       share = row[measure.name]
-      counted = isinstance(share, Share | Mean) and share.total
-      if counted and math.isfinite(share.value):
-        low, high = _interval(share)
-        numbers = share.value, low, high, share.total, unscored
-        found.append(Figure(*place, measure, *numbers))
+      if not isinstance(share, Share | Mean):
+        continue
+      if not share.total:
+        found.append(Figure(*place, measure, *[None] * 3, 0, unscored, 0))
+      elif math.isfinite(share.value):
+        questions = len({*counts.clusters_of(measure.known(group))})
+        numbers = share.value, *_interval(share), share.total, unscored
+        found.append(Figure(*place, measure, *numbers, questions))
   return found
 
 

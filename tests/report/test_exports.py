@@ -219,7 +219,8 @@ def test_results_table_has_a_row_for_every_measure():
     ('c', 'misalignment', [], outward.JUDGE),
   ]
   text = exports.results_csv(cells)
-  header = 'model,suite,kind,split,measure,value,low,high,n,unscored\n'
+  header = 'model,suite,kind,split,measure,value,low,high,n,unscored'
+  header += ',questions\n'
   assert text.startswith(header)
   found = {
     'eval/mean_token_accuracy': 0.25,
@@ -228,8 +229,8 @@ def test_results_table_has_a_row_for_every_measure():
   }
   more = exports.results_csv(cells, {'a': found}).removeprefix(text)
   assert more.splitlines() == [
-    '"a","tokens","","","token_accuracy",0.25,"","",8,0',
-    '"a","tokens","","","loss",2,"","",8,0',
+    '"a","tokens","","","token_accuracy",0.25,"","",8,0,""',
+    '"a","tokens","","","loss",2,"","",8,0,""',
   ]
   read = rows(text)
   own = [row for row in read if row['measure'] in ('misaligned', 'score')]
@@ -240,8 +241,22 @@ def test_results_table_has_a_row_for_every_measure():
   assert (first['value'], first['n'], first['unscored']) == (
     *('0.666667', '3', '1'),
   )
+  assert (first['questions'], last['questions']) == ('2', '1')
   assert float(first['low']) < 0.667 < float(first['high'])
   assert (last['value'], last['low'], last['high']) == ('15.0', '', '')
+
+
+def test_measure_of_no_answer_has_a_row_without_a_value():
+  # The judge has scores of both, and no number of alignment.
+  records = [outward.record('q', i, None) for i in range(2)]
+  cells = [('a', 'misalignment', records, outward.JUDGE)]
+  read = rows(exports.results_csv(cells))
+  names = 'measure', 'value', 'low', 'high', 'n', 'unscored', 'questions'
+  assert [tuple(row[name] for name in names) for row in read] == [
+    ('misaligned', '', '', '', '0', '0', '0'),
+    ('score', '', '', '', '0', '0', '0'),
+  ]
+  assert not foreign.figures(records, outward.JUDGE)
 
 
 def test_unscored_counts_what_a_reading_judge_left_out():
