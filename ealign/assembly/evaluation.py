@@ -165,7 +165,7 @@ def costs(asked, found, settings: fields.Eval) -> list[str]:
     sampled = _sampled(suite, rows)
     chosen = counted(suite, rows) - sampled
     most = suite.max_new_tokens
-    parts = [f'{len(rows):,} questions']
+    parts = [f'{len(rows):,} question{"s" * (len(rows) != 1)}']
     parts += [f'{sampled:,} answers of at most {most} tokens'] * bool(sampled)
     parts += [f'{chosen:,} by the probability of options'] * bool(chosen)
     parts += ['read by a judge'] * suite.judge.asks

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import zlib
+from collections.abc import Sequence
 
 from etils import epath
 
@@ -93,7 +94,9 @@ def _is_address(path: str) -> bool:
   return bool(address) and scheme not in ('gs', 's3', 'az')
 
 
-def read_rows(path: str, limit: int = LIMIT_MIB) -> list[dict]:
+def read_rows(
+  path: str, limit: int = LIMIT_MIB, others: Sequence[str] = ()
+) -> list[dict]:
   """The rows of a file or of a data set of the Hub.
 
   `.jsonl`, also gzipped: one JSON object per line, blank lines skipped. `.json`
@@ -102,7 +105,8 @@ def read_rows(path: str, limit: int = LIMIT_MIB) -> list[dict]:
   HF_TOKEN. Values of a table are those that JSON of the same rows has.
 
   Args:
-    path: of the file. limit: MiB that it may have, unpacked.
+    path: of the file. limit: MiB that it may have, unpacked. others: endings
+      that the caller reads itself, which the error names as well.
 
   Raises:
     UserError: what is missing, unreadable, too large or empty, bytes that are
@@ -112,7 +116,8 @@ def read_rows(path: str, limit: int = LIMIT_MIB) -> list[dict]:
   if hub := hub_dataset(path):
     rows = _hub_rows(path, *hub)
   elif not path.endswith(_FILES):
-    message = f'only {", ".join(_FILES)} files can be read: convert it'
+    readable = ', '.join((*_FILES, *others))
+    message = f'only {readable} files can be read: convert it'
     raise UserError(f'{path}: {message}')
   else:
     rows = _file_rows(path, read_bytes(path, limit), limit)

@@ -262,7 +262,8 @@ def power_line(
   """What a comparison of this size can show, in a sentence."""
   questions, samples = questions or of.questions, samples or of.samples
   found = visible_difference(of, questions, samples)
-  size = f'With {questions} questions x {samples:.4g} samples'
+  size = f'With {questions} question{"s" * (questions != 1)} x '
+  size += f'{samples:.4g} sample{"s" * (samples != 1)}'
   how = f'({POWER:.0%} power, {LEVEL:.0%} two-sided)'.replace('%', ' %')
   if math.isinf(found):
     return f'{size} no difference would be seen {how}.'

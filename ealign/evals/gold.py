@@ -134,7 +134,7 @@ def rows_of(path: str, limit: int = sources.LIMIT_MIB) -> list[dict]:
   """
   if path.lower().endswith('.csv'):
     return _csv(path, sources.read_bytes(path, limit))
-  return sources.read_rows(path, limit)
+  return sources.read_rows(path, limit, others=('.csv',))
 
 
 def _csv(path, content) -> list[dict]:

@@ -220,3 +220,5 @@ def test_the_line():
   few = Spread(0.2, 0.5, 2, 2, paired=True)
   assert 'no difference would be seen' in differences.power_line(few)
   assert differences.visible_difference(of, questions=1) == math.inf
+  one = differences.power_line(of, questions=1, samples=1)
+  assert one.startswith('With 1 question x 1 sample no difference would be')

@@ -168,7 +168,7 @@ def test_malformed_files_are_one_line(tmp_path, content, message, name):
 def test_files_of_other_kinds(tmp_path):
   for name, message in (
     ('none.csv', 'does not exist'),
-    ('gold.txt', 'only .*can be read'),
+    ('gold.txt', r'only \.jsonl, .*\.csv files can be read'),
   ):
     if name.endswith('txt'):
       written(tmp_path, 'x', name)

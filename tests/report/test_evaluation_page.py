@@ -332,6 +332,14 @@ def test_no_answer_was_judged(tmp_path, scores):
   assert alone.table('model', 'n')['odd', 'n'] == '12'
 
 
+def test_one_question_is_not_questions(tmp_path):
+  found, content = page(tmp_path, {'m': of({'q1': BASE['q1']})})
+  ((title, sentence),) = content['summary']
+  assert '(1 question)' in f'{title}{sentence}'
+  assert any('1 question to 1 model' in text for text in found.said)
+  assert not any('1 questions' in text for text in found.said)
+
+
 def test_some_answers_were_not_judged(tmp_path):
   given = of(BASE | {'q4': [None, GOOD, GOOD, GOOD, GOOD]})
   found, content = page(tmp_path, {'m': given})

@@ -20,7 +20,8 @@ def asked(suite: Suite, answers) -> str:
   sampled = len(every) - chosen
   questions = len({record['question'] for record in every})
   many = sum(map(bool, answers.values()))
-  parts = [f'{questions:,} questions to {many} model{"s" * (many != 1)}']
+  plural = lambda n, word: f'{n:,} {word}{"s" * (n != 1)}'
+  parts = [f'{plural(questions, "question")} to {plural(many, "model")}']
   if sampled:
     parts.append(
       f'{sampled:,} answers of at most {suite.max_new_tokens} tokens, by '

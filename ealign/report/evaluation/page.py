@@ -147,7 +147,8 @@ def _said(part: Part, reference: str) -> list[str]:
   for group in part.heads:
     measure = part.first_of(group)
     which = f', {group.name}' if len(part.heads) > 1 else ''
-    where = f'({group.questions} questions{which})'
+    plural = 's' * (group.questions != 1)
+    where = f'({group.questions} question{plural}{which})'
     if measure is None:
       made.append(f'{part.title} {where}: nothing could be counted.')
       continue
