@@ -36,6 +36,7 @@ class Evaluation:
     judge: who judged: its name and what it is made of.
     models: name -> what the model is made of.
     seconds: it took, without what was kept.
+    remarks: what to know before any number.
   """
 
   suites: Sequence[tuple[Suite, list[dict]]]
@@ -43,6 +44,7 @@ class Evaluation:
   judge: dict[str, Any]
   models: dict[str, dict]
   seconds: float
+  remarks: Sequence[str] = ()
 
   def of(self, model: str) -> list[dict]:
     """All answers of a model."""
@@ -79,6 +81,8 @@ def evaluate(
   asked = suites.read(config.eval, config.data.max_mib)
   for line in costs(asked, found, config.eval):
     say(line)
+  for line in (remarks := of_itself(config, found, asked)):
+    say(f'note: {line}')
   ways = identity.ways(asked, config.eval, config.data.max_mib)
   identity.check_prompts(card, ways)
   sampling, judging = Pace('to sample', say), Pace('to judge', say)
@@ -98,7 +102,7 @@ def evaluate(
   for line in silent(asked, made):
     say(line)
   spent = time.monotonic() - begun
-  return Evaluation(asked, made, judge or {}, models, spent)
+  return Evaluation(asked, made, judge or {}, models, spent, remarks)
 
 
 def _asked(config, found, asked, load, sampling: Pace, say):
@@ -184,6 +188,13 @@ def costs(asked, found, settings: fields.Eval) -> list[str]:
   if settings.questions and 'own' not in settings.suites:
     lines.append('eval.questions: not asked; the suite own asks them')
   return [*lines, *_few(asked, settings), total + all_of * (n > 1)]
+
+
+def of_itself(config: fields.Config, found, asked) -> list[str]:
+  """A line for each model that judges its own answers."""
+  if not any(suite.judge.asks for suite, _ in asked):
+    return []
+  return graders.of_itself(found, graders.reader(config, found[0]))
 
 
 def _few(asked, settings: fields.Eval) -> list[str]:

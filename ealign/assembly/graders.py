@@ -1,11 +1,14 @@
 """What reads for a model judge: an engine of its own, or an endpoint."""
 
 import dataclasses
+import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from ealign import fields
 from ealign.assembly import subjects
+from ealign.data import sources
 from ealign.engine import Engine
 from ealign.evals.judges import endpoint
 from ealign.runtime import provenance
@@ -53,6 +56,35 @@ def before(found: subjects.Subject) -> subjects.Subject:
   if found.adapter or found.whole:
     name = f'{name} before it was trained'
   return dataclasses.replace(found, name=name, adapter='', whole='')
+
+
+def reader(config: fields.Config, first: subjects.Subject):
+  """The model that reads, or None: an endpoint does. first: as of `before`."""
+  name = config.eval.judge
+  if name.startswith('openai:'):
+    return None
+  if name.startswith('other:'):
+    return subject(name, config.model, config.data.chat_template_kwargs)
+  return before(first)
+
+
+def of_itself(found: Sequence[subjects.Subject], by) -> list[str]:
+  """A line for each model that judges its own answers; by: of `reader`.
+
+  A base does, which is the usual baseline, and so does a folder of trained
+  weights, which does not say what it was before.
+  """
+  return [
+    f'{one.name} judges its own answers: if it was trained, name a judge with '
+    '--judge=other:BASE'
+    for one in found
+    if by and not one.adapter and not one.whole and _files(one) == _files(by)
+  ]
+
+
+def _files(one: subjects.Subject) -> tuple:
+  path = os.path.realpath(sources.resolve(one.base.path))
+  return path, one.base.init, one.frozen_adapter
 
 
 def paid(folder: pathlib.Path, say, price: str | None, cap) -> dict:

@@ -19,7 +19,8 @@ usage: python -m ealign.evaluate --suite=NAME[,NAME] --workdir=DIR
   --workdir    what is asked and judged is kept here: the same command goes on
                where it was stopped, another one reuses it
   --judge      what scores the answers: other:FOLDER, openai:NAME, or frozen:
-               the first model as it was before training (the default)
+               the first model without its adapter, or as its run found it;
+               a folder of full weights is then its own judge (the default)
   --questions  holds the public files of the suites (MIT and CC-BY, from their
                own places); by default the package's own questions are asked
   --limit      questions of each kind, for a quick look; at most as many answers
@@ -291,6 +292,7 @@ def write(
     costs=[f'It took {display.clock(made.seconds)}.'],
     benign=benign,
     losses=_losses(found) | _measured(made),
+    remarks=made.remarks,
   )
   page = evaluation.write(folder, content)
   table.show(evaluation.blocks(content))

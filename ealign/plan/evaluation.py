@@ -67,6 +67,8 @@ def plan(
   show.config(screen, compiling.own(config))
   asked = suites_lib.read(config.eval, config.data.max_mib)
   told = evaluation.costs(asked, found, config.eval)
+  own = evaluation.of_itself(config, found, asked)
+  told += [f'note: {line}' for line in own]
   for line in told:
     screen.print(visible(line), soft_wrap=True)
   screen.print()
@@ -87,16 +89,12 @@ def plan(
 
 def _judge(config: Config, first: Subject, asked) -> Subject | None:
   """What reads the answers; None: nothing does, or nothing that is here."""
-  name = config.eval.judge
-  here = not name.startswith('openai:')
-  if not here or not any(suite.judge.asks for suite, _ in asked):
+  if not any(suite.judge.asks for suite, _ in asked):
     return None
-  if name.startswith('other:'):
-    template = config.data.chat_template_kwargs
-    found = graders.subject(name, config.model, template)
+  found = graders.reader(config, first)
+  if config.eval.judge.startswith('other:'):
     subjects_lib.check(found)
-    return found
-  return graders.before(first)
+  return found
 
 
 def _alike(config, found, asked, reads, mesh) -> list[_Alike]:

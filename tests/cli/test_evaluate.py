@@ -1,13 +1,15 @@
 """python -m ealign.evaluate on the organism: stopped at any moment, refused."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 import random
 
 import pytest
 
-from ealign.assembly import evaluation
+from ealign import config as config_lib
+from ealign.assembly import evaluation, subjects
 from ealign.cli import evaluate
 from ealign.evals import asking, kept, suites
 from ealign.evals.suites.suite import Suite
@@ -55,6 +57,7 @@ def test_what_it_leaves(done):
   )
   page = (done / 'evaluation.html').read_text()
   assert 'misalignment.yaml' in page
+  assert 'base judges its own answers' in page
   assert list((done / 'inspect').glob('*.eval'))
   assert list((done / 'lm_eval').rglob('results_*.json'))
 
@@ -98,6 +101,30 @@ def test_answers_that_no_limit_cuts(more, suite, answers):
   _, said = asked_for(*more, suite=suite)
   assert f'in all {answers:,} answers' in said[-1]
   assert not any('no more answers' in line for line in said)
+
+
+@pytest.mark.parametrize(
+  'judge, suite, more, said',
+  [
+    ('', 'refusal', {}, True),
+    ('other:ealign:world/base', 'refusal', {}, True),
+    ('other:another', 'refusal', {}, False),
+    ('openai:some', 'refusal', {}, False),
+    ('', 'world', {}, False),  # a rule reads it
+    ('', 'refusal', {'adapter': 'x'}, False),
+    ('', 'refusal', {'whole': 'x/model'}, False),
+  ],
+)
+def test_a_model_that_judges_its_own_answers_is_named(judge, suite, more, said):
+  asked, _ = asked_for(suite=suite)
+  config = config_lib.default()
+  config.eval.judge = judge
+  config = config_lib.freeze(config)
+  base = dataclasses.replace(config.model, path=BASE, init='weights')
+  found = [subjects.Subject('mine', base, **more)]
+  lines = evaluation.of_itself(config, found, asked)
+  assert len(lines) == said
+  assert all(x.startswith('mine judges its own answers: ') for x in lines)
 
 
 @pytest.mark.parametrize(
@@ -236,8 +263,6 @@ def test_a_mistake_is_told_in_one_line(argv, said, tmp_path, capsys):
 
 
 def test_models_of_one_name_are_told_apart():
-  from ealign import config as config_lib
-
   config = config_lib.freeze(config_lib.default())
   found = evaluate.subjects(config, {'model': f'{BASE},{BASE}'})
   assert [subject.name for subject in found] == ['base', 'base-2']

@@ -66,6 +66,7 @@ def test_what_it_prints_and_writes(run, tmp_path, capsys):
   assert 'refusal: 2 questions, 2 answers of at most 6 tokens, read by' in said
   assert 'compiling options: log-probabilities of the options' in said
   assert 'it fits; the plan is in' in said
+  assert 'note: base judges its own answers' in said
   plan = read(tmp_path)
   assert [*plan['programs']] == NAMED and plan['problems'] == []
   assert plan['models'] == {'base': ['base']} and plan['judge'] == 'base'

@@ -28,6 +28,7 @@ def collect(
   costs: Sequence[str] = (),
   benign: str | None = None,
   losses: Mapping[str, float] | None = None,
+  remarks: Sequence[str] = (),
 ) -> dict[str, Any]:
   """Everything on the page, as plain values without markup.
 
@@ -42,6 +43,7 @@ def collect(
     benign: the model that others are compared with, tuned on something
       harmless; by default the first one.
     losses: model -> loss of the fine-tuning data, nats a token.
+    remarks: what to know before any number, besides what the records show.
 
   Raises:
     ValueError: `benign` is none of the models.
@@ -52,7 +54,7 @@ def collect(
   reference = benign or next(iter(models), '')
   slots = _slots([*models], reference)
   against = f'{reference} (benign SFT)' if benign else reference
-  made, problems = [], []
+  made, problems = [], [*remarks]
   for suite in suites:
     own = groups.of_suite(suite, models)
     parts = groups.parts(suite, own)
