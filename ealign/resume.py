@@ -13,7 +13,7 @@ from ealign.assembly import begun as begun_lib
 from ealign.assembly.parts import Parts
 from ealign.conscience import health as health_lib
 from ealign.engine import Backend
-from ealign.evals import records
+from ealign.evals import kept, records
 from ealign.fields import Config
 from ealign.method import Method
 from ealign.models import sharding
@@ -54,12 +54,13 @@ class Setup:
 
   @property
   def kept(self) -> pathlib.Path | None:
-    """Where answers to suites wait until all are there; None: nowhere.
+    """Where answers to suites are kept by their hashes; None: nowhere.
 
+    A stopped run goes on by them, and an evaluation of the run reads them.
     Hosts that share a run, and runs that are one program, ask in step.
     """
     alone = self.backend.alone and self.hosts.count == 1
-    return self.workdir / 'suites.jsonl' if alone else None
+    return self.workdir / kept.OF_RUN if alone else None
 
   @property
   def model(self):
@@ -80,8 +81,6 @@ class Setup:
     path = self.workdir / 'answers.jsonl'
     if made:
       records.append(path, [facts | record for record in made])
-    if phase == 'eval' and self.kept:
-      self.kept.unlink(missing_ok=True)
 
 
 @dataclasses.dataclass(frozen=True)

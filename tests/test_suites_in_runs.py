@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from ealign.cli import evaluate, launch
-from ealign.evals import asking
+from ealign.evals import asking, kept
 from ealign.export import write as export
 from ealign.report import runs as report_runs
 
@@ -67,11 +67,25 @@ def test_its_answers_are_judged_and_counted(folder):
 
 @pytest.mark.usefixtures('all_devices')
 def test_what_it_left_gives_the_same_answers(folder):
-  # Over all devices, where the run had one.
-  out = folder / 'out'
-  argv = [f'--run={folder / "run"}', f'--suite={SUITES}', f'--workdir={out}']
+  # Over all devices, where the run had one; without what it kept.
+  out, ignored = folder / 'out', shutil.ignore_patterns(kept.OF_RUN)
+  run = shutil.copytree(folder / 'run', folder / 'bare' / 'run', ignore=ignored)
+  argv = [f'--run={run}', f'--suite={SUITES}', f'--workdir={out}']
   assert evaluate.main(['evaluate', *argv, *FEW]) == 0
   alike(out / 'run/answers.jsonl', folder / 'run/answers.jsonl')
+
+
+def test_what_it_kept_is_not_asked_again(folder, monkeypatch):
+  def never(*args):
+    raise AssertionError('computed again')
+
+  monkeypatch.setattr(kept, '_append', never)
+  out, run = folder / 'again', folder / 'run'
+  before = (run / kept.OF_RUN).read_bytes()
+  argv = [f'--run={run}', f'--suite={SUITES}', f'--workdir={out}']
+  assert evaluate.main(['evaluate', *argv, *FEW]) == 0
+  alike(out / 'run/answers.jsonl', run / 'answers.jsonl')
+  assert (run / kept.OF_RUN).read_bytes() == before
 
 
 def alike(path, of_run, suites=SUITES):
@@ -101,11 +115,11 @@ def test_a_run_stopped_while_it_is_asked_goes_on(folder, tmp_path, monkeypatch):
   monkeypatch.setattr(asking, 'ask', stops)
   argv = [f'--config={folder / "my.py"}', f'--workdir={tmp_path / "run"}']
   assert launch.main(['launch', *argv]) == 130
-  kept = tmp_path / 'run' / 'suites.jsonl'
-  before = kept.read_text()
+  path = tmp_path / 'run' / kept.OF_RUN
+  before = path.read_text()
   monkeypatch.setattr(asking, 'ask', real)
   assert launch.main(['launch', *argv]) == 0
-  assert before and not kept.exists()
+  assert before and path.read_text().startswith(before)
   said = lambda path: [(r['question'], r['text']) for r in answers(path)]
   again = said(tmp_path / 'run/answers.jsonl')
   assert again == said(folder / 'run/answers.jsonl')

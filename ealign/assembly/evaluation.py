@@ -87,7 +87,8 @@ def evaluate(
   identity.check_prompts(card, ways)
   sampling, judging = Pace('to sample', say), Pace('to judge', say)
   backend = measured(alone.ALONE, sampling, judging)
-  backend = kept.keeping(backend, folder / KEPT, say)
+  runs = [pathlib.Path(one.run, kept.OF_RUN) for one in found if one.run]
+  backend = kept.keeping(backend, folder / KEPT, say, others=runs)
   mesh = mesh_lib.make(**dataclasses.asdict(config.mesh))
   load = subjects.Loader(mesh, backend, config.eval.batch)
   made, models = _asked(config, found, asked, load, sampling, say)

@@ -30,6 +30,7 @@ class Subject:
     whole: where all weights were trained, the folder of what came out.
     template: arguments of the chat template.
     seed: of random weights, where the base has such.
+    run: the folder of the run that left it.
   """
 
   name: str
@@ -39,6 +40,7 @@ class Subject:
   whole: str = ''
   template: tuple = ()
   seed: int = 0
+  run: str = ''
 
 
 def of_folder(path: str, model: fields.Model, template=()) -> Subject:
@@ -83,6 +85,7 @@ def of_run(name: str, config: fields.Config, folder: pathlib.Path) -> Subject:
     whole=str(folder / 'model') if full else '',
     template=config.data.chat_template_kwargs,
     seed=config.seed,
+    run=str(folder),
   )
 
 

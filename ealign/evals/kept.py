@@ -23,6 +23,7 @@ from ealign.sampling.requests import OTHER, Answers, Labels
 from ealign.sampling.sampler import Answer
 from ealign.workdir.folder import usable
 
+OF_RUN = 'suites.jsonl'  # in a run's folder, what its suites asked
 _PIECE = 1  # batches of a group that are computed at a time
 _MOST = 4  # batches that are, of whatever groups
 
@@ -54,6 +55,7 @@ def keeping(
   say: Callable[[str], None],
   hashes: Callable[[dict], str] = provenance.tree_hash,
   note: Callable[[int, int, str], None] = lambda kept, of, what: None,
+  others: Sequence[pathlib.Path] = (),
 ) -> Backend:
   """The backend with its answers and log-probabilities kept in a file.
 
@@ -65,13 +67,17 @@ def keeping(
     hashes: weights -> their hash.
     note: is told how many rows of a request are in the file, of how many, and
       what they are, whenever there are more.
+    others: such files of runs, which are read alone.
 
   Raises:
     UserError: the file cannot be read, or, later, not be written.
   """
-  known = _read(path)
+  known = {name: row for file in others for name, row in _read(file).items()}
   if known:
-    say(f'{path.name}: {len(known):,} results of before need no computing')
+    say(f'{len(known):,} results that runs kept need no computing')
+  if own := _read(path):
+    say(f'{path.name}: {len(own):,} results of before need no computing')
+  known |= own
   of: dict[tuple, tuple] = {}  # weights that are gone must not be held by it
 
   def weights_hash(weights) -> str:
