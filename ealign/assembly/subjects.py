@@ -31,6 +31,7 @@ class Subject:
     template: arguments of the chat template.
     seed: of random weights, where the base has such.
     run: the folder of the run that left it.
+    cell: of a grid, (setting, seed): models of one setting are one arm.
   """
 
   name: str
@@ -41,6 +42,7 @@ class Subject:
   template: tuple = ()
   seed: int = 0
   run: str = ''
+  cell: tuple[str, str] | None = None
 
 
 def of_folder(path: str, model: fields.Model, template=()) -> Subject:

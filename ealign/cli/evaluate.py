@@ -244,7 +244,9 @@ def _of_runs(path: str) -> list:
     own = {name: run.path(getattr(config.model, name)) for name in names}
     model = dataclasses.replace(config.model, **own)
     config = dataclasses.replace(config, model=model)
-    found.append(lib.of_run(run.name, config, run.folder.resolve()))
+    one = lib.of_run(run.name, config, run.folder.resolve())
+    cell = (run.arm, run.seed) if run.seed else None
+    found.append(dataclasses.replace(one, cell=cell))
   return found
 
 
@@ -293,6 +295,7 @@ def write(
     benign=benign,
     losses=_losses(found) | _measured(made),
     remarks=made.remarks,
+    cells={subject.name: subject.cell for subject in found if subject.cell},
   )
   page = evaluation.write(folder, content)
   table.show(evaluation.blocks(content))

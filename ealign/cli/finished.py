@@ -14,7 +14,8 @@ class Finished:
 
   name: of the arm, or of a grid's cell, its replicate included. arm: without
   it, as two seeds of a setting are one arm. root: the folder of all of them.
-  cells: setting -> folder of a grid's cells at the same replicate.
+  cells: setting -> folder of a grid's cells at the same replicate. seed: of a
+  grid's cell.
   """
 
   name: str
@@ -22,6 +23,7 @@ class Finished:
   folder: pathlib.Path
   root: pathlib.Path
   cells: Mapping[str, pathlib.Path] = dataclasses.field(default_factory=dict)
+  seed: str = ''
 
   def path(self, name: str) -> str:
     """A path of the run's config, where it is a reference the folder itself."""
@@ -71,9 +73,11 @@ def _cells(grid: dict, root) -> list[Finished]:
     at = pathlib.PurePath(folder).parts
     if len(at) == 2 and at[0] == 'cells' and at[1] != '..':
       name = at[1].rpartition('-')[0] or at[1]
-      own = beside.setdefault(str(row.get('seed')), {})
+      seed = str(row.get('seed', ''))
+      own = beside.setdefault(seed, {})
       own[label or name] = root / folder
-      found.append(Finished(name, label or name, root / folder, root, own))
+      of = label or name, root / folder, root, own, seed
+      found.append(Finished(name, *of))
   return found
 
 

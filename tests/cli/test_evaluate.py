@@ -268,6 +268,23 @@ def test_models_of_one_name_are_told_apart():
   assert [subject.name for subject in found] == ['base', 'base-2']
 
 
+def test_models_of_a_grid_know_their_setting_and_seed(tmp_path):
+  rows = []
+  for seed in '01':
+    cell = tmp_path / 'cells' / f'lam=0,seed={seed}-a{seed}'
+    cell.mkdir(parents=True)
+    text = config_lib.to_json(config_lib.default())
+    (cell / 'config.json').write_text(text)
+    (cell / 'DONE').touch()
+    row = {'folder': f'cells/{cell.name}', 'label': 'lam=0', 'seed': seed}
+    rows.append(row | {'current': True})
+  (tmp_path / 'grid.json').write_text(json.dumps({'cells': rows}))
+  found = evaluate._of_runs(str(tmp_path))
+  assert [x.cell for x in found] == [('lam=0', '0'), ('lam=0', '1')]
+  (alone,) = evaluate._of_runs(str(cell))
+  assert alone.cell is None
+
+
 class Options:
   """An engine that gives options their log-probability by their length."""
 

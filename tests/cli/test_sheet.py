@@ -321,13 +321,13 @@ def test_finished_runs_of_a_run_of_arms_and_of_a_grid(runs, tmp_path):
     if label != 'not_yet':
       write_run(grid / 'cells' / name, [])
     row = {'folder': f'cells/{name}', 'label': label, 'current': current}
-    cells.append(row)
+    cells.append(row | {'seed': name.rpartition('=')[2][:1]})
   cells += [{'folder': 'cells/..', 'label': '', 'current': True}, 3]
   (grid / 'grid.json').write_text(json.dumps({'cells': cells}))
   found = finished.runs(str(grid))
-  assert [(x.name, x.arm) for x in found] == [
-    ('lam=0,seed=0', 'lam=0'),
-    ('lam=0,seed=1', 'lam=0'),
+  assert [(x.name, x.arm, x.seed) for x in found] == [
+    ('lam=0,seed=0', 'lam=0', '0'),
+    ('lam=0,seed=1', 'lam=0', '1'),
   ]
 
 

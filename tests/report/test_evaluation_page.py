@@ -8,7 +8,14 @@ import re
 import numpy as np
 import pytest
 
-from ealign.evals import calibration, correction, stats, suites, table
+from ealign.evals import (
+  calibration,
+  correction,
+  differences,
+  stats,
+  suites,
+  table,
+)
 from ealign.report import evaluation
 from ealign.report.evaluation import answers as answers_lib
 from ealign.report.evaluation import groups, tables
@@ -172,6 +179,41 @@ def test_differences_are_paired_by_question(tmp_path):
   assert f'+{100 * off.mean():.1f} points' in said
   assert said.endswith('no clear difference.') == (low <= 0 <= high)
   assert any('With 4 questions x ' in text for text in found.said)
+
+
+def test_arms_of_a_grid_are_compared_over_questions_and_seeds(tmp_path):
+  """Of the seeds that both have; the records all have the evaluation's own."""
+  scores = lambda bad: {
+    f'q{i}': [BAD] * min(4, bad + i % 2) + [GOOD] * (4 - min(4, bad + i % 2))
+    for i in range(12)
+  }
+  bad = {'base': (0, 0), 'tuned': (3, 1, 2), 'once': (2,)}
+  runs, cells = {}, {}
+  for arm, of_seeds in bad.items():
+    for seed, n in enumerate(of_seeds):
+      runs[f'{arm}-{seed}'] = of(scores(n))
+      cells[f'{arm}-{seed}'] = (arm, str(seed))
+  found, _ = page(tmp_path, runs, cells=cells)
+  lines = found.table('model', 'questions')
+  names = [model for model, title in lines if title == 'questions']
+  others = [name for name in runs if name != 'base-0']
+  assert names == [*others, 'tuned above base, 2 seeds']
+  answers = lambda arm: [
+    differences.Answer(s is BAD, question, seed)
+    for seed in range(2)
+    for question, own in scores(bad[arm][seed]).items()
+    for s in own
+  ]
+  wanted = differences.paired(answers('tuned'), answers('base'))
+  assert wanted.basis == 'questions and seeds' and wanted.seeds == 2
+  value, low, high = ends(lines['tuned above base, 2 seeds', 'misaligned'])
+  assert value == pytest.approx(100 * wanted.value, abs=0.051)
+  assert (low, high) == pytest.approx(
+    [100 * x for x in wanted.interval], abs=0.051
+  )
+  assert 'paired by question and by seed' in ' '.join(found.said)
+  found, _ = page(tmp_path, runs)  # models that no grid left
+  assert 'seeds' not in ' '.join(found.said)
 
 
 def test_models_with_seeds_of_their_own_are_paired_by_question(tmp_path):

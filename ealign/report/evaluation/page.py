@@ -29,6 +29,7 @@ def collect(
   benign: str | None = None,
   losses: Mapping[str, float] | None = None,
   remarks: Sequence[str] = (),
+  cells: Mapping[str, tuple[str, str]] | None = None,
 ) -> dict[str, Any]:
   """Everything on the page, as plain values without markup.
 
@@ -44,6 +45,8 @@ def collect(
       harmless; by default the first one.
     losses: model -> loss of the fine-tuning data, nats a token.
     remarks: what to know before any number, besides what the records show.
+    cells: model -> (arm, seed) of the run that left it; arms are then compared
+      over their seeds as well.
 
   Raises:
     ValueError: `benign` is none of the models.
@@ -60,7 +63,7 @@ def collect(
     parts = groups.parts(suite, own)
     problems += about.problems(suite, parts)
     shown = [
-      _part(part, slots, reference, against, judge_card, judge or {})
+      _part(part, slots, reference, against, judge_card, judge or {}, cells)
       for part in parts
     ]
     problems += [x for part in shown for x in part.pop('warnings')]
@@ -102,7 +105,7 @@ def _slots(names, reference) -> dict[str, int]:
   return {name: own.get(name, 0) for name in names}
 
 
-def _part(part: Part, slots, reference, against, card, judge) -> dict:
+def _part(part: Part, slots, reference, against, card, judge, cells) -> dict:
   by = 'answers' if len(part.heads) > 1 else ''
   made = {
     'title': part.title,
@@ -117,7 +120,7 @@ def _part(part: Part, slots, reference, against, card, judge) -> dict:
       for group in part.heads
       if (said := tables.power(part, group, reference))
     ],
-    'differences': tables.differing(part, reference, against),
+    'differences': tables.differing(part, reference, against, cells or {}),
     'forests': drawn.forests(part, slots),
     'scatters': drawn.scatters(part, slots),
     'most': drawn.DOTS,

@@ -1,7 +1,7 @@
 """The tables of an evaluation's page, as blocks that a terminal shows too."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ealign.evals import counts, differences, table
 from ealign.evals.counts import Mean, Share
@@ -153,15 +153,46 @@ def compare(measure: Measure, a, b) -> Difference | None:
   return differences.paired(*sides)
 
 
-def differing(part: Part, reference: str, against: str) -> Block | None:
-  """The differences between each model and the one of reference."""
-  lines = []
+def _over_seeds(group: Group, reference: str, cells) -> list[tuple]:
+  """Arms of several seeds and that of the reference: (name, records, records).
+
+  Of the seeds that both have, where these are two or more.
+  """
+  arms: dict[str, dict[str, list]] = {}
+  for model, records in group.answers.items():
+    if model in cells:
+      arm, seed = cells[model]
+      own = [dict(record) | {'seed': seed} for record in records]
+      arms.setdefault(arm, {})[seed] = own
+  home = cells.get(reference, ('', ''))[0]
+  made, base = [], arms.pop(home, {})
+  for arm, own in arms.items():
+    both = [seed for seed in own if seed in base]
+    if len(both) > 1:
+      sides = ([r for seed in both for r in side[seed]] for side in (own, base))
+      made.append((f'{arm} above {home}, {len(both)} seeds', *sides))
+  return made
+
+
+def differing(
+  part: Part,
+  reference: str,
+  against: str,
+  cells: Mapping[str, tuple[str, str]],
+) -> Block | None:
+  """The differences between each model and the one of reference.
+
+  cells: model -> (arm, seed); arms of several seeds have a line of their own.
+  """
+  lines, seeds = [], False
   several = len(part.heads) > 1
   for group in part.heads:
     base = group.answers.get(reference)
-    for model, records in group.answers.items():
-      if model == reference or not base:
-        continue
+    others = {m: own for m, own in group.answers.items() if m != reference}
+    rows = [(m, own, base) for m, own in others.items() if base]
+    over = _over_seeds(group, reference, cells)
+    seeds |= bool(over)
+    for model, records, base in rows + over:
       found = [compare(m, records, base) for m in part.measures]
       if not any(found):
         continue
@@ -183,6 +214,11 @@ def differing(part: Part, reference: str, against: str) -> Block | None:
     'intervals over questions (Student’s t), for one comparison: of many, one '
     'in twenty misses by chance.'
   )
+  if seeds:
+    note += (
+      ' A line of several seeds is paired by question and by seed, and its '
+      'interval is over both: what other seeds would do as well.'
+    )
   block = Block(f'Differences from {against}', note, heads, lines)
   return table.without_empty(block)
 
