@@ -194,8 +194,7 @@ def _small(config) -> None:
   config.train.steps, config.train.log_every = 4, 1
   config.eval.limit = config.eval.batch = 8
   config.eval.tokens = ''
-  for name in ('base', 'frozen', 'uncalibrated', 'benign'):
-    del config.arms[name]
+  config.arms = {name: config.arms[name] for name in ('sft', 'conscience')}
 
 
 def arguments(arg) -> dict[str, str]:

@@ -19,7 +19,8 @@ Cells: 6 checkpoints and 24 ways back on 3 bases: 90. Time: about 75 minutes on
 two idle cores, an estimate from cells of the demo's size; 18 s of CPU for
 `:runlocal`, which is measured.
 
-Result: not run yet.
+Result: the grid is not run yet; a first look, one base: the aligned base brings
+steps 30 and 150 below 5 % within 20 steps, a checkpoint itself in 30 or not.
 """
 
 import json
