@@ -8,7 +8,7 @@ usage: python -m ealign.evaluate calibrate --judge=MODEL --gold=FILE
 
   --judge      the folder or Hub id of a model, other:FOLDER or openai:NAME
   --gold       answers with labels: .csv, .jsonl, .json or .parquet with the
-               columns question, answer and label (docs/evaluation.md)
+               columns question, answer and label (docs/calibration.md)
   --workdir    card.json is written there, and what was judged is kept: the same
                command goes on where it was stopped
   --suite      whose judge: misalignment (default), a score of 0 to 100 that
