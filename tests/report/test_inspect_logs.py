@@ -3,6 +3,14 @@
 import dataclasses
 import datetime
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
 import zipfile
 
 import pytest
@@ -252,6 +260,46 @@ def test_client_reads_hostile_answers(tmp_path):
     of = {'id': summary.id, 'epoch': summary.epoch}
     sample = log.read_eval_log_sample(info, **of)
     assert sample.output.completion in (expected, 'x' * 2_000_000)
+
+
+def test_the_server_of_inspect_view_shows_it(tmp_path):
+  client()
+  path = write(tmp_path)
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  command = [sys.executable, '-m', 'inspect_ai', 'view', 'start']
+  command += [f'--log-dir={tmp_path}', '--host=127.0.0.1', f'--port={port}']
+  server = subprocess.Popen(
+    command,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+    start_new_session=True,
+  )
+  try:
+    asked = lambda rest: json.loads(
+      urllib.request.urlopen(f'http://127.0.0.1:{port}/api/logs{rest}').read()
+    )
+    (found,) = until(asked, '')['files']
+    assert found['name'].endswith(path.name)
+    read = asked('/' + urllib.parse.quote(found['name'], safe=''))
+    assert (read['status'], read['eval']['model']) == ('success', 'cell a')
+    assert len(read['samples']) == 4
+  finally:
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def until(call, *args, seconds: float = 90):
+  """What a server answers, once it does."""
+  end = time.monotonic() + seconds
+  while True:
+    try:
+      return call(*args)
+    except OSError:
+      if time.monotonic() > end:
+        raise
+      time.sleep(0.5)
 
 
 @pytest.mark.filterwarnings('ignore')
