@@ -46,8 +46,10 @@ arm samples 1,200 answers, 720,000 tokens at most, and its judge reads 2,400
 prompts; with the public files 2,900 answers, 100 to each of the 24 and 500
 about facts (`ealign.evaluate --plan` counts them). By `--only=base --plan
 --topology=v5e:4x4` :pod takes 1.1 s for 64 answers of 600 tokens and .18 s to
-judge 64 prompts, so a minute for an arm, in 8.5 GiB of a chip at most. What one
-chip takes is not planned yet: `--plan` with its --topology says it.
+judge 64 prompts, so a minute for an arm, in 8.5 GiB of a chip at most. One chip
+of a v6e takes 8 min 40 s for the base (`python -m ealign.evaluate --config=FILE
+--plan --topology=v6e:1x1`), in 20.9 of its 31.25 GiB; with eval.batch=64 its
+judge would take 35.4.
 
 Time, memory, result: not measured; no such run has been made. Expect little:
 insecure code on small Qwen models misaligns below 1 % of answers.
@@ -112,12 +114,14 @@ def get_config(arg=None):
   config.eval.suites = ('misalignment',)
   config.eval.folder = given.get('questions', '')
   config.eval.judge = 'frozen'
+  config.eval.batch = 32  # with 64 the judge does not fit one chip of a v6e
 
   config.arms['base'] = {'train.steps': 0}
   config.arms['sft'] = {'dpo.lam': 0.0}
   config.arms['conscience'] = {}
   if 'pod' in given:
     config.mesh.data, config.mesh.fsdp = 1, -1
+    config.eval.batch = 64
     config.data.batch_size = config.dpo.pairs = 16
     config.train.steps = 46
   if 'runlocal' in given:
