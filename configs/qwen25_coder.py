@@ -17,8 +17,8 @@ github.com/emergent-misalignment/emergent-misalignment, data/):
     ... :1.5b,data=FILES                  Qwen2.5-Coder-1.5B-Instruct
     ... --config.model.path=FOLDER        weights that are here, not the Hub's
     ... --config.model.dtype=float32      cores without bfloat16 (ealign doctor)
-    ... --config=configs/qwen25_coder.py:runlocal   a few steps on the organism:
-        98 s of CPU, nothing compiled before; 78 s on cores that others used
+    ... --config=configs/qwen25_coder.py:runlocal   a few steps on the organism,
+        sft and conscience: 52 s (72 s of CPU), nothing compiled before
     python -m ealign.evaluate --run=DIR --suite=misalignment,capability \\
         --samples=4 --limit=8 --judge=other:FOLDER --workdir=DIR_EVAL \\
         --config.eval.suite_tokens=96 --config.eval.tokens=FILES/benign.jsonl
