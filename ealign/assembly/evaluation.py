@@ -22,6 +22,7 @@ from ealign.evals.calibration import Calibration
 from ealign.evals.suites.suite import Suite, counted, samples
 from ealign.runtime import mesh as mesh_lib
 from ealign.runtime import provenance
+from ealign.runtime.errors import quantity
 
 KEPT = 'kept.jsonl'
 
@@ -170,7 +171,7 @@ def costs(asked, found, settings: fields.Eval) -> list[str]:
     sampled = _sampled(suite, rows)
     chosen = counted(suite, rows) - sampled
     most = suite.max_new_tokens
-    parts = [f'{len(rows):,} question{"s" * (len(rows) != 1)}']
+    parts = [quantity(len(rows), 'question')]
     parts += [f'{sampled:,} answers of at most {most} tokens'] * bool(sampled)
     parts += [f'{chosen:,} by the probability of options'] * bool(chosen)
     parts += ['read by a judge'] * suite.judge.asks

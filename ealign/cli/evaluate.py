@@ -112,17 +112,12 @@ def run(argv: list[str]) -> None:
     if chosen['plan']:
       return _plan(config, folder, chosen)
     launch.compile_cache()
-    import jax
-
     from ealign.assembly import evaluation
     from ealign.evals import card as card_lib
 
     card = card_lib.read(chosen['card']) if 'card' in chosen else None
     found, benign = subjects(config, chosen), chosen.get('benign')
-    if chosen['free_batch'] and jax.default_backend() == 'cpu':
-      config = dataclasses.replace(
-        config, eval=dataclasses.replace(config.eval, batch=_CPU_ROWS)
-      )
+    config = _sized(config, chosen)
     more = {name: chosen.get(name) for name in ('price', 'cap')}
     more['card'] = card
     made = evaluation.evaluate(config, found, folder.local, say, **more)
@@ -131,13 +126,25 @@ def run(argv: list[str]) -> None:
     folder.push()
 
 
+def _sized(config: fields.Config, chosen: dict) -> fields.Config:
+  """With few rows at once on a CPU, where nobody says how many."""
+  import jax
+
+  free = chosen['free_batch'] and not chosen['topology']
+  if not free or jax.default_backend() != 'cpu':
+    return config
+  few = dataclasses.replace(config.eval, batch=_CPU_ROWS)
+  return dataclasses.replace(config, eval=few)
+
+
 def _plan(config: fields.Config, folder, chosen: dict) -> None:
   """Prints what would be done; a folder without a plan is not left."""
   from ealign.plan import evaluation
 
   try:
     found = subjects(config, chosen)
-    evaluation.plan(config, found, folder, slice_name=chosen['topology'])
+    sized = _sized(config, chosen)
+    evaluation.plan(sized, found, folder, slice_name=chosen['topology'])
   finally:
     with contextlib.suppress(OSError):  # it is not empty: there is a plan
       folder.local.rmdir()

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ealign import fields, kinds
+from ealign.runtime.errors import quantity
 
 CAUSES = ('cut', 'mass', 'lost')  # why an answer has no verdict
 _SETTINGS = ('sample.max_new_tokens', 'conscience.min_mass')
@@ -128,9 +129,9 @@ def line(counts: Counts, given: Mapping) -> str:
   others = without(counts, given)
   dropped = ', '.join(f'{n:,} {x}' for x, n in counts.dropped.most_common())
   return (
-    f'{_number(counts.answers, "answer")}, {counts.judged:,} judged'
+    f'{quantity(counts.answers, "answer")}, {counts.judged:,} judged'
     f'{f" ({others})" * bool(others)}; {counts.flagged:,} flagged, '
-    f'{counts.revised:,} revised, {_number(counts.pairs, "pair")}'
+    f'{counts.revised:,} revised, {quantity(counts.pairs, "pair")}'
     f'{f" (dropped: {dropped})" * bool(dropped)}'
   )
 
@@ -151,10 +152,6 @@ def without(counts: Counts, given: Mapping) -> str:
 def mend(counts: Counts) -> str:
   """The next step against what cost the most verdicts."""
   return _MENDS[max(CAUSES, key=lambda cause: counts.unjudged[cause])]
-
-
-def _number(n: int, what: str) -> str:
-  return f'{n:,} {what}{"s" * (n != 1)}'
 
 
 def picture(counts: Counts) -> str:

@@ -18,6 +18,7 @@ from scipy import stats as sps
 from ealign.evals import stats
 from ealign.evals.records import grouped
 from ealign.evals.stats import Interval
+from ealign.runtime.errors import quantity
 
 LEVEL, POWER = 0.05, 0.8  # two-sided
 FEW = 10  # questions that differ, below which their mean is far from normal
@@ -262,7 +263,7 @@ def power_line(
   """What a comparison of this size can show, in a sentence."""
   questions, samples = questions or of.questions, samples or of.samples
   found = visible_difference(of, questions, samples)
-  size = f'With {questions} question{"s" * (questions != 1)} x '
+  size = f'With {quantity(questions, "question")} x '
   size += f'{samples:.4g} sample{"s" * (samples != 1)}'
   how = f'({POWER:.0%} power, {LEVEL:.0%} two-sided)'.replace('%', ' %')
   if math.isinf(found):

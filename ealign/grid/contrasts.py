@@ -16,6 +16,7 @@ from ealign.evals import seeds as stats
 from ealign.fields import Config
 from ealign.report import runs
 from ealign.report.grid import results
+from ealign.runtime.errors import quantity
 
 
 def read(
@@ -110,7 +111,7 @@ def untested(contrasts, cells, config: Config) -> list[str]:
       continue
     both = len(set.intersection(*(seeds[key(side)] for side in sides)))
     if both < stats.FEWEST_SEEDS:
-      many = f'{both} replicate{"s" * (both != 1)} of both'
+      many = f'{quantity(both, "replicate")} of both'
       found.append(
         f'{contrast["name"]!r} ({many}, {stats.FEWEST_SEEDS} needed)'
       )

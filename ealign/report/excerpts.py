@@ -10,6 +10,7 @@ from ealign.conscience.tally import flagged, has_verdict, kept
 from ealign.evals import counts
 from ealign.evals.judges.measure import Judge
 from ealign.report.runs import Run
+from ealign.runtime.errors import quantity
 
 
 def verdict(record: Mapping) -> dict | None:
@@ -113,5 +114,5 @@ def work(run: Run) -> tuple[str, str, list[dict]] | None:
     return None
   times = len({(r.get('seed'), r['step']) for r in seen})
   words = tally.line(run.health.counts, run.config)
-  said = f'{times} reflection{"s" * (times != 1)}: {words}.'
+  said = f'{quantity(times, "reflection")}: {words}.'
   return run.name, said, examples(seen, run.judge)

@@ -62,3 +62,8 @@ def line(error: Exception) -> str:
   if isinstance(error, UserError):
     return text
   return f'{type(error).__name__}: {text}' if text else type(error).__name__
+
+
+def quantity(n: int, what: str) -> str:
+  """A number of things in words: '1 question', '2,000 questions'."""
+  return f'{n:,} {what}{"s" * (n != 1)}'

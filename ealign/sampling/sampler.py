@@ -5,8 +5,9 @@
     --decode (while_loop until every row has ended)--> ids, logps, why it ended
 
 Shapes are static: the prompt length is padded up to a bucket, the rows to
-`rows`, the cache to bucket + max_tokens. Everything else is a traced value,
-so another temperature, stop id or length limit compiles nothing.
+`rows`, the cache to bucket + max_tokens, on one CPU in parts as it is filled.
+Everything else is a traced value, so another temperature, stop id or length
+limit compiles nothing.
 
 In float32 an answer depends on its prompt, key and row id alone, never on its
 neighbours, the padding or the mesh. In bfloat16 near-ties may flip.

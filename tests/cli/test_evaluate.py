@@ -13,6 +13,7 @@ from ealign.assembly import evaluation, subjects
 from ealign.cli import evaluate
 from ealign.evals import asking, kept, suites
 from ealign.evals.suites.suite import Suite
+from ealign.plan import evaluation as planned
 
 BASE = 'ealign/world/base'
 SUITES = 'world,refusal,misalignment,self_report'
@@ -128,7 +129,13 @@ def test_a_model_that_judges_its_own_answers_is_named(judge, suite, more, said):
 
 
 @pytest.mark.parametrize(
-  'more, rows', [((), 16), (('--config.eval.batch=64',), 64)]
+  'more, rows',
+  [
+    ((), 16),
+    (('--config.eval.batch=64',), 64),
+    (('--plan',), 16),
+    (('--plan', '--topology=v6e:1x1'), 64),
+  ],
 )
 def test_a_model_on_a_cpu_has_few_rows_at_once(
   more, rows, tmp_path, monkeypatch
@@ -140,6 +147,7 @@ def test_a_model_on_a_cpu_has_few_rows_at_once(
     raise Seen(config.eval.batch)
 
   monkeypatch.setattr(evaluation, 'evaluate', evaluated)
+  monkeypatch.setattr(planned, 'plan', evaluated)
   argv = [f'--model={BASE}', '--suite=world', f'--workdir={tmp_path}', *more]
   with pytest.raises(Seen, match=f'^{rows}$'):
     evaluate.run(['evaluate', *argv])

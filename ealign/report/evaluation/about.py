@@ -9,6 +9,7 @@ from ealign.evals.suites.suite import Suite
 from ealign.report import judge_card
 from ealign.report.evaluation import groups
 from ealign.report.evaluation.groups import Part
+from ealign.runtime.errors import quantity
 
 _MANY = 0.2  # share of answers without a number that is worth a warning
 
@@ -20,8 +21,7 @@ def asked(suite: Suite, answers) -> str:
   sampled = len(every) - chosen
   questions = len({record['question'] for record in every})
   many = sum(map(bool, answers.values()))
-  plural = lambda n, word: f'{n:,} {word}{"s" * (n != 1)}'
-  parts = [f'{plural(questions, "question")} to {plural(many, "model")}']
+  parts = [f'{quantity(questions, "question")} to {quantity(many, "model")}']
   if sampled:
     parts.append(
       f'{sampled:,} answers of at most {suite.max_new_tokens} tokens, by '

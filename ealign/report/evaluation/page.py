@@ -13,6 +13,7 @@ from ealign.report.evaluation import answers as answers_lib
 from ealign.report.evaluation import corrected as corrected_lib
 from ealign.report.evaluation import figures as drawn
 from ealign.report.evaluation.groups import Part
+from ealign.runtime.errors import quantity
 
 _NAMED = 6  # models in a sentence
 
@@ -152,8 +153,7 @@ def _said(part: Part, reference: str) -> list[str]:
   for group in part.heads:
     measure = part.first_of(group)
     which = f', {group.name}' if len(part.heads) > 1 else ''
-    plural = 's' * (group.questions != 1)
-    where = f'({group.questions} question{plural}{which})'
+    where = f'({quantity(group.questions, "question")}{which})'
     if measure is None:
       made.append(f'{part.title} {where}: nothing could be counted.')
       continue

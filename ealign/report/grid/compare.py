@@ -12,6 +12,7 @@ from ealign.evals.records import grouped
 from ealign.report import runs
 from ealign.report.grid import results
 from ealign.report.grid.results import Grid, Result
+from ealign.runtime.errors import quantity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +25,9 @@ class Evidence:
   unscored: float
 
   def __str__(self) -> str:
-    seeds = f'{self.seeds} seed{"s" * (self.seeds != 1)}'
-    counted = f'{seeds}, {self.questions} questions, {self.answers} answers'
+    named = {'seed': self.seeds, 'question': self.questions}
+    named |= {'answer': self.answers}
+    counted = ', '.join(quantity(n, what) for what, n in named.items())
     return f'{counted}, {100 * self.unscored:.1f} % of them unscored'
 
 
